@@ -1,0 +1,1 @@
+"""The edge: HTTP, tokens, commands. May import every layer; nobody imports it."""

@@ -1,0 +1,1 @@
+"""Events in, feature vectors out. Imports nothing of the other layers."""

@@ -1,0 +1,80 @@
+"""Errors of Trustwatch.
+
+Each class says what to do about it, and carries a stable machine-readable `code`::
+
+    TrustwatchError                 internal_error      base of all; never raised itself
+    ├── MalformedEvent              malformed_event     never retry: the record goes to the dead letter
+    ├── SourceNotAllowed            source_not_allowed  never retry: the source may not speak for that tenant
+    ├── ConfigError                 invalid_config      fix the settings, then start again
+    ├── ModelError                  invalid_model       the saved model is refused; nothing is loaded
+    ├── CorruptLog                  corrupt_log         stop: an acknowledged record can not be read back
+    ├── Fenced                      fenced              stop: another worker owns the partition
+    └── Unavailable                 unavailable         try again later; nothing was committed
+
+Layers above add their own classes below these.
+"""
+
+from __future__ import annotations
+
+
+class TrustwatchError(Exception):
+    """Base of all errors that Trustwatch raises on purpose."""
+
+    code = "internal_error"
+
+
+class MalformedEvent(TrustwatchError):
+    """A record is no audit event, and never will be.
+
+    Args:
+        reason: what is wrong, in words a sender can act on.
+        path: JSON path of the wrong member, `$` for the whole record.
+    """
+
+    code = "malformed_event"
+
+    def __init__(self, reason: str, path: str = "$") -> None:
+        super().__init__(f"{reason} - at `{path}`")
+        self.reason = reason
+        self.path = path
+
+
+class SourceNotAllowed(TrustwatchError):
+    """An authenticated source sent an event for a tenant, issuer or event source it is not bound to."""
+
+    code = "source_not_allowed"
+
+    def __init__(self, reason: str, path: str) -> None:
+        super().__init__(f"{reason} - at `{path}`")
+        self.reason = reason
+        self.path = path
+
+
+class ConfigError(TrustwatchError):
+    """A setting is missing or wrong; the message names the member and what it may be."""
+
+    code = "invalid_config"
+
+
+class ModelError(TrustwatchError):
+    """A saved model does not fit this program (digest, format, feature table) and is refused."""
+
+    code = "invalid_model"
+
+
+class CorruptLog(TrustwatchError):
+    """A record in the middle of the event log fails its checksum."""
+
+    code = "corrupt_log"
+
+
+class Fenced(TrustwatchError):
+    """A commit came from a worker that no longer owns the partition; its memory must be thrown away."""
+
+    code = "fenced"
+
+
+class Unavailable(TrustwatchError):
+    """A dependency does not answer now; nothing was committed, the same call may succeed later."""
+
+    code = "unavailable"

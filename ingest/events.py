@@ -1,0 +1,193 @@
+"""The native audit event (DESIGN section 4) and its typed decoder.
+
+`decode_event` is the only way in: it accepts one JSON object and either returns an `AuditEvent` or raises
+`MalformedEvent` with the path of the wrong member. Members that are not in the schema are never an error; the pipeline
+does not read them, and the raw record keeps them.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .errors import MalformedEvent
+
+MAX_ID = 2048
+"""Characters in an identifier: agents may be https or SPIFFE URIs."""
+
+MAX_EVENT_BYTES = 256 * 1024
+"""A larger record is refused at the door: audit events hold no bodies."""
+
+EventType = Literal[
+    "token.request",
+    "token.exchange",
+    "token.refresh",
+    "token.revoke",
+    "token.introspect",
+    "client.register",
+    "client.change",
+    "api.call",
+    "tool.call",
+    "a2a.message",
+    "approval",
+    "admin",
+    "other",
+]
+EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
+Effect = Literal["read", "write", "delete", "admin", "unknown"]
+EFFECTS: tuple[str, ...] = Effect.__args__  # type: ignore[attr-defined]
+Outcome = Literal["success", "denied", "error"]
+OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
+Provenance = Literal["granted", "derived", "new", "unknown"]
+PROVENANCES: tuple[str, ...] = Provenance.__args__  # type: ignore[attr-defined]
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Agent(msgspec.Struct, gc=False):
+    """Who acted: the software that holds the token."""
+
+    id: Id
+    issuer: Text | None = None
+    type: Text | None = None
+    version: Text | None = None
+    instance: Text | None = None
+    capabilities: Names | None = None
+    self_asserted: bool = False
+
+
+class Principal(msgspec.Struct, gc=False):
+    """On whose behalf."""
+
+    id: Text | None = None
+    type: Text | None = None
+
+
+class Resource(msgspec.Struct, gc=False):
+    """What was touched; `target` is the canonical destination (host, mail address, account)."""
+
+    type: Text | None = None
+    id: Text | None = None
+    target: Text | None = None
+    external: bool | None = None
+    audience: Text | None = None
+    provenance: Provenance | None = None
+
+
+class Scopes(msgspec.Struct, gc=False):
+    """OAuth scopes asked for and given."""
+
+    requested: Names | None = None
+    granted: Names | None = None
+
+
+class Client(msgspec.Struct, gc=False):
+    """Where the call came from."""
+
+    ip: Text | None = None
+    asn: int | None = None
+    user_agent: Text | None = None
+
+
+class Credential(msgspec.Struct, gc=False):
+    """How the agent authenticated; never the secret itself."""
+
+    method: Text | None = None
+    thumbprint: Text | None = None
+    token_id: Text | None = None
+    token_lifetime_s: NonNegative | None = None
+
+
+class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
+    """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
+
+    time: datetime
+    agent: Agent
+    type: EventType
+    action: Id
+    outcome: Outcome
+    id: Text | None = None
+    source: Text | None = None
+    tenant: Text | None = None
+    principal: Principal | None = None
+    delegation: Names | None = None
+    task: Text | None = None
+    effect: Effect | None = None
+    resource: Resource | None = None
+    peer: Text | None = None
+    scopes: Scopes | None = None
+    status: int | None = None
+    error: Text | None = None
+    bytes_in: NonNegative | None = None
+    bytes_out: NonNegative | None = None
+    duration_ms: NonNegative | None = None
+    count: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    client: Client | None = None
+    credential: Credential | None = None
+    session: Text | None = None
+    trace_id: Text | None = None
+    txn: Text | None = None
+    attributes: dict[str, Any] | None = None
+
+
+_decoder = msgspec.json.Decoder(AuditEvent, strict=True)
+
+
+def decode_event(raw: bytes | memoryview) -> AuditEvent:
+    """Decode and check one native event.
+
+    Raises:
+        MalformedEvent: with the JSON path of the wrong member; the caller sends the record to the dead letter.
+    """
+    if len(raw) > MAX_EVENT_BYTES:
+        raise MalformedEvent(f"record has {len(raw)} bytes, limit is {MAX_EVENT_BYTES}")
+    try:
+        event = _decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _malformed(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+    _check(event)
+    return event
+
+
+def _check(event: AuditEvent) -> None:
+    """Rules that the type alone can not state."""
+    if event.time.tzinfo is None:
+        raise MalformedEvent("time has no UTC offset; RFC 3339 requires one (for example a trailing `Z`)", "$.time")
+    if not 1970 <= event.time.year <= 9000:
+        raise MalformedEvent(f"time is outside the years 1970 to 9000: {event.time.isoformat()}", "$.time")
+    for path, value in (
+        ("$.bytes_in", event.bytes_in),
+        ("$.bytes_out", event.bytes_out),
+        ("$.duration_ms", event.duration_ms),
+        ("$.count", event.count),
+    ):
+        if value is not None and not math.isfinite(value):
+            raise MalformedEvent("number is not finite", path)
+
+
+def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
+    """msgspec ends its messages with ` - at `$.path``; without one the whole record is wrong."""
+    message, found, path = str(error).rpartition(" - at `")
+    if not found:
+        return MalformedEvent(str(error), "$")
+    return MalformedEvent(message, path.removesuffix("`"))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the native event, as published in `docs/` and served by the API."""
+    (schema,), components = msgspec.json.schema_components([AuditEvent], ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://trustwatch.dev/schema/audit-event.v1.json",
+        "title": "Trustwatch audit event v1",
+        **schema,
+        "$defs": components,
+    }

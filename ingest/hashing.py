@@ -1,0 +1,47 @@
+"""Stable 64-bit identities of names.
+
+Baselines keep sketches of names, not the names. An attacker who could compute the hash could search for a malicious
+target that collides with a known one, so item hashes are keyed (BLAKE2b) with the salt of the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+CACHE_SIZE = 1 << 20
+"""Names remembered; when full the cache is emptied (a hash is a pure function, so only time is lost)."""
+
+
+def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
+    """Identity of an agent, the same in every installation and for ever: unsigned 64 bits, never 0.
+
+    The parts are joined with their lengths, so that no two triples share one text.
+    """
+    text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
+
+
+class NameHasher:
+    """Keyed 64-bit hashes of names, with a bounded cache. Empty or missing names hash to 0.
+
+    Args:
+        salt: 1 to 64 bytes; part of the model's manifest, since its baselines are written in these hashes.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        if not 1 <= len(salt) <= 64:
+            raise ValueError(f"salt must have 1 to 64 bytes, has {len(salt)}")
+        self.salt = salt
+        self._cache: dict[str | None, int] = {None: 0, "": 0}
+
+    def __call__(self, name: str | None) -> int:
+        """Unsigned 64-bit hash of *name*; 0 only for a missing or empty name."""
+        found = self._cache.get(name)
+        return self._miss(name or "") if found is None else found
+
+    def _miss(self, name: str) -> int:
+        value = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=self.salt).digest(), "little") or 1
+        if len(self._cache) >= CACHE_SIZE:
+            self._cache = {None: 0, "": 0}
+        self._cache[name] = value
+        return value

@@ -1,0 +1,1 @@
+"""Feature vectors in, anomaly scores and p-values out. May import ingest."""

@@ -1,0 +1,155 @@
+"""Plain values that scoring hands to its store, its outbox and the edge. Times are UTC milliseconds since 1970."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum
+from typing import Any, Literal
+
+import msgspec
+
+TokenAction = Literal["allow", "deny"]
+
+
+class RiskLevel(IntEnum):
+    """Risk levels in the order of what they cost the agent; `UNKNOWN` is no low."""
+
+    UNKNOWN = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+    @property
+    def label(self) -> str:
+        """The word used in every answer: `unknown`, `low`, `medium`, `high`, `critical`."""
+        return self.name.lower()
+
+
+class AgentName(msgspec.Struct, frozen=True):
+    """Identity of an agent in words; `key` is `trustwatch.ingest.hashing.agent_key` of it (unsigned 64 bits)."""
+
+    key: int
+    tenant: str
+    issuer: str
+    agent_id: str
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why risk moved: one feature or hard signal, with what was seen and what is usual."""
+
+    code: str
+    feature: str
+    observed: str
+    usual: str
+    contribution: float
+    text: str
+
+
+class AgentRow(msgspec.Struct, frozen=True):
+    """All that is stored of one agent: what the API lists, and the opaque state that the pipeline resumes from."""
+
+    name: AgentName
+    agent_type: str
+    level: int
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    first_seen_ms: int
+    last_seen_ms: int
+    evaluated_ms: int
+    due_ms: int  # when the level next changes without events; 0 = never
+    events: int
+    decision_id: str  # the decision that set the current level; "" = none yet
+    reasons: bytes  # JSON list of Reason
+    counterfactual: str  # "" = none
+    features: bytes  # state of the feature builder
+    risk: bytes  # state of the risk kernel
+    state_version: str  # layout + hash salt of `features` and `risk`
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A change of level: append-only, and enough to replay it."""
+
+    decision_id: str
+    agent: AgentName
+    agent_type: str
+    decided_ms: int
+    event_id: str  # "" when time alone changed the level
+    event_time_ms: int
+    previous_level: int
+    level: int
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    p_value: float
+    reasons: tuple[Reason, ...]
+    counterfactual: str
+    feature_vector: dict[str, float]
+    evidence: dict[str, Any]  # statistic, thresholds, window: what the risk kernel saw
+    model_version: str
+    baseline_version: str
+    policy_version: str
+    mode: str  # shadow | enforce
+    cause: str  # event | tick | release
+    partition: int
+    offset: int
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """Something that must leave at least once. `key` makes a repeated delivery recognisable."""
+
+    key: str
+    kind: str  # alert
+    target: str  # name of a configured target; "" = every target of that kind
+    payload: bytes
+    created_ms: int
+    agent_key: int = 0
+    group: str = ""  # what cool-down counts: agent and reason
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record that could not become an audit event; the raw bytes are kept so that nothing is lost."""
+
+    letter_id: str
+    received_ms: int
+    source: str
+    reason: str
+    path: str
+    raw: bytes
+    partition: int
+    offset: int
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a partition has been applied. `offset` is the next record to read."""
+
+    partition: int
+    epoch: int
+    offset: int
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`."""
+
+    expected: Position
+    position: Position
+    agents: list[AgentRow]
+    decisions: list[Decision]
+    outbox: list[OutboxRow]
+    dead_letters: list[DeadLetter]
+
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def record_id(at_ms: int, *parts: object) -> str:
+    """A ULID whose random part is a hash of *parts*: the same cause always gets the same id, so a repeated
+    transaction writes the same row instead of a second one.
+
+    >>> record_id(1_764_000_000_000, 0, 17)[:10]
+    '01KAVSJ580'
+    """
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=10).digest()
+    number = (at_ms & (1 << 48) - 1) << 80 | int.from_bytes(digest, "big")
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
