@@ -148,7 +148,7 @@ def record_id(at_ms: int, *parts: object) -> str:
     transaction writes the same row instead of a second one.
 
     >>> record_id(1_764_000_000_000, 0, 17)[:10]
-    '01KAVSJ580'
+    '01KAV9FT00'
     """
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=10).digest()
     number = (at_ms & (1 << 48) - 1) << 80 | int.from_bytes(digest, "big")
