@@ -68,6 +68,25 @@ class AgentRow(msgspec.Struct, frozen=True):
     state_version: str  # layout + hash salt of `features` and `risk`
 
 
+class AgentSummary(msgspec.Struct, frozen=True):
+    """`AgentRow` without the state of the pipeline: what lists show and what the risk view holds."""
+
+    name: AgentName
+    agent_type: str
+    level: int
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    first_seen_ms: int
+    last_seen_ms: int
+    evaluated_ms: int
+    due_ms: int
+    events: int
+    decision_id: str
+    reasons: bytes
+    counterfactual: str
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A change of level: append-only, and enough to replay it."""
 
@@ -103,9 +122,30 @@ class OutboxRow(msgspec.Struct, frozen=True):
     kind: str  # alert
     target: str  # name of a configured target; "" = every target of that kind
     payload: bytes
-    created_ms: int
+    created_ms: int  # when it was decided, on the clock of `Decision.decided_ms`
     agent_key: int = 0
-    group: str = ""  # what cool-down counts: agent and reason
+    group: str = ""  # reason that cool-down counts per agent; "" = never cooled down
+    level: int = 0  # RiskLevel it announces: targets choose by it, and a higher one is never cooled down
+    tenant: str = ""  # who may see its delivery state
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How one outbox row fares at one target."""
+
+    key: str
+    target: str
+    kind: str
+    tenant: str
+    agent_key: int
+    level: int
+    group: str
+    created_ms: int
+    status: str  # pending | delivered | failed | suppressed | dead
+    attempts: int
+    next_attempt_ms: int  # earliest time of the next attempt; only while pending
+    last_error: str  # "" = none
+    delivered_ms: int  # 0 = not (yet) delivered
+    suppressed_before: int  # alerts cooled down between the previous alert and this one
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

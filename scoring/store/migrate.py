@@ -1,0 +1,55 @@
+"""Bring a database to the tables this program expects, at start and safely beside other starting processes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from .dialect import WRITE, lock_for_migration
+from .errors import StoreTooNew
+from .schema import METADATA
+
+# Alembic keeps its context in module globals, so one thread of a process may migrate at a time.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def alembic_config() -> Config:
+    """Configuration of Alembic without an ini file: where the migrations are, and what they must lead to."""
+    config = Config()
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["metadata"] = METADATA
+    return config
+
+
+def migrate(engine: Engine) -> None:
+    """Run the migrations that are missing, all in one transaction. Raises StoreTooNew."""
+    config = alembic_config()
+    scripts = ScriptDirectory.from_config(config)
+    with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
+        lock_for_migration(connection)
+        current = _revision(connection)
+        _refuse_newer(scripts, current)
+        if current != scripts.get_current_head():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise StoreTooNew(
+            f"the database is at revision {current!r}, this program knows up to {scripts.get_current_head()!r}: "
+            "it was written by a newer Trustwatch; start that version, or restore a backup"
+        )

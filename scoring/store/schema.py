@@ -1,0 +1,177 @@
+"""Tables of the store. The migrations build the same ones; a test compares the two.
+
+Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, since no database has unsigned.
+State blobs stand last in their row, so that a reader of the columns before them never touches their overflow pages.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+METADATA = MetaData()
+
+# SQLite only counts up by itself in a column whose type is spelt INTEGER.
+_Sequence = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _text(name: str, default: str | None = None) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=default)
+
+
+def _long(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _real(name: str) -> Column[float]:
+    return Column(name, Float(53), nullable=False)
+
+
+META = Table("meta", METADATA, Column("key", Text, primary_key=True), _text("value"))
+
+COUNTERS = Table("counters", METADATA, Column("name", Text, primary_key=True), _long("value"))
+
+POSITIONS = Table(
+    "positions",
+    METADATA,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    _long("epoch"),
+    _long("offset"),
+)
+
+AGENTS = Table(
+    "agents",
+    METADATA,
+    Column("key", BigInteger, primary_key=True, autoincrement=False),
+    _text("tenant"),
+    _text("issuer"),
+    _text("agent_id"),
+    _text("agent_type"),
+    Column("level", SmallInteger, nullable=False),
+    _real("risk_score"),
+    _real("confidence"),
+    _real("anomaly_score"),
+    _long("first_seen_ms"),
+    _long("last_seen_ms"),
+    _long("evaluated_ms"),
+    _long("due_ms"),
+    _long("events"),
+    _text("decision_id"),
+    _text("counterfactual"),
+    _text("state_version"),
+    Column("reasons", LargeBinary, nullable=False),
+    Column("features", LargeBinary, nullable=False),
+    Column("risk", LargeBinary, nullable=False),
+    Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
+    Index("ix_agents_id", "agent_id"),
+    Index("ix_agents_level", "level", "tenant", "agent_id", "issuer"),
+    # Most agents are never due, and those would make up most of a full index.
+    Index("ix_agents_due", "due_ms", "key", sqlite_where=text("due_ms > 0"), postgresql_where=text("due_ms > 0")),
+)
+
+DECISIONS = Table(
+    "decisions",
+    METADATA,
+    Column("decision_id", Text, primary_key=True),
+    _long("agent_key"),
+    _text("tenant"),
+    _text("issuer"),
+    _text("agent_id"),
+    _text("agent_type"),
+    _long("decided_ms"),
+    _text("event_id"),
+    _long("event_time_ms"),
+    Column("previous_level", SmallInteger, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    _real("risk_score"),
+    _real("confidence"),
+    _real("anomaly_score"),
+    _real("p_value"),
+    _text("counterfactual"),
+    _text("model_version"),
+    _text("baseline_version"),
+    _text("policy_version"),
+    _text("mode"),
+    _text("cause"),
+    Column("partition", Integer, nullable=False),
+    _long("offset"),
+    Column("reasons", LargeBinary, nullable=False),
+    Column("feature_vector", LargeBinary, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
+    Index("ix_decisions_agent", "agent_key", "decided_ms", "decision_id"),
+    Index("ix_decisions_tenant", "tenant", "decided_ms", "decision_id"),
+    Index("ix_decisions_time", "decided_ms", "decision_id"),
+)
+
+DEAD_LETTERS = Table(
+    "dead_letters",
+    METADATA,
+    Column("letter_id", Text, primary_key=True),
+    _long("received_ms"),
+    _text("source"),
+    _text("reason"),
+    _text("path"),
+    Column("partition", Integer, nullable=False),
+    _long("offset"),
+    Column("replayed_ms", BigInteger, nullable=False, server_default="0"),
+    Column("raw", LargeBinary, nullable=False),
+    Index("ix_dead_letters_time", "received_ms", "letter_id"),
+    Index("ix_dead_letters_replayed", "replayed_ms", "received_ms"),
+)
+
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("seq", _Sequence, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    _text("kind"),
+    _text("target"),
+    _text("tenant"),
+    _long("created_ms"),
+    _long("agent_key"),
+    _text("group"),
+    Column("level", SmallInteger, nullable=False),
+    Column("routed_ms", BigInteger, nullable=False, server_default="0"),
+    Column("payload", LargeBinary, nullable=False),
+    Index("ix_outbox_routed", "routed_ms", "seq"),
+)
+
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("seq", _Sequence, ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("target", Text, primary_key=True),
+    _text("status"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    _long("queued_ms"),
+    _long("next_attempt_ms"),
+    _text("last_error", ""),
+    Column("delivered_ms", BigInteger, nullable=False, server_default="0"),
+    Column("suppressed_before", Integer, nullable=False, server_default="0"),
+    _long("agent_key"),
+    _text("group"),
+    Index("ix_deliveries_due", "target", "status", "next_attempt_ms"),
+    Index("ix_deliveries_status", "status", "queued_ms"),
+    Index("ix_deliveries_cooldown", "target", "agent_key", "group", "seq"),
+)
+
+TARGET_STOPS = Table(
+    "target_stops",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    _text("fingerprint"),
+    _long("stopped_ms"),
+    _text("reason"),
+)
