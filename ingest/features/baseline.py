@@ -1,0 +1,159 @@
+"""Shared baselines: what is normal for the fleet, a tenant, a peer group and a declared task.
+
+A baseline is fitted once, from the items and quantities that the feature kernel found in a history, and never changes; live
+pipelines switch from one snapshot to the next at a recorded offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ..columns import EventColumns
+from ..errors import ModelError
+from . import layout as l
+from .kernel import Scratch, scope_keys
+from .layout import Array, Baseline
+from .tables import pair, scope_row, table_add
+
+MAX_ITEMS = 1 << 24
+"""Items a baseline may hold over all scopes (200 MB); more is refused, since it could no longer be shared in memory."""
+
+
+def empty_baseline() -> Baseline:
+    """A baseline that has seen nothing: every agent is judged by its own history alone."""
+    return _allocate(items=0, scopes=0)
+
+
+def _allocate(items: int, scopes: int) -> Baseline:
+    capacity, scope_capacity = _capacity(items), _capacity(scopes)
+    return Baseline(
+        keys=np.zeros(capacity, np.uint64),
+        counts=np.zeros(capacity, np.float32),
+        scope_keys=np.zeros(scope_capacity, np.uint64),
+        scope_rows=np.full(scope_capacity, -1, np.int32),
+        totals=np.zeros((scopes, l.KINDS, 2), np.float32),
+        means=np.zeros((scopes, l.QUANTITIES), np.float32),
+        variances=np.zeros((scopes, l.QUANTITIES), np.float32),
+        numbers=np.zeros((scopes, l.QUANTITIES), np.float32),
+    )
+
+
+def _capacity(entries: int) -> int:
+    """Power of two that keeps an open-addressing table at most half full."""
+    return 1 << max(4, (2 * entries).bit_length())
+
+
+def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline:
+    """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true.
+
+    Raises:
+        ModelError: the history names more distinct things than a baseline may hold.
+    """
+    rows = np.nonzero(keep & (found.flags < 2))[0]
+    scopes = np.zeros((len(columns), l.SCOPES), np.uint64)
+    _all_scopes(rows, columns.names, scopes)
+    distinct = np.unique(scopes[rows])
+    distinct = distinct[distinct != 0]
+    items = 1 << 16
+    while True:
+        baseline = _allocate(items, len(distinct))
+        _place_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
+        if _count(baseline, rows, scopes, found.items, items):
+            break
+        items *= 2
+        if items > MAX_ITEMS:
+            raise ModelError(f"the history names more than {MAX_ITEMS} things; train on a shorter window or fewer tenants")
+    _moments(baseline, rows, scopes, found.quantities)
+    return baseline
+
+
+@njit(cache=True)
+def _all_scopes(rows, names, scopes):
+    for row in rows:
+        scope_keys(scopes[row], names[row])
+
+
+@njit(cache=True)
+def _place_scopes(keys, positions, distinct):
+    mask = np.uint64(len(keys) - 1)
+    for position in range(len(distinct)):
+        at = distinct[position] & mask
+        while keys[at] != 0:
+            at = (at + np.uint64(1)) & mask
+        keys[at] = distinct[position]
+        positions[at] = position
+
+
+@njit(cache=True)
+def _count(baseline, rows, scopes, items, room):
+    """Count every item in each of its event's scopes; False when there is no room left."""
+    used = 0
+    for row in rows:
+        for level in range(l.SCOPES):
+            scope = scopes[row, level]
+            if scope == 0:
+                continue
+            position = scope_row(baseline, scope)
+            for kind in range(l.KINDS):
+                if items[row, kind] == 0:
+                    continue
+                baseline.totals[position, kind, 0] += np.float32(1.0)
+                if table_add(baseline.keys, baseline.counts, pair(scope, items[row, kind])):
+                    baseline.totals[position, kind, 1] += np.float32(1.0)
+                    used += 1
+        if used > room - l.SCOPES * l.KINDS:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _moments(baseline, rows, scopes, quantities):
+    """Running mean and variance of every quantity in every scope (Welford)."""
+    means = np.zeros(baseline.means.shape)
+    squares = np.zeros(baseline.means.shape)
+    numbers = np.zeros(baseline.means.shape)
+    for row in rows:
+        for level in range(l.SCOPES):
+            if scopes[row, level] == 0:
+                continue
+            at = scope_row(baseline, scopes[row, level])
+            for q in range(l.QUANTITIES):
+                value = quantities[row, q]
+                if value < 0.0:
+                    continue
+                numbers[at, q] += 1.0
+                delta = value - means[at, q]
+                means[at, q] += delta / numbers[at, q]
+                squares[at, q] += delta * (value - means[at, q])
+    for at in range(len(means)):
+        for q in range(l.QUANTITIES):
+            baseline.numbers[at, q] = numbers[at, q]
+            baseline.means[at, q] = means[at, q]
+            baseline.variances[at, q] = squares[at, q] / max(numbers[at, q], 1.0)
+
+
+def baseline_arrays(baseline: Baseline) -> dict[str, Array]:
+    """Arrays by name, as a model stores them."""
+    return dict(baseline._asdict())
+
+
+def baseline_from(arrays: Mapping[str, Any]) -> Baseline:
+    """Baseline from stored arrays. Raises ModelError where an array is missing or has the wrong shape."""
+    try:
+        baseline = Baseline(**{name: np.ascontiguousarray(arrays[name]) for name in Baseline._fields})
+    except KeyError as error:
+        raise ModelError(f"the model's baseline has no array {error}; train the model again") from None
+    scopes = len(baseline.totals)
+    fits = (
+        baseline.totals.shape == (scopes, l.KINDS, 2)
+        and baseline.means.shape == baseline.variances.shape == baseline.numbers.shape == (scopes, l.QUANTITIES)
+        and len(baseline.keys) == len(baseline.counts)
+        and len(baseline.scope_keys) == len(baseline.scope_rows)
+    )
+    if not fits:
+        raise ModelError("the model's baseline arrays do not fit the feature kernel; train the model again")
+    return baseline

@@ -1,0 +1,131 @@
+"""The feature builder: batches of events in, feature vectors out, state of many agents in between."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..columns import AGENT, EventColumns
+from . import kernel
+from . import layout as l
+from .layout import Array, Baseline
+from .slots import Keys, Slots, SlotTable
+from .table import COUNT
+
+
+class Spill(Protocol):
+    """Where agents go that do not fit in memory, and come from when they act again."""
+
+    def evict(self, keys: Keys, slots: Slots) -> None:
+        """The agents in these slots are about to leave; keep what is needed to bring them back without loss."""
+
+    def admit(self, keys: Keys, slots: Slots) -> None:
+        """These agents have just moved into (zeroed) slots; bring back what is known of them."""
+
+
+class FeatureBuilder:
+    """Keeps the behaviour state of resident agents and turns events into feature vectors.
+
+    Args:
+        baseline: shared snapshot of what is normal in each scope.
+        capacity: resident agents; more are spilled, least recently active first.
+        spill: told about agents that leave and come.
+    """
+
+    def __init__(self, baseline: Baseline, capacity: int, spill: Spill | None = None) -> None:
+        self.baseline = baseline
+        self.slots = SlotTable(capacity)
+        self.state = l.allocate(capacity)
+        self.pinned = np.zeros(capacity, np.bool_)
+        """Agents that should stay resident (their risk still moves with time); they leave last."""
+        self.spill = spill
+
+    @property
+    def bytes_per_agent(self) -> int:
+        """Memory of one resident agent's features, index included."""
+        return l.BYTES_PER_AGENT + 8 + 8 + 1 + self.slots._index_keys.nbytes * 3 // (2 * self.slots.capacity)
+
+    def admit(self, keys: Keys) -> Slots:
+        """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
+        slots = self.slots.find(keys)
+        missing = np.unique(keys[slots < 0])
+        if len(missing) == 0:
+            return slots
+        crowd = self.slots.crowded(len(missing))
+        if crowd:
+            self._evict(self.slots.quietest(crowd, self.pinned))
+        fresh = self.slots.add(missing)
+        for array in self.state:
+            array[fresh] = 0
+        self.pinned[fresh] = False
+        if self.spill is not None:
+            self.spill.admit(missing, fresh)
+        return self.slots.find(keys)
+
+    def _evict(self, slots: Slots) -> None:
+        if self.spill is not None:
+            self.spill.evict(self.slots.keys[slots], slots)
+        self.slots.remove(slots)
+
+    def forget_all(self) -> None:
+        """Empty the memory without spilling: after a failed commit it is reloaded from the store."""
+        self.slots = SlotTable(self.slots.capacity)
+
+    def observe(
+        self, columns: EventColumns, slots: Slots, rows: Array, out: npt.NDArray[np.float64], found: kernel.Scratch
+    ) -> None:
+        """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
+        kernel.observe(
+            rows, slots, columns.names, columns.numbers, columns.codes, columns.time_ms, self.state, self.baseline, out,
+            found,
+        )  # fmt: skip
+
+    def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
+        """Add the rows whose weight (uint8, shape (len(rows),)) is not 0 to their agents' baselines."""
+        kernel.learn(rows, slots, columns.names, columns.codes, self.state, self.baseline, found, weights)
+
+    def vectors(self, columns: EventColumns, learn: bool = True) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
+        """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
+
+        Returns:
+            Matrix of shape (n, F), and what was found in each row.
+        """
+        n = len(columns)
+        out, found = np.zeros((n, COUNT)), kernel.scratch(n)
+        slots = self.admit(columns.names[:, AGENT])
+        weights = np.full(1, learn, np.uint8)
+        for rows in rounds(slots):
+            self.observe(columns, slots, rows, out, found)
+            if learn:
+                self.learn(columns, slots, rows, found, np.broadcast_to(weights, rows.shape).copy())
+        return out, found
+
+    def pack(self, slots: Slots) -> Array:
+        """State of the given slots as rows of dtype `layout.ROW`."""
+        return l.pack(self.state, slots)
+
+    def unpack(self, slots: Slots, rows: Array) -> None:
+        """Put stored rows into the given slots."""
+        l.unpack(self.state, slots, rows)
+
+
+def rounds(slots: Slots) -> list[npt.NDArray[np.int64]]:
+    """Rows cut into rounds in which every agent occurs at most once, its first event in the first round and so on.
+
+    An event can then be scored and learned before the agent's next one is looked at, while a round is still one batch.
+    """
+    n = len(slots)
+    if n <= 1:
+        return [np.arange(n)] if n else []
+    order = np.argsort(slots, kind="stable")
+    ordered = slots[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, n])
+    turn = np.empty(n, np.int64)
+    turn[order] = np.arange(n) - np.repeat(starts, lengths)
+    if turn.max() == 0:
+        return [np.arange(n)]
+    by_turn = np.argsort(turn, kind="stable")
+    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])

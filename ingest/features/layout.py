@@ -1,0 +1,132 @@
+"""Where everything lies in an agent's state: shapes and column numbers shared by the kernel and the builder.
+
+State is struct-of-arrays: one row per resident agent in each array of `AgentState`. Nothing in it grows with what an
+agent does: sets of names are tables of fixed size, sessions are a fixed number of slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+# Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
+(K_ACTION, K_RESOURCE, K_TARGET, K_AUDIENCE, K_PEER, K_PRINCIPAL, K_NETWORK, K_CREDENTIAL, K_SCOPES, K_CHAIN, K_EFFECT,
+ K_HOUR, K_TRANSITION, K_ACTION_TARGET, K_REPEAT, K_PROVENANCE, K_OUTCOME, K_FROM) = range(18)  # fmt: skip
+KINDS = 18
+
+# The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
+OBJECTS, HABITS, ORDER = 0, 1, 2
+REGION = np.array([HABITS, OBJECTS, OBJECTS, HABITS, HABITS, OBJECTS, HABITS, HABITS, HABITS, HABITS, HABITS,
+                   HABITS, ORDER, OBJECTS, ORDER, HABITS, HABITS, HABITS], dtype=np.int64)  # fmt: skip
+BUCKETS, WAYS = 8, 8
+REGION_SIZE = BUCKETS * WAYS
+TABLE = 3 * REGION_SIZE
+
+# Quantities with a running mean and variance per agent and per scope.
+(Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH, Q_LIFETIME,
+ Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY) = range(15)  # fmt: skip
+QUANTITIES = 15
+DRIFTING = np.array([Q_PACE_4H, Q_VOLUME, Q_NOVELTY], dtype=np.int64)
+"""Quantities whose early mean is kept as a frozen reference, so that a slow ramp can not carry its own baseline up."""
+
+# Columns of AgentState.numbers (float32).
+N_PACE = 0  # decayed counts at the four half-lives, as of the agent's last event
+N_FAILURES, N_DENIALS, N_VOLUME, N_NOVELTY = 4, 5, 6, 7
+N_METHOD = 8  # strongest authentication learned
+N_EVENTS = 9  # events learned
+N_SEEN = 10  # per kind: occurrences learned
+N_DISTINCT = N_SEEN + KINDS  # per kind: times an item was new
+N_MEAN = N_DISTINCT + KINDS
+N_VAR = N_MEAN + QUANTITIES
+N_COUNT = N_VAR + QUANTITIES
+N_REF_MEAN = N_COUNT + QUANTITIES
+N_REF_SD = N_REF_MEAN + 3
+NUMBERS = N_REF_SD + 3
+
+# Columns of AgentState.times (int64, UTC milliseconds; VERSION holds a hash).
+T_LAST, T_FIRST, T_CHANGED, T_VERSION = range(4)
+TIMES = 4
+
+SESSIONS = 4
+SESSION_TABLE = 12
+S_EVENTS, S_STRANGE = 0, 1
+
+REVOKED = 4
+"""Hashes of the agent's most recently revoked tokens."""
+
+HALF_LIVES_S = (60.0, 900.0, 14_400.0)
+FAILURE_HALF_LIFE_S = 3600.0
+IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
+"""A session is what the event says, or else activity without a pause of half an hour."""
+
+Array = npt.NDArray[Any]
+
+
+class AgentState(NamedTuple):
+    """Arrays with one row per slot."""
+
+    times: Array  # int64 (slots, TIMES)
+    numbers: Array  # float32 (slots, NUMBERS)
+    table: Array  # uint32 (slots, TABLE): 22 bits of fingerprint, 10 bits of count
+    session_id: Array  # uint64 (slots, SESSIONS)
+    session_last: Array  # int64 (slots, SESSIONS)
+    session_prev: Array  # uint64 (slots, SESSIONS): previous action
+    session_numbers: Array  # float32 (slots, SESSIONS, 2)
+    session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
+    revoked: Array  # uint64 (slots, REVOKED)
+
+
+_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
+    "times": (np.int64, (TIMES,)),
+    "numbers": (np.float32, (NUMBERS,)),
+    "table": (np.uint32, (TABLE,)),
+    "session_id": (np.uint64, (SESSIONS,)),
+    "session_last": (np.int64, (SESSIONS,)),
+    "session_prev": (np.uint64, (SESSIONS,)),
+    "session_numbers": (np.float32, (SESSIONS, 2)),
+    "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
+    "revoked": (np.uint64, (REVOKED,)),
+}
+
+ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _SHAPES.items()])
+"""One agent's state as it is stored: the arrays' rows one after another."""
+
+BYTES_PER_AGENT = ROW.itemsize
+
+
+def allocate(slots: int) -> AgentState:
+    """State of *slots* agents, all of them new."""
+    return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _SHAPES.items()})
+
+
+def pack(state: AgentState, slots: Array) -> Array:
+    """Rows of the given slots as a structured array of dtype ROW, shape (n,)."""
+    rows = np.empty(len(slots), ROW)
+    for name, array in state._asdict().items():
+        rows[name] = array[slots]
+    return rows
+
+
+def unpack(state: AgentState, slots: Array, rows: Array) -> None:
+    """Write rows of dtype ROW into the given slots."""
+    for name, array in state._asdict().items():
+        array[slots] = rows[name]
+
+
+class Baseline(NamedTuple):
+    """What is normal in each scope (fleet, tenant, peer group, task): an immutable snapshot shared by all agents."""
+
+    keys: Array  # uint64 (capacity,): open addressing, 0 = free
+    counts: Array  # float32 (capacity,)
+    scope_keys: Array  # uint64 (scope capacity,)
+    scope_rows: Array  # int32 (scope capacity,)
+    totals: Array  # float32 (scopes, KINDS, 2): occurrences, distinct items
+    means: Array  # float32 (scopes, QUANTITIES)
+    variances: Array  # float32 (scopes, QUANTITIES)
+    numbers: Array  # float32 (scopes, QUANTITIES): values seen
+
+
+FLEET, TENANT, PEERS, TASK = range(4)
+SCOPES = 4

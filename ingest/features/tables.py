@@ -1,0 +1,162 @@
+"""Compiled tables: an agent's own frequency table of fixed size, and look-ups in the shared baseline.
+
+The own table keeps 22-bit fingerprints and 10-bit counts in buckets of eight. When a bucket is full, its rarest entry
+fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each other,
+habits stay. The "probability" comes from a hash of what is counted, so that a replay fades the same entries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS
+
+_C1 = np.uint64(0xBF58476D1CE4E5B9)
+_C2 = np.uint64(0x94D049BB133111EB)
+_GOLD = np.uint64(0x9E3779B97F4A7C15)
+_COUNT_BITS = np.uint32(10)
+_MAX_COUNT = np.uint32(1023)
+_FP_MASK = np.uint64((1 << 22) - 1)
+_FADE = 1.3
+
+
+@njit(cache=True, inline="always")
+def mix(value):
+    """Splitmix64 finaliser: spreads a 64-bit value over all bits."""
+    value = (value ^ (value >> np.uint64(30))) * _C1
+    value = (value ^ (value >> np.uint64(27))) * _C2
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(cache=True, inline="always")
+def pair(left, right):
+    """Hash of two values in this order."""
+    return mix(left * _GOLD + right)
+
+
+@njit(cache=True, inline="always")
+def item_hash(kind, item):
+    """Identity of an item of a kind."""
+    return mix(item + np.uint64(kind + 1) * _GOLD)
+
+
+@njit(cache=True, inline="always")
+def _place(kind, hashed):
+    """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
+    bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)
+    fingerprint = np.uint32((hashed & _FP_MASK) | np.uint64(1)) << _COUNT_BITS
+    return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
+
+
+@njit(cache=True)
+def own_count(table, kind, hashed):
+    """How often the agent's table has counted the item; *table* is one agent's row."""
+    start, fingerprint = _place(kind, hashed)
+    for position in range(start, start + WAYS):
+        entry = table[position]
+        if entry & ~_MAX_COUNT == fingerprint:
+            return np.float64(entry & _MAX_COUNT)
+    return 0.0
+
+
+@njit(cache=True)
+def own_add(table, numbers, kind, hashed):
+    """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
+    start, fingerprint = _place(kind, hashed)
+    numbers[N_SEEN + kind] += np.float32(1.0)
+    rarest, free = start, -1
+    for position in range(start, start + WAYS):
+        entry = table[position]
+        if entry & ~_MAX_COUNT == fingerprint:
+            table[position] = entry + np.uint32(1)
+            if (entry & _MAX_COUNT) + np.uint32(1) >= _MAX_COUNT:
+                _age(table, numbers, REGION[kind])
+            return False
+        if entry == 0 and free < 0:
+            free = position
+        if entry & _MAX_COUNT < table[rarest] & _MAX_COUNT:
+            rarest = position
+    numbers[N_DISTINCT + kind] += np.float32(1.0)
+    if free >= 0:
+        table[free] = fingerprint | np.uint32(1)
+    else:
+        _contend(table, rarest, fingerprint, hashed, numbers[N_SEEN + kind])
+    return True
+
+
+@njit(cache=True)
+def _contend(table, position, fingerprint, hashed, seen):
+    """Fade the rarest entry of a full bucket; the newcomer takes its place when nothing is left of it."""
+    count = table[position] & _MAX_COUNT
+    dice = np.float64(mix(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
+    if dice < _FADE ** -np.float64(count):
+        if count <= 1:
+            table[position] = fingerprint | np.uint32(1)
+        else:
+            table[position] -= np.uint32(1)
+
+
+@njit(cache=True)
+def _age(table, numbers, region):
+    """Halve a region whose counter is full (rounding up, so that nothing known is forgotten), and its totals."""
+    for position in range(region * REGION_SIZE, (region + 1) * REGION_SIZE):
+        entry = table[position]
+        count = entry & _MAX_COUNT
+        table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
+    for kind in range(len(REGION)):
+        if REGION[kind] == region:
+            numbers[N_SEEN + kind] *= np.float32(0.5)
+            numbers[N_DISTINCT + kind] *= np.float32(0.5)
+
+
+@njit(cache=True)
+def halve_habits(table, numbers, kinds):
+    """A new version is a change-point: what was learned keeps half its weight."""
+    for position in range(len(table)):
+        entry = table[position]
+        count = entry & _MAX_COUNT
+        table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
+    for kind in range(kinds):
+        numbers[N_SEEN + kind] *= np.float32(0.5)
+        numbers[N_DISTINCT + kind] *= np.float32(0.5)
+
+
+@njit(cache=True)
+def scope_row(baseline, key):
+    """Row of a scope in the baseline, -1 where the baseline has never seen it."""
+    mask = np.uint64(len(baseline.scope_keys) - 1)
+    at = key & mask
+    while baseline.scope_keys[at] != 0:
+        if baseline.scope_keys[at] == key:
+            return np.int64(baseline.scope_rows[at])
+        at = (at + np.uint64(1)) & mask
+    return np.int64(-1)
+
+
+@njit(cache=True)
+def shared_count(baseline, scope, hashed):
+    """How often a scope has counted an item."""
+    key = pair(scope, hashed)
+    mask = np.uint64(len(baseline.keys) - 1)
+    at = key & mask
+    while baseline.keys[at] != 0:
+        if baseline.keys[at] == key:
+            return np.float64(baseline.counts[at])
+        at = (at + np.uint64(1)) & mask
+    return 0.0
+
+
+@njit(cache=True)
+def table_add(keys, counts, key):
+    """Count a key in an open-addressing table that has room; returns True when it was new."""
+    mask = np.uint64(len(keys) - 1)
+    at = key & mask
+    while keys[at] != 0:
+        if keys[at] == key:
+            counts[at] += np.float32(1.0)
+            return False
+        at = (at + np.uint64(1)) & mask
+    keys[at] = key
+    counts[at] = np.float32(1.0)
+    return True

@@ -1,0 +1,157 @@
+"""From items and quantities to the feature vector, in the order of the feature table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from .. import columns as c
+from . import layout as l
+from .surprise import P_ALL, P_OWN, P_PEERS, frequency, usual_distance
+from .table import INDEX
+
+# Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
+_F = {name: np.int64(position) for name, position in INDEX.items()}
+(F_ACTION, F_RARITY, F_SHIFT, F_WRITE, F_EXTERNAL, F_STRANGE, F_GAP, F_OUTSIDE, F_METHOD, F_DRIFT, F_TARGET,
+ F_ACTION_TARGET, F_TRANSITION, F_REPEAT) = (
+    _F[name] for name in (
+        "action_surprise", "action_rarity_peers", "identity_shift", "write_surprise", "external_target",
+        "session_strangeness", "scope_gap", "outside_capabilities", "method_downgrade", "drift", "target_surprise",
+        "action_target_surprise", "transition_surprise", "repeat_surprise"))  # fmt: skip
+
+_BITS_OF_KIND = {
+    l.K_ACTION: "action_surprise",
+    l.K_RESOURCE: "resource_surprise",
+    l.K_TARGET: "target_surprise",
+    l.K_AUDIENCE: "audience_surprise",
+    l.K_PEER: "peer_surprise",
+    l.K_PRINCIPAL: "principal_surprise",
+    l.K_NETWORK: "network_surprise",
+    l.K_CREDENTIAL: "credential_surprise",
+    l.K_SCOPES: "scope_surprise",
+    l.K_CHAIN: "chain_surprise",
+    l.K_EFFECT: "effect_surprise",
+    l.K_HOUR: "hour_surprise",
+    l.K_TRANSITION: "transition_surprise",
+    l.K_ACTION_TARGET: "action_target_surprise",
+    l.K_REPEAT: "repeat_surprise",
+    l.K_PROVENANCE: "provenance_surprise",
+    l.K_OUTCOME: "outcome_surprise",
+}
+FEATURE_OF_KIND = np.array([INDEX.get(_BITS_OF_KIND.get(kind, ""), -1) for kind in range(l.KINDS)], dtype=np.int64)
+
+_Z_OF_QUANTITY = {
+    l.Q_PACE_1M: "pace_1m",
+    l.Q_PACE_15M: "pace_15m",
+    l.Q_PACE_4H: "pace_4h",
+    l.Q_GAP: "dormancy",
+    l.Q_BYTES_IN: "bytes_in",
+    l.Q_BYTES_OUT: "bytes_out",
+    l.Q_DURATION: "duration",
+    l.Q_SESSION: "session_length",
+    l.Q_BREADTH: "scope_breadth",
+    l.Q_DEPTH: "chain_depth",
+    l.Q_LIFETIME: "token_lifetime",
+    l.Q_FAILURES: "failure_pace",
+    l.Q_DENIALS: "denial_pace",
+    l.Q_VOLUME: "volume_1h",
+    l.Q_NOVELTY: "novelty_1h",
+}
+FEATURE_OF_QUANTITY = np.array([INDEX[_Z_OF_QUANTITY[q]] for q in range(l.QUANTITIES)], dtype=np.int64)
+
+CONTEXT_KIND = np.full(l.KINDS, -1, dtype=np.int64)
+CONTEXT_KIND[l.K_TRANSITION] = l.K_FROM
+CONTEXT_KIND[l.K_ACTION_TARGET] = l.K_ACTION
+CONTEXT_KIND[l.K_REPEAT] = l.K_REPEAT
+CONTEXT_KIND[l.K_PROVENANCE] = l.K_ACTION
+CONTEXT_KIND[l.K_OUTCOME] = l.K_ACTION
+
+# Probability of an item where no level has seen anything: one of the closed vocabularies, else one of many names.
+BOTTOM = np.full(l.KINDS, 1.0 / 64.0)
+BOTTOM[l.K_EFFECT] = 1.0 / 5.0
+BOTTOM[l.K_HOUR] = 1.0 / 16.0
+BOTTOM[l.K_REPEAT] = 0.5
+BOTTOM[l.K_PROVENANCE] = 1.0 / 4.0
+BOTTOM[l.K_OUTCOME] = 1.0 / 3.0
+
+_EFFECT_WEIGHT = np.array([0.25, 1.0, 1.25, 1.5, 0.6])
+"""Read, write, delete, admin, unknown: what a surprising action can do."""
+
+_STRANGE_KEPT = 0.8
+"""Part of the session's strangeness that survives each further event: a memory of about five events."""
+
+_OUTCOME_SHARE = 0.5
+"""An odd outcome alone says less than an odd order or destination."""
+
+_MAX_BITS = 64.0
+
+
+@njit(cache=True, inline="always")
+def _bits(probability):
+    return min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS)
+
+
+@njit(cache=True)
+def write_vector(
+    out, bits, items, contexts, quantities, values, codes, rows, scopes, baseline, table, numbers, session
+):
+    """Write one feature vector (see `kernel.observe` for the arguments); returns how many names were new to the agent."""
+    out[:] = 0.0
+    bits[:] = 0.0
+    p = np.zeros(3)
+    shift, p_action, p_target, fresh = 0.0, 1.0, 1.0, 0
+    for kind in range(l.KINDS):
+        feature = FEATURE_OF_KIND[kind]
+        if items[kind] == 0 or feature < 0:
+            continue
+        bottom = BOTTOM[kind]
+        if kind == l.K_TRANSITION:
+            bottom = p_action
+        elif kind == l.K_ACTION_TARGET:
+            bottom = p_target
+        own = frequency(
+            p, baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind], bottom
+        )
+        fresh += kind <= l.K_CHAIN and own == 0.0
+        bits[kind] = out[feature] = _bits(p[P_ALL])
+        if kind == l.K_ACTION:
+            p_action = p[P_ALL]
+            out[F_RARITY] = _bits(p[P_PEERS])
+        if kind == l.K_TARGET:
+            p_target = p[P_ALL]
+        if kind == l.K_ACTION or kind == l.K_RESOURCE or kind == l.K_NETWORK:
+            shift += max(_bits(p[P_OWN]) - _bits(p[P_PEERS]), -4.0)
+    out[F_SHIFT] = min(max(shift, 0.0), _MAX_BITS)
+    for quantity in range(l.QUANTITIES):
+        if quantities[quantity] >= 0.0:
+            feature = FEATURE_OF_QUANTITY[quantity]
+            out[feature] = usual_distance(baseline, rows, numbers, quantity, quantities[quantity])
+    _write_composites(out, values, codes, quantities, numbers, session)
+    return fresh
+
+
+@njit(cache=True)
+def _write_composites(out, values, codes, quantities, numbers, session):
+    """Features made of others."""
+    order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
+    out[F_WRITE] = min(_EFFECT_WEIGHT[codes[c.EFFECT]] * max(max(out[F_ACTION], out[F_TARGET]), order), _MAX_BITS)
+    side = 1.0 if codes[c.EXTERNAL] == 1 else (0.0 if codes[c.EXTERNAL] == 0 else 0.5)
+    out[F_EXTERNAL] = side * out[F_TARGET]
+    gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
+    gathered += _OUTCOME_SHARE * out[FEATURE_OF_KIND[l.K_OUTCOME]] + out[FEATURE_OF_KIND[l.K_PROVENANCE]]
+    session[l.S_STRANGE] = np.float32(_STRANGE_KEPT) * session[l.S_STRANGE] + np.float32((1.0 - _STRANGE_KEPT) * gathered)
+    out[F_STRANGE] = min(np.float64(session[l.S_STRANGE]), _MAX_BITS)
+    if values[c.UNGRANTED] >= 0.0 and values[c.BREADTH] > 0.0:
+        out[F_GAP] = min(values[c.UNGRANTED] / values[c.BREADTH], 1.0)
+    out[F_OUTSIDE] = 1.0 if codes[c.CAPABILITY] == c.OUTSIDE else 0.0
+    if codes[c.METHOD] > 0:
+        out[F_METHOD] = max(np.float64(numbers[l.N_METHOD]) - codes[c.METHOD], 0.0)
+    for k in range(len(l.DRIFTING)):
+        sd = np.float64(numbers[l.N_REF_SD + k])
+        if sd > 0.0:
+            z = (quantities[l.DRIFTING[k]] - np.float64(numbers[l.N_REF_MEAN + k])) / sd
+            out[F_DRIFT] = max(out[F_DRIFT], min(max(z, 0.0), 50.0))
+
+
