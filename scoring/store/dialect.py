@@ -36,7 +36,8 @@ _PRAGMAS = (
     "cache_size=-32768",  # KiB
 )
 
-# Primary result codes after which the same call may succeed: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN.
+# Primary result codes after which the same call may succeed: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL,
+# CANTOPEN.
 _TRANSIENT = frozenset({5, 6, 7, 8, 9, 10, 13, 14})
 
 

@@ -1,6 +1,6 @@
 """Tables of the store. The migrations build the same ones; a test compares the two.
 
-Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, since no database has unsigned.
+Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, the only kind databases have.
 State blobs stand last in their row, so that a reader of the columns before them never touches their overflow pages.
 """
 

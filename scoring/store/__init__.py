@@ -1,0 +1,44 @@
+"""Durable state of the scoring layer, and the only importer of SQLAlchemy and Alembic."""
+
+from .base import (
+    MAX_PAGE,
+    AgentQuery,
+    CommitResult,
+    Due,
+    LetterCounts,
+    OutboxStore,
+    Outgoing,
+    Page,
+    Purged,
+    ReadStore,
+    Route,
+    Settlement,
+    StateStore,
+    Store,
+    StoredLetter,
+)
+from .errors import BadCursor, StoreTooNew
+from .sql import SqlStore, open_store, sqlite_url
+
+__all__ = [
+    "MAX_PAGE",
+    "AgentQuery",
+    "BadCursor",
+    "CommitResult",
+    "Due",
+    "LetterCounts",
+    "OutboxStore",
+    "Outgoing",
+    "Page",
+    "Purged",
+    "ReadStore",
+    "Route",
+    "Settlement",
+    "SqlStore",
+    "StateStore",
+    "Store",
+    "StoreTooNew",
+    "StoredLetter",
+    "open_store",
+    "sqlite_url",
+]

@@ -1,0 +1,255 @@
+"""The seam of the store: what the pipeline, the edge and the dispatcher ask of a database.
+
+Every method may raise Unavailable (nothing was written, the same call may succeed later). Every method blocks: an event
+loop calls it in a thread. One store may be used from several threads at once. *tenants* is what the caller may see;
+None = all. Floats must be finite. Pages hold at most `MAX_PAGE` items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from ..records import (
+    AgentRow,
+    AgentSummary,
+    Commit,
+    DeadLetter,
+    Decision,
+    Delivery,
+    OutboxRow,
+    Position,
+)
+
+MAX_PAGE = 500
+T = TypeVar("T")
+Tenants = Collection[str] | None
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some items, and where the next ones are."""
+
+    items: list[T]
+    next_cursor: str | None  # None = these were the last ones
+
+
+class Due(NamedTuple):
+    """An agent whose level changes by time alone at *due_ms*."""
+
+    due_ms: int
+    key: int
+
+
+class CommitResult(NamedTuple):
+    """What a commit could not keep: dead letters beyond `max_dead_letters`, which were counted instead."""
+
+    dropped_dead_letters: int
+
+
+class AgentQuery(msgspec.Struct, frozen=True):
+    """Filters of a list of agents; the order is tenant, agent id, issuer."""
+
+    tenants: Tenants = None
+    levels: Collection[int] | None = None
+    agent_type: str | None = None
+    prefix: str = ""  # of the agent id
+    limit: int = 50
+    cursor: str | None = None
+
+
+class StoredLetter(msgspec.Struct, frozen=True):
+    """A dead letter and what became of it."""
+
+    letter: DeadLetter
+    replayed_ms: int  # 0 = waits
+
+
+class LetterCounts(NamedTuple):
+    """Dead letters that are kept, and those that found no room since the store exists."""
+
+    stored: int
+    dropped: int
+
+
+class Purged(NamedTuple):
+    """Rows removed by `purge`."""
+
+    decisions: int
+    outbox: int
+    dead_letters: int
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Which outbox rows a configured target takes."""
+
+    target: str
+    kind: str
+    levels: frozenset[int]
+    cooldown_ms: int
+
+
+class Outgoing(NamedTuple):
+    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease."""
+
+    seq: int
+    row: OutboxRow
+    target: str
+    attempt: int
+    queued_ms: int
+    suppressed_before: int
+
+
+class Settlement(NamedTuple):
+    """How a leased delivery ended. It has no effect if the lease was lost meanwhile."""
+
+    seq: int
+    target: str
+    attempt: int
+    status: str  # pending (again at next_attempt_ms) | delivered | failed
+    next_attempt_ms: int
+    error: str
+    at_ms: int
+
+
+class StateStore(Protocol):
+    """What the pipeline needs: its state and how far it got, written together."""
+
+    def position(self, partition: int) -> Position:
+        """Stored position; epoch 0, offset 0 for a partition that was never claimed."""
+
+    def claim(self, partition: int) -> Position:
+        """Take the partition over: the epoch goes up by one, so that the previous owner is fenced."""
+
+    def commit(self, commit: Commit) -> CommitResult:
+        """Write all of *commit* in one transaction, or nothing.
+
+        Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
+        read `position` and go on from there.
+        """
+
+    def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
+        """Rows of those *keys* (unsigned) that exist."""
+
+    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
+        """Agents with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
+
+        The pipeline skips those it holds in memory and loads the rest with `agents`.
+        """
+
+    def get_meta(self, key: str) -> str | None:
+        """Value of *key*, None = not set."""
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Set *key*."""
+
+    def default_meta(self, key: str, value: str) -> str:
+        """Set *key* unless it is set; what is set then. Two processes get the same answer."""
+
+
+class ReadStore(Protocol):
+    """What the edge reads."""
+
+    def summaries(self, after_key: int | None = None, limit: int = 10_000) -> list[AgentSummary]:
+        """Agents behind *after_key* in a fixed order (of keys as signed numbers), without their state."""
+
+    def all_summaries(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
+        """Every agent, read in chunks of their own transactions."""
+
+    def list_agents(self, query: AgentQuery) -> Page[AgentSummary]:
+        """One page of agents. Raises BadCursor."""
+
+    def agent(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
+        """One agent by its full name."""
+
+    def find_agents(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
+        """Agents of that id at any issuer of the tenants."""
+
+    def list_decisions(
+        self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Decision]:
+        """Decisions, newest first. Raises BadCursor."""
+
+    def decision(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
+        """One decision."""
+
+    def list_dead_letters(
+        self,
+        sources: Collection[str] | None = None,
+        replayed: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[StoredLetter]:
+        """Dead letters, newest first. Raises BadCursor.
+
+        What could not be decoded has no tenant; *sources* limits what a caller sees (None = all).
+        """
+
+    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredLetter | None:
+        """One dead letter."""
+
+    def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
+        """Note that those letters were sent in again; how many had not been."""
+
+    def letter_counts(self) -> LetterCounts:
+        """How many dead letters are kept and how many were dropped."""
+
+    def list_deliveries(
+        self,
+        tenants: Tenants = None,
+        status: str | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Delivery]:
+        """State of what leaves, newest first; rows that no target took are not among them. Raises BadCursor."""
+
+
+class OutboxStore(Protocol):
+    """What the dispatcher needs. All state of deliveries is here, so a dispatcher may stop at any moment."""
+
+    def route(self, routes: Sequence[Route], now_ms: int, limit: int = 200) -> int:
+        """Turn outbox rows into deliveries, in order; returns how many rows were routed.
+
+        A row within the cool-down of (target, agent, group) becomes `suppressed`, unless its level is higher than that
+        of the alert before it or that alert did not arrive. A row for a target that is not configured becomes `dead`.
+        """
+
+    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[Outgoing]:
+        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write how leased deliveries ended."""
+
+    def next_due_ms(self, target: str) -> int | None:
+        """When the next pending delivery of *target* is due; None = there is none."""
+
+    def expire(self, queued_before_ms: int, now_ms: int) -> int:
+        """Give up (`dead`) pending deliveries that wait since before *queued_before_ms*; returns how many."""
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        """Number of deliveries by (target, status)."""
+
+    def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
+        """Send nothing more to the target as long as its configuration has this *fingerprint*."""
+
+    def stopped_targets(self) -> dict[str, str]:
+        """Fingerprint that each stopped target had."""
+
+    def resume_target(self, name: str) -> bool:
+        """Send to the target again; whether it was stopped."""
+
+
+class Store(StateStore, ReadStore, OutboxStore, Protocol):
+    """All of it. One contract suite (`tests/contract/`) holds for every implementation."""
+
+    def purge(self, before_ms: int, chunk: int = 1_000) -> Purged:
+        """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
+
+        Decisions go unless one is an agent's current one; outbox rows unless a delivery is pending; dead letters only
+        once replayed.
+        """
+
+    def close(self) -> None:
+        """Close every connection."""

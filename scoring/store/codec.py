@@ -1,0 +1,160 @@
+"""Between rows of the tables and values of `scoring/records.py`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, OutboxRow, Reason
+from . import schema
+from .base import StoredLetter
+from .errors import BadCursor
+
+_HALF = 1 << 63
+_FULL = 1 << 64
+_encode = msgspec.json.Encoder().encode
+_reasons = msgspec.json.Decoder(tuple[Reason, ...])
+_floats = msgspec.json.Decoder(dict[str, float])
+_object = msgspec.json.Decoder(dict[str, Any])
+_NAME = ("tenant", "issuer", "agent_id")
+_SUMMARY_FIELDS = tuple(f for f in AgentSummary.__struct_fields__ if f != "name")
+_STATE_FIELDS = ("features", "risk", "state_version")
+_DECISION_PLAIN = tuple(
+    f for f in Decision.__struct_fields__ if f not in ("agent", "reasons", "feature_vector", "evidence")
+)
+
+if TYPE_CHECKING:
+    from .database import AnyRow
+LETTER_FIELDS = DeadLetter.__struct_fields__
+
+SUMMARY_COLUMNS = tuple(schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
+AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(schema.AGENTS.c[name] for name in _STATE_FIELDS))
+
+
+def signed(key: int) -> int:
+    """The signed 64-bit number with the bits of the unsigned *key*.
+
+    >>> signed(2**64 - 1), signed(7)
+    (-1, 7)
+    """
+    return key - _FULL if key >= _HALF else key
+
+
+def unsigned(number: int) -> int:
+    """Inverse of `signed`.
+
+    >>> unsigned(-1)
+    18446744073709551615
+    """
+    return number + _FULL if number < 0 else number
+
+
+def agent_params(row: AgentRow) -> dict[str, Any]:
+    """Parameters of an upsert into `agents`; spelt out, since it runs for every agent of every commit."""
+    name = row.name
+    return {
+        "key": signed(name.key),
+        "tenant": name.tenant,
+        "issuer": name.issuer,
+        "agent_id": name.agent_id,
+        "agent_type": row.agent_type,
+        "level": row.level,
+        "risk_score": row.risk_score,
+        "confidence": row.confidence,
+        "anomaly_score": row.anomaly_score,
+        "first_seen_ms": row.first_seen_ms,
+        "last_seen_ms": row.last_seen_ms,
+        "evaluated_ms": row.evaluated_ms,
+        "due_ms": row.due_ms,
+        "events": row.events,
+        "decision_id": row.decision_id,
+        "counterfactual": row.counterfactual,
+        "state_version": row.state_version,
+        "reasons": row.reasons,
+        "features": row.features,
+        "risk": row.risk,
+    }
+
+
+def to_summary(row: AnyRow) -> AgentSummary:
+    """Summary from `SUMMARY_COLUMNS`."""
+    key, tenant, issuer, agent_id, *rest = row
+    return AgentSummary(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)
+
+
+def to_agent(row: AnyRow) -> AgentRow:
+    """Agent from `AGENT_COLUMNS`."""
+    key, tenant, issuer, agent_id, *rest = row
+    return AgentRow(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)
+
+
+def decision_params(decision: Decision) -> dict[str, Any]:
+    """Parameters of an insert into `decisions`. Raises ValueError on a feature that is not finite: JSON has no such
+    number, and the record could not be replayed."""
+    for name, value in decision.feature_vector.items():
+        if not math.isfinite(value):
+            raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
+    params = {name: getattr(decision, name) for name in _DECISION_PLAIN}
+    params.update({name: getattr(decision.agent, name) for name in _NAME}, agent_key=signed(decision.agent.key))
+    for name in ("reasons", "feature_vector", "evidence"):
+        params[name] = _encode(getattr(decision, name))
+    return params
+
+
+def to_decision(row: AnyRow) -> Decision:
+    """Decision from a full row of `decisions`."""
+    values = row._mapping
+    return Decision(
+        agent=AgentName(unsigned(values["agent_key"]), *(values[name] for name in _NAME)),
+        reasons=_reasons.decode(values["reasons"]),
+        feature_vector=_floats.decode(values["feature_vector"]),
+        evidence=_object.decode(values["evidence"]),
+        **{name: values[name] for name in _DECISION_PLAIN},
+    )
+
+
+def letter_params(letter: DeadLetter) -> dict[str, Any]:
+    """Parameters of an insert into `dead_letters`."""
+    return {name: getattr(letter, name) for name in LETTER_FIELDS} | {"replayed_ms": 0}
+
+
+def to_letter(row: AnyRow) -> StoredLetter:
+    """Dead letter from a full row of `dead_letters`."""
+    values = row._mapping
+    return StoredLetter(DeadLetter(**{name: values[name] for name in LETTER_FIELDS}), values["replayed_ms"])
+
+
+def outbox_params(row: OutboxRow) -> dict[str, Any]:
+    """Parameters of an insert into `outbox`."""
+    params = msgspec.structs.asdict(row)
+    return params | {"agent_key": signed(row.agent_key), "routed_ms": 0}
+
+
+def to_outbox(row: AnyRow) -> OutboxRow:
+    """Outbox row from a row that has its columns."""
+    values = row._mapping
+    fields = {name: values[name] for name in OutboxRow.__struct_fields__}
+    return OutboxRow(**fields | {"agent_key": unsigned(values["agent_key"])})
+
+
+_Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])
+
+
+def to_cursor(values: Sequence[Any]) -> str:
+    """Opaque text of the place behind a row with these *values* in the order of the list."""
+    return base64.urlsafe_b64encode(_encode(list(values))).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
+    """Inverse of `to_cursor`; *shape* says which values are expected. Raises BadCursor."""
+    try:
+        raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        place: _Cursor = msgspec.json.decode(raw, type=shape)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise BadCursor("the cursor is not one of ours; start again without it") from None
+    return place

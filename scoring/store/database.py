@@ -1,0 +1,70 @@
+"""Transactions: one way to read, one way to write, and the one place where errors of the driver get their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ...ingest.errors import Unavailable
+from .dialect import WRITE, is_transient
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row, Select
+
+    # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
+    AnyRow = Row[*tuple[Any, ...]]
+    AnySelect = Select[*tuple[Any, ...]]
+
+T = TypeVar("T")
+
+IN_LIST = 500
+"""Keys per IN list: few enough for every database, many enough that the statement is not the cost."""
+
+
+class Database:
+    """An engine with its two kinds of transaction; base of the parts of the store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**{WRITE: True})
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one moment. Raises Unavailable."""
+        with meaning(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is the only writing one, committed at the end or rolled back on an error."""
+        with meaning(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+@contextmanager
+def meaning() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_transient(error):
+            raise
+        raise Unavailable(f"the database does not answer: {error.orig}") from error
+    except PoolTimeout as error:
+        raise Unavailable("the database does not answer: every connection is in use") from error
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """*items* in lists of at most *size*."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,208 @@
+"""The dispatcher's side: outbox rows become deliveries, deliveries are leased, and how they end is written down.
+
+States: pending -> delivered | failed (the target refused for good) | dead (given up by age); suppressed from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
+
+from . import codec
+from .base import Outgoing, Route, Settlement
+from .database import Database
+from .dialect import upsert
+from .schema import DELIVERIES, OUTBOX, TARGET_STOPS
+
+PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
+
+_UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
+_UNROUTED = (
+    select(OUTBOX)
+    .where(OUTBOX.c.routed_ms == 0)
+    .order_by(OUTBOX.c.seq)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_SAME = (
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.agent_key == bindparam("a"),
+    DELIVERIES.c.group == bindparam("g"),
+)
+_LAST_SENT = (
+    select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
+    .join_from(DELIVERIES, OUTBOX)
+    .where(*_SAME, DELIVERIES.c.status != SUPPRESSED)
+    .order_by(DELIVERIES.c.seq.desc())
+    .limit(1)
+)
+
+if TYPE_CHECKING:
+    from .database import AnyRow
+_SUPPRESSED_SINCE = (
+    select(func.count())
+    .select_from(DELIVERIES)
+    .where(*_SAME, DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
+)
+_DUE = (
+    select(OUTBOX, DELIVERIES.c.attempts, DELIVERIES.c.queued_ms, DELIVERIES.c.suppressed_before)
+    .join_from(DELIVERIES, OUTBOX)
+    .where(
+        DELIVERIES.c.target == bindparam("t"),
+        DELIVERIES.c.status == PENDING,
+        DELIVERIES.c.next_attempt_ms <= bindparam("now"),
+    )
+    .order_by(DELIVERIES.c.next_attempt_ms, DELIVERIES.c.seq)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_LEASED = (
+    DELIVERIES.c.seq == bindparam("s"),
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.attempts == bindparam("a"),
+    DELIVERIES.c.status == PENDING,
+)
+_LEASE = update(DELIVERIES).where(*_LEASED).values(attempts=bindparam("attempt"), next_attempt_ms=bindparam("until"))
+_SETTLE = (
+    update(DELIVERIES)
+    .where(*_LEASED)
+    .values(
+        status=bindparam("new_status"),
+        next_attempt_ms=bindparam("next"),
+        last_error=bindparam("error"),
+        delivered_ms=bindparam("delivered"),
+    )
+)
+
+
+class Deliveries(Database):
+    """Part of the store that the dispatcher drives."""
+
+    def route(self, routes: Sequence[Route], now_ms: int, limit: int = 200) -> int:
+        if not self._any_unrouted():  # an idle dispatcher never takes the write lock
+            return 0
+        with self.write() as connection:
+            rows = connection.execute(_UNROUTED, {"most": limit}).all()
+            for row in rows:
+                _route_row(connection, row, routes, now_ms)
+            done = OUTBOX.c.seq.in_([row.seq for row in rows])
+            connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
+        return len(rows)
+
+    def _any_unrouted(self) -> bool:
+        with self.read() as connection:
+            query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
+            return connection.execute(query).first() is not None
+
+    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[Outgoing]:
+        due = self.next_due_ms(target)
+        if due is None or due > now_ms:
+            return []
+        with self.write() as connection:
+            rows = connection.execute(_DUE, {"t": target, "now": now_ms, "most": limit}).all()
+            leases = [
+                {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
+                for row in rows
+            ]
+            if leases:
+                connection.execute(_LEASE, leases)
+        return [_to_outgoing(row, target) for row in rows]
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        if not settlements:
+            return
+        with self.write() as connection:
+            connection.execute(_SETTLE, [_settlement_params(item) for item in settlements])
+
+    def next_due_ms(self, target: str) -> int | None:
+        query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
+            DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING
+        )
+        with self.read() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def expire(self, queued_before_ms: int, now_ms: int) -> int:
+        # A leased delivery (its next attempt lies ahead) is left to end by itself: it may just be arriving.
+        old = (
+            DELIVERIES.c.status == PENDING,
+            DELIVERIES.c.queued_ms < queued_before_ms,
+            DELIVERIES.c.next_attempt_ms <= now_ms,
+        )
+        with self.read() as connection:
+            if connection.execute(select(DELIVERIES.c.seq).where(*old).limit(1)).first() is None:
+                return 0
+        error = literal("given up: too old; last error: ") + DELIVERIES.c.last_error
+        with self.write() as connection:
+            return connection.execute(update(DELIVERIES).where(*old).values(status=DEAD, last_error=error)).rowcount
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        columns = (DELIVERIES.c.target, DELIVERIES.c.status)
+        with self.read() as connection:
+            rows = connection.execute(select(*columns, func.count()).group_by(*columns))
+            return {(target, status): count for target, status, count in rows}
+
+    def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
+        row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
+        with self.write() as connection:
+            connection.execute(_UPSERT_STOP, row)
+
+    def stopped_targets(self) -> dict[str, str]:
+        with self.read() as connection:
+            rows = connection.execute(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint))
+            return {name: fingerprint for name, fingerprint in rows}
+
+    def resume_target(self, name: str) -> bool:
+        with self.write() as connection:
+            return connection.execute(delete(TARGET_STOPS).where(TARGET_STOPS.c.name == name)).rowcount > 0
+
+
+def _route_row(connection: Connection, row: AnyRow, routes: Sequence[Route], now_ms: int) -> None:
+    takers = [route for route in routes if _takes(route, row)]
+    for route in takers:
+        status, suppressed = _cooled_down(connection, row, route)
+        _queue(connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed)
+    if row.target and row.target not in [route.target for route in routes]:
+        error = "the target is not configured"
+        _queue(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
+
+
+def _takes(route: Route, row: AnyRow) -> bool:
+    return route.kind == row.kind and row.level in route.levels and row.target in ("", route.target)
+
+
+def _cooled_down(connection: Connection, row: AnyRow, route: Route) -> tuple[str, int]:
+    """Whether *row* must wait for the target's cool-down, and how many before it did."""
+    if not row.group:
+        return PENDING, 0
+    same = {"t": route.target, "a": row.agent_key, "g": row.group}
+    last = connection.execute(_LAST_SENT, same).one_or_none()
+    if last is not None and last.status in (PENDING, DELIVERED):
+        recent = row.created_ms < last.created_ms + route.cooldown_ms
+        if recent and row.level <= last.level:
+            return SUPPRESSED, 0
+    since = 0 if last is None else last.seq
+    return PENDING, connection.execute(_SUPPRESSED_SINCE, same | {"s": since}).scalar_one()
+
+
+def _queue(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:
+    common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
+    agent = {"agent_key": row.agent_key, "group": row.group}
+    connection.execute(insert(DELIVERIES), [common | agent | values])
+
+
+def _to_outgoing(row: AnyRow, target: str) -> Outgoing:
+    return Outgoing(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
+
+
+def _settlement_params(item: Settlement) -> dict[str, Any]:
+    return {
+        "s": item.seq,
+        "t": item.target,
+        "a": item.attempt,
+        "new_status": item.status,
+        "next": item.next_attempt_ms,
+        "error": item.error,
+        "delivered": item.at_ms if item.status == DELIVERED else 0,
+    }

@@ -1,0 +1,57 @@
+"""Retention: remove what is old and finished, a little at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, exists, select, tuple_
+
+from .base import Purged
+from .database import Database
+from .deliveries import PENDING
+from .schema import AGENTS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
+
+
+class Housekeeping(Database):
+    """Part of the store that keeps it small."""
+
+    def purge(self, before_ms: int, chunk: int = 1_000) -> Purged:
+        return Purged(
+            self._purge_decisions(before_ms, chunk),
+            self._purge_outbox(before_ms, chunk),
+            self._purge_letters(before_ms, chunk),
+        )
+
+    def _purge_decisions(self, before_ms: int, chunk: int) -> int:
+        """Walks once over the old ones: those that stay (an agent's current one) must not be met again."""
+        order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
+        current = exists().where(AGENTS.c.key == DECISIONS.c.agent_key, AGENTS.c.decision_id == DECISIONS.c.decision_id)
+        removed, after = 0, (-1, "")
+        while True:
+            page = select(*order).where(order[0] < before_ms, tuple_(*order) > after).order_by(*order).limit(chunk)
+            with self.write() as connection:
+                rows = connection.execute(page).all()
+                ids = [row.decision_id for row in rows]
+                removed += connection.execute(delete(DECISIONS).where(order[1].in_(ids), ~current)).rowcount
+            if len(rows) < chunk:
+                return removed
+            after = (rows[-1].decided_ms, rows[-1].decision_id)
+
+    def _purge_outbox(self, before_ms: int, chunk: int) -> int:
+        pending = exists().where(DELIVERIES.c.seq == OUTBOX.c.seq, DELIVERIES.c.status == PENDING)
+        old = (OUTBOX.c.routed_ms > 0, OUTBOX.c.routed_ms < before_ms, ~pending)
+        return self._purge_by_id(OUTBOX.c.seq, old, chunk)
+
+    def _purge_letters(self, before_ms: int, chunk: int) -> int:
+        old = (DEAD_LETTERS.c.replayed_ms > 0, DEAD_LETTERS.c.received_ms < before_ms)
+        return self._purge_by_id(DEAD_LETTERS.c.letter_id, old, chunk)
+
+    def _purge_by_id(self, column: Any, old: tuple[ColumnElement[bool], ...], chunk: int) -> int:
+        removed = 0
+        while True:
+            with self.write() as connection:
+                ids = select(column).where(*old).limit(chunk)
+                count = connection.execute(delete(column.table).where(column.in_(ids))).rowcount
+            removed += count
+            if count < chunk:
+                return removed

@@ -1,0 +1,52 @@
+"""The store on an SQL database, put together from its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from .database import Database, meaning
+from .deliveries import Deliveries
+from .dialect import open_engine
+from .housekeeping import Housekeeping
+from .migrate import migrate
+from .reads import Reads
+from .state import DEFAULT_MAX_DEAD_LETTERS, State
+
+
+class SqlStore(State, Reads, Deliveries, Housekeeping, Database):
+    """`Store` on SQLite; see `trustwatch.scoring.store.base` for what each method promises.
+
+    Args:
+        engine: made by `open_engine`, with its tables migrated; the store closes it.
+        max_dead_letters: rows kept; more are counted, not stored.
+    """
+
+    def __init__(self, engine: Engine, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> None:
+        super().__init__(engine)
+        self.max_dead_letters = max_dead_letters
+
+
+def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> SqlStore:
+    """Open the database at *url* (`sqlite:////absolute/path.db`), creating or migrating it first.
+
+    Raises ConfigError (not a URL we know), StoreTooNew (written by a newer program), Unavailable (locked, no disk).
+    """
+    engine = open_engine(url)
+    try:
+        with meaning():
+            migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStore(engine, max_dead_letters)
+
+
+def sqlite_url(path: Path) -> str:
+    """URL of the SQLite file at *path*.
+
+    >>> sqlite_url(Path("/var/lib/trustwatch/store.db"))
+    'sqlite:////var/lib/trustwatch/store.db'
+    """
+    return f"sqlite:///{path.absolute()}"

@@ -1,0 +1,158 @@
+"""The pipeline's side: state, decisions, what leaves and how far it got, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+
+from ...ingest.errors import Fenced
+from ..records import AgentRow, Commit, DeadLetter, Position
+from . import codec
+from .base import CommitResult, Due
+from .database import IN_LIST, Database, chunks
+from .dialect import insert_or_skip, upsert
+from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, OUTBOX, POSITIONS
+
+DROPPED_LETTERS = "dead_letters.dropped"
+DEFAULT_MAX_DEAD_LETTERS = 100_000
+
+# An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone.
+_UPSERT_AGENT = upsert(AGENTS, ("key",), keep=("tenant", "issuer", "agent_id"))
+_INSERT_DECISION = insert_or_skip(DECISIONS, "decision_id")
+_INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
+_INSERT_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
+_UPSERT_META = upsert(META, ("key",))
+_DEFAULT_META = insert_or_skip(META, "key")
+_ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
+_ADD_COUNTER = insert_or_skip(COUNTERS, "name")
+
+_ADVANCE = (
+    update(POSITIONS)
+    .where(
+        POSITIONS.c.partition == bindparam("p"),
+        POSITIONS.c.epoch == bindparam("expected_epoch"),
+        POSITIONS.c.offset == bindparam("expected_offset"),
+    )
+    .values(offset=bindparam("new_offset"))
+)
+_AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
+
+
+class State(Database):
+    """Part of the store that the pipeline writes."""
+
+    max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS
+
+    def position(self, partition: int) -> Position:
+        with self.read() as connection:
+            return _position(connection, partition)
+
+    def claim(self, partition: int) -> Position:
+        with self.write() as connection:
+            connection.execute(_ADD_PARTITION, {"partition": partition, "epoch": 0, "offset": 0})
+            mine = POSITIONS.c.partition == partition
+            connection.execute(update(POSITIONS).where(mine).values(epoch=POSITIONS.c.epoch + 1))
+            return _position(connection, partition)
+
+    def commit(self, commit: Commit) -> CommitResult:
+        _check(commit)
+        # Rows are made before the transaction starts: the lock is held for the writing alone.
+        agents = [codec.agent_params(row) for row in commit.agents]
+        decisions = [codec.decision_params(decision) for decision in commit.decisions]
+        outbox = [codec.outbox_params(row) for row in commit.outbox]
+        with self.write() as connection:
+            _advance(connection, commit)
+            for statement, rows in ((_UPSERT_AGENT, agents), (_INSERT_DECISION, decisions), (_INSERT_OUTBOX, outbox)):
+                if rows:
+                    connection.execute(statement, rows)
+            return CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
+
+    def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:
+        """Keep as many of *letters* as there is room for; count the others and return their number."""
+        ids = [letter.letter_id for letter in letters]
+        known = set(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
+        fresh = [letter for letter in letters if letter.letter_id not in known]
+        kept = fresh[: self._room(connection, len(fresh))]
+        if kept:
+            connection.execute(_INSERT_LETTER, [codec.letter_params(letter) for letter in kept])
+        dropped = len(fresh) - len(kept)
+        if dropped:
+            connection.execute(_ADD_COUNTER, {"name": DROPPED_LETTERS, "value": 0})
+            mine = COUNTERS.c.name == DROPPED_LETTERS
+            connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
+        return dropped
+
+    def _room(self, connection: Connection, wanted: int) -> int:
+        """Rows that fit. Letters that were replayed make way, oldest first: nothing is lost with them."""
+        stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
+        missing = stored + wanted - self.max_dead_letters
+        if missing > 0:
+            done = (
+                select(DEAD_LETTERS.c.letter_id)
+                .where(DEAD_LETTERS.c.replayed_ms > 0)
+                .order_by(DEAD_LETTERS.c.replayed_ms)
+                .limit(missing)
+            )
+            stored -= connection.execute(delete(DEAD_LETTERS).where(DEAD_LETTERS.c.letter_id.in_(done))).rowcount
+        return max(0, self.max_dead_letters - stored)
+
+    def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
+        found: dict[int, AgentRow] = {}
+        with self.read() as connection:
+            for chunk in chunks(keys, IN_LIST):
+                rows = connection.execute(_AGENTS_IN, {"keys": [codec.signed(key) for key in chunk]})
+                found.update((agent.name.key, agent) for agent in map(codec.to_agent, rows))
+        return found
+
+    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
+        query = select(AGENTS.c.due_ms, AGENTS.c.key).where(AGENTS.c.due_ms > 0, AGENTS.c.due_ms <= before_ms)
+        if after is not None:
+            query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.signed(after.key)))
+        query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)
+        with self.read() as connection:
+            return [Due(due_ms, codec.unsigned(key)) for due_ms, key in connection.execute(query)]
+
+    def get_meta(self, key: str) -> str | None:
+        with self.read() as connection:
+            return _meta(connection, key)
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self.write() as connection:
+            connection.execute(_UPSERT_META, {"key": key, "value": value})
+
+    def default_meta(self, key: str, value: str) -> str:
+        with self.write() as connection:
+            connection.execute(_DEFAULT_META, {"key": key, "value": value})
+            stored = _meta(connection, key)
+        return value if stored is None else stored
+
+
+def _check(commit: Commit) -> None:
+    old, new = commit.expected, commit.position
+    if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
+        raise ValueError(f"a commit moves the offset of its own partition and epoch forward, not {old} to {new}")
+
+
+def _advance(connection: Connection, commit: Commit) -> None:
+    expected = commit.expected
+    params: dict[str, Any] = {
+        "p": expected.partition,
+        "expected_epoch": expected.epoch,
+        "expected_offset": expected.offset,
+        "new_offset": commit.position.offset,
+    }
+    if connection.execute(_ADVANCE, params).rowcount != 1:
+        stored = _position(connection, expected.partition)
+        raise Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
+
+
+def _position(connection: Connection, partition: int) -> Position:
+    query = select(POSITIONS.c.epoch, POSITIONS.c.offset).where(POSITIONS.c.partition == partition)
+    row = connection.execute(query).one_or_none()
+    return Position(partition, 0, 0) if row is None else Position(partition, row[0], row[1])
+
+
+def _meta(connection: Connection, key: str) -> str | None:
+    return connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one_or_none()
