@@ -1,0 +1,213 @@
+"""Who is calling, and for whom it may speak.
+
+A verified token says who; the `callers` of the settings say what for. A client without an entry there is authenticated
+and speaks for nobody: an issuer may well hand tokens to clients that the operator of Trustwatch never meant to hear.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ..ingest.errors import SourceNotAllowed, TrustwatchError
+from .settings import CallerSettings
+from .tokens.verify import Claims
+
+SCORE_READ: Final = "trust.score:read"
+DECIDE: Final = "trust.decide"
+INGEST: Final = "trust.ingest"
+FEEDBACK: Final = "trust.feedback"
+ADMIN: Final = "trust.admin"
+SCOPES: Final = (SCORE_READ, DECIDE, INGEST, FEEDBACK, ADMIN)
+
+ANY: Final = "*"
+REMEMBERED = 4096
+"""Combinations of tenant, issuer and source that one binding remembers as allowed."""
+
+
+class InsufficientScope(TrustwatchError):
+    """The token lacks a scope (RFC 6750): answered with 403 and the scope that is needed."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the token lacks the scope {scope}")
+        self.scope = scope
+
+
+class TenantNotAllowed(TrustwatchError):
+    """The caller may not ask about, or act for, that tenant: answered with 403."""
+
+    code = "tenant_not_allowed"
+
+    def __init__(self, reason: str = "this caller is not bound to that tenant") -> None:
+        super().__init__(reason)
+
+
+class SourceBinding:
+    """What the events of one caller may claim. Without arguments: nothing.
+
+    Args:
+        name: name of the caller, for dead letters and metrics.
+        tenants: tenants it speaks for; `*` is all.
+        issuers: agent issuers it speaks for; `*` is all.
+        sources: glob patterns of the event source.
+        trusted: whether its word on an agent's type and capabilities counts.
+        events_per_s: its own limit, None = none.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        tenants: Iterable[str] = (),
+        issuers: Iterable[str] = (),
+        sources: Iterable[str] = (),
+        *,
+        trusted: bool = False,
+        events_per_s: float | None = None,
+    ) -> None:
+        self.name = name
+        self.tenants = frozenset(tenants)
+        self.issuers = frozenset(issuers)
+        self.sources = tuple(sources)
+        self.trusted = trusted
+        self.events_per_s = events_per_s
+        self._source = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
+        self._allowed: set[tuple[str | None, str | None, str | None]] = set()
+
+    @property
+    def default_tenant(self) -> str | None:
+        """Tenant of an event that names none: the only one of this binding, else None."""
+        return _only(self.tenants)
+
+    @property
+    def default_issuer(self) -> str | None:
+        """Issuer of an agent that names none: the only one of this binding, else None."""
+        return _only(self.issuers)
+
+    def check(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
+        """Raise unless an event may claim these, after defaults are filled in.
+
+        A missing tenant or issuer is a claim of its own, which only `*` covers; a missing source claims nothing.
+
+        Raises:
+            SourceNotAllowed: with the path `$.tenant`, `$.agent.issuer` or `$.source`.
+        """
+        claim = (tenant, issuer, source)
+        if claim in self._allowed:
+            return
+        if not _covers(self.tenants, tenant):
+            raise SourceNotAllowed(_refusal("tenant", tenant), "$.tenant")
+        if not _covers(self.issuers, issuer):
+            raise SourceNotAllowed(_refusal("issuer", issuer), "$.agent.issuer")
+        if source and self._source.match(source) is None:
+            raise SourceNotAllowed(_refusal("source", source), "$.source")
+        if len(self._allowed) >= REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(claim)
+
+
+def _only(names: frozenset[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 and ANY not in names else None
+
+
+def _covers(names: frozenset[str], name: str | None) -> bool:
+    return ANY in names or (bool(name) and name in names)
+
+
+def _refusal(what: str, name: str | None) -> str:
+    return f"this source may not speak for that {what}" if name else f"the event must name the {what} it is about"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """An authenticated caller. `exp` is seconds since 1970."""
+
+    issuer: str
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    exp: float
+    binding: SourceBinding
+
+    @property
+    def name(self) -> str:
+        """Its name in the settings; "" where it has no entry there."""
+        return self.binding.name
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Tenants it speaks for; holds `*` where that is all of them."""
+        return self.binding.tenants
+
+    def require(self, scope: str) -> None:
+        """Raise InsufficientScope unless the token has *scope*; no scope includes another."""
+        if scope not in self.scopes:
+            raise InsufficientScope(scope)
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether it is bound to *tenant*."""
+        return tenant in self.binding.tenants or ANY in self.binding.tenants
+
+    def require_tenant(self, tenant: str | None) -> str:
+        """The tenant that a request is about: *tenant* itself, or the caller's only one where the request names none.
+
+        Raises:
+            TenantNotAllowed: it is not bound to *tenant*, or must name one and did not.
+        """
+        if tenant is None:
+            tenant = self.binding.default_tenant
+            if tenant is None:
+                raise TenantNotAllowed("this caller is not bound to exactly one tenant and must name the one it means")
+        if not self.may_see(tenant):
+            raise TenantNotAllowed
+        return tenant
+
+
+UNBOUND: Final = SourceBinding()
+
+
+class CallerDirectory:
+    """Finds the settings entry of a token: the one for client and subject, else for the client, else for the subject.
+
+    Args:
+        callers: entries of the settings.
+        issuers: configured issuers; an entry that names none belongs to the only one.
+    """
+
+    def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
+        trusted = tuple(issuers)
+        self._bindings: dict[tuple[str, str | None, str | None], SourceBinding] = {}
+        for caller in callers:
+            issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
+            if issuer is not None:
+                self._bindings[issuer, caller.client_id, caller.subject] = _binding(caller)
+
+    def caller(self, claims: Claims) -> Caller:
+        """The caller that a verified token stands for; without an entry it is bound to nothing."""
+        client, subject = claims.client_id or None, claims.subject
+        found = (
+            self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
+        )
+        return Caller(
+            issuer=claims.issuer,
+            subject=subject,
+            client_id=claims.client_id,
+            scopes=claims.scopes,
+            exp=claims.exp,
+            binding=next((binding for binding in found if binding is not None), UNBOUND),
+        )
+
+
+def _binding(caller: CallerSettings) -> SourceBinding:
+    return SourceBinding(
+        caller.name,
+        caller.tenants,
+        caller.issuers,
+        caller.sources,
+        trusted=caller.trusted,
+        events_per_s=caller.events_per_s,
+    )

@@ -1,0 +1,50 @@
+"""What every part of the settings is made of: described members, and addresses that may be trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+Level = Literal["unknown", "low", "medium", "high", "critical"]
+Mode = Literal["shadow", "enforce"]
+
+
+def about(description: str, **limits: Any) -> msgspec.Meta:
+    """Meaning of one member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
+    return msgspec.Meta(description=description, **limits)
+
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all parts: frozen, and a misspelt member is an error."""
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether *host* is this machine itself: only there plain http is accepted."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(url: str, member: str, *, loopback_http: bool) -> None:
+    """Raise ValueError unless *url* is https, or http to loopback where *loopback_http* says so."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        raise ValueError(f"{member} is no URL") from None
+    if parts.username or parts.password:
+        raise ValueError(f"{member} may not hold a user or password")
+    if parts.scheme == "https" and host:
+        return
+    if parts.scheme == "http" and loopback_http and is_loopback(host):
+        return
+    raise ValueError(f"{member} must be an https URL" + (" (http only to loopback)" if loopback_http else ""))

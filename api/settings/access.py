@@ -1,0 +1,94 @@
+"""Who may speak to the service: issuers of tokens, callers, and the operator's registry of agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from .about import Name, Part, about, check_url
+
+Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
+"""Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
+
+TokenType = Literal["at+jwt", "JWT"]
+
+
+class IssuerSettings(Part, frozen=True):
+    """One authorization server whose access tokens are accepted."""
+
+    issuer: Annotated[Name, about("the `iss` of its tokens, compared exactly")]
+    audiences: Annotated[
+        tuple[Name, ...], about("`aud` values that mean this service; a token must hold one", min_length=1)
+    ]
+    jwks_uri: Annotated[str | None, about("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_file: Annotated[Path | None, about("a JWKS file instead of `jwks_uri`")] = None
+    algorithms: Annotated[
+        tuple[Algorithm, ...], about("signature algorithms accepted; `none` and HS* are refused", min_length=1)
+    ] = ("ES256", "RS256", "PS256", "EdDSA")
+    token_types: Annotated[
+        tuple[TokenType, ...], about("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
+    ] = ("at+jwt", "JWT")
+
+    def __post_init__(self) -> None:
+        if (self.jwks_uri is None) == (self.jwks_file is None):
+            raise ValueError("an issuer has either `jwks_uri` or `jwks_file`")
+        if self.jwks_uri is not None:
+            check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
+
+
+class CallerSettings(Part, frozen=True):
+    """What one client of a trusted issuer may speak for. A client without such an entry speaks for nobody."""
+
+    name: Annotated[Name, about("its name in logs, metrics and dead letters")]
+    client_id: Annotated[Name | None, about("the token's `client_id` (or `azp`, `cid`)")] = None
+    subject: Annotated[Name | None, about("the token's `sub`; with `client_id`, both must fit")] = None
+    authenticated_by: Annotated[
+        Name | None, about("issuer of its tokens; required where several issuers are configured")
+    ] = None
+    tenants: Annotated[tuple[Name, ...], about("tenants it may ask about and speak for; `*` is all")] = ()
+    issuers: Annotated[tuple[Name, ...], about("agent issuers its events may name; `*` is all")] = ()
+    sources: Annotated[tuple[Name, ...], about("glob patterns of the event `source` it may use")] = ()
+    trusted: Annotated[bool, about("whether its word on an agent's type and capabilities counts")] = False
+    events_per_s: Annotated[float | None, about("events per second it may send; null is no limit of its own", gt=0)] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if self.client_id is None and self.subject is None:
+            raise ValueError("a caller has a `client_id` or a `subject`")
+
+
+class RegisteredAgent(Part, frozen=True):
+    """Type and capabilities of agents, as the operator knows them; wins over what events assert."""
+
+    tenant: Annotated[Name, about("tenant of the agents")]
+    issuer: Annotated[Name, about("issuer of the agents")]
+    agent: Annotated[Name, about("glob pattern of the agent id")]
+    type: Annotated[Name, about("role: the peer group of the agents")]
+    capabilities: Annotated[tuple[Name, ...] | None, about("actions they are meant to do; null is not declared")] = None
+
+
+class VerificationSettings(Part, frozen=True):
+    """How tokens are verified and keys are kept."""
+
+    leeway_s: Annotated[float, about("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
+    cached_tokens: Annotated[int, about("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
+    refused_tokens: Annotated[int, about("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)] = (
+        4_096
+    )
+    refused_s: Annotated[float, about("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
+    unknown_key_wait_s: Annotated[
+        float, about("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
+    ] = 0.5
+    refresh_s: Annotated[float, about("keys are fetched again after, s", ge=1)] = 300.0
+    refresh_min_s: Annotated[
+        float, about("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
+    ] = 10.0
+    keys_max_age_s: Annotated[
+        float, about("keys of an issuer that no longer answers are trusted this long, s", ge=1)
+    ] = 86_400.0
+    fetch_timeout_s: Annotated[float, about("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
+
+    def __post_init__(self) -> None:
+        if self.keys_max_age_s < self.refresh_s:
+            raise ValueError("`keys_max_age_s` may not be less than `refresh_s`")

@@ -1,0 +1,67 @@
+"""How much evidence is how much risk, and what a level means for tokens (DESIGN section 6)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from .about import Name, Part, about
+
+PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
+
+
+class AlertBudget(Part, frozen=True):
+    """The false alerts an operator accepts; thresholds are derived from it."""
+
+    medium: Annotated[float, about(f"`medium`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 20.0
+    high: Annotated[float, about(f"`high`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 5.0
+    critical: Annotated[float, about(f"`critical`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.critical <= self.high <= self.medium:
+            raise ValueError("a higher level needs a budget that is no larger: critical <= high <= medium")
+
+
+class RiskSettings(Part, frozen=True):
+    """From evidence to levels."""
+
+    alert_budget: Annotated[AlertBudget, about("false alerts accepted per level")] = AlertBudget()
+    half_life_s: Annotated[float, about("half-life of the displayed risk, s", gt=0)] = 3600.0
+    hold_s: Annotated[float, about("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
+    confidence_minimum: Annotated[float, about("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
+    staleness_s: Annotated[float, about("an answer older than this says `stale`, s", gt=0)] = 300.0
+    disabled_signals: Annotated[tuple[Name, ...], about("hard signals that are switched off, by name")] = ()
+    cool_down_s: Annotated[float, about("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
+
+
+class LevelPolicy(Part, frozen=True):
+    """What one level means for the tokens of an agent."""
+
+    allow: Annotated[bool, about("whether a token is issued at all")] = True
+    max_token_lifetime_s: Annotated[int, about("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
+    allowed_scopes: Annotated[tuple[Name, ...] | None, about("glob patterns of scopes granted; null is all")] = None
+    refresh_allowed: Annotated[bool, about("whether a refresh token may be used")] = True
+    step_up: Annotated[bool, about("whether a person must approve")] = False
+    step_up_scopes: Annotated[tuple[Name, ...], about("glob patterns of scopes that a person must approve")] = ()
+    revoke: Annotated[bool, about("whether tokens already issued are revoked")] = False
+
+    def __post_init__(self) -> None:
+        if self.allow and self.max_token_lifetime_s == 0:
+            raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
+
+
+WRITE_SCOPES = ("*write*", "*delete*", "*admin*", "*manage*")
+
+
+class TokenPolicySettings(Part, frozen=True):
+    """Policy per level; a member that is not given keeps the default of its level."""
+
+    version: Annotated[Name, about("`policy_version` of answers and decisions; raise it with every change")] = "1"
+    unknown: Annotated[LevelPolicy, about("an agent never seen, or too little known")] = LevelPolicy()
+    low: Annotated[LevelPolicy, about("as usual")] = LevelPolicy(max_token_lifetime_s=900)
+    medium: Annotated[LevelPolicy, about("unusual")] = LevelPolicy(step_up_scopes=WRITE_SCOPES)
+    high: Annotated[LevelPolicy, about("probably not the agent's own will")] = LevelPolicy(
+        max_token_lifetime_s=60, refresh_allowed=False, step_up=True
+    )
+    critical: Annotated[LevelPolicy, about("contain")] = LevelPolicy(
+        allow=False, max_token_lifetime_s=0, allowed_scopes=(), refresh_allowed=False, revoke=True
+    )

@@ -1,0 +1,76 @@
+"""The whole of the settings, and what must hold between its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from .about import Name, Part, about
+from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
+from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
+
+ANY_TENANT = "*"
+
+
+class Settings(Part, frozen=True):
+    """Everything an operator can set. Paths are absolute once `load_settings` has read them."""
+
+    data_dir: Annotated[Path, about("database, event log and local key; relative to the settings file")] = Path("var")
+    model_dir: Annotated[Path, about("the trained model; relative to the settings file")] = Path("var/model")
+    listen: Annotated[ListenSettings, about("address of the API")] = ListenSettings()
+    issuers: Annotated[tuple[IssuerSettings, ...], about("authorization servers whose tokens are accepted")] = ()
+    verification: Annotated[VerificationSettings, about("verification of tokens")] = VerificationSettings()
+    callers: Annotated[tuple[CallerSettings, ...], about("what each client may speak for")] = ()
+    tenants: Annotated[Mapping[Name, TenantSettings], about("tenants by name; `*` is every other tenant")] = {}
+    registry: Annotated[tuple[RegisteredAgent, ...], about("agents as the operator knows them; first match wins")] = ()
+    webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
+    pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
+    dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
+    risk: Annotated[RiskSettings, about("from evidence to levels")] = RiskSettings()
+    token_policy: Annotated[TokenPolicySettings, about("what a level means for tokens")] = TokenPolicySettings()
+    retention_days: Annotated[int, about("decisions, deliveries and dead letters are kept, days", ge=1, le=36_500)] = 90
+
+    def __post_init__(self) -> None:
+        _unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
+        _unique("callers", "name", (caller.name for caller in self.callers))
+        _unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
+        _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
+
+    def tenant(self, name: str) -> TenantSettings:
+        """Settings of a tenant: its own, else those of `*`, else the defaults."""
+        return self.tenants.get(name) or self.tenants.get(ANY_TENANT) or TenantSettings()
+
+    def domains(self) -> dict[str, tuple[str, ...]]:
+        """Domains by tenant, as `trustwatch.ingest.targets.TenantDomains` takes them."""
+        return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
+
+    def policies(self) -> dict[str, LevelPolicy]:
+        """Token policy by level, in the order of levels."""
+        return {level: getattr(self.token_policy, level) for level in ("unknown", "low", "medium", "high", "critical")}
+
+
+def _unique(part: str, member: str, names: Iterable[str]) -> None:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            raise ValueError(
+                f"the same as that of `$.{part}[{seen[name]}]`, must be unique - at `$.{part}[{index}].{member}`"
+            )
+        seen[name] = index
+
+
+def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:
+    """Client ids are names within one issuer, so every caller must say whose tokens are meant."""
+    seen: dict[tuple[str | None, ...], int] = {}
+    for index, caller in enumerate(callers):
+        at = f"at `$.callers[{index}].authenticated_by`"
+        if caller.authenticated_by is None and len(issuers) > 1:
+            raise ValueError(f"required, since several issuers are configured; one of {', '.join(issuers)} - {at}")
+        if caller.authenticated_by is not None and caller.authenticated_by not in issuers:
+            raise ValueError(f"no such issuer; one of {', '.join(issuers) or '(none configured)'} - {at}")
+        identity = (caller.authenticated_by, caller.client_id, caller.subject)
+        if identity in seen:
+            raise ValueError(f"the same client as `$.callers[{seen[identity]}]` - at `$.callers[{index}]`")
+        seen[identity] = index

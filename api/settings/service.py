@@ -1,0 +1,56 @@
+"""The service itself: where it listens, its tenants, its pipeline and where alerts go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from .about import Level, Mode, Name, Part, about, check_url
+from .secret import Secret
+
+
+class ListenSettings(Part, frozen=True):
+    """Address of the HTTP API."""
+
+    host: Annotated[str, about("address to listen on; anything but loopback needs a TLS proxy", min_length=1)] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, about("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
+
+
+class TenantSettings(Part, frozen=True):
+    """One tenant; the entry `*` stands for every tenant that has none of its own."""
+
+    domains: Annotated[tuple[Name, ...], about("domains inside the tenant (with their sub-domains)")] = ()
+    mode: Annotated[Mode, about("`shadow` decides and records, `enforce` also acts")] = "shadow"
+
+
+class WebhookSettings(Part, frozen=True):
+    """One target of alerts. Targets come from here alone, never from a request."""
+
+    name: Annotated[Name, about("name of the target in delivery state and metrics")]
+    url: Annotated[str, about("where alerts are posted: https")]
+    secret: Annotated[Secret, about("signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`")]
+    levels: Annotated[tuple[Level, ...], about("levels it is told of", min_length=1)] = ("medium", "high", "critical")
+    timeout_s: Annotated[float, about("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    allow_http: Annotated[bool, about("accept an http `url`; only to loopback")] = False
+
+    def __post_init__(self) -> None:
+        check_url(self.url, "`url`", loopback_http=self.allow_http)
+
+
+class PipelineSettings(Part, frozen=True):
+    """How events become risk."""
+
+    batch_size: Annotated[int, about("events per kernel batch", ge=1, le=65_536)] = 1000
+    commit_interval_s: Annotated[float, about("longest time between two commits, s", gt=0, le=60)] = 1.0
+    resident_agents: Annotated[int, about("agents whose state is held in memory", ge=1)] = 200_000
+    tick_interval_s: Annotated[float, about("time advances without events every, s", gt=0, le=3600)] = 5.0
+    max_lag_bytes: Annotated[int, about("events not yet applied before senders get 429, bytes", ge=65_536)] = (
+        256 * 1024 * 1024
+    )
+
+
+class DeadLetterSettings(Part, frozen=True):
+    """Records that are no audit events."""
+
+    max_rows: Annotated[int, about("dead letters kept; the oldest go first", ge=1)] = 100_000

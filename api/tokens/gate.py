@@ -1,0 +1,125 @@
+"""The gate: from an Authorization header to a caller."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from ..settings import IssuerSettings, VerificationSettings
+from .cache import TokenCache
+from .errors import BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from .jwks import Clock, Jwks
+from .verify import MAX_TOKEN, Claims, named_issuer, verify_token
+
+T = TypeVar("T")
+
+
+def bearer_token(authorization: bytes | None) -> bytes:
+    """The token of an Authorization header as it came in.
+
+    Raises:
+        MissingToken: there is no header.
+        BadAuthorization: it is no bearer credential.
+    """
+    if not authorization:
+        raise MissingToken("the request has no bearer token")
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise MissingToken("the request has no bearer token")
+    token = token.strip(b" ")
+    if not token or b" " in token:
+        raise BadAuthorization("the Authorization header is no bearer credential")
+    return token
+
+
+class TokenVerifier(Generic[T]):
+    """Judges bearer tokens. For one event loop; `verified` neither waits nor calls out.
+
+    Args:
+        issuers: issuers that are trusted, and what is accepted of each.
+        jwks: their keys.
+        bind: from verified claims to the caller they stand for (`CallerDirectory.caller`); called once per token.
+        rules: leeway, sizes, budgets.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        issuers: Iterable[IssuerSettings],
+        jwks: Jwks,
+        bind: Callable[[Claims], T],
+        rules: VerificationSettings,
+        clock: Clock,
+    ) -> None:
+        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._jwks = jwks
+        self._bind = bind
+        self._rules = rules
+        self._clock = clock
+        self.cache: TokenCache[T] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
+        jwks.on_change(self.cache.forget)
+
+    def verified(self, token: bytes) -> T:
+        """The caller that *token* (compact JWS, as received) stands for, as far as the keys now held can tell.
+
+        Raises:
+            UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
+            InvalidToken: the token is refused.
+        """
+        if len(token) > MAX_TOKEN:
+            raise InvalidToken("the token is too long")
+        digest = hashlib.blake2b(token, digest_size=16).digest()
+        now = self._clock()
+        found = self.cache.get(digest, now)
+        return found if found is not None else self._judge(token, digest, now)
+
+    async def verify(self, token: bytes) -> T:
+        """As `verified`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
+
+        Raises:
+            InvalidToken: as `verified`.
+        """
+        try:
+            return self.verified(token)
+        except UnknownKey as unknown:
+            fetch = self._jwks.refresh_soon(unknown.issuer)
+            if fetch is None:
+                raise
+            await asyncio.wait([fetch], timeout=self._rules.unknown_key_wait_s)
+        return self.verified(token)
+
+    def _judge(self, token: bytes, digest: bytes, now: float) -> T:
+        try:
+            claims, until = self._check(token, now)
+        except UnknownKey as unknown:
+            self._ask(unknown.issuer)
+            raise
+        except InvalidToken as error:
+            self.cache.refuse(digest, error, now)
+            raise
+        caller = self._bind(claims)
+        self.cache.accept(digest, caller, until, claims.issuer)
+        return caller
+
+    def _check(self, token: bytes, now: float) -> tuple[Claims, float]:
+        try:
+            text = token.decode("ascii")
+        except UnicodeDecodeError:
+            raise InvalidToken("the token is no signed JWT") from None
+        issuer = self._issuers.get(named_issuer(text))
+        if issuer is None:
+            raise InvalidToken("the issuer of the token is not trusted")
+        keys = self._jwks.keys(issuer.issuer)
+        if keys is None:
+            raise UnknownKey(issuer.issuer)
+        claims = verify_token(text, issuer, keys, now, self._rules.leeway_s)
+        until = min(claims.exp + self._rules.leeway_s, self._jwks.usable_until(issuer.issuer))
+        return claims, until
+
+    def _ask(self, issuer: str) -> None:
+        try:
+            self._jwks.refresh_soon(issuer)
+        except RuntimeError:  # no event loop: a command verifies one token with the keys it has
+            return

@@ -1,0 +1,234 @@
+"""One token against one set of keys: signature, header and claims in a single call (RFC 7519, 8725, 9068).
+
+The only module that imports PyJWT for verifying. PyJWT judges signature, audience, issuer and form; the three time
+claims are judged here, because PyJWT reads the clock of the machine and ours is passed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jwt
+import msgspec
+
+from ..settings import IssuerSettings
+from .errors import InvalidToken, UnknownKey
+
+MAX_TOKEN = 16 * 1024
+"""Bytes in a token; a longer one is refused before anything is computed from it."""
+
+MAX_KID = 256
+MAX_NAME = 2048
+MAX_KEYS = 64
+"""Keys read from one set; authorization servers publish two to four."""
+
+MIN_RSA_BITS = 2048
+
+# Which algorithms a key may verify, by type and curve. A token's `alg` never chooses the kind of key (RFC 8725, 3.1).
+_FITTING: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+}
+_REQUIRED = ["exp", "iat", "iss", "sub", "aud"]
+_OTHER_TOKENS = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
+
+_SENTENCES: Sequence[tuple[type[Exception], str]] = (
+    (jwt.InvalidAudienceError, "the token is meant for another audience"),
+    (jwt.InvalidIssuerError, "the issuer of the token is not trusted"),
+    (jwt.MissingRequiredClaimError, "the token lacks one of exp, iat, iss, sub, aud"),
+    (jwt.InvalidAlgorithmError, "the signature algorithm of the token is not accepted"),
+    (jwt.InvalidSignatureError, "the signature of the token is wrong"),
+)
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a verified token says. Times are seconds since 1970."""
+
+    issuer: str
+    subject: str
+    client_id: str  # "" = the token names no client
+    scopes: frozenset[str]
+    exp: float
+
+
+class KeySet:
+    """The usable public keys of one issuer at one time.
+
+    Attributes:
+        digest: changes exactly when a usable key does.
+    """
+
+    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes) -> None:
+        self._keys = dict(keys)
+        self.digest = digest
+
+    def __len__(self) -> int:
+        return len({kid for kid, _ in self._keys})
+
+    def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
+        """Key *kid* for *alg*; without a kid the only key that fits, since guessing among several is not verifying."""
+        if kid is not None:
+            return self._keys.get((kid, alg))
+        fitting = [key for (_, key_alg), key in self._keys.items() if key_alg == alg]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
+    """Keys of a JWKS document that may verify one of *algorithms*.
+
+    Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members.
+
+    An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
+
+    Raises:
+        ValueError: the document is no JWKS.
+    """
+    try:
+        members = msgspec.json.decode(document)["keys"]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        raise ValueError("is no JWK set") from None
+    if not isinstance(members, list) or len(members) > MAX_KEYS:
+        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+    keys: dict[tuple[str, str], jwt.PyJWK] = {}
+    for index, member in enumerate(members):
+        for alg, key in _usable(member, algorithms):
+            keys.setdefault((str(member.get("kid", f"#{index}")), alg), key)
+    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest())
+
+
+def _usable(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
+    if not isinstance(member, dict) or "d" in member or member.get("use", "sig") != "sig":
+        return []
+    if "verify" not in member.get("key_ops", ["verify"]):
+        return []
+    curve = member.get("crv", "") if member.get("kty") != "RSA" else ""
+    fitting = _FITTING.get((str(member.get("kty")), str(curve)), ())
+    named = member.get("alg")
+    names = [alg for alg in fitting if alg in algorithms and named in (None, alg)]
+    return [(alg, key) for alg in names if (key := _key(member, alg)) is not None]
+
+
+def _key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
+    try:
+        key = jwt.PyJWK(member, alg)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    short = member["kty"] == "RSA" and key.key.key_size < MIN_RSA_BITS
+    return None if short else key
+
+
+def named_issuer(token: str) -> str:
+    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
+
+    Raises:
+        InvalidToken: *token* is no JWT, or names no issuer.
+    """
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        raise InvalidToken("the token is no signed JWT") from None
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str):
+        raise InvalidToken("the issuer of the token is not trusted")
+    return issuer
+
+
+def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> Claims:
+    """Everything that must hold of an access token, in one call.
+
+    Args:
+        token: compact JWS.
+        issuer: what is accepted of the issuer that the token names.
+        keys: current keys of that issuer.
+        now: seconds since 1970.
+        leeway_s: clock difference that is forgiven.
+
+    Raises:
+        UnknownKey: no key fits the header.
+        InvalidToken: anything else is wrong; the message holds nothing of the token.
+    """
+    kid, alg = _checked_header(token, issuer)
+    key = keys.find(kid, alg)
+    if key is None:
+        raise UnknownKey(issuer.issuer)
+    try:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=list(issuer.algorithms),
+            audience=issuer.audiences,
+            issuer=issuer.issuer,
+            options={"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
+    except jwt.PyJWTError as error:
+        raise InvalidToken(_sentence(error)) from None
+    exp = _check_times(claims, now, leeway_s)
+    return _read(claims, exp)
+
+
+def _checked_header(token: str, issuer: IssuerSettings) -> tuple[str | None, str]:
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError:
+        raise InvalidToken("the header of the token is not accepted") from None
+    kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
+    if "crit" in header or "b64" in header:
+        raise InvalidToken("the token uses an extension that is not understood (crit)")
+    if alg not in issuer.algorithms:
+        raise InvalidToken("the signature algorithm of the token is not accepted")
+    accepted = {name.lower() for name in issuer.token_types}
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
+        raise InvalidToken("the token is no access token (header typ)")
+    if kid is not None and not 0 < len(kid) <= MAX_KID:
+        raise InvalidToken("the header of the token is not accepted")
+    return kid, alg
+
+
+def _sentence(error: jwt.PyJWTError) -> str:
+    return next((text for kind, text in _SENTENCES if isinstance(error, kind)), "the token is malformed")
+
+
+def _check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
+    exp, iat = _number(claims["exp"], "exp"), _number(claims["iat"], "iat")
+    if exp <= now - leeway_s:
+        raise InvalidToken("the token has expired")
+    starts = _number(claims["nbf"], "nbf") if claims.get("nbf") is not None else iat
+    if max(starts, iat) > now + leeway_s:
+        raise InvalidToken("the token is not valid yet", lasting=False)
+    return exp
+
+
+def _number(value: Any, claim: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or math.isnan(value):
+        raise InvalidToken(f"the claim {claim} of the token is no time")
+    return float(value)
+
+
+def _read(claims: Mapping[str, Any], exp: float) -> Claims:
+    if claims.get("typ") in _OTHER_TOKENS:
+        raise InvalidToken("the token is no access token (claim typ)")
+    named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
+    for name in (claims["sub"], named):
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            raise InvalidToken("the subject or client of the token is no name")
+    if not claims["sub"]:
+        raise InvalidToken("the token has an empty subject")
+    scopes = frozenset(_scopes(claims.get("scope")) + _scopes(claims.get("scp")))
+    return Claims(issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp)
+
+
+def _scopes(value: Any) -> list[str]:
+    """`scope` is text with blanks (RFC 9068), `scp` a list (Okta, Hydra) or text (Entra); both are read as either."""
+    if isinstance(value, str):
+        return value.split()
+    if isinstance(value, list) and all(isinstance(scope, str) for scope in value):
+        return value
+    if value is None:
+        return []
+    raise InvalidToken("the scopes of the token are malformed")
