@@ -107,7 +107,7 @@ def webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = Non
         proxy=proxy,
         trust_env=False,
         follow_redirects=False,
-        timeout=None,
+        timeout=None,  # noqa: S113 - see above
         limits=httpx.Limits(max_connections=None),  # lanes are bounded; a shared bound would let one delay others
         headers={"user-agent": "trustwatch", "accept-encoding": "identity"},
     )

@@ -1,0 +1,644 @@
+"""What every store promises. A new implementation adds its opener to `OPENERS` and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.records import (
+    AgentName,
+    AgentRow,
+    AgentSummary,
+    Commit,
+    DeadLetter,
+    Decision,
+    OutboxRow,
+    Position,
+    Reason,
+    RiskLevel,
+)
+from trustwatch.scoring.store import AgentQuery, BadCursor, Due, Route, Settlement, Store, open_store, sqlite_url
+
+Opener = Callable[[Path, int], Store]
+
+
+def open_sqlite(folder: Path, max_dead_letters: int) -> Store:
+    return open_store(sqlite_url(folder / "store.db"), max_dead_letters)
+
+
+OPENERS: dict[str, Opener] = {"sqlite": open_sqlite}
+MAX_LETTERS = 5
+NOW = 1_764_000_000_000
+ALL = frozenset(map(int, RiskLevel))
+
+
+@pytest.fixture(params=list(OPENERS))
+def opener(request: pytest.FixtureRequest) -> Opener:
+    return OPENERS[str(request.param)]
+
+
+@pytest.fixture
+def store(opener: Opener, tmp_path: Path) -> Iterator[Store]:
+    store = opener(tmp_path, MAX_LETTERS)
+    yield store
+    store.close()
+
+
+def agent(agent_id: str, tenant: str = "acme", **values: object) -> AgentRow:
+    row = AgentRow(
+        name=AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id),
+        agent_type="Payer",
+        level=1,
+        risk_score=0.25,
+        confidence=0.5,
+        anomaly_score=0.125,
+        first_seen_ms=NOW,
+        last_seen_ms=NOW + 5,
+        evaluated_ms=NOW + 6,
+        due_ms=0,
+        events=3,
+        decision_id="",
+        reasons=b"[]",
+        counterfactual="",
+        features=b"\x00\xff state",
+        risk=b"\x01",
+        state_version="v1",
+    )
+    return msgspec.structs.replace(row, **values)
+
+
+def decision(number: int, name: AgentName, **values: object) -> Decision:
+    row = Decision(
+        decision_id=f"D{number:04}",
+        agent=name,
+        agent_type="Payer",
+        decided_ms=NOW + number,
+        event_id=f"evt-{number}",
+        event_time_ms=NOW,
+        previous_level=1,
+        level=3,
+        risk_score=0.9,
+        confidence=0.8,
+        anomaly_score=0.7,
+        p_value=1e-9,
+        reasons=(Reason("first_seen_resource", "resource_rarity", "acct-9", "42 known", 0.4, "first use of acct-9"),),
+        counterfactual="medium if …",
+        feature_vector={"pace": 1.5, "rarity": 0.1},
+        evidence={"statistic": 3.25, "window": [1, 2]},
+        model_version="m1",
+        baseline_version="b1",
+        policy_version="p1",
+        mode="enforce",
+        cause="event",
+        partition=0,
+        offset=number,
+    )
+    return msgspec.structs.replace(row, **values)
+
+
+def alert(number: int, **values: object) -> OutboxRow:
+    row = OutboxRow(f"alert-{number}", "alert", "", b"{}", NOW + number, 7, "burst", 3, "acme")
+    return msgspec.structs.replace(row, **values)
+
+
+def letter(number: int, source: str = "gw") -> DeadLetter:
+    return DeadLetter(f"L{number:04}", NOW + number, source, "not JSON", "$", b"\xfe\x00raw", 0, number)
+
+
+def write(store: Store, partition: int = 0, **parts: object) -> int:
+    """Commit *parts* one offset further; returns the number of dropped dead letters."""
+    at = store.position(partition)
+    at = store.claim(partition) if at.epoch == 0 else at
+    empty: dict[str, object] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
+    new = Position(partition, at.epoch, at.offset + 1)
+    return store.commit(Commit(expected=at, position=new, **(empty | parts))).dropped_dead_letters  # type: ignore[arg-type]
+
+
+# Positions and commits
+
+
+def test_unclaimed_partition(store: Store) -> None:
+    """A partition nobody claimed is at epoch 0, offset 0, and cannot be committed to."""
+    assert store.position(4) == Position(4, 0, 0)
+
+    with pytest.raises(Fenced):
+        store.commit(Commit(Position(4, 0, 0), Position(4, 0, 1), [], [], [], []))
+
+
+def test_claim_raises_epoch(store: Store) -> None:
+    """Each claim raises the epoch by one and keeps the offset; other partitions are not touched."""
+    assert store.claim(0) == Position(0, 1, 0)
+    write(store)
+
+    assert store.claim(0) == Position(0, 2, 1)
+    assert store.position(1) == Position(1, 0, 0)
+
+
+@pytest.mark.parametrize("wrong", [Position(0, 1, 1), Position(0, 2, 0), Position(0, 2, 2), Position(0, 3, 1)])
+def test_fenced_commit_writes_nothing(store: Store, wrong: Position) -> None:
+    """A commit that expects another epoch or offset is refused whole."""
+    write(store)
+    store.claim(0)  # the position is now (epoch 2, offset 1)
+    row = agent("a")
+    late = Commit(
+        wrong,
+        Position(0, wrong.epoch, 9),
+        [row],
+        [decision(1, row.name)],
+        [alert(1)],
+        [letter(1)],
+    )
+
+    with pytest.raises(Fenced, match="partition 0"):
+        store.commit(late)
+
+    assert store.position(0) == Position(0, 2, 1)
+    assert store.agents([row.name.key]) == {}
+    assert store.list_decisions().items == []
+    assert store.route([Route("t", "alert", ALL, 0)], NOW) == 0
+    assert store.letter_counts() == (0, 0)
+
+
+@pytest.mark.parametrize("new", [Position(1, 1, 5), Position(0, 2, 5), Position(0, 1, 0)])
+def test_commit_moves_forward_only(store: Store, new: Position) -> None:
+    """A commit may not change partition or epoch, nor go back."""
+    write(store)
+
+    with pytest.raises(ValueError, match="moves the offset"):
+        store.commit(Commit(store.position(0), new, [], [], [], []))
+
+
+def test_commit_is_all_or_nothing(store: Store) -> None:
+    """An error in the middle of a commit leaves neither rows nor the position behind."""
+    good, bad = agent("good"), agent("bad", risk_score=None)
+
+    with pytest.raises(Exception, match=r"(?i)null"):
+        write(store, agents=[good, bad])
+
+    assert store.position(0) == Position(0, 1, 0)
+    assert store.agents([good.name.key]) == {}
+
+
+def test_racing_commits(store: Store) -> None:
+    """Of many threads that commit on the same expectation, exactly one wins."""
+    at = store.claim(0)
+    barrier = threading.Barrier(6)
+
+    def race(number: int) -> bool:
+        barrier.wait()
+        try:
+            store.commit(Commit(at, Position(0, at.epoch, 1), [agent("a", events=number)], [], [], []))
+        except Fenced:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(race, range(6)))
+
+    assert won.count(True) == 1
+    assert next(iter(store.agents([agent("a").name.key]).values())).events == won.index(True)
+
+
+# Agents
+
+
+@pytest.mark.parametrize("key", [1, 2**63 - 1, 2**63, 2**64 - 1])
+def test_unsigned_keys(store: Store, key: int) -> None:
+    """Every unsigned 64-bit key comes back as it was."""
+    row = agent("a", name=AgentName(key, "acme", "i", "a"))
+
+    write(store, agents=[row])
+
+    assert store.agents([key]) == {key: row}
+    assert [found.name.key for found in store.all_summaries()] == [key]
+
+
+def test_upsert_replaces_all_but_name(store: Store) -> None:
+    """The last commit of an agent is what is stored, and only once."""
+    write(store, agents=[agent("a")])
+    newer = agent("a", level=4, risk_score=0.99, features=b"", due_ms=7, decision_id="D", reasons=b'[{"code":"x"}]')
+
+    write(store, agents=[newer])
+
+    assert list(store.agents([newer.name.key]).values()) == [newer]
+    assert len(list(store.all_summaries())) == 1
+
+
+def test_agents_in_batches(store: Store) -> None:
+    """More keys than fit into one statement are looked up; unknown ones are left out."""
+    rows = [agent(f"a{number}") for number in range(1_203)]
+    write(store, agents=rows)
+    wanted = [row.name.key for row in rows] + [12345]
+
+    assert store.agents(wanted) == {row.name.key: row for row in rows}
+    assert store.agents([]) == {}
+
+
+def test_due(store: Store) -> None:
+    """Due agents come in order of time, at most *limit*, and the next call goes on behind the last one."""
+    rows = [agent(f"a{number}", due_ms=due) for number, due in enumerate([0, 30, 10, 20, 20, 20, 99])]
+    write(store, agents=rows)
+
+    first = store.due(30, 2)
+    rest = store.due(30, 10, after=first[-1])
+
+    assert [item.due_ms for item in first + rest] == [10, 20, 20, 20, 30]
+    assert {item.key for item in first + rest} == {row.name.key for row in rows[1:6]}
+    assert store.due(9, 10) == []
+    assert store.due(10, 10) == [Due(10, rows[2].name.key)]
+
+
+def test_summaries_in_chunks(store: Store) -> None:
+    """The iterator gives every agent once, whatever the chunk, and no state blobs."""
+    rows = [agent(f"a{number}") for number in range(25)]
+    write(store, agents=rows)
+
+    found = list(store.all_summaries(chunk=4))
+
+    assert sorted(one.name.agent_id for one in found) == sorted(row.name.agent_id for row in rows)
+    assert all(isinstance(one, AgentSummary) for one in found)
+    assert not hasattr(found[0], "features")
+
+
+def test_agent_by_name(store: Store) -> None:
+    """An agent is found by tenant, issuer and id; a caller of another tenant finds nothing."""
+    row = agent("spiffe://x/y z")
+    write(store, agents=[row])
+
+    assert store.agent("acme", "https://as", "spiffe://x/y z") == row
+    assert store.agent("acme", "https://as", "spiffe://x/y z", tenants={"acme"}) == row
+    assert store.agent("acme", "https://as", "spiffe://x/y z", tenants={"other"}) is None
+    assert store.agent("acme", "https://as", "nobody") is None
+
+
+def test_find_agents(store: Store) -> None:
+    """The same id at several tenants is found once each, as far as the caller may see."""
+    write(store, agents=[agent("same", "a"), agent("same", "b"), agent("else", "a")])
+
+    assert [found.name.tenant for found in store.find_agents("same")] == ["a", "b"]
+    assert [found.name.tenant for found in store.find_agents("same", tenants={"b", "c"})] == ["b"]
+    assert store.find_agents("same", tenants=set()) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (AgentQuery(), "a/p-1 a/p-2 a/q-1 b/P-9 b/p-1 b/p_1"),
+        (AgentQuery(tenants={"b"}), "b/P-9 b/p-1 b/p_1"),
+        (AgentQuery(tenants=set()), ""),
+        (AgentQuery(levels={3, 4}), "a/p-2 b/p-1"),
+        (AgentQuery(levels=set()), ""),
+        (AgentQuery(agent_type="Clerk"), "a/q-1"),
+        (AgentQuery(prefix="p-"), "a/p-1 a/p-2 b/p-1"),
+        (AgentQuery(prefix="p_"), "b/p_1"),
+        (AgentQuery(prefix="%"), ""),
+        (AgentQuery(tenants={"a", "b"}, levels={3}, prefix="p"), "a/p-2"),
+    ],
+)
+def test_list_agents(store: Store, query: AgentQuery, expected: str) -> None:
+    """Filters combine; a prefix is plain text and keeps upper and lower case apart; pages of any size give the same."""
+    rows = [
+        agent("p-1", "a"),
+        agent("p-2", "a", level=3),
+        agent("q-1", "a", agent_type="Clerk"),
+        agent("P-9", "b"),
+        agent("p-1", "b", level=4),
+        agent("p_1", "b"),
+    ]
+    write(store, agents=rows)
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = store.list_agents(msgspec.structs.replace(query, limit=2, cursor=cursor))
+        found += [f"{one.name.tenant}/{one.name.agent_id}" for one in page.items]
+        assert len(page.items) <= 2
+        if (cursor := page.next_cursor) is None:
+            break
+
+    assert found == expected.split()
+
+
+@pytest.mark.parametrize("cursor", ["", "!", "bm90IGpzb24", "WzFd", "WyJhIiwiYiIsM10", "é"])
+def test_bad_cursor(store: Store, cursor: str) -> None:
+    """A cursor that the store did not give out is refused, not guessed at."""
+    with pytest.raises(BadCursor):
+        store.list_agents(AgentQuery(cursor=cursor))
+    with pytest.raises(BadCursor):
+        store.list_decisions(cursor=cursor)
+
+
+# Decisions
+
+
+def test_decision_comes_back_whole(store: Store) -> None:
+    """A decision is read as it was written, by a caller of its tenant only."""
+    row = decision(1, agent("a").name)
+    write(store, decisions=[row])
+
+    assert store.decision("D0001") == row
+    assert store.decision("D0001", tenants={"acme"}) == row
+    assert store.decision("D0001", tenants={"x"}) is None
+    assert store.decision("D0002") is None
+
+
+def test_decisions_newest_first(store: Store) -> None:
+    """Lists are newest first, by agent and by tenant, and pages join without gap or repetition."""
+    a, b = agent("a").name, agent("b", "beta").name
+    write(store, decisions=[decision(number, a if number % 2 else b) for number in range(9)])
+
+    first = store.list_decisions(limit=4)
+    second = store.list_decisions(limit=4, cursor=first.next_cursor)
+    third = store.list_decisions(limit=4, cursor=second.next_cursor)
+
+    assert [one.offset for page in (first, second, third) for one in page.items] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert third.next_cursor is None
+    assert [one.offset for one in store.list_decisions(agent_key=a.key).items] == [7, 5, 3, 1]
+    assert [one.offset for one in store.list_decisions(tenants={"beta"}).items] == [8, 6, 4, 2, 0]
+    assert store.list_decisions(tenants={"beta"}, agent_key=a.key).items == []
+
+
+def test_repeated_ids_are_written_once(store: Store) -> None:
+    """The same decision, outbox key or dead letter in a second commit changes nothing: the first one stands."""
+    name = agent("a").name
+    write(store, decisions=[decision(1, name)], outbox=[alert(1)], dead_letters=[letter(1)])
+
+    write(store, decisions=[decision(1, name, level=4)], outbox=[alert(1, payload=b"x")], dead_letters=[letter(1)])
+
+    assert [one.level for one in store.list_decisions().items] == [3]
+    assert store.letter_counts() == (1, 0)
+    assert store.route([Route("t", "alert", ALL, 0)], NOW) == 1
+    assert [one.row.payload for one in store.lease("t", NOW, 9, 1)] == [b"{}"]
+
+
+def test_not_finite_features_are_refused(store: Store) -> None:
+    """A feature that is no number cannot be written as JSON, so the commit fails rather than lose it."""
+    with pytest.raises(ValueError, match="'pace' is nan"):
+        write(store, decisions=[decision(1, agent("a").name, feature_vector={"pace": float("nan")})])
+
+
+# Dead letters
+
+
+def test_dead_letters(store: Store) -> None:
+    """Dead letters keep their bytes, are listed newest first by source, and are marked once."""
+    write(store, dead_letters=[letter(1), letter(2, "other"), letter(3)])
+
+    assert [one.letter.offset for one in store.list_dead_letters().items] == [3, 2, 1]
+    assert [one.letter.offset for one in store.list_dead_letters(sources={"gw"}).items] == [3, 1]
+    assert store.mark_replayed(["L0003", "nobody"], NOW) == 1
+    assert store.mark_replayed(["L0003"], NOW + 9) == 0
+    found = store.dead_letter("L0003")
+    assert found is not None
+    assert (found.letter, found.replayed_ms) == (letter(3), NOW)
+    assert store.dead_letter("L0003", sources={"other"}) is None
+    assert [one.letter.offset for one in store.list_dead_letters(replayed=False).items] == [2, 1]
+    assert [one.letter.offset for one in store.list_dead_letters(replayed=True).items] == [3]
+
+
+def test_full_dead_letters_are_counted(store: Store) -> None:
+    """When there is no room the old ones stay, the new ones are counted, and the caller is told how many."""
+    assert write(store, dead_letters=[letter(number) for number in range(4)]) == 0
+    assert write(store, dead_letters=[letter(number) for number in range(4, 8)]) == 3
+    assert write(store, dead_letters=[letter(4), letter(9)]) == 1
+
+    assert store.letter_counts() == (5, 4)
+    assert [one.letter.offset for one in store.list_dead_letters().items] == [4, 3, 2, 1, 0]
+
+
+def test_replayed_letters_make_way(store: Store) -> None:
+    """A full store gives up letters that were replayed before it drops a new one."""
+    write(store, dead_letters=[letter(number) for number in range(5)])
+    store.mark_replayed(["L0000", "L0001"], NOW)
+
+    assert write(store, dead_letters=[letter(7), letter(8), letter(9)]) == 1
+    assert [one.letter.offset for one in store.list_dead_letters().items] == [8, 7, 4, 3, 2]
+
+
+# Outbox
+
+
+def route(target: str = "t", levels: frozenset[int] = ALL, cooldown_ms: int = 0) -> Route:
+    return Route(target, "alert", levels, cooldown_ms)
+
+
+def states(store: Store, target: str | None = None) -> list[tuple[str, str, int]]:
+    found = store.list_deliveries(target=target).items
+    return [(one.key, one.status, one.suppressed_before) for one in reversed(found)]
+
+
+def test_routing(store: Store) -> None:
+    """A row goes to every target that takes its kind and level, or to the one that it names."""
+    rows = [alert(1), alert(2, level=1), alert(3, kind="actuator"), alert(4, target="b"), alert(5, target="gone")]
+    write(store, outbox=rows)
+
+    assert store.route([route("a", frozenset({3})), route("b")], NOW) == 5
+    assert store.route([route("a"), route("b"), route("c")], NOW) == 0
+    assert states(store, "a") == [("alert-1", "pending", 0)]
+    assert states(store, "b") == [("alert-1", "pending", 0), ("alert-2", "pending", 0), ("alert-4", "pending", 0)]
+    assert states(store, "gone") == [("alert-5", "dead", 0)]
+    assert store.delivery_counts() == {("a", "pending"): 1, ("b", "pending"): 3, ("gone", "dead"): 1}
+
+
+def test_lease_is_exclusive_until_it_runs_out(store: Store) -> None:
+    """A leased row is nobody else's; when the lease runs out it is handed out again as the next attempt."""
+    write(store, outbox=[alert(1), alert(2), alert(3)])
+    store.route([route()], NOW)
+
+    first = store.lease("t", NOW, 2, 1_000)
+    second = store.lease("t", NOW, 2, 1_000)
+    again = store.lease("t", NOW + 1_000, 9, 1_000)
+
+    assert [one.row.key for one in first + second] == ["alert-1", "alert-2", "alert-3"]
+    assert first[0].row == alert(1)
+    assert [(one.row.key, one.attempt) for one in again] == [("alert-1", 2), ("alert-2", 2), ("alert-3", 2)]
+    assert store.lease("other", NOW, 9, 1_000) == []
+
+
+def test_racing_leases(store: Store) -> None:
+    """Several dispatchers at once never get the same row."""
+    write(store, outbox=[alert(number) for number in range(40)])
+    store.route([route()], NOW)
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [one.seq for rows in pool.map(lambda _: store.lease("t", NOW, 5, 1_000), range(8)) for one in rows]
+
+    assert len(taken) == 40
+    assert len(set(taken)) == 40
+
+
+def test_settling(store: Store) -> None:
+    """Delivered and failed rows are over, a retried one is due at its time; a lease that was lost has no say."""
+    write(store, outbox=[alert(1), alert(2), alert(3)])
+    store.route([route()], NOW)
+    one, two, three = store.lease("t", NOW, 9, 100)
+    store.lease("t", NOW + 100, 1, 100)  # alert-1 again: its first lease is lost
+
+    store.settle(
+        [
+            Settlement(one.seq, "t", one.attempt, "failed", 0, "too late", NOW),
+            Settlement(two.seq, "t", two.attempt, "delivered", 0, "", NOW + 50),
+            Settlement(three.seq, "t", three.attempt, "pending", NOW + 500, "HTTP 503", NOW + 50),
+        ]
+    )
+    settled = {item.key: item for item in store.list_deliveries().items}
+
+    assert settled["alert-1"].status == "pending"
+    assert (settled["alert-2"].status, settled["alert-2"].delivered_ms) == ("delivered", NOW + 50)
+    assert (settled["alert-3"].status, settled["alert-3"].last_error) == ("pending", "HTTP 503")
+    assert store.next_due_ms("t") == NOW + 200
+    assert store.next_due_ms("other") is None
+    assert [item.row.key for item in store.lease("t", NOW + 500, 9, 100)] == ["alert-1", "alert-3"]
+
+
+def test_delivery_list(store: Store) -> None:
+    """Delivery states are listed newest first by tenant, status and target, in pages."""
+    write(store, outbox=[alert(1), alert(2, tenant="beta"), alert(3)])
+    store.route([route("a"), route("b")], NOW)
+
+    first = store.list_deliveries(limit=4)
+    second = store.list_deliveries(limit=4, cursor=first.next_cursor)
+    listed = [(one.key[-1], one.target) for one in first.items + second.items]
+
+    assert listed == [("3", "b"), ("3", "a"), ("2", "b"), ("2", "a"), ("1", "b"), ("1", "a")]
+    assert [one.key for one in store.list_deliveries(tenants={"beta"}, target="a").items] == ["alert-2"]
+    assert store.list_deliveries(status="delivered").items == []
+    assert store.list_deliveries(tenants={"nobody"}).items == []
+
+
+def test_cooldown(store: Store) -> None:
+    """Within the cool-down of agent and reason alerts are suppressed and counted; the next one says how many."""
+    minute = 60_000
+    times = [0, 10, 59, 60, 61, 200]
+    write(store, outbox=[alert(n, created_ms=NOW + at * 1000) for n, at in enumerate(times)])
+    store.route([route(cooldown_ms=minute)], NOW)
+
+    assert states(store) == [
+        ("alert-0", "pending", 0),
+        ("alert-1", "suppressed", 0),
+        ("alert-2", "suppressed", 0),
+        ("alert-3", "pending", 2),
+        ("alert-4", "suppressed", 0),
+        ("alert-5", "pending", 1),
+    ]
+
+
+def test_cooldown_keys_and_escalation(store: Store) -> None:
+    """Another agent, another reason, no reason or a higher level is never suppressed; the same level again is."""
+    rows = [
+        alert(1),
+        alert(2, agent_key=8),
+        alert(3, group="drift"),
+        alert(4, level=4),
+        alert(5, level=4),
+        alert(6, level=1),
+        alert(7, group=""),
+        alert(8, group=""),
+    ]
+    write(store, outbox=rows)
+    store.route([route(cooldown_ms=1_000_000)], NOW)
+
+    assert [status for _, status, _ in states(store)] == [
+        "pending",
+        "pending",
+        "pending",
+        "pending",
+        "suppressed",
+        "suppressed",
+        "pending",
+        "pending",
+    ]
+
+
+def test_cooldown_counts_from_what_arrived(store: Store) -> None:
+    """After an alert that failed for good the next one is sent, not suppressed."""
+    write(store, outbox=[alert(1)])
+    store.route([route(cooldown_ms=1_000_000)], NOW)
+    (one,) = store.lease("t", NOW, 1, 1)
+    store.settle([Settlement(one.seq, "t", one.attempt, "failed", 0, "HTTP 400", NOW)])
+
+    write(store, outbox=[alert(2)])
+    store.route([route(cooldown_ms=1_000_000)], NOW)
+
+    assert states(store)[-1] == ("alert-2", "pending", 0)
+
+
+def test_expiry(store: Store) -> None:
+    """Pending rows beyond the maximum age are given up, with their last error; one under way is left alone."""
+    write(store, outbox=[alert(1), alert(2)])
+    store.route([route()], NOW)
+    one, _two = store.lease("t", NOW, 2, 5_000)
+    store.settle([Settlement(one.seq, "t", 1, "pending", NOW + 10, "HTTP 500", NOW)])
+
+    assert store.expire(NOW, NOW + 100) == 0
+    assert store.expire(NOW + 1, NOW + 100) == 1
+    found = {item.key: item for item in store.list_deliveries().items}
+    assert found["alert-1"].status == "dead"
+    assert found["alert-1"].last_error.endswith("last error: HTTP 500")
+    assert found["alert-2"].status == "pending"
+
+
+def test_stopped_targets(store: Store) -> None:
+    """A stop is remembered with the configuration it was for, and lifted once."""
+    store.stop_target("t", "f1", NOW, "HTTP 410")
+    store.stop_target("t", "f2", NOW, "HTTP 410")
+
+    assert store.stopped_targets() == {"t": "f2"}
+    assert store.resume_target("t")
+    assert not store.resume_target("t")
+    assert store.stopped_targets() == {}
+
+
+# The rest
+
+
+def test_meta(store: Store) -> None:
+    """Values of the key/value table are set, overwritten, and defaulted once."""
+    assert store.get_meta("salt") is None
+    assert store.default_meta("salt", "one") == "one"
+    assert store.default_meta("salt", "two") == "one"
+    store.set_meta("salt", "three")
+
+    assert store.get_meta("salt") == "three"
+
+
+def test_purge(store: Store) -> None:
+    """Old and finished rows go in chunks of any size; current decisions and what is pending or waits stay."""
+    name = agent("a").name
+    write(
+        store,
+        agents=[agent("a", decision_id="D0002")],
+        decisions=[decision(number, name) for number in range(7)],
+        outbox=[alert(number) for number in range(3)],
+        dead_letters=[letter(number) for number in range(3)],
+    )
+    store.route([route()], NOW)
+    first, second, _third = store.lease("t", NOW, 3, 1)
+    store.settle([Settlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
+    store.mark_replayed(["L0000", "L0002"], NOW)
+
+    assert store.purge(NOW + 6, chunk=2) == (5, 2, 2)
+    assert [one.decision_id for one in store.list_decisions().items] == ["D0006", "D0002"]
+    assert states(store) == [("alert-2", "pending", 0)]
+    assert [one.letter.letter_id for one in store.list_dead_letters().items] == ["L0001"]
+    assert store.purge(NOW + 6) == (0, 0, 0)
+
+
+def test_reopened_store_has_everything(opener: Opener, tmp_path: Path) -> None:
+    """What was committed is there after closing and opening again."""
+    first = opener(tmp_path, MAX_LETTERS)
+    write(first, agents=[agent("a")], outbox=[alert(1)])
+    first.close()
+
+    second = opener(tmp_path, MAX_LETTERS)
+    try:
+        assert second.position(0) == Position(0, 1, 1)
+        assert second.agents([agent("a").name.key]) == {agent("a").name.key: agent("a")}
+        assert second.route([route()], NOW) == 1
+    finally:
+        second.close()
