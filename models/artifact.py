@@ -1,0 +1,219 @@
+"""A model as a directory: `manifest.json` and arrays as `.npy` files. Never a pickle: loading a model runs no code of
+it.
+
+    model/manifest.json
+    model/detector/NAME.npy           what the detector needs
+    model/extras/GROUP/NAME.npy       arrays of others, e.g. the baselines of the feature builder
+
+Writing is all or nothing. Everything goes to a directory beside the target, is flushed to disk, and is then renamed. A
+model that is replaced is first renamed to `.NAME.previous`; if the machine stops between the two renames, loading takes
+that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest.errors import ModelError
+from .manifest import KIND, MANIFEST, ArrayFile, ModelManifest, decode, encode
+
+Arrays = Mapping[str, NDArray[Any]]
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")  # one part of a path: no separator, no dot, equal on every file system
+_AGAIN = "copy the model again or retrain"
+
+
+class LoadedModel(NamedTuple):
+    """A verified model: its manifest, the detector's arrays, and the extra arrays by group."""
+
+    manifest: ModelManifest
+    detector_state: dict[str, NDArray[Any]]
+    extras: dict[str, dict[str, NDArray[Any]]]
+
+
+def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays], manifest: ModelManifest) -> None:
+    """Write a model directory, replacing an older model there.
+
+    Args:
+        path: the directory; its parent is created.
+        detector_state: arrays of the detector, by name (lower-case letters, digits, underscores).
+        extras: further arrays, by group and name.
+        manifest: facts about the model.
+
+    Raises:
+        ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array can not be stored.
+    """
+    path = Path(path).absolute()
+    _refuse_strangers(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
+    try:
+        files = {name: _write_array(draft / name, array, name) for name, array in _flat(detector_state, extras)}
+        _write_bytes(draft / MANIFEST, encode(manifest, files))
+        draft.chmod(0o755)  # mkdtemp makes it private; a model is read by the service's own user
+        for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
+            _sync(folder)
+        _swap_in(draft, path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def load_model(path: Path, *, feature_names: Sequence[str], feature_table_hash: str) -> LoadedModel:
+    """Read and verify a model directory.
+
+    Args:
+        path: the directory.
+        feature_names: features of this program, in order.
+        feature_table_hash: digest of this program's feature table.
+
+    Raises:
+        ModelError: anything is missing, left over, damaged, edited, or does not fit this program. The message names the
+            file, what was expected, what was found, and what to do.
+    """
+    folder = _current(Path(path).absolute())
+    raw = _read(folder / MANIFEST, folder)
+    manifest, files = decode(raw, str(folder / MANIFEST))
+    _check_features(folder / MANIFEST, manifest, feature_names, feature_table_hash)
+    _check_listing(folder, files)
+    detector: dict[str, NDArray[Any]] = {}
+    extras: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, file in files.items():
+        parts = name.removesuffix(".npy").split("/")
+        array = _load_array(folder, name, file)
+        if parts[0] == "detector":
+            detector[parts[1]] = array
+        else:
+            extras.setdefault(parts[1], {})[parts[2]] = array
+    return LoadedModel(manifest, detector, extras)
+
+
+def is_model(path: Path) -> bool:
+    """Whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
+    try:
+        return f'"{KIND}"'.encode() in (path / MANIFEST).read_bytes()
+    except OSError:
+        return False
+
+
+def _flat(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
+    """Paths within the model and their arrays, sorted."""
+    named: list[tuple[tuple[str, ...], NDArray[Any]]] = [
+        (("detector", name), array) for name, array in detector.items()
+    ]
+    named += [(("extras", group, name), array) for group, arrays in extras.items() for name, array in arrays.items()]
+    for parts, _ in named:
+        if not all(_NAME.fullmatch(part) for part in parts):
+            raise ModelError(f"array name {'/'.join(parts)!r} may only hold lower-case letters, digits and underscores")
+    return sorted(("/".join(parts) + ".npy", array) for parts, array in named)
+
+
+def _write_array(file: Path, array: NDArray[Any], name: str) -> ArrayFile:
+    if array.dtype.hasobject:
+        raise ModelError(f"{name} holds Python objects; only plain arrays can be stored")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _write_bytes(file, buffer.getbuffer())
+    return ArrayFile(hashlib.sha256(buffer.getbuffer()).hexdigest(), array.dtype.str, array.shape)
+
+
+def _write_bytes(file: Path, data: bytes | memoryview) -> None:
+    with file.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".{path.name}.previous")
+
+
+def _current(path: Path) -> Path:
+    """The directory to read: *path*, or the model before it if a replacement stopped half-way."""
+    return _previous(path) if not path.exists() and is_model(_previous(path)) else path
+
+
+def _refuse_strangers(path: Path) -> None:
+    """A wrong `--model` must not cost anyone a directory."""
+    if not os.path.lexists(path) or is_model(path):
+        return
+    if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
+        raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
+
+
+def _swap_in(draft: Path, path: Path) -> None:
+    """Put a finished draft in place: at every moment either *path* or `.NAME.previous` is a whole model."""
+    previous = _previous(path)
+    if path.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        path.rename(previous)
+    draft.rename(path)
+    _sync(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _read(file: Path, folder: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{file} can not be read ({error.strerror}); {folder} is no complete model: {_AGAIN}"
+        ) from None
+
+
+def _check_features(file: Path, manifest: ModelManifest, names: Sequence[str], table_hash: str) -> None:
+    advice = "retrain, or run the version of Trustwatch that the model was trained with"
+    if manifest.feature_names != tuple(names):
+        ours, theirs = set(names), set(manifest.feature_names)
+        raise ModelError(
+            f"{file}: expected {len(names)} features, found {len(manifest.feature_names)}; "
+            f"missing {sorted(ours - theirs)}, unknown {sorted(theirs - ours)}, or another order; {advice}"
+        )
+    if manifest.feature_table_hash != table_hash:
+        raise ModelError(f"{file}: expected feature table {table_hash}, found {manifest.feature_table_hash}; {advice}")
+
+
+def _check_listing(folder: Path, files: Mapping[str, ArrayFile]) -> None:
+    present = {entry.relative_to(folder).as_posix() for entry in folder.rglob("*") if not entry.is_dir()}
+    expected = {MANIFEST, *files}
+    for name in sorted(expected - present):
+        raise ModelError(f"{folder / name}: expected by the manifest, not found; {_AGAIN}")
+    for name in sorted(present - expected):
+        raise ModelError(f"{folder / name}: not in the manifest; a model holds no other files: remove it, or {_AGAIN}")
+
+
+def _load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
+    data = _read(folder / name, folder)
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected.sha256:
+        raise ModelError(f"{folder / name}: expected sha256 {expected.sha256}, found {found}; it was changed: {_AGAIN}")
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ModelError(f"{folder / name}: expected a .npy array, found something else ({error}); {_AGAIN}") from None
+    if (array.dtype.str, array.shape) != (expected.dtype, expected.shape):
+        raise ModelError(
+            f"{folder / name}: expected {expected.dtype} {expected.shape}, "
+            f"found {array.dtype.str} {array.shape}; {_AGAIN}"
+        )
+    return array

@@ -1,0 +1,153 @@
+"""From scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
+
+`p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behaviour stays what it was, at most a share *a* of normal
+events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores of its own uses those of
+the fleet.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiled import compiled, inlined
+from .errors import NotEnoughHistory, WrongShape
+
+FLEET = 0
+"""Group id of all agents together."""
+EXACT_RANKS = 4096
+"""The highest scores of a group that are kept one by one; below, neighbouring ranks are less than 0.1 % apart."""
+
+
+class Calibration(NamedTuple):
+    """Sorted held-out scores of G groups; entry 0 is the fleet.
+
+    Attributes:
+        groups: uint64 (G,), ascending ids, the first is `FLEET`.
+        start: int64 (G + 1,), where a group's values begin in `values`.
+        sizes: int64 (G,), held-out scores that the group's values stand for.
+        values: float64 (m,), ascending within a group.
+        above: int64 (m,), how many of the group's scores are greater than the value.
+    """
+
+    groups: NDArray[np.uint64]
+    start: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    values: NDArray[np.float64]
+    above: NDArray[np.int64]
+
+    @staticmethod
+    def fit(scores: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int = 200) -> Calibration:
+        """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
+
+        Up to 4,096 scores are kept exactly. Of more, the highest 4,096 are; the rest is thinned, which can only raise a
+        p-value, by less than 0.1 %.
+
+        Args:
+            scores: float64 (n,), held-out, higher is more anomalous.
+            groups: uint64 (n,), peer group of each; `FLEET` for none.
+            minimum: held-out scores that a group needs for a calibration of its own.
+
+        Raises:
+            NotEnoughHistory: there is no score.
+            WrongShape: scores and groups differ in length.
+        """
+        if scores.shape != groups.shape or scores.ndim != 1:
+            raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
+        if not len(scores):
+            raise NotEnoughHistory("no held-out score to calibrate on")
+        ids, counts = np.unique(groups, return_counts=True)
+        own = ids[(counts >= minimum) & (ids != FLEET)]
+        parts = [_thin(np.sort(scores)), *(_thin(np.sort(scores[groups == group])) for group in own)]
+        return Calibration(
+            groups=np.concatenate([np.array([FLEET], np.uint64), own]),
+            start=np.cumsum([0, *(len(values) for values, _, _ in parts)], dtype=np.int64),
+            sizes=np.array([size for _, _, size in parts], np.int64),
+            values=np.concatenate([values for values, _, _ in parts]),
+            above=np.concatenate([above for _, above, _ in parts]),
+        )
+
+    def covers(self, group: int) -> bool:
+        """Whether the group's promise rests on its own scores; if not, on the fleet's."""
+        return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET
+
+    def n_for(self, group: int) -> int:
+        """Held-out scores that the promise for *group* rests on; no p-value is below 1 / (n + 1)."""
+        return int(self.sizes[group_index(self.groups, np.uint64(group))])
+
+    def p_values(self, scores: NDArray[np.float64], groups: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,)."""
+        if scores.shape != groups.shape or scores.ndim != 1:
+            raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
+        out = np.empty(len(scores))
+        _p_values(scores, groups, self.groups, self.start, self.sizes, self.values, self.above, out)
+        return out
+
+
+def _thin(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Values to keep of ascending scores, how many scores are above each, and the number of scores."""
+    n = len(ordered)
+    values, counts = np.unique(ordered, return_counts=True)
+    above = n - np.cumsum(counts)
+    if n > EXACT_RANKS:
+        points = int(EXACT_RANKS * np.log(n / EXACT_RANKS)) + 2
+        wanted = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
+        # `above` descends. Around each wanted rank both neighbours are kept, so that a value shared by many stays
+        # exact.
+        rising = above[::-1]
+        places = np.concatenate([np.searchsorted(rising, wanted), np.searchsorted(rising, wanted, side="right") - 1])
+        kept = np.unique(len(above) - 1 - np.clip(places, 0, len(above) - 1))
+        values, above = values[kept], above[kept]
+    return values, above.astype(np.int64), n
+
+
+@compiled
+def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
+    """Position of a group among ascending ids; 0, the fleet, for one that is not there."""
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) >> 1
+        if ids[middle] < group:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(ids) and ids[low] == group else 0
+
+
+@inlined
+def p_value(
+    score: float,
+    entry: int,
+    start: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    values: NDArray[np.float64],
+    above: NDArray[np.int64],
+) -> float:
+    """p-value of one score among the scores of one entry."""
+    low, high = start[entry], start[entry + 1]
+    first = low
+    while low < high:
+        middle = (low + high) >> 1
+        if values[middle] < score:
+            low = middle + 1
+        else:
+            high = middle
+    at_least = sizes[entry] if low == first else above[low - 1]
+    return float((1.0 + at_least) / (1.0 + sizes[entry]))
+
+
+@compiled
+def _p_values(
+    scores: NDArray[np.float64],
+    groups: NDArray[np.uint64],
+    ids: NDArray[np.uint64],
+    start: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    values: NDArray[np.float64],
+    above: NDArray[np.int64],
+    out: NDArray[np.float64],
+) -> None:
+    for row in range(len(scores)):
+        out[row] = p_value(scores[row], group_index(ids, groups[row]), start, sizes, values, above)

@@ -1,0 +1,106 @@
+"""The statistic T of an event: evidence of the forest and of the most unusual features, in decades.
+
+`T = w * u_forest + (1 - w) * sum_j d_j * u_(j)`, with `u_(1) >= u_(2) >= ...` the features' tail evidence in descending
+order and `d_j` proportional to `decay**j` for the first `top_k`. The forest sees combinations that no feature shows
+alone; the largest tails see what the forest's random cuts miss.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiled import compiled
+from .evaluator import ForestArrays, forest_scores
+from .tails import TailTables, evidence_of, tail_evidence
+
+
+class Combination(NamedTuple):
+    """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
+
+    Attributes:
+        tails: upper tails of the F features.
+        forest: forest over the evidence of the F features.
+        score_tail: upper tail of the forest's scores, one "feature".
+        forest_weight: w in [0, 1].
+        weights: float64 (top_k,), d_j, descending, sum 1.
+    """
+
+    tails: TailTables
+    forest: ForestArrays
+    score_tail: TailTables
+    forest_weight: float
+    weights: NDArray[np.float64]
+
+
+class Evidence(NamedTuple):
+    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F)."""
+
+    statistic: NDArray[np.float64]
+    forest: NDArray[np.float64]
+    tails: NDArray[np.float64]
+    u: NDArray[np.float64]
+
+
+def geometric_weights(top_k: int, decay: float) -> NDArray[np.float64]:
+    """d_j for j = 0 .. top_k - 1, float64 (top_k,), sum 1."""
+    weights = decay ** np.arange(top_k, dtype=np.float64)
+    return np.array(weights / weights.sum())
+
+
+def evidence(parts: Combination, X: NDArray[np.float64]) -> Evidence:
+    """T of rows (n, F) and what it is made of.
+
+    Raises:
+        NotFinite: a value is NaN or infinite.
+        WrongShape: X is not (n, F).
+    """
+    u = tail_evidence(parts.tails, X)
+    return combine(parts, u)
+
+
+def combine(parts: Combination, u: NDArray[np.float64]) -> Evidence:
+    """T of rows whose tail evidence (n, F) is known already."""
+    scores = forest_scores(parts.forest, u)
+    statistic, from_forest, from_tails = np.empty((3, len(u)))
+    tail = parts.score_tail
+    combine_rows(
+        u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.weights, from_forest, from_tails, statistic
+    )
+    return Evidence(statistic, from_forest, from_tails, u)
+
+
+@compiled
+def combine_rows(
+    u: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    tail_x: NDArray[np.float64],
+    tail_u: NDArray[np.float64],
+    tail_rate: NDArray[np.float64],
+    forest_weight: float,
+    weights: NDArray[np.float64],
+    from_forest: NDArray[np.float64],
+    from_tails: NDArray[np.float64],
+    statistic: NDArray[np.float64],
+) -> None:
+    """Evidence of the forest, of the largest tails, and T, of each row."""
+    last = len(weights) - 1
+    largest = np.empty(len(weights))  # descending
+    for row in range(len(u)):
+        largest[:] = 0.0
+        for feature in range(u.shape[1]):
+            value = u[row, feature]
+            if value > largest[last]:
+                place = last
+                while place > 0 and largest[place - 1] < value:
+                    largest[place] = largest[place - 1]
+                    place -= 1
+                largest[place] = value
+        total = 0.0
+        for place in range(len(weights)):
+            total += weights[place] * largest[place]
+        from_tails[row] = total
+        from_forest[row] = evidence_of(scores[row], tail_x, tail_u, tail_rate, 0)
+        statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * total

@@ -1,0 +1,217 @@
+"""A detector: feature vectors in, calibrated anomaly scores and p-values out, with the features that made them.
+
+It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `training.py` fits
+one, `saved.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest.errors import ConfigError
+from .calibration import Calibration
+from .combination import Combination, Evidence, combine, evidence
+from .errors import NotFinite, WrongShape
+from .peers import PeerScales, anomaly_scores
+from .tails import tail_evidence
+
+
+class Scores(NamedTuple):
+    """Scores of n rows.
+
+    Attributes:
+        anomaly_score: float64 (n,) in [0, 1], higher is more anomalous, comparable across peer groups: 0.5 is the
+            median of normal behaviour, 0.75 what one in a hundred exceeds.
+        p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
+            anomalous.
+        u: float64 (n, F) in [0, 6], each feature's own tail evidence, `-log10 P(X_f >= x)`.
+    """
+
+    anomaly_score: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    u: NDArray[np.float64]
+
+
+class Detector(Protocol):
+    """What the pipeline needs of a detector. `tests/models/checks.py` states what each one must hold to."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the F features, in the order of the columns."""
+
+    @property
+    def version(self) -> str:
+        """Version of the model, written into every decision."""
+
+    def score(self, X: NDArray[np.float64], groups: NDArray[np.uint64]) -> Scores:
+        """Score rows (n, F) of agents in peer groups (n,); changes nothing. Raises NotFinite, WrongShape."""
+
+    def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """How a `ForestDetector` is trained.
+
+    Attributes:
+        trees: trees of the forest.
+        max_samples: rows each tree sees, at most 4,096.
+        forest_weight: share of the forest in the statistic, 0 (features alone) to 1 (forest alone).
+        top_k: how many of the largest features count.
+        decay: weight of each further feature against the one before, in (0, 1].
+        seed: seed of the forest and of the folds.
+        folds: parts in which the history is held out in turn, at least 2.
+        group_minimum: held-out events from which a peer group is calibrated by itself.
+        knots: grid size of a feature's tail, a power of two, at least 128.
+    """
+
+    trees: int = 100
+    max_samples: int = 256
+    forest_weight: float = 0.5
+    top_k: int = 4
+    decay: float = 0.5
+    seed: int = 0
+    folds: int = 5
+    group_minimum: int = 200
+    knots: int = 256
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"detector setting {name} is {value}; it must be from {low} to {high}")
+
+
+_RANGES = (
+    ("trees", 1, 10_000),
+    ("max_samples", 2, 4096),
+    ("forest_weight", 0.0, 1.0),
+    ("top_k", 1, 1024),
+    ("decay", 1e-6, 1.0),
+    ("seed", 0, 2**32 - 1),
+    ("folds", 2, 100),
+    ("group_minimum", 1, 2**31),
+    ("knots", 128, 4096),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a feature's evidence usually is, from the training rows.
+
+    Attributes:
+        median: float64 (F,), decades.
+        upper: float64 (F,), its 90th percentile, decades: evidence up to here is no reason for anything.
+    """
+
+    median: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ForestDetector:
+    """Tail evidence per feature, an isolation forest over it, and conformal calibration per peer group.
+
+    Attributes:
+        parts: what turns rows into the statistic T.
+        scales: T to anomaly score, per peer group.
+        calibration: anomaly score to p-value, per peer group.
+        usual: what is usual, for explanations.
+        settings: how it was trained.
+        feature_names: names of the F features.
+        version: version of the model.
+    """
+
+    parts: Combination
+    scales: PeerScales
+    calibration: Calibration
+    usual: Usual
+    settings: DetectorSettings
+    feature_names: tuple[str, ...]
+    version: str
+
+    def score(self, X: NDArray[np.float64], groups: NDArray[np.uint64]) -> Scores:
+        """Score rows.
+
+        Args:
+            X: float64 (n, F), finite; not changed.
+            groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
+
+        Returns:
+            scores; see `Scores` for ranges and direction.
+
+        Raises:
+            NotFinite: a value is NaN or infinite.
+            WrongShape: X is not (n, F) or groups not (n,).
+        """
+        if groups.shape != (len(X),):
+            raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
+        groups = np.ascontiguousarray(groups, dtype=np.uint64)
+        found = self.evidence(X)
+        anomaly = anomaly_scores(self.scales, found.statistic, groups)
+        return Scores(anomaly, self.calibration.p_values(anomaly, groups), found.u)
+
+    def evidence(self, X: NDArray[np.float64]) -> Evidence:
+        """The statistic T of rows (n, F) and its parts, in decades, before any calibration."""
+        try:
+            return evidence(self.parts, X)
+        except NotFinite as error:
+            raise self._named(error) from None
+
+    def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What moved the score of each row.
+
+        The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
+        forest over the drop of its evidence when one feature is put back to its median. For rows that need a reason,
+        not for every
+        row: about F forest scores each.
+
+        Args:
+            X: float64 (n, F), finite.
+
+        Returns:
+            float64 (n, F), >= 0; each row sums to 1, or is all zero where nothing stands out.
+
+        Raises:
+            NotFinite, WrongShape: as `score`.
+        """
+        found = self.evidence(X)
+        weight = self.parts.forest_weight
+        alone = np.maximum(found.u - self.usual.upper, 0.0)
+        total = _shares(alone) * ((1.0 - weight) * found.tails)[:, None]
+        if weight > 0.0:
+            total += _shares(self._forest_drops(found)) * (weight * found.forest)[:, None]
+        return _shares(total)
+
+    def _forest_drops(self, found: Evidence) -> NDArray[np.float64]:
+        """How much of the forest's evidence goes away with each feature at its median: float64 (n, F), >= 0."""
+        rows, features = found.u.shape
+        drops = np.empty((rows, features))
+        for row in range(rows):
+            changed = np.repeat(found.u[row : row + 1], features, axis=0)
+            np.fill_diagonal(changed, np.minimum(found.u[row], self.usual.median))
+            drops[row] = found.forest[row] - combine(self.parts, changed).forest
+        return np.maximum(drops, 0.0)
+
+    def _named(self, error: NotFinite) -> NotFinite:
+        name = self.feature_names[error.feature] if isinstance(error.feature, int) else error.feature
+        return NotFinite(error.row, name)
+
+
+def usual_evidence(parts: Combination, X: NDArray[np.float64]) -> Usual:
+    """Median and 90th percentile of each feature's evidence over training rows (n, F)."""
+    median, upper = np.quantile(tail_evidence(parts.tails, X), [0.5, 0.9], axis=0)
+    return Usual(median, upper)
+
+
+def _shares(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows (n, F) of amounts >= 0, scaled to sum 1; rows without any stay zero."""
+    total = amounts.sum(axis=1, keepdims=True)
+    shares = np.zeros_like(amounts)
+    np.divide(amounts, total, out=shares, where=total > 0.0)
+    return shares

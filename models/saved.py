@@ -1,0 +1,156 @@
+"""A `ForestDetector` as plain named arrays, and back. The arrays are checked: a detector that loads is one that
+scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest.errors import ConfigError, ModelError
+from .artifact import LoadedModel
+from .calibration import FLEET, Calibration
+from .combination import Combination, geometric_weights
+from .detector import DetectorSettings, ForestDetector, Usual
+from .evaluator import ForestArrays
+from .peers import PeerScales
+from .tails import TailTables
+
+# name -> dtype and shape; a letter is a size that must be equal wherever it occurs, "K1" is K + 1
+_LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
+    "forest_features": (np.uint16, ("T", "S")),
+    "forest_thresholds": (np.float32, ("T", "S")),
+    "forest_leaves": (np.float64, ("T", "S")),
+    "forest_normaliser": (np.float64, ()),
+    "tail_x": (np.float64, ("F", "K")),
+    "tail_u": (np.float64, ("F", "K1")),
+    "tail_rate": (np.float64, ("F", "K")),
+    "score_tail_x": (np.float64, ("1", "K")),
+    "score_tail_u": (np.float64, ("1", "K1")),
+    "score_tail_rate": (np.float64, ("1", "K")),
+    "scale_groups": (np.uint64, ("P",)),
+    "scale_location": (np.float64, ("P",)),
+    "scale_scale": (np.float64, ("P",)),
+    "calibration_groups": (np.uint64, ("G",)),
+    "calibration_start": (np.int64, ("G1",)),
+    "calibration_sizes": (np.int64, ("G",)),
+    "calibration_values": (np.float64, ("M",)),
+    "calibration_above": (np.int64, ("M",)),
+    "usual_median": (np.float64, ("F",)),
+    "usual_upper": (np.float64, ("F",)),
+}
+
+
+def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
+    """The arrays to save; together with the settings and feature names of the manifest they are the detector."""
+    parts, calibration = detector.parts, detector.calibration
+    return {
+        "forest_features": parts.forest.features,
+        "forest_thresholds": parts.forest.thresholds,
+        "forest_leaves": parts.forest.leaves,
+        "forest_normaliser": np.array(parts.forest.normaliser),
+        **{f"tail_{name}": array for name, array in parts.tails._asdict().items()},
+        **{f"score_tail_{name}": array for name, array in parts.score_tail._asdict().items()},
+        **{f"scale_{name}": array for name, array in detector.scales._asdict().items()},
+        **{f"calibration_{name}": array for name, array in calibration._asdict().items()},
+        "usual_median": detector.usual.median,
+        "usual_upper": detector.usual.upper,
+    }
+
+
+def settings_document(settings: DetectorSettings) -> dict[str, Any]:
+    """What goes to `settings["detector"]` of the manifest."""
+    return asdict(settings)
+
+
+def detector_from_model(model: LoadedModel) -> ForestDetector:
+    """The detector of a loaded model.
+
+    Raises:
+        ModelError: an array is missing, unknown, of another type or shape, or holds indices that lead outside.
+    """
+    state, features = model.detector_state, len(model.manifest.feature_names)
+    sizes = _check_layout(state, features)
+    _check_contents(state, sizes)
+    settings = _settings(model.manifest.settings)
+    forest = ForestArrays(
+        state["forest_features"],
+        state["forest_thresholds"],
+        state["forest_leaves"],
+        float(state["forest_normaliser"]),
+        features,
+    )
+    return ForestDetector(
+        parts=Combination(
+            TailTables(**_part(state, "tail_")),
+            forest,
+            TailTables(**_part(state, "score_tail_")),
+            settings.forest_weight,
+            geometric_weights(min(settings.top_k, features), settings.decay),
+        ),
+        scales=PeerScales(**_part(state, "scale_")),
+        calibration=Calibration(**_part(state, "calibration_")),
+        usual=Usual(**_part(state, "usual_")),
+        settings=settings,
+        feature_names=model.manifest.feature_names,
+        version=model.manifest.model_version,
+    )
+
+
+def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _settings(settings: Mapping[str, Any]) -> DetectorSettings:
+    try:
+        return DetectorSettings(**settings["detector"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"manifest.json: settings.detector is missing or wrong ({error!r}); retrain") from None
+
+
+def _check_layout(state: Mapping[str, NDArray[Any]], features: int) -> dict[str, int]:
+    """Compare names, types and shapes with `_LAYOUT`; returns the sizes by letter."""
+    if state.keys() != _LAYOUT.keys():
+        missing, unknown = sorted(_LAYOUT.keys() - state.keys()), sorted(state.keys() - _LAYOUT.keys())
+        raise ModelError(f"detector: arrays missing {missing}, unknown {unknown}; retrain")
+    sizes = {"F": features, "1": 1}
+    for name, (dtype, letters) in _LAYOUT.items():
+        array = state[name]
+        if array.dtype != dtype or array.ndim != len(letters):
+            raise ModelError(
+                f"detector/{name}.npy: expected {np.dtype(dtype)} with {len(letters)} dimensions, "
+                f"found {array.dtype} {array.shape}; retrain"
+            )
+        for letter, size in zip(letters, array.shape, strict=True):
+            plain = letter.removesuffix("1") if len(letter) == 2 else letter
+            expected = sizes.setdefault(plain, size - (len(letter) - 1)) + (len(letter) - 1)
+            if size != expected:
+                raise ModelError(f"detector/{name}.npy: expected a size of {expected}, found {array.shape}; retrain")
+    return sizes
+
+
+def _check_contents(state: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]) -> None:
+    """Compiled code does not check bounds: whatever it uses as an index is checked here, once."""
+    start, used = state["calibration_start"], state["forest_features"]
+    fine = {
+        "forest_features": used.size > 0 and _power_of_two(sizes["S"]) and int(used.max()) < sizes["F"],
+        "tail_x": _power_of_two(sizes["K"]),
+        "calibration_groups": _starts_with_fleet(state["calibration_groups"]),
+        "scale_groups": _starts_with_fleet(state["scale_groups"]),
+        "calibration_start": start[0] == 0 and start[-1] == sizes["M"] and bool((np.diff(start) > 0).all()),
+    }
+    bad = [name for name, good in fine.items() if not good]
+    bad += [name for name, array in state.items() if array.dtype.kind == "f" and np.isnan(array).any()]
+    if bad:
+        raise ModelError(f"detector/{bad[0]}.npy: expected values that fit the model, found others; retrain")
+
+
+def _power_of_two(size: int) -> bool:
+    return size >= 2 and size & (size - 1) == 0
+
+
+def _starts_with_fleet(groups: NDArray[np.uint64]) -> bool:
+    return len(groups) > 0 and int(groups[0]) == FLEET and bool((groups[1:] > groups[:-1]).all())
