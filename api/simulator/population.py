@@ -1,0 +1,194 @@
+"""The enterprise: tenants, their users, and agents with identities that change over time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .calendar import Profile, profile
+from .draws import Draws
+from .grammar import Role
+from .lifecycle import Epoch, plan_epochs
+from .roles import ROLES
+from .settings import SimulationSettings
+
+_FIRST = (
+    "ada",
+    "ben",
+    "chen",
+    "dana",
+    "eli",
+    "fatima",
+    "goran",
+    "hana",
+    "ivan",
+    "jane",
+    "kofi",
+    "lena",
+    "maya",
+    "noor",
+)
+_LAST = ("adams", "berg", "costa", "diaz", "evans", "fuchs", "gupta", "huang", "ito", "jones", "khan", "lopez", "moore")
+_OFFSETS = (1, -5, 9, -8, 0, 5)
+"""Hours ahead of UTC of the tenants, in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One customer with its own authorization server."""
+
+    index: int
+    name: str
+
+    @property
+    def domain(self) -> str:
+        """The domain that lies inside it; everything else is external."""
+        return f"{self.name}.example"
+
+    @property
+    def issuer(self) -> str:
+        """Issuer URL of its authorization server."""
+        return f"https://as.{self.domain}"
+
+    @property
+    def asn(self) -> int:
+        """Number of its network (documentation range)."""
+        return 64496 + self.index % 16
+
+    @property
+    def utc_offset(self) -> int:
+        """Hours ahead of UTC."""
+        return _OFFSETS[self.index % len(_OFFSETS)]
+
+    def user(self, number: int) -> str:
+        """Mail address of the numbered user."""
+        first, last = _FIRST[number % len(_FIRST)], _LAST[number // len(_FIRST) % len(_LAST)]
+        turn = number // (len(_FIRST) * len(_LAST))
+        return f"{first}.{last}{turn or ''}@{self.domain}"
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedAgent:
+    """One agent: what it is (fixed), and what it has used so far (grows).
+
+    Args:
+        slot: number among the agents of its role and tenant.
+        users: numbers of the users it acts for, the most frequent first.
+        active_from, active_until: milliseconds since 1970; nothing happens outside.
+        volume, pace: factors on bytes and on waiting times that make agents of one role differ.
+        epochs: its versions, instances and keys over time, at least one.
+        pools: how many resources of a kind it knows, where that has grown beyond the kind's size.
+    """
+
+    index: int
+    id: str
+    tenant: Tenant
+    role: Role
+    slot: int
+    users: list[int]
+    active_from: int
+    active_until: int
+    volume: float
+    pace: float
+    epochs: list[Epoch]
+    retires: bool = False
+    pools: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def profile(self) -> Profile:
+        """Its working hours."""
+        return profile(self.role.shift, self.tenant.utc_offset)
+
+    @property
+    def network(self) -> str:
+        """First three bytes of its /24, the same in every instance."""
+        return f"10.{self.index // 250 % 250}.{self.index % 250}"
+
+    def epoch_at(self, at_ms: int) -> Epoch:
+        """Version, instance and key in force at a moment."""
+        return self.epochs[max(0, bisect_right(self.epochs, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
+
+    def alive(self, at_ms: int) -> bool:
+        """Whether it is deployed and working at a moment."""
+        return self.active_from <= at_ms < self.active_until
+
+
+class Enterprise:
+    """Everybody, drawn from the seed; equal settings build equal enterprises."""
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.settings = settings
+        self.tenants = [Tenant(i, name) for i, name in enumerate(settings.tenants)]
+        self.agents = [self._agent(i) for i in range(settings.agents)]
+        self._by_role: dict[tuple[int, str], list[SimulatedAgent]] = {}
+        for agent in self.agents:
+            self._by_role.setdefault((agent.tenant.index, agent.role.name), []).append(agent)
+
+    def _agent(self, index: int) -> SimulatedAgent:
+        settings = self.settings
+        draws = Draws(settings.seed, 0, index)
+        tenant = self.tenants[index % len(self.tenants)]
+        slot, kind = divmod(index // len(self.tenants), len(ROLES))
+        role = ROLES[kind]
+        number_of_users = 20 + settings.agents // len(self.tenants)
+        users = list(dict.fromkeys(draws.index(number_of_users) for _ in range(4 + draws.index(9))))
+        born, dies = _lifespan(settings, draws)
+        return SimulatedAgent(
+            index=index,
+            id=_identify(tenant, role, slot, draws.unit()),
+            tenant=tenant,
+            role=role,
+            slot=slot,
+            users=users,
+            active_from=born,
+            active_until=dies,
+            volume=draws.lognormal(1.0, 0.25),
+            pace=draws.lognormal(1.0, 0.2),
+            epochs=plan_epochs(settings, draws, index, role.slug, born),
+            retires=dies < settings.end_ms,
+        )
+
+    def of_role(self, tenant: Tenant, role: str) -> list[SimulatedAgent]:
+        """Agents of one role in one tenant, oldest first; empty where there are none."""
+        return self._by_role.get((tenant.index, role), [])
+
+    def callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
+        """Whom an agent asks for work of a role: nearly always the same one, sometimes its stand-in.
+
+        Args:
+            draw: uniform in [0, 1); 0.9 and more asks the stand-in.
+
+        Returns:
+            The callee, or None where the tenant has nobody of that role alive (other than the caller).
+        """
+        ring = self.of_role(caller.tenant, role)
+        for turn in range(len(ring)):
+            found = ring[(caller.slot + (draw >= 0.9) + turn) % len(ring)]
+            if found is not caller and found.alive(at_ms):
+                return found
+        return None
+
+    @cached_property
+    def mean_activity(self) -> float:
+        """Mean of the roles' activity over all agents; divides it out so that the settings' scale is a true mean."""
+        return sum(agent.role.activity for agent in self.agents) / len(self.agents)
+
+
+def _lifespan(settings: SimulationSettings, draws: Draws) -> tuple[int, int]:
+    """First and last moment of an agent: most live throughout, some join or retire (1 % and 0.5 % a day)."""
+    start, end = settings.start_ms, settings.end_ms
+    days = (end - start) / 86_400_000 * settings.churn
+    joins, retires, when, gone = draws.unit(), draws.unit(), draws.unit(), draws.unit()
+    born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
+    dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end
+    return born, dies
+
+
+def _identify(tenant: Tenant, role: Role, slot: int, draw: float) -> str:
+    """Agent id: most are plain names, some https or SPIFFE URIs."""
+    if draw < 0.12:
+        return f"https://agents.{tenant.domain}/{role.slug}/{slot}"
+    if draw < 0.24:
+        return f"spiffe://{tenant.domain}/ns/prod/sa/{role.slug}-{slot}"
+    return f"agent-{role.slug}-{slot}"
