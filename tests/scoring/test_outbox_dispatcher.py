@@ -1,0 +1,553 @@
+"""The dispatcher with the real store, the real webhook notifier and real receivers on loopback; only time is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection
+from standardwebhooks import Webhook
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.notify import WebhookNotifier, WebhookTarget, alert_row, webhook_client
+from trustwatch.scoring.outbox import Channel, DeliveryResult, Dispatcher, DispatchPolicy, Target
+from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, OutboxRow, Position, Reason, RiskLevel
+from trustwatch.scoring.store import Outgoing, SqlStore, dialect, open_store, sqlite_url
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Receiver:
+    """An HTTP server that answers as told (then 204) and keeps what it got. `hang` holds every answer back."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.answers: list[Answer] = []
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+
+    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers, text = receiver.answers.pop(0) if receiver.answers else (204, {}, b"")
+                receiver.go.wait(20)
+                with contextlib.suppress(ConnectionError):
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    if status != 204:
+                        self.send_header("content-length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def close(self) -> None:
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def keys(self) -> list[str]:
+        return [headers["webhook-id"] for headers, _ in self.got]
+
+
+class Clock:
+    """UTC milliseconds that move only when told; they start now, since the verifier refuses old signatures."""
+
+    def __init__(self) -> None:
+        self.now = int(time.time() * 1000)
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    store = open_store(sqlite_url(tmp_path / "s.db"))
+    store.claim(0)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def target(receiver: Receiver, name: str = "soc", **values: Any) -> WebhookTarget:
+    return WebhookTarget(name, receiver.url, (SECRET,), allow_plain_loopback=True, **values)
+
+
+def alert(number: int, clock: Clock, **values: Any) -> OutboxRow:
+    decision = Decision(
+        decision_id=f"D{number}",
+        agent=AgentName(7, "acme", "https://as", "payer"),
+        agent_type="Payer",
+        decided_ms=clock(),
+        event_id=f"evt-{number}",
+        event_time_ms=clock(),
+        previous_level=1,
+        level=3,
+        risk_score=0.9,
+        confidence=0.9,
+        anomaly_score=0.9,
+        p_value=1e-6,
+        reasons=(Reason(f"reason-{number}", "pace", "9", "1", 0.5, "fast"),),
+        counterfactual="",
+        feature_vector={},
+        evidence={},
+        model_version="m",
+        baseline_version="b",
+        policy_version="p",
+        mode="enforce",
+        cause="event",
+        partition=0,
+        offset=number,
+    )
+    return alert_row(msgspec.structs.replace(decision, **values), {"allow": True}, "https://trust.example")
+
+
+def put(store: SqlStore, *rows: OutboxRow) -> None:
+    at = store.position(0)
+    store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], list(rows), []))
+
+
+def states(store: SqlStore) -> dict[tuple[str, str], Delivery]:
+    return {(one.key, one.target): one for one in store.list_deliveries().items}
+
+
+def dispatch(
+    store: SqlStore,
+    clock: Clock,
+    targets: Sequence[WebhookTarget],
+    use: Callable[[Dispatcher], Awaitable[None]] = Dispatcher.drain,
+    policy: DispatchPolicy | None = None,
+) -> list[tuple[str, str]]:
+    """A new dispatcher, as after a restart, put to use; returns what it observed."""
+    seen: list[tuple[str, str]] = []
+
+    async def go() -> None:
+        async with webhook_client() as client:
+            channels = [Channel("alert", one, WebhookNotifier(client, clock)) for one in targets]
+            chosen = policy or DispatchPolicy()
+            await use(Dispatcher(store, channels, chosen, clock, random.Random(3), lambda *what: seen.append(what)))
+
+    asyncio.run(go())
+    return seen
+
+
+def test_delivery(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """The receiver gets the CloudEvent with a signature that verifies, and the store says that it did."""
+    row = alert(1, clock)
+    put(store, row)
+
+    assert dispatch(store, clock, [target(receiver)]) == [("soc", "delivered")]
+
+    ((headers, body),) = receiver.got
+    event = Webhook(SECRET).verify(body, headers)
+    assert (event["id"], event["subject"], event["data"]["risk_level"]) == ("D1", "payer", "high")
+    assert headers["content-type"] == "application/cloudevents+json"
+    assert headers["webhook-id"] == row.key
+    state = states(store)[row.key, "soc"]
+    assert (state.status, state.attempts, state.delivered_ms) == ("delivered", 1, clock())
+
+
+def test_retry_after_failure(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """After a 500 the row waits for its backoff, is tried again under the same id, and then rests."""
+    receiver.answers = [(500, {}, b"oops"), (500, {}, b"oops")]
+    put(store, alert(1, clock))
+    soc = [target(receiver)]
+
+    dispatch(store, clock, soc)
+    dispatch(store, clock, soc)  # nothing is due yet
+    first = states(store)["alert-D1", "soc"]
+    clock.now = first.next_attempt_ms
+    dispatch(store, clock, soc)
+    second = states(store)["alert-D1", "soc"]
+    clock.now = second.next_attempt_ms
+    dispatch(store, clock, soc)
+    dispatch(store, clock, soc)
+
+    assert (first.status, first.attempts, first.last_error) == ("pending", 1, "HTTP 500: oops")
+    assert (second.status, second.attempts) == ("pending", 2)
+    assert states(store)["alert-D1", "soc"].status == "delivered"
+    assert receiver.keys == ["alert-D1"] * 3
+    for headers, body in receiver.got:
+        Webhook(SECRET).verify(body, headers)
+
+
+def test_retry_after_header_pauses_the_target(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """A target that says when to come back is left alone until then, with every row."""
+    receiver.answers = [(429, {"retry-after": "7"}, b"slow down")]
+    put(store, alert(1, clock))
+    start = clock()
+
+    async def use(dispatcher: Dispatcher) -> None:
+        await dispatcher.drain()
+        await asyncio.to_thread(put, store, alert(2, clock))
+        clock.now = start + 6_999
+        await dispatcher.drain()
+        assert receiver.keys == ["alert-D1"]
+        clock.now = start + 7_000
+        await dispatcher.drain()
+
+    dispatch(store, clock, [target(receiver)], use)
+
+    assert sorted(receiver.keys) == ["alert-D1", "alert-D1", "alert-D2"]
+    assert {one.status for one in states(store).values()} == {"delivered"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_refusal_is_final(store: SqlStore, clock: Clock, receiver: Receiver, status: int) -> None:
+    """A refusal that time will not change ends the row, visibly; a huge answer is not kept."""
+    receiver.answers = [(status, {}, b"bad \x1b[2J" * 200_000)]
+    put(store, alert(1, clock))
+
+    dispatch(store, clock, [target(receiver)])
+    clock.now += 10_000
+    dispatch(store, clock, [target(receiver)])
+
+    state = states(store)["alert-D1", "soc"]
+    assert (state.status, state.attempts) == ("failed", 1)
+    assert state.last_error.startswith(f"HTTP {status}: bad")
+    assert len(state.last_error) < 220
+    assert len(receiver.got) == 1
+
+
+def test_redirect_is_not_followed(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+    """A redirect ends the row as failed, and where it points to never hears of it."""
+    receiver.answers = [(307, {"location": other.url}, b"")]
+    put(store, alert(1, clock))
+
+    dispatch(store, clock, [target(receiver)])
+
+    assert states(store)["alert-D1", "soc"].status == "failed"
+    assert other.got == []
+
+
+def test_gone_stops_the_target(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+    """After 410 nothing more is sent, also after a restart, until the target's URL changes; no alert is lost."""
+    receiver.answers = [(410, {}, b"")]
+    put(store, alert(1, clock))
+    dispatch(store, clock, [target(receiver)])
+    put(store, alert(2, clock))
+    clock.now += 5_000
+    dispatch(store, clock, [target(receiver)])
+
+    assert receiver.keys == ["alert-D1"]
+    assert {one.status for one in states(store).values()} == {"pending"}
+
+    dispatch(store, clock, [target(other)])
+
+    assert sorted(other.keys) == ["alert-D1", "alert-D2"]
+    assert {one.status for one in states(store).values()} == {"delivered"}
+
+
+def test_gone_target_is_resumed_by_hand(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """An operator may lift the stop without changing the URL."""
+    receiver.answers = [(410, {}, b"")]
+    put(store, alert(1, clock))
+    dispatch(store, clock, [target(receiver)])
+    clock.now += 5_000
+
+    assert store.resume_target("soc")
+    dispatch(store, clock, [target(receiver)])
+
+    assert states(store)["alert-D1", "soc"].status == "delivered"
+
+
+def test_hanging_target_delays_no_other(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+    """A target that never answers uses up its own time budget; meanwhile another one gets all of its alerts."""
+    receiver.go.clear()
+    put(store, *(alert(number, clock) for number in range(6)))
+
+    seen = dispatch(store, clock, [target(receiver, "hangs", timeout_s=0.5), target(other, "fine")])
+
+    assert seen[:6] == [("fine", "delivered")] * 6  # all of them before the first time-out of the other one
+    found = states(store)
+    assert {found[f"alert-D{number}", "fine"].status for number in range(6)} == {"delivered"}
+    hanging = found["alert-D0", "hangs"]
+    assert (hanging.status, hanging.last_error) == ("pending", "no answer within 0.5 s")
+
+
+def test_receiver_and_dispatcher_come_back(tmp_path: Path, clock: Clock) -> None:
+    """An alert that nobody received is delivered after store, dispatcher and receiver were all restarted."""
+    gone = Receiver()
+    port = gone.port
+    gone.close()
+    soc = WebhookTarget("soc", gone.url, (SECRET,), allow_plain_loopback=True)
+    first = open_store(sqlite_url(tmp_path / "r.db"))
+    first.claim(0)
+    put(first, alert(1, clock))
+    dispatch(first, clock, [soc])
+    state = states(first)["alert-D1", "soc"]
+    first.close()
+    assert state.status == "pending"
+    assert state.last_error.startswith("ConnectError")
+
+    back = Receiver(port)
+    second = open_store(sqlite_url(tmp_path / "r.db"))
+    clock.now = state.next_attempt_ms
+    dispatch(second, clock, [soc])
+
+    assert back.keys == ["alert-D1"]
+    assert states(second)["alert-D1", "soc"].status == "delivered"
+    second.close()
+    back.close()
+
+
+def test_dispatcher_that_died_in_an_attempt(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """A row that was leased by a dispatcher that died is delivered by the next one when the lease runs out."""
+    put(store, alert(1, clock))
+
+    async def route_only(dispatcher: Dispatcher) -> None:
+        await dispatcher._route()
+
+    dispatch(store, clock, [target(receiver)], route_only)
+    store.lease("soc", clock(), 1, 15_000)  # ... and its process is gone
+
+    dispatch(store, clock, [target(receiver)])
+    assert receiver.got == []
+    clock.now += 15_000
+    dispatch(store, clock, [target(receiver)])
+
+    assert receiver.keys == ["alert-D1"]
+    assert states(store)["alert-D1", "soc"].attempts == 2
+
+
+def test_duplicate_key_is_delivered_once(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """The same outbox key in two commits is one delivery."""
+    put(store, alert(1, clock))
+    put(store, alert(1, clock))
+
+    dispatch(store, clock, [target(receiver)])
+    put(store, alert(1, clock))
+    dispatch(store, clock, [target(receiver)])
+
+    assert receiver.keys == ["alert-D1"]
+
+
+def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """Repeats within the cool-down are suppressed, an escalation never, and each alert tells what was kept back."""
+    reasons = (Reason("burst", "pace", "9", "1", 0.5, "fast"),)
+    start = clock()
+    plan = [(0, 3), (10, 3), (20, 2), (30, 4), (40, 3), (931, 3)]
+    for number, (at_s, level) in enumerate(plan):
+        put(store, alert(number, clock, level=level, reasons=reasons, decided_ms=start + at_s * 1000))
+    dispatch(store, clock, [target(receiver)], policy=DispatchPolicy(cooldown_s=900, concurrency=1))
+
+    told = [json.loads(body)["data"] for _, body in receiver.got]
+    assert [(one["decision_id"], one["risk_level"], one["suppressed_before"]) for one in told] == [
+        ("D0", "high", 0),
+        ("D3", "critical", 2),
+        ("D5", "high", 1),
+    ]
+    assert [key for (key, _), one in states(store).items() if one.status == "suppressed"] == [
+        "alert-D4",
+        "alert-D2",
+        "alert-D1",
+    ]
+
+
+def test_levels_of_a_target(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+    """A target gets the levels it asked for and no others."""
+    put(store, alert(1, clock, level=1), alert(2, clock, level=3), alert(3, clock, level=4))
+    urgent = target(receiver, "urgent", levels=frozenset({RiskLevel.CRITICAL}))
+
+    dispatch(store, clock, [urgent, target(other, "all")])
+
+    assert receiver.keys == ["alert-D3"]
+    assert sorted(other.keys) == ["alert-D1", "alert-D2", "alert-D3"]
+
+
+def test_too_old_is_dead(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """What could not be delivered within the maximum age is given up, visibly, and not sent any more."""
+    receiver.answers = [(500, {}, b"")]
+    put(store, alert(1, clock))
+    policy = DispatchPolicy(max_age_s=60, cooldown_s=0)
+    dispatch(store, clock, [target(receiver)], policy=policy)
+    clock.now += 60_001
+    dispatch(store, clock, [target(receiver)], policy=policy)
+
+    state = states(store)["alert-D1", "soc"]
+    assert (state.status, state.last_error) == ("dead", "given up: too old; last error: HTTP 500")
+    assert len(receiver.got) == 1
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for *condition*; the suite's own time-out ends it if it never comes true."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_run_is_woken(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """The running dispatcher delivers when it is told that there is work, without waiting to look by itself, and
+    ends when it is told to."""
+
+    async def use(dispatcher: Dispatcher) -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(dispatcher.run(stop))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(put, store, alert(1, clock))
+        dispatcher.wake()
+        await _until(lambda: len(receiver.got) == 1)
+        stop.set()
+        await running
+
+    dispatch(store, clock, [target(receiver)], use, DispatchPolicy(poll_s=3_600))
+
+    assert states(store)["alert-D1", "soc"].status == "delivered"
+
+
+def test_run_outlives_a_locked_store(
+    tmp_path: Path, clock: Clock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is unavailable the dispatcher waits; afterwards it delivers."""
+    monkeypatch.setattr(dialect, "_PRAGMAS", ("busy_timeout=5", *dialect._PRAGMAS[1:]))
+    store = open_store(sqlite_url(tmp_path / "l.db"))
+    store.claim(0)
+    put(store, alert(1, clock))
+
+    async def use(dispatcher: Dispatcher) -> None:
+        stop = asyncio.Event()
+        with closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            running = asyncio.create_task(dispatcher.run(stop))
+            await asyncio.sleep(0.1)
+            assert receiver.got == []
+            lock.execute("ROLLBACK")
+        await _until(lambda: len(receiver.got) == 1)
+        stop.set()
+        await running
+
+    dispatch(store, clock, [target(receiver)], use, DispatchPolicy(poll_s=0.01))
+
+    assert states(store)["alert-D1", "soc"].status == "delivered"
+    store.close()
+
+
+class Watched(SqlStore):
+    """The real store, noting every transaction that ran in a thread with an event loop."""
+
+    blocked = 0
+    calls = 0
+
+    def _note(self) -> None:
+        self.calls += 1
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            self.blocked += 1
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        self._note()
+        with super().read() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        self._note()
+        with super().write() as connection:
+            yield connection
+
+
+def test_event_loop_never_waits_for_the_store(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """Every call of the store runs in another thread than the loop."""
+    receiver.answers = [(500, {}, b""), (410, {}, b"")]
+    put(store, alert(1, clock), alert(2, clock), alert(3, clock))
+    watched = Watched(store._engine)
+
+    dispatch(watched, clock, [target(receiver)], policy=DispatchPolicy(concurrency=1))
+
+    assert watched.calls > 5
+    assert watched.blocked == 0
+
+
+class Counting:
+    """A notifier that counts how many rows it holds at once, and fails by exception when told to."""
+
+    def __init__(self, faults: int = 0) -> None:
+        self.now = self.most = self.delivered = 0
+        self.faults = faults
+
+    async def deliver(self, row: Outgoing, target: Target) -> DeliveryResult:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0)
+        self.now -= 1
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("secret in here")
+        self.delivered += 1
+        return DeliveryResult("delivered")
+
+
+def test_concurrency_is_bounded(store: SqlStore, clock: Clock) -> None:
+    """However many rows wait, a target holds no more at once than the policy says, and gets them all."""
+    put(store, *(alert(number, clock) for number in range(250)))
+    notifier = Counting()
+    channel = Channel("alert", Target("t"), notifier)
+
+    asyncio.run(Dispatcher(store, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
+
+    assert (notifier.most, notifier.delivered) == (3, 250)
+
+
+def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
+    """A notifier that raises ends neither its lane nor the row, and the error does not show the message."""
+    put(store, alert(1, clock), alert(2, clock))
+    notifier = Counting(faults=1)
+    channel = Channel("alert", Target("t"), notifier)
+
+    asyncio.run(Dispatcher(store, [channel], DispatchPolicy(), clock, random.Random(1)).drain())
+
+    found = {one.status: one for one in states(store).values()}
+    assert found.keys() == {"pending", "delivered"}
+    assert found["pending"].last_error == "internal error: RuntimeError"
+
+
+def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
+    """Two targets of one name would share their state, so they are refused."""
+    channel = Channel("alert", Target("t"), Counting())
+
+    with pytest.raises(ConfigError, match="unique"):
+        Dispatcher(store, [channel, channel], DispatchPolicy(), clock, random.Random(1))

@@ -1,0 +1,205 @@
+"""The alert and the webhook that carries it, without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.notify import WebhookTarget, alert_payload, alert_row
+from trustwatch.scoring.notify.alert import with_suppressed
+from trustwatch.scoring.notify.answer import judge
+from trustwatch.scoring.notify.webhook import signed_headers
+from trustwatch.scoring.records import AgentName, Decision, Reason, RiskLevel
+
+SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
+AGENT = AgentName(2**64 - 5, "acme", "https://as.example", "https://agents.example/pay?v=2")
+DECISION = Decision(
+    decision_id="01KAV9FT00",
+    agent=AGENT,
+    agent_type="Payer",
+    decided_ms=1_764_000_000_123,
+    event_id="evt-1",
+    event_time_ms=1_764_000_000_000,
+    previous_level=2,
+    level=4,
+    risk_score=0.97,
+    confidence=0.9,
+    anomaly_score=0.8,
+    p_value=1e-6,
+    reasons=(Reason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
+    counterfactual="",
+    feature_vector={"pace": 30.0},
+    evidence={"statistic": 9.0},
+    model_version="m",
+    baseline_version="b",
+    policy_version="3",
+    mode="enforce",
+    cause="event",
+    partition=0,
+    offset=17,
+)
+SOURCE = "https://trust.example/"
+
+
+def test_alert_is_a_cloud_event() -> None:
+    """The alert has the members CloudEvents 1.0 demands, and says what changed, why and what holds now."""
+    event = json.loads(alert_payload(DECISION, POLICY, SOURCE))
+    data = event.pop("data")
+
+    assert event == {
+        "specversion": "1.0",
+        "id": "01KAV9FT00",
+        "type": "io.trustwatch.alert.risk-level-changed.v1",
+        "source": SOURCE,
+        "subject": "https://agents.example/pay?v=2",
+        "time": "2025-11-24T16:00:00.123Z",
+        "datacontenttype": "application/json",
+    }
+    assert (data["previous_level"], data["risk_level"], data["counterfactual"]) == ("medium", "critical", None)
+    assert data["token_policy"] == POLICY
+    assert data["reasons"][0]["text"] == "90 calls a minute; 3 are usual"
+    assert data["links"] == {
+        "risk": "https://trust.example/v1/agents/https%3A%2F%2Fagents.example%2Fpay%3Fv%3D2/risk"
+        "?tenant=acme&issuer=https%3A%2F%2Fas.example",
+        "decision": "https://trust.example/v1/decisions/01KAV9FT00",
+    }
+    assert not {"feature_vector", "evidence"} & data.keys()
+
+
+def test_alert_by_time_alone() -> None:
+    """A level that changed by time alone names no event; without reasons its cause is the cool-down group."""
+    quiet = msgspec.structs.replace(DECISION, event_id="", cause="tick", reasons=())
+
+    data = json.loads(alert_payload(quiet, POLICY, SOURCE))["data"]
+
+    assert (data["event_id"], data["event_time"], data["cause"]) == (None, None, "tick")
+    assert alert_row(quiet, POLICY, SOURCE).group == "tick"
+
+
+def test_alert_row() -> None:
+    """The outbox row carries what routing and cool-down look at, and the same decision gives the same key."""
+    row = alert_row(DECISION, POLICY, SOURCE)
+
+    assert (row.kind, row.target, row.group, row.level, row.tenant) == ("alert", "", "burst", 4, "acme")
+    assert (row.agent_key, row.created_ms) == (AGENT.key, DECISION.decided_ms)
+    assert row == alert_row(DECISION, POLICY, SOURCE)
+
+
+def test_with_suppressed_changes_nothing_else() -> None:
+    """Only the count of suppressed alerts differs in what is sent."""
+    payload = alert_payload(DECISION, POLICY, SOURCE)
+    before, after = json.loads(payload), json.loads(with_suppressed(payload, 3))
+
+    assert before["data"].pop("suppressed_before") == 0
+    assert after["data"].pop("suppressed_before") == 3
+    assert before == after
+
+
+def test_each_secret_signs() -> None:
+    """While secrets rotate, a receiver that knows either of them accepts the alert; one with another does not."""
+    now = datetime.now(UTC)
+    headers = signed_headers("alert-1", b'{"a":"\xc3\xa9"}', SECRETS, int(now.timestamp() * 1000))
+
+    for secret in SECRETS:
+        assert Webhook(secret).verify(b'{"a":"\xc3\xa9"}', headers) == {"a": "é"}
+    assert len(headers["webhook-signature"].split(" ")) == 2
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + base64.b64encode(b"x" * 32).decode()).verify(b'{"a":"\xc3\xa9"}', headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRETS[0]).verify(b'{"a":"e"}', headers)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "outcome", "wait_s"),
+    [
+        (200, None, "delivered", None),
+        (202, "9", "delivered", None),
+        (204, None, "delivered", None),
+        (301, None, "failed", None),
+        (307, None, "failed", None),
+        (400, None, "failed", None),
+        (401, None, "failed", None),
+        (404, "5", "failed", None),
+        (408, None, "retry", None),
+        (410, None, "gone", None),
+        (413, None, "failed", None),
+        (425, None, "retry", None),
+        (429, "7", "retry", 7.0),
+        (429, "Mon, 24 Nov 2025 16:01:00 GMT", "retry", 60.0),
+        (429, "Mon, 24 Nov 2025 15:00:00 GMT", "retry", 0.0),
+        (429, "soon", "retry", None),
+        (429, "-1", "retry", None),
+        (500, None, "retry", None),
+        (503, "999999999999999999", "retry", 999_999_999.0),
+    ],
+)
+def test_meaning_of_answers(status: int, retry_after: str | None, outcome: str, wait_s: float | None) -> None:
+    """Each status is success, later, never or gone; Retry-After is seconds or a date, and nonsense is ignored."""
+    result = judge(status, retry_after, "", 1_764_000_000_000)
+
+    assert (result.outcome, result.retry_after_s) == (outcome, wait_s)
+    assert (result.error == "") == (outcome == "delivered")
+
+
+def test_answer_text_is_made_harmless() -> None:
+    """What a target says is cut to 200 characters and cannot break out of a line of log."""
+    result = judge(400, None, "no\r\n\x1b[31m" + "x" * 1_000, 0)
+
+    assert result.error.startswith("HTTP 400: no [31mxxx")
+    assert len(result.error) <= 220
+    assert result.error.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"url": "http://example.com/h"}, "must be https"),
+        ({"url": "http://127.0.0.1/h"}, "must be https"),
+        ({"url": "http://10.0.0.1/h", "allow_plain_loopback": True}, "must be https"),
+        ({"url": "http://localhost.example.com/h", "allow_plain_loopback": True}, "must be https"),
+        ({"url": "file:///etc/passwd"}, "must be https"),
+        ({"url": "https:///h"}, "must be https"),
+        ({"url": "https://u:hunter2@example.com/h"}, "credentials"),
+        ({"secrets": ()}, "secrets is empty"),
+        ({"secrets": (SECRETS[0], "hunter2")}, r"secrets\[1\]"),
+        ({"secrets": ("whsec_aHVudGVyMg==",)}, r"secrets\[0\]"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": float("nan")}, "timeout_s"),
+        ({"levels": frozenset()}, "levels"),
+        ({"name": ""}, "name"),
+    ],
+)
+def test_wrong_targets(change: dict[str, Any], message: str) -> None:
+    """A wrong target is refused at start with the member's name, and the message never shows a secret."""
+    values: dict[str, Any] = {"name": "t", "url": "https://example.com/h", "secrets": SECRETS}
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        WebhookTarget(**values | change)
+
+    assert "hunter2" not in str(caught.value)
+    assert "aHVudGVyMg" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
+def test_plain_http_to_loopback(host: str) -> None:
+    """Plain http is allowed to this machine alone, and only when asked for."""
+    target = WebhookTarget("t", f"http://{host}:8000/h", SECRETS, allow_plain_loopback=True)
+
+    assert target.levels == frozenset(RiskLevel)
+
+
+def test_target_shows_no_secret() -> None:
+    """Neither the printed target nor its stored fingerprint reveals the URL or a secret."""
+    target = WebhookTarget("t", "https://example.com/T0KEN", SECRETS)
+    moved = WebhookTarget("t", "https://example.com/OTHER", SECRETS)
+
+    assert "T0KEN" not in repr(target) + target.fingerprint
+    assert SECRETS[0] not in repr(target)
+    assert target.fingerprint != moved.fingerprint
