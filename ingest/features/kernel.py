@@ -39,6 +39,7 @@ class Scratch(NamedTuple):
     quantities: Any  # float64 (n, QUANTITIES), -1 = absent
     flags: Any  # uint8 (n,)
     bits: Any  # float64 (n, KINDS): surprise of each item over all levels
+    fresh: Any  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
     token_reuse: Any  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
 
 
@@ -50,6 +51,7 @@ def scratch(n: int) -> Scratch:
         np.full((n, l.QUANTITIES), -1.0),
         np.zeros(n, np.uint8),
         np.zeros((n, l.KINDS)),
+        np.zeros(n, np.uint32),
         np.zeros(n, np.uint8),
     )
 
@@ -183,6 +185,12 @@ def _advance_counts(numbers, values, codes, elapsed_s):
 
 
 @njit(cache=True)
+def _new_names(fresh):
+    """How many of the kinds that name things (not order or outcome) are new to the agent."""
+    return sum([(fresh >> np.uint32(kind)) & np.uint32(1) for kind in range(l.K_CHAIN + 1)])
+
+
+@njit(cache=True)
 def _check_token(revoked, names, codes):
     """Remember a revoked token; 1 when the event uses one that was revoked earlier."""
     token = names[c.TOKEN]
@@ -246,7 +254,7 @@ def observe(rows, slots, names, values, codes, time_ms, state, baseline, out, fo
         found.items[row, :] = np.uint64(0)
         found.contexts[row, :] = np.uint64(0)
         found.quantities[row, :] = -1.0
-        found.flags[row] = 0
+        found.flags[row], found.fresh[row], found.token_reuse[row] = 0, 0, 0
         if codes[row, c.OWN_DENIAL] != 0:
             found.flags[row] = IGNORED
             out[row, :] = 0.0
@@ -273,11 +281,11 @@ def observe(rows, slots, names, values, codes, time_ms, state, baseline, out, fo
         scope_keys(scopes, names[row])
         for level in range(l.SCOPES):
             scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
-        fresh = write_vector(
+        found.fresh[row] = write_vector(
             out[row], found.bits[row], found.items[row], found.contexts[row], found.quantities[row], values[row],
             codes[row], scope_rows, scopes, baseline, table, numbers, state.session_numbers[slot, k],
         )  # fmt: skip
-        numbers[l.N_NOVELTY] += np.float32(fresh)
+        numbers[l.N_NOVELTY] += np.float32(_new_names(found.fresh[row]))
         state.session_prev[slot, k] = names[row, c.ACTION]
         state.session_last[slot, k] = now_ms
         times[l.T_LAST] = now_ms

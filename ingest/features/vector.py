@@ -97,11 +97,14 @@ def _bits(probability):
 def write_vector(
     out, bits, items, contexts, quantities, values, codes, rows, scopes, baseline, table, numbers, session
 ):
-    """Write one feature vector (see `kernel.observe` for the arguments); returns how many names were new to the agent."""
+    """Write one feature vector (see `kernel.observe` for the arguments).
+
+    Returns a bit mask of the kinds in which the agent has a history, but not of this item.
+    """
     out[:] = 0.0
     bits[:] = 0.0
     p = np.zeros(3)
-    shift, p_action, p_target, fresh = 0.0, 1.0, 1.0, 0
+    shift, p_action, p_target, fresh = 0.0, 1.0, 1.0, np.uint32(0)
     for kind in range(l.KINDS):
         feature = FEATURE_OF_KIND[kind]
         if items[kind] == 0 or feature < 0:
@@ -114,7 +117,8 @@ def write_vector(
         own = frequency(
             p, baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind], bottom
         )
-        fresh += kind <= l.K_CHAIN and own == 0.0
+        if own == 0.0 and numbers[l.N_SEEN + kind] > 0.0:
+            fresh |= np.uint32(1) << np.uint32(kind)
         bits[kind] = out[feature] = _bits(p[P_ALL])
         if kind == l.K_ACTION:
             p_action = p[P_ALL]

@@ -1,0 +1,121 @@
+"""Learns a model from normal history: baselines, feature vectors that are honest about them, and a detector on top.
+
+Feature vectors are cross-fitted: each session is measured against baselines that were fitted on the *other* sessions. Otherwise
+the detector would learn from vectors in which everything is known, and no new event will ever look like that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
+from ..ingest.features.builder import FeatureBuilder
+from ..ingest.features.layout import Baseline
+from ..ingest.features.table import BITS, COUNT, FEATURES, NAMES, Z
+from .bundle import Seeds, TrainedModel
+from .detector import DetectorSettings
+from .training import fit_detector
+
+Progress = Callable[[str, int, int], None]
+
+_RESOLUTION = {BITS: 0.25, Z: 0.25}
+_DAY_MS = 86_400_000
+
+
+def learn_history(
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> TrainedModel:
+    """Learn from the events of *columns*, which are taken as normal and in the order they happened.
+
+    Args:
+        salt: key under which the names in *columns* were hashed.
+        version: written into every decision of the model.
+        settings: how to train the detector.
+        progress: told the stage and how far it is.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    settings = settings or DetectorSettings()
+    everything = np.ones(len(columns), np.bool_)
+    agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
+    progress("reading history", 0, settings.folds + 3)
+    _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
+    sessions = session_ids(columns)
+    folds = sessions % np.uint64(settings.folds)
+    vectors = np.zeros((len(columns), COUNT))
+    for fold in range(settings.folds):
+        progress("measuring each session against the others", fold + 1, settings.folds + 3)
+        held = folds == fold
+        if held.any():
+            other = fit_baseline(columns, found, everything & ~held)
+            vectors[held] = FeatureBuilder(other, agents).vectors(columns)[0][held]
+    progress("learning what is normal", settings.folds + 1, settings.folds + 3)
+    baseline = fit_baseline(columns, found, everything)
+    builder = FeatureBuilder(baseline, agents)
+    builder.vectors(columns)
+    progress("fitting the detector", settings.folds + 2, settings.folds + 3)
+    groups = columns.names[:, c.GROUP].copy()
+    detector = fit_detector(
+        vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
+        version=version,
+    )  # fmt: skip
+    ids, rates, events = group_activity(columns)
+    progress("done", settings.folds + 3, settings.folds + 3)
+    return TrainedModel(
+        detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
+        (int(columns.time_ms.min()), int(columns.time_ms.max())),
+    )  # fmt: skip
+
+
+def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
+    """One id per session of an agent; an event without a session belongs to its agent's day."""
+    session = columns.names[:, c.SESSION]
+    day = (columns.time_ms // _DAY_MS).astype(np.uint64)
+    mixed = columns.names[:, c.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def group_activity(
+    columns: EventColumns,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
+    agents, groups = columns.names[:, c.AGENT], columns.names[:, c.GROUP]
+    days = columns.time_ms // _DAY_MS
+    ids, rates, events = [np.uint64(0)], [_rate(agents, days)], [len(columns)]
+    for group in np.unique(groups).tolist():
+        member = groups == np.uint64(group)
+        ids.append(np.uint64(group))
+        rates.append(_rate(agents[member], days[member]))
+        events.append(int(member.sum()))
+    return np.array(ids, np.uint64), np.array(rates), np.array(events, np.int64)
+
+
+def _rate(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
+    """Events per day on which an agent was active."""
+    active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
+    return len(agents) / max(1, active)
+
+
+def _seeds(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
+    keys, events = np.unique(columns.names[:, c.AGENT], return_counts=True)
+    return Seeds(keys, builder.pack(builder.slots.find(keys)), events.astype(np.int64))
+
+
+def digest(baseline: Baseline) -> str:
+    """Short digest of a baseline, to name the snapshot that an event was measured against."""
+    hashed = hashlib.sha256()
+    for name, array in sorted(baseline_arrays(baseline).items()):
+        hashed.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()[:16]

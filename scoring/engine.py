@@ -1,0 +1,181 @@
+"""The engine: one batch of decoded events through features, detector and risk, exactly as DESIGN section 3 tells it.
+
+The live service, `replay` and every test use this class; it knows neither sources nor stores. An event is scored before it is
+learned, and learned only while its agent is under no suspicion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.events import AuditEvent
+from ..ingest.features.builder import FeatureBuilder, Spill, rounds
+from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
+from ..ingest.features.slots import Slots
+from ..ingest.features.table import COUNT
+from ..models.bundle import TrainedModel
+from . import risk
+from .evidence import Explainer
+from .records import AgentName
+from .signals import SignalRules
+
+LEARNABLE_P = 0.002
+"""A single event less likely than this is not learned, even of an agent above suspicion."""
+
+NOTABLE = 1.0
+"""Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
+
+
+class EngineSettings(NamedTuple):
+    """How the engine works; everything else comes with the model."""
+
+    capacity: int = 200_000
+    learn: bool = True
+    budget: risk.Budget = risk.Budget()
+    risk: risk.RiskSettings = risk.RiskSettings()
+    disabled_signals: tuple[str, ...] = ()
+
+
+class Scored(NamedTuple):
+    """Result of a batch, one row per event in input order."""
+
+    columns: EventColumns
+    slots: Slots
+    vectors: npt.NDArray[np.float64]  # (n, F)
+    found: Scratch
+    anomaly: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]
+    risk_scores: npt.NDArray[np.float64]
+    levels: npt.NDArray[np.int8]  # (n, 2): before and after
+    evidence: npt.NDArray[np.float64]  # natural log
+
+    @property
+    def changed(self) -> list[int]:
+        """Rows that moved their agent to another level."""
+        return np.flatnonzero(self.levels[:, 0] != self.levels[:, 1]).tolist()
+
+    @property
+    def late(self) -> int:
+        """Events older than one already seen of their agent."""
+        return int((self.found.flags == LATE).sum())
+
+
+class Agents:
+    """Names of the resident agents, by slot; beside the arrays, since kernels need no names."""
+
+    def __init__(self, capacity: int) -> None:
+        self.names: list[AgentName | None] = [None] * capacity
+        self.types: list[str] = [""] * capacity
+        self.groups = np.zeros(capacity, np.uint64)
+        self.bounds = np.zeros(capacity, np.int64)
+        """Row of the thresholds that hold for the slot's peer group."""
+
+    def note(self, slot: int, key: int, event: AuditEvent) -> None:
+        """Remember who lives in the slot, as its latest event says."""
+        agent = event.agent
+        if self.names[slot] is None:
+            self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
+        self.types[slot] = agent.type or ""
+
+
+class Engine:
+    """Scores batches and keeps all state of resident agents.
+
+    Args:
+        model: what is normal, and the detector that measures against it.
+        settings: see EngineSettings.
+        spill: where agents go that do not fit in memory, None to forget them.
+    """
+
+    def __init__(self, model: TrainedModel, settings: EngineSettings, spill: Spill | None = None) -> None:
+        self.model = model
+        self.settings = settings
+        self.builder = FeatureBuilder(model.baseline, settings.capacity, spill)
+        self.risk = risk.allocate(settings.capacity)
+        self.agents = Agents(settings.capacity)
+        self.dirty = np.zeros(settings.capacity, np.bool_)
+        self.rules = SignalRules(settings.disabled_signals)
+        self.bounds = risk.thresholds(model.group_rates, settings.budget)
+        self.explainer = Explainer(self)
+        self.on_notable: Callable[[Scored, list[int]], None] | None = None
+
+    def score(self, columns: EventColumns) -> Scored:
+        """Score a batch and move all state; at most `capacity` different agents may occur in it."""
+        n = len(columns)
+        slots = self.builder.admit(columns.names[:, c.AGENT])
+        self._note_agents(columns, slots)
+        out = Scored(
+            columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros(n),
+            np.zeros((n, 2), np.int8), np.zeros(n),
+        )  # fmt: skip
+        groups = columns.names[:, c.GROUP]
+        bound_of = self.agents.bounds[slots]
+        coverage = self.model.coverage(groups)
+        signals = np.zeros(n)
+        for rows in rounds(slots):
+            self._score_round(out, rows, groups, bound_of, coverage, signals)
+        self.dirty[slots] = True
+        self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
+        return out
+
+    def _score_round(
+        self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, bound_of: Any, coverage: Any, signals: Any
+    ) -> None:
+        """One event of each agent: observe, score, judge, and only then learn."""
+        columns, slots, found = out.columns, out.slots, out.found
+        self.builder.observe(columns, slots, rows, out.vectors, found)
+        scores = self.model.detector.score(out.vectors[rows], groups[rows])
+        out.anomaly[rows], out.p_values[rows] = scores.anomaly_score, scores.p_value
+        self.rules.evidence(columns, rows, out.vectors, found, signals)
+        risk.update(
+            rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, signals, self.bounds, bound_of,
+            columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels, out.risk_scores,
+            out.evidence,
+        )  # fmt: skip
+        if self.settings.learn:
+            self.builder.learn(columns, slots, rows, found, self._learnable(out, rows, bound_of))
+
+    def _learnable(self, out: Scored, rows: npt.NDArray[np.int64], bound_of: Any) -> npt.NDArray[np.uint8]:
+        """1 where an event may widen its agent's baseline: nothing from a suspicious window, nothing self-asserted."""
+        statistic = self.risk["statistic"][out.slots[rows]]
+        calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < 0.5 * self.bounds[bound_of[rows], 0])
+        vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
+        return (calm & vouched & (out.p_values[rows] >= LEARNABLE_P)).astype(np.uint8)
+
+    def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
+        """Names and peer groups of agents that are new in their slots, or have changed their group."""
+        groups = columns.names[:, c.GROUP]
+        for row in np.flatnonzero(self.agents.groups[slots] != groups).tolist():
+            slot = int(slots[row])
+            self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row])
+            self.agents.groups[slot] = groups[row]
+            self.agents.bounds[slot] = self.model.group_row(groups[row])
+
+    def due(self, now_ms: int) -> Slots:
+        """Resident agents whose level changes by *now_ms* without any event."""
+        due_ms = self.risk["due_ms"]
+        return np.flatnonzero((due_ms != 0) & (due_ms <= now_ms)).astype(np.int32)
+
+    def tick(self, slots: Slots, now_ms: int) -> npt.NDArray[np.int8]:
+        """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
+        levels = np.zeros((len(slots), 2), np.int8)
+        risk.advance(slots, self.risk, self.bounds, self.agents.bounds, now_ms, self.settings.risk, levels)
+        self.dirty[slots] = True
+        self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
+        return levels
+
+    def clear_slots(self, slots: Slots) -> None:
+        """Forget who lived in the slots and what their risk was (their agents have left)."""
+        self.risk[slots] = np.zeros((), risk.ROW)
+        self.dirty[slots] = False
+        self.agents.groups[slots] = 0
+        self.agents.bounds[slots] = 0
+        for slot in slots.tolist():
+            self.agents.names[slot] = None
+            self.agents.types[slot] = ""

@@ -1,0 +1,176 @@
+"""Reasons in words: which features and signals moved the risk, what was seen, and what is usual."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.events import AuditEvent
+from ..ingest.features import layout as l
+from ..ingest.features.kernel import Scratch
+from ..ingest.features.layout import AgentState, Baseline
+from ..ingest.features.surprise import usual
+from ..ingest.features.table import BITS, FEATURES, Feature
+from ..ingest.features.tables import scope_row
+from ..ingest.features.kernel import scope_keys
+from ..ingest.features.vector import FEATURE_OF_KIND, FEATURE_OF_QUANTITY
+from .records import Reason
+from .signals import Signal
+
+MOST_REASONS = 4
+_LEAST_SHARE = 0.08
+
+_KIND_OF_FEATURE = {int(feature): kind for kind, feature in enumerate(FEATURE_OF_KIND.tolist()) if feature >= 0}
+_QUANTITY_OF_FEATURE = {int(feature): q for q, feature in enumerate(FEATURE_OF_QUANTITY.tolist())}
+
+# Composite features speak of the item that carries them.
+_CARRIER = {
+    "action_rarity_peers": l.K_ACTION,
+    "identity_shift": l.K_ACTION,
+    "write_surprise": l.K_ACTION,
+    "external_target": l.K_TARGET,
+}
+
+_PLURAL = {
+    l.K_ACTION: "actions", l.K_RESOURCE: "resources", l.K_TARGET: "targets", l.K_AUDIENCE: "audiences",
+    l.K_PEER: "peer agents", l.K_PRINCIPAL: "principals", l.K_NETWORK: "networks", l.K_CREDENTIAL: "credentials",
+    l.K_SCOPES: "scope sets", l.K_CHAIN: "delegation chains", l.K_EFFECT: "effects", l.K_HOUR: "times of the week",
+    l.K_TRANSITION: "transitions", l.K_ACTION_TARGET: "uses of actions on targets", l.K_REPEAT: "repetitions",
+    l.K_PROVENANCE: "origins", l.K_OUTCOME: "outcomes",
+}  # fmt: skip
+
+
+def _client(event: AuditEvent) -> str:
+    if event.client is None:
+        return "unknown network"
+    return f"AS{event.client.asn}" if event.client.asn is not None else (event.client.ip or "unknown network")
+
+
+def _credential(event: AuditEvent) -> str:
+    login = event.credential
+    return "no credential" if login is None else f"{login.method or 'unknown method'} {login.thumbprint or ''}".strip()
+
+
+_NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
+    l.K_ACTION: lambda e: e.action,
+    l.K_RESOURCE: lambda e: (e.resource and (e.resource.id or e.resource.type)) or "no resource",
+    l.K_TARGET: lambda e: (e.resource and (e.resource.target or e.resource.id)) or "no target",
+    l.K_AUDIENCE: lambda e: (e.resource and e.resource.audience) or "no audience",
+    l.K_PEER: lambda e: e.peer or "no peer",
+    l.K_PRINCIPAL: lambda e: (e.principal and e.principal.id) or "no principal",
+    l.K_NETWORK: _client,
+    l.K_CREDENTIAL: _credential,
+    l.K_SCOPES: lambda e: " ".join((e.scopes and (e.scopes.requested or e.scopes.granted)) or []) or "no scopes",
+    l.K_CHAIN: lambda e: " <- ".join(e.delegation or []) or "no delegation",
+    l.K_EFFECT: lambda e: e.effect or "unknown",
+    l.K_HOUR: lambda e: e.time.strftime("%A %H:%M UTC"),
+    l.K_TRANSITION: lambda e: f"{e.action} at this point",
+    l.K_ACTION_TARGET: lambda e: f"{e.action} on {(e.resource and (e.resource.target or e.resource.id)) or 'no target'}",
+    l.K_REPEAT: lambda e: f"{e.action} again",
+    l.K_PROVENANCE: lambda e: f"{(e.resource and e.resource.provenance) or 'unknown'} argument of {e.action}",
+    l.K_OUTCOME: lambda e: f"{e.action}: {e.outcome}",
+}
+
+_QUANTITY_TEXT = {
+    l.Q_PACE_1M: "{:.3g} events in the last minutes", l.Q_PACE_15M: "{:.3g} events in the last quarter hour",
+    l.Q_PACE_4H: "{:.3g} events in the last hours", l.Q_GAP: "{:.3g} s of silence", l.Q_BYTES_IN: "{:.3g} bytes in",
+    l.Q_BYTES_OUT: "{:.3g} bytes out", l.Q_DURATION: "{:.3g} ms", l.Q_SESSION: "{:.3g} events in the session",
+    l.Q_BREADTH: "{:.3g} scopes", l.Q_DEPTH: "{:.3g} actors", l.Q_LIFETIME: "{:.3g} s of token lifetime",
+    l.Q_FAILURES: "{:.3g} errors in the last hour", l.Q_DENIALS: "{:.3g} denials in the last hour",
+    l.Q_VOLUME: "{:.3g} bytes in the last hour", l.Q_NOVELTY: "{:.3g} new names in the last hour",
+}  # fmt: skip
+
+
+class Narrator:
+    """Puts one scored row into words.
+
+    Args:
+        state, baseline: what the row was measured against.
+    """
+
+    def __init__(self, state: AgentState, baseline: Baseline) -> None:
+        self._state = state
+        self._baseline = baseline
+
+    def reasons(
+        self, columns: EventColumns, row: int, slot: int, found: Scratch, vector: Sequence[float],
+        shares: Sequence[float], signals: Sequence[Signal],
+    ) -> tuple[Reason, ...]:  # fmt: skip
+        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares."""
+        rules = [self._of_signal(columns.events[row], signal) for signal in signals]
+        order = np.argsort(-np.asarray(shares), kind="stable")[:MOST_REASONS]
+        told: set[str] = set()
+        features = []
+        for feature in order.tolist():
+            if shares[feature] < _LEAST_SHARE:
+                continue
+            reason = self._of_feature(columns, row, slot, found, feature, vector[feature], shares[feature])
+            if reason.text not in told:
+                told.add(reason.text)
+                features.append(reason)
+        return (*rules, *features)
+
+    def _of_signal(self, event: AuditEvent, signal: Signal) -> Reason:
+        observed = _credential(event) if signal.feature in ("credential", "authentication") else event.action
+        return Reason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
+
+    def _of_feature(
+        self, columns: EventColumns, row: int, slot: int, found: Scratch, index: int, value: float, share: float
+    ) -> Reason:
+        feature = FEATURES[index]
+        kind = _KIND_OF_FEATURE.get(index, _CARRIER.get(feature.name, -1))
+        if kind >= 0:
+            return self._of_item(columns, row, slot, found, feature, kind, value, share)
+        quantity = _QUANTITY_OF_FEATURE.get(index)
+        if quantity is not None:
+            return self._of_quantity(columns, row, slot, found, feature, quantity, value, share)
+        unit = "bits of surprise" if feature.unit == BITS else feature.unit
+        observed = f"{value:.3g} {unit}"
+        return Reason(feature.name, feature.name, observed, "0", round(share, 3), f"{feature.meaning}: {observed}")
+
+    def _of_item(
+        self, columns: EventColumns, row: int, slot: int, found: Scratch, feature: Feature, kind: int, value: float,
+        share: float,
+    ) -> Reason:  # fmt: skip
+        name = _NAME_OF_KIND[kind](columns.events[row])[:200]
+        known = round(float(self._state.numbers[slot, l.N_DISTINCT + kind]))
+        whose = "this agent"
+        if known == 0:
+            known, whose = self._peers_know(columns, row, kind), "its peer group"
+        usual_text = f"{known} known {_PLURAL[kind]} of {whose}"
+        first = bool((int(found.fresh[row]) >> kind) & 1)
+        code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
+        verb = "first use of" if first else "unusual"
+        text = f"{verb} {feature.noun} {name} ({value:.1f} bits of surprise); {usual_text}"
+        return Reason(code, feature.name, name, usual_text, round(share, 3), text)
+
+    def _rows(self, columns: EventColumns, row: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        keys = np.zeros(l.SCOPES, np.uint64)
+        scope_keys(keys, columns.names[row])
+        return np.array([scope_row(self._baseline, key) if key else -1 for key in keys], np.int64)
+
+    def _peers_know(self, columns: EventColumns, row: int, kind: int) -> int:
+        at = self._rows(columns, row)[l.PEERS]
+        return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
+
+    def _of_quantity(
+        self, columns: EventColumns, row: int, slot: int, found: Scratch, feature: Feature, quantity: int, value: float,
+        share: float,
+    ) -> Reason:  # fmt: skip
+        mean, _, weight = usual(self._baseline, self._rows(columns, row), self._state.numbers[slot], quantity)
+        form = _QUANTITY_TEXT[quantity]
+        observed = form.format(math.expm1(found.quantities[row, quantity]))
+        usual_text = form.format(math.expm1(mean)) if weight else "nothing known yet"
+        text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
+        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
+
+
+def describe_event(columns: EventColumns, row: int) -> str:
+    """One event in a few words, for logs and alerts."""
+    event = columns.events[row]
+    target = _NAME_OF_KIND[l.K_TARGET](event) if columns.names[row, c.TARGET] else ""
+    return f"{event.type} {event.action} {target}".strip()

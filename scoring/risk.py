@@ -1,0 +1,239 @@
+"""Risk: p-values become evidence, evidence becomes a risk score and a level.
+
+Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p is uniform, so
+the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the mean number of normal
+events until it reaches a threshold `c` is at least `exp(c)`. Thresholds therefore follow from the alert budget (`thresholds`). The statistic
+does not decay with time, and relaxes only with normal events; the *displayed* risk score decays with a half-life.
+
+States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from .records import RiskLevel
+
+UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
+
+LEVEL_UP = (0.0, 0.0, 0.4, 0.7, 0.9)
+"""Risk score at which a level begins."""
+
+LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
+"""Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
+
+_CEILING = 4.0
+"""How far above the critical threshold the statistic may rise: bounds the clean events that recovery takes."""
+
+_CLEAN = 0.98
+"""Factor on the displayed risk for each event that brings no evidence."""
+
+_LOG_HALF = math.log(0.5)
+
+
+class RiskSettings(NamedTuple):
+    """How evidence becomes levels. Times in milliseconds."""
+
+    half_life_ms: float = 3_600_000.0
+    dwell_ms: float = 600_000.0  # a level lasts at least this long before the next step down
+    hold_ms: float = 86_400_000.0  # critical ends by release or after this
+    confidence_low: float = 0.3  # below it, and without evidence, the level is unknown
+    own_events: float = 20.0  # events at which an agent's own history is half of what can be known
+    peer_share: float = 0.6  # what a well-known peer group alone can give
+
+
+class Budget(NamedTuple):
+    """False alerts per 1,000 agent-days that the operator accepts at each level."""
+
+    medium: float = 10.0
+    high: float = 1.0
+    critical: float = 0.1
+
+
+ROW = np.dtype(
+    [
+        ("statistic", np.float64),
+        ("score", np.float64),  # displayed risk as of `at_ms`
+        ("at_ms", np.int64),
+        ("since_ms", np.int64),  # since when the level holds
+        ("due_ms", np.int64),  # when time alone changes the level; 0 = never
+        ("events", np.int64),
+        ("anomaly", np.float64),  # of the last event
+        ("p_value", np.float64),
+        ("confidence", np.float64),
+        ("level", np.int8),
+    ]
+)
+"""One agent's risk state, as kept in memory and as stored."""
+
+
+def allocate(slots: int) -> npt.NDArray[Any]:
+    """Risk state of *slots* agents that nobody has seen."""
+    return np.zeros(slots, ROW)
+
+
+def thresholds(events_per_day: npt.NDArray[np.float64], budget: Budget) -> npt.NDArray[np.float64]:
+    """Evidence at which each level begins, so that normal events stay within the budget.
+
+    Args:
+        events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
+
+    Returns:
+        Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
+        r / exp(c) times a day if its p-values are independent and uniform.
+    """
+    rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
+    allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
+    wanted = np.log(rates / allowed)
+    # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
+    return np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+
+
+@njit(cache=True)
+def displayed(statistic, bounds):
+    """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
+    medium, high, critical = bounds[0], bounds[1], bounds[2]
+    if statistic < medium:
+        return LEVEL_UP[2] * max(statistic, 0.0) / medium
+    if statistic < high:
+        return LEVEL_UP[2] + (LEVEL_UP[3] - LEVEL_UP[2]) * (statistic - medium) / (high - medium)
+    if statistic < critical:
+        return LEVEL_UP[3] + (LEVEL_UP[4] - LEVEL_UP[3]) * (statistic - high) / (critical - high)
+    return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
+
+
+@njit(cache=True)
+def _level_of(score):
+    """Level that a risk score begins."""
+    if score >= LEVEL_UP[4]:
+        return CRITICAL
+    if score >= LEVEL_UP[3]:
+        return HIGH
+    return MEDIUM if score >= LEVEL_UP[2] else LOW
+
+
+@njit(cache=True)
+def _due(row, settings):
+    """When the level of a silent agent next steps down; 0 = never."""
+    if row.level < MEDIUM:
+        return 0
+    if row.level == CRITICAL:
+        return row.since_ms + np.int64(settings.hold_ms)
+    limit = LEVEL_DOWN[row.level]
+    wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0
+    return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(settings.dwell_ms))
+
+
+@njit(cache=True)
+def _calm(row, settings):
+    """Level of an agent without evidence: low if enough is known of it."""
+    return UNKNOWN if row.confidence < settings.confidence_low else LOW
+
+
+@njit(cache=True)
+def relax(row, bounds, now_ms, settings):
+    """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
+    while row.due_ms != 0 and row.due_ms <= now_ms:
+        at_ms = row.due_ms
+        if at_ms > row.at_ms:
+            row.score *= 0.5 ** ((at_ms - row.at_ms) / settings.half_life_ms)
+            row.at_ms = at_ms
+        if row.level == CRITICAL:
+            # A contained agent emits no behaviour that could lower the statistic, so the hold's end does.
+            row.statistic = min(row.statistic, 0.5 * (bounds[0] + bounds[1]))
+            row.score = min(row.score, LEVEL_UP[4] - 0.01)
+            row.level = HIGH
+        elif row.level == HIGH:
+            row.level = MEDIUM
+        else:
+            row.level = _calm(row, settings)
+        row.since_ms = at_ms
+        row.due_ms = _due(row, settings)
+    if now_ms > row.at_ms:
+        row.score *= 0.5 ** ((now_ms - row.at_ms) / settings.half_life_ms)
+        row.at_ms = now_ms
+
+
+@njit(cache=True)
+def evidence_of(p_value, confidence):
+    """Natural log of the bet on one p-value. Little knowledge bets little: `e**w` with w below 1 keeps the mean at most 1."""
+    return (_LOG_HALF - 0.5 * math.log(p_value)) * (0.5 + 0.5 * confidence)
+
+
+@njit(cache=True)
+def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bounds, bound_of, asserted, skip, settings,
+           out_level, out_score, out_evidence):  # fmt: skip
+    """Apply events to their agents' risk, in order.
+
+    Args:
+        rows: int64 (m,), rows of the batch.
+        slots, time_ms, p_values, scores: per row of the batch.
+        coverage: float64 per row, 0 to 1: how much is known of the agent's peer group.
+        signals: float64 per row: evidence of hard signals, natural log, at least 0.
+        bounds: float64 (g, 3) from `thresholds`; bound_of: int64 per row, its group.
+        asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
+        skip: per row, not 0 where the event is no behaviour (our own denial).
+        out_level: int8 (n, 2), level before and after; out_score: float64 per row; out_evidence: float64 per row.
+    """
+    for r in rows:
+        row = state[slots[r]]
+        limits = bounds[bound_of[r]]
+        out_level[r, 0] = row.level
+        relax(row, limits, max(time_ms[r], row.at_ms), settings)
+        if skip[r] != 0:
+            out_level[r, 1], out_score[r], out_evidence[r] = row.level, row.score, 0.0
+            continue
+        if asserted[r] == 0:
+            row.events += 1
+        own = row.events / (row.events + settings.own_events)
+        row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage[r])
+        gain = evidence_of(p_values[r], row.confidence) + signals[r]
+        if asserted[r] != 0:
+            gain = max(gain, 0.0)
+        row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING)
+        if gain > 0.0:
+            row.score = max(row.score, displayed(row.statistic, limits))
+        elif asserted[r] == 0:
+            row.score *= _CLEAN
+        row.anomaly, row.p_value = scores[r], p_values[r]
+        _raise(row, settings)
+        row.due_ms = _due(row, settings)
+        out_level[r, 1], out_score[r], out_evidence[r] = row.level, row.score, gain
+
+
+@njit(cache=True)
+def _raise(row, settings):
+    """Levels rise at once; between low and unknown the confidence decides."""
+    reached = _level_of(row.score)
+    if reached > row.level and reached >= MEDIUM:
+        row.level = reached
+        row.since_ms = row.at_ms
+    elif row.level < MEDIUM:
+        calm = _calm(row, settings)
+        if calm != row.level:
+            row.level = calm
+            row.since_ms = row.at_ms
+
+
+@njit(cache=True)
+def advance(slots, state, bounds, bound_of_slot, now_ms, settings, out_level):
+    """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
+    for position in range(len(slots)):
+        row = state[slots[position]]
+        out_level[position, 0] = row.level
+        relax(row, bounds[bound_of_slot[slots[position]]], max(now_ms, row.at_ms), settings)
+        out_level[position, 1] = row.level
+
+
+def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
+    """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
+    row["statistic"] = row["score"] = 0.0
+    row["at_ms"] = max(int(row["at_ms"]), now_ms)
+    row["since_ms"] = row["at_ms"]
+    row["due_ms"] = 0
+    row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW

@@ -1,0 +1,112 @@
+"""Hard signals: rules beside the model, in one table. Each has a name, a weight and a reason, and can be switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.features import layout
+from ..ingest.features.kernel import Scratch
+from ..ingest.features.table import INDEX
+
+Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+_DEEPEST_CHAIN = 5
+
+
+class Signal(NamedTuple):
+    """One rule. `weight` is evidence in natural-log units: high begins near 11 and critical near 13 by default."""
+
+    code: str
+    weight: float
+    feature: str
+    text: str
+    meaning: str
+    fires: Callable[[EventColumns, Rows, Matrix, Scratch], Flags]
+
+
+def _use_after_revocation(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
+    return found.token_reuse[rows] != 0
+
+
+def _outside_capabilities(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
+    return np.asarray(columns.codes[rows, c.CAPABILITY] == c.OUTSIDE)
+
+
+def _unregistered_key(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
+    types = columns.codes[rows, c.TYPE]
+    announced = (types == c.CLIENT_CHANGE) | (types == c.CLIENT_REGISTER)
+    new = (found.fresh[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
+    return np.asarray(~announced & (new != 0))
+
+
+def _method_downgrade(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
+    return np.asarray(matrix[rows, INDEX["method_downgrade"]] >= 1.0)
+
+
+def _deep_delegation(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
+    return np.asarray(columns.numbers[rows, c.DEPTH] > _DEEPEST_CHAIN)
+
+
+SIGNALS: tuple[Signal, ...] = (
+    Signal(
+        "use_after_revocation", 20.0, "token", "used a token that had been revoked",
+        "an event carries a token id that an earlier token.revoke event of the same agent named", _use_after_revocation,
+    ),
+    Signal(
+        "outside_capabilities", 3.0, "capability", "action is not among the declared capabilities",
+        "the action is not in the capabilities that a trusted source or the registry gives the agent",
+        _outside_capabilities,
+    ),
+    Signal(
+        "unregistered_key", 4.0, "credential", "authenticated with a key that was never registered",
+        "a credential new to the agent appears outside a client.register or client.change event", _unregistered_key,
+    ),
+    Signal(
+        "method_downgrade", 3.0, "authentication", "authenticated by a weaker method than before",
+        "the client authentication method ranks below the strongest that the agent has used", _method_downgrade,
+    ),
+    Signal(
+        "deep_delegation", 2.0, "delegation", f"delegation chain is longer than {_DEEPEST_CHAIN} actors",
+        f"the delegation chain has more than {_DEEPEST_CHAIN} actors", _deep_delegation,
+    ),
+)  # fmt: skip
+
+
+def signal_names() -> tuple[str, ...]:
+    """Codes of all signals, in table order."""
+    return tuple(signal.code for signal in SIGNALS)
+
+
+class SignalRules:
+    """The enabled part of the table.
+
+    Args:
+        disabled: codes that are switched off. Raises ValueError for a code that is not in the table.
+    """
+
+    def __init__(self, disabled: Collection[str] = ()) -> None:
+        unknown = set(disabled) - set(signal_names())
+        if unknown:
+            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {', '.join(signal_names())}")
+        self._enabled = [signal for signal in SIGNALS if signal.code not in disabled]
+
+    def evidence(
+        self, columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch, out: npt.NDArray[np.float64]
+    ) -> None:
+        """Write the summed weight of the signals of each row into *out* (float64, shape (n,))."""
+        out[rows] = 0.0
+        for signal in self._enabled:
+            out[rows] += signal.weight * signal.fires(columns, rows, matrix, found)
+
+    def fired(self, columns: EventColumns, row: int, matrix: Matrix, found: Scratch) -> list[Signal]:
+        """Signals that fire on one row."""
+        rows = np.array([row])
+        return [signal for signal in self._enabled if signal.fires(columns, rows, matrix, found)[0]]
