@@ -20,12 +20,14 @@ def play(strike: Strike) -> Iterator[None]:
         session.open(event_label=1)
         reads = own_steps(strike, "read")
         for number in range(25 + draws.index(36)):
-            session.think(0.25)
+            at = session.at
             step = reads[draws.index(len(reads))]
             fresh = strike.unseen(step) + 100 * turn + number
             rank = fresh if draws.unit() < 0.5 else draws.rank(step.kind.size)
             resource = resource_text(agent, step.kind, rank, "derived")
             session.step(step, event_label=1, resource=resource, outcome=SUCCESS, scale=1.5)
+            # Side by side, without waiting for the answer.
+            session.at = at + draws.lognormal(600 * agent.pace, 0.6)
         at_ms = session.at + draws.between(60_000, 300_000)
         yield
 

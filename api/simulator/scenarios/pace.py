@@ -24,7 +24,7 @@ def play_burst(strike: Strike) -> Iterator[None]:
         at = session.at
         session.step(step, event_label=1)
         # Calls run side by side: the next one does not wait for this one's answer.
-        session.at = at + draws.lognormal(110, 0.5)
+        session.at = at + draws.lognormal(80, 0.5)
     yield
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..calendar import HOUR_MS
+from ..roles import ROLES
 from ..session import DENIED, SUCCESS, Origin, resource_text
-from .base import ANY_ROLE, Scenario, Strike, own_steps
+from .base import Scenario, Strike, own_steps
 
 _SOFTWARE = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client/2.0")
 
@@ -23,7 +24,7 @@ def play(strike: Strike) -> Iterator[None]:
     for number in range(80 + draws.index(121)):
         session.think(0.3)
         step = reads[number % len(reads)]
-        resource = resource_text(agent, step.kind, strike.unseen(step) + number // len(reads), "unknown")
+        resource = resource_text(agent, step.kind, strike.unseen(step) + number, "unknown")
         outcome = DENIED if draws.unit() < 0.35 else SUCCESS
         session.step(step, event_label=1, resource=resource, outcome=outcome)
     yield
@@ -33,5 +34,6 @@ STOLEN_CREDENTIAL = Scenario(
     "stolen_credential",
     "the same client from another network, with other software, at a quiet hour, enumerating resources",
     play,
-    ANY_ROLE,
+    # Who works around the clock has no quiet hour to hide in.
+    frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
 )

@@ -1,0 +1,264 @@
+"""Each attack scenario does what its name says, against the history of the same agent."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from trustwatch.api.simulator import (
+    CLEAN,
+    SCENARIOS,
+    Attack,
+    Enterprise,
+    Label,
+    SimulationSettings,
+    plan_attacks,
+    simulate,
+)
+from trustwatch.ingest.events import AuditEvent, decode_event
+
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+SETTINGS = SimulationSettings(
+    start=MONDAY,
+    duration=timedelta(days=6),
+    seed=11,
+    agents=52,
+    events_per_agent_day=100,
+    attacks=tuple(Attack(name) for name in SCENARIOS),
+)
+
+
+@dataclass
+class Story:
+    """An attack with what its agent did without it."""
+
+    attack: list[AuditEvent]
+    labels: list[Label]
+    own: list[AuditEvent]
+
+    @property
+    def bad(self) -> list[AuditEvent]:
+        return [event for event, label in zip(self.attack, self.labels, strict=True) if label.event_label]
+
+    @property
+    def before(self) -> list[AuditEvent]:
+        return [event for event in self.own if event.time < self.attack[0].time]
+
+
+@pytest.fixture(scope="module")
+def everything() -> list[tuple[AuditEvent, Label]]:
+    return [(decode_event(event), label) for event, label, _ in simulate(SETTINGS)]
+
+
+@pytest.fixture
+def story(request: pytest.FixtureRequest, everything: list[tuple[AuditEvent, Label]]) -> Story:
+    (plan,) = [plan for plan in plan_attacks(Enterprise(SETTINGS)) if plan.scenario.name == request.param]
+    attack = [(event, label) for event, label in everything if label.scenario == request.param]
+    own = [
+        event
+        for event, label in everything
+        if label.scenario == CLEAN and (event.tenant, event.agent.id) == (plan.agent.tenant.name, plan.agent.id)
+    ]
+    return Story([event for event, _ in attack], [label for _, label in attack], own)
+
+
+def of(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("story", [name], indirect=True)
+
+
+def targets(events: list[AuditEvent]) -> set[str | None]:
+    return {event.resource.target for event in events if event.resource is not None}
+
+
+def gaps_s(events: list[AuditEvent]) -> list[float]:
+    pairs = itertools.pairwise(events)
+    return sorted((after.time - before.time).total_seconds() for before, after in pairs)
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+@pytest.mark.parametrize("story", list(SCENARIOS), indirect=True)
+def test_every_scenario_is_present_and_labelled(story: Story) -> None:
+    """It has malicious events; all of its events belong to malicious sessions; the agent has a clean history."""
+    assert len(story.bad) >= 4
+    assert {label.session_label for label in story.labels} == {1}
+    assert len(story.before) >= 50
+
+
+def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[AuditEvent, Label]]) -> None:
+    """A session is labelled 1 if and only if one of its events is, and belongs to one class."""
+    worst: dict[str, int] = {}
+    said: dict[str, set[tuple[int, str]]] = {}
+    for _, label in everything:
+        worst[label.session] = max(worst.get(label.session, 0), label.event_label)
+        said.setdefault(label.session, set()).add((label.session_label, label.scenario))
+
+    assert all(len(found) == 1 for found in said.values())
+    assert all(next(iter(found))[0] == worst[session] for session, found in said.items())
+
+
+def test_ids_stay_unique_under_attack(everything: list[tuple[AuditEvent, Label]]) -> None:
+    """Attack events share no id with clean ones."""
+    assert len({label.id for _, label in everything}) == len(everything)
+
+
+@of("exfiltration")
+def test_exfiltration_writes_much_to_a_new_external_target(story: Story) -> None:
+    """Reads come first; then writes of ten times the usual size or more go to an external target never seen before."""
+    writes = [event for event in story.bad if event.effect == "write"]
+    usual = [e.bytes_out for e in story.before if e.action == writes[0].action and e.bytes_out is not None]
+
+    assert story.bad[0].effect == "read"
+    assert all(event.resource is not None and event.resource.external for event in writes)
+    assert not targets(writes) & targets(story.before)
+    assert min(event.bytes_out or 0 for event in writes) > 10 * median(usual)
+    assert {event.action for event in story.bad} <= set(story.bad[0].agent.capabilities or ())
+
+
+@of("stolen_credential")
+def test_stolen_credential_comes_from_elsewhere(story: Story) -> None:
+    """Network, ASN and software are new, the key is the same; most resources are new and many calls are denied."""
+
+    def origins(events: list[AuditEvent]) -> set[tuple[str, int | None, str | None]]:
+        clients = [event.client for event in events if event.client is not None]
+        return {(str(client.ip).rpartition(".")[0], client.asn, client.user_agent) for client in clients}
+
+    calls = [event for event in story.bad if event.type in ("tool.call", "api.call")]
+    theirs, mine = origins(story.attack), origins(story.before)
+    keys = {e.credential.thumbprint for e in story.own if e.credential}
+
+    assert len(theirs) == 1
+    for part in range(3):
+        assert not {origin[part] for origin in theirs} & {origin[part] for origin in mine}
+    assert {e.credential.thumbprint for e in story.attack if e.credential} <= keys
+    assert len(targets(calls) - targets(story.before)) > 0.9 * len(targets(calls))
+    assert len(targets(calls)) >= 80
+    assert 0.2 < sum(e.outcome == "denied" for e in calls) / len(calls) < 0.5
+
+
+@of("stolen_credential")
+def test_stolen_credential_is_used_at_a_quiet_hour(story: Story) -> None:
+    """The agent itself works less in that hour than in the mean hour."""
+    hours = Counter(event.time.hour for event in story.own)
+
+    assert hours[story.attack[0].time.hour] < len(story.own) / 24
+
+
+@of("scope_creep")
+def test_scope_creep_asks_for_more_and_gets_it_in_the_end(story: Story) -> None:
+    """Requests grow from session to session; early ones are denied; later ones are granted and the scopes used."""
+    requests = [e for e in story.bad if e.type == "token.request" and e.scopes is not None]
+    known = {scope for e in story.before if e.scopes for scope in e.scopes.requested or ()}
+    foreign = [len(set(e.scopes.requested or ()) - known) for e in requests if e.scopes]
+    outcomes = [event.outcome for event in requests]
+    used = [event for event in story.bad if event.type != "token.request"]
+
+    assert foreign == sorted(foreign)
+    assert foreign[0] < foreign[-1]
+    assert outcomes == ["denied"] * 4 + ["success"] * 4
+    assert used
+    assert min(event.time for event in used) > requests[4].time
+    assert all(set(e.scopes.requested or ()) - known for e in used if e.scopes)
+
+
+@of("burst")
+def test_burst_is_many_usual_actions_at_once(story: Story) -> None:
+    """Hundreds of events within minutes, twenty times faster than usual, all of usual actions."""
+    span = story.attack[-1].time - story.attack[0].time
+
+    assert len(story.bad) >= 500
+    assert span < timedelta(minutes=4)
+    assert median(gaps_s(story.bad)) * 20 < median(gaps_s(story.before))
+    assert {e.action for e in story.bad} <= {e.action for e in story.before}
+
+
+@of("slow_ramp")
+def test_slow_ramp_grows_by_a_few_percent_an_hour(story: Story) -> None:
+    """The logarithm of extra events per six hours rises with a slope between 1 % and 8 % an hour; actions are usual."""
+    begin = story.attack[0].time
+    counts = Counter((event.time - begin) // timedelta(hours=6) for event in story.attack)
+    blocks = [(block * 6 + 3, math.log(counts[block])) for block in sorted(counts)[1:-1]]
+    mean_x = sum(x for x, _ in blocks) / len(blocks)
+    mean_y = sum(y for _, y in blocks) / len(blocks)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in blocks) / sum((x - mean_x) ** 2 for x, _ in blocks)
+
+    assert len(blocks) >= 8
+    assert 0.01 < slope < 0.08
+    assert {e.action for e in story.attack} <= {e.action for e in story.own}
+
+
+@of("confused_deputy")
+def test_confused_deputy_acts_through_a_new_edge_for_a_new_principal(
+    story: Story, everything: list[tuple[AuditEvent, Label]]
+) -> None:
+    """A small agent calls an orchestrator for the first time; payments follow three actors deep, for a new user."""
+    clean = [event for event, label in everything if label.scenario == CLEAN]
+    caller = next(event for event in story.bad if event.type == "a2a.message")
+    payments = [event for event in story.bad if event.action == "process_payment"]
+    payer = payments[0].agent.id
+    pairs = {
+        (event.tenant, event.agent.id, event.principal.id)
+        for event in clean
+        if event.principal is not None and event.time < caller.time
+    }
+    edges = {(event.tenant, event.agent.id, event.peer) for event in clean if event.peer}
+
+    assert (caller.tenant, caller.agent.id, caller.peer) not in edges
+    assert len(payments) >= 3
+    assert payments[0].agent.type == "PaymentProcessor"
+    assert [len(event.delegation or ()) for event in payments] == [3] * len(payments)
+    assert (payments[0].delegation or [])[-1] == caller.agent.id
+    for event in payments:
+        assert event.principal is not None
+        assert (event.tenant, payer, event.principal.id) not in pairs
+        assert (event.tenant, caller.peer, event.principal.id) not in pairs
+
+
+@of("dormant_awakening")
+def test_dormant_agent_awakes_after_days(story: Story) -> None:
+    """It was silent for at least a day and a half, and then reads new resources faster than ever."""
+    reads = [event for event in story.bad if event.effect == "read"]
+
+    assert story.own[-1].time < story.attack[0].time - timedelta(hours=36)
+    assert len(reads) >= 75
+    assert len(targets(reads) - targets(story.own)) >= 20
+    assert median(gaps_s(reads)) < median(gaps_s(story.own)) / 2
+
+
+@of("runaway_loop")
+def test_runaway_loop_repeats_one_action_on_one_resource(story: Story) -> None:
+    """Hundreds of calls, one action, one target, under a second apart."""
+    assert len(story.bad) >= 300
+    assert len({event.action for event in story.bad}) == 1
+    assert len(targets(story.bad)) == 1
+    assert median(gaps_s(story.bad)) < 1
+
+
+def test_attacks_can_be_placed(everything: list[tuple[AuditEvent, Label]]) -> None:
+    """An attack with a moment and an agent happens there and then, to it."""
+    agent = next(agent for agent in Enterprise(SETTINGS).agents if agent.role.name == "SupportTriage")
+    attack = Attack("burst", timedelta(hours=30), agent.id, agent.tenant.name)
+    settings = SimulationSettings(start=MONDAY, duration=timedelta(days=2), seed=11, agents=52, attacks=(attack,))
+
+    bad = [(at_ms, label) for _, label, at_ms in simulate(settings) if label.scenario == "burst"]
+
+    assert bad[0][0] == settings.start_ms + 30 * 3_600_000
+    assert {(label.agent_id, label.tenant) for _, label in bad} == {(agent.id, agent.tenant.name)}
+
+
+def test_attacks_can_come_at_a_rate() -> None:
+    """With six attacks a day some four days hold between 10 and 40 of several kinds."""
+    settings = SimulationSettings(
+        start=MONDAY, duration=timedelta(days=4), seed=2, agents=52, events_per_agent_day=40, attacks_per_day=6.0
+    )
+    planned = plan_attacks(Enterprise(settings))
+    seen = {label.scenario for _, label, _ in simulate(settings)}
+
+    assert 10 <= len(planned) <= 40
+    assert len(seen - {CLEAN}) >= 4
