@@ -6,6 +6,7 @@ routes answer in the same words; `install_problem_handlers` gives them to FastAP
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -137,7 +138,9 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
 
     def failed(error: Exception) -> Problem:
         error_id = new_error_id()
-        _log.error("request_failed", error_id=error_id, exc_info=error)
+        # Formatted here: pretty tracebacks of a log set-up may print local variables, and one of them may be a token.
+        trace = "".join(traceback.format_exception(error))
+        _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
         return internal_problem(error_id)
 
     async def ours(_: Request, error: Exception) -> Response:

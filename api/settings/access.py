@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
+
 from .about import Name, Part, about, check_url
 
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
 
 TokenType = Literal["at+jwt", "JWT"]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class IssuerSettings(Part, frozen=True):
@@ -49,9 +52,7 @@ class CallerSettings(Part, frozen=True):
     issuers: Annotated[tuple[Name, ...], about("agent issuers its events may name; `*` is all")] = ()
     sources: Annotated[tuple[Name, ...], about("glob patterns of the event `source` it may use")] = ()
     trusted: Annotated[bool, about("whether its word on an agent's type and capabilities counts")] = False
-    events_per_s: Annotated[float | None, about("events per second it may send; null is no limit of its own", gt=0)] = (
-        None
-    )
+    events_per_s: Annotated[Rate | None, about("events per second it may send; null is no limit of its own")] = None
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:

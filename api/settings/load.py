@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _place(error: BaseException) -> str:
     """Line and column of a syntax error. Not the message: it quotes the line, which may hold a secret."""
-    mark = getattr(error.__cause__, "problem_mark", None)
+    mark = getattr(error.__context__, "problem_mark", None)
     return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
 
 
