@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, tuple_, update
 
 from ...ingest.errors import Fenced
 from ..records import AgentRow, Commit, DeadLetter, Position
@@ -37,6 +37,7 @@ _ADVANCE = (
     )
     .values(offset=bindparam("new_offset"))
 )
+_IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
 _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 
@@ -107,7 +108,7 @@ class State(Database):
         return found
 
     def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
-        query = select(AGENTS.c.due_ms, AGENTS.c.key).where(AGENTS.c.due_ms > 0, AGENTS.c.due_ms <= before_ms)
+        query = select(AGENTS.c.due_ms, AGENTS.c.key).where(_IS_DUE, AGENTS.c.due_ms <= before_ms)
         if after is not None:
             query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.signed(after.key)))
         query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)

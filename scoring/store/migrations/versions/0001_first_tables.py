@@ -10,7 +10,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-_SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def _text(name: str, default: str | None = None) -> sa.Column[str]:
@@ -116,7 +116,7 @@ def _dead_letters() -> None:
 def _outbox() -> None:
     op.create_table(
         "outbox",
-        sa.Column("seq", _SEQUENCE, primary_key=True),
+        sa.Column("seq", _ROW_ID, primary_key=True),
         sa.Column("key", sa.Text, nullable=False, unique=True),
         *(_text(name) for name in ("kind", "target", "tenant")),
         _long("created_ms"),
@@ -130,7 +130,7 @@ def _outbox() -> None:
     op.create_table(
         "deliveries",
         sa.Column(
-            "seq", _SEQUENCE, sa.ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False
+            "seq", _ROW_ID, sa.ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False
         ),
         _key("target"),
         _text("status"),
