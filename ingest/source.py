@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 
 class Kind(IntEnum):
     """What a record is. Everything that changes state is a record, so that a replay sees it at the same place."""
@@ -55,3 +58,10 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release files and connections."""
+
+
+class DurableSource(Source, Protocol):
+    """A source that keeps what it has handed out, so that a restarted pipeline can look back."""
+
+    def read_id_hashes(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Id hashes of the records in [start_offset, end_offset), shape (n,). Raises CorruptLog where they are gone."""

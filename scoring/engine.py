@@ -6,7 +6,6 @@ learned, and learned only while its agent is under no suspicion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +50,18 @@ class Scored(NamedTuple):
     found: Scratch
     anomaly: npt.NDArray[np.float64]
     p_values: npt.NDArray[np.float64]
-    risk_scores: npt.NDArray[np.float64]
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
-    evidence: npt.NDArray[np.float64]  # natural log
+    risk: npt.NDArray[np.float64]  # (n, 4): risk score, evidence, statistic, confidence (columns of `risk`)
+
+    @property
+    def risk_scores(self) -> npt.NDArray[np.float64]:
+        """Risk score of each row's agent after the row, in [0, 1]."""
+        return self.risk[:, risk.SCORE]
+
+    @property
+    def evidence(self) -> npt.NDArray[np.float64]:
+        """Evidence that each row brought, natural log."""
+        return self.risk[:, risk.GAIN]
 
     @property
     def changed(self) -> list[int]:
@@ -103,7 +111,6 @@ class Engine:
         self.rules = SignalRules(settings.disabled_signals)
         self.bounds = risk.thresholds(model.group_rates, settings.budget)
         self.explainer = Explainer(self)
-        self.on_notable: Callable[[Scored, list[int]], None] | None = None
 
     def score(self, columns: EventColumns) -> Scored:
         """Score a batch and move all state; at most `capacity` different agents may occur in it."""
@@ -111,8 +118,8 @@ class Engine:
         slots = self.builder.admit(columns.names[:, c.AGENT])
         self._note_agents(columns, slots)
         out = Scored(
-            columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros(n),
-            np.zeros((n, 2), np.int8), np.zeros(n),
+            columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros((n, 2), np.int8),
+            np.zeros((n, 4)),
         )  # fmt: skip
         groups = columns.names[:, c.GROUP]
         bound_of = self.agents.bounds[slots]
@@ -135,8 +142,7 @@ class Engine:
         self.rules.evidence(columns, rows, out.vectors, found, signals)
         risk.update(
             rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, signals, self.bounds, bound_of,
-            columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels, out.risk_scores,
-            out.evidence,
+            columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels, out.risk,
         )  # fmt: skip
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable(out, rows, bound_of))

@@ -50,13 +50,12 @@ class Explainer:
         vector = scored.vectors[row : row + 1].copy()
         vector[0, index] = 0.0
         groups = scored.columns.names[row : row + 1, 1]
-        state = engine.risk[scored.slots[row]]
+        gain, statistic, confidence = scored.risk[row, risk.GAIN :].tolist()
         limits = engine.bounds[engine.agents.bounds[scored.slots[row]]]
         p_value = float(engine.model.detector.score(vector, groups).p_value[0])
-        spared = scored.evidence[row] - risk.evidence_of(scored.p_values[row], state["confidence"])
-        before = state["statistic"] - scored.evidence[row]
-        statistic = max(before, 0.0) + risk.evidence_of(p_value, state["confidence"]) + spared
-        level = int(risk._level_of(risk.displayed(statistic, limits)))
+        signals = gain - risk.evidence_of(scored.p_values[row], confidence)
+        without = max(statistic - gain, 0.0) + risk.evidence_of(p_value, confidence) + signals
+        level = int(risk._level_of(risk.displayed(without, limits)))
         if level >= scored.levels[row, 1]:
             return ""
         return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
@@ -72,7 +71,7 @@ class Explainer:
             "events": int(state["events"]),
         }
         if scored is not None:
-            kept["gain"] = float(scored.evidence[row])
+            kept["gain"], kept["statistic"] = scored.risk[row, [risk.GAIN, risk.STATISTIC]].tolist()
             fired = engine.rules.fired(scored.columns, row, scored.vectors, scored.found)
             kept["signals"] = [signal.code for signal in fired]
         return kept

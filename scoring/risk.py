@@ -35,6 +35,9 @@ _CLEAN = 0.98
 
 _LOG_HALF = math.log(0.5)
 
+SCORE, GAIN, STATISTIC, CONFIDENCE = range(4)
+"""Columns of what `update` says about each row."""
+
 
 class RiskSettings(NamedTuple):
     """How evidence becomes levels. Times in milliseconds."""
@@ -167,7 +170,7 @@ def evidence_of(p_value, confidence):
 
 @njit(cache=True)
 def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bounds, bound_of, asserted, skip, settings,
-           out_level, out_score, out_evidence):  # fmt: skip
+           out_level, out):  # fmt: skip
     """Apply events to their agents' risk, in order.
 
     Args:
@@ -178,7 +181,8 @@ def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bou
         bounds: float64 (g, 3) from `thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial).
-        out_level: int8 (n, 2), level before and after; out_score: float64 per row; out_evidence: float64 per row.
+        out_level: int8 (n, 2), level before and after.
+        out: float64 (n, 4): risk score, evidence of the event (natural log), statistic and confidence after it.
     """
     for r in rows:
         row = state[slots[r]]
@@ -186,7 +190,8 @@ def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bou
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
         if skip[r] != 0:
-            out_level[r, 1], out_score[r], out_evidence[r] = row.level, row.score, 0.0
+            out_level[r, 1] = row.level
+            out[r, SCORE], out[r, GAIN], out[r, STATISTIC], out[r, CONFIDENCE] = row.score, 0.0, row.statistic, row.confidence
             continue
         if asserted[r] == 0:
             row.events += 1
@@ -203,7 +208,8 @@ def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bou
         row.anomaly, row.p_value = scores[r], p_values[r]
         _raise(row, settings)
         row.due_ms = _due(row, settings)
-        out_level[r, 1], out_score[r], out_evidence[r] = row.level, row.score, gain
+        out_level[r, 1] = row.level
+        out[r, SCORE], out[r, GAIN], out[r, STATISTIC], out[r, CONFIDENCE] = row.score, gain, row.statistic, row.confidence
 
 
 @njit(cache=True)

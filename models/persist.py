@@ -1,0 +1,76 @@
+"""A trained model on disk: the detector's arrays, the baseline and the agents' histories in one verified directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest.errors import ModelError
+from ..ingest.features import layout
+from ..ingest.features.baseline import baseline_arrays, baseline_from
+from ..ingest.features.table import NAMES, table_hash
+from .artifact import load_model, save_model
+from .bundle import Seeds, TrainedModel
+from .detector import DetectorSettings
+from .learning import digest
+from .manifest import ModelManifest, TrainingWindow
+from .saved import detector_from_model, detector_state, settings_document
+from .training import ForestDetector
+
+
+def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int) -> ModelManifest:
+    """Write a model directory; see `artifact.save_model` for how and what is refused.
+
+    Args:
+        settings: how the detector was trained.
+        sessions: sessions in the history, for the manifest.
+        created_ms: when it was trained, UTC milliseconds.
+    """
+    assert isinstance(model.detector, ForestDetector)
+    window = TrainingWindow(*model.window_ms, int(model.group_events[0]), len(model.seeds.keys), sessions)
+    manifest = ModelManifest(
+        model_version=model.version, feature_names=NAMES, feature_table_hash=table_hash(), window=window,
+        settings={"detector": settings_document(settings)}, salt_hex=model.salt.hex(), created_ms=created_ms,
+    )  # fmt: skip
+    extras = {
+        "baseline": baseline_arrays(model.baseline),
+        "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_columns(model.seeds.rows)},
+        "groups": {"ids": model.groups, "rates": model.group_rates, "events": model.group_events},
+    }
+    save_model(path, detector_state(model.detector), extras, manifest)
+    return manifest
+
+
+def load(path: Path) -> TrainedModel:
+    """Read and verify a model directory. Raises ModelError with what is wrong and what to do about it."""
+    loaded = load_model(path, feature_names=NAMES, feature_table_hash=table_hash())
+    try:
+        seeds, groups, arrays = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
+        baseline = baseline_from(arrays)
+        model = TrainedModel(
+            detector=detector_from_model(loaded), baseline=baseline,
+            seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]), salt=bytes.fromhex(loaded.manifest.salt_hex),
+            groups=groups["ids"], group_rates=groups["rates"], group_events=groups["events"],
+            version=loaded.manifest.model_version, baseline_version=digest(baseline),
+            window_ms=(loaded.manifest.window.from_ms, loaded.manifest.window.to_ms),
+        )  # fmt: skip
+    except KeyError as error:
+        raise ModelError(f"{path} lacks {error}; copy the model again or train it again") from None
+    return model
+
+
+def _columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Fields of the seeds' rows as plain arrays: a model holds no structured types."""
+    return {name: np.ascontiguousarray(rows[name]) for name in layout.ROW.names or ()}
+
+
+def _rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    rows = np.zeros(len(arrays["keys"]), layout.ROW)
+    for name in layout.ROW.names or ():
+        if arrays[name].shape != rows[name].shape:
+            raise ModelError(f"the model's agents have {name} of shape {arrays[name].shape}; train the model again")
+        rows[name] = arrays[name]
+    return rows

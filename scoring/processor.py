@@ -1,0 +1,260 @@
+"""The processor: raw records in, decisions out. Everything that moves state is a record, so a replay sees the same.
+
+`Processor` has no store and no clock: the live pipeline (`pipeline.py`) adds transactions, `replay` adds nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ..ingest.columns import ColumnEncoder
+from ..ingest.dedup import DuplicateWindow
+from ..ingest.errors import MalformedEvent
+from ..ingest.events import AuditEvent, decode_event
+from ..ingest.source import Kind, Record, RecordBatch
+from . import risk
+from .engine import NOTABLE, Scored
+from .policy import PolicyTable
+from .records import AgentName, DeadLetter, Decision, Reason, RiskLevel, record_id
+from .residence import Note, Residence, encode_reasons
+
+_REASONS_HALF_LIFE_MS = 600_000.0
+_SHOWN_FROM = 0.2
+
+Decode = Callable[[bytes], AuditEvent]
+
+
+class Release(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
+    """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
+
+    key: str
+    by: str
+    note: str = ""
+
+
+class Applied(NamedTuple):
+    """What a batch of records did."""
+
+    scored: list[tuple[Scored, np.ndarray[tuple[int], np.dtype[np.int64]]]]  # with the offsets of the rows
+    decisions: list[Decision]
+    dead: list[DeadLetter]
+    duplicates: int
+    events: int
+
+
+class Context(NamedTuple):
+    """Names that decisions carry."""
+
+    policy: PolicyTable
+    modes: Mapping[str, str]  # tenant to shadow | enforce
+    default_mode: str
+
+
+class Processor:
+    """Applies records in order.
+
+    Args:
+        residence: engine and resident agents.
+        encoder: turns events into columns under the model's salt.
+        window: recognises events that came before.
+        context: policy and modes.
+        decode: how an event record is read; history files are read more leniently than the door.
+    """
+
+    def __init__(
+        self, residence: Residence, encoder: ColumnEncoder, window: DuplicateWindow, context: Context,
+        decode: Decode = decode_event,
+    ) -> None:  # fmt: skip
+        self.residence = residence
+        self.engine = residence.engine
+        self.window = window
+        self.context = context
+        self._encoder = encoder
+        self._decode = decode
+        self._release = msgspec.json.Decoder(Release)
+
+    def apply(self, batch: RecordBatch) -> Applied:
+        """Apply a batch; records of different kinds keep their order."""
+        applied = Applied([], [], [], 0, 0)
+        run: list[tuple[int, Record]] = []
+        for position, record in enumerate(batch.records):
+            offset = batch.base_offset + position
+            if record.kind == Kind.EVENT:
+                run.append((offset, record))
+                continue
+            applied = self._apply_events(batch.partition, run, applied)
+            run = []
+            self._apply_other(batch.partition, offset, record, applied)
+        return self._apply_events(batch.partition, run, applied)
+
+    def _apply_events(self, partition: int, run: list[tuple[int, Record]], applied: Applied) -> Applied:
+        """A run of events: decode, drop duplicates, score, decide."""
+        if not run:
+            return applied
+        offsets = np.array([offset for offset, _ in run], np.int64)
+        seen = self.window.mark(np.array([record.id_hash for _, record in run], np.uint64), offsets)
+        events, kept = [], []
+        for position, (offset, record) in enumerate(run):
+            if seen[position]:
+                continue
+            try:
+                events.append(self._decode(record.payload))
+                kept.append(position)
+            except MalformedEvent as error:
+                applied.dead.append(_dead(partition, offset, record, error))
+        duplicates = applied.duplicates + int(seen.sum())
+        if events:
+            scored = self.engine.score(self._encoder.encode(events))
+            rows = np.array(kept, np.int64)
+            received = np.array([run[position][1].received_ms for position in kept], np.int64)
+            applied.scored.append((scored, offsets[rows]))
+            self._decide(partition, scored, offsets[rows], received, applied)
+        return applied._replace(duplicates=duplicates, events=applied.events + len(events))
+
+    def _decide(self, partition: int, scored: Scored, offsets: Any, received: Any, applied: Applied) -> None:
+        """Keep the reasons of notable rows, and make a decision of every change of level."""
+        changed = set(scored.changed)
+        notable = (scored.evidence >= NOTABLE) & (scored.risk_scores >= _SHOWN_FROM)
+        rows = sorted(changed | set(np.flatnonzero(notable).tolist()))
+        for row, reasons in zip(rows, self.engine.explainer.reasons(scored, rows), strict=True):
+            slot, previous, level = int(scored.slots[row]), int(scored.levels[row, 0]), int(scored.levels[row, 1])
+            rising = level > previous and level >= RiskLevel.MEDIUM
+            told = reasons if rising or level == previous else (_calmed(previous, level, "event"),)
+            counterfactual = self.engine.explainer.counterfactual(scored, row, reasons) if rising else ""
+            decision_id = self.residence.note(slot).decision_id
+            if row in changed:
+                at_ms, offset = int(received[row]), int(offsets[row])
+                decision = self._decision(slot, partition, offset, at_ms, previous, level, "event", told)
+                event = scored.columns.events[row]
+                decision = msgspec.structs.replace(
+                    decision, event_id=event.id or "", event_time_ms=int(scored.columns.time_ms[row]),
+                    risk_score=float(scored.risk_scores[row]), confidence=float(scored.risk[row, risk.CONFIDENCE]),
+                    anomaly_score=float(scored.anomaly[row]),
+                    p_value=float(scored.p_values[row]), counterfactual=counterfactual,
+                    feature_vector=self.engine.explainer.vector(scored, row),
+                    evidence=self.engine.explainer.evidence(slot, scored, row),
+                )  # fmt: skip
+                applied.decisions.append(decision)
+                decision_id = decision.decision_id
+            self._keep(slot, decision_id, told, counterfactual, scored, row, row in changed)
+
+    def _keep(
+        self, slot: int, decision_id: str, reasons: tuple[Reason, ...], counterfactual: str, scored: Scored, row: int,
+        force: bool,
+    ) -> None:  # fmt: skip
+        """Remember the reasons of the strongest recent event; older ones fade."""
+        old, at_ms = self.residence.note(slot), int(scored.columns.time_ms[row])
+        faded = old.weight * 0.5 ** (max(at_ms - old.at_ms, 0) / _REASONS_HALF_LIFE_MS)
+        weight = float(scored.evidence[row])
+        if force or weight >= faded:
+            self.residence.set_note(slot, Note(decision_id, encode_reasons(reasons), counterfactual, weight, at_ms))
+
+    def _apply_other(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
+        if record.kind == Kind.TICK:
+            self.tick(partition, offset, int.from_bytes(record.payload, "little"), applied)
+        elif record.kind == Kind.DEAD:
+            applied.dead.append(_refused(partition, offset, record))
+        elif record.kind == Kind.CONTROL:
+            self._apply_release(partition, offset, record, applied)
+
+    def tick(self, partition: int, offset: int, now_ms: int, applied: Applied) -> None:
+        """Time passes for every resident agent whose level is due to change."""
+        slots = self.engine.due(now_ms)
+        levels = self.engine.tick(slots, now_ms)
+        for slot, (previous, level) in zip(slots.tolist(), levels.tolist(), strict=True):
+            if previous != level:
+                self._note_decision(slot, partition, offset, now_ms, previous, level, "tick", applied)
+
+    def _apply_release(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
+        command = self._release.decode(record.payload)
+        key = np.array([int(command.key)], np.uint64)
+        slot = int(self.engine.builder.admit(key)[0])
+        if self.engine.agents.names[slot] is None:
+            return
+        state = self.engine.risk[slot]
+        previous = int(state["level"])
+        risk.release(state, record.received_ms, self.engine.settings.risk)
+        self.engine.dirty[slot] = True
+        self.engine.builder.pinned[slot] = False
+        level = int(state["level"])
+        reason = Reason("released", "release", command.by, "", 1.0, f"released by {command.by}: {command.note or 'no note'}")
+        self._note_decision(slot, partition, offset, record.received_ms, previous, level, "release", applied, reason)
+
+    def _note_decision(
+        self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str, applied: Applied,
+        reason: Reason | None = None,
+    ) -> None:  # fmt: skip
+        told = (reason or _calmed(previous, level, cause),)
+        decision = self._decision(slot, partition, offset, at_ms, previous, level, cause, told)
+        applied.decisions.append(decision)
+        self.residence.set_note(slot, Note(decision.decision_id, encode_reasons(told), "", 0.0, at_ms))
+
+    def _decision(
+        self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
+        reasons: tuple[Reason, ...],
+    ) -> Decision:  # fmt: skip
+        engine, context = self.engine, self.context
+        name = engine.agents.names[slot]
+        assert name is not None
+        state = engine.risk[slot]
+        return Decision(
+            decision_id=record_id(at_ms, partition, offset, name.key), agent=name, agent_type=engine.agents.types[slot],
+            decided_ms=at_ms, event_id="", event_time_ms=at_ms, previous_level=previous, level=level,
+            risk_score=float(state["score"]), confidence=float(state["confidence"]),
+            anomaly_score=float(state["anomaly"]), p_value=max(float(state["p_value"]), 0.0), reasons=reasons,
+            counterfactual="", feature_vector={}, evidence=engine.explainer.evidence(slot),
+            model_version=engine.model.version, baseline_version=engine.model.baseline_version,
+            policy_version=context.policy.version, mode=context.modes.get(name.tenant, context.default_mode), cause=cause,
+            partition=partition, offset=offset,
+        )  # fmt: skip
+
+
+def _calmed(previous: int, level: int, cause: str) -> Reason:
+    """Why a level went down, or first became known."""
+    before, after = RiskLevel(previous).label, RiskLevel(level).label
+    if previous == RiskLevel.CRITICAL and cause == "tick":
+        text = "the longest hold of a critical agent has ended"
+    elif previous < RiskLevel.MEDIUM:
+        text = "enough behaviour is known now" if level == RiskLevel.LOW else "too little behaviour is known"
+    else:
+        text = f"no new evidence; risk decayed from {before} to {after}"
+    return Reason("risk_relaxed" if previous > level else "baseline_known", "risk", after, before, 1.0, text)
+
+
+def _dead(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
+    letter_id = record_id(record.received_ms, partition, offset, "dead")
+    return DeadLetter(
+        letter_id, record.received_ms, "pipeline", error.reason, error.path, record.payload, partition, offset
+    )
+
+
+class Refused(msgspec.Struct):
+    """Payload of a DEAD record: an input that the edge refused."""
+
+    letter_id: str
+    received_ms: int
+    source: str
+    reason: str
+    path: str
+    raw: str  # base64
+
+
+_refused_decoder = msgspec.json.Decoder(Refused)
+
+
+def _refused(partition: int, offset: int, record: Record) -> DeadLetter:
+    refused = _refused_decoder.decode(record.payload)
+    return DeadLetter(
+        refused.letter_id, refused.received_ms, refused.source, refused.reason, refused.path,
+        base64.b64decode(refused.raw), partition, offset,
+    )  # fmt: skip
+
+
+def agent_name(name: AgentName) -> str:
+    """An agent in one line, for logs: tenant, issuer and id."""
+    return f"{name.tenant}/{name.agent_id}" + (f" ({name.issuer})" if name.issuer else "")

@@ -1,0 +1,39 @@
+"""Where the pipeline's time goes, and what it has done: counters that the edge turns into metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .processor import Applied
+
+
+class Stages:
+    """Seconds by stage and counts by name since the start.
+
+    Args:
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.seconds: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = self._monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += self._monotonic() - start
+
+    def count(self, applied: Applied) -> None:
+        """Count what a batch did."""
+        self.counts["events"] += applied.events
+        self.counts["duplicates"] += applied.duplicates
+        self.counts["dead_letters"] += len(applied.dead)
+        self.counts["late_events"] += sum(scored.late for scored, _ in applied.scored)
+        self.counts["decisions"] += len(applied.decisions)
