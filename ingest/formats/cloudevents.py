@@ -1,0 +1,149 @@
+"""CloudEvents 1.0 in HTTP structured, binary and batch mode, carrying native events.
+
+Identity: CloudEvents makes `source` + `id` of the envelope the identity of an event, and gateways retry and filter by
+them. They therefore replace `id` and `source` of the event inside. `time` and `trace_id` (from the
+extension `traceparent`) only fill in where the event itself has none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+import msgspec
+
+from ..errors import MalformedEvent
+from .bodies import split_array
+
+EVENT_TYPE = "io.trustwatch.audit.v1"
+SPEC_VERSION = "1.0"
+
+_JSON_TYPE = re.compile(r"(application|text)/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_QUOTED_PAIR = re.compile(r"\\(.)")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class Envelope(msgspec.Struct):
+    """Context attributes of one CloudEvent; `data` is raw JSON, empty where absent. Extensions are not read."""
+
+    specversion: str | None = None
+    type: str | None = None
+    source: str | None = None
+    id: str | None = None
+    time: str | None = None
+    datacontenttype: str | None = None
+    traceparent: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    data_base64: str | None = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def from_structured(raw: bytes) -> bytes:
+    """Native event JSON of one CloudEvent in JSON format (`application/cloudevents+json`).
+
+    Raises:
+        MalformedEvent: with the path in the envelope. Paths that `decode_event` reports later are relative to `data`.
+    """
+    try:
+        envelope = _envelope.decode(raw)
+    except msgspec.ValidationError as error:
+        message, found, path = str(error).rpartition(" - at `")
+        raise MalformedEvent(message or str(error), path.removesuffix("`") if found else "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+    _check(envelope)
+    return _native(envelope, _data(envelope))
+
+
+def from_binary(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Native event JSON of one CloudEvent in HTTP binary mode: attributes in `ce-*` headers, the event as body.
+
+    Raises:
+        MalformedEvent: with the path that the attribute has in JSON format (`ce-id` is `$.id`).
+    """
+    found = {name.lower(): value for name, value in headers.items()}
+    names = ("specversion", "type", "source", "id", "time", "traceparent")
+    values = {name: _header(name, found[f"ce-{name}"]) for name in names if f"ce-{name}" in found}
+    envelope = Envelope(datacontenttype=found.get("content-type"), data=msgspec.Raw(body), **values)
+    _check(envelope)
+    return _native(envelope, _data(envelope))
+
+
+def split_batch(raw: bytes) -> list[bytes]:
+    """Elements of a batch (`application/cloudevents-batch+json`), each for `from_structured`.
+
+    Raises:
+        MalformedEvent: at `$`, when the body is no JSON array.
+    """
+    return split_array(raw, "an array of CloudEvents")
+
+
+def _header(name: str, value: str) -> str:
+    """A header value, unquoted and percent-decoded once (HTTP binding, section 3.1.3.2)."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
+    if _BAD_PERCENT.search(value):
+        raise MalformedEvent(f"header `ce-{name}` is not percent-encoded", f"$.{name}")
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        raise MalformedEvent(f"header `ce-{name}` is not percent-encoded UTF-8", f"$.{name}") from None
+
+
+def _check(envelope: Envelope) -> None:
+    for name in ("specversion", "id", "source", "type"):
+        if not getattr(envelope, name):
+            raise MalformedEvent(f"required CloudEvents attribute `{name}` is missing or empty", f"$.{name}")
+    if envelope.specversion != SPEC_VERSION:
+        raise MalformedEvent(f"specversion must be `{SPEC_VERSION}`, is `{envelope.specversion}`", "$.specversion")
+    if envelope.type != EVENT_TYPE:
+        raise MalformedEvent(f"type must be `{EVENT_TYPE}`, is `{envelope.type}`", "$.type")
+    content_type = envelope.datacontenttype
+    if content_type is not None and not _JSON_TYPE.fullmatch(content_type.strip()):
+        raise MalformedEvent(f"datacontenttype must be JSON, is `{content_type}`", "$.datacontenttype")
+
+
+def _data(envelope: Envelope) -> bytes:
+    data, encoded = bytes(envelope.data), envelope.data_base64
+    if encoded is None:
+        return data
+    if data and data != b"null":
+        raise MalformedEvent("data and data_base64 exclude each other", "$.data_base64")
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedEvent(f"not base64: {error}", "$.data_base64") from None
+
+
+def _native(envelope: Envelope, data: bytes) -> bytes:
+    """The event inside, its members as they stand, with the identity of the envelope."""
+    path = "$.data" if envelope.data_base64 is None else "$.data_base64"
+    if not data:
+        raise MalformedEvent("data is missing; it must be a native event", path)
+    try:
+        members = _members.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"data is not a JSON object: {error}", path) from None
+    members["id"] = _raw(envelope.id)
+    members["source"] = _raw(envelope.source)
+    if envelope.time and _absent(members, "time"):
+        members["time"] = _raw(envelope.time)
+    trace = _TRACEPARENT.fullmatch(envelope.traceparent or "")
+    if trace and _absent(members, "trace_id"):
+        members["trace_id"] = _raw(trace[1])
+    return msgspec.json.encode(members)
+
+
+def _raw(value: str | None) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def _absent(members: dict[str, msgspec.Raw], name: str) -> bool:
+    return name not in members or bytes(members[name]) == b"null"

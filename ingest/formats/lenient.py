@@ -1,0 +1,91 @@
+"""History files: events whose `outcome` is a provider's own code instead of success, denied or error.
+
+Only files that an operator names (`train`, `replay`) come this way. The HTTP door stays strict: a live sender can be
+corrected, a trace of last year can not.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ..errors import MalformedEvent
+from ..events import MAX_ID, OUTCOMES, AuditEvent, decode_event
+
+REFUSALS = (
+    "accessdenied",
+    "authfailure",
+    "authorizationerror",
+    "authorizationfailed",
+    "blocked",
+    "expiredtoken",
+    "forbidden",
+    "insufficientprivileges",
+    "insufficientscope",
+    "invalidclienttokenid",
+    "missingauthenticationtoken",
+    "notauthorized",
+    "permissiondenied",
+    "refused",
+    "rejected",
+    "signaturedoesnotmatch",
+    "unauthenticated",
+    "unauthorized",
+    "unrecognizedclient",
+)
+"""Beginnings of codes that mean a refusal, in small letters without separators; compared with the last dotted part."""
+
+_HTTP_REFUSAL = re.compile(r"(http)?(401|403)(?!\d)")
+_SEPARATORS = re.compile(r"[\s_-]+")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def outcome_of_code(code: str) -> str:
+    """`denied` for a code that means refusal, else `error`; the schema's own words in other capitals stay themselves.
+
+    >>> outcome_of_code("Client.UnauthorizedOperation"), outcome_of_code("ThrottlingException"), outcome_of_code("403")
+    ('denied', 'error', 'denied')
+    """
+    word = _SEPARATORS.sub("", code.lower())
+    if word in OUTCOMES:
+        return word
+    last = word.rpartition(".")[2]
+    refused = last.startswith(REFUSALS) or _HTTP_REFUSAL.match(word)
+    return "denied" if refused else "error"
+
+
+def decode_history(raw: bytes | memoryview) -> tuple[AuditEvent, bool]:
+    """Decode one record of a history file.
+
+    Returns:
+        The event, and whether its outcome had to be mended; the code is then kept in `error`, if that was empty.
+
+    Raises:
+        MalformedEvent: as `decode_event`, for everything but a foreign outcome.
+    """
+    try:
+        return decode_event(raw), False
+    except MalformedEvent as error:
+        if error.path != "$.outcome":
+            raise
+        mended = _mend(raw)
+        if mended is None:
+            raise
+    return decode_event(mended), True
+
+
+def _mend(raw: bytes | memoryview) -> bytes | None:
+    """The record with a known outcome; None where the outcome is no text that could be a code."""
+    try:
+        members = _members.decode(raw)
+        code = msgspec.json.decode(members["outcome"], type=str)
+    except msgspec.DecodeError:
+        return None
+    if not code.strip():
+        return None
+    outcome = outcome_of_code(code)
+    members["outcome"] = msgspec.Raw(msgspec.json.encode(outcome))
+    if code.lower() != outcome and bytes(members.get("error", b"null")) in (b"null", b'""'):
+        members["error"] = msgspec.Raw(msgspec.json.encode(code[:MAX_ID]))
+    return msgspec.json.encode(members)

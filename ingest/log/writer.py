@@ -1,0 +1,236 @@
+"""The writing side of the event log: append, fsync, roll, drop. Not thread-safe: see `commit` for callers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from ..errors import CorruptLog, Unavailable
+from ..source import Record
+from . import frames
+from .recovery import recover
+from .segments import SyncedOffset, lock, mapped, segment_bases, segment_path, sync_directory
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class LogFailed(Unavailable):
+    """The disk refused a write or an fsync (full, broken). Nothing unacknowledged is assumed to be kept.
+
+    `retry_after_s` says after how many seconds another attempt makes sense.
+    """
+
+    code = "log_failed"
+
+    def __init__(self, reason: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class EventLog:
+    """Append-only log of one partition in a directory, opened for writing.
+
+    Opening truncates a tail that a crash tore (with a warning) and publishes the synced position. After a failed write
+    or fsync the object refuses everything until `reopen` has read the files afresh.
+
+    Args:
+        directory: created if missing.
+        segment_bytes: a segment that has reached this size is closed and a new one begun.
+        check_all: verify the check sums of all older segments on opening (about a second per 2 GB), not only of the
+            last; readers verify what they read in any case.
+
+    Raises:
+        LogInUse: another writer holds the directory.
+        CorruptLog: acknowledged records are damaged or missing.
+        LogFailed: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES, check_all: bool = True) -> None:
+        self.directory = directory
+        self.segment_bytes = segment_bytes
+        self.failed = False
+        self._fd = -1
+        with ExitStack() as held:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                sync_directory(directory.parent)
+                held.enter_context(lock(directory))
+                self._synced = held.enter_context(closing(SyncedOffset(directory, create=True)))
+                self._open(check_all)
+            except OSError as error:
+                raise LogFailed(f"{directory}: cannot open the event log: {error}") from error
+            self._held = held.pop_all()
+
+    def _open(self, check_all: bool) -> None:
+        self._base, self._position, self._next = recover(self.directory, self._synced.get(), check_all)
+        self._open_segment()
+        sync_directory(self.directory)
+        self._synced_position = self._position
+        self._synced.set(self._next)
+        self.failed = False
+
+    def _open_segment(self) -> None:
+        path = segment_path(self.directory, self._base)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    @property
+    def next_offset(self) -> int:
+        """Offset that the next record gets."""
+        return self._next
+
+    @property
+    def synced_offset(self) -> int:
+        """Offset after the last record known to be on disk."""
+        return self._synced.get()
+
+    @property
+    def first_offset(self) -> int:
+        """Oldest offset still kept."""
+        return segment_bases(self.directory)[0]
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Write *records* as one chunk; durable only after `sync`. No records write nothing.
+
+        Returns:
+            Offset of the first record.
+
+        Raises:
+            LogFailed: the write failed; nothing since the last `sync` counts as written.
+            ValueError: the records are larger than one chunk may be.
+        """
+        self._require_healthy()
+        first = self._next
+        if not records:
+            return first
+        chunk = frames.encode_chunk(first, records)
+        try:
+            if self._position and self._position + len(chunk) > self.segment_bytes:
+                self._roll()
+            self._write(chunk)
+        except OSError as error:
+            raise self._fail("append", error) from error
+        self._next = first + len(records)
+        return first
+
+    def _write(self, chunk: bytes) -> None:
+        """A write may be short (a nearly full disk); the rest is tried until the system says why."""
+        view = memoryview(chunk)
+        while view:
+            written = os.pwrite(self._fd, view, self._position)
+            self._position += written
+            view = view[written:]
+
+    def _roll(self) -> None:
+        """The old segment is synced before the new one exists, so only the last segment can have a torn tail."""
+        self.sync()
+        os.close(self._fd)
+        self._fd = -1
+        self._base, self._position, self._synced_position = self._next, 0, 0
+        self._open_segment()
+        sync_directory(self.directory)
+
+    def sync(self) -> None:
+        """Make everything appended durable, then show it to readers.
+
+        Raises:
+            LogFailed: the fsync failed; nothing since the last `sync` counts as written.
+        """
+        self._require_healthy()
+        if self._synced.get() == self._next:
+            return
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._fail("fsync", error) from error
+        self._synced_position = self._position
+        self._synced.set(self._next)
+
+    def _require_healthy(self) -> None:
+        if self._fd < 0 or self.failed:
+            raise LogFailed(f"{self.directory}: event log is closed or failed; it must be reopened")
+
+    def _fail(self, what: str, error: OSError) -> LogFailed:
+        """Refuse from now on, and take back what was not synced: it may be in memory and not on disk."""
+        self.failed = True
+        self._next = self._synced.get()
+        _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))
+        try:
+            if self._fd >= 0:
+                os.ftruncate(self._fd, self._synced_position)
+        except OSError as second:
+            _log.warning("event_log_not_truncated", directory=str(self.directory), error=str(second))
+        return LogFailed(f"{self.directory}: {what} failed: {error}")
+
+    def reopen(self) -> None:
+        """Read the end of the log afresh and go on, after the cause of a failure is gone.
+
+        Raises:
+            LogFailed: the disk still refuses; the log stays failed.
+            CorruptLog: acknowledged records are damaged or missing.
+        """
+        self.failed = True
+        self._close_segment()
+        try:
+            self._open(check_all=False)
+        except OSError as error:
+            raise LogFailed(f"{self.directory}: cannot reopen the event log: {error}") from error
+
+    def drop_before(self, offset: int, min_age_ms: int, now_ms: int) -> int:
+        """Delete whole segments of which every record is before *offset* and at least *min_age_ms* old.
+
+        The last segment always stays. Pass the offset from which the duplicate window is rebuilt, not the committed
+        one: that reaches further back.
+
+        Returns:
+            Number of segments deleted.
+        """
+        bases = segment_bases(self.directory)
+        dropped = 0
+        for base, following in pairwise(bases):
+            path = segment_path(self.directory, base)
+            if following > offset or now_ms - _newest_ms(path, base) < min_age_ms:
+                break
+            path.unlink()
+            dropped += 1
+        if dropped:
+            sync_directory(self.directory)
+            _log.info("event_log_dropped", directory=str(self.directory), segments=dropped, first_offset=bases[dropped])
+        return dropped
+
+    def close(self) -> None:
+        """Release files and lock. What was appended and not synced stays unacknowledged."""
+        self._close_segment()
+        self._held.close()
+
+    def _close_segment(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _newest_ms(path: Path, base_offset: int) -> int:
+    """Arrival of the newest record in a segment's last chunk, UTC milliseconds."""
+    with mapped(path) as view:
+        position = 0
+        while (header := frames.read_header(view, position, base_offset)) is not None:
+            last, position, base_offset = position, position + header.size, header.next_offset
+            if position == len(view):
+                return frames.newest_ms(view, last, header)
+    raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {base_offset})")

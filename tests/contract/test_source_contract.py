@@ -1,0 +1,111 @@
+"""What holds for every `Source`: a new implementation is added to SOURCES and must pass all of this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from trustwatch.ingest.errors import CorruptLog
+from trustwatch.ingest.files import FileSource
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.source import Kind, Record, Source
+
+RECORDS = [
+    Record(Kind.EVENT, raw_id_hash(payload), 1_700_000_000_000, payload)
+    for payload in (b'{"id":"%d","pad":"%s"}' % (i, b"x" * (i * 37 % 400)) for i in range(50))
+]
+
+
+def event_log(directory: Path) -> Source:
+    with EventLog(directory, segment_bytes=3000) as log:
+        for start in range(0, 50, 8):
+            log.append(RECORDS[start : start + 8])
+        log.sync()
+    return LogReader(directory)
+
+
+def files(directory: Path) -> Source:
+    for number, part in enumerate((RECORDS[:20], RECORDS[20:])):
+        (directory / str(number)).write_bytes(b"".join(record.payload + b"\n" for record in part))
+    return FileSource([directory / "0", directory / "1"], received_ms=1_700_000_000_000)
+
+
+SOURCES = {"event_log": event_log, "files": files}
+
+
+@pytest.fixture(params=list(SOURCES))
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
+    build: Callable[[Path], Source] = SOURCES[request.param]
+    source = build(tmp_path)
+    yield source
+    source.close()
+
+
+def drain(source: Source, max_records: int) -> list[Record]:
+    found: list[Record] = []
+    next_offset = None
+    while (batch := source.poll(max_records, 0)) is not None:
+        assert batch.partition == 0
+        assert 1 <= len(batch.records) <= max_records
+        assert next_offset in (None, batch.base_offset)
+        next_offset = batch.next_offset
+        found += batch.records
+    return found
+
+
+@pytest.mark.parametrize("max_records", [1, 7, 1000])
+def test_all_records_in_order_without_gaps(source: Source, max_records: int) -> None:
+    """Batches are consecutive, never larger than asked and never empty, and hold every record as it was written."""
+    source.seek(0, 0)
+    assert drain(source, max_records) == RECORDS
+
+
+def test_a_new_source_starts_at_the_beginning(source: Source) -> None:
+    """Without a seek the first record comes first."""
+    assert drain(source, 10) == RECORDS
+
+
+@pytest.mark.parametrize("offset", [0, 1, 8, 19, 20, 33, 49, 50])
+def test_seek_forward_and_back(source: Source, offset: int) -> None:
+    """From wherever it stands, a source continues at the offset it is told, in the middle of a chunk too."""
+    for _ in range(2):
+        source.seek(0, offset)
+        batch = source.poll(3, 0)
+        if offset == len(RECORDS):
+            assert batch is None
+        else:
+            assert batch is not None
+            assert batch.base_offset == offset
+        source.seek(0, offset)
+        assert drain(source, 11) == RECORDS[offset:]
+
+
+def test_end_offset_is_that_of_the_next_record(source: Source) -> None:
+    """It does not depend on what was read, and reading does not depend on it."""
+    assert source.end_offset(0) == len(RECORDS)
+    source.poll(5, 0)
+    assert source.end_offset(0) == len(RECORDS)
+    assert drain(source, 100) == RECORDS[5:]
+
+
+def test_an_offset_that_never_was_is_refused(source: Source) -> None:
+    """Reading on from a place that the source does not have would skip or repeat records."""
+    with pytest.raises(CorruptLog):
+        source.seek(0, len(RECORDS) + 1)
+
+
+def test_only_partition_zero(source: Source) -> None:
+    """Both have one partition; another one is a caller's error."""
+    with pytest.raises(ValueError, match="partition 0"):
+        source.seek(1, 0)
+    with pytest.raises(ValueError, match="partition 0"):
+        source.end_offset(1)
+
+
+def test_close_twice(source: Source) -> None:
+    """Closing a closed source does nothing."""
+    source.poll(1, 0)
+    source.close()
+    source.close()

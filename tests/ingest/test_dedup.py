@@ -1,0 +1,122 @@
+"""The duplicate window is a function of the log alone."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trustwatch.ingest.dedup import WINDOW, DuplicateWindow
+from trustwatch.ingest.identity import event_id_hash, raw_id_hash
+
+LOGS = st.lists(st.integers(0, 12), min_size=1, max_size=80)
+CUTS = st.lists(st.integers(0, 80), max_size=8)
+
+
+def hashes_of(log: list[int]) -> npt.NDArray[np.uint64]:
+    """Small numbers spread over 64 bits, many of them with equal low bits; 0 stays 0."""
+    return np.array(log, np.uint64) * np.uint64(1 << 60 | 1 << 20)
+
+
+def expected(log: list[int], window: int) -> list[bool]:
+    """The definition, plainly: seen earlier in this generation of offsets or in the one before."""
+    return [
+        value != 0 and value in log[max(0, (offset // window - 1) * window) : offset]
+        for offset, value in enumerate(log)
+    ]
+
+
+@settings(deadline=None)
+@given(log=LOGS, cuts=CUTS, window=st.integers(1, 20), seed=st.integers(0, 2**64 - 1))
+def test_answers_do_not_depend_on_batches(log: list[int], cuts: list[int], window: int, seed: int) -> None:
+    """However the log is cut into batches, and whatever the seed, the answers are those of the definition."""
+    tested = DuplicateWindow(window, seed)
+    hashes, offsets = hashes_of(log), np.arange(len(log))
+    borders = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
+    answers: list[bool] = []
+    for start, end in pairwise(borders):
+        answers += tested.mark(hashes[start:end], offsets[start:end]).tolist()
+    assert answers == expected(log, window)
+
+
+@settings(deadline=None)
+@given(log=LOGS, restart=st.integers(0, 80), window=st.integers(1, 20))
+def test_answers_do_not_depend_on_restarts(log: list[int], restart: int, window: int) -> None:
+    """A window rebuilt at any offset from the hashes it asks for goes on as the old one would have."""
+    restart = min(restart, len(log))
+    tested = DuplicateWindow(window)
+    tested.mark(hashes_of([5, 6, 7]), np.arange(3))
+    start = tested.first_offset_to_rebuild(restart)
+    tested.restore(start, hashes_of(log[start:restart]))
+    rest = tested.mark(hashes_of(log[restart:]), np.arange(restart, len(log)))
+    assert rest.tolist() == expected(log, window)[restart:]
+    assert restart - start < 2 * window
+
+
+@settings(deadline=None)
+@given(gaps=st.lists(st.integers(1, 30), min_size=1, max_size=30), window=st.integers(1, 8))
+def test_gaps_between_offsets_pass_whole_generations(gaps: list[int], window: int) -> None:
+    """Offsets may jump (other records lie between): what is two generations back is forgotten."""
+    offsets = np.cumsum(gaps)
+    seen = DuplicateWindow(window).mark(np.full(len(gaps), 7, np.uint64), offsets)
+    wanted = [False] + [here // window - before // window < 2 for before, here in pairwise(offsets)]
+    assert seen.tolist() == wanted
+
+
+def test_memory_is_fixed_and_a_full_generation_fits() -> None:
+    """8 MiB at the default, before and after more than two generations of new ids; none of them is lost or invented."""
+    window = DuplicateWindow()
+    assert window.nbytes == 8 * 1024 * 1024
+    hashes = np.arange(1, 2 * WINDOW + 100, dtype=np.uint64)
+    assert not window.mark(hashes, np.arange(len(hashes))).any()
+    again = np.arange(len(hashes), len(hashes) + 1000)
+    assert window.mark(hashes[-1000:], again).all()
+    assert window.nbytes == 8 * 1024 * 1024
+
+
+def test_offsets_may_not_go_back() -> None:
+    """Reading again needs `restore`; within a batch offsets ascend."""
+    window = DuplicateWindow(4)
+    window.mark(hashes_of([1, 2]), np.arange(2))
+    with pytest.raises(ValueError, match="from 2 on"):
+        window.mark(hashes_of([3]), np.array([1]))
+    with pytest.raises(ValueError, match="ascend"):
+        window.mark(hashes_of([3, 4]), np.array([5, 5]))
+    with pytest.raises(ValueError, match="equal dimension"):
+        window.mark(hashes_of([3, 4]), np.array([5]))
+    with pytest.raises(ValueError, match="window"):
+        DuplicateWindow(0)
+    assert not len(window.mark(hashes_of([]), np.array([], np.int64)))
+
+
+def test_identity_is_tenant_source_and_id() -> None:
+    """The same id of two tenants or sources are two events, and parts can not run into each other."""
+    keys = [("a", "b", "c"), ("b", "a", "c"), ("ab", "", "c"), ("", "", "abc"), ("a", None, "bc"), (None, "a", "bc")]
+    hashes = {event_id_hash(*key, raw=b"r") for key in keys}
+    assert len(hashes) == len(keys)
+    assert all(0 < value < 2**64 for value in hashes)
+    assert event_id_hash("a", "b", "c", b"x") == event_id_hash("a", "b", "c", b"y")
+    assert event_id_hash("acme", "urn:x", "evt-1", b"") == 12545476726281081947
+
+
+def test_without_an_id_the_bytes_are_the_identity() -> None:
+    """Equal bytes are the same event, others are not; tenant and source are part of the bytes."""
+    assert event_id_hash("a", "b", None, b"x") == event_id_hash(None, None, "", b"x")
+    assert event_id_hash("a", "b", None, b"x") != event_id_hash("a", "b", None, b"y")
+
+
+@pytest.mark.parametrize("id_", ["evt-1", None, ""])
+def test_identity_of_raw_records(id_: str | None) -> None:
+    """The identity read from JSON is that of its decoded members."""
+    raw = json.dumps({"tenant": "acme", "agent": {"id": "other"}, "id": id_, "source": "urn:x"}).encode()
+    assert raw_id_hash(raw) == event_id_hash("acme", "urn:x", id_, raw)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"5", b'{"id": 5}', b'{"id": "\xff"}', b"[" * 100_000])
+def test_identity_of_garbage_is_its_bytes(raw: bytes) -> None:
+    """What cannot be decoded still has an identity, so that its dead letter is written once."""
+    assert raw_id_hash(raw) == event_id_hash(None, None, None, raw)
