@@ -111,14 +111,17 @@ def _seasoned(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int) -> bool
 
 
 class AttackActor:
-    """An attack at work; one batch of rows is made ahead, so that its next moment is known."""
+    """An attack at work; once it has begun one batch of rows is made ahead, so that its next moment is known.
+
+    It begins at its own moment and not before, since what is new to an agent depends on what it has met until then.
+    """
 
     def __init__(self, enterprise: Enterprise, plan: PlannedAttack, stream: Stream) -> None:
         self._stream = stream
         self._end = enterprise.settings.end_ms
         self._play = plan.scenario.play(Strike(enterprise, plan.agent, plan.at_ms, stream))
         self._ahead: list[Row] = []
-        self.next_ms = self._look_ahead()
+        self.next_ms = plan.at_ms
 
     def _look_ahead(self) -> int:
         for _ in self._play:
@@ -129,7 +132,7 @@ class AttackActor:
         return self._end
 
     def advance(self) -> list[Row]:
-        """The next batch."""
+        """The next batch; none at the attack's first moment."""
         rows = self._ahead
         self.next_ms = self._look_ahead()
         return rows

@@ -144,10 +144,11 @@ def test_stolen_credential_comes_from_elsewhere(story: Story) -> None:
 
 @of("stolen_credential")
 def test_stolen_credential_is_used_at_a_quiet_hour(story: Story) -> None:
-    """The agent itself works less in that hour than in the mean hour."""
-    hours = Counter(event.time.hour for event in story.own)
+    """In the three hours around it the agent itself is less active than in three mean hours; often silent."""
+    moment = story.attack[0].time
+    around = [event for event in story.own if abs(event.time - moment) < timedelta(minutes=90)]
 
-    assert hours[story.attack[0].time.hour] < len(story.own) / 24
+    assert len(around) < len(story.own) / (6 * 24) * 3
 
 
 @of("scope_creep")

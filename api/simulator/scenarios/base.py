@@ -41,8 +41,8 @@ class Strike:
         return Session(self.stream, self.agent, task, at_ms, Chain(user, (), self.stream.name()), origin)
 
     def unseen(self, step: Step) -> int:
-        """First rank of the step's kind that the agent has not reached yet, with room for its own growth."""
-        return self.agent.pools.get(step.kind.name, step.kind.size) + 50
+        """First rank of the step's kind that the agent has not reached yet, with room for the growth of a day."""
+        return self.agent.pools.get(step.kind.name, step.kind.size) + 500
 
     def word(self, purpose: str) -> str:
         """Eight hex digits of the attack's own."""

@@ -20,8 +20,9 @@ _PAY = next(s for s in PAYMENT_PROCESSOR.steps() if s.action == "process_payment
 
 
 def _new_principal(strike: Strike, deputies: list[SimulatedAgent]) -> str:
-    """A user whom none of the deputies ever acted for, the caller's own ones first."""
-    known = {user for deputy in deputies for user in deputy.users}
+    """A user for whom nobody acted who may have handed work to the deputies; the caller's own users first."""
+    callers = strike.enterprise.of_role(strike.agent.tenant, "Orchestrator")
+    known = {user for agent in (*deputies, *callers) for user in agent.users}
     return strike.agent.tenant.user(next(u for u in concat(strike.agent.users, count()) if u not in known))
 
 
