@@ -163,6 +163,11 @@ def test_a_flood_of_key_ids_makes_one_fetch(world: Any, es: Any) -> None:
         refused = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(error) for error in refused} == {UnknownKey}
         assert world.server.requests == 2
+        for later, requests in ((9.9, 2), (0.1, 3), (9.9, 3)):
+            world.clock.now += later
+            with pytest.raises(UnknownKey):
+                await world.verifier.verify(es.token({"kid": f"later-{later}"}))
+            assert world.server.requests == requests
         assert (len(world.verifier.cache), world.verifier.cache.refusals) == (0, 0)
 
     run(world, scene)

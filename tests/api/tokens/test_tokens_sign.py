@@ -53,7 +53,7 @@ def test_a_local_token_is_trusted_only_where_the_settings_say_so(tmp_path: Path)
     local = IssuerSettings(issuer=LOCAL_ISSUER, audiences=("trustwatch",), jwks_file=tmp_path / "local-jwks.json")
 
     claims = verify(token, local)
-    assert (claims.subject, claims.client_id, claims.scopes) == ("demo", "demo-cli", {"trust.score:read"})
+    assert (claims.subject, claims.client_id, claims.scopes) == ("demo", "demo-cli", frozenset({"trust.score:read"}))
     assert claims.exp == NOW + 3600
     with pytest.raises(InvalidToken, match="issuer"):
         verify(token)
