@@ -73,8 +73,8 @@ class DetectorSettings:
     trees: int = 100
     max_samples: int = 256
     forest_weight: float = 0.5
-    top_k: int = 4
-    decay: float = 0.5
+    top_k: int = 64
+    decay: float = 1.0
     seed: int = 0
     folds: int = 5
     group_minimum: int = 200

@@ -1,0 +1,94 @@
+"""The risk view: what is known of every agent, in memory, for answers that touch no database.
+
+One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those that
+were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from .records import AgentSummary, RiskLevel
+
+MOST_AGENTS = 5_000_000
+_SWEEP_SHARE = 0.05
+
+
+class Entry:
+    """One agent in the view. `answer` caches the encoded risk answer until the next update."""
+
+    __slots__ = ("answer", "answer_until_ms", "summary")
+
+    def __init__(self, summary: AgentSummary) -> None:
+        self.summary = summary
+        self.answer: bytes | None = None
+        self.answer_until_ms = 0
+
+
+class RiskView:
+    """Latest committed risk by agent.
+
+    Args:
+        most: agents that are kept.
+    """
+
+    def __init__(self, most: int = MOST_AGENTS) -> None:
+        self._most = most
+        self._entries: dict[tuple[str, str, str], Entry] = {}
+        self._by_id: dict[str, list[Entry]] = {}
+        self.offset = 0
+        """How far the pipeline has committed."""
+        self.behind = 0
+        """Records that waited when the pipeline last reported."""
+        self.heard_ms = 0
+        """When the pipeline last reported, on the reader's clock; answers older than a bound are stale."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def apply(self, summaries: Iterable[AgentSummary]) -> None:
+        """Take over committed agents, in the order of their commits."""
+        for summary in summaries:
+            name = summary.name
+            full = (name.tenant, name.issuer, name.agent_id)
+            entry = self._entries.get(full)
+            if entry is None:
+                entry = self._entries[full] = Entry(summary)
+                self._by_id.setdefault(name.agent_id, []).append(entry)
+            else:
+                entry.summary, entry.answer = summary, None
+        if len(self._entries) > self._most:
+            self._sweep()
+
+    def get(self, tenant: str, issuer: str, agent_id: str) -> Entry | None:
+        """One agent by its full name."""
+        return self._entries.get((tenant, issuer, agent_id))
+
+    def find(self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None) -> list[Entry]:
+        """Agents of that id among the caller's *tenants* (None = all), narrowed to *tenant* and *issuer* where given."""
+        return [
+            entry for entry in self._by_id.get(agent_id, ())
+            if (tenant is None or entry.summary.name.tenant == tenant)
+            and (issuer is None or entry.summary.name.issuer == issuer)
+            and (tenants is None or entry.summary.name.tenant in tenants)
+        ]  # fmt: skip
+
+    def levels(self) -> dict[str, int]:
+        """Number of agents at each level."""
+        counts = dict.fromkeys((level.label for level in RiskLevel), 0)
+        for entry in self._entries.values():
+            counts[RiskLevel(entry.summary.level).label] += 1
+        return counts
+
+    def _sweep(self) -> None:
+        """Drop the quietest calm agents, some more than needed, so that sweeps are rare."""
+        calm = [entry for entry in self._entries.values() if entry.summary.level < RiskLevel.MEDIUM]
+        calm.sort(key=lambda entry: entry.summary.evaluated_ms)
+        excess = len(self._entries) - int(self._most * (1 - _SWEEP_SHARE))
+        for entry in calm[:excess]:
+            name = entry.summary.name
+            del self._entries[(name.tenant, name.issuer, name.agent_id)]
+            same = self._by_id[name.agent_id]
+            same.remove(entry)
+            if not same:
+                del self._by_id[name.agent_id]
