@@ -102,7 +102,7 @@ def _path_of_row(
     thresholds: NDArray[np.float32],
     leaves: NDArray[np.float64],
 ) -> float:
-    """Sum of the path lengths of one row, eight trees at a time."""
+    """Sum of the path lengths of one row, eight trees at a time; added in the order of `_paths_of_rows`: equal bits."""
     trees = features.shape[0]
     slots = np.uint64(features.shape[1])
     f = features.ravel()
@@ -130,8 +130,14 @@ def _path_of_row(
             i5 = (i5 << one) + np.uint64(x[f[b5 + i5]] > t[b5 + i5])
             i6 = (i6 << one) + np.uint64(x[f[b6 + i6]] > t[b6 + i6])
             i7 = (i7 << one) + np.uint64(x[f[b7 + i7]] > t[b7 + i7])
-        total += v[b0 + i0 - slots] + v[b1 + i1 - slots] + v[b2 + i2 - slots] + v[b3 + i3 - slots]
-        total += v[b4 + i4 - slots] + v[b5 + i5 - slots] + v[b6 + i6 - slots] + v[b7 + i7 - slots]
+        total += v[b0 + i0 - slots]
+        total += v[b1 + i1 - slots]
+        total += v[b2 + i2 - slots]
+        total += v[b3 + i3 - slots]
+        total += v[b4 + i4 - slots]
+        total += v[b5 + i5 - slots]
+        total += v[b6 + i6 - slots]
+        total += v[b7 + i7 - slots]
         tree += LANES
     while tree < trees:
         b0 = np.uint64(tree) * slots

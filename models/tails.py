@@ -113,7 +113,8 @@ def _grid(ordered: NDArray[np.float64], knots: int, step: float) -> tuple[NDArra
 
 
 def _decades(at_least: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    return np.abs(np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), SEEN_CAP))  # abs: no negative zero
+    decades: NDArray[np.float64] = np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), SEEN_CAP)
+    return np.abs(decades)  # no negative zero
 
 
 def _select(at: NDArray[np.float64], counts: NDArray[np.int64], places: int) -> NDArray[np.int64]:

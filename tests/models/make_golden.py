@@ -1,0 +1,41 @@
+"""Writes the golden model of the present format version; refuses to touch one that exists."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from trustwatch.models.artifact import save_model
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.manifest import FORMAT_VERSION, ModelManifest, TrainingWindow
+from trustwatch.models.saved import detector_state, settings_document
+from trustwatch.models.training import fit_detector
+
+NAMES, TABLE = ("pace", "novelty", "flag"), "golden-table"
+
+
+def main() -> int:
+    """Fit a tiny detector and write it with the scores that it gives."""
+    target = Path(__file__).parent / "golden" / f"v{FORMAT_VERSION}"
+    if target.exists():
+        sys.stderr.write(f"{target} exists; golden models are never rewritten\n")
+        return 1
+    rng = np.random.default_rng(20261124)
+    X = np.column_stack([rng.exponential(size=400), rng.normal(size=400), rng.random(400) < 0.03])
+    groups = rng.integers(1, 3, 400).astype(np.uint64)
+    settings = DetectorSettings(trees=9, max_samples=32, group_minimum=150, knots=128, seed=5)
+    detector = fit_detector(X, groups, np.arange(400, dtype=np.uint64) // 8, settings, NAMES, version="golden")
+    document = {"detector": settings_document(settings)}
+    manifest = ModelManifest("golden", NAMES, TABLE, TrainingWindow(1, 2, 400, 2, 50), document, "0123", 3)
+    extras = {"baselines": {"counts": np.arange(5, dtype=np.uint32)}}
+    save_model(target / "model", detector_state(detector), extras, manifest)
+    rows = np.concatenate([X[:20], X[:20] * 4.0, [[50.0, 50.0, 1.0]]])
+    seen = np.resize(np.array([1, 2, 3], np.uint64), len(rows))
+    for name, array in {"rows": rows, "groups": seen, **detector.score(rows, seen)._asdict()}.items():
+        np.save(target / f"{name}.npy", array)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

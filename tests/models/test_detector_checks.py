@@ -1,0 +1,85 @@
+"""Every detector passes every check of `checks.py`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from trustwatch.models.artifact import load_model, save_model
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.manifest import ModelManifest, TrainingWindow
+from trustwatch.models.saved import detector_from_model, detector_state, settings_document
+from trustwatch.models.training import fit_detector
+
+from .checks import CHECKS, Subject
+
+ROWS, FEATURES, NAMES = 1500, 6, tuple("abcdef")
+SUBJECTS = {"forest-and-tails": 0.5, "tails-alone": 0.0, "forest-alone": 1.0}  # forest_weight of ForestDetector
+
+
+def behaviour(rows: int, seed: int):
+    """Rows as features are: skewed, half of the columns mostly zero; three groups and fifty sessions."""
+    rng = np.random.default_rng(seed)
+    X = rng.gamma(2.0, size=(rows, FEATURES))
+    X[:, ::2] *= rng.random((rows, FEATURES // 2)) < 0.2
+    return X, rng.choice([5, 9, 2**63], rows).astype(np.uint64), rng.integers(0, 50, rows).astype(np.uint64)
+
+
+def reloaded(detector):
+    """The detector after a way through a model directory."""
+    manifest = ModelManifest(
+        detector.version,
+        NAMES,
+        "hash",
+        TrainingWindow(0, 1, ROWS, 3, 50),
+        {"detector": settings_document(detector.settings)},
+        "00",
+        0,
+    )
+    with TemporaryDirectory() as folder:
+        save_model(Path(folder) / "model", detector_state(detector), {}, manifest)
+        return detector_from_model(load_model(Path(folder) / "model", feature_names=NAMES, feature_table_hash="hash"))
+
+
+@cache
+def subject(name: str) -> Subject:
+    """The detector of that name, fitted once."""
+    settings = DetectorSettings(trees=25, max_samples=64, forest_weight=SUBJECTS[name], folds=3, seed=7)
+
+    def fit():
+        return fit_detector(*behaviour(ROWS, 1), settings, NAMES, version="7.1")
+
+    detector = fit()
+    X, groups, _ = behaviour(150, 2)
+    groups[::10] = 424242
+    return Subject(
+        detector,
+        refit=fit,
+        reload=lambda: reloaded(detector),
+        X=X,
+        groups=groups,
+        statistic=lambda rows: detector.evidence(rows).statistic,
+        monotone_statistic=SUBJECTS[name] == 0.0,
+    )
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_detector(name, check):
+    """The detector holds to the promise that the check's docstring states."""
+    check(subject(name))
+
+
+def test_there_are_checks():
+    """The suite is not empty: it covers at least what DESIGN section 8 lists."""
+    names = {check.__name__ for check in CHECKS}
+    assert {"check_range", "check_direction", "check_same_seed_same_scores", "check_input_unchanged"} <= names
+    assert {
+        "check_not_finite_refused",
+        "check_save_load_equal",
+        "check_outlier_ray",
+        "check_one_row_as_in_batch",
+    } <= names
