@@ -44,6 +44,9 @@ METHOD_RANK = {
     "spiffe": 5,
 }
 
+WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "admin"})
+"""Events whose action must be a declared capability; token and client events are the authorization server's own words."""
+
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 """`error` values of denials that we caused: excluded from behaviour, else a contained agent could never recover."""
 
@@ -156,7 +159,7 @@ class ColumnEncoder:
             (
                 4 if event.effect is None else _EFFECT[event.effect], _OUTCOME[event.outcome], _TYPE[event.type],
                 -1 if provenance is None else _PROVENANCE[provenance], method, external,
-                -1 if capabilities is None else int(event.action not in capabilities), agent.self_asserted,
+                -1 if capabilities is None or event.type not in WORK_TYPES else int(event.action not in capabilities), agent.self_asserted,
                 event.outcome == "denied" and event.error in OWN_DENIALS,
             ),
         )  # fmt: skip

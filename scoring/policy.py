@@ -13,8 +13,14 @@ from .records import RiskLevel
 class TokenPolicy(msgspec.Struct, frozen=True):
     """Answer to an authorization server.
 
-    `allowed_scopes` is a list of scopes or patterns with `*`, or null where the level restricts none; `step_up` asks for a
-    person's approval (of write scopes at medium).
+    Attributes:
+        allow: whether a token is issued at all.
+        max_token_lifetime_s: longest lifetime of a new token.
+        allowed_scopes: scopes or patterns with `*`; null where the level restricts none.
+        refresh_allowed: whether a refresh token may be used.
+        step_up: a person must approve; what for, says `step_up_scopes`.
+        revoke: tokens already issued are to be revoked.
+        step_up_scopes: patterns of the scopes that need the approval; `*` is all.
     """
 
     allow: bool
@@ -23,13 +29,16 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     refresh_allowed: bool
     step_up: bool
     revoke: bool
+    step_up_scopes: tuple[str, ...] = ()
 
+
+WRITE_SCOPES = ("*write*", "*delete*", "*admin*", "*manage*")
 
 DEFAULT_POLICY: dict[RiskLevel, TokenPolicy] = {
     RiskLevel.LOW: TokenPolicy(True, 900, None, True, False, False),
     RiskLevel.UNKNOWN: TokenPolicy(True, 300, None, True, False, False),
-    RiskLevel.MEDIUM: TokenPolicy(True, 300, None, True, True, False),
-    RiskLevel.HIGH: TokenPolicy(True, 60, ("*:read",), False, True, False),
+    RiskLevel.MEDIUM: TokenPolicy(True, 300, None, True, True, False, WRITE_SCOPES),
+    RiskLevel.HIGH: TokenPolicy(True, 60, None, False, True, False, ("*",)),
     RiskLevel.CRITICAL: TokenPolicy(False, 0, (), False, False, True),
 }
 
@@ -39,12 +48,13 @@ class PolicyTable:
 
     Args:
         overrides: policies that replace the default of a level.
+        version: what answers and decisions call this table; None derives it from the content.
     """
 
-    def __init__(self, overrides: Mapping[RiskLevel, TokenPolicy] | None = None) -> None:
+    def __init__(self, overrides: Mapping[RiskLevel, TokenPolicy] | None = None, version: str | None = None) -> None:
         self._policies = {**DEFAULT_POLICY, **(overrides or {})}
         encoded = msgspec.json.encode([self._policies[level] for level in RiskLevel])
-        self.version = hashlib.sha256(encoded).hexdigest()[:12]
+        self.version = version or hashlib.sha256(encoded).hexdigest()[:12]
 
     def __getitem__(self, level: int) -> TokenPolicy:
         return self._policies[RiskLevel(level)]

@@ -53,9 +53,9 @@ class RiskSettings(NamedTuple):
 class Budget(NamedTuple):
     """False alerts per 1,000 agent-days that the operator accepts at each level."""
 
-    medium: float = 10.0
-    high: float = 1.0
-    critical: float = 0.1
+    medium: float = 20.0
+    high: float = 5.0
+    critical: float = 1.0
 
 
 ROW = np.dtype(
