@@ -219,7 +219,7 @@ def history(**changes: Any) -> bytes:
 )
 def test_history_is_mended_and_said(error: str | None, kept: str) -> None:
     """A foreign outcome is mapped, its text kept in `error` unless there is one, and nothing else changes."""
-    raw = history(outcome="Throttling", error=error)
+    raw = history(outcome="ThrottlingException", error=error)
     event, mended = decode_history(raw)
     assert mended
     assert (event.outcome, event.error) == ("error", kept)
