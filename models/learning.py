@@ -51,7 +51,7 @@ def learn_history(
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
     progress("reading history", 0, settings.folds + 3)
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
-    sessions = session_ids(columns)
+    sessions = _in_order(session_ids(columns))
     folds = sessions % np.uint64(settings.folds)
     vectors = np.zeros((len(columns), COUNT))
     for fold in range(settings.folds):
@@ -85,6 +85,12 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     mixed = columns.names[:, c.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def _in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
 
 
 def group_activity(
