@@ -111,6 +111,11 @@ class Pipeline:
             self.commit()
         return 0 if batch is None else len(batch.records)
 
+    def finish(self) -> None:
+        """Commit what was applied."""
+        if self._next != self.position.offset:
+            self.commit()
+
     def _apply(self, batch: RecordBatch) -> None:
         with self.stages.timed("apply"):
             self._due_elsewhere(batch)

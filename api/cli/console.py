@@ -1,0 +1,62 @@
+"""What the commands share: messages and progress on stderr, results on stdout, errors as one line with an exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+
+errors = Console(stderr=True, highlight=False)
+"""Messages go to stderr, so that stdout holds nothing but results."""
+
+
+def say(text: str) -> None:
+    """One message on stderr."""
+    errors.print(text, markup=False, soft_wrap=True)
+
+
+def emit(value: Any) -> None:
+    """One JSON value as a line on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def fail(error: Exception | str) -> typer.Exit:
+    """Say what went wrong; raise the result: it ends the command with status 1."""
+    code = getattr(error, "code", None)
+    say(f"trustwatch: {error}" + (f" [{code}]" if code else ""))
+    return typer.Exit(1)
+
+
+@contextmanager
+def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar in bytes on stderr (none where stderr is no terminal); yields what to call with the bytes done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(label, total=total or None)
+        yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar over named stages on stderr; yields what to call with stage, done and total."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
+
+
+def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
+    """A plain table on stdout; *columns* maps members to headings."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns.values():
+        grid.add_column(heading, overflow="fold")
+    for row in rows:
+        grid.add_row(*(str(row.get(member, "")) for member in columns))
+    Console(highlight=False).print(grid)

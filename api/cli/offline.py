@@ -1,0 +1,203 @@
+"""Commands that need no service: `train`, `replay`, `simulate`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+import typer
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import AuditEvent
+from ...ingest.files import FileSource
+from ...ingest.formats.lenient import decode_history
+from ...models.artifact import is_model
+from ...models.detector import DetectorSettings
+from ...models.learning import learn_history, session_ids
+from ...models.persist import load, save
+from ...scoring.replay import Replay, ReplayedEvent
+from .. import clock
+from ..serve.wiring import engine_settings
+from ..settings import process_settings
+from ..simulator import SCENARIOS, Attack, SimulationSettings, retime, simulate, write_jsonl
+from .console import byte_progress, emit, fail, say, stage_progress
+
+SHOWN_PROBLEMS = 5
+
+Events = Annotated[list[Path], typer.Argument(help="JSONL files of native events, plain or gzip, oldest first; - is stdin")]
+Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
+
+
+def inputs(paths: list[Path]) -> list[Path] | BinaryIO:
+    """Files as given, or standard input."""
+    if [str(path) for path in paths] == ["-"]:
+        return sys.stdin.buffer
+    return paths
+
+
+class History:
+    """Reads history files into decoded events, counting what is no event."""
+
+    def __init__(self) -> None:
+        self.malformed = 0
+        self.mended = 0
+
+    def read(self, paths: list[Path]) -> list[AuditEvent]:
+        """All events of the files, in order."""
+        source = FileSource(inputs(paths))
+        events: list[AuditEvent] = []
+        with byte_progress("reading", source.total_bytes) as progress:
+            source = FileSource(inputs(paths), progress=progress)
+            while (batch := source.poll(5000, 0.0)) is not None:
+                for position, record in enumerate(batch.records):
+                    self._add(events, batch.base_offset + position, record.payload)
+        return events
+
+    def _add(self, events: list[AuditEvent], offset: int, payload: bytes) -> None:
+        try:
+            event, mended = decode_history(payload)
+        except MalformedEvent as error:
+            self.malformed += 1
+            report_malformed(self.malformed, offset, error.path, error.reason)
+        else:
+            events.append(event)
+            self.mended += mended
+
+
+def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
+    """Tell of the first few records that are no events."""
+    if count <= SHOWN_PROBLEMS:
+        say(f"record {offset + 1}: {reason} - at `{path}`")
+    if count == SHOWN_PROBLEMS:
+        say("further records that are no events are counted only")
+
+
+def train(
+    events: Events,
+    model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
+    settings: SettingsFile = None,
+    seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
+    salt: Annotated[str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")] = None,
+    version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
+    json: Json = False,
+) -> None:
+    """Learn a model from normal history."""
+    started = clock.monotonic()
+    history = History()
+    read = history.read(events)
+    if not read:
+        raise fail(f"no events in {', '.join(map(str, events))}: nothing to learn from")
+    key = _salt(salt, model)
+    columns = ColumnEncoder(key, process_settings(settings).domains()).encode(read)
+    detector = DetectorSettings(seed=seed)
+    name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
+    with stage_progress() as progress:
+        trained = learn_history(columns, key, name, detector, progress)
+    sessions = len(set(session_ids(columns).tolist()))
+    save(model, trained, detector, sessions, clock.now_ms())
+    summary = {
+        "model": str(model), "version": name, "events": len(read), "sessions": sessions, "agents": len(trained.seeds.keys),
+        "peer_groups": len(trained.groups) - 1, "malformed": history.malformed, "mended": history.mended,
+        "seconds": round(clock.monotonic() - started, 2),
+    }  # fmt: skip
+    _conclude(summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})")
+
+
+def _salt(given: str | None, model: Path) -> bytes:
+    """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
+    if given is not None:
+        try:
+            key = bytes.fromhex(given)
+        except ValueError:
+            raise typer.BadParameter("must be hexadecimal", param_hint="--salt") from None
+        if not 1 <= len(key) <= 64:
+            raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
+        return key
+    return load(model).salt if is_model(model) else secrets.token_bytes(16)
+
+
+def _conclude(summary: dict[str, Any], as_json: bool, text: str) -> None:
+    if as_json:
+        emit(summary)
+        return
+    say(text.format(**summary))
+    for problem in ("malformed", "mended", "duplicates", "late"):
+        if summary.get(problem):
+            say(f"{problem}: {summary[problem]}")
+
+
+def replay(
+    events: Events,
+    model: Annotated[Path, typer.Option(help="directory of a trained model")],
+    out: Annotated[Path, typer.Option(help="where scores go, one JSON object a line; - is stdout")],
+    learn: Annotated[bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")] = True,
+    settings: SettingsFile = None,
+    agents: Annotated[int, typer.Option(help="agents held in memory at once")] = 50_000,
+    json: Json = False,
+) -> None:
+    """Run history through the identical live path and write what it would have said."""
+    started = clock.monotonic()
+    configured = process_settings(settings)
+    replayed = Replay(load(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains())
+    counts: Counter[str] = Counter()
+    problems = 0
+
+    def malformed(offset: int, path: str, reason: str) -> None:
+        nonlocal problems
+        problems += 1
+        report_malformed(problems, offset, path, reason)
+
+    encoder = msgspec.json.Encoder()
+    source = FileSource(inputs(events))
+    with ExitStack() as stack:
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
+        progress = stack.enter_context(byte_progress("replaying", source.total_bytes))
+        for line in replayed.run(FileSource(inputs(events), progress=progress), malformed):
+            target.write(encoder.encode(_line(line)) + b"\n")
+            counts[line.risk_level] += 1
+    summary = replayed.summary()._asdict()
+    summary["decisions"] = len(summary["decisions"])
+    summary |= {"levels": dict(counts), "learn": learn, "seconds": round(clock.monotonic() - started, 2)}
+    _conclude(summary, json and str(out) != "-", "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}")
+
+
+def _line(event: ReplayedEvent) -> dict[str, Any]:
+    return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}
+
+
+def simulate_command(
+    out: Annotated[Path, typer.Option(help="where events go, one a line; - is stdout")],
+    labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
+    seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
+    agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
+    hours: Annotated[float, typer.Option(help="duration in simulated hours")] = 168.0,
+    start: Annotated[datetime, typer.Option(help="begin, UTC")] = datetime(2026, 1, 5),  # noqa: DTZ001 - made UTC below
+    events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
+    attack: Annotated[list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")] = None,
+    attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
+    compress: Annotated[float, typer.Option(help="make time run this many times faster")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Make the events of a seeded enterprise of agents, with labelled attacks."""
+    began = start.replace(tzinfo=clock.utc_now().tzinfo)
+    plan = SimulationSettings(
+        start=began, duration=timedelta(hours=hours), seed=seed, agents=agents,
+        attacks=tuple(Attack(name) for name in attack or ()), attacks_per_day=attacks_per_day,
+        events_per_agent_day=events_per_day,
+    )  # fmt: skip
+    events = simulate(plan)
+    if compress != 1.0:
+        events = retime(events, factor=compress, start=began)
+    with ExitStack() as stack:
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
+        answers = None if labels is None else stack.enter_context(labels.open("wb"))
+        count = write_jsonl(events, target, answers)
+    _conclude({"events": count, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
