@@ -1,0 +1,57 @@
+# Everything a person or CI runs. Needs Python >= 3.11 and make; the environment is built on first use.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## build the environment in .venv (done by every other target)
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Trustwatch needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## train on a simulated week, serve, play a day with two attacks (ARGS=--exit ends by itself)
+	$(BIN)/trustwatch demo $(ARGS)
+
+test: $(READY) ## unit, contract and house tests
+	$(BIN)/python -m pytest -m "not integration and not acceptance" $(ARGS)
+
+integration: $(READY) ## tests that start the real service, kill it, load it
+	$(BIN)/python -m pytest -m integration $(ARGS)
+
+acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
+	$(BIN)/python -m pytest -m acceptance $(ARGS)
+
+test-wheel: $(READY) ## build the wheel, install it elsewhere, run the tests against it
+	scripts/test-wheel $(PYTHON)
+
+check: $(READY) ## formatter, linter, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite files in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
+	@for b in scoring features pipeline snapshot answer under_load; do echo "== $$b"; $(BIN)/python -m benchmarks.bench_$$b $(ARGS) || exit 1; done
+
+bench-quick: ## the same on small data: shows that they run
+	$(MAKE) bench ARGS=--quick
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis var

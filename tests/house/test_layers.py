@@ -1,0 +1,140 @@
+"""The architecture is a test: who may import whom, and one importer for each outside technology."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("ingest", "models", "scoring", "api")
+
+IMPORTERS = {
+    "sklearn": {"models/forest.py"},
+    "sqlalchemy": {"scoring/store/"},
+    "alembic": {"scoring/store/"},
+    "jwt": {"api/tokens/verify.py", "api/tokens/jwks.py", "api/tokens/sign.py"},
+    "fastapi": {"api/"},
+    "starlette": {"api/"},
+    "uvicorn": {"api/serve/"},
+    "typer": {"api/cli/"},
+    "rich": {"api/cli/"},
+    "prometheus_client": {"api/http/"},
+    "standardwebhooks": {"scoring/notify/"},
+    "yaml": {"api/settings/"},
+    "kafka": set(),
+}
+"""Outside technology -> the only files or folders that may import it."""
+
+
+def modules(layer: str) -> list[Path]:
+    """Python files of a layer, the ones that alembic runs included."""
+    return sorted((ROOT / layer).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(relative level, dotted name) of every import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+
+
+def layer_reached(path: Path, level: int, name: str) -> str | None:
+    """The layer that an import reaches, None for one outside of ours."""
+    if level == 0:
+        parts = name.split(".")
+        return parts[1] if parts[0] == "trustwatch" and len(parts) > 1 else None
+    place = path.relative_to(ROOT).parent.parts
+    kept = place[: len(place) - (level - 1)]
+    full = (*kept, *name.split("."))
+    return next((part for part in full if part), None)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_against_the_flow_of_events(layer: str) -> None:
+    """A layer imports only itself and the layers before it."""
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
+
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {reached}"
+        for path in modules(layer)
+        for level, name in imported(path)
+        if (reached := layer_reached(path, level, name)) in LAYERS and reached not in allowed
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nobody_imports_a_layer_by_its_folder_name(layer: str) -> None:
+    """`import models` would work in a checkout only; site-packages holds no package of that name."""
+    places = [path for name in (*LAYERS, "tests", "benchmarks") for path in sorted((ROOT / name).rglob("*.py"))]
+
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in places
+        for level, name in imported(path)
+        if level == 0 and name.split(".")[0] == layer
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("technology", IMPORTERS)
+def test_each_outside_technology_has_one_importer(technology: str) -> None:
+    """Whoever replaces a technology changes one place."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for layer in LAYERS
+        for path in modules(layer)
+        for level, name in imported(path)
+        if level == 0 and name.split(".")[0] == technology
+    }
+
+    wrong = {file for file in found if not any(file.startswith(place) for place in IMPORTERS[technology])}
+
+    assert wrong == set()
+
+
+def test_the_rule_bites(tmp_path: Path) -> None:
+    """The helper sees absolute and relative imports that go the wrong way."""
+    assert layer_reached(ROOT / "ingest" / "x.py", 0, "trustwatch.scoring.risk") == "scoring"
+    assert layer_reached(ROOT / "ingest" / "x.py", 2, "scoring.risk") == "scoring"
+    assert layer_reached(ROOT / "ingest" / "features" / "x.py", 3, "api") == "api"
+    assert layer_reached(ROOT / "ingest" / "features" / "x.py", 2, "columns") == "ingest"
+    assert layer_reached(ROOT / "ingest" / "x.py", 0, "numpy") is None
+
+
+CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+def test_only_the_clock_reads_the_clock() -> None:
+    """Time is passed in, so that everything replays."""
+    wrong = []
+    for layer in LAYERS:
+        for path in modules(layer):
+            if path.relative_to(ROOT).as_posix() == "api/clock.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("datetime.") in CLOCK:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+
+    assert wrong == []
+
+
+def test_only_settings_read_the_environment() -> None:
+    """Nothing else depends on the process it runs in."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for layer in LAYERS
+        for path in modules(layer)
+        if path.relative_to(ROOT).as_posix() != "api/settings/load.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}
+    ]
+
+    assert wrong == []

@@ -1,0 +1,68 @@
+"""What is in the tree is what users get."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("ingest", "models", "scoring", "api")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_folder_with_code_is_declared() -> None:
+    """A folder that is not declared works in a checkout and is missing from the wheel."""
+    declared = PROJECT["tool"]["setuptools"]["package-dir"]
+    folders = {
+        path.parent.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
+    }  # fmt: skip
+
+    assert set(declared.values()) == folders
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == set(declared)
+    assert all(name == f"trustwatch.{folder.replace('/', '.')}" for name, folder in declared.items())
+
+
+def test_trustwatch_is_a_namespace() -> None:
+    """No `__init__` of our own at the top: other distributions may add portions."""
+    import trustwatch
+
+    assert getattr(trustwatch, "__file__", None) is None
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_type_checkers_find_the_layers(layer: str) -> None:
+    """`.typing/trustwatch` links to the four folders."""
+    assert (ROOT / ".typing" / "trustwatch" / layer).resolve() == ROOT / layer
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_importing_has_no_effect(layer: str, tmp_path: Path) -> None:
+    """Importing every module of a layer writes no file, and prints nothing."""
+    names = [
+        f"trustwatch.{path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.').removesuffix('.__init__')}"
+        for path in sorted((ROOT / layer).rglob("*.py"))
+        if "migrations" not in path.parts
+    ]  # fmt: skip
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_registry_host_is_committed() -> None:
+    """The project names packages, not the hosts they come from."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    hosts = tuple("".join(parts) for parts in (("pypi", ".org"), ("python", "hosted.org"), ("npm", "js.org"), ("repo1.", "maven")))
+
+    wrong = [
+        name for name in files
+        if (ROOT / name).is_file() and any(host in (ROOT / name).read_text(errors="ignore") for host in hosts)
+    ]  # fmt: skip
+
+    assert wrong == []
