@@ -152,7 +152,7 @@ def test_settings_out_of_range_are_refused(name, value):
 def test_weights_of_the_statistic():
     """T is the weighted sum of the forest's evidence and the four largest tails with weights 8:4:2:1."""
     X, groups, sessions = normal(500, 3)
-    settings = DetectorSettings(trees=10, forest_weight=0.25)
+    settings = DetectorSettings(trees=10, forest_weight=0.25, top_k=4, decay=0.5)
     detector = fit_detector(X, groups, sessions, settings, names(X))
     found = detector.evidence(X[:50])
     largest = -np.sort(-found.u, axis=1)[:, :4]
