@@ -1,0 +1,46 @@
+"""The command `trustwatch`: all commands in one place."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+import typer
+
+from ...ingest.errors import TrustwatchError
+from ..serve.logs import configure_logs
+from . import offline, remote, service
+from .console import fail
+
+app = typer.Typer(
+    name="trustwatch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
+)  # fmt: skip
+app.command("serve")(service.serve)
+app.command("train")(offline.train)
+app.command("replay")(offline.replay)
+app.command("ingest")(remote.ingest)
+app.command("agents")(remote.agents)
+app.command("explain")(remote.explain)
+app.command("release")(remote.release)
+app.command("simulate")(offline.simulate_command)
+app.command("token")(service.token)
+app.command("demo")(service.demo)
+
+
+def main() -> None:
+    """Entry point of the `trustwatch` script."""
+    configure_logs()
+    try:
+        app()
+    except TrustwatchError as error:
+        raise SystemExit(_status(error)) from None
+    except BrokenPipeError:
+        # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
+        sys.stderr.close()
+        raise SystemExit(1) from None
+
+
+def _status(error: TrustwatchError) -> int:
+    structlog.get_logger(__name__).debug("command failed", code=error.code)
+    return fail(error).exit_code

@@ -1,0 +1,199 @@
+"""Commands that talk to a running service: `ingest`, `agents`, `explain`, `release`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import typer
+
+from ...ingest.files import FileSource
+from .. import clock
+from .console import byte_progress, emit, fail, say, table
+from .offline import SHOWN_PROBLEMS, inputs
+
+BATCH = 500
+RETRIES = 30
+
+Url = Annotated[str, typer.Option(envvar="TRUSTWATCH_URL", help="where the service listens")]
+Token = Annotated[str, typer.Option(envvar="TRUSTWATCH_TOKEN", help="bearer token (see `trustwatch token`)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+Tenant = Annotated[str | None, typer.Option(help="tenant of the agent, where it is not the only one")]
+Issuer = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
+
+LOCAL = "http://127.0.0.1:8420"
+
+
+class Service:
+    """A running service.
+
+    Args:
+        url: where it listens.
+        token: bearer token.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=60.0)
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """One request; every failure ends the command with a message."""
+        try:
+            response = self.client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise fail(f"{self.client.base_url} does not answer ({error}); is the service running?") from None
+        return response
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """JSON of a successful GET."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        response = self.request("GET", path, params=given)
+        if not response.is_success:
+            raise fail(problem(response))
+        return response.json()
+
+
+def problem(response: httpx.Response) -> str:
+    """What a problem document says, in one line."""
+    try:
+        body = response.json()
+        return f"{response.status_code} {body.get('title', '')}: {body.get('detail', '')}"
+    except ValueError:
+        return f"{response.status_code} {response.text[:200]}"
+
+
+def ingest(
+    files: Annotated[list[Path], typer.Argument(help="JSONL files of events, plain or gzip; - is stdin")],
+    url: Url = LOCAL,
+    token: Token = "",
+    json: Json = False,
+) -> None:
+    """Send events to a running service."""
+    service = Service(url, token)
+    counts: Counter[str] = Counter()
+    source = FileSource(inputs(files))
+    with byte_progress("sending", source.total_bytes) as progress:
+        source = FileSource(inputs(files), progress=progress)
+        sent = 0
+        while (batch := source.poll(BATCH, 0.0)) is not None:
+            body = b"\n".join(record.payload for record in batch.records)
+            _count(counts, _send(service, body), sent)
+            sent += len(batch.records)
+    if json:
+        emit(dict(counts))
+    else:
+        say(f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}")
+    if counts["rejected"]:
+        raise typer.Exit(1)
+
+
+def _send(service: Service, body: bytes) -> dict[str, Any]:
+    """Send one batch; wait where the service asks to."""
+    for _ in range(RETRIES):
+        response = service.request(
+            "POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
+        )
+        if response.status_code not in (429, 503):
+            break
+        clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
+    answer = response.json() if "json" in response.headers.get("content-type", "") else {}
+    if "rejected" not in answer:
+        raise fail(problem(response))
+    return dict(answer)
+
+
+def _count(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
+    for name in ("accepted", "duplicate", "rejected"):
+        counts[name] += answer[name]
+    for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - counts["told"])]:
+        counts["told"] += 1
+        say(f"record {sent + rejection['index'] + 1}: {rejection['reason']} - at `{rejection['path']}`")
+
+
+def agents(
+    url: Url = LOCAL,
+    token: Token = "",
+    level: Annotated[str | None, typer.Option(help="unknown, low, medium, high or critical")] = None,
+    tenant: Tenant = None,
+    prefix: Annotated[str | None, typer.Option(help="beginning of the agent id")] = None,
+    limit: Annotated[int, typer.Option(help="most agents to list")] = 50,
+    json: Json = False,
+) -> None:
+    """List agents with their risk."""
+    service = Service(url, token)
+    rows = []
+    for row in _pages(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
+        rows.append(row)
+    if json:
+        for row in rows:
+            emit(row)
+        return
+    table(rows, {"agent_id": "agent", "tenant": "tenant", "agent_type": "type", "risk_level": "level",
+                 "risk_score": "risk", "confidence": "confidence", "last_seen_at": "last seen"})  # fmt: skip
+
+
+def _pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Items of a paged list, at most *limit*."""
+    cursor = None
+    while limit > 0:
+        page = service.get(path, limit=min(limit, 500), cursor=cursor, **parameters)
+        yield from page["items"]
+        limit -= len(page["items"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def explain(
+    agent: Annotated[str, typer.Argument(help="agent id")],
+    url: Url = LOCAL,
+    token: Token = "",
+    tenant: Tenant = None,
+    issuer: Issuer = None,
+    json: Json = False,
+) -> None:
+    """Say why an agent has the risk it has, and how it got there."""
+    service = Service(url, token)
+    answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
+    history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
+    if json:
+        emit({"risk": answer, "decisions": history})
+        return
+    write = sys.stdout.write
+    write(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})\n")
+    write(f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
+          f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}\n")  # fmt: skip
+    for reason in answer["reasons"]:
+        write(f"  - {reason['text']}  [{reason['contribution']:.0%}]\n")
+    if answer["counterfactual"]:
+        write(f"  would be {answer['counterfactual']}\n")
+    policy = answer["token_policy"]
+    write(f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
+          f"{', step-up' if policy['step_up'] else ''}{', revoke' if policy['revoke'] else ''} ({answer['mode']})\n")  # fmt: skip
+    for decision in history:
+        write(f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
+              f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}\n")  # fmt: skip
+
+
+def release(
+    agent: Annotated[str, typer.Argument(help="agent id")],
+    note: Annotated[str, typer.Option(help="why; kept with the decision")],
+    url: Url = LOCAL,
+    token: Token = "",
+    tenant: Tenant = None,
+    issuer: Issuer = None,
+) -> None:
+    """Vouch for an agent: its evidence so far is dropped (scope trust.feedback)."""
+    service = Service(url, token)
+    parameters = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
+    response = service.request(
+        "POST", f"/v1/agents/{quote(agent, safe='')}/release", params=parameters, json={"note": note}
+    )
+    if not response.is_success:
+        raise fail(problem(response))
+    say(f"{agent} is being released; `trustwatch explain` shows when it is")

@@ -1,0 +1,59 @@
+"""Commands that run the service or belong to it: `serve`, `token`, `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...ingest.errors import TrustwatchError
+from ..callers import SCOPES
+from ..demo import Demo
+from ..local import local_token
+from ..serve.service import serve as run_service
+from ..settings import process_settings
+from ..tokens import LOCAL_ISSUER
+from .console import fail, say
+
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")]
+
+
+def serve(settings: SettingsFile = None) -> None:
+    """Run API, event log and pipeline on this machine until Ctrl-C."""
+    configured = process_settings(settings)
+    if not configured.issuers:
+        say("no issuers are configured: nobody can be authenticated, so every call but health checks is refused")
+    try:
+        asyncio.run(run_service(configured, settings))
+    except BaseExceptionGroup as group:
+        known, rest = group.split(TrustwatchError)
+        if rest is not None or known is None:
+            raise
+        raise fail(known.exceptions[0]) from None
+
+
+def token(
+    settings: SettingsFile = None,
+    client_id: Annotated[str, typer.Option(help="client the token is for; must be one of the settings' callers")] = "demo",
+    scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(SCOPES)}")] = None,
+    audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
+    lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,
+) -> None:
+    """Print a token signed with the local development key (only accepted where the settings trust it)."""
+    configured = process_settings(settings)
+    if not any(issuer.issuer == LOCAL_ISSUER for issuer in configured.issuers):
+        say(f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token")
+    sys.stdout.write(local_token(configured.data_dir, client_id, scope or list(SCOPES), audience, lifetime) + "\n")
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
+    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
+    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
+    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
+) -> None:
+    """Train on a simulated week, serve, play a day with two attacks, and say what happens."""
+    raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=say).run())

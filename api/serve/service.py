@@ -1,0 +1,185 @@
+"""`trustwatch serve`: the answering process and everything that runs beside the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import ConfigError, Unavailable
+from ...ingest.log import EventLog, GroupCommit
+from ...ingest.source import Kind, Record
+from ...models.persist import load
+from ...scoring.channel import Update
+from ...scoring.notify import ALERT_KIND, WebhookNotifier, webhook_client
+from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
+from ...scoring.store import SqlStore, open_store, sqlite_url
+from ...scoring.view import RiskView
+from .. import clock
+from ..callers import Caller, CallerDirectory
+from ..http import create_app
+from ..http.services import PipelineStatus, Services
+from ..settings import Settings
+from ..tokens import Jwks, TokenVerifier
+from .updates import PipelineProcess
+from .wiring import policy_table, service_url, webhook_targets
+
+_log = structlog.get_logger(__name__)
+
+UPKEEP_EVERY_S = 3600.0
+LOG_AGE_MS = 7 * 86_400_000
+"""The event log keeps applied events this long, so that they can be replayed or learned from."""
+
+
+async def serve(settings: Settings, settings_file: Path | None) -> None:
+    """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    model = await asyncio.to_thread(load, settings.model_dir)
+    async with _opened(settings) as (log, store):
+        view, status = RiskView(), PipelineStatus()
+        await asyncio.to_thread(lambda: view.apply(store.all_summaries()))
+        service = Service(settings, settings_file, log, store, view, status, model.version)
+        await service.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[tuple[GroupCommit, SqlStore]]:
+    """Event log and store, closed again in the right order."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    log = await asyncio.to_thread(EventLog, settings.data_dir / "log")
+    commit = GroupCommit(log)
+    store = await asyncio.to_thread(open_store, sqlite_url(settings.data_dir / "trustwatch.db"), settings.dead_letters.max_rows)
+    try:
+        yield commit, store
+    finally:
+        await commit.close()
+        log.close()
+        store.close()
+
+
+class Service:
+    """One running service.
+
+    Args:
+        settings, settings_file: as configured.
+        log: durable event log.
+        store: for reads, deliveries and upkeep; the pipeline process has its own connection.
+        view: what is answered from.
+        status: how the pipeline fares.
+        model_version: for answers about agents that were never seen.
+    """
+
+    def __init__(
+        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, view: RiskView,
+        status: PipelineStatus, model_version: str,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._status = status
+        self._jwks = Jwks(settings.issuers, settings.verification, clock.now_s)
+        directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+        verifier: TokenVerifier[Caller] = TokenVerifier(
+            settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
+        )
+        self._services = Services(
+            settings=settings, verifier=verifier, log=log, store=store, view=view, policy=policy_table(settings),
+            model_version=model_version, clock=clock.now_s, status=status,
+        )  # fmt: skip
+        self._pipeline = PipelineProcess(settings_file, view, status, clock.now_ms, self._updated)
+        self._dispatcher: Dispatcher | None = None
+        self._window = DuplicateWindow().window
+
+    def _updated(self, update: Update) -> None:
+        if update.changes and self._dispatcher is not None:
+            self._dispatcher.wake()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until *stop* is set, then end in order: no more requests, no more ticks, pipeline, deliveries."""
+        await self._jwks.start()
+        server = _Server(uvicorn.Config(create_app(self._services), log_config=None, access_log=False, lifespan="off"))
+        listener = _listen(self._settings)
+        quiet = asyncio.Event()
+        async with webhook_client() as client:
+            self._dispatcher = self._make_dispatcher(client)
+            async with asyncio.TaskGroup() as group:
+                pipeline = group.create_task(self._pipeline.run())
+                helpers = [group.create_task(self._tick(quiet)), group.create_task(self._upkeep(quiet)),
+                           group.create_task(self._dispatcher.run(quiet))]  # fmt: skip
+                serving = group.create_task(server.serve(sockets=[listener]))
+                _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
+                await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+                stop.set()
+                server.should_exit = True
+                await serving
+                await self._pipeline.stop()
+                quiet.set()
+                await asyncio.gather(pipeline, *helpers)
+        await self._jwks.close()
+
+    def _make_dispatcher(self, client: object) -> Dispatcher:
+        notifier = WebhookNotifier(client, clock.now_ms)  # type: ignore[arg-type]
+        channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
+        policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
+        jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        return Dispatcher(self._store, channels, policy, clock.now_ms, jitter)
+
+    async def _tick(self, stop: asyncio.Event) -> None:
+        """Record that time passes, so that risk decays and expires without events."""
+        while not await _wait(stop, self._settings.pipeline.tick_interval_s):
+            now = clock.now_ms()
+            try:
+                await self._log.commit([Record(Kind.TICK, 0, now, now.to_bytes(8, "little"))])
+            except Unavailable as error:
+                _log.warning("time could not be recorded", error=str(error))
+
+    async def _upkeep(self, stop: asyncio.Event) -> None:
+        """Remove what is older than it has to be kept."""
+        while not await _wait(stop, UPKEEP_EVERY_S):
+            now = clock.now_ms()
+            oldest = now - self._settings.retention_days * 86_400_000
+            needed = max(0, (self._status.offset // self._window - 1) * self._window)
+            try:
+                await asyncio.to_thread(self._store.purge, oldest)
+                await self._log.run(lambda log, needed=needed, now=now: log.drop_before(needed, LOG_AGE_MS, now))
+            except Unavailable as error:
+                _log.warning("upkeep has to wait", error=str(error))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the service stops its parts in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises ConfigError with what to do where the address is taken."""
+    listen = settings.listen
+    try:
+        return socket.create_server(
+            (listen.host, listen.port), family=socket.AF_INET6 if ":" in listen.host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"can not listen on {listen.host} port {listen.port}: {error.strerror}; set listen.port or TRUSTWATCH_LISTEN_PORT"
+        ) from None
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait that long, or until *stop*; whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
