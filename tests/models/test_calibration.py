@@ -54,9 +54,12 @@ def test_the_promise_says_what_it_rests_on():
 def test_many_scores_are_thinned_on_the_safe_side(tie_share):
     """Of 60,000 scores a part is kept; p-values are never too small, at most 0.1 % too large, exact at the top."""
     rng = np.random.default_rng(3)
-    scores = np.where(rng.random(60_000) < tie_share, 0.25, rng.normal(size=60_000))
+    shared = np.linspace(-1, 1, 17)
+    scores = np.where(rng.random(60_000) < tie_share, rng.choice(shared, 60_000), rng.normal(size=60_000))
     calibration = Calibration.fit(scores, np.zeros(60_000, np.uint64))
-    values = np.concatenate([rng.normal(size=3000), scores[:500], [0.25, np.nextafter(0.25, 1), np.nextafter(0.25, 0)]])
+    values = np.concatenate(
+        [rng.normal(size=3000), scores[:500], shared, np.nextafter(shared, 9), np.nextafter(shared, -9)]
+    )
     ordered = np.sort(scores)
     exact = (1 + len(scores) - np.searchsorted(ordered, values)) / (len(scores) + 1)
 
