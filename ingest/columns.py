@@ -1,7 +1,7 @@
 """Audit events as columns: what the compiled kernels read.
 
-One `EventColumns` holds a batch. Names become keyed 64-bit hashes (0 = absent), numbers become float64 (-1 = absent), and
-closed vocabularies become small integer codes. The events themselves stay beside the columns, for reasons in words.
+One `EventColumns` holds a batch. Names become keyed 64-bit hashes (0 = absent), numbers become float64 (-1 = absent),
+and closed vocabularies become small integer codes. The events themselves stay beside the columns, for reasons in words.
 """
 
 from __future__ import annotations

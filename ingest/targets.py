@@ -1,4 +1,4 @@
-"""Canonical targets: where an action goes to (host, mail address, account), and whether that lies outside the tenant."""
+"""Canonical targets: where an action goes (host, mail address, account), and whether that lies outside the tenant."""
 
 from __future__ import annotations
 

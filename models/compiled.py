@@ -1,21 +1,7 @@
-"""How kernels are compiled, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
+"""How kernels are compiled: as those of `ingest` are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from ..ingest.compiled import compiled, inlined
 
-from numba import njit
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile at the first call; the machine code is kept beside the source (or in `NUMBA_CACHE_DIR`)."""
-    return cast(Callable[P, R], njit(cache=True)(function))
-
-
-def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, for small helpers that other kernels call: always inlined by LLVM."""
-    return cast(Callable[P, R], njit(cache=True, forceinline=True)(function))
+__all__ = ["compiled", "inlined"]

@@ -1,7 +1,7 @@
 """Shared baselines: what is normal for the fleet, a tenant, a peer group and a declared task.
 
-A baseline is fitted once, from the items and quantities that the feature kernel found in a history, and never changes; live
-pipelines switch from one snapshot to the next at a recorded offset.
+A baseline is fitted once, from the items and quantities that the feature kernel found in a history, and never changes;
+live pipelines switch from one snapshot to the next at a recorded offset.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from ..columns import EventColumns
+from ..compiled import compiled
 from ..errors import ModelError
 from . import layout as l
 from .kernel import Scratch, scope_keys
@@ -66,19 +66,21 @@ def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline
             break
         items *= 2
         if items > MAX_ITEMS:
-            raise ModelError(f"the history names more than {MAX_ITEMS} things; train on a shorter window or fewer tenants")
+            raise ModelError(
+                f"the history names more than {MAX_ITEMS} things; train on a shorter window or fewer tenants"
+            )
     _moments(baseline, rows, scopes, found.quantities)
     return baseline
 
 
-@njit(cache=True)
-def _all_scopes(rows, names, scopes):
+@compiled
+def _all_scopes(rows: Array, names: Array, scopes: Array) -> None:
     for row in rows:
         scope_keys(scopes[row], names[row])
 
 
-@njit(cache=True)
-def _place_scopes(keys, positions, distinct):
+@compiled
+def _place_scopes(keys: Array, positions: Array, distinct: Array) -> None:
     mask = np.uint64(len(keys) - 1)
     for position in range(len(distinct)):
         at = distinct[position] & mask
@@ -88,8 +90,8 @@ def _place_scopes(keys, positions, distinct):
         positions[at] = position
 
 
-@njit(cache=True)
-def _count(baseline, rows, scopes, items, room):
+@compiled
+def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, room: int) -> bool:
     """Count every item in each of its event's scopes; False when there is no room left."""
     used = 0
     for row in rows:
@@ -110,8 +112,8 @@ def _count(baseline, rows, scopes, items, room):
     return True
 
 
-@njit(cache=True)
-def _moments(baseline, rows, scopes, quantities):
+@compiled
+def _moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Array) -> None:
     """Running mean and variance of every quantity in every scope (Welford)."""
     means = np.zeros(baseline.means.shape)
     squares = np.zeros(baseline.means.shape)
@@ -129,11 +131,9 @@ def _moments(baseline, rows, scopes, quantities):
                 delta = value - means[at, q]
                 means[at, q] += delta / numbers[at, q]
                 squares[at, q] += delta * (value - means[at, q])
-    for at in range(len(means)):
-        for q in range(l.QUANTITIES):
-            baseline.numbers[at, q] = numbers[at, q]
-            baseline.means[at, q] = means[at, q]
-            baseline.variances[at, q] = squares[at, q] / max(numbers[at, q], 1.0)
+    baseline.numbers[:] = numbers
+    baseline.means[:] = means
+    baseline.variances[:] = squares / np.maximum(numbers, 1.0)
 
 
 def baseline_arrays(baseline: Baseline) -> dict[str, Array]:

@@ -41,6 +41,8 @@ class FeatureBuilder:
         self.pinned = np.zeros(capacity, np.bool_)
         """Agents that should stay resident (their risk still moves with time); they leave last."""
         self.spill = spill
+        self._scopes = np.zeros(l.SCOPES, np.uint64)
+        self._scope_rows = np.zeros(l.SCOPES, np.int64)
 
     @property
     def bytes_per_agent(self) -> int:
@@ -79,12 +81,15 @@ class FeatureBuilder:
         """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
         kernel.observe(
             rows, slots, columns.names, columns.numbers, columns.codes, columns.time_ms, self.state, self.baseline, out,
-            found,
+            found, self._scopes, self._scope_rows,
         )  # fmt: skip
 
     def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
         """Add the rows whose weight (uint8, shape (len(rows),)) is not 0 to their agents' baselines."""
-        kernel.learn(rows, slots, columns.names, columns.codes, self.state, self.baseline, found, weights)
+        kernel.learn(
+            rows, slots, columns.names, columns.codes, self.state, self.baseline, found, weights, self._scopes,
+            self._scope_rows,
+        )  # fmt: skip
 
     def vectors(self, columns: EventColumns, learn: bool = True) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.

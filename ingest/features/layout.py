@@ -25,8 +25,8 @@ REGION_SIZE = BUCKETS * WAYS
 TABLE = 3 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
-(Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH, Q_LIFETIME,
- Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY) = range(15)  # fmt: skip
+(Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH,
+ Q_LIFETIME, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY) = range(15)  # fmt: skip
 QUANTITIES = 15
 DRIFTING = np.array([Q_PACE_4H, Q_VOLUME, Q_NOVELTY], dtype=np.int64)
 """Quantities whose early mean is kept as a frozen reference, so that a slow ramp can not carry its own baseline up."""

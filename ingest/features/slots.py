@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ..compiled import allocation_free
+from .layout import Array
 
 Keys = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.int32]
@@ -72,8 +74,8 @@ class SlotTable:
         self._free.extend(slots.tolist())
 
 
-@njit(cache=True)
-def _find(index_keys, index_slots, keys, out, last_use, clock):
+@allocation_free
+def _find(index_keys: Array, index_slots: Array, keys: Array, out: Array, last_use: Array, clock: int) -> None:
     mask = np.uint64(len(index_keys) - 1)
     for position in range(len(keys)):
         key = keys[position]
@@ -87,8 +89,8 @@ def _find(index_keys, index_slots, keys, out, last_use, clock):
             at = (at + np.uint64(1)) & mask
 
 
-@njit(cache=True)
-def _insert(index_keys, index_slots, keys, slots):
+@allocation_free
+def _insert(index_keys: Array, index_slots: Array, keys: Array, slots: Array) -> None:
     mask = np.uint64(len(index_keys) - 1)
     for position in range(len(keys)):
         at = keys[position] & mask
@@ -98,8 +100,8 @@ def _insert(index_keys, index_slots, keys, slots):
         index_slots[at] = slots[position]
 
 
-@njit(cache=True)
-def _remove(index_keys, index_slots, keys):
+@allocation_free
+def _remove(index_keys: Array, index_slots: Array, keys: Array) -> None:
     """Delete with backward shift, so that look-ups never need tombstones."""
     mask = np.uint64(len(index_keys) - 1)
     for position in range(len(keys)):

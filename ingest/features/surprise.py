@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from ..compiled import allocation_free, inlined
 from . import layout as l
+from .layout import Array, Baseline
 from .tables import own_count, shared_count
-
-P_ALL, P_OWN, P_PEERS = range(3)
 
 KAPPA = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
@@ -19,22 +18,25 @@ _SD_FLOOR = 0.15
 """Least standard deviation, in natural-log units (most quantities are log1p): 15 % is no change of behaviour."""
 
 
-@njit(cache=True, inline="always")
-def _step(backoff, count, total, distinct):
+@inlined
+def _step(backoff: float, count: float, total: float, distinct: float) -> float:
     """One level of Witten-Bell interpolation: known mass by count, the rest as the level behind says."""
     return (count + (distinct + 1.0) * backoff) / (total + distinct + 1.0)
 
 
-@njit(cache=True, inline="always")
-def _context(occurrences, distinct, seen):
+@inlined
+def _context(occurrences: float, distinct: float, seen: float) -> float:
     """Distinct continuations of a context, from the kind's overall ratio of distinct items to occurrences."""
     return occurrences * distinct / seen if seen > 0.0 else 0.0
 
 
-@njit(cache=True)
-def _shared_step(backoff, baseline, row, scope, kind, hashed, context_kind, context):
+@allocation_free
+def _shared_step(
+    backoff: float, baseline: Baseline, row: np.int64, scope: np.uint64, kind: int, hashed: np.uint64,
+    context_kind: int, context: np.uint64,
+) -> float:  # fmt: skip
     totals = baseline.totals[row, kind]
-    total, distinct = np.float64(totals[0]), np.float64(totals[1])
+    total, distinct = float(totals[0]), float(totals[1])
     if context_kind >= 0:
         occurrences = shared_count(baseline, scope, context)
         distinct = _context(occurrences, distinct, total)
@@ -42,27 +44,30 @@ def _shared_step(backoff, baseline, row, scope, kind, hashed, context_kind, cont
     return _step(backoff, shared_count(baseline, scope, hashed), total, distinct)
 
 
-@njit(cache=True)
-def frequency(out, baseline, rows, scopes, table, numbers, kind, hashed, context_kind, context, bottom):
+@allocation_free
+def frequency(
+    baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, hashed: np.uint64,
+    context_kind: int, context: np.uint64, bottom: float,
+) -> tuple[float, float, float, float]:  # fmt: skip
     """Probability of an item at every level.
 
     Args:
-        out: float64 (3,), receives P_ALL (all levels), P_OWN (own history over the peer group's) and P_PEERS
-            (peer group, tenant and fleet alone).
         rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
         table, numbers: the agent's rows.
         context_kind: kind of the item that this one is conditional on, -1 for none.
         context: hash of that item.
         bottom: probability where no level knows anything.
 
-    Returns how often the agent's own history has the item.
+    Returns:
+        Probability over all levels, of the own history over the peer group's, of peer group, tenant and fleet alone,
+        and how often the agent's own history has the item.
     """
     p, own = bottom, 0.0
     for level in (l.FLEET, l.TENANT, l.PEERS):
         if rows[level] >= 0:
             p = _shared_step(p, baseline, rows[level], scopes[level], kind, hashed, context_kind, context)
-    out[P_PEERS] = p
-    total, distinct = np.float64(numbers[l.N_SEEN + kind]), np.float64(numbers[l.N_DISTINCT + kind])
+    peers = p
+    total, distinct = float(numbers[l.N_SEEN + kind]), float(numbers[l.N_DISTINCT + kind])
     if context_kind >= 0:
         occurrences = own_count(table, context_kind, context)
         distinct = _context(occurrences, distinct, total)
@@ -70,15 +75,14 @@ def frequency(out, baseline, rows, scopes, table, numbers, kind, hashed, context
     if total > 0.0:
         own = own_count(table, kind, hashed)
         p = _step(p, min(own, total), total, distinct)
-    out[P_OWN] = p
+    history = p
     if rows[l.TASK] >= 0:
         p = _shared_step(p, baseline, rows[l.TASK], scopes[l.TASK], kind, hashed, context_kind, context)
-    out[P_ALL] = p
-    return own
+    return p, history, peers, own
 
 
-@njit(cache=True)
-def usual(baseline, rows, numbers, quantity):
+@allocation_free
+def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
     """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
 
     Returns (mean, sd, weight), weight 0 where nobody has shown the quantity yet.
@@ -102,8 +106,8 @@ def usual(baseline, rows, numbers, quantity):
     return mean, math.sqrt(variance + _SD_FLOOR * _SD_FLOOR), weight
 
 
-@njit(cache=True)
-def usual_distance(baseline, rows, numbers, quantity, value):
+@allocation_free
+def usual_distance(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
     """How many standard deviations a value lies above the usual; 0 below it, and where nothing is known."""
     mean, sd, weight = usual(baseline, rows, numbers, quantity)
     if weight < 3.0:

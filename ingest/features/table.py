@@ -1,8 +1,9 @@
 """The feature table: every feature once, in the order of the feature vector, with unit and meaning.
 
-All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has for
-this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has seen
-(Witten-Bell). *z* is the distance from the agent's usual value in standard deviations, shrunk towards its peer group.
+All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has
+for this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has
+seen (Witten-Bell). *z* is the distance from the agent's usual value in standard deviations, shrunk towards its peer
+group.
 """
 
 from __future__ import annotations
@@ -44,28 +45,50 @@ FEATURES: tuple[Feature, ...] = (
     _bits("resource_surprise", "rarity", "resource", "how unusual the resource is for the task and agent"),
     _bits("target_surprise", "rarity", "target", "how unusual the destination is for the task and agent"),
     _bits("audience_surprise", "rarity", "audience", "how unusual the token audience is for the agent"),
-    _bits("peer_surprise", "rarity", "peer agent", "how unusual the called or calling agent is (edge caller to callee)"),
+    _bits(
+        "peer_surprise", "rarity", "peer agent", "how unusual the called or calling agent is (edge caller to callee)"
+    ),
     _bits("principal_surprise", "rarity", "principal", "how unusual it is that the agent acts for this principal"),
     _bits("network_surprise", "rarity", "network", "how unusual the client's network is for the agent"),
-    _bits("credential_surprise", "rarity", "credential", "how unusual the credential (method and key) is for the agent"),
+    _bits(
+        "credential_surprise", "rarity", "credential", "how unusual the credential (method and key) is for the agent"
+    ),
     _bits("scope_surprise", "rarity", "scope set", "how unusual the set of requested scopes is for the agent"),
     _bits("action_rarity_peers", "rarity", "action", "how unusual the action is among the agent's peer group alone"),
-    _bits("identity_shift", "rarity", "habit", "how much better the peer group explains the event than the agent's own past"),
+    _bits(
+        "identity_shift",
+        "rarity",
+        "habit",
+        "how much better the peer group explains the event than the agent's own past",
+    ),
     _bits("hour_surprise", "time", "time of week", "how unusual the time of day (three hours, weekend apart) is"),
-    _bits("transition_surprise", "order", "order of actions", "surprise of the action after the previous one of the session"),
-    _bits("action_target_surprise", "order", "action on a target", "how unusual the action is together with its target"),
+    _bits(
+        "transition_surprise",
+        "order",
+        "order of actions",
+        "surprise of the action after the previous one of the session",
+    ),
+    _bits(
+        "action_target_surprise", "order", "action on a target", "how unusual the action is together with its target"
+    ),
     _bits("repeat_surprise", "order", "repetition", "how unusual it is to use the action so many times in one session"),
-    _bits("effect_surprise", "effect", "effect", "how unusual the effect (read, write, delete, admin) is for the agent"),
+    _bits(
+        "effect_surprise", "effect", "effect", "how unusual the effect (read, write, delete, admin) is for the agent"
+    ),
     _bits("write_surprise", "effect", "change", "largest surprise of action, target and order, weighed by its effect"),
     _bits("outcome_surprise", "failure", "outcome", "how unusual the outcome is for the action"),
     _z("failure_pace", "failure", "failures", "errors decayed with a half-life of one hour, against the usual"),
     _z("denial_pace", "failure", "denials", "denials decayed with a half-life of one hour, against the usual"),
     _z("scope_breadth", "privilege", "number of scopes", "number of requested scopes, against the usual"),
     Feature("scope_gap", "privilege", "share", 0.0, 1.0, "ungranted scopes", "share of requested scopes not granted"),
-    Feature("outside_capabilities", "privilege", FLAG, 0.0, 1.0, "capability", "the action is not a declared capability"),
+    Feature(
+        "outside_capabilities", "privilege", FLAG, 0.0, 1.0, "capability", "the action is not a declared capability"
+    ),
     _bits("chain_surprise", "delegation", "delegation chain", "how unusual the chain of actors is for the agent"),
     _z("chain_depth", "delegation", "delegation depth", "actors in the delegation chain, against the usual"),
-    _bits("provenance_surprise", "provenance", "provenance", "how unusual the origin of the argument is for the action"),
+    _bits(
+        "provenance_surprise", "provenance", "provenance", "how unusual the origin of the argument is for the action"
+    ),
     _bits("external_target", "provenance", "external target", "surprise of a target that lies outside the tenant"),
     _z("bytes_in", "volume", "bytes in", "bytes sent to the tool or API, against the usual"),
     _z("bytes_out", "volume", "bytes out", "bytes returned, against the usual"),
@@ -75,9 +98,17 @@ FEATURES: tuple[Feature, ...] = (
     _z("session_length", "session", "session length", "events in the session so far, against the usual"),
     _bits("session_strangeness", "session", "session", "surprise gathered over the last events of the session"),
     _z("token_lifetime", "token", "token lifetime", "requested token lifetime, against the usual"),
-    Feature("method_downgrade", "token", "rank", 0.0, 5.0, "authentication", "client authentication weaker than usual, in ranks"),
+    Feature(
+        "method_downgrade",
+        "token",
+        "rank",
+        0.0,
+        5.0,
+        "authentication",
+        "client authentication weaker than usual, in ranks",
+    ),
     _z("drift", "drift", "slow drift", "pace, volume or novelty against the frozen early reference of the agent"),
-)  # fmt: skip
+)
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 COUNT = len(FEATURES)

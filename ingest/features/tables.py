@@ -8,9 +8,9 @@ habits stay. The "probability" comes from a hash of what is counted, so that a r
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS
+from ..compiled import allocation_free, inlined
+from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS, Array, Baseline
 
 _C1 = np.uint64(0xBF58476D1CE4E5B9)
 _C2 = np.uint64(0x94D049BB133111EB)
@@ -21,36 +21,36 @@ _FP_MASK = np.uint64((1 << 22) - 1)
 _FADE = 1.3
 
 
-@njit(cache=True, inline="always")
-def mix(value):
+@inlined
+def mix(value: np.uint64) -> np.uint64:
     """Splitmix64 finaliser: spreads a 64-bit value over all bits."""
     value = (value ^ (value >> np.uint64(30))) * _C1
     value = (value ^ (value >> np.uint64(27))) * _C2
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True, inline="always")
-def pair(left, right):
+@inlined
+def pair(left: np.uint64, right: np.uint64) -> np.uint64:
     """Hash of two values in this order."""
     return mix(left * _GOLD + right)
 
 
-@njit(cache=True, inline="always")
-def item_hash(kind, item):
+@inlined
+def item_hash(kind: int, item: np.uint64) -> np.uint64:
     """Identity of an item of a kind."""
     return mix(item + np.uint64(kind + 1) * _GOLD)
 
 
-@njit(cache=True, inline="always")
-def _place(kind, hashed):
+@inlined
+def _place(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
     """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
     bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)
     fingerprint = np.uint32((hashed & _FP_MASK) | np.uint64(1)) << _COUNT_BITS
     return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
 
 
-@njit(cache=True)
-def own_count(table, kind, hashed):
+@allocation_free
+def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
     """How often the agent's table has counted the item; *table* is one agent's row."""
     start, fingerprint = _place(kind, hashed)
     for position in range(start, start + WAYS):
@@ -60,12 +60,12 @@ def own_count(table, kind, hashed):
     return 0.0
 
 
-@njit(cache=True)
-def own_add(table, numbers, kind, hashed):
+@allocation_free
+def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
     start, fingerprint = _place(kind, hashed)
     numbers[N_SEEN + kind] += np.float32(1.0)
-    rarest, free = start, -1
+    rarest, free = int(start), -1
     for position in range(start, start + WAYS):
         entry = table[position]
         if entry & ~_MAX_COUNT == fingerprint:
@@ -85,8 +85,8 @@ def own_add(table, numbers, kind, hashed):
     return True
 
 
-@njit(cache=True)
-def _contend(table, position, fingerprint, hashed, seen):
+@allocation_free
+def _contend(table: Array, position: int, fingerprint: np.uint32, hashed: np.uint64, seen: np.float32) -> None:
     """Fade the rarest entry of a full bucket; the newcomer takes its place when nothing is left of it."""
     count = table[position] & _MAX_COUNT
     dice = np.float64(mix(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
@@ -97,8 +97,8 @@ def _contend(table, position, fingerprint, hashed, seen):
             table[position] -= np.uint32(1)
 
 
-@njit(cache=True)
-def _age(table, numbers, region):
+@allocation_free
+def _age(table: Array, numbers: Array, region: np.int64) -> None:
     """Halve a region whose counter is full (rounding up, so that nothing known is forgotten), and its totals."""
     for position in range(region * REGION_SIZE, (region + 1) * REGION_SIZE):
         entry = table[position]
@@ -110,8 +110,8 @@ def _age(table, numbers, region):
             numbers[N_DISTINCT + kind] *= np.float32(0.5)
 
 
-@njit(cache=True)
-def halve_habits(table, numbers, kinds):
+@allocation_free
+def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
     """A new version is a change-point: what was learned keeps half its weight."""
     for position in range(len(table)):
         entry = table[position]
@@ -122,8 +122,8 @@ def halve_habits(table, numbers, kinds):
         numbers[N_DISTINCT + kind] *= np.float32(0.5)
 
 
-@njit(cache=True)
-def scope_row(baseline, key):
+@allocation_free
+def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
     """Row of a scope in the baseline, -1 where the baseline has never seen it."""
     mask = np.uint64(len(baseline.scope_keys) - 1)
     at = key & mask
@@ -134,8 +134,8 @@ def scope_row(baseline, key):
     return np.int64(-1)
 
 
-@njit(cache=True)
-def shared_count(baseline, scope, hashed):
+@allocation_free
+def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
     """How often a scope has counted an item."""
     key = pair(scope, hashed)
     mask = np.uint64(len(baseline.keys) - 1)
@@ -147,8 +147,8 @@ def shared_count(baseline, scope, hashed):
     return 0.0
 
 
-@njit(cache=True)
-def table_add(keys, counts, key):
+@allocation_free
+def table_add(keys: Array, counts: Array, key: np.uint64) -> bool:
     """Count a key in an open-addressing table that has room; returns True when it was new."""
     mask = np.uint64(len(keys) - 1)
     at = key & mask

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from .. import columns as c
+from ..compiled import allocation_free, inlined
 from . import layout as l
-from .surprise import P_ALL, P_OWN, P_PEERS, frequency, usual_distance
+from .layout import Array, Baseline
+from .surprise import frequency, usual_distance
 from .table import INDEX
 
 # Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
 _F = {name: np.int64(position) for name, position in INDEX.items()}
 (F_ACTION, F_RARITY, F_SHIFT, F_WRITE, F_EXTERNAL, F_STRANGE, F_GAP, F_OUTSIDE, F_METHOD, F_DRIFT, F_TARGET,
- F_ACTION_TARGET, F_TRANSITION, F_REPEAT) = (
+ F_ACTION_TARGET, F_TRANSITION, F_REPEAT, F_OUTCOME,
+ F_PROVENANCE) = (
     _F[name] for name in (
         "action_surprise", "action_rarity_peers", "identity_shift", "write_surprise", "external_target",
         "session_strangeness", "scope_gap", "outside_capabilities", "method_downgrade", "drift", "target_surprise",
-        "action_target_surprise", "transition_surprise", "repeat_surprise"))  # fmt: skip
+        "action_target_surprise", "transition_surprise", "repeat_surprise", "outcome_surprise",
+        "provenance_surprise"))  # fmt: skip
 
 _BITS_OF_KIND = {
     l.K_ACTION: "action_surprise",
@@ -88,22 +91,41 @@ _OUTCOME_SHARE = 0.5
 _MAX_BITS = 64.0
 
 
-@njit(cache=True, inline="always")
-def _bits(probability):
-    return min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS)
+_MOST_GAIN = 4.0
+"""Bits by which one familiar item may make up for others that are not the agent's."""
 
 
-@njit(cache=True)
+@inlined
+def _bits(probability: float) -> float:
+    return float(min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS))
+
+
+@allocation_free
 def write_vector(
-    out, bits, items, contexts, quantities, values, codes, rows, scopes, baseline, table, numbers, session
-):
+    out: Array, bits: Array, items: Array, contexts: Array, quantities: Array, values: Array, codes: Array, rows: Array,
+    scopes: Array, baseline: Baseline, table: Array, numbers: Array, session: Array,
+) -> np.uint32:  # fmt: skip
     """Write one feature vector (see `kernel.observe` for the arguments).
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
     """
     out[:] = 0.0
     bits[:] = 0.0
-    p = np.zeros(3)
+    fresh = _write_surprises(out, bits, items, contexts, rows, scopes, baseline, table, numbers)
+    for quantity in range(l.QUANTITIES):
+        if quantities[quantity] >= 0.0:
+            feature = FEATURE_OF_QUANTITY[quantity]
+            out[feature] = usual_distance(baseline, rows, numbers, quantity, quantities[quantity])
+    _write_composites(out, values, codes, quantities, numbers, session)
+    return fresh
+
+
+@allocation_free
+def _write_surprises(
+    out: Array, bits: Array, items: Array, contexts: Array, rows: Array, scopes: Array, baseline: Baseline,
+    table: Array, numbers: Array,
+) -> np.uint32:  # fmt: skip
+    """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, p_action, p_target, fresh = 0.0, 1.0, 1.0, np.uint32(0)
     for kind in range(l.KINDS):
         feature = FEATURE_OF_KIND[kind]
@@ -114,48 +136,51 @@ def write_vector(
             bottom = p_action
         elif kind == l.K_ACTION_TARGET:
             bottom = p_target
-        own = frequency(
-            p, baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind], bottom
+        p, p_own, p_peers, own = frequency(
+            baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind], bottom
         )
         if own == 0.0 and numbers[l.N_SEEN + kind] > 0.0:
             fresh |= np.uint32(1) << np.uint32(kind)
-        bits[kind] = out[feature] = _bits(p[P_ALL])
+        bits[kind] = out[feature] = _bits(p)
         if kind == l.K_ACTION:
-            p_action = p[P_ALL]
-            out[F_RARITY] = _bits(p[P_PEERS])
-        if kind == l.K_TARGET:
-            p_target = p[P_ALL]
-        if kind == l.K_ACTION or kind == l.K_RESOURCE or kind == l.K_NETWORK:
-            shift += max(_bits(p[P_OWN]) - _bits(p[P_PEERS]), -4.0)
+            p_action = p
+            out[F_RARITY] = _bits(p_peers)
+        elif kind == l.K_TARGET:
+            p_target = p
+        if kind in (l.K_ACTION, l.K_RESOURCE, l.K_NETWORK):
+            shift += max(_bits(p_own) - _bits(p_peers), -_MOST_GAIN)
     out[F_SHIFT] = min(max(shift, 0.0), _MAX_BITS)
-    for quantity in range(l.QUANTITIES):
-        if quantities[quantity] >= 0.0:
-            feature = FEATURE_OF_QUANTITY[quantity]
-            out[feature] = usual_distance(baseline, rows, numbers, quantity, quantities[quantity])
-    _write_composites(out, values, codes, quantities, numbers, session)
     return fresh
 
 
-@njit(cache=True)
-def _write_composites(out, values, codes, quantities, numbers, session):
+@allocation_free
+def _write_composites(
+    out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array
+) -> None:
     """Features made of others."""
     order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
-    out[F_WRITE] = min(_EFFECT_WEIGHT[codes[c.EFFECT]] * max(max(out[F_ACTION], out[F_TARGET]), order), _MAX_BITS)
+    strongest = max(out[F_ACTION], out[F_TARGET], order)
+    out[F_WRITE] = min(_EFFECT_WEIGHT[codes[c.EFFECT]] * strongest, _MAX_BITS)
     side = 1.0 if codes[c.EXTERNAL] == 1 else (0.0 if codes[c.EXTERNAL] == 0 else 0.5)
     out[F_EXTERNAL] = side * out[F_TARGET]
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
-    gathered += _OUTCOME_SHARE * out[FEATURE_OF_KIND[l.K_OUTCOME]] + out[FEATURE_OF_KIND[l.K_PROVENANCE]]
-    session[l.S_STRANGE] = np.float32(_STRANGE_KEPT) * session[l.S_STRANGE] + np.float32((1.0 - _STRANGE_KEPT) * gathered)
+    gathered += _OUTCOME_SHARE * out[F_OUTCOME] + out[F_PROVENANCE]
+    kept = np.float32(_STRANGE_KEPT) * session[l.S_STRANGE]
+    session[l.S_STRANGE] = kept + np.float32((1.0 - _STRANGE_KEPT) * gathered)
     out[F_STRANGE] = min(np.float64(session[l.S_STRANGE]), _MAX_BITS)
     if values[c.UNGRANTED] >= 0.0 and values[c.BREADTH] > 0.0:
         out[F_GAP] = min(values[c.UNGRANTED] / values[c.BREADTH], 1.0)
     out[F_OUTSIDE] = 1.0 if codes[c.CAPABILITY] == c.OUTSIDE else 0.0
     if codes[c.METHOD] > 0:
         out[F_METHOD] = max(np.float64(numbers[l.N_METHOD]) - codes[c.METHOD], 0.0)
+    _write_drift(out, quantities, numbers)
+
+
+@allocation_free
+def _write_drift(out: Array, quantities: Array, numbers: Array) -> None:
+    """Largest distance from the frozen reference."""
     for k in range(len(l.DRIFTING)):
         sd = np.float64(numbers[l.N_REF_SD + k])
         if sd > 0.0:
             z = (quantities[l.DRIFTING[k]] - np.float64(numbers[l.N_REF_MEAN + k])) / sd
             out[F_DRIFT] = max(out[F_DRIFT], min(max(z, 0.0), 50.0))
-
-
