@@ -57,6 +57,7 @@ class TrainedModel:
         group_events: int64 (g,), held-out events behind the group's calibration.
         version: written into every decision.
         baseline_version: digest of the baseline.
+        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence`).
         window_ms: first and last event time of the history.
     """
 
@@ -69,6 +70,7 @@ class TrainedModel:
     group_events: npt.NDArray[np.int64]
     version: str
     baseline_version: str
+    exponent: float
     window_ms: tuple[int, int]
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -18,9 +18,13 @@ from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_base
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
 from ..ingest.features.table import BITS, COUNT, FEATURES, NAMES, Z
+from .betting import log_bet
 from .bundle import Seeds, TrainedModel
 from .detector import DetectorSettings
-from .training import fit_detector
+from .training import fit_with_held_out
+
+LEAST_EXPONENT = 0.1
+"""Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +70,7 @@ def learn_history(
     builder.vectors(columns)
     progress("fitting the detector", settings.folds + 2, settings.folds + 3)
     groups = columns.names[:, c.GROUP].copy()
-    detector = fit_detector(
+    detector, held_out = fit_with_held_out(
         vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
         version=version,
     )  # fmt: skip
@@ -74,7 +78,7 @@ def learn_history(
     progress("done", settings.folds + 3, settings.folds + 3)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        (int(columns.time_ms.min()), int(columns.time_ms.max())),
+        dependence(held_out.p_value, sessions), (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
 
 
@@ -85,6 +89,29 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     mixed = columns.names[:, c.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def dependence(p_values: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
+    """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
+
+    The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
+    independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of
+    held-out sessions; a statistic of such sums exceeds c no more often than one of independent bets exceeds t * c.
+
+    Args:
+        p_values: held-out, shape (n,), in the order of the events.
+        sessions: shape (n,), session of each.
+    """
+    _, block = np.unique(sessions, return_inverse=True)
+    sums = np.bincount(block, weights=log_bet(p_values))
+    low, high = LEAST_EXPONENT, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if np.logaddexp.reduce(middle * sums) <= np.log(len(sums)):
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

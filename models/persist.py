@@ -14,11 +14,10 @@ from ..ingest.features.baseline import baseline_arrays, baseline_from
 from ..ingest.features.table import NAMES, table_hash
 from .artifact import load_model, save_model
 from .bundle import Seeds, TrainedModel
-from .detector import DetectorSettings
+from .detector import DetectorSettings, ForestDetector
 from .learning import digest
 from .manifest import ModelManifest, TrainingWindow
 from .saved import detector_from_model, detector_state, settings_document
-from .training import ForestDetector
 
 
 def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int) -> ModelManifest:
@@ -38,7 +37,8 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     extras = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_columns(model.seeds.rows)},
-        "groups": {"ids": model.groups, "rates": model.group_rates, "events": model.group_events},
+        "groups": {"ids": model.groups, "rates": model.group_rates, "events": model.group_events,
+                   "exponent": np.array([model.exponent])},  # fmt: skip
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
@@ -55,6 +55,7 @@ def load(path: Path) -> TrainedModel:
             seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]), salt=bytes.fromhex(loaded.manifest.salt_hex),
             groups=groups["ids"], group_rates=groups["rates"], group_events=groups["events"],
             version=loaded.manifest.model_version, baseline_version=digest(baseline),
+            exponent=float(groups["exponent"][0]),
             window_ms=(loaded.manifest.window.from_ms, loaded.manifest.window.to_ms),
         )  # fmt: skip
     except KeyError as error:
