@@ -1,0 +1,116 @@
+"""One record at the door: is it an event, may this source say so, and what of it counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import MAX_EVENT_BYTES, AuditEvent, decode_event
+from ...ingest.identity import event_id_hash
+from ...ingest.source import Kind, Record
+from ..callers import SourceBinding
+from .bodies import Parcel
+from .registry import AgentRegistry
+
+FUTURE_S = 300
+"""How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Admission:
+    """Turns parcels into log records.
+
+    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
+    them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
+    changed is changed in the JSON itself: every other member stays as it was sent.
+
+    Args:
+        registry: what the operator knows.
+    """
+
+    def __init__(self, registry: AgentRegistry) -> None:
+        self._registry = registry
+
+    def admit(self, parcel: Parcel, binding: SourceBinding, now_ms: int) -> Record:
+        """The record to log.
+
+        Args:
+            parcel: as received.
+            binding: what its sender may speak for.
+            now_ms: arrival, UTC milliseconds.
+
+        Raises:
+            MalformedEvent: it is no audit event; the path is one in what was sent.
+            SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
+        """
+        raw = parcel.raw if parcel.native is None else parcel.native()
+        try:
+            event = decode_event(raw)
+            _check_time(event.time, now_ms)
+        except MalformedEvent as error:
+            if parcel.prefix == "$":
+                raise
+            raise MalformedEvent(error.reason, parcel.prefix + error.path.removeprefix("$")) from None
+        tenant = event.tenant or binding.default_tenant
+        issuer = event.agent.issuer or binding.default_issuer
+        binding.check(tenant, issuer, event.source)
+        payload = self._settle(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
+        return Record(Kind.EVENT, event_id_hash(tenant, event.source, event.id, payload), now_ms, payload)
+
+    def _settle(self, raw: bytes, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
+        """The event with everything filled in and replaced that is not the sender's to say."""
+        agent = event.agent
+        changed = self._known(event, tenant, issuer, trusted=trusted)
+        if issuer and issuer != agent.issuer:
+            changed["issuer"] = issuer
+        filled = {"tenant": tenant} if tenant and tenant != event.tenant else {}
+        if not changed and not filled:
+            return raw
+        payload = _rewrite(raw, filled, changed)
+        if len(payload) > MAX_EVENT_BYTES:
+            raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
+        return payload
+
+    def _known(self, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
+        """Members of `agent` that differ from what counts; None = to be removed."""
+        agent = event.agent
+        entry = self._registry.find(tenant, issuer, agent.id)
+        kind, capabilities = (agent.type, agent.capabilities) if trusted else (None, None)
+        if entry is not None:
+            kind = entry.type
+            capabilities = capabilities if entry.capabilities is None else list(entry.capabilities)
+        changed: dict[str, Any] = {}
+        if kind != agent.type:
+            changed["type"] = kind
+        if capabilities != agent.capabilities:
+            changed["capabilities"] = capabilities
+        return changed
+
+
+def _check_time(time: datetime, now_ms: int) -> None:
+    if time > _EPOCH + timedelta(milliseconds=now_ms, seconds=FUTURE_S):
+        raise MalformedEvent(f"time is more than {FUTURE_S} s ahead of the clock of the service", "$.time")
+
+
+def _rewrite(raw: bytes, filled: dict[str, Any], changed: dict[str, Any]) -> bytes:
+    """The JSON object with other members of its own and of `agent`; the rest stands as it was sent."""
+    members = _members.decode(raw)
+    if changed:
+        agent = _members.decode(members["agent"])
+        _put(agent, changed)
+        members["agent"] = msgspec.Raw(msgspec.json.encode(agent))
+    _put(members, filled)
+    return msgspec.json.encode(members)
+
+
+def _put(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value is None:
+            members.pop(name, None)
+        else:
+            members[name] = msgspec.Raw(msgspec.json.encode(value))

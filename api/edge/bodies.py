@@ -1,0 +1,134 @@
+"""From a request body to the records in it, whatever the media type; nothing is decoded yet."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.formats.bodies import split_json, split_ndjson
+from ...ingest.formats.cloudevents import from_binary, from_structured, split_batch
+from .errors import BodyTooLarge, UnsupportedBody
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Bytes of one body, before and after decompression."""
+
+MAX_EVENTS: Final = 10_000
+"""Events in one body."""
+
+JSON: Final = "application/json"
+NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+CLOUDEVENT: Final = "application/cloudevents+json"
+CLOUDEVENTS: Final = "application/cloudevents-batch+json"
+MEDIA_TYPES: Final = (JSON, *NDJSON, CLOUDEVENT, CLOUDEVENTS)
+CODINGS: Final = ("identity", "gzip", "x-gzip")
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Parcel(NamedTuple):
+    """One record as it came in.
+
+    Attributes:
+        raw: kept in the dead letter if the record is refused, and enough to try it again.
+        native: makes native event JSON of it; None = it is native already.
+        prefix: where the native event stands in what was sent, for paths of rejections.
+    """
+
+    raw: bytes
+    native: Callable[[], bytes] | None = None
+    prefix: str = "$"
+
+
+def inflate(body: bytes, coding: str) -> bytes:
+    """The body without its Content-Encoding; stops at MAX_BODY, so that a small bomb stays small.
+
+    Raises:
+        UnsupportedBody: a coding other than gzip.
+        BodyTooLarge: more than MAX_BODY bytes inside.
+        MalformedEvent: damaged or incomplete gzip.
+    """
+    coding = coding.strip().lower() or "identity"
+    if coding not in CODINGS:
+        raise UnsupportedBody(f"Content-Encoding must be gzip or absent, is `{coding[:64]}`")
+    if coding == "identity":
+        return body
+    out = bytearray()
+    while body:
+        member = zlib.decompressobj(_GZIP)
+        try:
+            out += member.decompress(body, MAX_BODY + 1 - len(out))
+        except zlib.error as error:
+            raise MalformedEvent(f"body is no gzip: {error}") from None
+        if len(out) > MAX_BODY:
+            raise BodyTooLarge(f"the body has more than {MAX_BODY} bytes after decompression")
+        if not member.eof:
+            raise MalformedEvent("body is no complete gzip")
+        body = member.unused_data
+    return bytes(out)
+
+
+def parcels_of(content_type: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
+    """Records of a body, in order.
+
+    Args:
+        content_type: value of the header.
+        headers: names in small letters; `ce-*` make it a CloudEvent in binary mode.
+        body: without content coding.
+
+    Raises:
+        UnsupportedBody: media type or character set.
+        MalformedEvent: the body as a whole can not be taken apart.
+        BodyTooLarge: more than MAX_EVENTS records.
+    """
+    kind = _media_type(content_type)
+    parcels = _split(kind, headers, body)
+    if len(parcels) > MAX_EVENTS:
+        raise BodyTooLarge(f"the body holds {len(parcels)} events; one request may hold {MAX_EVENTS}")
+    return parcels
+
+
+def _media_type(content_type: str) -> str:
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    if kind not in MEDIA_TYPES:
+        raise UnsupportedBody(f"Content-Type must be one of {', '.join(MEDIA_TYPES)}")
+    for parameter in parameters.lower().split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedBody("JSON is UTF-8; no other charset is read")
+    return kind
+
+
+def _split(kind: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
+    if kind == CLOUDEVENT:
+        return [_structured(body)]
+    if kind == CLOUDEVENTS:
+        return [_structured(event) for event in split_batch(body)]
+    if "ce-specversion" in headers:
+        return [Parcel(_envelope(headers, body), lambda: from_binary(headers, body))]
+    return [Parcel(raw) for raw in (split_json(body) if kind == JSON else split_ndjson(body))]
+
+
+def stored_parcel(raw: bytes) -> Parcel:
+    """A record out of a dead letter, which does not say in which format it came: CloudEvents name themselves."""
+    try:
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Parcel(raw)
+    return _structured(raw) if "specversion" in members else Parcel(raw)
+
+
+def _structured(raw: bytes) -> Parcel:
+    return Parcel(raw, lambda: from_structured(raw), "$.data")
+
+
+def _envelope(headers: Mapping[str, str], body: bytes) -> bytes:
+    """The structured form of a CloudEvent in binary mode: its headers would be lost in a dead letter."""
+    names = ("specversion", "type", "source", "id", "time", "traceparent")
+    envelope = {name: headers[f"ce-{name}"] for name in names if f"ce-{name}" in headers}
+    return msgspec.json.encode({**envelope, "data_base64": base64.b64encode(body).decode()})

@@ -1,0 +1,32 @@
+"""What the door refuses is logged too, so that the sender's mistake can be looked at and tried again."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+from ...ingest.events import MAX_EVENT_BYTES
+from ...ingest.source import Kind, Record
+from ...scoring.processor import Refused
+
+MAX_KEPT = MAX_EVENT_BYTES
+"""Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""
+
+
+def refused_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
+    """The log record of a refused input.
+
+    Args:
+        letter_id: id of the dead letter it becomes.
+        now_ms: arrival, UTC milliseconds.
+        source: name of the caller.
+        reason: why it is refused.
+        path: JSON path of the wrong member.
+        raw: as received; cut at MAX_KEPT bytes, which the reason then says.
+    """
+    if len(raw) > MAX_KEPT:
+        reason = f"{reason} (the first {MAX_KEPT} of {len(raw)} bytes are kept)"
+        raw = raw[:MAX_KEPT]
+    letter = Refused(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
+    return Record(Kind.DEAD, 0, now_ms, msgspec.json.encode(letter))

@@ -1,0 +1,10 @@
+"""HTTP: a bare ASGI route for the risk answer in front of an ordinary FastAPI application for everything else.
+
+Begin at `app.create_app`. `front` is the bare route, `answers` what it answers, `services` what all of it is given.
+"""
+
+from .app import create_app
+from .metrics import METRICS, Metric
+from .services import PipelineStatus, Services
+
+__all__ = ["METRICS", "Metric", "PipelineStatus", "Services", "create_app"]

@@ -1,0 +1,145 @@
+"""The risk answer (DESIGN section 6), encoded once per agent and update.
+
+An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
+tail, `expires_at` and `stale`, is the same for all agents at one time: it follows from how fresh the view is. So a
+repeated answer costs one concatenation.
+
+`expires_at` is `fresh_ms + staleness_s`: until then the answer stands without a newer one, since everything that was
+logged `staleness_s` before it is in it. From then on the answer says `stale`. An agent that is idle does not turn stale
+while the pipeline lives and keeps up; all turn stale when it is dead or falls behind.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...scoring.policy import PolicyTable, TokenPolicy
+from ...scoring.records import AgentSummary, RiskLevel
+from ...scoring.view import Entry, RiskView
+from ..callers import Caller
+from .finding import find_entry
+from .services import PipelineStatus, Services
+from .times import iso_ms
+
+REASONS_FROM = 0.05
+"""Risk below which reasons are history and no longer shown."""
+
+FOREVER_MS = 1 << 62
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The part of an answer that changes with the agent; members as in DESIGN section 6."""
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    risk_level: str
+    risk_score: float
+    confidence: float
+    evaluated_at: str
+    reasons: msgspec.Raw
+    counterfactual: str | None
+    token_policy: TokenPolicy
+    decision_id: str | None
+    model_version: str
+    policy_version: str
+    mode: str
+
+
+_encode = msgspec.json.Encoder().encode
+_NO_REASONS = msgspec.Raw(b"[]")
+
+
+class RiskAnswers:
+    """Answers risk questions from memory.
+
+    Args:
+        services: of the application.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._view: RiskView = services.view
+        self._policy: PolicyTable = services.policy
+        self._settings = services.settings
+        self._model_version = services.model_version
+        self._status: PipelineStatus = services.status
+        self._now_ms = services.now_ms
+        self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
+        self._tail_of = (-1, False)
+        self._tail = b""
+
+    def answer(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
+        """The answer as JSON.
+
+        Raises:
+            TenantNotAllowed: the caller may not ask about that tenant.
+            ProblemError: 409, the id alone does not say which agent is meant.
+        """
+        entry = find_entry(self._view, caller, agent_id, tenant, issuer)
+        now_ms = self._now_ms()
+        if entry is None:
+            head = self._never_seen(caller, agent_id, tenant, issuer, now_ms)
+        elif entry.answer is None:
+            head = entry.answer = self._head(entry)
+        else:
+            head = entry.answer
+        return head + self.tail(now_ms)
+
+    def tail(self, now_ms: int) -> bytes:
+        """The end of every answer given at *now_ms*."""
+        fresh_ms = self._status.fresh_ms
+        expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
+        stale = now_ms >= expires_ms
+        if (expires_ms, stale) != self._tail_of:
+            self._tail_of = (expires_ms, stale)
+            word = "true" if stale else "false"
+            self._tail = f',"expires_at":"{iso_ms(expires_ms)}","stale":{word}}}'.encode()
+        return self._tail
+
+    def _head(self, entry: Entry) -> bytes:
+        summary: AgentSummary = entry.summary
+        entry.answer_until_ms = FOREVER_MS  # until the next update: what varies with time is in the tail
+        name = summary.name
+        head = Head(
+            agent_id=name.agent_id,
+            tenant=name.tenant or None,
+            issuer=name.issuer or None,
+            risk_level=RiskLevel(summary.level).label,
+            risk_score=round(summary.risk_score, 4),
+            confidence=round(summary.confidence, 4),
+            evaluated_at=iso_ms(summary.evaluated_ms),
+            reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
+            counterfactual=summary.counterfactual or None,
+            token_policy=self._policy[summary.level],
+            decision_id=summary.decision_id or None,
+            model_version=self._model_version,
+            policy_version=self._policy.version,
+            mode=self._settings.tenant(name.tenant).mode,
+        )
+        return _encode(head)[:-1]
+
+    def _never_seen(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int) -> bytes:
+        tenant = tenant if tenant is not None else caller.binding.default_tenant
+        issuer = issuer if issuer is not None else caller.binding.default_issuer
+        head = Head(
+            agent_id=agent_id,
+            tenant=tenant or None,
+            issuer=issuer or None,
+            risk_level=RiskLevel.UNKNOWN.label,
+            risk_score=0.0,
+            confidence=0.0,
+            evaluated_at=iso_ms(now_ms),
+            reasons=_NO_REASONS,
+            counterfactual=None,
+            token_policy=self._policy[RiskLevel.UNKNOWN],
+            decision_id=None,
+            model_version=self._model_version,
+            policy_version=self._policy.version,
+            mode=self._settings.tenant(tenant or "").mode,
+        )
+        return _encode(head)[:-1]
+
+
+def shows_reasons(summary: AgentSummary) -> bool:
+    """Whether there is risk left that the kept reasons explain."""
+    return bool(summary.reasons) and summary.risk_score >= REASONS_FROM

@@ -1,0 +1,125 @@
+"""The application: FastAPI with its routes, and the bare risk route in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...ingest.events import AuditEvent
+from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
+from ..edge.bodies import CODINGS, MEDIA_TYPES
+from ..problems import Problem, install_problem_handlers, problem_response
+from . import route_agents, route_decisions, route_events, route_service
+from .answers import RiskAnswers
+from .front import Front
+from .gate import Parts, StoreReader
+from .metrics import Metrics
+from .services import Services
+
+SCHEMAS = "#/components/schemas/"
+
+ABOUT = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
+
+Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
+problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
+
+
+class DocumentedApp(FastAPI):
+    """FastAPI whose OpenAPI document holds the schema of events too, which FastAPI does not decode itself."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            _, parts = msgspec.json.schema_components([AuditEvent], ref_template=SCHEMAS + "{name}")
+            document["components"]["schemas"].update(parts)
+        return self.openapi_schema or {}
+
+
+def create_app(services: Services, registry: CollectorRegistry | None = None) -> Front:
+    """The ASGI application that a server runs.
+
+    Args:
+        services: everything it uses.
+        registry: where its metrics are registered; by default one of its own.
+    """
+    door = _door(services)
+    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes)
+    answers = RiskAnswers(services)
+    app = DocumentedApp(
+        title="Trustwatch",
+        version=version("trustwatch"),
+        description=ABOUT,
+        lifespan=_lifespan(services),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = Parts(services, answers, door, metrics, StoreReader())
+    install_problem_handlers(app, services.new_id)
+    _install_door_problems(app)
+    for router in (
+        route_agents.router,
+        route_decisions.router,
+        route_events.router,
+        route_events.letters,
+        route_service.router,
+    ):
+        app.include_router(router)
+    return Front(app, services, answers, metrics)
+
+
+def _door(services: Services) -> Door:
+    """Records behind are counted live, so that the bound holds while the pipeline is silent too."""
+    log, status = services.log, services.status
+    first = log.log.next_offset
+
+    def behind() -> int:
+        return max(0, log.log.next_offset - (status.offset if status.heard_ms else first))
+
+    limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
+    admission = Admission(AgentRegistry(services.settings.registry))
+    return Door(log, admission, limits, services.clock, services.new_id)
+
+
+def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for start in services.on_startup:
+            await start()
+        try:
+            yield
+        finally:
+            services.status.close()
+            for stop in services.on_shutdown:
+                await stop()
+
+    return lifespan
+
+
+def _install_door_problems(app: FastAPI) -> None:
+    """Answers to requests that the door does not take as a whole."""
+
+    async def overloaded(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Overloaded)
+        headers = {"Retry-After": str(max(1, -int(-error.retry_after_s // 1)))}
+        return problem_response(Problem(429, error.code, "Too many requests", str(error), headers))
+
+    async def too_large(_: Request, error: Exception) -> Response:
+        return problem_response(Problem(413, BodyTooLarge.code, "Body too large", str(error)))
+
+    async def unsupported(_: Request, error: Exception) -> Response:
+        headers = {"Accept": ", ".join(MEDIA_TYPES), "Accept-Encoding": ", ".join(CODINGS)}
+        return problem_response(Problem(415, UnsupportedBody.code, "Unsupported body", str(error), headers))
+
+    app.add_exception_handler(Overloaded, overloaded)
+    app.add_exception_handler(BodyTooLarge, too_large)
+    app.add_exception_handler(UnsupportedBody, unsupported)

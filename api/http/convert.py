@@ -1,0 +1,111 @@
+"""From records to the bodies of answers."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from ...scoring.channel import Change
+from ...scoring.records import AgentSummary, Decision, Delivery, RiskLevel
+from ...scoring.store import StoredLetter
+from .answers import shows_reasons
+from .schemas import AgentOut, DecisionOut, DeliveryOut, LetterOut
+from .times import iso_ms, iso_or_none
+
+
+def agent_out(summary: AgentSummary) -> AgentOut:
+    """An agent for a list."""
+    name = summary.name
+    return AgentOut(
+        agent_id=name.agent_id,
+        tenant=name.tenant,
+        issuer=name.issuer,
+        agent_type=summary.agent_type,
+        risk_level=_level(summary.level),
+        risk_score=summary.risk_score,
+        confidence=summary.confidence,
+        anomaly_score=summary.anomaly_score,
+        first_seen_at=iso_or_none(summary.first_seen_ms),
+        last_seen_at=iso_or_none(summary.last_seen_ms),
+        evaluated_at=iso_or_none(summary.evaluated_ms),
+        events=summary.events,
+        decision_id=summary.decision_id or None,
+        reasons=msgspec.json.decode(summary.reasons) if shows_reasons(summary) else [],
+        counterfactual=summary.counterfactual or None,
+    )
+
+
+def decision_out(decision: Decision) -> DecisionOut:
+    """A decision with all that it keeps."""
+    same = ("decision_id", "agent_type", "cause", "risk_score", "confidence", "anomaly_score", "p_value",
+            "feature_vector", "evidence", "model_version", "baseline_version", "policy_version", "mode", "partition",
+            "offset")  # fmt: skip
+    return DecisionOut(
+        agent_id=decision.agent.agent_id,
+        tenant=decision.agent.tenant,
+        issuer=decision.agent.issuer,
+        decided_at=iso_ms(decision.decided_ms),
+        event_id=decision.event_id or None,
+        event_time=iso_ms(decision.event_time_ms),
+        previous_level=_level(decision.previous_level),
+        level=_level(decision.level),
+        reasons=msgspec.to_builtins(decision.reasons),
+        counterfactual=decision.counterfactual or None,
+        **{name: getattr(decision, name) for name in same},
+    )
+
+
+def change_out(change: Change) -> dict[str, Any]:
+    """A change of level for a stream."""
+    return {
+        "decision_id": change.decision_id,
+        "tenant": change.tenant,
+        "agent_id": change.agent_id,
+        "previous_level": _level(change.previous_level),
+        "level": _level(change.level),
+        "risk_score": round(change.risk_score, 4),
+        "text": change.text,
+        "event_time": iso_ms(change.event_time_ms),
+        "decided_at": iso_ms(change.decided_ms),
+    }
+
+
+def letter_out(stored: StoredLetter, *, with_raw: bool) -> LetterOut:
+    """A dead letter; its bytes only where they are asked for."""
+    letter = stored.letter
+    return LetterOut(
+        letter_id=letter.letter_id,
+        received_at=iso_ms(letter.received_ms),
+        source=letter.source,
+        reason=letter.reason,
+        path=letter.path,
+        size=len(letter.raw),
+        replayed_at=iso_or_none(stored.replayed_ms),
+        raw=base64.b64encode(letter.raw).decode() if with_raw else None,
+    )
+
+
+def delivery_out(delivery: Delivery) -> DeliveryOut:
+    """The state of a delivery."""
+    return DeliveryOut(
+        key=delivery.key,
+        target=delivery.target,
+        kind=delivery.kind,
+        tenant=delivery.tenant,
+        level=_level(delivery.level),
+        reason=delivery.group,
+        created_at=iso_ms(delivery.created_ms),
+        status=delivery.status,  # type: ignore[arg-type] # the store writes no other word; pydantic checks it
+        attempts=delivery.attempts,
+        next_attempt_at=iso_or_none(delivery.next_attempt_ms) if delivery.status == "pending" else None,
+        last_error=delivery.last_error or None,
+        delivered_at=iso_or_none(delivery.delivered_ms),
+        suppressed_before=delivery.suppressed_before,
+    )
+
+
+def _level(level: int) -> Any:
+    """The word of a level; Any because pydantic, not the type checker, knows the words."""
+    return RiskLevel(level).label

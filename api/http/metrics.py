@@ -1,0 +1,149 @@
+"""Every metric, declared once; `docs/metrics.md` is held to this table by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ...scoring.records import RiskLevel
+from .services import Services
+
+BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Upper bounds of durations, s: fine where answers from memory are, coarse where disks are."""
+
+
+class Metric(NamedTuple):
+    """One metric. *kind* `counter` and `histogram` are counted here as things happen, `observed …` read when asked."""
+
+    name: str
+    kind: str  # counter | histogram | observed counter | observed gauge
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Final = (
+    Metric("trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")),
+    Metric("trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)),
+    Metric("trustwatch_events_total", "counter", "events", "events at the door by source and outcome: accepted, "
+           "duplicate or rejected", ("source", "outcome")),
+    Metric("trustwatch_events_refused_requests_total", "counter", "requests", "requests with events that were told to "
+           "come again, by source and cause: rate, share, memory, lag, disk", ("source", "cause")),
+    Metric("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
+    Metric("trustwatch_log_next_offset", "observed gauge", "records", "offset that the next logged record gets"),
+    Metric("trustwatch_log_failed", "observed gauge", "0 or 1", "whether the disk refused and the log is not reopened"),
+    Metric("trustwatch_body_bytes", "observed gauge", "bytes", "request bodies with events that are held in memory"),
+    Metric("trustwatch_pipeline_alive", "observed gauge", "0 or 1", "whether the pipeline process runs"),
+    Metric("trustwatch_pipeline_silence_seconds", "observed gauge", "s", "time since the pipeline last reported; -1 is "
+           "never"),
+    Metric("trustwatch_pipeline_age_seconds", "observed gauge", "s", "age of the newest event that all answers take "
+           "into account: what turns answers stale; -1 is unknown"),
+    Metric("trustwatch_pipeline_offset", "observed gauge", "records", "offset that the pipeline has committed"),
+    Metric("trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"),
+    Metric("trustwatch_pipeline_records_total", "observed counter", "records", "what the pipeline did since its start, "
+           "by what: events, duplicates, dead_letters, late_events, decisions", ("what",)),
+    Metric("trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage",
+           ("stage",)),
+    Metric("trustwatch_dead_letters_dropped_total", "observed counter", "records", "dead letters that found no room"),
+    Metric("trustwatch_decisions_total", "observed counter", "decisions", "changes of level seen by this process, by "
+           "the new level", ("level",)),
+    Metric("trustwatch_agents", "observed gauge", "agents", "agents in the risk view"),
+    Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
+    Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
+)  # fmt: skip
+
+Labelled = Mapping[tuple[str, ...], float]
+
+
+class Metrics:
+    """The metrics of one application.
+
+    Args:
+        services: read when metrics are asked for.
+        registry: where they are registered; one application each.
+        held_bytes: bytes of request bodies with events that are in memory.
+    """
+
+    def __init__(self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int]) -> None:
+        self.registry = registry
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS:
+            if metric.kind == "counter":
+                self._counters[metric.name] = Counter(metric.name, metric.meaning, metric.labels, registry=registry)
+            elif metric.kind == "histogram":
+                self._histograms[metric.name] = Histogram(
+                    metric.name, metric.meaning, metric.labels, buckets=BUCKETS, registry=registry
+                )
+        registry.register(_Observed(services, held_bytes))
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        """A counter with its labels, to be kept where it is counted often."""
+        return self._counters[name].labels(*labels)
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """A histogram with its labels."""
+        return self._histograms[name].labels(*labels)
+
+    def text(self) -> bytes:
+        """Exposition format 0.0.4."""
+        return generate_latest(self.registry)
+
+
+class _Observed(Collector):
+    """Metrics that are read from the services when asked for."""
+
+    def __init__(self, services: Services, held_bytes: Callable[[], int]) -> None:
+        self._services = services
+        self._held_bytes = held_bytes
+
+    def describe(self) -> Iterator[Any]:
+        """Names only, so that registering reads nothing."""
+        return iter(())
+
+    def collect(self) -> Iterator[Any]:
+        values = {**_of_process(self._services), **_of_pipeline(self._services)}
+        values["trustwatch_body_bytes"] = {(): self._held_bytes()}
+        for metric in METRICS:
+            if metric.kind.startswith("observed"):
+                kind = GaugeMetricFamily if metric.kind.endswith("gauge") else CounterMetricFamily
+                family = kind(metric.name, metric.meaning, labels=metric.labels)
+                for labels, value in values[metric.name].items():
+                    family.add_metric(labels, value)
+                yield family
+
+
+def _of_process(services: Services) -> dict[str, Labelled]:
+    return {
+        "trustwatch_log_waiting_bytes": {(): services.log.waiting_bytes},
+        "trustwatch_log_next_offset": {(): services.log.log.next_offset},
+        "trustwatch_log_failed": {(): float(services.log.log.failed)},
+        "trustwatch_agents": {(): len(services.view)},
+        "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
+        "trustwatch_watchers": {(): len(services.status.watchers)},
+    }
+
+
+def _of_pipeline(services: Services) -> dict[str, Labelled]:
+    status, now_ms = services.status, services.now_ms()
+    return {
+        "trustwatch_pipeline_alive": {(): float(status.alive)},
+        "trustwatch_pipeline_silence_seconds": {(): _since(status.heard_ms, now_ms)},
+        "trustwatch_pipeline_age_seconds": {(): _since(status.fresh_ms, now_ms)},
+        "trustwatch_pipeline_offset": {(): status.offset},
+        "trustwatch_pipeline_behind": {(): status.behind},
+        "trustwatch_pipeline_records_total": {(name,): count for name, count in status.counts.items()},
+        "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.seconds.items()},
+        "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
+        "trustwatch_decisions_total": {
+            (RiskLevel(level).label,): count for level, count in sorted(status.changes.items())
+        },
+    }
+
+
+def _since(at_ms: int, now_ms: int) -> float:
+    return (now_ms - at_ms) / 1000 if at_ms else -1.0

@@ -1,0 +1,128 @@
+"""Decisions: history, single records, a live stream; and how the alerts about them fare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from ...ingest.hashing import agent_key
+from ..callers import Caller
+from .convert import change_out, decision_out, delivery_out
+from .finding import ambiguous, find_entry, no_such, visible_tenants
+from .gate import Admin, Part, Parts, Reader
+from .route_agents import Cursor, Issuer, Limit, Tenant
+from .schemas import DecisionOut, DeliveryOut, PageOut
+from .services import PipelineStatus
+
+KEEP_ALIVE_S = 15.0
+"""Silence after which a comment is sent, so that proxies keep the stream open."""
+
+router = APIRouter(tags=["decisions"])
+
+
+@router.get("/v1/decisions", summary="List decisions")
+async def decisions(
+    parts: Part,
+    caller: Reader,
+    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    tenant: Tenant = None,
+    issuer: Issuer = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOut[DecisionOut]:
+    """Changes of level, newest first; of one agent, where `agent_id` is given. Scope `trust.score:read`."""
+    tenants, key = visible_tenants(caller, tenant), None
+    if agent_id is not None:
+        key = await _key_of(parts, caller, agent_id, tenant, issuer)
+        if key is None:
+            return PageOut(items=[], next_cursor=None)
+    page = await parts.read(parts.services.store.list_decisions, tenants, key, limit, cursor)
+    return PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/v1/agents/{agent_id:path}/decisions", summary="Decisions about one agent")
+async def history(
+    agent_id: str,
+    parts: Part,
+    caller: Reader,
+    tenant: Tenant = None,
+    issuer: Issuer = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOut[DecisionOut]:
+    """The same as `GET /v1/decisions?agent_id=…`."""
+    return await decisions(parts, caller, agent_id, tenant, issuer, limit, cursor)
+
+
+async def _key_of(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> int | None:
+    """Key of the agent that is meant; the store knows those that the view has let go."""
+    if tenant is not None and issuer is not None:
+        return agent_key(tenant, issuer, agent_id)
+    entry = find_entry(parts.services.view, caller, agent_id, tenant, issuer)
+    if entry is not None:
+        return entry.summary.name.key
+    stored = await parts.read(parts.services.store.find_agents, agent_id, visible_tenants(caller, tenant))
+    names = [summary.name for summary in stored if issuer is None or summary.name.issuer == issuer]
+    if len(names) > 1:
+        raise ambiguous(names)
+    return names[0].key if names else None
+
+
+@router.get("/v1/decisions/stream", response_class=StreamingResponse, summary="Follow decisions")
+async def stream(parts: Part, caller: Reader, tenant: Tenant = None) -> StreamingResponse:
+    """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
+
+    A reader that does not keep up is cut off; `GET /v1/decisions` has what it missed.
+    """
+    tenants = visible_tenants(caller, tenant)
+    lines = _events(parts.services.status, None if tenants is None else frozenset(tenants))
+    return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _events(status: PipelineStatus, tenants: frozenset[str] | None) -> AsyncIterator[bytes]:
+    queue = status.watch()
+    try:
+        yield b": from now on\n\n"
+        while True:
+            try:
+                change = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield b": still here\n\n"
+                continue
+            if change is None:
+                return
+            if tenants is None or change.tenant in tenants:
+                body = msgspec.json.encode(change_out(change))
+                yield b"id: %s\nevent: decision\ndata: %s\n\n" % (change.decision_id.encode(), body)
+    finally:
+        status.unwatch(queue)
+
+
+@router.get("/v1/decisions/{decision_id}", summary="One decision")
+async def decision(decision_id: str, parts: Part, caller: Reader) -> DecisionOut:
+    """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
+    found = await parts.read(parts.services.store.decision, decision_id, visible_tenants(caller, None))
+    if found is None:
+        raise no_such("decision")
+    return decision_out(found)
+
+
+@router.get("/v1/deliveries", summary="How alerts fare")
+async def deliveries(
+    parts: Part,
+    caller: Admin,
+    tenant: Tenant = None,
+    status: Literal["pending", "delivered", "failed", "suppressed", "dead"] | None = None,
+    target: Annotated[str | None, Query(max_length=2048)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOut[DeliveryOut]:
+    """Deliveries to configured targets, newest first. Scope `trust.admin`."""
+    tenants = visible_tenants(caller, tenant)
+    page = await parts.read(parts.services.store.list_deliveries, tenants, status, target, limit, cursor)
+    return PageOut(items=[delivery_out(delivery) for delivery in page.items], next_cursor=page.next_cursor)

@@ -1,0 +1,310 @@
+"""Bodies of answers and requests, as OpenAPI shows them."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+Level = Literal["unknown", "low", "medium", "high", "critical"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Time = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-24T22:23:14.130Z"])]
+AgentId = Annotated[str, Field(min_length=1, max_length=2048)]
+Name = Annotated[str, Field(max_length=2048)]
+
+MAX_QUESTIONS = 1000
+
+RISK_EXAMPLE: dict[str, Any] = {
+    "agent_id": "agent-payment-processor-v2.1",
+    "tenant": "acme-corp",
+    "issuer": "https://as.example",
+    "risk_level": "high",
+    "risk_score": 0.87,
+    "confidence": 0.94,
+    "evaluated_at": "2026-11-24T22:23:14.130Z",
+    "reasons": [
+        {
+            "code": "first_seen_resource",
+            "feature": "resource_rarity",
+            "observed": "acct-9001",
+            "usual": "42 known accounts",
+            "contribution": 0.41,
+            "text": "first use of account acct-9001; 42 accounts known",
+        }
+    ],
+    "counterfactual": "medium if at most 2 new accounts per hour",
+    "token_policy": {
+        "allow": True,
+        "max_token_lifetime_s": 60,
+        "allowed_scopes": ["payments:read"],
+        "refresh_allowed": False,
+        "step_up": True,
+        "revoke": False,
+        "step_up_scopes": ["*"],
+    },
+    "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
+    "model_version": "2026-11-24.1",
+    "policy_version": "3",
+    "mode": "enforce",
+    "expires_at": "2026-11-24T22:28:14.130Z",
+    "stale": False,
+}
+
+
+class ReasonOut(BaseModel):
+    """Why risk moved."""
+
+    code: str
+    feature: str
+    observed: str
+    usual: str
+    contribution: float
+    text: str
+
+
+class TokenPolicyOut(BaseModel):
+    """What a level means for the tokens of an agent."""
+
+    allow: bool
+    max_token_lifetime_s: int
+    allowed_scopes: list[str] | None = Field(description="scopes or patterns with `*`; null where none is restricted")
+    refresh_allowed: bool
+    step_up: bool
+    revoke: bool
+    step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
+
+
+class RiskOut(BaseModel):
+    """The risk of one agent, as of `evaluated_at`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RISK_EXAMPLE}, protected_namespaces=())
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    risk_level: Level
+    risk_score: Share
+    confidence: Share
+    evaluated_at: Time
+    reasons: list[ReasonOut]
+    counterfactual: str | None
+    token_policy: TokenPolicyOut
+    decision_id: str | None
+    model_version: str
+    policy_version: str
+    mode: Literal["shadow", "enforce"]
+    expires_at: Time
+    stale: bool = Field(description="the answer does not take recent events into account: it is past `expires_at`")
+
+
+class QuestionIn(BaseModel):
+    """Whose risk is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent_id: AgentId
+    tenant: Name | None = None
+    issuer: Name | None = None
+
+
+class QueryIn(BaseModel):
+    """Questions about several agents."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"agents": [{"agent_id": "agent-payment-processor-v2.1", "tenant": "acme-corp"}]}
+        },
+    )
+
+    agents: list[QuestionIn] = Field(max_length=MAX_QUESTIONS)
+
+
+class ProblemOut(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:trustwatch:problem:invalid_token"])
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class FailedOut(BaseModel):
+    """One question of several that has no answer."""
+
+    agent_id: str
+    problem: ProblemOut
+
+
+class AnswersOut(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[RiskOut | FailedOut]
+
+
+class AgentOut(BaseModel):
+    """One agent in a list."""
+
+    agent_id: str
+    tenant: str
+    issuer: str
+    agent_type: str
+    risk_level: Level
+    risk_score: Share
+    confidence: Share
+    anomaly_score: Share
+    first_seen_at: Time | None
+    last_seen_at: Time | None
+    evaluated_at: Time | None
+    events: int
+    decision_id: str | None
+    reasons: list[ReasonOut]
+    counterfactual: str | None
+
+
+class DecisionOut(BaseModel):
+    """A change of level, with everything that led to it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    decision_id: str
+    agent_id: str
+    tenant: str
+    issuer: str
+    agent_type: str
+    decided_at: Time
+    cause: Literal["event", "tick", "release"]
+    event_id: str | None
+    event_time: Time
+    previous_level: Level
+    level: Level
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    p_value: float
+    reasons: list[ReasonOut]
+    counterfactual: str | None
+    feature_vector: dict[str, float]
+    evidence: dict[str, Any]
+    model_version: str
+    baseline_version: str
+    policy_version: str
+    mode: str
+    partition: int
+    offset: int
+
+
+class ReleaseIn(BaseModel):
+    """A person vouches for an agent."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"note": "new accounts were announced"}})
+
+    note: str = Field("", max_length=2048, description="why; kept with the decision")
+
+
+class ReleaseOut(BaseModel):
+    """The release is logged; the decision follows as soon as the pipeline has read it."""
+
+    agent_id: str
+    tenant: str
+    issuer: str
+    by: str
+
+
+class RejectionOut(BaseModel):
+    """One record that was refused."""
+
+    index: int = Field(description="place in the body, from 0")
+    path: str = Field(examples=["$.agent.id"])
+    reason: str
+    dead_letter_id: str
+
+
+class ReceiptOut(BaseModel):
+    """What became of a body: everything counted here is durable."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "accepted": 1,
+                "duplicate": 0,
+                "rejected": 1,
+                "rejections": [
+                    {
+                        "index": 1,
+                        "path": "$.outcome",
+                        "reason": "Invalid enum value 'ok'",
+                        "dead_letter_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
+                    }
+                ],
+                "rejections_omitted": 0,
+            }
+        }
+    )
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    rejections: list[RejectionOut]
+    rejections_omitted: int
+
+
+class LetterOut(BaseModel):
+    """A record that was refused."""
+
+    letter_id: str
+    received_at: Time
+    source: str
+    reason: str
+    path: str
+    size: int
+    replayed_at: Time | None
+    raw: str | None = Field(None, description="base64; only where one dead letter is asked for")
+
+
+class DeliveryOut(BaseModel):
+    """How one alert fares at one target."""
+
+    key: str
+    target: str
+    kind: str
+    tenant: str
+    level: Level
+    reason: str
+    created_at: Time
+    status: Literal["pending", "delivered", "failed", "suppressed", "dead"]
+    attempts: int
+    next_attempt_at: Time | None
+    last_error: str | None
+    delivered_at: Time | None
+    suppressed_before: int
+
+
+class PolicyOut(BaseModel):
+    """The token policy of every level."""
+
+    version: str
+    levels: dict[str, TokenPolicyOut]
+
+
+class HealthOut(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyOut(BaseModel):
+    """Whether the service can do its work, by component."""
+
+    ready: bool
+    components: dict[str, Literal["ok", "not ok"]]
+
+
+class PageOut(BaseModel, Generic[T]):
+    """Some items, and where the next ones are."""
+
+    items: list[T]
+    next_cursor: str | None = Field(description="pass as `cursor`; null = these were the last ones")

@@ -1,0 +1,155 @@
+"""What the application is given: everything it uses, made by the composition root. There are no globals."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from ...ingest.log import GroupCommit
+from ...scoring.channel import Change, Update
+from ...scoring.policy import PolicyTable
+from ...scoring.store import Store
+from ...scoring.view import RiskView
+from .. import clock as machine
+from ..callers import Caller
+from ..settings import Settings
+from ..tokens import TokenVerifier
+
+MARKS = 4096
+"""Reports that are remembered while the pipeline is behind."""
+
+QUEUED_CHANGES = 1000
+"""Changes that wait for one slow watcher; then it is cut off and has to come again."""
+
+Changes = asyncio.Queue[Change | None]
+
+
+class PipelineStatus:
+    """What is known of the pipeline, from its own reports. For one event loop.
+
+    The reader of the update socket calls `note` with every update, once it is applied to the view, and sets `alive`.
+
+    Attributes:
+        alive: whether its process runs.
+        heard_ms: last report, UTC milliseconds on our clock; 0 = never.
+        fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
+            the pipeline is dead and when it is slow.
+        offset: next record that it will apply.
+        behind: records that waited when it reported.
+        counts: what it has done since its start, by name.
+        seconds: time it has spent since its start, by stage.
+        dropped_dead_letters: dead letters that found no room.
+        changes: changes of level so far, by the new level.
+    """
+
+    def __init__(self) -> None:
+        self.alive = False
+        self.heard_ms = 0
+        self.fresh_ms = 0
+        self.offset = 0
+        self.behind = 0
+        self.counts: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
+        self.dropped_dead_letters = 0
+        self.changes: dict[int, int] = {}
+        self.watchers: set[Changes] = set()
+        self._marks: deque[tuple[int, int]] = deque()
+        self._closed = False
+
+    def note(self, update: Update, now_ms: int) -> None:
+        """Take over one report that arrived at *now_ms*."""
+        self.alive = True
+        self.heard_ms = now_ms
+        self.offset, self.behind = update.offset, update.behind
+        self.counts, self.seconds = update.counts, update.seconds
+        self.dropped_dead_letters += update.dropped_dead_letters
+        self._marks.append((now_ms, update.offset + update.behind))
+        while self._marks and self._marks[0][1] <= update.offset:
+            self.fresh_ms = self._marks.popleft()[0]
+        if len(self._marks) > MARKS:  # a coarser memory: freshness is then noticed later, never too early
+            self._marks = deque(list(self._marks)[1::2])
+        for change in update.changes:
+            self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        self.changes[change.level] = self.changes.get(change.level, 0) + 1
+        for queue in list(self.watchers):
+            if queue.full():
+                self.watchers.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(change)
+
+    def watch(self) -> Changes:
+        """A queue of changes from now on; None in it is the end. Give it back with `unwatch`."""
+        queue: Changes = asyncio.Queue(QUEUED_CHANGES)
+        if self._closed:
+            queue.put_nowait(None)
+        else:
+            self.watchers.add(queue)
+        return queue
+
+    def unwatch(self, queue: Changes) -> None:
+        """Send nothing more to *queue*."""
+        self.watchers.discard(queue)
+
+    def close(self) -> None:
+        """End every stream: a server that stops waits for its connections, and these would never end by themselves."""
+        self._closed = True
+        for queue in self.watchers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+        self.watchers.clear()
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+Hook = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the application uses.
+
+    Attributes:
+        settings: of the service.
+        verifier: judges bearer tokens.
+        log: where events become durable.
+        store: lists and look-ups; called in threads.
+        view: risk of every agent, in memory.
+        policy: token policy of each level.
+        model_version: of the model that scores.
+        status: what is known of the pipeline.
+        clock: seconds since 1970.
+        monotonic: seconds on a clock that never goes back, for durations.
+        new_id: text that never repeats, for ids of errors and dead letters.
+        ready: further components of readiness, by name; each says whether it is ready.
+        on_startup: awaited in order before the first request.
+        on_shutdown: awaited in order after the last one.
+    """
+
+    settings: Settings
+    verifier: TokenVerifier[Caller]
+    log: GroupCommit
+    store: Store
+    view: RiskView
+    policy: PolicyTable
+    model_version: str
+    status: PipelineStatus
+    clock: Callable[[], float] = machine.now_s
+    monotonic: Callable[[], float] = machine.monotonic
+    new_id: Callable[[], str] = _new_id
+    ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
+    on_startup: tuple[Hook, ...] = ()
+    on_shutdown: tuple[Hook, ...] = ()
+
+    def now_ms(self) -> int:
+        """UTC milliseconds since 1970."""
+        return int(self.clock() * 1000)
