@@ -1,0 +1,144 @@
+"""The compiled kernel against the plain-Python features, and the promise that batches and spills change nothing."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.ingest.features.kernel import IGNORED, LATE
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.table import NAMES
+
+from .oracle import columns, history, load_plain, overflows
+
+plain = load_plain()
+
+
+def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Vectors and observations of the oracle, event by event, each learned after it was measured."""
+    rows, seen = [], []
+    for event in events:
+        observed = features.observe(json.loads(json.dumps(event)))
+        features.learn(observed)
+        rows.append([observed.vector.get(name, 0.0) for name in NAMES])
+        seen.append(observed)
+    return np.array(rows), seen
+
+
+def fitted(batch: EventColumns) -> Baseline:
+    """Baseline of a history in which all events are kept."""
+    _, found = FeatureBuilder(empty_baseline(), 64).vectors(batch)
+    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
+
+
+def assert_same(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:
+    """Equal within 1e-4 (state is kept in float32), and if not, the name of the feature that is not."""
+    for at, name in enumerate(NAMES):
+        np.testing.assert_allclose(ours[:, at], theirs[:, at], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
+    """Vectors, late flags and token reuse equal those of exact dicts, whatever an event holds or lacks."""
+    events = history(seed, 250)
+    batch = columns(events)
+    builder = FeatureBuilder(empty_baseline(), 8)
+
+    ours, found = builder.vectors(batch)
+    theirs, seen = plain_matrix(plain.PlainFeatures(), events)
+
+    assume(not overflows(builder))
+    assert_same(ours, theirs)
+    assert [flag == LATE for flag in found.flags.tolist()] == [observed.late for observed in seen]
+    assert [flag == IGNORED for flag in found.flags.tolist()] == [observed.agent is None for observed in seen]
+    assert [bool(reuse) for reuse in found.token_reuse.tolist()] == [observed.token_reuse for observed in seen]
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_features_oracle_agrees_over_a_baseline(seed: int) -> None:
+    """Fleet, tenant, peer group and task levels are fitted and weighed as the oracle does."""
+    past, present = history(seed, 200, agents=4), history(seed ^ 1, 150)
+    baseline = fitted(columns(past))
+    batch = columns(present)
+    builder = FeatureBuilder(baseline, 8)
+
+    ours, _ = builder.vectors(batch)
+    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past)), present)
+
+    assume(not overflows(builder))
+    assert_same(ours, theirs)
+
+
+def test_features_oracle_agrees_over_a_long_life() -> None:
+    """After 900 events of one agent, with drift measured against its frozen reference, the two still agree."""
+    events = history(8, 900, agents=1, days=20.0)
+    builder = FeatureBuilder(empty_baseline(), 2)
+
+    ours, _ = builder.vectors(columns(events))
+    theirs, _ = plain_matrix(plain.PlainFeatures(), events)
+
+    assert not overflows(builder)
+    assert ours[:, NAMES.index("drift")].max() > 0.1
+    assert_same(ours, theirs)
+
+
+class Drawer:
+    """Implements `Spill` with packed rows in a dict, as a store keeps them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, bytes] = {}
+        self.builder: FeatureBuilder | None = None
+        self.evicted = 0
+
+    def evict(self, keys: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> None:
+        assert self.builder is not None
+        self.evicted += len(slots)
+        for key, row in zip(keys.tolist(), self.builder.pack(slots), strict=True):
+            self.rows[key] = row.tobytes()
+
+    def admit(self, keys: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> None:
+        assert self.builder is not None
+        for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
+            if key in self.rows:
+                row = np.frombuffer(self.rows.pop(key), self.builder.pack(np.array([slot])).dtype)
+                self.builder.unpack(np.array([slot]), row)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(1, 299), max_size=12))
+def test_features_do_not_depend_on_batches(seed: int, cuts: list[int]) -> None:
+    """However a history is cut into batches, the vectors have the same bits."""
+    batch = columns(history(seed, 300, agents=9))
+    whole, _ = FeatureBuilder(empty_baseline(), 16).vectors(batch)
+
+    pieces = FeatureBuilder(empty_baseline(), 16)
+    edges = [0, *sorted(set(cuts)), len(batch)]
+    parts = [pieces.vectors(batch.take(np.arange(a, b)))[0] for a, b in pairwise(edges)]
+
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+def test_features_spill_loses_nothing(capacity: int) -> None:
+    """With room for fewer agents than there are, agents leave as packed rows and return, and the bits are the same."""
+    batch = columns(history(11, 400, agents=9))
+    whole, _ = FeatureBuilder(empty_baseline(), 16).vectors(batch)
+    drawer = Drawer()
+    small = FeatureBuilder(empty_baseline(), capacity, drawer)
+    drawer.builder = small
+
+    parts = [small.vectors(batch.take(np.arange(a, a + 1)))[0] for a in range(len(batch))]
+
+    assert drawer.evicted > 100
+    assert len(small.slots) <= capacity
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
