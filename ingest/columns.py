@@ -7,13 +7,14 @@ and closed vocabularies become small integer codes. The events themselves stay b
 from __future__ import annotations
 
 import ipaddress
+import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent
+from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource, Scopes
 from .hashing import NameHasher, agent_key
 from .targets import TenantDomains, canonical_target
 
@@ -45,22 +46,52 @@ METHOD_RANK = {
 }
 
 WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "admin"})
-"""Events whose action must be a declared capability; token and client events are the authorization server's own words."""
+"""Events whose action must be a declared capability; token and client events are the authorization server's words."""
 
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 """`error` values of denials that we caused: excluded from behaviour, else a contained agent could never recover."""
 
-_EFFECT = {name: code for code, name in enumerate(EFFECTS)}
 _OUTCOME = {name: code for code, name in enumerate(OUTCOMES)}
 _TYPE = {name: code for code, name in enumerate(EVENT_TYPES)}
-_PROVENANCE = {name: code for code, name in enumerate(PROVENANCES)}
+_EFFECT_CODE: dict[str | None, int] = {None: EFFECTS.index("unknown"), **{n: code for code, n in enumerate(EFFECTS)}}
+_PROVENANCE_CODE: dict[str | None, int] = {None: -1, **{n: code for code, n in enumerate(PROVENANCES)}}
 SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["error"]
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
+
+_pack = struct.Struct(f"={NAMES}Q{NUMBERS}d{CODES}bd").pack
+_PACKED = np.dtype(
+    [("names", np.uint64, NAMES), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
+)
+"""One packed row: rows are built by one call each, and become arrays all at once."""
 
 UInt64s = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
 Times = npt.NDArray[np.int64]
+
+
+Key = tuple[Any, ...]
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """A bounded memory of a pure function; when full it is emptied, so only time is lost."""
+
+    _MOST = 1 << 16
+    _LONGEST = 500
+    """Characters of a key worth remembering: long names must not make the memory large."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, Value] = {}
+        self.get = self._known.get
+
+    def keep(self, key: Key, value: Value, length: int) -> Value:
+        """Remember the value of a key of so many characters, and return it."""
+        if length <= self._LONGEST:
+            if len(self._known) >= self._MOST:
+                self._known.clear()
+            self._known[key] = value
+        return value
 
 
 class EventColumns(NamedTuple):
@@ -92,105 +123,114 @@ class ColumnEncoder:
     def __init__(self, salt: bytes, domains: Mapping[str, Sequence[str]] | None = None) -> None:
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
-        self._agents: dict[tuple[str | None, str | None, str], int] = {}
-        self._networks: dict[str | None, str] = {}
-
-    def agent(self, event: AuditEvent) -> int:
-        """Key of the event's agent."""
-        agent = event.agent
-        name = (event.tenant, agent.issuer, agent.id)
-        key = self._agents.get(name)
-        if key is None:
-            if len(self._agents) >= 1 << 20:
-                self._agents.clear()
-            key = self._agents[name] = agent_key(event.tenant or "", agent.issuer or "", agent.id)
-        return key
+        # Parts of events that come again and again, with what they encode to. All are pure functions of their key.
+        self._agents = Remembered[tuple[int, int, int, int]]()
+        self._resources = Remembered[tuple[int, int, int, int]]()
+        self._networks = Remembered[int]()
+        self._logins = Remembered[tuple[int, int]]()
+        self._scopes = Remembered[tuple[int, float, float]]()
 
     def encode(self, events: Sequence[AuditEvent]) -> EventColumns:
         """Columns of *events*, in their order."""
-        n = len(events)
-        rows = [self._row(event) for event in events]
-        names = np.array([row[0] for row in rows], dtype=np.uint64).reshape(n, NAMES)
-        numbers = np.array([row[1] for row in rows], dtype=np.float64).reshape(n, NUMBERS)
-        codes = np.array([row[2] for row in rows], dtype=np.int8).reshape(n, CODES)
-        time_ms = np.array([int(event.time.timestamp() * 1000) for event in events], dtype=np.int64)
-        return EventColumns(events, names, numbers, codes, time_ms)
+        packed = np.frombuffer(bytearray().join([self._row(event) for event in events]), _PACKED)
+        # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
+        micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
+        return EventColumns(
+            events, packed["names"].copy(), packed["numbers"].copy(), packed["codes"].copy(), micros // 1000
+        )
 
-    def _row(self, event: AuditEvent) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
-        """Numbers of one event. This is the only per-event Python on the hot path, so it is one flat function."""
+    def _row(self, event: AuditEvent) -> bytes:
+        """One event, packed. This is the only per-event Python on the hot path, so it is one flat function."""
         h = self.hash
-        agent, resource, principal = event.agent, event.resource, event.principal
-        tenant = event.tenant or ""
-        resource_name = target = audience = provenance = None
-        external = -1
+        agent, resource, principal, chain = event.agent, event.resource, event.principal, event.delegation
+        client, login, scopes, action = event.client, event.credential, event.scopes, event.action
+        tenant, outcome = event.tenant, event.outcome
+        key: Key = (tenant, agent.issuer, agent.id, agent.type, agent.version)
+        who, group, tenant_name, version = self._agents.get(key) or self._agent(key)
+        thing = target = audience = 0
+        external = provenance = -1
         if resource is not None:
-            audience, provenance = resource.audience, resource.provenance
-            resource_name = resource.id if resource.type is None else f"{resource.type}:{resource.id or ''}"
-            target, external = canonical_target(resource, tenant, self.domains)
-        network = credential = token = None
-        lifetime, method = -1.0, 0
-        if event.client is not None:
-            client = event.client
-            network = f"AS{client.asn}" if client.asn is not None else self._network(client.ip)
-        if event.credential is not None:
-            login = event.credential
-            token = login.token_id
-            if login.token_lifetime_s is not None:
-                lifetime = login.token_lifetime_s
-            if login.method is not None or login.thumbprint is not None:
-                credential = f"{login.method}:{login.thumbprint}"
-                method = METHOD_RANK.get(login.method or "", 0)
-        scopes, breadth, ungranted = _scopes(event)
-        chain = event.delegation
+            key = (tenant, resource.type, resource.id, resource.target, resource.audience, resource.external)
+            thing, target, audience, external = self._resources.get(key) or self._resource(key, resource)
+            provenance = _PROVENANCE_CODE[resource.provenance]
+        network = 0
+        if client is not None:
+            key = (client.asn, client.ip if client.asn is None else None)
+            network = self._networks.get(key) or self._network(key)
+        token, lifetime, credential, method = None, None, 0, 0
+        if login is not None:
+            token, lifetime = login.token_id, login.token_lifetime_s
+            key = (login.method, login.thumbprint)
+            credential, method = self._logins.get(key) or self._login(key)
+        scope_set, breadth, ungranted = 0, -1.0, -1.0
+        if scopes is not None:
+            key = (
+                None if scopes.requested is None else tuple(scopes.requested),
+                None if scopes.granted is None else tuple(scopes.granted),
+            )
+            scope_set, breadth, ungranted = self._scopes.get(key) or self._scope_set(key, scopes)
         capabilities = agent.capabilities
-        return (
-            (
-                self.agent(event), h(f"{tenant}\x1f{agent.type or ''}"), h(tenant), h(event.task), h(event.action),
-                h(resource_name), h(target), h(audience), h(event.peer),
-                h(principal.id) if principal is not None else 0,
-                h(network), h(credential), h(scopes), h("\x1f".join(chain)) if chain else 0, h(token),
-                h(event.session), h(agent.version),
-            ),
-            (
-                _number(event.bytes_in), _number(event.bytes_out), _number(event.duration_ms),
-                1.0 if event.count is None else event.count,
-                breadth, ungranted, float(len(chain)) if chain else -1.0, lifetime,
-            ),
-            (
-                4 if event.effect is None else _EFFECT[event.effect], _OUTCOME[event.outcome], _TYPE[event.type],
-                -1 if provenance is None else _PROVENANCE[provenance], method, external,
-                -1 if capabilities is None or event.type not in WORK_TYPES else int(event.action not in capabilities), agent.self_asserted,
-                event.outcome == "denied" and event.error in OWN_DENIALS,
-            ),
+        bytes_in, bytes_out, duration, count = event.bytes_in, event.bytes_out, event.duration_ms, event.count
+        return _pack(
+            who, group, tenant_name, h(event.task), h(action), thing, target, audience, h(event.peer),
+            h(principal.id) if principal is not None else 0, network, credential, scope_set,
+            h("\x1f".join(chain)) if chain else 0, h(token), h(event.session), version,
+            -1.0 if bytes_in is None else bytes_in, -1.0 if bytes_out is None else bytes_out,
+            -1.0 if duration is None else duration, 1.0 if count is None else count,
+            breadth, ungranted, len(chain) if chain else -1.0, -1.0 if lifetime is None else lifetime,
+            _EFFECT_CODE[event.effect], _OUTCOME[outcome], _TYPE[event.type], provenance, method, external,
+            UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
+            agent.self_asserted, outcome == "denied" and event.error in OWN_DENIALS,
+            event.time.timestamp(),
         )  # fmt: skip
 
-    def _network(self, ip: str | None) -> str | None:
-        """The network an address belongs to: /24 of IPv4, /48 of IPv6; text that is no address stands for itself."""
-        found = self._networks.get(ip)
-        if found is None and ip:
-            if len(self._networks) >= 1 << 18:
-                self._networks.clear()
-            try:
-                address = ipaddress.ip_address(ip)
-            except ValueError:
-                found = ip
-            else:
-                prefix = 24 if address.version == 4 else 48
-                found = str(ipaddress.ip_network((address, prefix), strict=False))
-            self._networks[ip] = found
-        return found
+    def _agent(self, key: Key) -> tuple[int, int, int, int]:
+        """Keys of agent, peer group, tenant and version."""
+        tenant, issuer, agent_id, role, version = key
+        found = (
+            agent_key(tenant or "", issuer or "", agent_id), self.hash(f"{tenant or ''}\x1f{role or ''}"),
+            self.hash(tenant), self.hash(version),
+        )  # fmt: skip
+        return self._agents.keep(key, found, sum(len(part or "") for part in key))
+
+    def _resource(self, key: Key, resource: Resource) -> tuple[int, int, int, int]:
+        """Hashes of resource, canonical target and audience, and on which side the target lies."""
+        name = resource.id if resource.type is None else f"{resource.type}:{resource.id or ''}"
+        target, external = canonical_target(resource, key[0] or "", self.domains)
+        found = (self.hash(name), self.hash(target), self.hash(resource.audience), external)
+        return self._resources.keep(key, found, sum(map(len, filter(None, key[:5]))))
+
+    def _network(self, key: Key) -> int:
+        """Hash of the client's network: its AS number, or the network of its address."""
+        asn, ip = key
+        return self._networks.keep(key, self.hash(network_of(ip) if asn is None else f"AS{asn}"), len(ip or ""))
+
+    def _login(self, key: Key) -> tuple[int, int]:
+        """Hash of method and key, and the rank of the method."""
+        method, thumbprint = key
+        named = method is not None or thumbprint is not None
+        found = (self.hash(f"{method}:{thumbprint}") if named else 0, METHOD_RANK.get(method or "", 0))
+        return self._logins.keep(key, found, len(method or "") + len(thumbprint or ""))
+
+    def _scope_set(self, key: Key, scopes: Scopes) -> tuple[int, float, float]:
+        """Hash of the scope set, its breadth, and how many were asked for but not granted (-1 = not said)."""
+        wanted = set(scopes.requested or scopes.granted or [])
+        said = scopes.granted is not None and scopes.requested
+        ungranted = float(len(wanted - set(scopes.granted or []))) if said else -1.0
+        found = (self.hash(" ".join(sorted(wanted))), float(len(wanted)), ungranted)
+        return self._scopes.keep(key, found, sum(len(scope) + 1 for part in key for scope in part or ()))
 
 
-def _number(value: float | None) -> float:
-    return -1.0 if value is None else value
+def network_of(ip: str | None) -> str | None:
+    """The network of an address: /24 of IPv4, /48 of IPv6; text that is no address stands for itself.
 
-
-def _scopes(event: AuditEvent) -> tuple[str | None, float, float]:
-    """Scope set as one name, its breadth, and how many were asked for but not granted (-1 = not said)."""
-    scopes = event.scopes
-    if scopes is None:
-        return None, -1.0, -1.0
-    requested = scopes.requested or scopes.granted or []
-    wanted = set(requested)
-    ungranted = -1.0 if scopes.granted is None or not scopes.requested else float(len(wanted - set(scopes.granted)))
-    return " ".join(sorted(wanted)), float(len(wanted)), ungranted
+    >>> network_of("198.51.100.7"), network_of("2001:db8:1:2::7"), network_of("cluster-a")
+    ('198.51.100.0/24', '2001:db8:1::/48', 'cluster-a')
+    """
+    if not ip:
+        return None
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
-CACHE_SIZE = 1 << 20
+CACHE_SIZE = 1 << 18
 """Names remembered; when full the cache is emptied (a hash is a pure function, so only time is lost)."""
+
+_LONGEST_KEPT = 256
+"""Longer names are hashed anew each time, so that the cache stays below about 100 MB whatever is sent."""
 
 
 def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
@@ -41,7 +44,8 @@ class NameHasher:
 
     def _miss(self, name: str) -> int:
         value = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=self.salt).digest(), "little") or 1
-        if len(self._cache) >= CACHE_SIZE:
-            self._cache = {None: 0, "": 0}
-        self._cache[name] = value
+        if len(name) <= _LONGEST_KEPT:
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache = {None: 0, "": 0}
+            self._cache[name] = value
         return value
