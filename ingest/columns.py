@@ -111,6 +111,10 @@ class EventColumns(NamedTuple):
         events = [self.events[row] for row in rows.tolist()]
         return EventColumns(events, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
 
+    def timed(self, time_ms: Times) -> EventColumns:
+        """The same events at other times. (`_replace` of a named tuple does not get along with our `len`.)"""
+        return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
+
 
 class ColumnEncoder:
     """Turns decoded events into columns.
