@@ -1,7 +1,8 @@
 """The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
 It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and sends events
-over HTTP. Time is compressed, so the training history is compressed in the same way.
+over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent faster than they
+happened, so that working hours, pauses and half-lives mean what they say.
 """
 
 from __future__ import annotations
@@ -27,20 +28,17 @@ from ..models.persist import save
 from . import clock
 from .callers import SCOPES
 from .local import local_token
-from .simulator import Attack, SimulatedEvent, SimulationSettings, retime, simulate
+from .simulator import Attack, SimulatedEvent, SimulationSettings, simulate
 
 PORT = 8420
 AGENTS = 40
 EVENTS_PER_DAY = 120.0
 WEEK = timedelta(days=7)
-MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
 ATTACKS = (
     Attack("exfiltration", at=WEEK + timedelta(hours=10)),
     Attack("stolen_credential", at=WEEK + timedelta(hours=16)),
 )
-LEAD_S = 25.0
-"""Real time for training and start-up; the simulated day begins after it."""
-
 SETTINGS = """\
 # Written by `trustwatch demo`: a local issuer, one caller that may do everything, two tenants.
 data_dir: data
@@ -53,7 +51,8 @@ callers:
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
-pipeline: {{commit_interval_s: 0.5, tick_interval_s: 1.0}}
+# Events of a whole day arrive in a minute, so only they move time: the clock on the wall would let all risk decay at once.
+pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
 DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
 
@@ -89,14 +88,13 @@ class Demo:
         settings = self._directory / "settings.yaml"
         settings.write_text(SETTINGS.format(port=port))
         token = local_token(data, "demo", list(SCOPES), "trustwatch", 86_400)
-        begin = clock.now_s() + LEAD_S
-        day = self._train(begin)
+        day = self._train(clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
         with (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(settings)]
             service = subprocess.Popen(command, stdout=log, stderr=log)
             try:
-                return self._use(service, url, token, begin, day)
+                return self._use(service, url, token, day)
             except KeyboardInterrupt:
                 return 0
             finally:
@@ -104,17 +102,17 @@ class Demo:
                 service.wait(60)
                 self._say("The service has stopped.")
 
-    def _train(self, begin: float) -> list[SimulatedEvent]:
+    def _train(self, day_start: datetime) -> list[SimulatedEvent]:
         """Simulate eight days in one go, learn the first seven, return the eighth."""
         self._say(f"1. Simulating a week of {AGENTS} agents in two tenants ...")
         plan = SimulationSettings(
-            start=MONDAY, duration=WEEK + timedelta(days=1), seed=self._seed, agents=AGENTS, attacks=ATTACKS,
+            start=day_start - WEEK, duration=WEEK + DAY, seed=self._seed, agents=AGENTS, attacks=ATTACKS,
             events_per_agent_day=EVENTS_PER_DAY,
         )  # fmt: skip
-        start = datetime.fromtimestamp(begin, UTC)
-        week, day = [], []
-        for event in retime(simulate(plan), factor=self._factor, start=start, origin=MONDAY + WEEK):
-            (week if event.at_ms < begin * 1000 else day).append(event)
+        week: list[SimulatedEvent] = []
+        day: list[SimulatedEvent] = []
+        for event in simulate(plan):
+            (week if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
         self._note_attacks(day)
         self._say(f"2. Learning what is normal from {len(week)} events ...")
         salt = self._seed.to_bytes(16, "little")
@@ -132,14 +130,14 @@ class Demo:
                 self._attacked.setdefault(event.label.agent_id, event.label.scenario)
                 self._first_bad.setdefault(event.label.agent_id, event.at_ms)
 
-    def _use(self, service: subprocess.Popen[bytes], url: str, token: str, begin: float, day: list[SimulatedEvent]) -> int:
+    def _use(self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent]) -> int:
         client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
         self._say(f"3. Starting the service at {url} ...")
         if not self._ready(service, client):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
         self._say(f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, attacks on {len(self._attacked)} agents")
-        for batch in _paced(day):
+        for batch in _paced(day, self._factor):
             body = b"\n".join(event.event for event in batch)
             answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
             if answer.status_code != 202:
@@ -211,12 +209,13 @@ def _free_port() -> int:
     raise OSError("no free port on 127.0.0.1")
 
 
-def _paced(day: list[SimulatedEvent]) -> Iterator[list[SimulatedEvent]]:
-    """Events in small batches, each when its time has come."""
-    at = 0
+def _paced(day: list[SimulatedEvent], factor: float) -> Iterator[list[SimulatedEvent]]:
+    """Events in small batches, each when its time has come on a clock that runs *factor* times faster."""
+    at, begin = 0, clock.monotonic()
     while at < len(day):
-        now, batch = clock.now_ms(), []
-        while at < len(day) and day[at].at_ms <= now and len(batch) < 500:
+        now_ms = day[0].at_ms + (clock.monotonic() - begin) * 1000.0 * factor
+        batch: list[SimulatedEvent] = []
+        while at < len(day) and day[at].at_ms <= now_ms and len(batch) < 500:
             batch.append(day[at])
             at += 1
         if batch:

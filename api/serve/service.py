@@ -95,7 +95,7 @@ class Service:
         )
         self._services = Services(
             settings=settings, verifier=verifier, log=log, store=store, view=view, policy=policy_table(settings),
-            model_version=model_version, clock=clock.now_s, status=status,
+            model_version=model_version, status=status,
         )  # fmt: skip
         self._pipeline = PipelineProcess(settings_file, view, status, clock.now_ms, self._updated)
         self._dispatcher: Dispatcher | None = None
@@ -108,7 +108,7 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, no more ticks, pipeline, deliveries."""
         await self._jwks.start()
-        server = _Server(uvicorn.Config(create_app(self._services), log_config=None, access_log=False, lifespan="off"))
+        server = _Server(uvicorn.Config(create_app(self._services), log_config=None, access_log=False, lifespan="on"))
         listener = _listen(self._settings)
         quiet = asyncio.Event()
         async with webhook_client() as client:
@@ -121,6 +121,7 @@ class Service:
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
                 stop.set()
+                self._status.close()
                 server.should_exit = True
                 await serving
                 await self._pipeline.stop()

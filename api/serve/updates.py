@@ -76,13 +76,8 @@ class PipelineProcess:
 
     def _apply(self, update: Update) -> None:
         """Take over one update; one is small enough not to delay answers."""
-        view, status = self._view, self._status
-        view.apply(update.agents)
-        view.offset, view.behind, view.heard_ms = update.offset, update.behind, self._now_ms()
-        status.alive = True
-        status.heard_ms, status.offset, status.behind = view.heard_ms, update.offset, update.behind
-        status.counts, status.seconds = update.counts, update.seconds
-        status.restarts = self.restarts
+        self._view.apply(update.agents)
+        self._status.note(update, self._now_ms())
         self._on_update(update)
 
     async def stop(self) -> None:
