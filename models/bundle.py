@@ -1,4 +1,4 @@
-"""A trained model as one value: what is normal (baseline, agents' own histories), the detector, and how busy groups are."""
+"""A trained model as one value: what is normal (baseline, agents' histories), the detector, how busy groups are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Learns a model from normal history: baselines, feature vectors that are honest about them, and a detector on top.
 
-Feature vectors are cross-fitted: each session is measured against baselines that were fitted on the *other* sessions. Otherwise
-the detector would learn from vectors in which everything is known, and no new event will ever look like that.
+Feature vectors are cross-fitted: each session is measured against baselines that were fitted on the *other* sessions.
+Otherwise the detector would learn from vectors in which everything is known, and no new event will ever look like that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def learn_history(
     salt: bytes,
     version: str,
     settings: DetectorSettings | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = lambda *_: None,
 ) -> TrainedModel:
     """Learn from the events of *columns*, which are taken as normal and in the order they happened.
 

@@ -37,8 +37,12 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     extras = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_columns(model.seeds.rows)},
-        "groups": {"ids": model.groups, "rates": model.group_rates, "events": model.group_events,
-                   "exponent": np.array([model.exponent])},  # fmt: skip
+        "groups": {
+            "ids": model.groups,
+            "rates": model.group_rates,
+            "events": model.group_events,
+            "exponent": np.array([model.exponent]),
+        },
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest

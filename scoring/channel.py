@@ -1,6 +1,6 @@
 """What a pipeline process tells the process that answers: committed changes, in frames over a local socket.
 
-A frame is a 4-byte length and a msgpack `Update`. The pipeline blocks when the reader does not keep up, so nothing grows.
+A frame is a 4-byte length and a msgpack `Update`. The pipeline blocks when the reader does not keep up: nothing grows.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
 from .pipeline import Committed
-from .records import AgentRow, AgentSummary
+from .records import AgentRow, AgentSummary, Decision
 
+T = TypeVar("T")
 LENGTH = struct.Struct("<I")
 MOST_ROWS = 500
 """Agents in one frame: bounds the time for which decoding one holds up answers (about 1 ms)."""
@@ -63,33 +65,45 @@ class UpdateSender:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._offset = 0
 
     def committed(self, done: Committed, counts: dict[str, int], seconds: dict[str, float]) -> None:
-        """Send what a commit made durable, cut into frames of at most MOST_ROWS agents. Raises OSError when nobody reads."""
-        changes = [
-            Change(
-                d.decision_id, d.agent.tenant, d.agent.agent_id, d.previous_level, d.level, d.risk_score,
-                d.reasons[0].text if d.reasons else "", d.event_time_ms, d.decided_ms,
-            ) for d in done.decisions
+        """Send what a commit made durable, in frames of at most MOST_ROWS agents or changes of level.
+
+        Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
+        Raises OSError when nobody reads.
+        """
+        parts: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
+            *((part, ()) for part in _cut(done.rows)), *(((), part) for part in _cut(done.decisions)),
         ]  # fmt: skip
-        rows = done.rows
-        for start in range(0, max(len(rows), 1), MOST_ROWS):
-            last = start + MOST_ROWS >= len(rows)
-            part = rows[start : start + MOST_ROWS]
-            self._send(
-                Update(
-                    summaries(part), changes if last else [], done.position.offset, done.behind, counts, seconds,
-                    done.dropped_dead_letters if last else 0,
-                )
-            )  # fmt: skip
+        for rows, decisions in parts[:-1]:
+            agents, changes = summaries(rows), [_change(decision) for decision in decisions]
+            self._send(Update(agents, changes, self._offset, done.behind, counts, seconds))
+        rows, decisions = parts[-1] if parts else ((), ())
+        agents, changes = summaries(rows), [_change(decision) for decision in decisions]
+        self._offset = done.position.offset
+        self._send(Update(agents, changes, self._offset, done.behind, counts, seconds, done.dropped_dead_letters))
 
     def alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Say that the pipeline lives and how far it is."""
+        self._offset = offset
         self._send(Update([], [], offset, behind, counts, seconds))
 
     def _send(self, update: Update) -> None:
         body = _encoder.encode(update)
         self._connection.sendall(LENGTH.pack(len(body)) + body)
+
+
+def _cut(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + MOST_ROWS] for start in range(0, len(items), MOST_ROWS)]
+
+
+def _change(decision: Decision) -> Change:
+    text = decision.reasons[0].text if decision.reasons else ""
+    return Change(
+        decision.decision_id, decision.agent.tenant, decision.agent.agent_id, decision.previous_level, decision.level,
+        decision.risk_score, text, decision.event_time_ms, decision.decided_ms,
+    )  # fmt: skip
 
 
 def summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:

@@ -1,7 +1,7 @@
 """The engine: one batch of decoded events through features, detector and risk, exactly as DESIGN section 3 tells it.
 
-The live service, `replay` and every test use this class; it knows neither sources nor stores. An event is scored before it is
-learned, and learned only while its agent is under no suspicion.
+The live service, `replay` and every test use this class; it knows neither sources nor stores. An event is scored before
+it is learned, and learned only while its agent is under no suspicion. How events are cut into batches changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.events import AuditEvent
+from ..ingest.features import layout
 from ..ingest.features.builder import FeatureBuilder, Spill, rounds
 from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
 from ..ingest.features.slots import Slots
@@ -24,8 +25,8 @@ from .evidence import Explainer
 from .records import AgentName
 from .signals import SignalRules
 
-LEARNABLE_P = 0.002
-"""A single event less likely than this is not learned, even of an agent above suspicion."""
+SUSPICIOUS = 0.6
+"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
 
 NOTABLE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
@@ -51,7 +52,10 @@ class Scored(NamedTuple):
     anomaly: npt.NDArray[np.float64]
     p_values: npt.NDArray[np.float64]
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
-    risk: npt.NDArray[np.float64]  # (n, 4): risk score, evidence, statistic, confidence (columns of `risk`)
+    risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
+    signals: npt.NDArray[np.float64]  # evidence of hard signals
+    bound_of: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
+    memory: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
 
     @property
     def risk_scores(self) -> npt.NDArray[np.float64]:
@@ -84,12 +88,18 @@ class Agents:
         self.bounds = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
 
-    def note(self, slot: int, key: int, event: AuditEvent) -> None:
-        """Remember who lives in the slot, as its latest event says."""
+    def note(self, slot: int, key: int, event: AuditEvent) -> bool:
+        """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
+
+        What a known agent is, only a token can say: otherwise anybody could move it to another peer group.
+        """
         agent = event.agent
         if self.names[slot] is None:
             self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
+        elif agent.self_asserted:
+            return False
         self.types[slot] = agent.type or ""
+        return True
 
 
 class Engine:
@@ -109,7 +119,7 @@ class Engine:
         self.agents = Agents(settings.capacity)
         self.dirty = np.zeros(settings.capacity, np.bool_)
         self.rules = SignalRules(settings.disabled_signals)
-        self.bounds = risk.thresholds(model.group_rates, settings.budget)
+        self.bounds = risk.thresholds(model.group_rates, settings.budget, model.exponent)
         self.explainer = Explainer(self)
 
     def score(self, columns: EventColumns) -> Scored:
@@ -117,51 +127,56 @@ class Engine:
         n = len(columns)
         slots = self.builder.admit(columns.names[:, c.AGENT])
         self._note_agents(columns, slots)
+        groups = columns.names[:, c.GROUP]
         out = Scored(
             columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros((n, 2), np.int8),
-            np.zeros((n, 4)),
+            np.zeros((n, risk.OUTPUTS)), np.zeros(n), self.model.group_rows(groups),
+            np.empty((n, layout.NUMBERS), np.float32),
         )  # fmt: skip
-        groups = columns.names[:, c.GROUP]
-        bound_of = self.agents.bounds[slots]
         coverage = self.model.coverage(groups)
-        signals = np.zeros(n)
         for rows in rounds(slots):
-            self._score_round(out, rows, groups, bound_of, coverage, signals)
+            self._score_round(out, rows, groups, coverage)
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
-    def _score_round(
-        self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, bound_of: Any, coverage: Any, signals: Any
-    ) -> None:
+    def _score_round(self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, coverage: Any) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
         columns, slots, found = out.columns, out.slots, out.found
         self.builder.observe(columns, slots, rows, out.vectors, found)
+        out.memory[rows] = self.builder.state.numbers[slots[rows]]
         scores = self.model.detector.score(out.vectors[rows], groups[rows])
         out.anomaly[rows], out.p_values[rows] = scores.anomaly_score, scores.p_value
-        self.rules.evidence(columns, rows, out.vectors, found, signals)
+        self.rules.evidence(columns, rows, out.vectors, found, out.signals)
         risk.update(
-            rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, signals, self.bounds, bound_of,
-            columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels, out.risk,
+            rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, out.signals, self.bounds,
+            out.bound_of, columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels,
+            out.risk,
         )  # fmt: skip
         if self.settings.learn:
-            self.builder.learn(columns, slots, rows, found, self._learnable(out, rows, bound_of))
+            self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
 
-    def _learnable(self, out: Scored, rows: npt.NDArray[np.int64], bound_of: Any) -> npt.NDArray[np.uint8]:
+    def _learnable(self, out: Scored, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """1 where an event may widen its agent's baseline: nothing from a suspicious window, nothing self-asserted."""
-        statistic = self.risk["statistic"][out.slots[rows]]
-        calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < 0.5 * self.bounds[bound_of[rows], 0])
+        statistic = out.risk[rows, risk.STATISTIC]
+        calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
-        return (calm & vouched & (out.p_values[rows] >= LEARNABLE_P)).astype(np.uint8)
+        return np.asarray(calm & vouched, np.uint8)
 
     def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
         """Names and peer groups of agents that are new in their slots, or have changed their group."""
         groups = columns.names[:, c.GROUP]
-        for row in np.flatnonzero(self.agents.groups[slots] != groups).tolist():
+        differing = self.agents.groups[slots] != groups
+        if not differing.any():
+            return
+        # All events of these agents, in order: one may change its group and change it back.
+        for row in np.flatnonzero(np.isin(slots, slots[differing])).tolist():
             slot = int(slots[row])
-            self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row])
-            self.agents.groups[slot] = groups[row]
-            self.agents.bounds[slot] = self.model.group_row(groups[row])
+            if self.agents.groups[slot] == groups[row]:
+                continue
+            if self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row]):
+                self.agents.groups[slot] = groups[row]
+                self.agents.bounds[slot] = self.model.group_row(groups[row])
 
     def due(self, now_ms: int) -> Slots:
         """Resident agents whose level changes by *now_ms* without any event."""

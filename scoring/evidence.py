@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ingest import columns as c
 from ..ingest.features.table import FEATURES, NAMES
 from . import risk
 from .reasons import Narrator
@@ -24,7 +25,7 @@ class Explainer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._narrator = Narrator(engine.builder.state, engine.model.baseline)
+        self._narrator = Narrator(engine.model.baseline)
 
     def reasons(self, scored: Scored, rows: list[int]) -> list[tuple[Reason, ...]]:
         """Reasons of the given rows, the strongest first; see `reasons.Narrator`."""
@@ -34,14 +35,14 @@ class Explainer:
         shares = engine.model.detector.explain(scored.vectors[rows])
         return [
             self._narrator.reasons(
-                scored.columns, row, int(scored.slots[row]), scored.found, scored.vectors[row].tolist(), share.tolist(),
+                scored.columns, row, scored.memory[row], scored.found, scored.vectors[row].tolist(), share.tolist(),
                 engine.rules.fired(scored.columns, row, scored.vectors, scored.found),
             )
             for row, share in zip(rows, shares, strict=True)
         ]  # fmt: skip
 
     def counterfactual(self, scored: Scored, row: int, reasons: tuple[Reason, ...]) -> str:
-        """What would have kept the level lower, checked by scoring the row again without its strongest feature; or ""."""
+        """What would have kept the level lower, checked by scoring the row without its strongest feature; or ""."""
         engine = self._engine
         feature = next((reason.feature for reason in reasons if reason.feature in NAMES), None)
         if feature is None:
@@ -49,31 +50,44 @@ class Explainer:
         index = NAMES.index(feature)
         vector = scored.vectors[row : row + 1].copy()
         vector[0, index] = 0.0
-        groups = scored.columns.names[row : row + 1, 1]
-        gain, statistic, confidence = scored.risk[row, risk.GAIN :].tolist()
-        limits = engine.bounds[engine.agents.bounds[scored.slots[row]]]
+        groups = scored.columns.names[row : row + 1, c.GROUP]
         p_value = float(engine.model.detector.score(vector, groups).p_value[0])
-        signals = gain - risk.evidence_of(scored.p_values[row], confidence)
-        without = max(statistic - gain, 0.0) + risk.evidence_of(p_value, confidence) + signals
-        level = int(risk._level_of(risk.displayed(without, limits)))
+        level = self._level_with(scored, row, p_value)
         if level >= scored.levels[row, 1]:
             return ""
         return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
 
+    def _level_with(self, scored: Scored, row: int, p_value: float) -> int:
+        """Level after the row, had it had another p-value."""
+        settings = self._engine.settings.risk
+        confidence = float(scored.risk[row, risk.CONFIDENCE])
+        gain = risk.evidence_of(p_value, confidence) + float(scored.signals[row])
+        without = max(float(scored.risk[row, risk.PRIOR]), 0.0) + gain
+        reached = int(risk.level_of(risk.displayed(without, self._engine.bounds[scored.bound_of[row]])))
+        rested = int(scored.risk[row, risk.RESTED])
+        if gain > 0.0 and reached >= RiskLevel.MEDIUM:
+            return max(reached, rested)
+        if rested >= RiskLevel.MEDIUM:
+            return rested
+        return int(RiskLevel.UNKNOWN if confidence < settings.confidence_low else RiskLevel.LOW)
+
     def evidence(self, slot: int, scored: Scored | None = None, row: int = 0) -> dict[str, Any]:
         """What the risk kernel saw: kept with a decision, so that it can be replayed."""
         engine = self._engine
-        state = engine.risk[slot]
-        limits = engine.bounds[engine.agents.bounds[slot]]
-        kept: dict[str, Any] = {
-            "statistic": float(state["statistic"]),
-            "thresholds": {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])},
-            "events": int(state["events"]),
-        }
-        if scored is not None:
-            kept["gain"], kept["statistic"] = scored.risk[row, [risk.GAIN, risk.STATISTIC]].tolist()
+        if scored is None:
+            state = engine.risk[slot]
+            limits = engine.bounds[engine.agents.bounds[slot]]
+            kept: dict[str, Any] = {"statistic": float(state["statistic"]), "events": int(state["events"])}
+        else:
+            limits = engine.bounds[scored.bound_of[row]]
+            after = scored.risk[row]
+            kept = {
+                "statistic": float(after[risk.STATISTIC]), "events": int(after[risk.EVENTS]),
+                "gain": float(after[risk.GAIN]), "prior": float(after[risk.PRIOR]),
+            }  # fmt: skip
             fired = engine.rules.fired(scored.columns, row, scored.vectors, scored.found)
             kept["signals"] = [signal.code for signal in fired]
+        kept["thresholds"] = {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])}
         return kept
 
     def vector(self, scored: Scored, row: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The live pipeline: records from a source, through the processor, into one transaction, out to the risk view.
 
-Memory never runs ahead of the store for readers: what the view and the outbox show has been committed. When the store does not
-answer, the pipeline pauses with the commit in hand and loses nothing (fails closed: no new answers, old ones turn stale).
-When another worker owns the partition, `Fenced` ends this one.
+Memory never runs ahead of the store for readers: what the view and the outbox show has been committed. When the store
+does not answer, the pipeline pauses with its work in hand and loses nothing (fails closed: no new answers, old ones
+turn stale). When another worker owns the partition, `Fenced` ends this one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import numpy as np
 import structlog
 
 from ..ingest.errors import CorruptLog, Unavailable
-from ..ingest.source import DurableSource, Kind, RecordBatch
+from ..ingest.source import DurableSource, RecordBatch
 from .notify.alert import alert_row
 from .policy import PolicyTable
 from .processor import Applied, Processor
 from .records import AgentRow, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
-from .store import Due, Store
 from .stages import Stages
+from .store import Store
 
 _log = structlog.get_logger(__name__)
 
 PARTITION = 0
-_DUE_CHUNK = 500
 
 
 class PipelineSettings(NamedTuple):
@@ -64,8 +63,9 @@ class Pipeline:
     """
 
     def __init__(
-        self, source: DurableSource, processor: Processor, store: Store, policy: PolicyTable, settings: PipelineSettings,
-        monotonic: Callable[[], float], sleep: Callable[[float], None], on_commit: Callable[[Committed], None],
+        self, source: DurableSource, processor: Processor, store: Store, policy: PolicyTable,
+        settings: PipelineSettings, monotonic: Callable[[], float], sleep: Callable[[float], None],
+        on_commit: Callable[[Committed], None],
     ) -> None:  # fmt: skip
         self._source = source
         self._processor = processor
@@ -81,6 +81,7 @@ class Pipeline:
         self.position = Position(PARTITION, 0, 0)
         self._next = 0
         self._committed_at = monotonic()
+        processor.residence.wait = self._pause
 
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
@@ -118,27 +119,11 @@ class Pipeline:
 
     def _apply(self, batch: RecordBatch) -> None:
         with self.stages.timed("apply"):
-            self._due_elsewhere(batch)
             applied = self._processor.apply(batch)
         self._decisions.extend(applied.decisions)
         self._dead.extend(applied.dead)
         self._next = batch.next_offset
         self.stages.count(applied)
-
-    def _due_elsewhere(self, batch: RecordBatch) -> None:
-        """Agents that are not in memory, but whose level is due to change at a tick of this batch, are brought in first."""
-        ticks = [int.from_bytes(record.payload, "little") for record in batch.records if record.kind == Kind.TICK]
-        if not ticks:
-            return
-        builder = self._processor.engine.builder
-        after: Due | None = None
-        while True:
-            due = self._store.due(max(ticks), _DUE_CHUNK, after)
-            if due:
-                builder.admit(np.array([agent.key for agent in due], np.uint64))
-            if len(due) < _DUE_CHUNK:
-                return
-            after = due[-1]
 
     def _urgent(self) -> bool:
         """A change of level is made durable at once, so that its alert leaves and its answer shows."""
@@ -171,13 +156,16 @@ class Pipeline:
             try:
                 return self._store.commit(commit).dropped_dead_letters
             except Unavailable as error:
-                _log.warning("store does not answer; the pipeline waits", error=str(error), offset=commit.position.offset)
-                self._sleep(self._settings.retry_s)
+                self._pause(error)
             try:
                 if self._store.position(PARTITION) == commit.position:
                     return 0
             except Unavailable:
                 continue
+
+    def _pause(self, error: Unavailable) -> None:
+        _log.warning("store does not answer; the pipeline waits", error=str(error), offset=self._next)
+        self._sleep(self._settings.retry_s)
 
     def _alert(self, decision: Decision) -> OutboxRow | None:
         """Alerts tell of every change of level that people act on; cold starts are no news."""

@@ -12,19 +12,22 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..ingest.columns import ColumnEncoder
+from ..ingest.columns import ColumnEncoder, EventColumns
 from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
 from ..ingest.events import AuditEvent, decode_event
+from ..ingest.features.slots import Slots
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .engine import NOTABLE, Scored
 from .policy import PolicyTable
+from .reasons import plain
 from .records import AgentName, DeadLetter, Decision, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
 
 _REASONS_HALF_LIFE_MS = 600_000.0
 _SHOWN_FROM = 0.2
+_MOST_AHEAD_MS = 300_000
 
 Decode = Callable[[bytes], AuditEvent]
 
@@ -85,6 +88,9 @@ class Processor:
         for position, record in enumerate(batch.records):
             offset = batch.base_offset + position
             if record.kind == Kind.EVENT:
+                if len(run) == self.engine.settings.capacity:  # each may be an agent of its own
+                    applied = self._apply_events(batch.partition, run, applied)
+                    run = []
                 run.append((offset, record))
                 continue
             applied = self._apply_events(batch.partition, run, applied)
@@ -109,9 +115,9 @@ class Processor:
                 applied.dead.append(_dead(partition, offset, record, error))
         duplicates = applied.duplicates + int(seen.sum())
         if events:
-            scored = self.engine.score(self._encoder.encode(events))
             rows = np.array(kept, np.int64)
             received = np.array([run[position][1].received_ms for position in kept], np.int64)
+            scored = self.engine.score(_not_ahead(self._encoder.encode(events), received))
             applied.scored.append((scored, offsets[rows]))
             self._decide(partition, scored, offsets[rows], received, applied)
         return applied._replace(duplicates=duplicates, events=applied.events + len(events))
@@ -124,7 +130,7 @@ class Processor:
         for row, reasons in zip(rows, self.engine.explainer.reasons(scored, rows), strict=True):
             slot, previous, level = int(scored.slots[row]), int(scored.levels[row, 0]), int(scored.levels[row, 1])
             rising = level > previous and level >= RiskLevel.MEDIUM
-            told = reasons if rising or level == previous else (_calmed(previous, level, "event"),)
+            told = reasons if rising or level == previous else (_calmed(previous, level),)
             counterfactual = self.engine.explainer.counterfactual(scored, row, reasons) if rising else ""
             decision_id = self.residence.note(slot).decision_id
             if row in changed:
@@ -132,7 +138,8 @@ class Processor:
                 decision = self._decision(slot, partition, offset, at_ms, previous, level, "event", told)
                 event = scored.columns.events[row]
                 decision = msgspec.structs.replace(
-                    decision, event_id=event.id or "", event_time_ms=int(scored.columns.time_ms[row]),
+                    decision, agent_type=self._type_of(slot, event), event_id=event.id or "",
+                    event_time_ms=int(scored.columns.time_ms[row]),
                     risk_score=float(scored.risk_scores[row]), confidence=float(scored.risk[row, risk.CONFIDENCE]),
                     anomaly_score=float(scored.anomaly[row]),
                     p_value=float(scored.p_values[row]), counterfactual=counterfactual,
@@ -143,16 +150,25 @@ class Processor:
                 decision_id = decision.decision_id
             self._keep(slot, decision_id, told, counterfactual, scored, row, row in changed)
 
+    def _type_of(self, slot: int, event: AuditEvent) -> str:
+        """The agent's type when the event happened; what nobody vouches for leaves it as it is."""
+        return self.engine.agents.types[slot] if event.agent.self_asserted else event.agent.type or ""
+
     def _keep(
         self, slot: int, decision_id: str, reasons: tuple[Reason, ...], counterfactual: str, scored: Scored, row: int,
         force: bool,
     ) -> None:  # fmt: skip
         """Remember the reasons of the strongest recent event; older ones fade."""
-        old, at_ms = self.residence.note(slot), int(scored.columns.time_ms[row])
-        faded = old.weight * 0.5 ** (max(at_ms - old.at_ms, 0) / _REASONS_HALF_LIFE_MS)
-        weight = float(scored.evidence[row])
+        state, at_ms, weight = self.engine.risk[slot], int(scored.columns.time_ms[row]), float(scored.evidence[row])
+        faded = float(state["told"]) * 0.5 ** (max(at_ms - int(state["told_ms"]), 0) / _REASONS_HALF_LIFE_MS)
         if force or weight >= faded:
-            self.residence.set_note(slot, Note(decision_id, encode_reasons(reasons), counterfactual, weight, at_ms))
+            self._say(slot, Note(decision_id, encode_reasons(reasons), counterfactual), weight, at_ms)
+
+    def _say(self, slot: int, note: Note, weight: float, at_ms: int) -> None:
+        """What is said about an agent from now on. The weight is kept with its risk: a restart goes on alike."""
+        self.residence.set_note(slot, note)
+        state = self.engine.risk[slot]
+        state["told"], state["told_ms"] = weight, at_ms
 
     def _apply_other(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
         if record.kind == Kind.TICK:
@@ -161,18 +177,29 @@ class Processor:
             applied.dead.append(_refused(partition, offset, record))
         elif record.kind == Kind.CONTROL:
             self._apply_release(partition, offset, record, applied)
+        else:
+            error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
+            applied.dead.append(_dead(partition, offset, record, error))
 
     def tick(self, partition: int, offset: int, now_ms: int, applied: Applied) -> None:
-        """Time passes for every resident agent whose level is due to change."""
-        slots = self.engine.due(now_ms)
+        """Time passes for every agent whose level is due to change, those in memory first."""
+        self._tick_page(self.engine.due(now_ms), partition, offset, now_ms, applied)
+        for slots in self.residence.due_elsewhere(now_ms):
+            self._tick_page(slots, partition, offset, now_ms, applied)
+
+    def _tick_page(self, slots: Slots, partition: int, offset: int, now_ms: int, applied: Applied) -> None:
         levels = self.engine.tick(slots, now_ms)
         for slot, (previous, level) in zip(slots.tolist(), levels.tolist(), strict=True):
             if previous != level:
                 self._note_decision(slot, partition, offset, now_ms, previous, level, "tick", applied)
 
     def _apply_release(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
-        command = self._release.decode(record.payload)
-        key = np.array([int(command.key)], np.uint64)
+        try:
+            command = self._release.decode(record.payload)
+            key = np.array([int(command.key)], np.uint64)
+        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+            applied.dead.append(_dead(partition, offset, record, MalformedEvent(f"not a command: {error}")))
+            return
         slot = int(self.engine.builder.admit(key)[0])
         if self.engine.agents.names[slot] is None:
             return
@@ -182,17 +209,18 @@ class Processor:
         self.engine.dirty[slot] = True
         self.engine.builder.pinned[slot] = False
         level = int(state["level"])
-        reason = Reason("released", "release", command.by, "", 1.0, f"released by {command.by}: {command.note or 'no note'}")
+        by, note = plain(command.by), plain(command.note) or "no note"
+        reason = Reason("released", "release", by, "", 1.0, f"released by {by}: {note}")
         self._note_decision(slot, partition, offset, record.received_ms, previous, level, "release", applied, reason)
 
     def _note_decision(
-        self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str, applied: Applied,
-        reason: Reason | None = None,
+        self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
+        applied: Applied, reason: Reason | None = None,
     ) -> None:  # fmt: skip
-        told = (reason or _calmed(previous, level, cause),)
+        told = (reason or _calmed(previous, level),)
         decision = self._decision(slot, partition, offset, at_ms, previous, level, cause, told)
         applied.decisions.append(decision)
-        self.residence.set_note(slot, Note(decision.decision_id, encode_reasons(told), "", 0.0, at_ms))
+        self._say(slot, Note(decision.decision_id, encode_reasons(told), ""), 0.0, at_ms)
 
     def _decision(
         self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
@@ -209,15 +237,26 @@ class Processor:
             anomaly_score=float(state["anomaly"]), p_value=max(float(state["p_value"]), 0.0), reasons=reasons,
             counterfactual="", feature_vector={}, evidence=engine.explainer.evidence(slot),
             model_version=engine.model.version, baseline_version=engine.model.baseline_version,
-            policy_version=context.policy.version, mode=context.modes.get(name.tenant, context.default_mode), cause=cause,
-            partition=partition, offset=offset,
+            policy_version=context.policy.version, mode=context.modes.get(name.tenant, context.default_mode),
+            cause=cause, partition=partition, offset=offset,
         )  # fmt: skip
 
 
-def _calmed(previous: int, level: int, cause: str) -> Reason:
+def _not_ahead(columns: EventColumns, received: Any) -> EventColumns:
+    """Events from the future happen when they arrive, give or take some minutes.
+
+    A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
+    carries no arrival (0) is taken as it is.
+    """
+    latest = np.where(received > 0, received + _MOST_AHEAD_MS, np.iinfo(np.int64).max)
+    time_ms = np.minimum(columns.time_ms, latest)
+    return EventColumns(columns.events, columns.names, columns.numbers, columns.codes, time_ms)
+
+
+def _calmed(previous: int, level: int) -> Reason:
     """Why a level went down, or first became known."""
     before, after = RiskLevel(previous).label, RiskLevel(level).label
-    if previous == RiskLevel.CRITICAL and cause == "tick":
+    if previous == RiskLevel.CRITICAL:
         text = "the longest hold of a critical agent has ended"
     elif previous < RiskLevel.MEDIUM:
         text = "enough behaviour is known now" if level == RiskLevel.LOW else "too little behaviour is known"
@@ -248,10 +287,14 @@ _refused_decoder = msgspec.json.Decoder(Refused)
 
 
 def _refused(partition: int, offset: int, record: Record) -> DeadLetter:
-    refused = _refused_decoder.decode(record.payload)
+    try:
+        refused = _refused_decoder.decode(record.payload)
+        raw = base64.b64decode(refused.raw)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return _dead(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
     return DeadLetter(
         refused.letter_id, refused.received_ms, refused.source, refused.reason, refused.path,
-        base64.b64decode(refused.raw), partition, offset,
+        raw, partition, offset,
     )  # fmt: skip
 
 

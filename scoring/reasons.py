@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import UTC
 
 import numpy as np
+import numpy.typing as npt
 
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.events import AuditEvent
 from ..ingest.features import layout as l
-from ..ingest.features.kernel import Scratch
-from ..ingest.features.layout import AgentState, Baseline
+from ..ingest.features.kernel import Scratch, scope_keys
+from ..ingest.features.layout import Baseline
 from ..ingest.features.surprise import usual
 from ..ingest.features.table import BITS, FEATURES, Feature
 from ..ingest.features.tables import scope_row
-from ..ingest.features.kernel import scope_keys
 from ..ingest.features.vector import FEATURE_OF_KIND, FEATURE_OF_QUANTITY
 from .records import Reason
 from .signals import Signal
 
 MOST_REASONS = 4
 _LEAST_SHARE = 0.08
+LONGEST_NAME = 200
+"""Characters of a name in a reason."""
+
+Memory = npt.NDArray[np.float32]
 
 _KIND_OF_FEATURE = {int(feature): kind for kind, feature in enumerate(FEATURE_OF_KIND.tolist()) if feature >= 0}
 _QUANTITY_OF_FEATURE = {int(feature): q for q, feature in enumerate(FEATURE_OF_QUANTITY.tolist())}
@@ -55,10 +60,20 @@ def _credential(event: AuditEvent) -> str:
     return "no credential" if login is None else f"{login.method or 'unknown method'} {login.thumbprint or ''}".strip()
 
 
+def _target(event: AuditEvent) -> str:
+    return (event.resource and (event.resource.target or event.resource.id)) or "no target"
+
+
+def plain(text: str, most: int = LONGEST_NAME) -> str:
+    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length."""
+    shown = text if len(text) <= most else f"{text[: most - 1]}…"
+    return shown if shown.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
+
+
 _NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
     l.K_ACTION: lambda e: e.action,
     l.K_RESOURCE: lambda e: (e.resource and (e.resource.id or e.resource.type)) or "no resource",
-    l.K_TARGET: lambda e: (e.resource and (e.resource.target or e.resource.id)) or "no target",
+    l.K_TARGET: _target,
     l.K_AUDIENCE: lambda e: (e.resource and e.resource.audience) or "no audience",
     l.K_PEER: lambda e: e.peer or "no peer",
     l.K_PRINCIPAL: lambda e: (e.principal and e.principal.id) or "no principal",
@@ -67,9 +82,9 @@ _NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
     l.K_SCOPES: lambda e: " ".join((e.scopes and (e.scopes.requested or e.scopes.granted)) or []) or "no scopes",
     l.K_CHAIN: lambda e: " <- ".join(e.delegation or []) or "no delegation",
     l.K_EFFECT: lambda e: e.effect or "unknown",
-    l.K_HOUR: lambda e: e.time.strftime("%A %H:%M UTC"),
+    l.K_HOUR: lambda e: e.time.astimezone(UTC).strftime("%A %H:%M UTC"),
     l.K_TRANSITION: lambda e: f"{e.action} at this point",
-    l.K_ACTION_TARGET: lambda e: f"{e.action} on {(e.resource and (e.resource.target or e.resource.id)) or 'no target'}",
+    l.K_ACTION_TARGET: lambda e: f"{e.action} on {_target(e)}",
     l.K_REPEAT: lambda e: f"{e.action} again",
     l.K_PROVENANCE: lambda e: f"{(e.resource and e.resource.provenance) or 'unknown'} argument of {e.action}",
     l.K_OUTCOME: lambda e: f"{e.action}: {e.outcome}",
@@ -89,18 +104,21 @@ class Narrator:
     """Puts one scored row into words.
 
     Args:
-        state, baseline: what the row was measured against.
+        baseline: what rows are measured against.
     """
 
-    def __init__(self, state: AgentState, baseline: Baseline) -> None:
-        self._state = state
+    def __init__(self, baseline: Baseline) -> None:
         self._baseline = baseline
 
     def reasons(
-        self, columns: EventColumns, row: int, slot: int, found: Scratch, vector: Sequence[float],
+        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, vector: Sequence[float],
         shares: Sequence[float], signals: Sequence[Signal],
     ) -> tuple[Reason, ...]:  # fmt: skip
-        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares."""
+        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
+
+        Args:
+            memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
+        """
         rules = [self._of_signal(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MOST_REASONS]
         told: set[str] = set()
@@ -108,7 +126,7 @@ class Narrator:
         for feature in order.tolist():
             if shares[feature] < _LEAST_SHARE:
                 continue
-            reason = self._of_feature(columns, row, slot, found, feature, vector[feature], shares[feature])
+            reason = self._of_feature(columns, row, memory, found, feature, vector[feature], shares[feature])
             if reason.text not in told:
                 told.add(reason.text)
                 features.append(reason)
@@ -116,28 +134,29 @@ class Narrator:
 
     def _of_signal(self, event: AuditEvent, signal: Signal) -> Reason:
         observed = _credential(event) if signal.feature in ("credential", "authentication") else event.action
+        observed = plain(observed)
         return Reason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
 
     def _of_feature(
-        self, columns: EventColumns, row: int, slot: int, found: Scratch, index: int, value: float, share: float
+        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, index: int, value: float, share: float
     ) -> Reason:
         feature = FEATURES[index]
         kind = _KIND_OF_FEATURE.get(index, _CARRIER.get(feature.name, -1))
         if kind >= 0:
-            return self._of_item(columns, row, slot, found, feature, kind, value, share)
+            return self._of_item(columns, row, memory, found, feature, kind, value, share)
         quantity = _QUANTITY_OF_FEATURE.get(index)
         if quantity is not None:
-            return self._of_quantity(columns, row, slot, found, feature, quantity, value, share)
+            return self._of_quantity(columns, row, memory, found, feature, quantity, value, share)
         unit = "bits of surprise" if feature.unit == BITS else feature.unit
         observed = f"{value:.3g} {unit}"
         return Reason(feature.name, feature.name, observed, "0", round(share, 3), f"{feature.meaning}: {observed}")
 
     def _of_item(
-        self, columns: EventColumns, row: int, slot: int, found: Scratch, feature: Feature, kind: int, value: float,
-        share: float,
+        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, feature: Feature, kind: int,
+        value: float, share: float,
     ) -> Reason:  # fmt: skip
-        name = _NAME_OF_KIND[kind](columns.events[row])[:200]
-        known = round(float(self._state.numbers[slot, l.N_DISTINCT + kind]))
+        name = plain(_NAME_OF_KIND[kind](columns.events[row]))
+        known = round(float(memory[l.N_DISTINCT + kind]))
         whose = "this agent"
         if known == 0:
             known, whose = self._peers_know(columns, row, kind), "its peer group"
@@ -158,10 +177,10 @@ class Narrator:
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
     def _of_quantity(
-        self, columns: EventColumns, row: int, slot: int, found: Scratch, feature: Feature, quantity: int, value: float,
-        share: float,
+        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, feature: Feature, quantity: int,
+        value: float, share: float,
     ) -> Reason:  # fmt: skip
-        mean, _, weight = usual(self._baseline, self._rows(columns, row), self._state.numbers[slot], quantity)
+        mean, _, weight = usual(self._baseline, self._rows(columns, row), memory, quantity)
         form = _QUANTITY_TEXT[quantity]
         observed = form.format(math.expm1(found.quantities[row, quantity]))
         usual_text = form.format(math.expm1(mean)) if weight else "nothing known yet"

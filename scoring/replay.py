@@ -1,7 +1,7 @@
 """History through the live path: the same processor as `serve`, without a store.
 
-Time comes from the events: before an event that is later than all before it, a tick lets due levels step down, as the recorded
-ticks of the live service do.
+Time comes from the events: behind a batch whose events are the latest so far, a tick lets due levels step down, as the
+recorded ticks of the live service do.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Replay:
         return event
 
     def run(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
-        """Yield every event in input order; records that are no events are told to *on_malformed* (offset, path, reason)."""
+        """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
         while (batch := source.poll(BATCH, 0.0)) is not None:
             applied = self._processor.apply(batch)
             self._tick(batch, applied)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
+from ..ingest.errors import Unavailable
 from ..ingest.features import layout
 from ..ingest.features.slots import Keys, Slots
 from ..ingest.hashing import NameHasher
+from ..models.bundle import TrainedModel
 from . import risk
 from .engine import Engine, EngineSettings
-from .records import AgentRow, Reason
-from ..models.bundle import TrainedModel
+from .records import AgentRow, Reason, RiskLevel
+from .store import Due
 
 _encode = msgspec.json.Encoder().encode
 NO_REASONS = b"[]"
+_PAGE = 500
+T = TypeVar("T")
+
+_PLAIN_OF_RISK = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
+_PLAIN_OF_ROW = ("level", "risk_score", "confidence", "anomaly_score", "evaluated_ms", "due_ms", "events")
 
 
 class AgentLoader(Protocol):
@@ -27,6 +34,9 @@ class AgentLoader(Protocol):
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those keys that exist."""
 
+    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
+        """Agents whose stored level changes by time alone until then, in pages."""
+
 
 class Note(NamedTuple):
     """What is said about an agent beside its numbers."""
@@ -34,8 +44,6 @@ class Note(NamedTuple):
     decision_id: str = ""
     reasons: bytes = NO_REASONS
     counterfactual: str = ""
-    weight: float = 0.0  # evidence of the event that the reasons speak of
-    at_ms: int = 0
 
 
 def state_version(salt: bytes) -> str:
@@ -63,6 +71,11 @@ class Residence:
         self._notes: list[Note] = [Note()] * settings.capacity
         self.gone: dict[int, AgentRow] = {}
         """Agents that moved out since the last commit (without a store: ever)."""
+        self.wait: Callable[[Unavailable], None] | None = None
+        """Called when the store does not answer, before it is asked again; None lets the error through.
+
+        An agent's move must not be left half done: it would go on without its history.
+        """
 
     def note(self, slot: int) -> Note:
         """What is said about the agent in a slot."""
@@ -72,7 +85,7 @@ class Residence:
         """Say something about the agent in a slot."""
         self._notes[slot] = note
 
-    def evict(self, keys: Keys, slots: Slots) -> None:
+    def evict(self, keys: Keys, slots: Slots) -> None:  # noqa: ARG002 (the rows name their agents)
         """Keep the rows of agents that changed since the last commit; the others are in the store already."""
         engine = self.engine
         moving = slots[engine.dirty[slots]] if self._store is not None else slots
@@ -83,16 +96,52 @@ class Residence:
             self._notes[slot] = Note()
 
     def admit(self, keys: Keys, slots: Slots) -> None:
-        """Bring back what is known of agents: state on its way to the store, in the store, or from the model's history."""
-        known = {key: self.gone.pop(key) for key in keys.tolist() if key in self.gone}
-        missing = [key for key in keys.tolist() if key not in known]
-        if missing and self._store is not None:
-            known.update(self._store.agents(missing))
+        """Bring back what is known of agents: state that waits for the store, in the store, or from the model's history."""
+        unsaved = {key: self.gone[key] for key in keys.tolist() if key in self.gone}
+        missing = [key for key in keys.tolist() if key not in unsaved]
+        known = {**self._stored(missing), **unsaved}
         self._admit_seeds(keys, slots, known)
         for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
             row = known.get(key)
             if row is not None:
                 self._restore(row, slot)
+                self.engine.dirty[slot] = self.gone.pop(key, None) is not None
+
+    def _stored(self, keys: list[int]) -> dict[int, AgentRow]:
+        store = self._store
+        return {} if store is None or not keys else self._patiently(lambda: store.agents(keys))
+
+    def _stored_due(self, before_ms: int, limit: int, after: Due | None) -> list[Due]:
+        store = self._store
+        return [] if store is None else self._patiently(lambda: store.due(before_ms, limit, after))
+
+    def _patiently(self, question: Callable[[], T]) -> T:
+        """Ask the store until it answers."""
+        while True:
+            try:
+                return question()
+            except Unavailable as error:
+                if self.wait is None:
+                    raise
+                self.wait(error)
+
+    def due_elsewhere(self, now_ms: int) -> Iterator[Slots]:
+        """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
+        table = self.engine.builder.slots
+        unsaved = [key for key, row in self.gone.items() if 0 < row.due_ms <= now_ms]
+        size = max(1, min(_PAGE, self.engine.settings.capacity // 2))
+        for start in range(0, len(unsaved), size):
+            yield self.engine.builder.admit(np.array(unsaved[start : start + size], np.uint64))
+        after: Due | None = None
+        while True:
+            page = self._stored_due(now_ms, size, after)
+            keys = np.array([due.key for due in page if due.key not in self.gone], np.uint64)
+            keys = keys[table.find(keys) < 0]
+            if len(keys):
+                yield self.engine.builder.admit(keys)
+            if len(page) < size:
+                return
+            after = page[-1]
 
     def _admit_seeds(self, keys: Keys, slots: Slots, known: dict[int, AgentRow]) -> None:
         at = self._seeds.find(keys)
@@ -102,45 +151,60 @@ class Residence:
         self.engine.risk["events"][slots[fresh]] = self._seeds.events[at[fresh]]
 
     def _restore(self, row: AgentRow, slot: int) -> None:
-        """Put a stored agent into its slot. State of another layout or salt is left behind; risk survives a new salt."""
+        """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
         engine = self.engine
         ours, theirs = self.version.split(":"), row.state_version.split(":")
         if ours == theirs:
             state = np.frombuffer(row.features, layout.ROW)
-            engine.builder.unpack(np.array([slot]), state)
-            engine.dirty[slot] = row.name.key in self.gone
+            engine.builder.unpack(np.array([slot], np.int32), state)
         if ours[-1] == theirs[-1]:
             engine.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
+        else:
+            engine.risk[slot] = self._outline(row)
         engine.agents.names[slot] = row.name
         engine.agents.types[slot] = row.agent_type
-        group = np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
-        engine.agents.groups[slot] = group
+        engine.agents.groups[slot] = group = self._group(row)
         engine.agents.bounds[slot] = engine.model.group_row(group)
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
         self._notes[slot] = Note(row.decision_id, row.reasons, row.counterfactual)
 
+    def _group(self, row: AgentRow) -> np.uint64:
+        return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
+
+    def _outline(self, row: AgentRow) -> Any:
+        """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
+        state = np.zeros((), risk.ROW)
+        for column, field in zip(_PLAIN_OF_ROW, _PLAIN_OF_RISK, strict=True):
+            state[field] = getattr(row, column)
+        state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
+        if row.level >= RiskLevel.MEDIUM:
+            limits = self.engine.bounds[self.engine.model.group_row(self._group(row))]
+            state["statistic"] = limits[row.level - RiskLevel.MEDIUM]
+        return state
+
     def rows(self, slots: Slots) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
         engine = self.engine
-        features = engine.builder.pack(slots)
-        risks = engine.risk[slots]
-        return [
-            self._row(slot, features[at], risks[at]) for at, slot in enumerate(slots.tolist())
-            if engine.agents.names[slot] is not None
-        ]  # fmt: skip
-
-    def _row(self, slot: int, features: Any, state: Any) -> AgentRow:
-        name = self.engine.agents.names[slot]
-        assert name is not None
-        note = self._notes[slot]
-        (_, score, at_ms, _, due_ms, events, anomaly, _, confidence, level) = state.item()
-        first, last = features["times"][layout.T_FIRST], features["times"][layout.T_LAST]
-        return AgentRow(
-            name=name, agent_type=self.engine.agents.types[slot], level=level, risk_score=score, confidence=confidence,
-            anomaly_score=anomaly, first_seen_ms=int(first), last_seen_ms=int(last), evaluated_ms=at_ms, due_ms=due_ms,
-            events=events, decision_id=note.decision_id, reasons=note.reasons, counterfactual=note.counterfactual,
-            features=features.tobytes(), risk=state.tobytes(), state_version=self.version,
+        names, types, notes = engine.agents.names, engine.agents.types, self._notes
+        features, risks = engine.builder.pack(slots), engine.risk[slots]
+        wide, narrow = layout.ROW.itemsize, risk.ROW.itemsize
+        times = features["times"]
+        all_features, all_risks = features.tobytes(), risks.tobytes()
+        said = zip(
+            slots.tolist(), times[:, layout.T_FIRST].tolist(), times[:, layout.T_LAST].tolist(),
+            *(risks[field].tolist() for field in _PLAIN_OF_RISK), strict=True,
         )  # fmt: skip
+        rows = []
+        for at, (slot, first, last, level, score, confidence, anomaly, at_ms, due_ms, events) in enumerate(said):
+            name, note = names[slot], notes[slot]
+            if name is not None:
+                row = AgentRow(
+                    name, types[slot], level, score, confidence, anomaly, first, last, at_ms, due_ms, events,
+                    note.decision_id, note.reasons, note.counterfactual, all_features[at * wide : (at + 1) * wide],
+                    all_risks[at * narrow : (at + 1) * narrow], self.version,
+                )  # fmt: skip
+                rows.append(row)
+        return rows
 
     def take_dirty(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last call, those that moved out meanwhile included."""

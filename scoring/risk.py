@@ -1,9 +1,10 @@
 """Risk: p-values become evidence, evidence becomes a risk score and a level.
 
-Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p is uniform, so
-the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the mean number of normal
-events until it reaches a threshold `c` is at least `exp(c)`. Thresholds therefore follow from the alert budget (`thresholds`). The statistic
-does not decay with time, and relaxes only with normal events; the *displayed* risk score decays with a half-life.
+Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p
+is uniform, so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the
+mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Thresholds therefore follow from the
+alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
+*displayed* risk score decays with a half-life.
 
 States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
 """
@@ -15,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from ..models.compiled import compiled
 from .records import RiskLevel
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
@@ -35,8 +36,13 @@ _CLEAN = 0.98
 
 _LOG_HALF = math.log(0.5)
 
-SCORE, GAIN, STATISTIC, CONFIDENCE = range(4)
-"""Columns of what `update` says about each row."""
+SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED = range(7)
+OUTPUTS = 7
+"""Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
+and number of events after it; statistic and level just before it, when time had passed."""
+
+_APART = 1.0
+"""Least distance of two levels' thresholds, natural log."""
 
 
 class RiskSettings(NamedTuple):
@@ -69,6 +75,8 @@ ROW = np.dtype(
         ("anomaly", np.float64),  # of the last event
         ("p_value", np.float64),
         ("confidence", np.float64),
+        ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
+        ("told_ms", np.int64),  # and when it happened
         ("level", np.int8),
     ]
 )
@@ -80,27 +88,37 @@ def allocate(slots: int) -> npt.NDArray[Any]:
     return np.zeros(slots, ROW)
 
 
-def thresholds(events_per_day: npt.NDArray[np.float64], budget: Budget) -> npt.NDArray[np.float64]:
+def thresholds(
+    events_per_day: npt.NDArray[np.float64], budget: Budget, exponent: float = 1.0
+) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
     Args:
         events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
+        exponent: in (0, 1], how far the evidence of one session's events falls short of independence.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
-        r / exp(c) times a day if its p-values are independent and uniform.
+        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent.
+
+    Raises:
+        ValueError: a budget that is not positive and finite: no threshold can promise it.
     """
+    if not all(0.0 < alerts < math.inf for alerts in budget):
+        raise ValueError(f"alert budgets must be positive and finite, are {tuple(budget)}")
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
-    wanted = np.log(rates / allowed)
+    wanted = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    return np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+    least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+    steps = _APART * np.arange(3)
+    return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
 
 
-@njit(cache=True)
-def displayed(statistic, bounds):
+@compiled
+def displayed(statistic: float, bounds: Any) -> float:
     """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
-    medium, high, critical = bounds[0], bounds[1], bounds[2]
+    medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
     if statistic < medium:
         return LEVEL_UP[2] * max(statistic, 0.0) / medium
     if statistic < high:
@@ -110,8 +128,8 @@ def displayed(statistic, bounds):
     return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
 
 
-@njit(cache=True)
-def _level_of(score):
+@compiled
+def level_of(score: float) -> Any:
     """Level that a risk score begins."""
     if score >= LEVEL_UP[4]:
         return CRITICAL
@@ -120,8 +138,8 @@ def _level_of(score):
     return MEDIUM if score >= LEVEL_UP[2] else LOW
 
 
-@njit(cache=True)
-def _due(row, settings):
+@compiled
+def _due(row: Any, settings: RiskSettings) -> Any:
     """When the level of a silent agent next steps down; 0 = never."""
     if row.level < MEDIUM:
         return 0
@@ -132,14 +150,14 @@ def _due(row, settings):
     return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(settings.dwell_ms))
 
 
-@njit(cache=True)
-def _calm(row, settings):
+@compiled
+def _calm(row: Any, settings: RiskSettings) -> Any:
     """Level of an agent without evidence: low if enough is known of it."""
     return UNKNOWN if row.confidence < settings.confidence_low else LOW
 
 
-@njit(cache=True)
-def relax(row, bounds, now_ms, settings):
+@compiled
+def relax(row: Any, bounds: Any, now_ms: int, settings: RiskSettings) -> None:
     """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
     while row.due_ms != 0 and row.due_ms <= now_ms:
         at_ms = row.due_ms
@@ -162,15 +180,20 @@ def relax(row, bounds, now_ms, settings):
         row.at_ms = now_ms
 
 
-@njit(cache=True)
-def evidence_of(p_value, confidence):
-    """Natural log of the bet on one p-value. Little knowledge bets little: `e**w` with w below 1 keeps the mean at most 1."""
+@compiled
+def evidence_of(p_value: float, confidence: float) -> float:
+    """Natural log of the bet on one p-value in (0, 1].
+
+    Little knowledge bets little: `e**w` with w below 1 keeps the mean at most 1.
+    """
     return (_LOG_HALF - 0.5 * math.log(p_value)) * (0.5 + 0.5 * confidence)
 
 
-@njit(cache=True)
-def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bounds, bound_of, asserted, skip, settings,
-           out_level, out):  # fmt: skip
+@compiled
+def update(
+    rows: Any, slots: Any, state: Any, time_ms: Any, p_values: Any, scores: Any, coverage: Any, signals: Any,
+    bounds: Any, bound_of: Any, asserted: Any, skip: Any, settings: RiskSettings, out_level: Any, out: Any,
+) -> None:  # fmt: skip
     """Apply events to their agents' risk, in order.
 
     Args:
@@ -182,40 +205,56 @@ def update(rows, slots, state, time_ms, p_values, scores, coverage, signals, bou
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial).
         out_level: int8 (n, 2), level before and after.
-        out: float64 (n, 4): risk score, evidence of the event (natural log), statistic and confidence after it.
+        out: float64 (n, OUTPUTS), see there.
     """
     for r in rows:
         row = state[slots[r]]
         limits = bounds[bound_of[r]]
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
-        if skip[r] != 0:
-            out_level[r, 1] = row.level
-            out[r, SCORE], out[r, GAIN], out[r, STATISTIC], out[r, CONFIDENCE] = row.score, 0.0, row.statistic, row.confidence
-            continue
-        if asserted[r] == 0:
-            row.events += 1
-        own = row.events / (row.events + settings.own_events)
-        row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage[r])
-        gain = evidence_of(p_values[r], row.confidence) + signals[r]
-        if asserted[r] != 0:
-            gain = max(gain, 0.0)
-        row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING)
-        if gain > 0.0:
-            row.score = max(row.score, displayed(row.statistic, limits))
-        elif asserted[r] == 0:
-            row.score *= _CLEAN
-        row.anomaly, row.p_value = scores[r], p_values[r]
-        _raise(row, settings)
-        row.due_ms = _due(row, settings)
+        out[r, PRIOR], out[r, RESTED], out[r, GAIN] = row.statistic, row.level, 0.0
+        if skip[r] == 0:
+            row.anomaly, row.p_value = scores[r], p_values[r]
+            if asserted[r] == 0:
+                out[r, GAIN] = _behave(row, p_values[r], coverage[r], signals[r], limits, settings)
+            else:
+                out[r, GAIN] = _claim(row, p_values[r], signals[r], limits)
+            _raise(row, settings)
+            row.due_ms = _due(row, settings)
         out_level[r, 1] = row.level
-        out[r, SCORE], out[r, GAIN], out[r, STATISTIC], out[r, CONFIDENCE] = row.score, gain, row.statistic, row.confidence
+        out[r, SCORE], out[r, STATISTIC] = row.score, row.statistic
+        out[r, CONFIDENCE], out[r, EVENTS] = row.confidence, row.events
 
 
-@njit(cache=True)
-def _raise(row, settings):
+@compiled
+def _behave(row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskSettings) -> float:
+    """One event that a token vouches for; returns its evidence."""
+    row.events += 1
+    own = row.events / (row.events + settings.own_events)
+    row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage)
+    gain = evidence_of(p_value, row.confidence) + signals
+    row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING)
+    if gain > 0.0:
+        row.score = max(row.score, displayed(row.statistic, limits))
+    else:
+        row.score *= _CLEAN
+    return gain
+
+
+@compiled
+def _claim(row: Any, p_value: float, signals: float, limits: Any) -> float:
+    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise."""
+    gain = max(evidence_of(p_value, row.confidence) + signals, 0.0)
+    if gain > 0.0:
+        row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING))
+        row.score = max(row.score, displayed(row.statistic, limits))
+    return gain
+
+
+@compiled
+def _raise(row: Any, settings: RiskSettings) -> None:
     """Levels rise at once; between low and unknown the confidence decides."""
-    reached = _level_of(row.score)
+    reached = level_of(row.score)
     if reached > row.level and reached >= MEDIUM:
         row.level = reached
         row.since_ms = row.at_ms
@@ -226,8 +265,10 @@ def _raise(row, settings):
             row.since_ms = row.at_ms
 
 
-@njit(cache=True)
-def advance(slots, state, bounds, bound_of_slot, now_ms, settings, out_level):
+@compiled
+def advance(
+    slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskSettings, out_level: Any
+) -> None:
     """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
     for position in range(len(slots)):
         row = state[slots[position]]
@@ -242,4 +283,5 @@ def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
+    row["told"] = 0.0
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW

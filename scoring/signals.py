@@ -1,4 +1,4 @@
-"""Hard signals: rules beside the model, in one table. Each has a name, a weight and a reason, and can be switched off."""
+"""Hard signals: rules beside the model, in one table. Each has a name, a weight and a reason; each can be off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.features import layout
-from ..ingest.features.kernel import Scratch
+from ..ingest.features.kernel import IGNORED, Scratch
 from ..ingest.features.table import INDEX
 
 Rows = npt.NDArray[np.int64]
@@ -19,6 +19,14 @@ Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
 _DEEPEST_CHAIN = 5
+
+
+class Seen(NamedTuple):
+    """What a rule may look at: a batch, and what was found in it."""
+
+    columns: EventColumns
+    matrix: Matrix
+    found: Scratch
 
 
 class Signal(NamedTuple):
@@ -29,30 +37,30 @@ class Signal(NamedTuple):
     feature: str
     text: str
     meaning: str
-    fires: Callable[[EventColumns, Rows, Matrix, Scratch], Flags]
+    fires: Callable[[Seen, Rows], Flags]
 
 
-def _use_after_revocation(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
-    return found.token_reuse[rows] != 0
+def _use_after_revocation(seen: Seen, rows: Rows) -> Flags:
+    return np.asarray(seen.found.token_reuse[rows] != 0)
 
 
-def _outside_capabilities(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
-    return np.asarray(columns.codes[rows, c.CAPABILITY] == c.OUTSIDE)
+def _outside_capabilities(seen: Seen, rows: Rows) -> Flags:
+    return np.asarray(seen.columns.codes[rows, c.CAPABILITY] == c.OUTSIDE)
 
 
-def _unregistered_key(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
-    types = columns.codes[rows, c.TYPE]
+def _unregistered_key(seen: Seen, rows: Rows) -> Flags:
+    types = seen.columns.codes[rows, c.TYPE]
     announced = (types == c.CLIENT_CHANGE) | (types == c.CLIENT_REGISTER)
-    new = (found.fresh[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
+    new = (seen.found.fresh[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
     return np.asarray(~announced & (new != 0))
 
 
-def _method_downgrade(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
-    return np.asarray(matrix[rows, INDEX["method_downgrade"]] >= 1.0)
+def _method_downgrade(seen: Seen, rows: Rows) -> Flags:
+    return np.asarray(seen.matrix[rows, INDEX["method_downgrade"]] >= 1.0)
 
 
-def _deep_delegation(columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch) -> Flags:
-    return np.asarray(columns.numbers[rows, c.DEPTH] > _DEEPEST_CHAIN)
+def _deep_delegation(seen: Seen, rows: Rows) -> Flags:
+    return np.asarray(seen.columns.numbers[rows, c.DEPTH] > _DEEPEST_CHAIN)
 
 
 SIGNALS: tuple[Signal, ...] = (
@@ -95,18 +103,23 @@ class SignalRules:
     def __init__(self, disabled: Collection[str] = ()) -> None:
         unknown = set(disabled) - set(signal_names())
         if unknown:
-            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {', '.join(signal_names())}")
+            known = ", ".join(signal_names())
+            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {known}")
         self._enabled = [signal for signal in SIGNALS if signal.code not in disabled]
 
     def evidence(
         self, columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch, out: npt.NDArray[np.float64]
     ) -> None:
-        """Write the summed weight of the signals of each row into *out* (float64, shape (n,))."""
+        """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
+        seen = Seen(columns, matrix, found)
+        behaves = found.flags[rows] != IGNORED
         out[rows] = 0.0
         for signal in self._enabled:
-            out[rows] += signal.weight * signal.fires(columns, rows, matrix, found)
+            out[rows] += signal.weight * (signal.fires(seen, rows) & behaves)
 
     def fired(self, columns: EventColumns, row: int, matrix: Matrix, found: Scratch) -> list[Signal]:
         """Signals that fire on one row."""
-        rows = np.array([row])
-        return [signal for signal in self._enabled if signal.fires(columns, rows, matrix, found)[0]]
+        if found.flags[row] == IGNORED:
+            return []
+        seen, rows = Seen(columns, matrix, found), np.array([row])
+        return [signal for signal in self._enabled if signal.fires(seen, rows)[0]]

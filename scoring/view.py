@@ -1,7 +1,7 @@
 """The risk view: what is known of every agent, in memory, for answers that touch no database.
 
-One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those that
-were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
+One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those
+that were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ class RiskView:
         """One agent by its full name."""
         return self._entries.get((tenant, issuer, agent_id))
 
-    def find(self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None) -> list[Entry]:
-        """Agents of that id among the caller's *tenants* (None = all), narrowed to *tenant* and *issuer* where given."""
+    def find(
+        self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
+    ) -> list[Entry]:
+        """Agents of that id among the caller's *tenants* (None = all); *tenant* and *issuer* narrow where given."""
         return [
             entry for entry in self._by_id.get(agent_id, ())
             if (tenant is None or entry.summary.name.tenant == tenant)
