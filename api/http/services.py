@@ -61,18 +61,24 @@ class PipelineStatus:
 
     def note(self, update: Update, now_ms: int) -> None:
         """Take over one report that arrived at *now_ms*."""
+        part = update.offset == self.offset and (update.agents or update.changes)  # of a commit; its offset comes last
         self.alive = True
         self.heard_ms = now_ms
         self.offset, self.behind = update.offset, update.behind
         self.counts, self.seconds = update.counts, update.seconds
         self.dropped_dead_letters += update.dropped_dead_letters
-        self._marks.append((now_ms, update.offset + update.behind))
-        while self._marks and self._marks[0][1] <= update.offset:
+        if not part:
+            self._age(now_ms)
+        for change in update.changes:
+            self._tell(change)
+
+    def _age(self, now_ms: int) -> None:
+        """What had been logged when an earlier report came is applied once the offset has passed its end."""
+        self._marks.append((now_ms, self.offset + self.behind))
+        while self._marks and self._marks[0][1] <= self.offset:
             self.fresh_ms = self._marks.popleft()[0]
         if len(self._marks) > MARKS:  # a coarser memory: freshness is then noticed later, never too early
             self._marks = deque(list(self._marks)[1::2])
-        for change in update.changes:
-            self._tell(change)
 
     def _tell(self, change: Change) -> None:
         self.changes[change.level] = self.changes.get(change.level, 0) + 1

@@ -1,0 +1,285 @@
+"""A real service on loopback: uvicorn in a thread, a real log, store and keys; the pipeline is played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+from trustwatch.api.callers import SCOPES, CallerDirectory
+from trustwatch.api.http import PipelineStatus, Services, create_app
+from trustwatch.api.settings import (
+    CallerSettings,
+    IssuerSettings,
+    PipelineSettings,
+    RegisteredAgent,
+    Settings,
+    TenantSettings,
+)
+from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.channel import Update
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.records import AgentName, AgentSummary
+from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.view import RiskView
+
+T = TypeVar("T")
+NOW = 1_764_000_000.0
+AUDIENCE = "trustwatch"
+AS = "https://as.example"
+
+CALLERS = (
+    CallerSettings(name="gateway", client_id="gateway", tenants=("acme",), issuers=(AS,), sources=("urn:gw:*",)),
+    CallerSettings(name="trusted", client_id="trusted", tenants=("acme",), issuers=(AS,), trusted=True),
+    CallerSettings(name="slow", client_id="slow", tenants=("acme",), issuers=(AS,), events_per_s=10.0),
+    CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
+    CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
+    CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
+)
+
+
+class Clock:
+    """A clock that tests set, s since 1970."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Site:
+    """One running service."""
+
+    def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
+        self.clock = Clock()
+        self.key = LocalKey.open(folder)
+        issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
+        registry = (
+            RegisteredAgent(
+                tenant="acme", issuer=AS, agent="agent-pay*", type="PaymentProcessor", capabilities=("pay",)
+            ),
+        )
+        given = {"registry": registry, "tenants": {"acme": TenantSettings(mode="enforce")}, **settings}
+        self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=CALLERS, **given)
+        self.event_log = EventLog(folder / "log", segment_bytes=20_000)
+        self.store = open_store(sqlite_url(database))
+        self.view = RiskView()
+        self.status = PipelineStatus()
+        self.pause = 0.0
+        self.ids = iter(range(10**9))
+        self._start()
+
+    def _services(self) -> Services:
+        rules = self.settings.verification
+        jwks = Jwks(self.settings.issuers, rules, self.clock)
+        callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
+        self.log = GroupCommit(self.event_log)
+        return Services(
+            settings=self.settings,
+            verifier=TokenVerifier(self.settings.issuers, jwks, callers.caller, rules, self.clock),
+            log=self.log,
+            store=self.store,
+            view=self.view,
+            policy=PolicyTable(version="3"),
+            model_version="2026-11-24.1",
+            status=self.status,
+            clock=self.clock,
+            monotonic=self.clock,
+            new_id=lambda: str(next(self.ids)),
+            on_startup=(jwks.start, self._running),
+            on_shutdown=(jwks.close, self.log.close),
+        )
+
+    async def _running(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    def _start(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.app = create_app(self._services())
+        config = uvicorn.Config(self.app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client.get("/healthz").raise_for_status()
+
+    def stop(self) -> None:
+        """Ask the server to end, which takes it a fifth of a second; `close` waits for it."""
+        self.client.close()
+        self.server.should_exit = True
+
+    def close(self) -> None:
+        self.stop()
+        self.thread.join()
+        self.event_log.close()
+        self.store.close()
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Run *work* on the event loop of the service, as the reader of updates does."""
+
+        async def call() -> T:
+            return work()
+
+        return self.wait(call())
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def token(self, client: str = "gateway", *scopes: str, audience: str = AUDIENCE, lifetime_s: int = 3600) -> str:
+        scopes = scopes or SCOPES
+        number = str(next(self.ids))
+        return self.key.issue_token(client, client, scopes, audience, lifetime_s, self.clock.now, number)
+
+    def auth(self, client: str = "gateway", *scopes: str, **claims: Any) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token(client, *scopes, **claims)}"}
+
+    def get(self, path: str, client: str = "gateway", **params: Any) -> httpx.Response:
+        return self.client.get(path, headers=self.auth(client), params=params or None)
+
+    def send(
+        self, body: Any, client: str = "gateway", kind: str = "application/json", **headers: str
+    ) -> httpx.Response:
+        """POST /v1/events; *body* is JSON data or bytes; underscores in header names are hyphens."""
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(
+            "/v1/events", content=content, headers={**self.auth(client), "content-type": kind, **extra}
+        )
+
+    def report(
+        self, agents: list[AgentSummary] | None = None, offset: int | None = None, behind: int = 0, **more: Any
+    ) -> None:
+        """What the pipeline would report now; without *offset* it has applied one more record."""
+        offset = self.status.offset + 1 if offset is None else offset
+        update = Update(agents or [], more.pop("changes", []), offset, behind, {"events": 5}, {"apply": 0.5}, **more)
+
+        def work() -> None:
+            self.view.apply(update.agents)
+            self.status.note(update, int(self.clock.now * 1000))
+
+        self.inside(work)
+
+    def logged(self, kind: Kind = Kind.EVENT) -> list[Record]:
+        """Records on disk."""
+        reader = LogReader(self.settings.data_dir / "log")
+        reader.seek(0, 0)
+        records: list[Record] = []
+        while (batch := reader.poll(1000, 0.0)) is not None:
+            records += batch.records
+        reader.close()
+        return [record for record in records if record.kind == kind]
+
+    def events(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(record.payload) for record in self.logged()]
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty, migrated database to copy."""
+    path = tmp_path_factory.mktemp("empty") / "empty.db"
+    open_store(sqlite_url(path)).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def stopped() -> Iterator[list[Site]]:
+    """Services that end while the next tests run."""
+    sites: list[Site] = []
+    yield sites
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def new_site(tmp_path: Path, database: Path, stopped: list[Site]) -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(**settings: Any) -> Site:
+        for ended in [site for site in stopped if not site.thread.is_alive()]:
+            stopped.remove(ended)
+            ended.close()
+        copy = tmp_path / "trustwatch.db"
+        shutil.copyfile(database, copy)
+        sites.append(Site(tmp_path, copy, **settings))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.stop()
+    stopped += sites
+
+
+@pytest.fixture
+def site(new_site: Callable[..., Site]) -> Site:
+    return new_site(pipeline=PipelineSettings(max_lag_bytes=100_000_000))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Site]:
+    """One service for tests that leave its clock alone and do not mind each other's agents."""
+    folder = tmp_path_factory.mktemp("shared")
+    copy = folder / "trustwatch.db"
+    shutil.copyfile(database, copy)
+    site = Site(folder, copy)
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def event() -> Callable[..., dict[str, Any]]:
+    """A native event that the caller `gateway` may send; members of `agent` by prefix `agent_`."""
+
+    def make(number: int = 0, **members: Any) -> dict[str, Any]:
+        agent = {"id": "bot", **{name[6:]: members.pop(name) for name in list(members) if name.startswith("agent_")}}
+        return {
+            "id": f"evt-{number}",
+            "time": "2025-11-24T16:00:00Z",
+            "type": "tool.call",
+            "tenant": "acme",
+            "agent": {"issuer": AS, **agent},
+            "action": "read_file",
+            "outcome": "success",
+            **members,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def summary() -> Callable[..., AgentSummary]:
+    """One agent as the pipeline reports it."""
+
+    def make(agent_id: str = "bot", tenant: str = "acme", issuer: str = AS, **members: Any) -> AgentSummary:
+        name = AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+        values: dict[str, Any] = {
+            "agent_type": "Payer",
+            "level": 3,
+            "risk_score": 0.87,
+            "confidence": 0.94,
+            "anomaly_score": 0.9,
+            "first_seen_ms": 1,
+            "last_seen_ms": 2,
+            "evaluated_ms": int(NOW * 1000) - 60_000,
+            "due_ms": 0,
+            "events": 12,
+            "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
+            "reasons": b'[{"code":"c","feature":"f","observed":"o","usual":"u","contribution":0.5,"text":"t"}]',
+            "counterfactual": "",
+            **members,
+        }
+        return AgentSummary(name, **values)
+
+    return make
