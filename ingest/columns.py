@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource, Scopes
+from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource
 from .hashing import NameHasher, agent_key
 from .targets import TenantDomains, canonical_target
 
@@ -74,24 +74,38 @@ Key = tuple[Any, ...]
 Value = TypeVar("Value")
 
 
-class Remembered(Generic[Value]):
-    """A bounded memory of a pure function; when full it is emptied, so only time is lost."""
+class Remembered(dict[Key, Value]):
+    """Answers of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
+
+    Args:
+        function: called with the parts of a key that is not remembered.
+    """
 
     _MOST = 1 << 16
     _LONGEST = 500
     """Characters of a key worth remembering: long names must not make the memory large."""
 
-    def __init__(self) -> None:
-        self._known: dict[Key, Value] = {}
-        self.get = self._known.get
+    def __init__(self, function: Callable[..., Value]) -> None:
+        self._function = function
 
-    def keep(self, key: Key, value: Value, length: int) -> Value:
-        """Remember the value of a key of so many characters, and return it."""
-        if length <= self._LONGEST:
-            if len(self._known) >= self._MOST:
-                self._known.clear()
-            self._known[key] = value
+    def __missing__(self, key: Key) -> Value:
+        value = self._function(*key)
+        if _length(key) <= self._LONGEST:
+            if len(self) >= self._MOST:
+                self.clear()
+            self[key] = value
         return value
+
+
+def _length(key: Key) -> int:
+    """Characters of all texts in a key."""
+    total = 0
+    for part in key:
+        if isinstance(part, str):
+            total += len(part)
+        elif isinstance(part, tuple):
+            total += sum(map(len, part))
+    return total
 
 
 class EventColumns(NamedTuple):
@@ -127,12 +141,12 @@ class ColumnEncoder:
     def __init__(self, salt: bytes, domains: Mapping[str, Sequence[str]] | None = None) -> None:
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
-        # Parts of events that come again and again, with what they encode to. All are pure functions of their key.
-        self._agents = Remembered[tuple[int, int, int, int]]()
-        self._resources = Remembered[tuple[int, int, int, int]]()
-        self._networks = Remembered[int]()
-        self._logins = Remembered[tuple[int, int]]()
-        self._scopes = Remembered[tuple[int, float, float]]()
+        # Parts of events that come again and again, with what they encode to.
+        self._agents = Remembered(self._agent)
+        self._resources = Remembered(self._resource)
+        self._networks = Remembered(self._network)
+        self._logins = Remembered(self._login)
+        self._scopes = Remembered(self._scope_set)
 
     def encode(self, events: Sequence[AuditEvent]) -> EventColumns:
         """Columns of *events*, in their order."""
@@ -149,36 +163,33 @@ class ColumnEncoder:
         agent, resource, principal, chain = event.agent, event.resource, event.principal, event.delegation
         client, login, scopes, action = event.client, event.credential, event.scopes, event.action
         tenant, outcome = event.tenant, event.outcome
-        key: Key = (tenant, agent.issuer, agent.id, agent.type, agent.version)
-        who, group, tenant_name, version = self._agents.get(key) or self._agent(key)
+        who, group, tenant_name, version = self._agents[tenant, agent.issuer, agent.id, agent.type, agent.version]
         thing = target = audience = 0
         external = provenance = -1
         if resource is not None:
-            key = (tenant, resource.type, resource.id, resource.target, resource.audience, resource.external)
-            thing, target, audience, external = self._resources.get(key) or self._resource(key, resource)
+            thing, target, audience, external = self._resources[
+                tenant, resource.type, resource.id, resource.target, resource.audience, resource.external
+            ]
             provenance = _PROVENANCE_CODE[resource.provenance]
         network = 0
         if client is not None:
-            key = (client.asn, client.ip if client.asn is None else None)
-            network = self._networks.get(key) or self._network(key)
+            network = self._networks[client.asn, client.ip if client.asn is None else None]
         token, lifetime, credential, method = None, None, 0, 0
         if login is not None:
             token, lifetime = login.token_id, login.token_lifetime_s
-            key = (login.method, login.thumbprint)
-            credential, method = self._logins.get(key) or self._login(key)
+            credential, method = self._logins[login.method, login.thumbprint]
         scope_set, breadth, ungranted = 0, -1.0, -1.0
         if scopes is not None:
-            key = (
-                None if scopes.requested is None else tuple(scopes.requested),
-                None if scopes.granted is None else tuple(scopes.granted),
-            )
-            scope_set, breadth, ungranted = self._scopes.get(key) or self._scope_set(key, scopes)
+            asked, given = scopes.requested, scopes.granted
+            scope_set, breadth, ungranted = self._scopes[
+                None if asked is None else tuple(asked), None if given is None else tuple(given)
+            ]
         capabilities = agent.capabilities
         bytes_in, bytes_out, duration, count = event.bytes_in, event.bytes_out, event.duration_ms, event.count
         return _pack(
-            who, group, tenant_name, h(event.task), h(action), thing, target, audience, h(event.peer),
-            h(principal.id) if principal is not None else 0, network, credential, scope_set,
-            h("\x1f".join(chain)) if chain else 0, h(token), h(event.session), version,
+            who, group, tenant_name, h[event.task], h[action], thing, target, audience, h[event.peer],
+            h[principal.id] if principal is not None else 0, network, credential, scope_set,
+            h["\x1f".join(chain)] if chain else 0, h[token], h[event.session], version,
             -1.0 if bytes_in is None else bytes_in, -1.0 if bytes_out is None else bytes_out,
             -1.0 if duration is None else duration, 1.0 if count is None else count,
             breadth, ungranted, len(chain) if chain else -1.0, -1.0 if lifetime is None else lifetime,
@@ -188,41 +199,39 @@ class ColumnEncoder:
             event.time.timestamp(),
         )  # fmt: skip
 
-    def _agent(self, key: Key) -> tuple[int, int, int, int]:
+    def _agent(
+        self, tenant: str | None, issuer: str | None, agent_id: str, role: str | None, version: str | None
+    ) -> tuple[int, int, int, int]:
         """Keys of agent, peer group, tenant and version."""
-        tenant, issuer, agent_id, role, version = key
-        found = (
-            agent_key(tenant or "", issuer or "", agent_id), self.hash(f"{tenant or ''}\x1f{role or ''}"),
-            self.hash(tenant), self.hash(version),
-        )  # fmt: skip
-        return self._agents.keep(key, found, sum(len(part or "") for part in key))
+        group = self.hash(f"{tenant or ''}\x1f{role or ''}")
+        return agent_key(tenant or "", issuer or "", agent_id), group, self.hash(tenant), self.hash(version)
 
-    def _resource(self, key: Key, resource: Resource) -> tuple[int, int, int, int]:
+    def _resource(
+        self, tenant: str | None, role: str | None, name: str | None, target: str | None, audience: str | None,
+        external: bool | None,
+    ) -> tuple[int, int, int, int]:  # fmt: skip
         """Hashes of resource, canonical target and audience, and on which side the target lies."""
-        name = resource.id if resource.type is None else f"{resource.type}:{resource.id or ''}"
-        target, external = canonical_target(resource, key[0] or "", self.domains)
-        found = (self.hash(name), self.hash(target), self.hash(resource.audience), external)
-        return self._resources.keep(key, found, sum(map(len, filter(None, key[:5]))))
+        whole = name if role is None else f"{role}:{name or ''}"
+        goes_to, side = canonical_target(Resource(role, name, target, external), tenant or "", self.domains)
+        return self.hash(whole), self.hash(goes_to), self.hash(audience), side
 
-    def _network(self, key: Key) -> int:
+    def _network(self, asn: int | None, ip: str | None) -> int:
         """Hash of the client's network: its AS number, or the network of its address."""
-        asn, ip = key
-        return self._networks.keep(key, self.hash(network_of(ip) if asn is None else f"AS{asn}"), len(ip or ""))
+        return self.hash(network_of(ip) if asn is None else f"AS{asn}")
 
-    def _login(self, key: Key) -> tuple[int, int]:
+    def _login(self, method: str | None, thumbprint: str | None) -> tuple[int, int]:
         """Hash of method and key, and the rank of the method."""
-        method, thumbprint = key
         named = method is not None or thumbprint is not None
-        found = (self.hash(f"{method}:{thumbprint}") if named else 0, METHOD_RANK.get(method or "", 0))
-        return self._logins.keep(key, found, len(method or "") + len(thumbprint or ""))
+        return self.hash(f"{method}:{thumbprint}") if named else 0, METHOD_RANK.get(method or "", 0)
 
-    def _scope_set(self, key: Key, scopes: Scopes) -> tuple[int, float, float]:
+    def _scope_set(
+        self, requested: tuple[str, ...] | None, granted: tuple[str, ...] | None
+    ) -> tuple[int, float, float]:
         """Hash of the scope set, its breadth, and how many were asked for but not granted (-1 = not said)."""
-        wanted = set(scopes.requested or scopes.granted or [])
-        said = scopes.granted is not None and scopes.requested
-        ungranted = float(len(wanted - set(scopes.granted or []))) if said else -1.0
-        found = (self.hash(" ".join(sorted(wanted))), float(len(wanted)), ungranted)
-        return self._scopes.keep(key, found, sum(len(scope) + 1 for part in key for scope in part or ()))
+        wanted = set(requested or granted or ())
+        said = granted is not None and requested
+        ungranted = float(len(wanted - set(granted or ()))) if said else -1.0
+        return self.hash(" ".join(sorted(wanted))), float(len(wanted)), ungranted
 
 
 def network_of(ip: str | None) -> str | None:

@@ -24,8 +24,10 @@ def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
 
 
-class NameHasher:
-    """Keyed 64-bit hashes of names, with a bounded cache. Empty or missing names hash to 0.
+class NameHasher(dict[str | None, int]):
+    """Keyed 64-bit hashes of names: `hasher[name]`, or `hasher(name)`. Missing or empty names hash to 0.
+
+    It is the dict of the names it remembers: asked several times for every event, it answers without a call.
 
     Args:
         salt: 1 to 64 bytes; part of the model's manifest, since its baselines are written in these hashes.
@@ -34,18 +36,21 @@ class NameHasher:
     def __init__(self, salt: bytes) -> None:
         if not 1 <= len(salt) <= 64:
             raise ValueError(f"salt must have 1 to 64 bytes, has {len(salt)}")
+        super().__init__({None: 0, "": 0})
         self.salt = salt
-        self._cache: dict[str | None, int] = {None: 0, "": 0}
+        self._keyed = hashlib.blake2b(digest_size=8, key=salt)
 
     def __call__(self, name: str | None) -> int:
         """Unsigned 64-bit hash of *name*; 0 only for a missing or empty name."""
-        found = self._cache.get(name)
-        return self._miss(name or "") if found is None else found
+        return self[name]
 
-    def _miss(self, name: str) -> int:
-        value = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=self.salt).digest(), "little") or 1
+    def __missing__(self, name: str) -> int:
+        hashed = self._keyed.copy()
+        hashed.update(name.encode())
+        value = int.from_bytes(hashed.digest(), "little") or 1
         if len(name) <= _LONGEST_KEPT:
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache = {None: 0, "": 0}
-            self._cache[name] = value
+            if len(self) >= CACHE_SIZE:
+                self.clear()
+                self.update({None: 0, "": 0})
+            self[name] = value
         return value
