@@ -36,7 +36,7 @@ EVENTS_PER_DAY = 120.0
 WEEK = timedelta(days=7)
 DAY = timedelta(days=1)
 ATTACKS = (
-    Attack("exfiltration", at=WEEK + timedelta(hours=10)),
+    Attack("scope_creep", at=WEEK + timedelta(hours=10)),
     Attack("stolen_credential", at=WEEK + timedelta(hours=16)),
 )
 SETTINGS = """\
@@ -136,7 +136,9 @@ class Demo:
         if not self._ready(service, client):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
-        self._say(f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, attacks on {len(self._attacked)} agents")
+        self._say(
+            f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, attacks on {len(self._attacked)} agents"
+        )
         for batch in _paced(day, self._factor):
             body = b"\n".join(event.event for event in batch)
             answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})

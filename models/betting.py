@@ -1,17 +1,63 @@
 """The bet on a p-value: how conformal p-values become evidence.
 
-`e(p) = p**-0.5 / 2` has mean 1 for a uniform p, so wealth that is multiplied by it grows by luck alone no more often than a fair
-game allows (Vovk and Wang 2021, calibrators of p-values into e-values).
+`e(p) = p**-0.5 / 2` has mean 1 for a uniform p, so wealth that is multiplied by it grows by luck alone no more often
+than a fair game allows (Vovk and Wang 2021, calibrators of p-values into e-values).
+
+An odd session is odd throughout, so its bets are not independent. Each bet that brings evidence therefore makes the
+following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten with a
+half-life. A weight that is fixed before the event is seen keeps the game fair (Jensen's inequality).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from ..ingest.compiled import compiled
+
 LOG_HALF = float(np.log(0.5))
+
+DAMPING = 0.8
+STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
 def log_bet(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Natural log of the bet on each p-value in (0, 1]; shape as given."""
     return LOG_HALF - 0.5 * np.log(p_values)
+
+
+@compiled
+def damped(bet: float, streak: float) -> float:
+    """A bet at the given streak: evidence is damped, the lack of it is not."""
+    return bet * DAMPING**streak if bet > 0.0 else bet
+
+
+@compiled
+def forgotten(streak: float, elapsed_ms: float) -> float:
+    """A streak after some time."""
+    return streak * 0.5 ** (elapsed_ms / STREAK_HALF_LIFE_MS)
+
+
+@compiled
+def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, last_ms: Any) -> None:
+    """Damp the bets of a history in place, in order; *streaks* and *last_ms* are per agent."""
+    for row in range(len(bets)):
+        agent = agents[row]
+        elapsed = max(time_ms[row] - last_ms[agent], 0)
+        streak = forgotten(streaks[agent], elapsed)
+        bets[row] = damped(bets[row], streak)
+        streaks[agent] = streak + 1.0 if bets[row] > 0.0 else streak
+        last_ms[agent] += elapsed
+
+
+def damped_bets(
+    p_values: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
+    known, at = np.unique(agents, return_inverse=True)
+    first = np.full(len(known), time_ms.min() if len(time_ms) else 0, np.int64)
+    bets = log_bet(p_values)
+    _damp_all(bets, at, time_ms, np.zeros(len(known)), first)
+    return bets

@@ -3,6 +3,10 @@
 `T = w * u_forest + (1 - w) * sum_j d_j * u_(j)`, with `u_(1) >= u_(2) >= ...` the features' tail evidence in descending
 order and `d_j` proportional to `decay**j` for the first `top_k`. The forest sees combinations that no feature shows
 alone; the largest tails see what the forest's random cuts miss.
+
+Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
+A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
+`FOREST_FROM` are kept from it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from .compiled import compiled
 from .evaluator import ForestArrays, forest_scores
 from .tails import TailTables, evidence_of, tail_evidence
 
+FOREST_FROM = 0.5
+"""Least importance of a feature that the forest sees."""
+
 
 class Combination(NamedTuple):
     """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
@@ -26,6 +33,7 @@ class Combination(NamedTuple):
         score_tail: upper tail of the forest's scores, one "feature".
         forest_weight: w in [0, 1].
         weights: float64 (top_k,), d_j, descending, sum 1.
+        importance: float64 (F,) in [0, 1], factor of each feature's evidence.
     """
 
     tails: TailTables
@@ -33,10 +41,11 @@ class Combination(NamedTuple):
     score_tail: TailTables
     forest_weight: float
     weights: NDArray[np.float64]
+    importance: NDArray[np.float64]
 
 
 class Evidence(NamedTuple):
-    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F)."""
+    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F), weighed."""
 
     statistic: NDArray[np.float64]
     forest: NDArray[np.float64]
@@ -57,13 +66,22 @@ def evidence(parts: Combination, X: NDArray[np.float64]) -> Evidence:
         NotFinite: a value is NaN or infinite.
         WrongShape: X is not (n, F).
     """
-    u = tail_evidence(parts.tails, X)
-    return combine(parts, u)
+    return combine(parts, weighed_evidence(parts.tails, parts.importance, X))
+
+
+def weighed_evidence(tails: TailTables, importance: NDArray[np.float64], X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tail evidence of rows (n, F), each feature's times its importance."""
+    return np.asarray(tail_evidence(tails, X) * importance)
+
+
+def forest_view(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The evidence (n, F) that the forest sees: features of little importance are constant, so no tree cuts them."""
+    return np.asarray(u * (importance >= FOREST_FROM))
 
 
 def combine(parts: Combination, u: NDArray[np.float64]) -> Evidence:
-    """T of rows whose tail evidence (n, F) is known already."""
-    scores = forest_scores(parts.forest, u)
+    """T of rows whose weighed evidence (n, F) is known already."""
+    scores = forest_scores(parts.forest, forest_view(u, parts.importance))
     statistic, from_forest, from_tails = np.empty((3, len(u)))
     tail = parts.score_tail
     combine_rows(

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
 from .calibration import Calibration
-from .combination import Combination, Evidence, combine, evidence
+from .combination import Combination, Evidence, combine, evidence, weighed_evidence
 from .errors import NotFinite, WrongShape
 from .peers import PeerScales, anomaly_scores
-from .tails import tail_evidence
 
 
 class Scores(NamedTuple):
@@ -28,7 +27,7 @@ class Scores(NamedTuple):
             median of normal behaviour, 0.75 what one in a hundred exceeds.
         p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
             anomalous.
-        u: float64 (n, F) in [0, 6], each feature's own tail evidence, `-log10 P(X_f >= x)`.
+        u: float64 (n, F) in [0, 6], each feature's own tail evidence, `-log10 P(X_f >= x)`, times its importance.
     """
 
     anomaly_score: NDArray[np.float64]
@@ -205,7 +204,7 @@ class ForestDetector:
 
 def usual_evidence(parts: Combination, X: NDArray[np.float64]) -> Usual:
     """Median and 90th percentile of each feature's evidence over training rows (n, F)."""
-    median, upper = np.quantile(tail_evidence(parts.tails, X), [0.5, 0.9], axis=0)
+    median, upper = np.quantile(weighed_evidence(parts.tails, parts.importance, X), [0.5, 0.9], axis=0)
     return Usual(median, upper)
 
 

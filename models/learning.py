@@ -17,8 +17,8 @@ from ..ingest.columns import EventColumns
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
-from ..ingest.features.table import BITS, COUNT, FEATURES, NAMES, Z
-from .betting import log_bet
+from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
+from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
 from .detector import DetectorSettings
 from .training import fit_with_held_out
@@ -72,13 +72,13 @@ def learn_history(
     groups = columns.names[:, c.GROUP].copy()
     detector, held_out = fit_with_held_out(
         vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-        version=version,
+        importance=[IMPORTANCE[f.family] for f in FEATURES], version=version,
     )  # fmt: skip
     ids, rates, events = group_activity(columns)
     progress("done", settings.folds + 3, settings.folds + 3)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(held_out.p_value, sessions), (int(columns.time_ms.min()), int(columns.time_ms.max())),
+        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions), (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def dependence(p_values: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
+def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
     """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
 
     The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
@@ -99,11 +99,11 @@ def dependence(p_values: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint6
     held-out sessions; a statistic of such sums exceeds c no more often than one of independent bets exceeds t * c.
 
     Args:
-        p_values: held-out, shape (n,), in the order of the events.
+        bets: damped log bets on held-out p-values, shape (n,).
         sessions: shape (n,), session of each.
     """
     _, block = np.unique(sessions, return_inverse=True)
-    sums = np.bincount(block, weights=log_bet(p_values))
+    sums = np.bincount(block, weights=bets)
     low, high = LEAST_EXPONENT, 1.0
     for _ in range(40):
         middle = 0.5 * (low + high)

@@ -39,6 +39,7 @@ _LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "calibration_sizes": (np.int64, ("G",)),
     "calibration_values": (np.float64, ("M",)),
     "calibration_above": (np.int64, ("M",)),
+    "importance": (np.float64, ("F",)),
     "usual_median": (np.float64, ("F",)),
     "usual_upper": (np.float64, ("F",)),
 }
@@ -56,6 +57,7 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         **{f"score_tail_{name}": array for name, array in parts.score_tail._asdict().items()},
         **{f"scale_{name}": array for name, array in detector.scales._asdict().items()},
         **{f"calibration_{name}": array for name, array in calibration._asdict().items()},
+        "importance": parts.importance,
         "usual_median": detector.usual.median,
         "usual_upper": detector.usual.upper,
     }
@@ -90,6 +92,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
             TailTables(**_part(state, "score_tail_")),
             settings.forest_weight,
             geometric_weights(min(settings.top_k, features), settings.decay),
+            state["importance"],
         ),
         scales=PeerScales(**_part(state, "scale_")),
         calibration=Calibration(**_part(state, "calibration_")),

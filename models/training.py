@@ -12,15 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ingest.errors import ConfigError
 from .calibration import Calibration
 from .checking import finite_float32
-from .combination import Combination, evidence, geometric_weights
+from .combination import Combination, evidence, forest_view, geometric_weights, weighed_evidence
 from .detector import DetectorSettings, ForestDetector, Scores, usual_evidence
 from .errors import NotEnoughHistory, WrongShape
 from .evaluator import forest_scores
 from .forest import fit_forest
 from .peers import anomaly_scores, fit_scales
-from .tails import fit_tails, tail_evidence
+from .tails import fit_tails
 
 MIN_ROWS = 50
 """Fewest rows of history to learn from; below, a p-value could not even say one in fifty."""
@@ -35,10 +36,13 @@ def fit_detector(
     feature_names: Sequence[str],
     *,
     resolution: ArrayLike | None = None,
+    importance: ArrayLike | None = None,
     version: str = "unsaved",
 ) -> ForestDetector:
     """Fit a detector; see `fit_with_held_out` for arguments and errors."""
-    return fit_with_held_out(X, groups, sessions, settings, feature_names, resolution=resolution, version=version)[0]
+    return fit_with_held_out(
+        X, groups, sessions, settings, feature_names, resolution=resolution, importance=importance, version=version
+    )[0]
 
 
 def fit_with_held_out(
@@ -49,6 +53,7 @@ def fit_with_held_out(
     feature_names: Sequence[str],
     *,
     resolution: ArrayLike | None = None,
+    importance: ArrayLike | None = None,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, Scores]:
     """Fit a detector and give the honest scores of its own training rows.
@@ -61,6 +66,7 @@ def fit_with_held_out(
         settings: how to train.
         feature_names: F names.
         resolution: smallest meaningful difference per feature, see `fit_tails`.
+        importance: factor in [0, 1] of each feature's evidence, see `combination`; None is 1 for all.
         version: version of the model.
 
     Returns:
@@ -74,16 +80,17 @@ def fit_with_held_out(
     """
     X = _checked(X, groups, sessions, feature_names)
     groups = np.ascontiguousarray(groups, dtype=np.uint64)
+    weight = _importance(importance, X.shape[1])
     folds = assign_folds(sessions, settings.folds, settings.seed)
     statistic, u = np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
-        found = evidence(_fit_parts(X[~held], settings, resolution), X[held])
+        found = evidence(_fit_parts(X[~held], settings, resolution, weight), X[held])
         statistic[held], u[held] = found.statistic, found.u
     scales = fit_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
-    parts = _fit_parts(X, settings, resolution)
+    parts = _fit_parts(X, settings, resolution, weight)
     usual = usual_evidence(parts, X)
     detector = ForestDetector(parts, scales, calibration, usual, settings, tuple(feature_names), version)
     return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
@@ -102,15 +109,28 @@ def _checked(
     return X
 
 
-def _fit_parts(X: NDArray[np.float64], settings: DetectorSettings, resolution: ArrayLike | None) -> Combination:
+def _importance(given: ArrayLike | None, features: int) -> NDArray[np.float64]:
+    weight = np.ones(features) if given is None else np.asarray(given, np.float64)
+    if weight.shape != (features,):
+        raise WrongShape(f"{weight.shape} importances for {features} features")
+    if not ((weight >= 0.0) & (weight <= 1.0)).all():
+        raise ConfigError("importance of a feature must be from 0 to 1")
+    return weight
+
+
+def _fit_parts(
+    X: NDArray[np.float64],
+    settings: DetectorSettings,
+    resolution: ArrayLike | None,
+    importance: NDArray[np.float64],
+) -> Combination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution)
-    u = tail_evidence(tails, X)
-    forest = fit_forest(u, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
-    scores = forest_scores(forest, u)
-    score_tail = fit_tails(scores[:, None], settings.knots)
+    seen = forest_view(weighed_evidence(tails, importance, X), importance)
+    forest = fit_forest(seen, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
+    score_tail = fit_tails(forest_scores(forest, seen)[:, None], settings.knots)
     weights = geometric_weights(min(settings.top_k, X.shape[1]), settings.decay)
-    return Combination(tails, forest, score_tail, settings.forest_weight, weights)
+    return Combination(tails, forest, score_tail, settings.forest_weight, weights, importance)
 
 
 def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -24,6 +24,8 @@ from .signals import Signal
 
 MOST_REASONS = 4
 _LEAST_SHARE = 0.08
+_LEAST_VALUE = 0.1
+"""Bits or standard deviations: less is nothing to tell, even where its absence is what is odd."""
 LONGEST_NAME = 200
 """Characters of a name in a reason."""
 
@@ -124,7 +126,7 @@ class Narrator:
         told: set[str] = set()
         features = []
         for feature in order.tolist():
-            if shares[feature] < _LEAST_SHARE:
+            if shares[feature] < _LEAST_SHARE or vector[feature] < _LEAST_VALUE:
                 continue
             reason = self._of_feature(columns, row, memory, found, feature, vector[feature], shares[feature])
             if reason.text not in told:

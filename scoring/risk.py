@@ -2,8 +2,9 @@
 
 Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p
 is uniform, so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the
-mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Thresholds therefore follow from the
-alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
+mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped while odd events
+follow each other, since those of a session are not independent (`trustwatch.models.betting`). Thresholds therefore
+follow from the alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
 *displayed* risk score decays with a half-life.
 
 States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.betting import damped, forgotten
 from ..models.compiled import compiled
 from .records import RiskLevel
 
@@ -36,10 +38,10 @@ _CLEAN = 0.98
 
 _LOG_HALF = math.log(0.5)
 
-SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED = range(7)
-OUTPUTS = 7
+SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED, STREAK = range(8)
+OUTPUTS = 8
 """Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
-and number of events after it; statistic and level just before it, when time had passed."""
+and number of events after it; statistic, level and streak just before it, when time had passed."""
 
 _APART = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -67,6 +69,7 @@ class Budget(NamedTuple):
 ROW = np.dtype(
     [
         ("statistic", np.float64),
+        ("streak", np.float64),  # odd events of late, as of `at_ms`
         ("score", np.float64),  # displayed risk as of `at_ms`
         ("at_ms", np.int64),
         ("since_ms", np.int64),  # since when the level holds
@@ -161,9 +164,7 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskSettings) -> None:
     """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
     while row.due_ms != 0 and row.due_ms <= now_ms:
         at_ms = row.due_ms
-        if at_ms > row.at_ms:
-            row.score *= 0.5 ** ((at_ms - row.at_ms) / settings.half_life_ms)
-            row.at_ms = at_ms
+        _pass_time(row, at_ms, settings)
         if row.level == CRITICAL:
             # A contained agent emits no behaviour that could lower the statistic, so the hold's end does.
             row.statistic = min(row.statistic, 0.5 * (bounds[0] + bounds[1]))
@@ -175,18 +176,30 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskSettings) -> None:
             row.level = _calm(row, settings)
         row.since_ms = at_ms
         row.due_ms = _due(row, settings)
-    if now_ms > row.at_ms:
-        row.score *= 0.5 ** ((now_ms - row.at_ms) / settings.half_life_ms)
+    _pass_time(row, now_ms, settings)
+
+
+@compiled
+def _pass_time(row: Any, now_ms: int, settings: RiskSettings) -> None:
+    """Bring what decays forward to *now_ms*; never backwards."""
+    elapsed = now_ms - row.at_ms
+    if elapsed > 0:
+        row.score *= 0.5 ** (elapsed / settings.half_life_ms)
+        row.streak = forgotten(row.streak, elapsed)
         row.at_ms = now_ms
 
 
 @compiled
-def evidence_of(p_value: float, confidence: float) -> float:
+def evidence_of(p_value: float, confidence: float, streak: float) -> float:
     """Natural log of the bet on one p-value in (0, 1].
 
-    Little knowledge bets little: `e**w` with w below 1 keeps the mean at most 1.
+    Little knowledge and a streak of odd events bet little: `e**w` with w below 1 keeps the mean at most 1.
+
+    Args:
+        confidence: how well the agent is known, 0 to 1.
+        streak: odd events of the agent before, as far as they are not forgotten (see `trustwatch.models.betting`).
     """
-    return (_LOG_HALF - 0.5 * math.log(p_value)) * (0.5 + 0.5 * confidence)
+    return damped(_LOG_HALF - 0.5 * math.log(p_value), streak) * (0.5 + 0.5 * confidence)
 
 
 @compiled
@@ -212,7 +225,7 @@ def update(
         limits = bounds[bound_of[r]]
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
-        out[r, PRIOR], out[r, RESTED], out[r, GAIN] = row.statistic, row.level, 0.0
+        out[r, PRIOR], out[r, RESTED], out[r, STREAK], out[r, GAIN] = row.statistic, row.level, row.streak, 0.0
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], p_values[r]
             if asserted[r] == 0:
@@ -227,12 +240,21 @@ def update(
 
 
 @compiled
+def _bet(row: Any, p_value: float) -> float:
+    """Evidence of one event; the agent's streak grows with it."""
+    bet = evidence_of(p_value, row.confidence, row.streak)
+    if bet > 0.0:
+        row.streak += 1.0
+    return bet
+
+
+@compiled
 def _behave(row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskSettings) -> float:
     """One event that a token vouches for; returns its evidence."""
     row.events += 1
     own = row.events / (row.events + settings.own_events)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage)
-    gain = evidence_of(p_value, row.confidence) + signals
+    gain = _bet(row, p_value) + signals
     row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING)
     if gain > 0.0:
         row.score = max(row.score, displayed(row.statistic, limits))
@@ -244,7 +266,7 @@ def _behave(row: Any, p_value: float, coverage: float, signals: float, limits: A
 @compiled
 def _claim(row: Any, p_value: float, signals: float, limits: Any) -> float:
     """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise."""
-    gain = max(evidence_of(p_value, row.confidence) + signals, 0.0)
+    gain = max(_bet(row, p_value) + signals, 0.0)
     if gain > 0.0:
         row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING))
         row.score = max(row.score, displayed(row.statistic, limits))
@@ -279,7 +301,7 @@ def advance(
 
 def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
-    row["statistic"] = row["score"] = 0.0
+    row["statistic"] = row["streak"] = row["score"] = 0.0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0

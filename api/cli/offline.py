@@ -31,7 +31,9 @@ from .console import byte_progress, emit, fail, say, stage_progress
 
 SHOWN_PROBLEMS = 5
 
-Events = Annotated[list[Path], typer.Argument(help="JSONL files of native events, plain or gzip, oldest first; - is stdin")]
+Events = Annotated[
+    list[Path], typer.Argument(help="JSONL files of native events, plain or gzip, oldest first; - is stdin")
+]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
 
@@ -85,7 +87,9 @@ def train(
     model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
     settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
-    salt: Annotated[str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")] = None,
+    salt: Annotated[
+        str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
     json: Json = False,
 ) -> None:
@@ -108,7 +112,9 @@ def train(
         "peer_groups": len(trained.groups) - 1, "malformed": history.malformed, "mended": history.mended,
         "seconds": round(clock.monotonic() - started, 2),
     }  # fmt: skip
-    _conclude(summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})")
+    _conclude(
+        summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
+    )
 
 
 def _salt(given: str | None, model: Path) -> bytes:
@@ -138,7 +144,9 @@ def replay(
     events: Events,
     model: Annotated[Path, typer.Option(help="directory of a trained model")],
     out: Annotated[Path, typer.Option(help="where scores go, one JSON object a line; - is stdout")],
-    learn: Annotated[bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")] = True,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
+    ] = True,
     settings: SettingsFile = None,
     agents: Annotated[int, typer.Option(help="agents held in memory at once")] = 50_000,
     json: Json = False,
@@ -166,7 +174,11 @@ def replay(
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
     summary |= {"levels": dict(counts), "learn": learn, "seconds": round(clock.monotonic() - started, 2)}
-    _conclude(summary, json and str(out) != "-", "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}")
+    _conclude(
+        summary,
+        json and str(out) != "-",
+        "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}",
+    )
 
 
 def _line(event: ReplayedEvent) -> dict[str, Any]:
@@ -181,7 +193,9 @@ def simulate_command(
     hours: Annotated[float, typer.Option(help="duration in simulated hours")] = 168.0,
     start: Annotated[datetime, typer.Option(help="begin, UTC")] = datetime(2026, 1, 5),  # noqa: DTZ001 - made UTC below
     events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
-    attack: Annotated[list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
+    ] = None,
     attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
     compress: Annotated[float, typer.Option(help="make time run this many times faster")] = 1.0,
     json: Json = False,

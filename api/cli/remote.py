@@ -95,9 +95,7 @@ def ingest(
 def _send(service: Service, body: bytes) -> dict[str, Any]:
     """Send one batch; wait where the service asks to."""
     for _ in range(RETRIES):
-        response = service.request(
-            "POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
-        )
+        response = service.request("POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
         if response.status_code not in (429, 503):
             break
         clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))

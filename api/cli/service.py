@@ -37,7 +37,9 @@ def serve(settings: SettingsFile = None) -> None:
 
 def token(
     settings: SettingsFile = None,
-    client_id: Annotated[str, typer.Option(help="client the token is for; must be one of the settings' callers")] = "demo",
+    client_id: Annotated[
+        str, typer.Option(help="client the token is for; must be one of the settings' callers")
+    ] = "demo",
     scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(SCOPES)}")] = None,
     audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
     lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,

@@ -59,7 +59,9 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[GroupCommit, SqlSto
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     log = await asyncio.to_thread(EventLog, settings.data_dir / "log")
     commit = GroupCommit(log)
-    store = await asyncio.to_thread(open_store, sqlite_url(settings.data_dir / "trustwatch.db"), settings.dead_letters.max_rows)
+    store = await asyncio.to_thread(
+        open_store, sqlite_url(settings.data_dir / "trustwatch.db"), settings.dead_letters.max_rows
+    )
     try:
         yield commit, store
     finally:

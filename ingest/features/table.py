@@ -115,6 +115,25 @@ COUNT = len(FEATURES)
 INDEX = {name: position for position, name in enumerate(NAMES)}
 
 
+IMPORTANCE: dict[str, float] = {
+    "rarity": 1.0,
+    "privilege": 1.0,
+    "delegation": 1.0,
+    "order": 0.75,
+    "provenance": 0.75,
+    "effect": 0.5,
+    "failure": 0.5,
+    "volume": 0.5,
+    "session": 0.5,
+    "token": 0.5,
+    "pace": 0.25,
+    "time": 0.25,
+    "drift": 0.25,
+}
+"""How much a family says about trust, by its meaning: *what* an agent touches, for whom and with which rights says most; how
+fast and when it works varies honestly with its load, and only supports other evidence."""
+
+
 def table_hash() -> str:
     """Digest of names, units and ranges in their order: a model fits only the table that it was trained on."""
     text = "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)

@@ -58,7 +58,9 @@ def test_importing_has_no_effect(layer: str, tmp_path: Path) -> None:
 def test_no_registry_host_is_committed() -> None:
     """The project names packages, not the hosts they come from."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    hosts = tuple("".join(parts) for parts in (("pypi", ".org"), ("python", "hosted.org"), ("npm", "js.org"), ("repo1.", "maven")))
+    hosts = tuple(
+        "".join(parts) for parts in (("pypi", ".org"), ("python", "hosted.org"), ("npm", "js.org"), ("repo1.", "maven"))
+    )
 
     wrong = [
         name for name in files
