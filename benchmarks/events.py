@@ -1,0 +1,39 @@
+"""Events for benchmarks: the simulator's enterprise, cut to the members that senders usually give (about 500 bytes)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from trustwatch.api.simulator import SimulationSettings, simulate
+
+_KEPT: dict[str, tuple[str, ...]] = {
+    "agent": ("id", "issuer", "type", "version"),
+    "principal": ("id",),
+    "resource": ("type", "id", "external", "provenance"),
+    "scopes": ("requested",),
+    "client": ("ip",),
+    "credential": ("method", "token_lifetime_s"),
+}
+_WHOLE = ("id", "time", "type", "action", "effect", "tenant", "session", "outcome", "bytes_in", "bytes_out", "task")
+
+
+def raw_events(count: int, agents: int, full: bool = False, seed: int = 1) -> list[bytes]:
+    """JSON of *count* events of an enterprise of *agents*, in the order they happen; *full* keeps every member."""
+    settings = SimulationSettings(
+        start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=2), seed=seed, agents=agents,
+        events_per_agent_day=100.0,
+    )  # fmt: skip
+    raws = [event for event, _, _ in islice(simulate(settings), count)]
+    return raws if full else [_cut(raw) for raw in raws]
+
+
+def _cut(raw: bytes) -> bytes:
+    event: dict[str, Any] = json.loads(raw)
+    kept = {name: event[name] for name in _WHOLE if name in event}
+    for name, members in _KEPT.items():
+        if name in event:
+            kept[name] = {member: event[name][member] for member in members if member in event[name]}
+    return json.dumps(kept, separators=(",", ":")).encode()
