@@ -24,8 +24,6 @@ from .times import iso_ms
 REASONS_FROM = 0.05
 """Risk below which reasons are history and no longer shown."""
 
-FOREVER_MS = 1 << 62
-
 
 class Head(msgspec.Struct, frozen=True):
     """The part of an answer that changes with the agent; members as in DESIGN section 6."""
@@ -98,7 +96,6 @@ class RiskAnswers:
 
     def _head(self, entry: Entry) -> bytes:
         summary: AgentSummary = entry.summary
-        entry.answer_until_ms = FOREVER_MS  # until the next update: what varies with time is in the tail
         name = summary.name
         head = Head(
             agent_id=name.agent_id,

@@ -22,6 +22,7 @@ from .answers import RiskAnswers
 from .front import Front
 from .gate import Parts, StoreReader
 from .metrics import Metrics
+from .schemas import problems
 from .services import Services
 
 SCHEMAS = "#/components/schemas/"
@@ -30,6 +31,15 @@ ABOUT = """Risk of AI agents that hold OAuth tokens, and the door for their audi
 
 Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
 problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
+
+
+COMMON_PROBLEMS = problems(
+    {
+        401: "no token, or one that is refused; `WWW-Authenticate` says why",
+        403: "the token lacks a scope, or its client is not bound to that tenant",
+        422: "a parameter or the body is not valid; `errors` says where",
+    }
+)
 
 
 class DocumentedApp(FastAPI):
@@ -66,14 +76,9 @@ def create_app(services: Services, registry: CollectorRegistry | None = None) ->
     app.state.parts = Parts(services, answers, door, metrics, StoreReader())
     install_problem_handlers(app, services.new_id)
     _install_door_problems(app)
-    for router in (
-        route_agents.router,
-        route_decisions.router,
-        route_events.router,
-        route_events.letters,
-        route_service.router,
-    ):
-        app.include_router(router)
+    app.include_router(route_service.router)
+    for router in (route_agents.router, route_decisions.router, route_events.router, route_events.letters):
+        app.include_router(router, responses=COMMON_PROBLEMS)
     return Front(app, services, answers, metrics)
 
 

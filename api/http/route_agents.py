@@ -23,13 +23,15 @@ from .schemas import (
     AnswersOut,
     Level,
     PageOut,
-    ProblemOut,
     QueryIn,
     QuestionIn,
     ReleaseIn,
     ReleaseOut,
     RiskOut,
+    problems,
 )
+
+AMBIGUOUS = problems({409: "several agents have that id: name tenant or issuer"})
 
 SLICE = 100
 """Questions answered in one go; then other requests get their turn."""
@@ -46,7 +48,7 @@ Cursor = Annotated[str | None, Query(max_length=8192, description="`next_cursor`
     "/v1/agents/{agent_id:path}/risk",
     response_model=RiskOut,
     summary="Risk of one agent",
-    responses={409: {"model": ProblemOut, "description": "several agents have that id: name tenant or issuer"}},
+    responses=AMBIGUOUS,
 )
 async def risk(agent_id: str, parts: Part, caller: Reader, tenant: Tenant = None, issuer: Issuer = None) -> Response:
     """The risk of an agent and what it means for its tokens, from memory. The id is percent-encoded once.
@@ -100,7 +102,7 @@ async def agents(
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
 
 
-@router.post("/v1/agents/{agent_id:path}/release", status_code=202, summary="Vouch for an agent")
+@router.post("/v1/agents/{agent_id:path}/release", status_code=202, responses=AMBIGUOUS, summary="Vouch for an agent")
 async def release(
     agent_id: str, parts: Part, caller: Judge, wish: ReleaseIn, tenant: Tenant = None, issuer: Issuer = None
 ) -> ReleaseOut:

@@ -90,7 +90,8 @@ async def _events(status: PipelineStatus, tenants: frozenset[str] | None) -> Asy
         yield b": from now on\n\n"
         while True:
             try:
-                change = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    change = await queue.get()
             except TimeoutError:
                 yield b": still here\n\n"
                 continue

@@ -16,26 +16,16 @@ from ..edge.bodies import CLOUDEVENT, CLOUDEVENTS, JSON, NDJSON
 from ..edge.limits import Hold
 from ..problems import Problem, ProblemError
 from .convert import letter_out
+from .examples import EVENT_EXAMPLE
 from .finding import no_such
 from .front import declared_length
 from .gate import Admin, Part, Parts, Sender
 from .route_agents import Cursor, Limit
-from .schemas import LetterOut, PageOut, ProblemOut, ReceiptOut
+from .schemas import LetterOut, PageOut, ReceiptOut, problems
 
 INFLATE_IN_THREAD = 32 * 1024
 """Compressed bytes from which unpacking would hold up other requests."""
 
-EVENT_EXAMPLE: dict[str, Any] = {
-    "id": "evt-0193",
-    "time": "2026-11-24T22:23:14.123Z",
-    "type": "tool.call",
-    "tenant": "acme-corp",
-    "agent": {"id": "agent-payment-processor-v2.1", "issuer": "https://as.example"},
-    "action": "process_payment",
-    "effect": "write",
-    "resource": {"type": "account", "id": "acct-42"},
-    "outcome": "success",
-}
 _EVENT = {"$ref": "#/components/schemas/AuditEvent"}
 _CLOUDEVENT = {
     "type": "object",
@@ -60,13 +50,15 @@ _BODIES: dict[str, Any] = {
     },
     CLOUDEVENTS: {"schema": {"type": "array", "items": _CLOUDEVENT}},
 }
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ProblemOut, "description": "every record was refused; members as of the receipt"},
-    413: {"model": ProblemOut, "description": "too many bytes or events"},
-    415: {"model": ProblemOut, "description": "media type, charset or content coding"},
-    429: {"model": ProblemOut, "description": "come again after `Retry-After`; nothing was kept"},
-    503: {"model": ProblemOut, "description": "the disk refuses; nothing was acknowledged"},
-}
+_PROBLEMS = problems(
+    {
+        400: "every record was refused; members as of the receipt",
+        413: "too many bytes or events",
+        415: "media type, charset or content coding",
+        429: "come again after `Retry-After`; nothing was kept",
+        503: "the disk refuses; nothing was acknowledged",
+    }
+)
 
 router = APIRouter(tags=["events"])
 letters = APIRouter(tags=["dead letters"])

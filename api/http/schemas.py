@@ -4,6 +4,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .examples import RECEIPT_EXAMPLE, RISK_EXAMPLE
+
 T = TypeVar("T")
 
 Level = Literal["unknown", "low", "medium", "high", "critical"]
@@ -13,42 +15,6 @@ AgentId = Annotated[str, Field(min_length=1, max_length=2048)]
 Name = Annotated[str, Field(max_length=2048)]
 
 MAX_QUESTIONS = 1000
-
-RISK_EXAMPLE: dict[str, Any] = {
-    "agent_id": "agent-payment-processor-v2.1",
-    "tenant": "acme-corp",
-    "issuer": "https://as.example",
-    "risk_level": "high",
-    "risk_score": 0.87,
-    "confidence": 0.94,
-    "evaluated_at": "2026-11-24T22:23:14.130Z",
-    "reasons": [
-        {
-            "code": "first_seen_resource",
-            "feature": "resource_rarity",
-            "observed": "acct-9001",
-            "usual": "42 known accounts",
-            "contribution": 0.41,
-            "text": "first use of account acct-9001; 42 accounts known",
-        }
-    ],
-    "counterfactual": "medium if at most 2 new accounts per hour",
-    "token_policy": {
-        "allow": True,
-        "max_token_lifetime_s": 60,
-        "allowed_scopes": ["payments:read"],
-        "refresh_allowed": False,
-        "step_up": True,
-        "revoke": False,
-        "step_up_scopes": ["*"],
-    },
-    "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
-    "model_version": "2026-11-24.1",
-    "policy_version": "3",
-    "mode": "enforce",
-    "expires_at": "2026-11-24T22:28:14.130Z",
-    "stale": False,
-}
 
 
 class ReasonOut(BaseModel):
@@ -130,6 +96,12 @@ class ProblemOut(BaseModel):
     status: int
     detail: str
     code: str
+
+
+def problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Answers that are problem documents, by status, as FastAPI takes them."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
+    return {status: {"description": text, "content": content} for status, text in descriptions.items()}
 
 
 class FailedOut(BaseModel):
@@ -226,24 +198,7 @@ class RejectionOut(BaseModel):
 class ReceiptOut(BaseModel):
     """What became of a body: everything counted here is durable."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "accepted": 1,
-                "duplicate": 0,
-                "rejected": 1,
-                "rejections": [
-                    {
-                        "index": 1,
-                        "path": "$.outcome",
-                        "reason": "Invalid enum value 'ok'",
-                        "dead_letter_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
-                    }
-                ],
-                "rejections_omitted": 0,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": RECEIPT_EXAMPLE})
 
     accepted: int
     duplicate: int

@@ -1,0 +1,110 @@
+"""The two servers that `bench_answer` compares, each run as `python -m benchmarks.answer_servers NAME PORT FOLDER`.
+
+`ours` is the real application. `plain` is the same answer as one would first write it: a FastAPI route with a response
+model, PyJWT verifying the token on every request, the agents in a dict.
+"""
+
+# No postponed annotations here: FastAPI could not read those of the functions inside `plain`.
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jwt
+import msgspec
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from trustwatch.api.callers import CallerDirectory
+from trustwatch.api.http import PipelineStatus, Services, create_app
+from trustwatch.api.http.examples import RISK_EXAMPLE
+from trustwatch.api.http.schemas import RiskOut
+from trustwatch.api.settings import CallerSettings, IssuerSettings, Settings
+from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.log import EventLog, GroupCommit
+from trustwatch.scoring.channel import Update
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.records import AgentName, AgentSummary
+from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.view import RiskView
+
+AUDIENCE, CLIENT, TENANT, ISSUER = "trustwatch", "as", "acme-corp", "https://as.example"
+AGENTS = 10_000
+
+
+def summaries() -> list[AgentSummary]:
+    """Agents with one reason each."""
+    reasons = msgspec.json.encode(RISK_EXAMPLE["reasons"])
+    ids = [f"agent-{number}" for number in range(AGENTS)]
+    names = [AgentName(agent_key(TENANT, ISSUER, agent), TENANT, ISSUER, agent) for agent in ids]
+    at_ms = int(time.time() * 1000)
+    return [
+        AgentSummary(
+            name, "Payer", 3, 0.87, 0.94, 0.9, 1, 2, at_ms, 0, 9, RISK_EXAMPLE["decision_id"], reasons,
+            RISK_EXAMPLE["counterfactual"],
+        ) for name in names
+    ]  # fmt: skip
+
+
+def ours(folder: Path) -> Any:
+    """The real application with a view of AGENTS agents."""
+    issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
+    settings = Settings(
+        data_dir=folder, issuers=(issuer,), callers=(CallerSettings(name="as", client_id=CLIENT, tenants=(TENANT,)),)
+    )
+    rules = settings.verification
+    jwks = Jwks([issuer], rules, time.time)
+    callers = CallerDirectory(settings.callers, [LOCAL_ISSUER])
+    view, status = RiskView(), PipelineStatus()
+    view.apply(summaries())
+    status.note(Update([], [], 1, 0, {}, {}), int(time.time() * 1000))
+    log = GroupCommit(EventLog(folder / "log"))
+    store = open_store(sqlite_url(folder / "store.db"))
+    verifier = TokenVerifier([issuer], jwks, callers.caller, rules, time.time)
+    services = Services(
+        settings, verifier, log, store, view, PolicyTable(), "m", status,
+        on_startup=(jwks.start,), on_shutdown=(jwks.close, log.close),
+    )  # fmt: skip
+    return create_app(services)
+
+
+def plain(folder: Path) -> FastAPI:
+    """The same answer, written plainly."""
+    app = FastAPI()
+    key = LocalKey.open(folder)
+    public = jwt.PyJWK(key.jwk, "ES256")
+    agents = {
+        summary.name.agent_id: {**RISK_EXAMPLE, "agent_id": summary.name.agent_id, "policy_version": "1"}
+        for summary in summaries()
+    }
+    bearer = HTTPBearer()
+
+    async def scopes(credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> list[str]:
+        try:
+            claims = jwt.decode(
+                credentials.credentials, public, algorithms=["ES256"], audience=AUDIENCE, issuer=LOCAL_ISSUER
+            )
+        except jwt.PyJWTError as error:
+            raise HTTPException(401) from error
+        return str(claims["scope"]).split()
+
+    @app.get("/v1/agents/{agent_id}/risk", response_model=RiskOut)
+    async def risk(agent_id: str, granted: Annotated[list[str], Depends(scopes)]) -> Any:
+        if "trust.score:read" not in granted:
+            raise HTTPException(403)
+        return agents[agent_id]
+
+    return app
+
+
+def main() -> None:
+    """Serve until killed."""
+    name, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    app = {"ours": ours, "plain": plain}[name](folder)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
