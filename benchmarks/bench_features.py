@@ -126,7 +126,7 @@ def resident() -> int:
 
 
 def side(name: str) -> None:
-    """One side: builds its agents, says how large they are, then times as many events as each line of stdin asks for."""
+    """One side: builds its agents, says how large they are, then times as many events as each line of stdin says."""
     gc.disable()
     prepare = {"ours": ours, "plain": plain}[name]()
     events = stream(AGENTS)
@@ -209,7 +209,7 @@ def main() -> int:
         "plain B/agent",
         "share",
     )
-    table("Features: measure and learn, per event and per agent", columns, [tuple(figure.values()) for figure in figures])
+    table("Features: measure and learn", columns, [tuple(figure.values()) for figure in figures])
     finish(machine("numpy", "numba"), {"features": figures}, options.json)
     last = figures[-1]
     missed = last["speed_ratio"] < SPEED or last["memory_share"] > MEMORY

@@ -1,0 +1,188 @@
+"""Events become columns: names as hashes, numbers, codes and exact times."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from trustwatch.ingest import columns as c
+from trustwatch.ingest.columns import ColumnEncoder, Remembered, network_of
+from trustwatch.ingest.events import EFFECTS, OUTCOMES, AuditEvent, decode_event
+from trustwatch.ingest.hashing import NameHasher, agent_key
+
+from .oracle import SALT, columns, event, history
+
+
+def test_columns_hash_every_name_under_the_salt() -> None:
+    """Each name of an event is the keyed hash of its text; the agent's key is not keyed."""
+    made = event(
+        task="t", action="act", resource={"type": "account", "id": "a1", "audience": "aud"}, peer="p",
+        principal={"id": "who"}, client={"asn": 64500},
+        credential={"method": "none", "thumbprint": "x", "token_id": "k"},
+        scopes={"requested": ["b", "a", "b"]}, delegation=["one", "two"], session="s", version="v", issuer="iss",
+    )  # fmt: skip
+    names, h = columns([made]).names[0], NameHasher(SALT)
+
+    wanted = {
+        c.GROUP: "acme\x1fClerk", c.TENANT: "acme", c.TASK: "t", c.ACTION: "act", c.RESOURCE: "account:a1",
+        c.TARGET: "a1", c.AUDIENCE: "aud", c.PEER: "p", c.PRINCIPAL: "who", c.NETWORK: "AS64500",
+        c.CREDENTIAL: "none:x", c.SCOPES: "a b", c.CHAIN: "one\x1ftwo", c.TOKEN: "k", c.SESSION: "s", c.VERSION: "v",
+    }  # fmt: skip
+    assert {column: int(names[column]) for column in wanted} == {column: h(text) for column, text in wanted.items()}
+    assert names[c.AGENT] == agent_key("acme", "iss", "a1")
+
+
+def test_columns_tell_absent_from_zero() -> None:
+    """What an event does not say is 0 as a name and -1 as a number; count alone defaults to 1."""
+    bare = columns([event()])
+    zeros = columns([event(bytes_in=0, bytes_out=0, duration_ms=0, credential={"token_lifetime_s": 0}, scopes={})])
+
+    present = {c.AGENT, c.GROUP, c.TENANT, c.ACTION}
+    assert set(np.flatnonzero(bare.names[0]).tolist()) == present
+    assert bare.numbers[0].tolist() == [-1, -1, -1, 1, -1, -1, -1, -1]
+    assert zeros.numbers[0].tolist() == [0, 0, 0, 1, 0, -1, -1, 0]
+    assert bare.codes[0, c.EFFECT] == EFFECTS.index("unknown")
+    assert bare.codes[0, [c.PROVENANCE, c.EXTERNAL, c.METHOD]].tolist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_columns_code_closed_vocabularies(effect: str, outcome: str) -> None:
+    """Codes are positions in the published vocabularies."""
+    codes = columns([event(effect=effect, outcome=outcome)]).codes[0]
+
+    assert (EFFECTS[codes[c.EFFECT]], OUTCOMES[codes[c.OUTCOME]]) == (effect, outcome)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "kind", "expected"),
+    [
+        (None, "tool.call", c.UNDECLARED), ([], "tool.call", c.OUTSIDE), (["read_ticket"], "tool.call", c.INSIDE),
+        (["other"], "api.call", c.OUTSIDE), (["other"], "token.request", c.UNDECLARED),
+    ],
+)  # fmt: skip
+def test_columns_judge_capabilities_of_work_alone(capabilities: list[str] | None, kind: str, expected: int) -> None:
+    """An action is outside where capabilities are declared and lack it; token events are no work of the agent's."""
+    members = {} if capabilities is None else {"capabilities": capabilities}
+
+    assert columns([event(type=kind, **members)]).codes[0, c.CAPABILITY] == expected
+
+
+@pytest.mark.parametrize(
+    ("scopes", "breadth", "ungranted"),
+    [
+        ({"requested": ["a", "b"], "granted": ["a"]}, 2, 1), ({"requested": ["a", "a"], "granted": ["a"]}, 1, 0),
+        ({"requested": ["a"]}, 1, -1), ({"granted": ["a", "b"]}, 2, -1), ({"requested": ["a"], "granted": []}, 1, 1),
+        ({}, 0, -1),
+    ],
+)  # fmt: skip
+def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, ungranted: float) -> None:
+    """Breadth counts distinct scopes; the gap is known only where both sides are."""
+    numbers = columns([event(scopes=scopes)]).numbers[0]
+
+    assert numbers[[c.BREADTH, c.UNGRANTED]].tolist() == [breadth, ungranted]
+
+
+def test_columns_mark_only_our_own_denials() -> None:
+    """A denial that we caused is marked by its error; the same error of a success, or another's denial, is not."""
+    batch = columns(
+        [
+            event(outcome="denied", error="ext_authz_denied"), event(outcome="denied", error="revoked_by_trustwatch"),
+            event(outcome="error", error="ext_authz_denied"), event(outcome="denied", error="forbidden"),
+        ]
+    )  # fmt: skip
+
+    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 123, 999])
+@pytest.mark.parametrize("year", [1970, 1999, 2026, 2100])
+def test_columns_keep_milliseconds_exactly(year: int, milliseconds: int) -> None:
+    """Times are whole milliseconds without the error of floating point, in every zone."""
+    moment = datetime(year, 7, 3, 14, 29, 57, milliseconds * 1000, tzinfo=UTC)
+    exact = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    abroad = moment.astimezone(timezone(timedelta(hours=-7)))
+
+    batch = columns([event(time=moment.isoformat()), event(time=abroad.isoformat())])
+
+    assert batch.time_ms.tolist() == [exact, exact]
+
+
+def test_columns_cut_microseconds_down() -> None:
+    """The last microsecond of a millisecond belongs to it."""
+    batch = columns([event(time="2026-03-02T09:00:00.123999Z")])
+
+    assert batch.time_ms[0] % 1000 == 123
+
+
+@pytest.mark.parametrize(
+    ("ip", "network"),
+    [
+        ("198.51.100.7", "198.51.100.0/24"), ("2001:db8:1:2::7", "2001:db8:1::/48"), ("pod-7", "pod-7"), ("", None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_columns_reduce_addresses_to_networks(ip: str | None, network: str | None) -> None:
+    """Addresses of one network are one name; text that is no address stands for itself."""
+    assert network_of(ip) == network
+
+
+def test_columns_same_network_same_name() -> None:
+    """Two addresses of a /24 are one network to the baseline."""
+    batch = columns(
+        [event(client={"ip": "10.0.0.1"}), event(client={"ip": "10.0.0.99"}), event(client={"ip": "10.0.1.1"})]
+    )
+
+    assert batch.names[0, c.NETWORK] == batch.names[1, c.NETWORK] != batch.names[2, c.NETWORK]
+
+
+def test_columns_do_not_depend_on_what_was_encoded_before() -> None:
+    """The encoder's memory is only a memory: a warm encoder and a new one give equal columns."""
+    events = [decode_event(json.dumps(made).encode()) for made in history(3, 100)]
+    warm = ColumnEncoder(SALT)
+    warm.encode(events)
+
+    again, fresh = warm.encode(events), ColumnEncoder(SALT).encode(events)
+
+    np.testing.assert_array_equal(again.names, fresh.names)
+    np.testing.assert_array_equal(again.numbers, fresh.numbers)
+    np.testing.assert_array_equal(again.codes, fresh.codes)
+
+
+def test_columns_of_nothing() -> None:
+    """An empty batch has columns of no rows."""
+    batch = columns([])
+
+    assert (len(batch), batch.names.shape, batch.codes.shape) == (0, (0, c.NAMES), (0, c.CODES))
+
+
+def test_columns_take_and_timed() -> None:
+    """Rows can be picked, and told at other times, without touching the batch."""
+    batch = columns([event(0, action="a"), event(1, action="b"), event(2, action="c")])
+
+    picked = batch.take(np.array([2, 0])).timed(np.array([7, 8], np.int64))
+
+    assert [found.action for found in picked.events] == ["c", "a"]
+    assert picked.time_ms.tolist() == [7, 8]
+    np.testing.assert_array_equal(picked.names, batch.names[[2, 0]])
+    assert isinstance(picked.events[0], AuditEvent)
+
+
+def test_remembered_is_bounded() -> None:
+    """What is remembered never exceeds its bound, long keys are not kept, and answers are the function's."""
+    calls: list[str] = []
+
+    def measure(name: str) -> int:
+        calls.append(name)
+        return len(name)
+
+    known = Remembered(measure)
+    most = known._MOST
+
+    assert [known[("x",)], known[("x",)], known[("y" * 501,)], known[("y" * 501,)]] == [1, 1, 501, 501]
+    assert calls == ["x", "y" * 501, "y" * 501]
+    for number in range(most + 10):
+        _ = known[(str(number),)]
+    assert len(known) <= most

@@ -1,0 +1,58 @@
+"""Canonical targets, and on which side of the tenant's border they lie."""
+
+from __future__ import annotations
+
+import pytest
+from trustwatch.ingest.events import Resource
+from trustwatch.ingest.targets import EXTERNAL, INTERNAL, UNKNOWN, TenantDomains, canonical_target, host_of
+
+DOMAINS = TenantDomains({"acme": ["Acme.example", ".acme.internal"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("https://Evil.example:8443/drop?x=1", "evil.example"), ("eve@Evil.example", "evil.example"),
+        ("spiffe://acme.example/ns/a", "acme.example"), ("acct-42", None), ("a@b", None), ("say hi @ b.example", None),
+        ("https://[broken", None), ("@b.example", None), ("http://user:pw@h.example/", "h.example"),
+    ],
+)  # fmt: skip
+def test_host_of(name: str, host: str | None) -> None:
+    """URLs and mail addresses have a host, other names have none, and a broken URL is only a name."""
+    assert host_of(name) == host
+
+
+@pytest.mark.parametrize(
+    ("host", "side"),
+    [
+        ("acme.example", INTERNAL), ("API.Acme.Example.", INTERNAL), ("x.acme.internal", INTERNAL),
+        ("notacme.example", EXTERNAL), ("acme.example.evil.test", EXTERNAL),
+    ],
+)  # fmt: skip
+def test_domains_include_their_subdomains(host: str, side: int) -> None:
+    """A sub-domain lies inside with its parent; a name that only ends alike, or begins alike, does not."""
+    assert DOMAINS.outside("acme", host) == side
+
+
+def test_domains_of_an_unconfigured_tenant_are_unknown() -> None:
+    """Without configured domains no side is claimed."""
+    assert DOMAINS.outside("other", "acme.example") == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("resource", "expected"),
+    [
+        (Resource(id="https://evil.test/a/b"), ("evil.test", EXTERNAL)),
+        (Resource(id="https://api.acme.example/a"), ("api.acme.example", INTERNAL)),
+        (Resource(id="Eve@Evil.test"), ("eve@evil.test", EXTERNAL)),
+        (Resource(id="acct-1"), ("acct-1", UNKNOWN)),
+        (Resource(id="acct-1", external=True), ("acct-1", EXTERNAL)),
+        (Resource(id="https://evil.test/a", external=False), ("evil.test", INTERNAL)),
+        (Resource(id="mail-7", target="bob@acme.example"), ("bob@acme.example", INTERNAL)),
+        (Resource(type="thing"), (None, UNKNOWN)),
+        (Resource(type="thing", external=True), (None, EXTERNAL)),
+    ],
+)  # fmt: skip
+def test_canonical_target(resource: Resource, expected: tuple[str | None, int]) -> None:
+    """What the event says wins; a URL becomes its host; a mail address is lower-cased; other names stay themselves."""
+    assert canonical_target(resource, "acme", DOMAINS) == expected
