@@ -22,6 +22,7 @@ from .store import Due
 _encode = msgspec.json.Encoder().encode
 NO_REASONS = b"[]"
 _PAGE = 500
+_PACKED = 1_000
 T = TypeVar("T")
 
 _PLAIN_OF_RISK = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
@@ -96,7 +97,7 @@ class Residence:
             self._notes[slot] = Note()
 
     def admit(self, keys: Keys, slots: Slots) -> None:
-        """Bring back what is known of agents: state that waits for the store, in the store, or from the model's history."""
+        """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
         unsaved = {key: self.gone[key] for key in keys.tolist() if key in self.gone}
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = {**self._stored(missing), **unsaved}
@@ -209,7 +210,9 @@ class Residence:
     def take_dirty(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last call, those that moved out meanwhile included."""
         slots = np.flatnonzero(self.engine.dirty).astype(np.int32)
-        rows = self.rows(slots)
+        rows: list[AgentRow] = []
+        for start in range(0, len(slots), _PACKED):  # small copies stay in the processor's caches
+            rows += self.rows(slots[start : start + _PACKED])
         self.engine.dirty[slots] = False
         if self._store is not None:
             rows.extend(self.gone.values())

@@ -83,7 +83,7 @@ def test_the_stream_moves_agents_up_and_down(undisturbed: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_batches_change_nothing(kit: Any, records: list[Record], undisturbed: Any, seed: int) -> None:
-    """However records are cut into batches, scores, decisions with their reasons, and stored rows are equal bit for bit."""
+    """However records are cut into batches, scores, decisions with reasons, and stored rows are equal bit for bit."""
     dice = random.Random(seed)
     processor = kit.processor()
     sizes = (dice.choice([1, 2, 7, 60, 500]) for _ in itertools.count())

@@ -1,0 +1,125 @@
+"""Writer and pipeline in one process that the kill test kills: `make DIR` prepares, `run DIR DATA BATCH` works it off.
+
+`run` prints `ready` when it starts to work and ends with status 0 when everything is applied and committed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.learning import learn_history
+from trustwatch.models.persist import load, save
+from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.store import open_store, sqlite_url
+
+SALT = b"salt of the kill test"
+START_MS = 1_764_547_200_000
+RECORDS = 4_000
+AGENTS = 30
+
+
+def event(dice: random.Random, number: int, at_ms: int, odd: float) -> dict[str, Any]:
+    agent = dice.randrange(AGENTS)
+    strange = dice.random() < odd
+    at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return {
+        "id": f"e-{number}", "time": at, "type": "tool.call", "tenant": "acme", "outcome": "success",
+        "agent": {"id": f"agent-{agent}", "issuer": "https://as.example", "type": "Payer" if agent % 2 else "Reader"},
+        "action": f"attack-{number}" if strange else ("read", "list", "write")[min(int(dice.expovariate(1)), 2)],
+        "resource": {"target": f"evil-{number}" if strange else f"host-{agent}-{dice.randrange(4)}"},
+        "session": f"s-{agent}-{at_ms // 7_200_000}", "bytes_out": dice.randrange(100, 2_000),
+    }  # fmt: skip
+
+
+def make(folder: Path) -> None:
+    """Train a model on a calm past, and write the records to come: events, repeated ones, rubbish and ticks."""
+    dice = random.Random(3)
+    past = [event(dice, n, START_MS + n * 60_000, 0.0) for n in range(2_000)]
+    columns = ColumnEncoder(SALT).encode([decode_event(json.dumps(e).encode()) for e in past])
+    settings = DetectorSettings(trees=20, folds=3)
+    save(folder / "model", learn_history(columns, SALT, "kill-1", settings), settings, 200, START_MS)
+    at_ms, lines, payloads = START_MS + 2_000 * 60_000, [], []
+    for number in range(RECORDS):
+        at_ms += dice.randrange(1_000, 120_000)
+        dice_roll = dice.random()
+        if dice_roll < 0.02:
+            lines.append({"kind": int(Kind.TICK), "at": at_ms, "text": ""})
+            continue
+        text = json.dumps(event(dice, 10_000 + number, at_ms, 0.06))
+        if dice_roll < 0.05 and payloads:
+            text = dice.choice(payloads[-200:])
+        elif dice_roll < 0.06:
+            text = f'{{"rubbish": {number}}}'
+        payloads.append(text)
+        lines.append({"kind": int(Kind.EVENT), "at": at_ms, "text": text})
+    (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def records(folder: Path) -> list[Record]:
+    """The records of the world, each at the offset of its place."""
+    found = []
+    for line in (folder / "records.jsonl").read_text().splitlines():
+        made = json.loads(line)
+        if made["kind"] == Kind.TICK:
+            found.append(Record(Kind.TICK, 0, made["at"], made["at"].to_bytes(8, "little")))
+        else:
+            raw = made["text"].encode()
+            found.append(Record(Kind.EVENT, raw_id_hash(raw), made["at"], raw))
+    return found
+
+
+def run(folder: Path, data: Path, batch: int) -> None:
+    """Append what the log does not have yet, acknowledge it, and let the pipeline work; small memory, many commits."""
+    world = records(folder)
+    model = load(folder / "model")
+    store = open_store(sqlite_url(data / "trustwatch.db"))
+    log, source = EventLog(data / "log"), LogReader(data / "log")
+    residence = Residence(model, EngineSettings(capacity=12), store)
+    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), Context(PolicyTable(), {}, "enforce"))
+    pipeline = Pipeline(
+        source, processor, store, PolicyTable(), PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
+        time.monotonic, time.sleep, lambda done: None,
+    )  # fmt: skip
+    pipeline.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while log.next_offset < len(world) or pipeline.position.offset < len(world):
+        first = log.next_offset
+        chunk = world[first : first + 17]
+        if chunk:
+            log.append(chunk)
+            log.sync()
+            with (data / "acknowledged").open("a") as acknowledged:
+                acknowledged.write(f"{first + len(chunk)}\n")
+        pipeline.step()
+        if not chunk:
+            pipeline.finish()
+    store.close()
+
+
+def main() -> None:
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]))
+    else:
+        run(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+
+
+if __name__ == "__main__":
+    main()

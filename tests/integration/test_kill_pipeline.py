@@ -1,0 +1,107 @@
+"""Kill -9 at any moment: nothing acknowledged is lost, nothing is applied twice, and the end is as if undisturbed."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.models.persist import load
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+SCRIPT = Path(__file__).with_name("pipeline_process.py")
+KILLS = 18
+
+
+def start(folder: Path, data: Path, batch: int) -> subprocess.Popen[bytes]:
+    data.mkdir(exist_ok=True)
+    command = [sys.executable, str(SCRIPT), "run", str(folder), str(data), str(batch)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def finished(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        assert process.wait(within_s) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def killed_at_random(folder: Path, data: Path, dice: random.Random) -> int:
+    """Run to the end, killed again and again; every fourth time while it starts, else while it works."""
+    kills = 0
+    while True:
+        with start(folder, data, 23) as process:
+            if kills % 4 == 3:
+                time.sleep(dice.uniform(0.0, 1.5))
+            else:
+                assert process.stdout is not None
+                process.stdout.readline()
+                time.sleep(dice.uniform(0.0, 0.1))
+            if kills >= KILLS or finished(process, 0.0):
+                assert finished(process, 120.0)
+                return kills
+            process.kill()
+            process.wait()
+        kills += 1
+
+
+def stored(data: Path) -> dict[str, Any]:
+    """Everything in the store that the pipeline writes, but the epoch, which counts starts."""
+    with closing(sqlite3.connect(data / "trustwatch.db")) as connection:
+        tables = {
+            name: sorted(connection.execute(f"select * from {name}").fetchall(), key=repr)
+            for name in ("agents", "decisions", "dead_letters")
+        }
+        tables["outbox"] = sorted(connection.execute("select key, payload from outbox").fetchall())
+        tables["offset"] = connection.execute('select "offset" from positions').fetchall()
+        tables["events"] = sorted(connection.execute("select agent_id, events from agents").fetchall())
+    return tables
+
+
+def behaviour_by_agent(folder: Path, upto: int) -> Counter[str]:
+    """Distinct well-formed events of each agent among the first *upto* records."""
+    unique: dict[str, str] = {}
+    for line in (folder / "records.jsonl").read_text().splitlines()[:upto]:
+        text = json.loads(line)["text"]
+        if text and "rubbish" not in text:
+            made = json.loads(text)
+            unique[made["id"]] = made["agent"]["id"]
+    return Counter(unique.values())
+
+
+def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """After 15 kills, all rows equal those of an undisturbed run bit for bit; every acknowledged event counts once."""
+    subprocess.run([sys.executable, str(SCRIPT), "make", str(tmp_path)], check=True)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    with start(tmp_path, undisturbed, 400) as process:
+        assert finished(process, 120.0)
+    kills = killed_at_random(tmp_path, disturbed, random.Random())
+    assert kills >= 15
+    expected, found = stored(undisturbed), stored(disturbed)
+    assert len(expected["decisions"]) > 50
+    assert len(expected["dead_letters"]) > 10
+    for table in expected:
+        assert found[table] == expected[table], table
+    acknowledged = int((disturbed / "acknowledged").read_text().splitlines()[-1])
+    seeds = seeded_events(tmp_path)
+    applied = {agent: events - seeds[agent] for agent, events in found["events"]}
+    assert applied == dict(behaviour_by_agent(tmp_path, acknowledged))
+
+
+def seeded_events(folder: Path) -> dict[str, int]:
+    """Events with which each agent begins, from the model's history."""
+    seeds = load(folder / "model").seeds
+    by_key = dict(zip(seeds.keys.tolist(), seeds.events.tolist(), strict=True))
+    names = [f"agent-{number}" for number in range(30)]
+    return {name: by_key.get(agent_key("acme", "https://as.example", name), 0) for name in names}
