@@ -1,8 +1,8 @@
 """The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
-It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and sends events
-over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent faster than they
-happened, so that working hours, pauses and half-lives mean what they say.
+It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and sends
+events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent faster than
+they happened, so that working hours, pauses and half-lives mean what they say.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,7 +51,7 @@ callers:
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
-# Events of a whole day arrive in a minute, so only they move time: the clock on the wall would let all risk decay at once.
+# A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
 DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
@@ -92,7 +92,7 @@ class Demo:
         url = f"http://127.0.0.1:{port}"
         with (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(settings)]
-            service = subprocess.Popen(command, stdout=log, stderr=log)
+            service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
             try:
                 return self._use(service, url, token, day)
             except KeyboardInterrupt:
@@ -137,7 +137,8 @@ class Demo:
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
         self._say(
-            f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, attacks on {len(self._attacked)} agents"
+            f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, "
+            f"attacks on {len(self._attacked)} agents"
         )
         for batch in _paced(day, self._factor):
             body = b"\n".join(event.event for event in batch)
@@ -175,7 +176,8 @@ class Demo:
         reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
         truth = f"   <- {self._attacked[agent]}" if agent in self._attacked else ""
         self._say(
-            f"   {decision['decided_at'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  {agent}: {reason}{truth}"
+            f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
+            f"{agent}: {reason}{truth}"
         )
 
     def _conclude(self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str) -> int:

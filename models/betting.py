@@ -10,6 +10,7 @@ half-life. A weight that is fixed before the event is seen keeps the game fair (
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,13 @@ def log_bet(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 @compiled
 def damped(bet: float, streak: float) -> float:
     """A bet at the given streak: evidence is damped, the lack of it is not."""
-    return bet * DAMPING**streak if bet > 0.0 else bet
+    return bet * math.pow(DAMPING, streak) if bet > 0.0 else bet
 
 
 @compiled
 def forgotten(streak: float, elapsed_ms: float) -> float:
     """A streak after some time."""
-    return streak * 0.5 ** (elapsed_ms / STREAK_HALF_LIFE_MS)
+    return streak * math.pow(0.5, elapsed_ms / STREAK_HALF_LIFE_MS)
 
 
 @compiled

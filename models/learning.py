@@ -78,7 +78,8 @@ def learn_history(
     progress("done", settings.folds + 3, settings.folds + 3)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions), (int(columns.time_ms.min()), int(columns.time_ms.max())),
+        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
+        (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
 
 

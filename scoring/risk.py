@@ -4,8 +4,8 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5
 is uniform, so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the
 mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped while odd events
 follow each other, since those of a session are not independent (`trustwatch.models.betting`). Thresholds therefore
-follow from the alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
-*displayed* risk score decays with a half-life.
+follow from the alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal
+events; the *displayed* risk score decays with a half-life.
 
 States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
 """

@@ -108,8 +108,8 @@ def train(
     sessions = len(set(session_ids(columns).tolist()))
     save(model, trained, detector, sessions, clock.now_ms())
     summary = {
-        "model": str(model), "version": name, "events": len(read), "sessions": sessions, "agents": len(trained.seeds.keys),
-        "peer_groups": len(trained.groups) - 1, "malformed": history.malformed, "mended": history.mended,
+        "model": str(model), "version": name, "events": len(read), "sessions": sessions,
+        "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1, "malformed": history.malformed, "mended": history.mended,
         "seconds": round(clock.monotonic() - started, 2),
     }  # fmt: skip
     _conclude(

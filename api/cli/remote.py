@@ -171,8 +171,9 @@ def explain(
     if answer["counterfactual"]:
         write(f"  would be {answer['counterfactual']}\n")
     policy = answer["token_policy"]
+    demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
     write(f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
-          f"{', step-up' if policy['step_up'] else ''}{', revoke' if policy['revoke'] else ''} ({answer['mode']})\n")  # fmt: skip
+          f"{demands} ({answer['mode']})\n")  # fmt: skip
     for decision in history:
         write(f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
               f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}\n")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Structured logs on stderr, one JSON object a line (or plain text on a terminal). Tracebacks never show local variables."""
+"""Structured logs on stderr: JSON lines, or plain text on a terminal. Tracebacks never show local variables."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -155,7 +156,7 @@ class Service:
             needed = max(0, (self._status.offset // self._window - 1) * self._window)
             try:
                 await asyncio.to_thread(self._store.purge, oldest)
-                await self._log.run(lambda log, needed=needed, now=now: log.drop_before(needed, LOG_AGE_MS, now))
+                await self._log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
             except Unavailable as error:
                 _log.warning("upkeep has to wait", error=str(error))
 
@@ -177,7 +178,8 @@ def _listen(settings: Settings) -> socket.socket:
         )
     except OSError as error:
         raise ConfigError(
-            f"can not listen on {listen.host} port {listen.port}: {error.strerror}; set listen.port or TRUSTWATCH_LISTEN_PORT"
+            f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
+            "set listen.port or TRUSTWATCH_LISTEN_PORT"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """The pipeline process: `python -m trustwatch.api.serve.worker`, started by the service with one end of a local socket.
 
-A process of its own keeps answers at their speed while events are scored. It ends when told to (SIGTERM), when nobody reads
-its updates any more, or when another worker has taken its partition.
+A process of its own keeps answers at their speed while events are scored. It ends when told to (SIGTERM), when nobody
+reads its updates any more, or when another worker has taken its partition.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Worker:
             clock.sleep, self._committed,
         )  # fmt: skip
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
         """End after the batch at hand, with everything committed."""
         self._stopping = True
 
