@@ -109,8 +109,8 @@ def train(
     save(model, trained, detector, sessions, clock.now_ms())
     summary = {
         "model": str(model), "version": name, "events": len(read), "sessions": sessions,
-        "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1, "malformed": history.malformed, "mended": history.mended,
-        "seconds": round(clock.monotonic() - started, 2),
+        "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1,
+        "malformed": history.malformed, "mended": history.mended, "seconds": round(clock.monotonic() - started, 2),
     }  # fmt: skip
     _conclude(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"

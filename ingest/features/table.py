@@ -130,8 +130,8 @@ IMPORTANCE: dict[str, float] = {
     "time": 0.25,
     "drift": 0.25,
 }
-"""How much a family says about trust, by its meaning: *what* an agent touches, for whom and with which rights says most;
-how fast and when it works varies honestly with its load, and only supports other evidence."""
+"""How much a family says about trust, by its meaning: *what* an agent touches, for whom and with which rights says
+most; how fast and when it works varies honestly with its load, and only supports other evidence."""
 
 
 def table_hash() -> str:
