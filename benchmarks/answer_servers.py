@@ -52,7 +52,9 @@ def ours(folder: Path) -> Any:
     """The real application with a view of AGENTS agents."""
     issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
     settings = Settings(
-        data_dir=folder, issuers=(issuer,), callers=(CallerSettings(name="as", client_id=CLIENT, tenants=(TENANT,)),)
+        data_dir=folder,
+        issuers=(issuer,),
+        callers=(CallerSettings(name="as", client_id=CLIENT, tenants=(TENANT,), issuers=(ISSUER,)),),
     )
     rules = settings.verification
     jwks = Jwks([issuer], rules, time.time)
