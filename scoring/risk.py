@@ -265,8 +265,11 @@ def _behave(row: Any, p_value: float, coverage: float, signals: float, limits: A
 
 @compiled
 def _claim(row: Any, p_value: float, signals: float, limits: Any) -> float:
-    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise."""
-    gain = max(_bet(row, p_value) + signals, 0.0)
+    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise.
+
+    The streak stays as it is, too: forged events must not damp the evidence of real ones.
+    """
+    gain = max(evidence_of(p_value, row.confidence, row.streak) + signals, 0.0)
     if gain > 0.0:
         row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING))
         row.score = max(row.score, displayed(row.statistic, limits))

@@ -1,0 +1,121 @@
+"""What is learned, from whom, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest.features import layout
+from trustwatch.scoring import risk
+from trustwatch.scoring.engine import SUSPICIOUS, Engine, EngineSettings
+
+
+def engine_of(kit: Any, **more: Any) -> Engine:
+    return Engine(kit.model, EngineSettings(capacity=50, **more))
+
+
+def learned(engine: Engine, slot: int) -> float:
+    """Events that widened the agent's baseline."""
+    return float(engine.builder.state.numbers[slot, layout.N_EVENTS])
+
+
+def calm(make: Any, count: int = 30, **more: Any) -> list[dict[str, Any]]:
+    return [make.event(n, "fresh", make.START_MS + n * 60_000, **more) for n in range(count)]
+
+
+def test_calm_behaviour_is_learned(kit: Any, make: Any) -> None:
+    """Vouched events of an agent above suspicion are learned, each once."""
+    engine = engine_of(kit)
+    scored = engine.score(kit.columns(calm(make)))
+    gate = scored.risk[:, risk.STATISTIC] < SUSPICIOUS * engine.bounds[scored.bound_of, 0]
+    assert learned(engine, int(scored.slots[0])) == gate.sum() > 20
+
+
+def test_frozen_engine_learns_nothing(kit: Any, make: Any) -> None:
+    """With learn=False no baseline moves, and an event that repeats stays as surprising as the first time."""
+    engine = engine_of(kit, learn=False)
+    slots = engine.score(kit.columns(calm(make))).slots
+    assert learned(engine, int(slots[0])) == 0.0
+    assert not engine.builder.state.table[slots[0]].any()
+
+
+def test_an_event_is_scored_before_it_is_learned(kit: Any, make: Any) -> None:
+    """An event's own vector is the same whether or not it will be learned."""
+    events = calm(make)
+    seen = engine_of(kit)
+    seen.score(kit.columns(events[:20]))
+    twin = engine_of(kit)
+    twin.score(kit.columns(events[:20]))
+    twin.settings = twin.settings._replace(learn=False)
+    strange = kit.columns([make.event(99, "fresh", make.START_MS + 40 * 60_000, action="new")])
+    assert np.array_equal(seen.score(strange).vectors, twin.score(strange).vectors)
+
+
+def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:
+    """Nobody teaches an agent's baseline by using its name."""
+    engine = engine_of(kit)
+    slots = engine.score(kit.columns(calm(make, agent_self_asserted=True))).slots
+    assert learned(engine, int(slots[0])) == 0.0
+
+
+def test_suspicious_windows_are_not_learned(kit: Any, make: Any) -> None:
+    """Nothing is learned while the level is elevated, or once odd events have added up to part of the threshold."""
+    engine = engine_of(kit)
+    slot = int(engine.score(kit.columns(calm(make))).slots[0])
+    before = learned(engine, slot)
+    revoked = {"credential": {"method": "none", "token_id": "t"}}
+    start = make.START_MS + 100 * 60_000
+    engine.score(kit.columns([
+        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
+    ]))  # fmt: skip
+    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    after = learned(engine, slot)
+    engine.score(kit.columns([make.event(200 + n, "fresh", start + 2 + n) for n in range(10)]))
+    assert learned(engine, slot) == after <= before + 1
+
+
+def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
+    """A self-asserted event can not change the type that tokens gave an agent; a vouched one can."""
+    engine = engine_of(kit)
+    slot = int(engine.score(kit.columns([make.event(1, 2, make.START_MS)])).slots[0])
+    claim = make.event(2, 2, make.START_MS + 1, agent_type="Admin", agent_self_asserted=True)
+    engine.score(kit.columns([claim]))
+    assert engine.agents.types[slot] == "Reader"
+    engine.score(kit.columns([make.event(3, 2, make.START_MS + 2, agent_type="Payer")]))
+    assert engine.agents.types[slot] == "Payer"
+    assert engine.agents.bounds[slot] == kit.model.group_row(engine.agents.groups[slot]) > 0
+
+
+def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> None:
+    """Agents of an unknown type have no coverage and the fleet's thresholds, and are scored all the same."""
+    engine = engine_of(kit)
+    scored = engine.score(kit.columns(calm(make, 3, agent_type="Nobody")))
+    assert (scored.bound_of == 0).all()
+    assert np.isfinite(scored.risk).all()
+    assert engine.risk[scored.slots[0]]["level"] == risk.UNKNOWN
+
+
+def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:
+    """Who moves into a slot inherits no name, type, risk, thresholds or reasons."""
+    processor = kit.processor(capacity=1)
+    engine, residence = processor.engine, processor.residence
+    engine.score(kit.columns([make.event(1, 1, make.START_MS, type="token.revoke", agent_type="Payer")]))
+    residence.set_note(0, residence.note(0)._replace(decision_id="x"))
+    engine.score(kit.columns([make.event(2, "other", make.START_MS, agent_type="Nobody")]))
+    assert engine.agents.names[0].agent_id == "other"
+    assert (engine.agents.types[0], engine.agents.bounds[0]) == ("Nobody", 0)
+    assert engine.risk[0]["events"] == 1
+    assert residence.note(0).decision_id == ""
+
+
+@pytest.mark.parametrize("huge", [1e308, 1e30, 0.0])
+def test_huge_numbers_do_not_poison(kit: Any, make: Any, huge: float) -> None:
+    """Finite numbers of any size leave finite state: a later event is still scored."""
+    engine = engine_of(kit)
+    more = {"bytes_in": huge, "bytes_out": huge, "duration_ms": huge, "count": max(huge, 1.0)}
+    for number in range(4):
+        at = make.START_MS + number * 86_400_000 * 30
+        scored = engine.score(kit.columns([make.event(number, "fresh", at, **more)]))
+        assert np.isfinite(scored.vectors).all()
+        assert np.isfinite(scored.risk).all()

@@ -1,0 +1,129 @@
+"""Reasons: what was seen, what is usual, and what would have kept the level lower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.scoring.reasons import LONGEST_NAME, plain
+from trustwatch.scoring.records import RiskLevel
+
+
+def settled(kit: Any, make: Any) -> tuple[Any, int]:
+    """A processor with one agent that uses four targets, and the number of targets it knows."""
+    processor = kit.processor()
+    events = [
+        make.event(n, "steady", make.START_MS + n * 600_000, agent_type="Reader", resource={"target": f"host-{n % 4}"})
+        for n in range(200)
+    ]
+    processor.engine.score(kit.columns(events))
+    return processor, 4
+
+
+def later(make: Any, number: int, target: str, **more: Any) -> dict[str, Any]:
+    at = make.START_MS + (200 + number) * 600_000
+    return dict(make.event(1000 + number, "steady", at, resource={"target": target}, **more))
+
+
+def test_first_seen_target_is_named_with_the_usual_count(kit: Any, make: Any) -> None:
+    """A target that an agent never used comes among the strongest reasons, with its name and how many are known."""
+    processor, known = settled(kit, make)
+    scored = processor.engine.score(kit.columns([later(make, 0, "evil.example")]))
+    (reasons,) = processor.engine.explainer.reasons(scored, [0])
+    assert "evil.example" in reasons[0].observed
+    (target,) = [reason for reason in reasons if reason.code == "first_seen_target"]
+    assert target.observed == "evil.example"
+    assert target.usual == f"{known} known targets of this agent"
+    assert "first use of target evil.example" in target.text
+    assert 0.0 < target.contribution <= 1.0
+
+
+def test_reasons_speak_of_what_was_known_then(kit: Any, make: Any) -> None:
+    """The usual count is that of the moment before the event, also when later events of the same batch widened it."""
+    processor, known = settled(kit, make)
+    scored = processor.engine.score(kit.columns([later(make, n, f"new-{n}") for n in range(3)]))
+    told = processor.engine.explainer.reasons(scored, [0])[0]
+    usual = [reason.usual for reason in told if reason.feature == "target_surprise"]
+    assert usual == [f"{known} known targets of this agent"]
+
+
+WEIRD = ("\x1b[31mred\x07\nsecond line", "\u202egnp.exe", "x" * 2048, "𝒩🦊", "<script>alert(1)</script>", "a\tb\x00c")
+
+
+@pytest.mark.parametrize("name", WEIRD)
+def test_reasons_are_bounded_and_printable(kit: Any, make: Any, name: str) -> None:
+    """Names of any kind leave one printable line of bounded length."""
+    processor, _ = settled(kit, make)
+    odd = later(
+        make, 0, name, action=name, peer=name, principal={"id": name}, scopes={"requested": [name] * 30},
+        delegation=[name] * 30, credential={"method": name, "thumbprint": name}, agent_capabilities=[],
+        client={"ip": name},
+    )  # fmt: skip
+    scored = processor.engine.score(kit.columns([odd]))
+    (reasons,) = processor.engine.explainer.reasons(scored, [0])
+    assert len(reasons) >= 3
+    for reason in reasons:
+        for text in (reason.observed, reason.usual, reason.text):
+            assert text.isprintable()
+            assert len(text) <= LONGEST_NAME + 250
+
+
+def test_plain_keeps_ordinary_text() -> None:
+    """Only what can not be shown is replaced, and a cut is visible."""
+    assert plain("naïve — 测试") == "naïve — 测试"
+    assert plain("a\nb") == "a\ufffdb"
+    assert plain("x" * 300) == "x" * 199 + "…"
+
+
+def test_times_in_reasons_are_utc(kit: Any, make: Any) -> None:
+    """An event with another offset is told in UTC, as the text says."""
+    processor, _ = settled(kit, make)
+    odd = later(make, 0, "host-0")
+    odd["time"] = "2025-12-06T03:30:00+05:00"
+    scored = processor.engine.score(kit.columns([odd]))
+    narrator = processor.engine.explainer._narrator
+    from trustwatch.ingest.features import layout
+    from trustwatch.scoring.reasons import _NAME_OF_KIND
+
+    assert narrator is not None
+    assert _NAME_OF_KIND[layout.K_HOUR](scored.columns.events[0]) == "Friday 22:30 UTC"
+
+
+def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
+    """Where a decision says that a level would have been lower had one thing been usual, replaying the same history
+    with that feature at rest gives exactly that level."""
+    told = 0
+    for seed in range(6):
+        processor = kit.processor(capacity=100)
+        events = make.stream(20 + seed, 400, agents=8, odd=0.15)
+        for number, made in enumerate(events):
+            before = processor.engine.risk.copy(), processor.engine.builder.state
+            applied = processor.apply(next(kit.batches([kit.record(made)], iter([1])))._replace(base_offset=number))
+            for decision in applied.decisions:
+                if decision.counterfactual:
+                    told += 1
+                    _check(processor, applied, decision, before[0])
+    assert told >= 5
+
+
+def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
+    """Run the risk kernel on the state before, with the p-value of the vector without its strongest feature."""
+    from trustwatch.ingest.features.table import FEATURES, NAMES
+    from trustwatch.scoring import risk
+
+    ((scored, _),) = applied.scored
+    engine = processor.engine
+    feature = next(reason.feature for reason in decision.reasons if reason.feature in NAMES)
+    vector = scored.vectors.copy()
+    vector[0, NAMES.index(feature)] = 0.0
+    p_value = engine.model.detector.score(vector, scored.columns.names[:, 1]).p_value
+    levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
+    risk.update(
+        np.zeros(1, np.int64), scored.slots, before, scored.columns.time_ms, p_value, scored.anomaly,
+        engine.model.coverage(scored.columns.names[:, 1]), scored.signals, engine.bounds, scored.bound_of,
+        scored.columns.codes[:, 7], np.zeros(1, np.bool_), engine.settings.risk, levels, out,
+    )  # fmt: skip
+    label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[NAMES.index(feature)].noun
+    assert decision.counterfactual == f"{label} had the {noun} been usual"
+    assert levels[0, 1] < decision.level
