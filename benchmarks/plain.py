@@ -227,8 +227,8 @@ def _note_version(agent: Agent, version: str | None, now_ms: int) -> None:
         return
     agent.changed_ms = now_ms
     agent.counts = {item: (count + 1) // 2 for item, count in agent.counts.items()}
-    agent.seen = {kind: count / 2 for kind, count in agent.seen.items()}
-    agent.distinct = {kind: count / 2 for kind, count in agent.distinct.items()}
+    agent.seen = {kind: max(count / 2, min(count, 1.0)) for kind, count in agent.seen.items()}
+    agent.distinct = {kind: max(count / 2, min(count, 1.0)) for kind, count in agent.distinct.items()}
     for moment in agent.moments.values():
         moment[0] = min(moment[0] / 2, 50.0)
 
@@ -261,7 +261,7 @@ def _session(agent: Agent, name: str | None, now_ms: int) -> Session:
 
 def _advance(agent: Agent, event: Event, elapsed_s: float) -> None:
     """Decay the recent counts, and add the event to them."""
-    count = float(event.get("count") or 1)
+    count = min(float(event.get("count") or 1), 1e9)
     for k, half_life in enumerate(HALF_LIVES_S):
         agent.pace[k] = agent.pace[k] * 0.5 ** (elapsed_s / half_life) + count
     decayed = agent.decayed
@@ -271,7 +271,7 @@ def _advance(agent: Agent, event: Event, elapsed_s: float) -> None:
         decayed["failures"] += count
     elif event["outcome"] == "denied":
         decayed["denials"] += count
-    decayed["volume"] += (event.get("bytes_in") or 0.0) + (event.get("bytes_out") or 0.0)
+    decayed["volume"] += min((event.get("bytes_in") or 0.0) + (event.get("bytes_out") or 0.0), 1e18)
 
 
 def _names(event: Event) -> dict[str, str | None]:

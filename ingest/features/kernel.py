@@ -29,6 +29,8 @@ _DAY_MS = 86_400_000
 _VERSION_COUNT = np.float32(50.0)
 _REFERENCE_AFTER = 200.0
 _MAX_WEIGHT = 500.0
+_MOST_EVENTS, _MOST_BYTES = 1e9, 1e18
+"""One event counts as no more than this: sums are kept in float32, and an infinite one could never be forgotten."""
 
 
 class Scratch(NamedTuple):
@@ -93,14 +95,15 @@ def _write_quantities(
 def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: float) -> None:
     """Decay the short-term counts to the event's time and add the event to them."""
     _decay(numbers, elapsed_s)
-    count = np.float32(values[c.COUNT])
+    count = np.float32(min(values[c.COUNT], _MOST_EVENTS))
     for k in range(3):
         numbers[l.N_PACE + k] += count
     if codes[c.OUTCOME] == c.ERROR:
         numbers[l.N_FAILURES] += count
     if codes[c.OUTCOME] == c.DENIED:
         numbers[l.N_DENIALS] += count
-    numbers[l.N_VOLUME] += np.float32(max(values[c.BYTES_IN], 0.0) + max(values[c.BYTES_OUT], 0.0))
+    volume = max(values[c.BYTES_IN], 0.0) + max(values[c.BYTES_OUT], 0.0)
+    numbers[l.N_VOLUME] += np.float32(min(volume, _MOST_BYTES))
 
 
 @allocation_free

@@ -106,8 +106,7 @@ def _age(table: Array, numbers: Array, region: np.int64) -> None:
         table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
     for kind in range(len(REGION)):
         if REGION[kind] == region:
-            numbers[N_SEEN + kind] *= np.float32(0.5)
-            numbers[N_DISTINCT + kind] *= np.float32(0.5)
+            _halve_totals(numbers, kind)
 
 
 @allocation_free
@@ -118,8 +117,14 @@ def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
         count = entry & _MAX_COUNT
         table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
     for kind in range(kinds):
-        numbers[N_SEEN + kind] *= np.float32(0.5)
-        numbers[N_DISTINCT + kind] *= np.float32(0.5)
+        _halve_totals(numbers, kind)
+
+
+@inlined
+def _halve_totals(numbers: Array, kind: int) -> None:
+    """Totals stay at 1 where there were any: counts are rounded up, and without a total they would say nothing."""
+    for column in (N_SEEN + kind, N_DISTINCT + kind):
+        numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 
 
 @allocation_free
