@@ -1,0 +1,89 @@
+"""The door: what is an event, what is not, and where exactly it is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID, decode_event, json_schema
+
+from .oracle import event
+
+
+def raw(**members: Any) -> bytes:
+    return json.dumps({**event(), **members}).encode()
+
+
+def test_event_needs_five_members_alone() -> None:
+    """Time, agent id, type, action and outcome make an event; unknown members are no error."""
+    found = decode_event(
+        b'{"time":"2026-11-24T22:23:14Z","agent":{"id":"a","new":1},"type":"other","action":"x","outcome":"error","more":[]}'
+    )
+
+    assert (found.agent.id, found.action, found.effect, found.agent.self_asserted) == ("a", "x", None, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ({"outcome": "fine"}, "$.outcome"), ({"type": "tool"}, "$.type"), ({"effect": "burn"}, "$.effect"),
+        ({"agent": {"id": ""}}, "$.agent.id"), ({"agent": {"id": "x" * (MAX_ID + 1)}}, "$.agent.id"),
+        ({"agent": {}}, "$.agent"), ({"action": ""}, "$.action"), ({"time": "yesterday"}, "$.time"),
+        ({"time": "2026-11-24T22:23:14"}, "$.time"), ({"time": "1969-12-31T23:59:59Z"}, "$.time"),
+        ({"time": "9500-01-01T00:00:00Z"}, "$.time"), ({"bytes_in": -1}, "$.bytes_in"), ({"count": 0}, "$.count"),
+        ({"duration_ms": "3"}, "$.duration_ms"), ({"delegation": [1]}, "$.delegation[0]"),
+        ({"scopes": {"requested": ["s"] * 257}}, "$.scopes.requested"),
+        ({"credential": {"token_lifetime_s": -5}}, "$.credential.token_lifetime_s"),
+        ({"resource": {"external": "no"}}, "$.resource.external"), ({"time": None}, "$.time"),
+    ],
+)  # fmt: skip
+def test_event_names_the_wrong_member(members: dict[str, Any], path: str) -> None:
+    """What is wrong is told by its JSON path."""
+    with pytest.raises(MalformedEvent) as caught:
+        decode_event(raw(**members))
+
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("name", ["bytes_in", "bytes_out", "duration_ms", "count"])
+@pytest.mark.parametrize("value", ["1e999", "NaN", "Infinity"])
+def test_event_refuses_numbers_that_are_not_finite(name: str, value: str) -> None:
+    """Infinity and NaN would never leave an agent's state again; no spelling of them comes in."""
+    text = json.dumps({**event(), name: 0}).replace(f'"{name}": 0', f'"{name}": {value}')
+
+    with pytest.raises(MalformedEvent):
+        decode_event(text.encode())
+
+
+def test_event_accepts_large_finite_numbers() -> None:
+    """The largest double is a number like others."""
+    assert decode_event(raw(bytes_in=1.7e308, bytes_out=1.7e308)).bytes_in == 1.7e308
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"null", b"{", b'{"time":', b"\xff\xfe", b"[" * 100_000])
+def test_event_refuses_what_is_no_object(body: bytes) -> None:
+    """A record that is no JSON object is wrong as a whole."""
+    with pytest.raises(MalformedEvent) as caught:
+        decode_event(body)
+
+    assert caught.value.path == "$"
+
+
+def test_event_refuses_a_large_record() -> None:
+    """Audit events hold no bodies: a larger record is refused before it is read."""
+    with pytest.raises(MalformedEvent, match="limit"):
+        decode_event(raw(attributes={"x": "y" * MAX_EVENT_BYTES}))
+
+
+def test_event_schema_accepts_what_the_decoder_accepts() -> None:
+    """The published schema is valid JSON Schema, and says of events what the decoder says."""
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+
+    assert check.is_valid(json.loads(raw(effect="read", agent={"id": "https://a.example/x"})))
+    for wrong in ({"outcome": "fine"}, {"agent": {"id": ""}}, {"bytes_in": -1}, {"count": 0}):
+        assert not check.is_valid(json.loads(raw(**wrong)))

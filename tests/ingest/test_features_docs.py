@@ -1,0 +1,46 @@
+"""docs/features.md says what the code does: the table and the bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.table import COUNT, FEATURES, INDEX, NAMES, table_hash
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "features.md").read_text()
+
+
+def test_features_docs_hold_the_table() -> None:
+    """Every feature is documented in order: family, unit, range, meaning; run scripts/write_feature_table.py."""
+    section = DOCUMENT.split("<!-- table: begin")[1].split("<!-- table: end")[0]
+    lines = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+
+    assert lines == [
+        f"| {n} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
+        for n, f in enumerate(FEATURES)
+    ]
+
+
+def test_features_docs_state_bytes_per_agent() -> None:
+    """The bytes of one agent, as a whole and by part, are those of the layout and of the arrays."""
+    state = layout.allocate(3)
+    assert layout.ROW.names is not None and layout.ROW.fields is not None
+
+    assert sum(array.nbytes for array in state) == 3 * layout.BYTES_PER_AGENT
+    assert f"**{layout.BYTES_PER_AGENT:,} bytes**" in DOCUMENT
+    for name in layout.ROW.names:
+        assert f"| `{name}` | {layout.ROW.fields[name][0].itemsize} |" in DOCUMENT
+
+
+def test_features_docs_state_the_bounds() -> None:
+    """Regions, entries, sessions and tokens are as many as the document says."""
+    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE) == (64, 8, 8, 192)
+    assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED) == (4, 12, 4)
+
+
+def test_features_have_one_place() -> None:
+    """Names are unique, positions are those of the table, and its digest is a fact of it alone."""
+    assert len(set(NAMES)) == COUNT == len(FEATURES)
+    assert [INDEX[name] for name in NAMES] == list(range(COUNT))
+    assert re.fullmatch(r"[0-9a-f]{32}", table_hash())

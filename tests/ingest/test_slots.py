@@ -1,0 +1,122 @@
+"""Which agent lives in which slot."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.builder import FeatureBuilder, rounds
+from trustwatch.ingest.features.slots import SlotTable
+
+
+def keys(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return np.array(values, np.uint64)
+
+
+def nobody(capacity: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.zeros(capacity, np.bool_)
+
+
+def test_slots_find_what_was_added() -> None:
+    """Each key has its own slot; an unknown key has none."""
+    table = SlotTable(4)
+    added = table.add(keys(7, 8, 9))
+
+    assert sorted(added.tolist()) == [0, 1, 2]
+    assert table.find(keys(9, 5, 7)).tolist() == [added[2], -1, added[0]]
+    assert len(table) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slots_agree_with_a_dict(seed: int) -> None:
+    """Over thousands of random arrivals and departures, with keys that collide in the index, a dict says the same."""
+    rng = random.Random(seed)
+    table, model = SlotTable(50), dict[int, int]()
+    universe = [rng.randrange(1, 1 << 20) << 40 | rng.randrange(4) for _ in range(120)]  # low bits alike: long probes
+    for _ in range(2000):
+        key = rng.choice(universe)
+        if key in model:
+            if rng.random() < 0.5:
+                table.remove(np.array([model.pop(key)], np.int32))
+        elif len(model) < 50:
+            model[key] = int(table.add(keys(key))[0])
+        assert len(table) == len(model)
+    assert table.find(keys(*universe)).tolist() == [model.get(key, -1) for key in universe]
+
+
+def test_slots_choose_the_quietest() -> None:
+    """The least recently used leave first; pinned ones last; those of the latest batch never."""
+    table = SlotTable(4)
+    slot = dict(zip("abcd", table.add(keys(1, 2, 3, 4)).tolist(), strict=True))
+    table.find(keys(1))
+    table.find(keys(2, 3))
+    pinned = nobody(4)
+    pinned[slot["d"]] = True
+
+    table.find(keys(3))
+
+    assert table.quietest(1, nobody(4)).tolist() == [slot["d"]]
+    assert table.quietest(4, pinned).tolist() == [slot["a"], slot["b"], slot["d"]]
+
+
+def test_slots_crowd() -> None:
+    """How many must leave is what does not fit."""
+    table = SlotTable(3)
+    table.add(keys(1, 2))
+
+    assert [table.crowded(n) for n in (0, 1, 2, 3)] == [0, 0, 1, 2]
+
+
+def test_slots_need_room() -> None:
+    """There must be a slot at least."""
+    with pytest.raises(ValueError, match="positive"):
+        SlotTable(0)
+
+
+def test_a_new_agent_finds_a_clean_slot() -> None:
+    """Nothing of the agent that left is seen by the one that moves in."""
+    builder = FeatureBuilder(empty_baseline(), 1)
+    for array in builder.state:
+        array[:] = 77
+    builder.pinned[:] = True
+
+    slots = builder.admit(keys(5))
+
+    assert all(not array[slots].any() for array in builder.state)
+    assert not builder.pinned[slots].any()
+
+
+def test_forgetting_all_empties_the_memory() -> None:
+    """After `forget_all` nobody is resident, and an agent that returns starts clean."""
+    builder = FeatureBuilder(empty_baseline(), 2)
+    builder.state.numbers[builder.admit(keys(5))] = 3.0
+
+    builder.forget_all()
+
+    assert len(builder.slots) == 0
+    assert not builder.state.numbers[builder.admit(keys(5))].any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounds_keep_each_agents_order(seed: int) -> None:
+    """Rounds hold every row once, no agent twice in a round, and an agent's rows in their order over the rounds."""
+    rng = np.random.default_rng(seed)
+    slots = rng.integers(0, 9, 60).astype(np.int32)
+
+    found = rounds(slots)
+
+    assert sorted(np.concatenate(found).tolist()) == list(range(60))
+    assert all(len(set(slots[rows].tolist())) == len(rows) for rows in found)
+    for slot in range(9):
+        order = [row for rows in found for row in rows.tolist() if slots[row] == slot]
+        assert order == np.flatnonzero(slots == slot).tolist()
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"), [([], []), ([3], [[0]]), ([1, 2, 3], [[0, 1, 2]]), ([1, 1], [[0], [1]])]
+)
+def test_rounds_of_small_batches(slots: list[int], expected: list[list[int]]) -> None:
+    """Nothing, one row, all different, all alike."""
+    assert [rows.tolist() for rows in rounds(np.array(slots, np.int32))] == expected
