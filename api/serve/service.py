@@ -111,7 +111,12 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, no more ticks, pipeline, deliveries."""
         await self._jwks.start()
-        server = _Server(uvicorn.Config(create_app(self._services), log_config=None, access_log=False, lifespan="on"))
+        server = _Server(
+            uvicorn.Config(
+                create_app(self._services), log_config=None, access_log=False, lifespan="on",
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=10,
+            )
+        )  # fmt: skip
         listener = _listen(self._settings)
         quiet = asyncio.Event()
         async with webhook_client() as client:
