@@ -146,7 +146,7 @@ class Residence:
 
     def _admit_seeds(self, keys: Keys, slots: Slots, known: dict[int, AgentRow]) -> None:
         at = self._seeds.find(keys)
-        stored = np.array([known[k].state_version == self.version if k in known else False for k in keys.tolist()])
+        stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
         self.engine.risk["events"][slots[fresh]] = self._seeds.events[at[fresh]]
@@ -154,11 +154,10 @@ class Residence:
     def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
         engine = self.engine
-        ours, theirs = self.version.split(":"), row.state_version.split(":")
-        if ours == theirs:
+        if self._same_features(row):
             state = np.frombuffer(row.features, layout.ROW)
             engine.builder.unpack(np.array([slot], np.int32), state)
-        if ours[-1] == theirs[-1]:
+        if row.state_version.split(":")[-1] == self.version.split(":")[-1]:
             engine.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
         else:
             engine.risk[slot] = self._outline(row)
@@ -168,6 +167,9 @@ class Residence:
         engine.agents.bounds[slot] = engine.model.group_row(group)
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
         self._notes[slot] = Note(row.decision_id, row.reasons, row.counterfactual)
+
+    def _same_features(self, row: AgentRow) -> bool:
+        return row.state_version.split(":")[0] == self.version.split(":")[0]
 
     def _group(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))

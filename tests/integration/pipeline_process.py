@@ -1,7 +1,4 @@
-"""Writer and pipeline in one process that the kill test kills: `make DIR` prepares, `run DIR DATA BATCH` works it off.
-
-`run` prints `ready` when it starts to work and ends with status 0 when everything is applied and committed.
-"""
+"""Writer and pipeline in one process that the kill test kills: `make DIR` prepares, `run DIR DATA BATCH` works."""
 
 from __future__ import annotations
 

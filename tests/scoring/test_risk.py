@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_displayed_score_meets_levels_at_their_thresholds() -> None:
     """The displayed score is monotone, continuous in [0, 1], and begins each level exactly at its threshold."""
     limits = BOUNDS[0]
     scores = [risk.displayed(x, limits) for x in np.linspace(-3, 12, 2_000)]
-    assert all(0.0 <= a <= b <= 1.0 and b - a < 0.01 for a, b in zip(scores, scores[1:], strict=False))
+    assert all(0.0 <= a <= b <= 1.0 and b - a < 0.01 for a, b in itertools.pairwise(scores))
     for level, threshold in zip((2, 3, 4), limits, strict=True):
         assert risk.level_of(risk.displayed(threshold, limits)) == level
         assert risk.level_of(risk.displayed(threshold - 1e-6, limits)) < level

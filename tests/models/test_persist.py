@@ -1,0 +1,135 @@
+"""A trained model on disk: what is loaded scores as what was saved, and nothing damaged is loaded."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest.columns import ColumnEncoder, EventColumns
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.models.bundle import TrainedModel
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.errors import NotEnoughHistory
+from trustwatch.models.learning import digest, learn_history
+from trustwatch.models.persist import load, save
+
+SALT = b"salt of persist"
+SETTINGS = DetectorSettings(trees=10, folds=3)
+
+
+def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
+    dice, events = random.Random(seed), []
+    for number in range(count):
+        agent = dice.randrange(6)
+        events.append({
+            "id": f"e{number}", "time": f"2025-12-{1 + number * 20 // max(count, 1):02d}T{dice.randrange(24):02d}:00:00Z",
+            "type": "tool.call", "tenant": "acme", "action": dice.choice("abcde"), "outcome": "success",
+            "agent": {"id": f"a{agent}", "type": f"T{agent % 2}"}, "session": f"s{number // 10}",
+            "resource": {"target": f"h{dice.randrange(5)}"}, "bytes_out": dice.randrange(5_000),
+        })  # fmt: skip
+    return ColumnEncoder(salt).encode([decode_event(json.dumps(event).encode()) for event in events])
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    return learn_history(history(500), SALT, "p-1", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def saved(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("persist") / "model"
+    save(path, trained, SETTINGS, 50, 1_764_000_000_000)
+    return path
+
+
+def scores(model: TrainedModel, columns: EventColumns) -> Any:
+    vectors = FeatureBuilder(model.baseline, 50).vectors(columns)[0]
+    return model.detector.score(vectors, columns.names[:, 1].copy())
+
+
+def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path) -> None:
+    """Scores, p-values, seeds, groups and versions survive bit for bit."""
+    loaded = load(saved)
+    before, after = (scores(model, history(200, seed=2)) for model in (trained, loaded))
+    for ours, theirs in zip(before, after, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert loaded.seeds.rows.tobytes() == trained.seeds.rows.tobytes()
+    for field in ("salt", "version", "baseline_version", "window_ms", "exponent"):
+        assert getattr(loaded, field) == getattr(trained, field), field
+    for field in ("groups", "group_rates", "group_events"):
+        assert np.array_equal(getattr(loaded, field), getattr(trained, field)), field
+    assert digest(loaded.baseline) == trained.baseline_version
+
+
+def names(saved: Path) -> list[str]:
+    return sorted(str(file.relative_to(saved)) for file in saved.rglob("*") if file.is_file())
+
+
+def test_any_changed_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    """One flipped bit in any array of detector, baseline, seeds or groups refuses the whole model."""
+    kinds = {name.rsplit("/", 1)[0] for name in names(saved) if name.endswith(".npy")}
+    assert kinds == {"detector", "extras/baseline", "extras/seeds", "extras/groups"}
+    for name in names(saved):
+        if name.endswith(".npy"):
+            copy = tmp_path / "copy"
+            shutil.copytree(saved, copy)
+            raw = bytearray((copy / name).read_bytes())
+            raw[-1] ^= 1
+            (copy / name).write_bytes(raw)
+            with pytest.raises(ModelError, match=r"\.npy"):
+                load(copy)
+            shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("member", ["model_version", "feature_table_hash", "salt_hex"])
+def test_an_edited_manifest_is_refused(saved: Path, tmp_path: Path, member: str) -> None:
+    """Facts in the manifest can not be changed by hand."""
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    manifest = copy / "manifest.json"
+    text = manifest.read_text()
+    value = json.loads(text)[member]
+    manifest.write_text(text.replace(json.dumps(value), json.dumps(value[:-1] + ("1" if value[-1] == "0" else "0")), 1))
+    with pytest.raises(ModelError):
+        load(copy)
+
+
+def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    """A model is exactly its files."""
+    for change in ("missing", "more", "pickle"):
+        copy = tmp_path / change
+        shutil.copytree(saved, copy)
+        if change == "missing":
+            (copy / "extras/seeds/keys.npy").unlink()
+        else:
+            (copy / f"extras/seeds/{change}.npy").write_bytes(b"\x80\x04." if change == "pickle" else b"")
+        with pytest.raises(ModelError):
+            load(copy)
+
+
+def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
+    """An event of a session that no other session shares looks new to the detector: held-out p-values are calibrated,
+    so about a tenth of fresh normal events fall below 0.1 or less, not nearly all or none."""
+    p_values = scores(trained, history(600, seed=9)).p_value
+    assert 0.01 < float((p_values <= 0.1).mean()) < 0.3
+
+
+def test_the_salt_changes_no_score() -> None:
+    """Two salts give the same model but for the names of things."""
+    ours, theirs = (learn_history(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"two"))
+    assert ours.exponent == theirs.exponent
+    first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
+    assert np.allclose(np.sort(first), np.sort(second))
+
+
+def test_too_little_history_is_refused() -> None:
+    """A detector is not fitted on a handful of events."""
+    with pytest.raises(NotEnoughHistory):
+        learn_history(history(20), SALT, "x", SETTINGS)

@@ -1,0 +1,61 @@
+"""The risk view: latest committed risk by agent, narrowed to what a caller may see, bounded."""
+
+from __future__ import annotations
+
+from trustwatch.scoring.records import AgentName, AgentSummary
+from trustwatch.scoring.view import RiskView
+
+
+def summary(
+    number: int, level: int = 1, at: int = 0, tenant: str = "acme", issuer: str = "i", name: str = ""
+) -> AgentSummary:
+    who = AgentName(number, tenant, issuer, name or f"a{number}")
+    return AgentSummary(who, "T", level, 0.1, 0.5, 0.5, 0, at, at, 0, 1, "", b"[]", "")
+
+
+def test_latest_commit_wins_and_drops_the_encoded_answer() -> None:
+    """An update replaces the agent's summary and forgets the answer that was encoded from the old one."""
+    view = RiskView()
+    view.apply([summary(1)])
+    entry = view.get("acme", "i", "a1")
+    assert entry is not None
+    entry.answer = b"old"
+    view.apply([summary(1, level=3)])
+    again = view.get("acme", "i", "a1")
+    assert again is entry
+    assert (entry.summary.level, entry.answer, len(view)) == (3, None, 1)
+
+
+def test_find_shows_only_the_callers_tenants() -> None:
+    """Agents of one id at several tenants and issuers are told apart; other tenants' agents do not exist for a caller."""
+    view = RiskView()
+    view.apply([summary(1, name="x"), summary(2, name="x", issuer="j"), summary(3, name="x", tenant="evil")])
+
+    def keys(*narrow: object) -> list[int]:
+        return sorted(entry.summary.name.key for entry in view.find("x", *narrow))  # type: ignore[arg-type]
+
+    assert keys(None, None, None) == [1, 2, 3]
+    assert keys(None, None, {"acme"}) == [1, 2]
+    assert keys("evil", None, {"acme"}) == []
+    assert keys(None, "j", {"acme"}) == [2]
+    assert view.find("nobody", None, None, None) == []
+
+
+def test_levels_are_counted() -> None:
+    """Every level is counted, also those that nobody has."""
+    view = RiskView()
+    view.apply([summary(1, 0), summary(2, 4), summary(3, 4)])
+    assert view.levels() == {"unknown": 1, "low": 0, "medium": 0, "high": 0, "critical": 2}
+
+
+def test_the_quietest_calm_agents_leave_a_full_view() -> None:
+    """Beyond its bound the view drops calm agents evaluated the longest ago; elevated ones stay, however old."""
+    view = RiskView(most=100)
+    view.apply([summary(0, level=4, at=0)])
+    view.apply(summary(n, at=n, name="shared" if n % 2 else "") for n in range(1, 201))
+    assert len(view) <= 100
+    assert view.get("acme", "i", "a0") is not None
+    assert view.get("acme", "i", "a2") is None
+    assert view.get("acme", "i", "a200") is not None
+    left = {entry.summary.name.key for entry in view.find("shared", None, None, None)}
+    assert len(left) <= 1
