@@ -85,7 +85,7 @@ def drain(pipeline: Pipeline) -> None:
 
 def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: Any, make: Any) -> None:
     """What a batch changed is stored together, and the view hears of it once it is stored."""
-    site.append(kit.records(critical(make, 1, make.START_MS, 1)) + [Record(0, 5, 9, b"rubbish")])
+    site.append([*kit.records(critical(make, 1, make.START_MS, 1)), Record(0, 5, 9, b"rubbish")])
     pipeline = site.pipeline()
     pipeline.start()
     assert site.committed == []

@@ -33,7 +33,7 @@ def key_of(agent: int) -> str:
 
 
 def test_records_of_all_kinds_keep_their_order(kit: Any, make: Any) -> None:
-    """An event, a tick, and an event act in exactly this order: the tick between ends the hold before the second event."""
+    """An event, a tick, and an event act in exactly this order: the tick ends the hold before the last event."""
     processor, at = kit.processor(), make.START_MS
     end = at + 25 * HOUR
     records = [*kit.records(attack(make, 1, at)), kit.tick(end), *kit.records([make.event(9, 1, end + 1)])]

@@ -38,7 +38,7 @@ def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
 
 
 def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> None:
-    """Under a model with another salt, risk, level and count of events go on; features begin from that model's history."""
+    """Under a model with another salt, risk and count of events go on; features begin from that model's history."""
     shelf, _ = shelf_of(kit, make)
     salt = b"quite another salt"
     past = ColumnEncoder(salt).encode([decode_event(json.dumps(e).encode()) for e in make.stream(1, 600)])
@@ -58,7 +58,7 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
 
 
 def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
-    """After an upgrade that changes the risk state, level, score, clock and due time are taken from the plain columns."""
+    """After an upgrade that changes the risk state, level, score, clock and due time come from the plain columns."""
     shelf, _ = shelf_of(kit, make)
     assert any(row.level >= 2 for row in shelf.values())
     for key, row in list(shelf.items()):

@@ -28,8 +28,8 @@ class One:
         zero = np.zeros(1, np.int64)
         risk.update(
             zero, zero.astype(np.int32), self.state, np.array([at_ms]), np.array([p]), np.array([0.5]),
-            np.array([coverage]), np.array([signal]), self.bounds, zero, np.array([asserted], np.int8), np.array([skip]),
-            self.settings, self.levels, self.out,
+            np.array([coverage]), np.array([signal]), self.bounds, zero, np.array([asserted], np.int8),
+            np.array([skip]), self.settings, self.levels, self.out,
         )  # fmt: skip
         return int(self.levels[0, 0]), int(self.levels[0, 1])
 

@@ -27,7 +27,7 @@ def test_latest_commit_wins_and_drops_the_encoded_answer() -> None:
 
 
 def test_find_shows_only_the_callers_tenants() -> None:
-    """Agents of one id at several tenants and issuers are told apart; other tenants' agents do not exist for a caller."""
+    """Agents of one id at several tenants and issuers are told apart; those of other tenants do not exist."""
     view = RiskView()
     view.apply([summary(1, name="x"), summary(2, name="x", issuer="j"), summary(3, name="x", tenant="evil")])
 
