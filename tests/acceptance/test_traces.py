@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
 from trustwatch.ingest.formats.lenient import decode_history
@@ -37,9 +36,9 @@ def part(name: str, suffix: str) -> Path:
 
 
 def raw_lines(path: Path) -> list[bytes]:
-    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    with opened as lines:
-        return [line for line in lines if line.strip()]
+    raw = path.read_bytes()
+    text = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    return [line + b"\n" for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
