@@ -125,11 +125,14 @@ class Processor:
     def _decide(self, partition: int, scored: Scored, offsets: Any, received: Any, applied: Applied) -> None:
         """Keep the reasons of notable rows, and make a decision of every change of level."""
         changed = set(scored.changed)
-        notable = (scored.evidence >= NOTABLE) & (scored.risk_scores >= _SHOWN_FROM)
-        rows = sorted(changed | set(np.flatnonzero(notable).tolist()))
-        for row, reasons in zip(rows, self.engine.explainer.reasons(scored, rows), strict=True):
-            slot, previous, level = int(scored.slots[row]), int(scored.levels[row, 0]), int(scored.levels[row, 1])
+        rows = self._rows_to_tell(scored, changed)
+        levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
+        explained = [row for row in rows if levels[row][1] >= levels[row][0] and _worth_reasons(*levels[row])]
+        found = dict(zip(explained, self.engine.explainer.reasons(scored, explained), strict=True))
+        for row in rows:
+            slot, (previous, level) = int(scored.slots[row]), levels[row]
             rising = level > previous and level >= RiskLevel.MEDIUM
+            reasons = found.get(row, ())
             told = reasons if rising or level == previous else (_calmed(previous, level),)
             counterfactual = self.engine.explainer.counterfactual(scored, row, reasons) if rising else ""
             decision_id = self.residence.note(slot).decision_id
@@ -150,6 +153,23 @@ class Processor:
                 decision_id = decision.decision_id
             self._keep(slot, decision_id, told, counterfactual, scored, row, row in changed)
 
+    def _rows_to_tell(self, scored: Scored, changed: set[int]) -> list[int]:
+        """Changes of level, and the notable row of each agent whose reasons will stand at the end of the batch.
+
+        Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
+        """
+        notable = (scored.evidence >= NOTABLE) & (scored.risk_scores >= _SHOWN_FROM)
+        told: dict[int, tuple[float, int]] = {}
+        last: dict[int, int] = {}
+        for row in sorted(changed | set(np.flatnonzero(notable).tolist())):
+            slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
+            state = self.engine.risk[slot]
+            old, since = told.get(slot) or (float(state["told"]), int(state["told_ms"]))
+            if row in changed or weight >= _faded(old, since, at_ms):
+                told[slot] = weight, at_ms
+                last[slot] = row
+        return sorted(changed | set(last.values()))
+
     def _type_of(self, slot: int, event: AuditEvent) -> str:
         """The agent's type when the event happened; what nobody vouches for leaves it as it is."""
         return self.engine.agents.types[slot] if event.agent.self_asserted else event.agent.type or ""
@@ -160,8 +180,7 @@ class Processor:
     ) -> None:  # fmt: skip
         """Remember the reasons of the strongest recent event; older ones fade."""
         state, at_ms, weight = self.engine.risk[slot], int(scored.columns.time_ms[row]), float(scored.evidence[row])
-        faded = float(state["told"]) * 0.5 ** (max(at_ms - int(state["told_ms"]), 0) / _REASONS_HALF_LIFE_MS)
-        if force or weight >= faded:
+        if force or weight >= _faded(float(state["told"]), int(state["told_ms"]), at_ms):
             self._say(slot, Note(decision_id, encode_reasons(reasons), counterfactual), weight, at_ms)
 
     def _say(self, slot: int, note: Note, weight: float, at_ms: int) -> None:
@@ -240,6 +259,16 @@ class Processor:
             policy_version=context.policy.version, mode=context.modes.get(name.tenant, context.default_mode),
             cause=cause, partition=partition, offset=offset,
         )  # fmt: skip
+
+
+def _worth_reasons(previous: int, level: int) -> bool:
+    """Whether a row is told with its features' reasons: a rise that people act on, or no change at all."""
+    return level == previous or level >= RiskLevel.MEDIUM
+
+
+def _faded(weight: float, since_ms: int, at_ms: int) -> float:
+    """What the weight of kept reasons is worth later."""
+    return weight * float(0.5 ** (max(at_ms - since_ms, 0) / _REASONS_HALF_LIFE_MS))
 
 
 def _not_ahead(columns: EventColumns, received: Any) -> EventColumns:
