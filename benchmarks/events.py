@@ -10,10 +10,9 @@ from typing import Any
 from trustwatch.api.simulator import SimulationSettings, simulate
 
 _KEPT: dict[str, tuple[str, ...]] = {
-    "agent": ("id", "issuer", "type", "version"),
+    "agent": ("id", "type", "version"),
     "principal": ("id",),
-    "resource": ("type", "id", "external", "provenance"),
-    "scopes": ("requested",),
+    "resource": ("type", "id", "external"),
     "client": ("ip",),
     "credential": ("method", "token_lifetime_s"),
 }

@@ -1,0 +1,208 @@
+"""Pipeline: from raw JSON bytes to updated risk on one core, against `json.loads` and plain dicts without any scoring.
+
+Both sides know the same history and take turns on the same events of 10,000 simulated agents. Ours is the processor
+that `serve` runs, without store and network; the identity of an event (for duplicates) is computed at the edge when it
+is logged, and is shown apart. The share of each stage is measured in turns of its own, as the clocks cost time as well.
+Targets: 60,000 events per second, 8 times the plain pipeline. Exit status 1 if one is missed; `--quick` only reports.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import mean, median
+from typing import Any
+
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.source import Kind, Record, RecordBatch
+from trustwatch.models.bundle import TrainedModel
+from trustwatch.models.learning import learn_history
+from trustwatch.scoring import risk
+from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.residence import Residence
+
+from benchmarks.events import raw_events
+from benchmarks.harness import arguments, finish, machine, table
+from benchmarks.plain import PlainFeatures, fit
+
+SPEED, RATIO = 60_000.0, 8.0
+AGENTS, BATCH, SALT = 10_000, 1000, b"benchmark"
+
+
+class StageClock:
+    """Seconds by stage, each without the stages inside it."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._running: list[tuple[str, float]] = []
+
+    def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """*call*, with its time counted."""
+
+        def run(*args: Any, **options: Any) -> Any:
+            now = time.perf_counter()
+            if self._running:
+                outer, since = self._running[-1]
+                self.seconds[outer] += now - since
+            self._running.append((stage, now))
+            try:
+                return call(*args, **options)
+            finally:
+                now = time.perf_counter()
+                _, since = self._running.pop()
+                self.seconds[stage] += now - since
+                if self._running:
+                    self._running[-1] = (self._running[-1][0], now)
+
+        return run
+
+
+class TimedDetector:
+    """A detector whose scoring is timed."""
+
+    def __init__(self, detector: Any, clock: StageClock) -> None:
+        self._detector = detector
+        self.score = clock.timed("score: forest, tails, p-value", detector.score)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._detector, name)
+
+
+def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor:
+    """The pipeline's processor, with a clock around its stages if one is given."""
+    if clock is not None:
+        model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
+    decode = clock.timed("decode", decode_event) if clock else decode_event
+    residence = Residence(model, EngineSettings(capacity=2 * AGENTS), None)
+    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), Context(PolicyTable(), {}, "shadow"), decode)
+    if clock is not None:
+        builder: Any = made.engine.builder
+        stages: list[tuple[Any, str, str]] = [
+            (made.window, "mark", "duplicate window"), (made._encoder, "encode", "columns"),
+            (builder, "admit", "agents to slots"), (builder, "observe", "observe (features)"),
+            (builder, "learn", "learn"), (made.engine.rules, "evidence", "hard signals"),
+            (made, "_decide", "decide, explain"),
+        ]  # fmt: skip
+        for owner, name, stage in stages:
+            setattr(owner, name, clock.timed(stage, getattr(owner, name)))
+        made.apply = clock.timed("loop around them", made.apply)  # type: ignore[method-assign]
+    return made
+
+
+def as_batches(raws: Sequence[bytes], offset: int) -> list[RecordBatch]:
+    """Records as a source hands them out."""
+    return [
+        RecordBatch(
+            0, offset + start, [Record(Kind.EVENT, raw_id_hash(raw), 0, raw) for raw in raws[start : start + BATCH]]
+        )
+        for start in range(0, len(raws), BATCH)
+    ]
+
+
+def seconds(call: Callable[..., object], *args: object) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - start
+
+
+def apply_all(ours: Processor, work: list[RecordBatch], applied: list[Any]) -> None:
+    """Our side of a turn."""
+    applied.extend(ours.apply(batch) for batch in work)
+
+
+def update_all(plain: PlainFeatures, payloads: list[bytes]) -> None:
+    """The plain side of a turn."""
+    for raw in payloads:
+        plain.update(json.loads(raw))
+
+
+def measure(history: int, live: int, turns: int, full: bool) -> dict[str, Any]:
+    """Events per second of both, and microseconds by stage."""
+    raws = raw_events(history + live, AGENTS, full)
+    encoder = ColumnEncoder(SALT)
+    model = learn_history(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark")
+    plain = PlainFeatures(fit(json.loads(raw) for raw in raws[:history]))
+    ours, clock = processor(model), StageClock()
+    staged = processor(model, clock)
+    batches = as_batches(raws[history:], 0)
+    per_turn = len(batches) // (turns + 1)
+    gc.collect()
+    gc.freeze()
+    rates: dict[str, list[float]] = {"ours": [], "plain": [], "identity": []}
+    update, decisions = risk.update, 0
+    for turn in range(turns + 1):
+        work = batches[turn * per_turn : (turn + 1) * per_turn]
+        payloads = [record.payload for batch in work for record in batch.records]
+        applied: list[Any] = []
+        spent = {
+            "ours": seconds(apply_all, ours, work, applied),
+            "plain": seconds(update_all, plain, payloads),
+            "identity": seconds(list, map(raw_id_hash, payloads)),
+        }
+        risk.update = clock.timed("risk", update)
+        for batch in work:
+            staged.apply(batch)
+        risk.update = update
+        if turn == 0:  # the first turn warms up
+            clock.seconds.clear()
+            continue
+        decisions += sum(len(one.decisions) for one in applied)
+        for name, value in spent.items():
+            rates[name].append(len(payloads) / value)
+    events = turns * per_turn * BATCH
+    stages = {name: value / events * 1e6 for name, value in clock.seconds.most_common()}
+    rate = {name: median(values) for name, values in rates.items()}
+    return {
+        "bytes": mean(map(len, raws)), "ours": rate["ours"], "plain": rate["plain"],
+        "ratio": rate["ours"] / rate["plain"], "identity_us": 1e6 / rate["identity"],
+        "decisions_per_1000": 1000 * decisions / events, "stages_us": stages,
+    }  # fmt: skip
+
+
+def report(title: str, figures: dict[str, Any]) -> None:
+    """Print the tables of one measurement."""
+    columns = (
+        "bytes/event",
+        "ours events/s",
+        "plain events/s",
+        "ratio",
+        "identity at the edge, us",
+        "decisions per 1,000",
+    )
+    table(title, columns, [tuple(figures.values())[:6]])
+    stages = figures["stages_us"]
+    total = sum(stages.values())
+    rows = [(stage, us, f"{us / total:.0%}") for stage, us in stages.items()]
+    table("Where the time goes", ("stage", "us/event", "share"), [*rows, ("all stages", total, "100%")])
+
+
+def main() -> int:
+    """Print the tables; returns the exit status."""
+    options = arguments("pipeline benchmark")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    sizes = (20_000, 12_000, 2) if options.quick else (100_000, 100_000, 9)
+    figures = {"typical": measure(*sizes, full=False)}
+    report("Raw JSON to updated risk, 10,000 agents, one core", figures["typical"])
+    if not options.quick:
+        figures["full"] = measure(*sizes, full=True)
+        report("The same with every member of the simulator's events", figures["full"])
+    finish(machine("numpy", "numba", "msgspec"), figures, options.json)
+    missed = figures["typical"]["ours"] < SPEED or figures["typical"]["ratio"] < RATIO
+    print(f"targets: {SPEED:,.0f} events/s, ratio {RATIO:g}: {'missed' if missed else 'met'}")
+    return 1 if missed and not options.quick else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
