@@ -8,6 +8,7 @@ does not read them, and the raw record keeps them.
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -179,12 +180,18 @@ def _refuse_infinite(event: AuditEvent) -> None:
             raise MalformedEvent("number is not finite", f"$.{name}")
 
 
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+
 def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
-    """msgspec ends its messages with ` - at `$.path``; without one the whole record is wrong."""
+    """msgspec ends its messages with ` - at `$.path``; without one the whole record is wrong.
+
+    Of a member that is missing it gives the path of the object; ours leads to the member.
+    """
     message, found, path = str(error).rpartition(" - at `")
-    if not found:
-        return MalformedEvent(str(error), "$")
-    return MalformedEvent(message, path.removesuffix("`"))
+    message, path = (message, path.removesuffix("`")) if found else (str(error), "$")
+    missing = _MISSING.search(message)
+    return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 
 
 def json_schema() -> dict[str, Any]:

@@ -126,7 +126,8 @@ def _check_token(revoked: Array, names: Array, codes: Array) -> np.uint8:
         known = known or revoked[k] == token
     if codes[c.TYPE] != c.TOKEN_REVOKE:
         return np.uint8(1) if known else np.uint8(0)
-    if not known:
+    # Anybody can claim a revocation; only one that a token vouches for may push out those that are known.
+    if not known and codes[c.SELF_ASSERTED] == 0:
         for k in range(l.REVOKED - 1, 0, -1):
             revoked[k] = revoked[k - 1]
         revoked[0] = token
@@ -196,12 +197,13 @@ def observe(
             continue
         known = times[l.T_FIRST] != 0
         if not known:
-            times[l.T_FIRST] = at_ms
+            times[l.T_FIRST] = max(at_ms, 1)  # 0 means that nobody has seen the agent
             times[l.T_LAST] = at_ms
         if at_ms < times[l.T_LAST]:
             found.flags[row] = LATE
         now_ms = max(at_ms, times[l.T_LAST])
-        _change_version(times, numbers, table, names[row, c.VERSION], now_ms)
+        if codes[row, c.SELF_ASSERTED] == 0:
+            _change_version(times, numbers, table, names[row, c.VERSION], now_ms)
         found.token_reuse[row] = _check_token(state.revoked[slot], names[row], codes[row])
         session = names[row, c.SESSION] if names[row, c.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)

@@ -540,3 +540,14 @@ def _extremes() -> list[dict[str, Any]]:
         for i in range(300)
     ]  # fmt: skip
     return steady(300, 1.0) + wild
+
+
+def test_self_asserted_revocations_push_out_no_real_ones() -> None:
+    """Anybody can claim a revocation; the use of a token that was really revoked is still noticed after eight claims."""
+    watch = Watch()
+    watch.feed(event(0, type="token.revoke", credential={"token_id": "sha256:stolen"}))
+    for n in range(8):
+        watch.feed(event(1 + n, self_asserted=True, type="token.revoke", credential={"token_id": f"sha256:forged-{n}"}))
+    watch.feed(event(20, credential={"token_id": "sha256:stolen"}))
+
+    assert watch.found.token_reuse[-1] == 1
