@@ -6,15 +6,17 @@ Scoring needs the arrays alone (`evaluator.py`): a process that only scores neve
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
 
 from ..ingest.errors import ModelError
 from .checking import finite_float32
 from .evaluator import ForestArrays
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
 
 # A complete tree has 2**depth slots; scikit-learn limits the depth to ceil(log2(max_samples)). 12 levels are 57 kB a
 # tree. Isolation forests gain nothing from larger samples (the paper's own figure is 256), so deeper forests are
@@ -37,6 +39,8 @@ def fit_forest(X: NDArray[np.float64], *, trees: int = 100, max_samples: int = 2
         NotFinite: a value is NaN, infinite or beyond the range of float32.
         ModelError: the forest would be too deep or too wide for the arrays.
     """
+    from sklearn.ensemble import IsolationForest  # takes a second, which every command and every start would pay
+
     if not 1 <= max_samples <= MAX_SAMPLES:
         raise ModelError(f"max_samples is {max_samples}; it must be from 1 to {MAX_SAMPLES}")
     X = finite_float32(X)

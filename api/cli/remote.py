@@ -75,7 +75,7 @@ def ingest(
 ) -> None:
     """Send events to a running service."""
     service = Service(url, token)
-    counts: Counter[str] = Counter()
+    counts = Counter(accepted=0, duplicate=0, rejected=0)
     source = FileSource(inputs(files))
     with byte_progress("sending", source.total_bytes) as progress:
         source = FileSource(inputs(files), progress=progress)
@@ -108,8 +108,8 @@ def _send(service: Service, body: bytes) -> dict[str, Any]:
 def _count(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
     for name in ("accepted", "duplicate", "rejected"):
         counts[name] += answer[name]
-    for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - counts["told"])]:
-        counts["told"] += 1
+    told = counts["rejected"] - answer["rejected"]
+    for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - told)]:
         say(f"record {sent + rejection['index'] + 1}: {rejection['reason']} - at `{rejection['path']}`")
 
 

@@ -15,13 +15,14 @@ import structlog
 import uvicorn
 
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import ConfigError, Unavailable
+from ...ingest.errors import ConfigError, CorruptLog, Unavailable
 from ...ingest.log import EventLog, GroupCommit
 from ...ingest.source import Kind, Record
 from ...models.persist import load
 from ...scoring.channel import Update
 from ...scoring.notify import ALERT_KIND, WebhookNotifier, webhook_client
 from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
+from ...scoring.pipeline import PARTITION
 from ...scoring.store import SqlStore, open_store, sqlite_url
 from ...scoring.view import RiskView
 from .. import clock
@@ -48,6 +49,7 @@ async def serve(settings: Settings, settings_file: Path | None) -> None:
         loop.add_signal_handler(number, stop.set)
     model = await asyncio.to_thread(load, settings.model_dir)
     async with _opened(settings) as (log, store):
+        await asyncio.to_thread(_check_same_past, log.log, store)
         view, status = RiskView(), PipelineStatus()
         await asyncio.to_thread(lambda: view.apply(store.all_summaries()))
         service = Service(settings, settings_file, log, store, view, status, model.version)
@@ -69,6 +71,16 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[GroupCommit, SqlSto
         await commit.close()
         log.close()
         store.close()
+
+
+def _check_same_past(log: EventLog, store: SqlStore) -> None:
+    """Raise CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
+    applied = store.position(PARTITION).offset
+    if applied > log.next_offset:
+        raise CorruptLog(
+            f"{log.directory}: state was stored up to offset {applied}, but the event log ends at {log.next_offset}: "
+            "it has lost records or belongs to another data directory; restore both from the same back-up"
+        )
 
 
 class Service:

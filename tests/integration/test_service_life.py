@@ -1,0 +1,148 @@
+"""The service starts, refuses to start with one clear line, and ends in order."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_starts_answers_and_ends_with_everything_committed(service: Any, make_event: Any, number: int) -> None:
+    """Ready, an unknown agent gets 200; a signal ends it with 0 in seconds, and what it took in is in the database."""
+    service.start()
+    answer = service.get("/v1/agents/nobody/risk")
+    assert answer.status_code == 200
+    assert answer.json()["risk_level"] == "unknown"
+    assert answer.json()["confidence"] == 0
+    assert answer.json()["stale"] is False
+    pid = service.pipeline_pid()
+    assert service.send([make_event("a", n) for n in range(50)]).json()["accepted"] == 50
+    assert service.stop(number, 10.0) == 0
+    assert not Path(f"/proc/{pid}").exists()
+    with closing(sqlite3.connect(service.folder / "data" / "trustwatch.db")) as connection:
+        assert connection.execute("select agent_id, events from agents").fetchall() == [("a", 50)]
+    assert "Traceback" not in service.log()
+
+
+def test_ctrl_c_of_a_terminal_reaches_all_processes_and_ends_with_0(service: Any, make_event: Any) -> None:
+    """A terminal sends SIGINT to the whole group; the pipeline still ends after the service, with all committed."""
+    import os
+
+    service.start()
+    service.send([make_event("a", n) for n in range(20)])
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.process.wait(10) == 0
+    with closing(sqlite3.connect(service.folder / "data" / "trustwatch.db")) as connection:
+        assert connection.execute("select events from agents").fetchall() == [(20,)]
+    assert "Traceback" not in service.log()
+
+
+def test_an_open_stream_does_not_hold_up_the_end(service: Any) -> None:
+    """Somebody who follows decisions is cut off when the service ends."""
+    service.start()
+    with service.client.stream("GET", "/v1/decisions/stream", headers=service.auth()) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == ": from now on"
+        assert service.stop(within_s=10.0) == 0
+
+
+def refused(result: Any, *words: str) -> None:
+    """Status 1, and one clear line."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("trustwatch: ")]
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_second_service_on_the_same_data_is_refused(service: Any) -> None:
+    """Another process holds the data directory: status 1, says so, and the first goes on."""
+    service.start()
+    text = service.settings.read_text().replace(str(service.port), "0")
+    other = service.folder / "other.yaml"
+    other.write_text(text)
+    refused(service.run("serve", "--settings", str(other)), str(service.folder / "data"), "only one writer")
+    assert service.client.get("/readyz").status_code == 200
+
+
+def test_port_that_is_taken_is_named(service: Any, tmp_path: Path) -> None:
+    """Another data directory, the same port: the line names port and setting."""
+    service.start()
+    other = tmp_path / "other" / "settings.yaml"
+    other.parent.mkdir()
+    other.write_text(service.settings.read_text())
+    shutil.copytree(service.folder / "data", other.parent / "data", ignore=shutil.ignore_patterns("log", "*.db*"))
+    refused(service.run("serve", "--settings", str(other)), str(service.port), "listen.port")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("model_dir: ", "model_dir: /nowhere/"), ("/nowhere/", "train")),
+        (lambda text: text.replace("listen:", "lisen:"), ("settings.yaml", "lisen", "`listen`")),
+        (lambda text: text.replace("{port:", "{port: x"), ("settings.yaml", "listen.port")),
+        (lambda text: text.replace("client_id: all", "client_id: [all"), ("settings.yaml", "line")),
+        (lambda text: text.replace("mode: enforce", "mode: enforced"), ("enforce", "shadow")),
+    ],
+    ids=["missing-model", "typo", "port", "yaml", "mode"],
+)  # fmt: skip
+def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str], words: tuple[str, ...]) -> None:
+    """Status 1 and one line that names the file and the member, or what to do."""
+    service.settings.write_text(change(service.settings.read_text()))
+    refused(service.run("serve", "--settings", str(service.settings)), *words)
+
+
+def test_missing_settings_file_is_one_line(service: Any) -> None:
+    """Status 1; the line names the file."""
+    refused(service.run("serve", "--settings", "/nowhere/settings.yaml"), "/nowhere/settings.yaml")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "detector/forest_thresholds.npy", "extras/baseline/keys.npy"])
+def test_tampered_model_is_refused(make_service: Any, world: Any, tmp_path: Path, name: str) -> None:
+    """One flipped bit in a file of the model: the service does not start, and names the file and what to do."""
+    model = tmp_path / "model"
+    shutil.copytree(world.model, model)
+    content = bytearray((model / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (model / name).write_bytes(content)
+    service = make_service(model=model)
+    refused(service.run("serve", "--settings", str(service.settings)), str(model), name, "retrain")
+
+
+def test_model_of_another_manifest_is_refused(make_service: Any, world: Any, tmp_path: Path) -> None:
+    """A manifest that is still JSON, with another threshold file named or another version, is noticed by its digest."""
+    model = tmp_path / "model"
+    shutil.copytree(world.model, model)
+    text = (model / "manifest.json").read_text()
+    (model / "manifest.json").write_text(text.replace('"integration"', '"other"'))
+    service = make_service(model=model)
+    refused(service.run("serve", "--settings", str(service.settings)), "manifest.json", "edited")
+
+
+def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None:
+    """State whose log is gone is not served: new events would get offsets that count as applied already."""
+    service.start()
+    service.send([make_event("a", n) for n in range(20)])
+    service.settle()
+    assert service.stop() == 0
+    shutil.rmtree(service.folder / "data" / "log")
+    refused(service.run("serve", "--settings", str(service.settings)), "lost records", "back-up")
+
+
+def test_keys_that_can_not_be_read_are_said(make_service: Any) -> None:
+    """An issuer without keys does not keep the others from working; the log names the file, answers are 401."""
+    service = make_service()
+    service.settings.write_text(service.settings.read_text().replace("local-jwks.json", "missing.json"))
+    service.start()
+    assert "missing.json" in service.log()
+    assert service.get("/v1/agents/a/risk").status_code == 401
