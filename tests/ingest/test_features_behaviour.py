@@ -543,7 +543,7 @@ def _extremes() -> list[dict[str, Any]]:
 
 
 def test_self_asserted_revocations_push_out_no_real_ones() -> None:
-    """Anybody can claim a revocation; the use of a token that was really revoked is still noticed after eight claims."""
+    """Anybody can claim a revocation; a token that was really revoked is still known after eight claims."""
     watch = Watch()
     watch.feed(event(0, type="token.revoke", credential={"token_id": "sha256:stolen"}))
     for n in range(8):
