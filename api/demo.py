@@ -15,13 +15,15 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import httpx
 
 from ..ingest.columns import ColumnEncoder
+from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
+from ..ingest.log import EventLog
 from ..models.detector import DetectorSettings
 from ..models.learning import learn_history, session_ids
 from ..models.persist import save
@@ -54,7 +56,22 @@ tenants:
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
+SETTINGS_NAME = "settings.yaml"
+SIGNATURE = SETTINGS.index(":")
+"""So much of the settings file says that a demo wrote it."""
+
 DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
+
+
+FLAGGED = ("medium", "high", "critical")
+
+
+class Who(NamedTuple):
+    """An agent: its id is unique within a tenant and issuer only."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
 
 
 class Demo:
@@ -74,18 +91,18 @@ class Demo:
         self._seed = seed
         self._stay = stay
         self._say = say
-        self._attacked: dict[str, str] = {}
-        self._first_bad: dict[str, int] = {}
+        self._attacked: dict[Who, str] = {}
         self._told: set[str] = set()
-        self._flagged: dict[str, str] = {}
+        self._flagged: set[Who] = set()
 
     def run(self) -> int:
-        """Run it; returns the exit status."""
+        """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
+        self._empty()
         port = _free_port()
         data = self._directory / "data"
-        shutil.rmtree(self._directory, ignore_errors=True)
         data.mkdir(parents=True)
-        settings = self._directory / "settings.yaml"
+        settings = self._directory / SETTINGS_NAME
         settings.write_text(SETTINGS.format(port=port))
         token = local_token(data, "demo", list(SCOPES), "trustwatch", 86_400)
         day = self._train(clock.utc_now() - DAY)
@@ -101,6 +118,19 @@ class Demo:
                 service.send_signal(signal.SIGTERM)
                 service.wait(60)
                 self._say("The service has stopped.")
+
+    def _empty(self) -> None:
+        """Remove what an earlier demo left: nothing else, and not while that one still runs."""
+        settings = self._directory / SETTINGS_NAME
+        if not self._directory.exists():
+            return
+        if self._directory.is_dir() and not any(self._directory.iterdir()):
+            return
+        if not settings.is_file() or not settings.read_bytes().startswith(SETTINGS[:SIGNATURE].encode()):
+            raise ConfigError(f"{self._directory} holds something that is no demo; give another --directory")
+        if (self._directory / "data" / "log").exists():
+            EventLog(self._directory / "data" / "log").close()  # raises LogInUse while a service works there
+        shutil.rmtree(self._directory)
 
     def _train(self, day_start: datetime) -> list[SimulatedEvent]:
         """Simulate eight days in one go, learn the first seven, return the eighth."""
@@ -124,11 +154,12 @@ class Demo:
         return day
 
     def _note_attacks(self, day: list[SimulatedEvent]) -> None:
-        """Who is attacked, and when: only to say at the end whether the service noticed."""
+        """Who is attacked: only to say at the end whether the service noticed."""
         for event in day:
             if event.label.event_label:
-                self._attacked.setdefault(event.label.agent_id, event.label.scenario)
-                self._first_bad.setdefault(event.label.agent_id, event.at_ms)
+                decoded = decode_event(event.event)
+                who = Who(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
+                self._attacked.setdefault(who, event.label.scenario)
 
     def _use(self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent]) -> int:
         client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
@@ -166,30 +197,29 @@ class Demo:
             if decision["decision_id"] in self._told:
                 continue
             self._told.add(decision["decision_id"])
-            if "medium" in (decision["level"], decision["previous_level"]) or decision["level"] in ("high", "critical"):
+            if decision["level"] in FLAGGED or decision["previous_level"] in FLAGGED:
                 self._print(decision)
 
     def _print(self, decision: dict[str, Any]) -> None:
-        agent = decision["agent_id"]
-        if decision["level"] != "low":
-            self._flagged.setdefault(agent, decision["decided_at"])
+        who = Who(decision["tenant"], decision["issuer"], decision["agent_id"])
+        if decision["level"] in FLAGGED:
+            self._flagged.add(who)
         reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
-        truth = f"   <- {self._attacked[agent]}" if agent in self._attacked else ""
+        truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
         self._say(
             f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
-            f"{agent}: {reason}{truth}"
+            f"{who.agent_id} ({who.tenant}): {reason}{truth}"
         )
 
     def _conclude(self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str) -> int:
         clock.sleep(2.0)
         self._tell(client)
-        noticed = [agent for agent in self._attacked if agent in self._flagged]
+        noticed = [who for who in self._attacked if who in self._flagged]
         calm = AGENTS - len(self._attacked)
-        wrong = sum(1 for agent in self._flagged if agent not in self._attacked)
+        wrong = len(self._flagged - set(self._attacked))
         self._say(f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
                   f"{wrong} of {calm} others flagged at some time.")  # fmt: skip
-        example = next(iter(noticed), next(iter(self._attacked), "nobody"))
-        path = f"/v1/agents/{quote(example, safe='')}/risk"
+        path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
         (self._directory / "token").write_text(token)
         self._say(f"\nURL    {url}\nTOKEN  {token}\n\n  curl -s -H 'Authorization: Bearer {token}' '{url}{path}'\n")
         answer = client.get(path)
@@ -200,6 +230,11 @@ class Demo:
             self._say("\nServing until Ctrl-C.")
             return service.wait()
         return 0
+
+
+def _risk_path(who: Who) -> str:
+    """Where its risk is asked for; names all three, so that it works where another agent has the same id."""
+    return f"/v1/agents/{quote(who.agent_id, safe='')}/risk?" + urlencode({"tenant": who.tenant, "issuer": who.issuer})
 
 
 def _free_port() -> int:

@@ -250,7 +250,8 @@ class Processor:
         assert name is not None
         state = engine.risk[slot]
         return Decision(
-            decision_id=record_id(at_ms, partition, offset, name.key), agent=name, agent_type=engine.agents.types[slot],
+            decision_id=record_id(at_ms, partition, offset, name.key, order=offset), agent=name,
+            agent_type=engine.agents.types[slot],
             decided_ms=at_ms, event_id="", event_time_ms=at_ms, previous_level=previous, level=level,
             risk_score=float(state["score"]), confidence=float(state["confidence"]),
             anomaly_score=float(state["anomaly"]), p_value=max(float(state["p_value"]), 0.0), reasons=reasons,
