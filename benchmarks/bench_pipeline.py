@@ -38,6 +38,17 @@ from benchmarks.plain import PlainFeatures, fit
 
 SPEED, RATIO = 60_000.0, 8.0
 AGENTS, BATCH, SALT = 10_000, 1000, b"benchmark"
+WORKLOADS = (
+    ("busy", "Raw JSON to updated risk: 10,000 agents, 2,000 events per agent and day", 2000.0, False),
+    ("full", "The same with every member of the simulator's events", 2000.0, True),
+    (
+        "quiet",
+        "100 events per agent and day: a batch is a minute and a half, in which few agents do much",
+        100.0,
+        False,
+    ),
+)
+"""Name, title, events per agent and day, and whether events keep all members. The first one is held to the targets."""
 
 
 class StageClock:
@@ -128,9 +139,9 @@ def update_all(plain: PlainFeatures, payloads: list[bytes]) -> None:
         plain.update(json.loads(raw))
 
 
-def measure(history: int, live: int, turns: int, full: bool) -> dict[str, Any]:
+def measure(history: int, live: int, turns: int, per_agent_day: float, full: bool) -> dict[str, Any]:
     """Events per second of both, and microseconds by stage."""
-    raws = raw_events(history + live, AGENTS, full)
+    raws = raw_events(history + live, AGENTS, per_agent_day, full)
     encoder = ColumnEncoder(SALT)
     model = learn_history(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark")
     plain = PlainFeatures(fit(json.loads(raw) for raw in raws[:history]))
@@ -193,13 +204,12 @@ def main() -> int:
     options = arguments("pipeline benchmark")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     sizes = (20_000, 12_000, 2) if options.quick else (100_000, 100_000, 9)
-    figures = {"typical": measure(*sizes, full=False)}
-    report("Raw JSON to updated risk, 10,000 agents, one core", figures["typical"])
-    if not options.quick:
-        figures["full"] = measure(*sizes, full=True)
-        report("The same with every member of the simulator's events", figures["full"])
+    figures = {}
+    for name, title, per_agent_day, full in WORKLOADS[:1] if options.quick else WORKLOADS:
+        figures[name] = measure(*sizes, per_agent_day, full)
+        report(title, figures[name])
     finish(machine("numpy", "numba", "msgspec"), figures, options.json)
-    missed = figures["typical"]["ours"] < SPEED or figures["typical"]["ratio"] < RATIO
+    missed = figures["busy"]["ours"] < SPEED or figures["busy"]["ratio"] < RATIO
     print(f"targets: {SPEED:,.0f} events/s, ratio {RATIO:g}: {'missed' if missed else 'met'}")
     return 1 if missed and not options.quick else 0
 

@@ -19,11 +19,11 @@ _KEPT: dict[str, tuple[str, ...]] = {
 _WHOLE = ("id", "time", "type", "action", "effect", "tenant", "session", "outcome", "bytes_in", "bytes_out", "task")
 
 
-def raw_events(count: int, agents: int, full: bool = False, seed: int = 1) -> list[bytes]:
+def raw_events(count: int, agents: int, per_agent_day: float, full: bool = False) -> list[bytes]:
     """JSON of *count* events of an enterprise of *agents*, in the order they happen; *full* keeps every member."""
     settings = SimulationSettings(
-        start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=2), seed=seed, agents=agents,
-        events_per_agent_day=100.0,
+        start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=2), agents=agents,
+        events_per_agent_day=per_agent_day,
     )  # fmt: skip
     raws = [event for event, _, _ in islice(simulate(settings), count)]
     return raws if full else [_cut(raw) for raw in raws]

@@ -58,9 +58,9 @@ _PROVENANCE_CODE: dict[str | None, int] = {None: -1, **{n: code for code, n in e
 SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["error"]
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 
-_pack = struct.Struct(f"={NAMES}Q{NUMBERS}d{CODES}bd").pack
+_pack = struct.Struct(f"=Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
-    [("names", np.uint64, NAMES), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
+    [("agent", np.uint64), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
 )
 """One packed row: rows are built by one call each, and become arrays all at once."""
 
@@ -141,107 +141,96 @@ class ColumnEncoder:
     def __init__(self, salt: bytes, domains: Mapping[str, Sequence[str]] | None = None) -> None:
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
-        # Parts of events that come again and again, with what they encode to.
-        self._agents = Remembered(self._agent)
-        self._resources = Remembered(self._resource)
-        self._networks = Remembered(self._network)
-        self._logins = Remembered(self._login)
-        self._scopes = Remembered(self._scope_set)
+        # What few different parts of many events encode to.
+        self._agents = Remembered(agent_key)
+        self._networks = Remembered(network_of)
+        self._scopes = Remembered(_scope_set)
 
     def encode(self, events: Sequence[AuditEvent]) -> EventColumns:
         """Columns of *events*, in their order."""
-        packed = np.frombuffer(bytearray().join([self._row(event) for event in events]), _PACKED)
+        names: list[str] = []
+        packed = np.frombuffer(bytearray().join([self._row(event, names) for event in events]), _PACKED)
+        hashed = np.empty((len(events), NAMES), np.uint64)
+        hashed[:, AGENT] = packed["agent"]
+        hashed[:, AGENT + 1 :] = self.hash.many(names).reshape(len(events), NAMES - 1)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
-        return EventColumns(
-            events, packed["names"].copy(), packed["numbers"].copy(), packed["codes"].copy(), micros // 1000
-        )
+        return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000)
 
-    def _row(self, event: AuditEvent) -> bytes:
-        """One event, packed. This is the only per-event Python on the hot path, so it is one flat function."""
-        h = self.hash
+    def _row(self, event: AuditEvent, names: list[str]) -> bytes:
+        """Numbers of one event, packed; its names are appended to *names*.
+
+        This is the only per-event Python on the hot path, so it is one flat function.
+        """
         agent, resource, principal, chain = event.agent, event.resource, event.principal, event.delegation
-        client, login, scopes, action = event.client, event.credential, event.scopes, event.action
-        tenant, outcome = event.tenant, event.outcome
-        who, group, tenant_name, version = self._agents[tenant, agent.issuer, agent.id, agent.type, agent.version]
-        thing = target = audience = 0
+        client, login, scopes, capabilities = event.client, event.credential, event.scopes, agent.capabilities
+        tenant, outcome, action = event.tenant or "", event.outcome, event.action
+        thing = target = audience = network = token = credential = scope_set = ""
         external = provenance = -1
         if resource is not None:
-            thing, target, audience, external = self._resources[
-                tenant, resource.type, resource.id, resource.target, resource.audience, resource.external
-            ]
+            thing = resource.id or ""
+            target, external = self._target(resource, tenant)
+            audience = resource.audience or ""
+            if resource.type is not None:
+                thing = f"{resource.type}:{thing}"
             provenance = _PROVENANCE_CODE[resource.provenance]
-        network = 0
         if client is not None:
-            network = self._networks[client.asn, client.ip if client.asn is None else None]
-        token, lifetime, credential, method = None, None, 0, 0
+            network = f"AS{client.asn}" if client.asn is not None else self._networks[(client.ip,)]
+        lifetime, method, breadth, ungranted = -1.0, 0, -1.0, -1.0
         if login is not None:
-            token, lifetime = login.token_id, login.token_lifetime_s
-            credential, method = self._logins[login.method, login.thumbprint]
-        scope_set, breadth, ungranted = 0, -1.0, -1.0
+            token = login.token_id or ""
+            if login.token_lifetime_s is not None:
+                lifetime = login.token_lifetime_s
+            if login.method is not None or login.thumbprint is not None:
+                credential = f"{login.method}:{login.thumbprint}"
+                method = METHOD_RANK.get(login.method or "", 0)
         if scopes is not None:
             asked, given = scopes.requested, scopes.granted
             scope_set, breadth, ungranted = self._scopes[
                 None if asked is None else tuple(asked), None if given is None else tuple(given)
             ]
-        capabilities = agent.capabilities
         bytes_in, bytes_out, duration, count = event.bytes_in, event.bytes_out, event.duration_ms, event.count
+        names += (
+            f"{tenant}\x1f{agent.type or ''}", tenant, event.task or "", action, thing, target, audience,
+            event.peer or "", (principal.id or "") if principal is not None else "", network, credential, scope_set,
+            "\x1f".join(chain) if chain else "", token, event.session or "", agent.version or "",
+        )  # fmt: skip
         return _pack(
-            who, group, tenant_name, h[event.task], h[action], thing, target, audience, h[event.peer],
-            h[principal.id] if principal is not None else 0, network, credential, scope_set,
-            h["\x1f".join(chain)] if chain else 0, h[token], h[event.session], version,
+            self._agents[tenant, agent.issuer or "", agent.id],
             -1.0 if bytes_in is None else bytes_in, -1.0 if bytes_out is None else bytes_out,
             -1.0 if duration is None else duration, 1.0 if count is None else count,
-            breadth, ungranted, len(chain) if chain else -1.0, -1.0 if lifetime is None else lifetime,
+            breadth, ungranted, len(chain) if chain else -1.0, lifetime,
             _EFFECT_CODE[event.effect], _OUTCOME[outcome], _TYPE[event.type], provenance, method, external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
             agent.self_asserted, outcome == "denied" and event.error in OWN_DENIALS,
             event.time.timestamp(),
         )  # fmt: skip
 
-    def _agent(
-        self, tenant: str | None, issuer: str | None, agent_id: str, role: str | None, version: str | None
-    ) -> tuple[int, int, int, int]:
-        """Keys of agent, peer group, tenant and version."""
-        group = self.hash(f"{tenant or ''}\x1f{role or ''}")
-        return agent_key(tenant or "", issuer or "", agent_id), group, self.hash(tenant), self.hash(version)
-
-    def _resource(
-        self, tenant: str | None, role: str | None, name: str | None, target: str | None, audience: str | None,
-        external: bool | None,
-    ) -> tuple[int, int, int, int]:  # fmt: skip
-        """Hashes of resource, canonical target and audience, and on which side the target lies."""
-        whole = name if role is None else f"{role}:{name or ''}"
-        goes_to, side = canonical_target(Resource(role, name, target, external), tenant or "", self.domains)
-        return self.hash(whole), self.hash(goes_to), self.hash(audience), side
-
-    def _network(self, asn: int | None, ip: str | None) -> int:
-        """Hash of the client's network: its AS number, or the network of its address."""
-        return self.hash(network_of(ip) if asn is None else f"AS{asn}")
-
-    def _login(self, method: str | None, thumbprint: str | None) -> tuple[int, int]:
-        """Hash of method and key, and the rank of the method."""
-        named = method is not None or thumbprint is not None
-        return self.hash(f"{method}:{thumbprint}") if named else 0, METHOD_RANK.get(method or "", 0)
-
-    def _scope_set(
-        self, requested: tuple[str, ...] | None, granted: tuple[str, ...] | None
-    ) -> tuple[int, float, float]:
-        """Hash of the scope set, its breadth, and how many were asked for but not granted (-1 = not said)."""
-        wanted = set(requested or granted or ())
-        said = granted is not None and requested
-        ungranted = float(len(wanted - set(granted or ()))) if said else -1.0
-        return self.hash(" ".join(sorted(wanted))), float(len(wanted)), ungranted
+    def _target(self, resource: Resource, tenant: str) -> tuple[str, int]:
+        """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""
+        name = resource.target or resource.id
+        if name and ("://" in name or "@" in name):
+            found, side = canonical_target(resource, tenant, self.domains)
+            return found or "", side
+        return name or "", -1 if resource.external is None else int(resource.external)
 
 
-def network_of(ip: str | None) -> str | None:
+def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:
+    """Scope set as one name, its breadth, and how many were asked for but not granted (-1 = not said)."""
+    wanted = set(requested or granted or ())
+    said = granted is not None and requested
+    ungranted = float(len(wanted - set(granted or ()))) if said else -1.0
+    return " ".join(sorted(wanted)), float(len(wanted)), ungranted
+
+
+def network_of(ip: str | None) -> str:
     """The network of an address: /24 of IPv4, /48 of IPv6; text that is no address stands for itself.
 
     >>> network_of("198.51.100.7"), network_of("2001:db8:1:2::7"), network_of("cluster-a")
     ('198.51.100.0/24', '2001:db8:1::/48', 'cluster-a')
     """
     if not ip:
-        return None
+        return ""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:

@@ -533,8 +533,9 @@ def test_all_features_stay_in_their_declared_ranges() -> None:
 def _extremes() -> list[dict[str, Any]]:
     wild = [
         event(
-            i * 10.0 ** (i % 7), bytes_in=10.0 ** (i % 300), bytes_out=1e300, duration_ms=1e15, count=10.0 ** (i % 9),
-            action=f"a{i}", scopes={"requested": [f"s{k}" for k in range(i % 200)], "granted": []},
+            i * 10.0 ** (i % 7), bytes_in=10.0 ** (i % 300), bytes_out=1e300, duration_ms=1e15,
+            count=10.0 ** (i % 9), action=f"a{i}",
+            scopes={"requested": [f"s{k}" for k in range(i % 200)], "granted": []},
             delegation=[f"d{k}" for k in range(1 + i % 9)], credential={"token_lifetime_s": 1e12, "method": "none"},
         )
         for i in range(300)

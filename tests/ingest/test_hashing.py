@@ -1,11 +1,18 @@
-"""Identities of names: stable, keyed, never zero for a name, bounded in memory."""
+"""Identities of names: stable, keyed, never zero for a name, the same alone and in a batch."""
 
 from __future__ import annotations
 
-import hashlib
-
+import numpy as np
 import pytest
-from trustwatch.ingest.hashing import CACHE_SIZE, NameHasher, agent_key
+from hypothesis import given
+from hypothesis import strategies as st
+from trustwatch.ingest.hashing import NameHasher, agent_key, siphash
+
+VECTORS = [
+    (0, 0x726FDB47DD0E0E31), (1, 0x74F839C593DC67FD), (7, 0xAB0200F58B01D137), (8, 0x93F5F5799A932462),
+    (15, 0xA129CA6149BE45E5), (16, 0x3F2ACC7F57C29BDB), (63, 0x958A324CEB064572),
+]  # fmt: skip
+"""Lengths and hashes of the reference implementation: key and text are the bytes 0, 1, 2 and so on."""
 
 
 def test_agent_key_is_stable() -> None:
@@ -20,36 +27,51 @@ def test_agent_key_keeps_its_parts_apart() -> None:
     assert len(keys) == 4
 
 
-def test_name_hash_is_keyed_blake2b() -> None:
-    """A hash is BLAKE2b of the name under the salt, so that nobody without the salt can aim at a known name."""
-    expected = hashlib.blake2b("naïve".encode(), digest_size=8, key=b"salt").digest()
+@pytest.mark.parametrize(("length", "expected"), VECTORS)
+def test_siphash_equals_the_reference(length: int, expected: int) -> None:
+    """The published vectors of SipHash-2-4, wherever in a buffer the text begins."""
+    k0, k1 = np.frombuffer(bytes(range(16)), "<u8").astype(np.uint64)
+    for start in (0, 3):
+        data = np.frombuffer(b"\xff" * start + bytes(range(length)) + b"\xee" * 8, np.uint8)
 
-    assert NameHasher(b"salt")("naïve") == int.from_bytes(expected, "little")
-    assert NameHasher(b"salt")("naïve") != NameHasher(b"other")("naïve")
+        assert int(siphash(data, start, length, k0, k1)) == expected
+
+
+def test_name_hash_is_keyed() -> None:
+    """Without the salt nobody can aim at a known name; with it a name always has the same hash."""
+    assert NameHasher(b"salt")("acct-42") == NameHasher(b"salt")("acct-42")
+    assert NameHasher(b"salt")("acct-42") != NameHasher(b"other")("acct-42")
+
+
+def test_name_hash_is_stable() -> None:
+    """Saved models hold these hashes, so their values are part of the format."""
+    assert NameHasher(b"salt")("naïve") == 0xE565AAE1B662693E
 
 
 def test_name_hash_of_nothing_is_zero() -> None:
-    """A missing and an empty name hash to 0, also after the memory was emptied."""
+    """A missing and an empty name hash to 0."""
+    assert (NameHasher(b"salt")(None), NameHasher(b"salt")("")) == (0, 0)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=30))
+def test_name_hash_is_the_same_in_every_company(names: list[str]) -> None:
+    """A name's hash does not depend on its neighbours in a batch, nor on whether they are ASCII; only "" is 0."""
     h = NameHasher(b"salt")
-    for number in range(CACHE_SIZE + 5):
-        h(str(number))
 
-    assert (h(None), h(""), h[None]) == (0, 0, 0)
-    assert len(h) <= CACHE_SIZE
+    assert h.many(names).tolist() == [h(name) for name in names]
+    assert [h(name) == 0 for name in names] == [name == "" for name in names]
 
 
-def test_name_hash_remembers_short_names_only() -> None:
-    """A long name gets the same hash each time, but is not kept: memory does not grow with the length of names."""
-    h = NameHasher(b"salt")
-    long = "x" * 2048
+def test_name_hash_spreads() -> None:
+    """100,000 numbered names have different hashes, with half of the bits set."""
+    hashes = NameHasher(b"salt").many([f"acct-{i}" for i in range(100_000)])
 
-    assert h(long) == h(long) != 0
-    assert long not in h
-    assert h("short") and "short" in h
+    assert len(np.unique(hashes)) == 100_000
+    assert abs(float(np.unpackbits(hashes.view(np.uint8)).mean()) - 0.5) < 0.001
 
 
 @pytest.mark.parametrize("salt", [b"", b"x" * 65])
 def test_name_hash_refuses_a_bad_salt(salt: bytes) -> None:
-    """BLAKE2b takes keys of 1 to 64 bytes."""
+    """A salt has 1 to 64 bytes."""
     with pytest.raises(ValueError, match="1 to 64"):
         NameHasher(salt)
