@@ -91,6 +91,21 @@ def combine(parts: Combination, u: NDArray[np.float64]) -> Evidence:
 
 
 @compiled
+def _keep_largest(u: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
+    """The largest values of one row, in descending order; 0 where there are no more."""
+    last = len(largest) - 1
+    largest[:] = 0.0
+    for feature in range(len(u)):
+        value = u[feature]
+        if value > largest[last]:
+            place = last
+            while place > 0 and largest[place - 1] < value:
+                largest[place] = largest[place - 1]
+                place -= 1
+            largest[place] = value
+
+
+@compiled
 def combine_rows(
     u: NDArray[np.float64],
     scores: NDArray[np.float64],
@@ -104,21 +119,13 @@ def combine_rows(
     statistic: NDArray[np.float64],
 ) -> None:
     """Evidence of the forest, of the largest tails, and T, of each row."""
-    last = len(weights) - 1
     largest = np.empty(len(weights))  # descending
+    alike = len(weights) >= u.shape[1] and weights[0] == weights[len(weights) - 1]
     for row in range(len(u)):
-        largest[:] = 0.0
-        for feature in range(u.shape[1]):
-            value = u[row, feature]
-            if value > largest[last]:
-                place = last
-                while place > 0 and largest[place - 1] < value:
-                    largest[place] = largest[place - 1]
-                    place -= 1
-                largest[place] = value
-        total = 0.0
-        for place in range(len(weights)):
-            total += weights[place] * largest[place]
-        from_tails[row] = total
+        if alike:  # every feature counts the same: no order is needed
+            from_tails[row] = weights[0] * u[row].sum()
+        else:
+            _keep_largest(u[row], largest)
+            from_tails[row] = (weights * largest).sum()
         from_forest[row] = evidence_of(scores[row], tail_x, tail_u, tail_rate, 0)
-        statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * total
+        statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * from_tails[row]
