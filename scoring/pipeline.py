@@ -32,7 +32,7 @@ class PipelineSettings(NamedTuple):
 
     batch: int = 1000
     commit_interval_s: float = 1.0
-    most_dirty: int = 20_000  # agents that may wait for a commit before it is made early
+    most_dirty: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
     retry_s: float = 0.5
     poll_s: float = 0.2
     service: str = "https://trustwatch.invalid"  # `source` of alerts
@@ -128,7 +128,7 @@ class Pipeline:
     def _urgent(self) -> bool:
         """A change of level is made durable at once, so that its alert leaves and its answer shows."""
         dirty = self._processor.engine.dirty
-        waiting = int(np.count_nonzero(dirty)) + len(self._processor.residence.gone)
+        waiting = int(np.count_nonzero(dirty)) + len(self._processor.residence.gone) + len(self._dead)
         return bool(self._decisions) or waiting >= self._settings.most_dirty
 
     def _late(self) -> bool:

@@ -72,8 +72,10 @@ class State(Database):
 
     def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:
         """Keep as many of *letters* as there is room for; count the others and return their number."""
-        ids = [letter.letter_id for letter in letters]
-        known = set(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
+        known: set[str] = set()
+        for part in chunks(letters, IN_LIST):  # a flood of bad records must not exceed what one statement may hold
+            ids = [letter.letter_id for letter in part]
+            known.update(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
         fresh = [letter for letter in letters if letter.letter_id not in known]
         kept = fresh[: self._room(connection, len(fresh))]
         if kept:

@@ -106,6 +106,17 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
     assert {"poll", "apply", "commit", "rows"} <= set(pipeline.stages.seconds)
 
 
+def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None:
+    """Dead letters do not pile up in memory until the commit interval has passed."""
+    site.append([Record(0, number, 9, b"rubbish") for number in range(1, 31)])
+    pipeline = site.pipeline(batch=10, most_dirty=20, commit_interval_s=60.0)
+    pipeline.start()
+    pipeline.step()
+    assert site.committed == []
+    pipeline.step()
+    assert site.store.letter_counts().stored == 20
+
+
 def test_restart_goes_on_where_it_stopped(site: Site, kit: Any, make: Any) -> None:
     """A second pipeline begins behind the first one's commit and still knows its duplicates."""
     events = make.stream(4, 60)

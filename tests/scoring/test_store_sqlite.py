@@ -14,9 +14,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import event, text
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, DeadLetter, Position
 from trustwatch.scoring.store import StoreTooNew, dialect, migrate, open_store, sqlite_url
 from trustwatch.scoring.store.schema import METADATA
 
@@ -43,6 +43,21 @@ def test_every_connection_is_set_up(tmp_path: Path) -> None:
 
             assert values == ["wal", 2, 1, dialect.BUSY_TIMEOUT_MS]
     engine.dispose()
+
+
+def test_a_flood_of_dead_letters_fits_any_sqlite(tmp_path: Path) -> None:
+    """One commit holds more dead letters than an SQLite may allow variables in a statement (32,766 by default)."""
+    most = 1_000
+    letters = [DeadLetter(f"L{number:05}", 1, "gw", "bad", "$", b"x", 0, number) for number in range(2 * most)]
+    with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
+        limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+        event.listen(store._engine, "checkout", lambda raw, *_: raw.setlimit(limit, most))
+        position = store.claim(0)
+
+        result = store.commit(Commit(position, Position(0, 1, 2 * most), [], [], [], letters))
+
+        assert result.dropped_dead_letters == 0
+        assert store.letter_counts().stored == 2 * most
 
 
 def test_migrations_from_nothing(tmp_path: Path) -> None:
