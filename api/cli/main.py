@@ -39,6 +39,10 @@ def main() -> None:
         # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
         sys.stderr.close()
         raise SystemExit(1) from None
+    except OSError as error:  # a file that can not be written, a full disk: the operator's to mend, not ours
+        raise SystemExit(
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)).exit_code
+        ) from None
 
 
 def _status(error: TrustwatchError) -> int:

@@ -1,0 +1,219 @@
+"""`trustwatch train`, `replay` and `simulate` on small files: outputs, counts, exit statuses, and helpful errors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from trustwatch.api.cli.main import app
+from trustwatch.models.persist import load
+from typer.testing import CliRunner, Result
+
+MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
+COMMANDS = ("serve", "train", "replay", "ingest", "agents", "explain", "release", "simulate", "token", "demo")
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command as its own process: what a shell sees."""
+    command = [sys.executable, "-m", "trustwatch.api", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+class History(NamedTuple):
+    """A simulated week of few agents, split in two files, and a model of the first."""
+
+    past: Path
+    day: Path
+    model: Path
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    folder = tmp_path_factory.mktemp("history")
+    made = run(
+        "simulate", "--out", folder / "all.jsonl", "--agents", 6, "--hours", 96, "--events-per-day", 90, "--json"
+    )
+    assert made.exit_code == 0, made.output
+    lines = (folder / "all.jsonl").read_bytes().splitlines(keepends=True)
+    assert json.loads(made.stdout)["events"] == len(lines)
+    cut = len(lines) * 3 // 4
+    past, day, model = folder / "past.jsonl.gz", folder / "day.jsonl", folder / "model"
+    past.write_bytes(gzip.compress(b"".join(lines[:cut])))
+    day.write_bytes(b"".join(lines[cut:]))
+    trained = run("train", past, "--model", model, "--json", "--version", "test-1")
+    assert trained.exit_code == 0, trained.output
+    return History(past, day, model, json.loads(trained.stdout))
+
+
+def replayed(history: History, *arguments: object, stdin: bytes | None = None) -> tuple[Result, list[dict[str, Any]]]:
+    out = history.model.parent / "scores.jsonl"
+    result = run("replay", *arguments, "--model", history.model, "--out", out, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result, [json.loads(line) for line in out.read_bytes().splitlines()]
+
+
+def test_train_says_what_it_learned(history: History) -> None:
+    """The summary counts events, agents and groups; nothing was malformed; the model carries the version."""
+    with gzip.open(history.past) as file:
+        events = [json.loads(line) for line in file]
+    assert history.summary["events"] == len(events)
+    assert history.summary["malformed"] == 0
+    assert history.summary["agents"] == len({(e["tenant"], e["agent"]["id"]) for e in events})
+    assert history.summary["version"] == load(history.model).version == "test-1"
+
+
+def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:
+    """What the service has learned stays readable after a retrain in place; a new place gets a new salt."""
+    for place in ("one", "one", "two"):
+        assert run("train", history.day, "--model", tmp_path / place, "--version", place).exit_code == 0
+        if place == "one":
+            first = load(tmp_path / "one").salt
+    assert load(tmp_path / "one").salt == first
+    assert load(tmp_path / "two").salt != first
+    assert run("train", history.day, "--model", tmp_path / "two", "--salt", "00ff").exit_code == 0
+    assert load(tmp_path / "two").salt == b"\x00\xff"
+
+
+def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
+    """Exactly the members of the contract, in input order, scores within their ranges."""
+    events = [json.loads(line) for line in history.day.read_bytes().splitlines()]
+    _, lines = replayed(history, history.day)
+    assert [line["id"] for line in lines] == [event["id"] for event in events]
+    assert [line["agent_id"] for line in lines] == [event["agent"]["id"] for event in events]
+    for line in lines:
+        assert list(line) == MEMBERS
+        assert line["time"].endswith("Z")
+        assert 0 <= line["anomaly_score"] <= 1
+        assert 0 < line["p_value"] <= 1
+        assert 0 <= line["risk_score"] <= 1
+        assert line["risk_level"] in ("unknown", "low", "medium", "high", "critical")
+
+
+def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_path: Path) -> None:
+    """The same bytes give the same lines, whichever way they come."""
+    raw = history.day.read_bytes()
+    lines = raw.splitlines(keepends=True)
+    packed, a, b = tmp_path / "no-suffix", tmp_path / "a", tmp_path / "b"
+    packed.write_bytes(gzip.compress(raw))
+    a.write_bytes(b"".join(lines[:30]))
+    b.write_bytes(b"".join(lines[30:]))
+    expected = replayed(history, history.day)[1]
+    assert replayed(history, packed)[1] == expected
+    assert replayed(history, a, b)[1] == expected
+    assert replayed(history, "-", stdin=raw)[1] == expected
+    assert replayed(history, "-", stdin=gzip.compress(raw))[1] == expected
+
+
+def test_no_learn_scores_against_the_model_alone(history: History) -> None:
+    """Without learning an event that comes again and again stays as odd as at first; with it, it becomes usual."""
+    template = json.loads(history.day.read_bytes().splitlines()[-1])
+    lines = []
+    for number in range(60):
+        event = {**template, "id": f"again-{number}", "action": "never_seen_before", "session": f"s-{number}"}
+        event["time"] = f"2026-02-{1 + number // 24:02d}T{number % 24:02d}:30:00Z"
+        lines.append(json.dumps(event).encode())
+    body = b"\n".join(lines)
+    frozen = replayed(history, "-", "--no-learn", stdin=body)[1]
+    learned = replayed(history, "-", "--learn", stdin=body)[1]
+    assert len(frozen) == len(learned) == 60
+    assert frozen != learned
+    assert any("never_seen_before" in reason["observed"] for reason in frozen[-1]["reasons"])
+
+
+def test_malformed_lines_are_counted_and_told(history: History, tmp_path: Path) -> None:
+    """Line number, path and reason on stderr, the count in the summary; good lines still go through."""
+    good = history.day.read_bytes().splitlines()[:4]
+    lacking = json.loads(good[0])
+    lacking |= {"id": "lacking", "agent": {}}
+    body = b"\n".join([good[0], b"not json", good[1], json.dumps(lacking).encode(), good[2]]) + b"\n"
+    result, lines = replayed(history, "-", "--json", stdin=body)
+    assert len(lines) == 3
+    assert json.loads(result.stdout)["malformed"] == 2
+    assert "record 2: " in result.stderr
+    assert "record 4: " in result.stderr
+    assert "$.agent.id" in result.stderr
+    trained = run("train", "-", "--model", tmp_path / "model", "--json", stdin=history.day.read_bytes() + b"{}\n")
+    assert json.loads(trained.stdout)["malformed"] == 1
+
+
+def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) -> None:
+    """No traceback: missing file, directory, damaged gzip, missing model, nothing to learn, out not writable."""
+    damaged, empty = tmp_path / "damaged.gz", tmp_path / "empty"
+    damaged.write_bytes(history.past.read_bytes()[:5000])
+    empty.write_bytes(b"\n\n")
+    out = ("--out", tmp_path / "out")
+    cases = [
+        (("train", tmp_path / "missing.jsonl", "--model", tmp_path / "m"), "missing.jsonl"),
+        (("train", tmp_path, "--model", tmp_path / "m"), str(tmp_path)),
+        (("train", damaged, "--model", tmp_path / "m"), "damaged.gz"),
+        (("train", empty, "--model", tmp_path / "m"), "nothing to learn"),
+        (("replay", history.day, "--model", tmp_path / "m", *out), str(tmp_path / "m")),
+        (("replay", history.day, "--model", history.model, "--out", tmp_path / "no" / "dir"), "no/dir"),
+        (("simulate", "--out", tmp_path / "no" / "dir"), "no/dir"),
+        (("simulate", "--out", tmp_path / "x", "--attack", "unheard_of"), "unheard_of"),
+        (("simulate", "--out", tmp_path / "x", "--agents", 0), "agents"),
+    ]
+    for arguments, word in cases:
+        result = process(*arguments)
+        assert result.returncode == 1, (arguments, result.stderr)
+        assert word in result.stderr, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr, (arguments, result.stderr)
+        assert result.stdout == ""
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("unheard",), ("train",), ("train", "x"), ("replay", "x", "--model", "m"), ("simulate", "--seed", "q"),
+     ("demo", "--seconds", "1"), ("release", "a"), ("train", "-", "--model", "m", "--salt", "xyz")],
+    ids=" ".join,
+)  # fmt: skip
+def test_usage_errors_are_status_2(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong or missing arguments; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    line = b'{"time":"2026-01-01T00:00:00Z","agent":{"id":"a"},"type":"other","action":"a","outcome":"success"}'
+    result = run(*arguments, stdin=line)
+    assert result.exit_code == 2, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_exists(command: str) -> None:
+    """Every command says what it does, and every option what it means."""
+    result = run(*([command] if command else []), "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+    if not command:
+        assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_broken_pipe_ends_quietly(history: History) -> None:
+    """`replay … --out - | head -1` shows one line and no traceback."""
+    command = [sys.executable, "-m", "trustwatch.api", "replay", str(history.past), "--model", str(history.model)]
+    replay = subprocess.Popen([*command, "--out", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert replay.stdout is not None
+    assert replay.stderr is not None
+    assert json.loads(replay.stdout.readline())["id"]
+    replay.stdout.close()
+    message = replay.stderr.read().decode()
+    assert replay.wait(60) in (0, 1)
+    assert "Traceback" not in message
+    assert "Exception" not in message
+    replay.stderr.close()
+
+
+def test_commands_do_not_pay_for_scikit_learn() -> None:
+    """It takes a second to import, and only `train` and `demo` fit a forest."""
+    code = "import sys, trustwatch.api.cli, trustwatch.api.serve.worker; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
