@@ -11,6 +11,9 @@ from ..settings import RegisteredAgent
 REMEMBERED = 65_536
 """Agents whose match is remembered; when full all are forgotten, which costs time and nothing else."""
 
+LONGEST = 500
+"""Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
+
 
 class AgentRegistry:
     """Finds the entry of an agent; the first that fits wins.
@@ -40,7 +43,8 @@ class AgentRegistry:
         tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
         found = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
-        if len(self._found) >= REMEMBERED:
-            self._found.clear()
-        self._found[key] = found
+        if sum(map(len, key)) <= LONGEST:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            self._found[key] = found
         return found

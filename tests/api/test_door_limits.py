@@ -121,3 +121,13 @@ def test_the_registry_takes_the_first_match_of_tenant_issuer_and_pattern() -> No
 
     assert before == kinds() == ["Payer", "Other", "Foreign", None, None]
     assert len(registry._found) <= REMEMBERED
+
+
+def test_the_registry_remembers_no_long_names() -> None:
+    """Ids may have 2,048 characters; 65,536 of them would be memory that a sender chooses."""
+    registry = AgentRegistry([RegisteredAgent(tenant="t", issuer="i", agent="*", type="Any")])
+
+    found = registry.find("t", "i", "x" * 2000)
+
+    assert found is not None and found.type == "Any"
+    assert registry._found == {}
