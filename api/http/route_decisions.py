@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,14 +77,18 @@ async def _key_of(parts: Parts, caller: Caller, agent_id: str, tenant: str | Non
 async def stream(parts: Part, caller: Reader, tenant: Tenant = None) -> StreamingResponse:
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
-    A reader that does not keep up is cut off; `GET /v1/decisions` has what it missed.
+    A reader that does not keep up is cut off, and so is one whose token has expired; `GET /v1/decisions` has what it
+    missed.
     """
     tenants = visible_tenants(caller, tenant)
-    lines = _events(parts.services.status, None if tenants is None else frozenset(tenants))
+    allowed = None if tenants is None else frozenset(tenants)
+    lines = _events(parts.services.status, allowed, lambda: parts.services.clock() >= caller.exp)
     return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _events(status: PipelineStatus, tenants: frozenset[str] | None) -> AsyncIterator[bytes]:
+async def _events(
+    status: PipelineStatus, tenants: frozenset[str] | None, expired: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     queue = status.watch()
     try:
         yield b": from now on\n\n"
@@ -93,9 +97,11 @@ async def _events(status: PipelineStatus, tenants: frozenset[str] | None) -> Asy
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     change = await queue.get()
             except TimeoutError:
+                if expired():
+                    return
                 yield b": still here\n\n"
                 continue
-            if change is None:
+            if change is None or expired():
                 return
             if tenants is None or change.tenant in tenants:
                 body = msgspec.json.encode(change_out(change))

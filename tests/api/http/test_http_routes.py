@@ -323,6 +323,17 @@ def test_decisions_can_be_followed(site: Any) -> None:
     assert data["decided_at"] == "2025-11-24T16:00:00.005Z"
 
 
+def test_streams_end_with_their_token(site: Any) -> None:
+    """Who opened a stream hears nothing more once the token has expired: the next change ends it instead."""
+
+    def expire() -> None:
+        site.clock.now += 86_400.0
+        site.report(changes=[changed(1)])
+
+    assert following(site, "gateway", expire, 99) == []
+    assert site.status.watchers == set()
+
+
 def test_streams_end_when_the_service_does(site: Any) -> None:
     """A server that stops waits for its connections; these would never end by themselves."""
     found = following(site, "gateway", lambda: site.inside(site.status.close), 99)
