@@ -22,7 +22,7 @@ from . import risk
 from .engine import NOTABLE, Scored
 from .policy import PolicyTable
 from .reasons import plain
-from .records import AgentName, DeadLetter, Decision, Reason, RiskLevel, record_id
+from .records import DeadLetter, Decision, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
 
 _REASONS_HALF_LIFE_MS = 600_000.0
@@ -326,8 +326,3 @@ def _refused(partition: int, offset: int, record: Record) -> DeadLetter:
         refused.letter_id, refused.received_ms, refused.source, refused.reason, refused.path,
         raw, partition, offset,
     )  # fmt: skip
-
-
-def agent_name(name: AgentName) -> str:
-    """An agent in one line, for logs: tenant, issuer and id."""
-    return f"{name.tenant}/{name.agent_id}" + (f" ({name.issuer})" if name.issuer else "")

@@ -9,7 +9,6 @@ from datetime import UTC
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.events import AuditEvent
 from ..ingest.features import layout as l
@@ -188,10 +187,3 @@ class Narrator:
         usual_text = form.format(math.expm1(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
         return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
-
-
-def describe_event(columns: EventColumns, row: int) -> str:
-    """One event in a few words, for logs and alerts."""
-    event = columns.events[row]
-    target = _NAME_OF_KIND[l.K_TARGET](event) if columns.names[row, c.TARGET] else ""
-    return f"{event.type} {event.action} {target}".strip()

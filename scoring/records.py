@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-
-TokenAction = Literal["allow", "deny"]
 
 
 class RiskLevel(IntEnum):

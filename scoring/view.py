@@ -17,12 +17,11 @@ _SWEEP_SHARE = 0.05
 class Entry:
     """One agent in the view. `answer` caches the encoded risk answer until the next update."""
 
-    __slots__ = ("answer", "answer_until_ms", "summary")
+    __slots__ = ("answer", "summary")
 
     def __init__(self, summary: AgentSummary) -> None:
         self.summary = summary
         self.answer: bytes | None = None
-        self.answer_until_ms = 0
 
 
 class RiskView:
@@ -36,12 +35,6 @@ class RiskView:
         self._most = most
         self._entries: dict[tuple[str, str, str], Entry] = {}
         self._by_id: dict[str, list[Entry]] = {}
-        self.offset = 0
-        """How far the pipeline has committed."""
-        self.behind = 0
-        """Records that waited when the pipeline last reported."""
-        self.heard_ms = 0
-        """When the pipeline last reported, on the reader's clock; answers older than a bound are stale."""
 
     def __len__(self) -> int:
         return len(self._entries)
