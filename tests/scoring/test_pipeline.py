@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Site:
         self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
         self.committed: list[Committed] = []
         self.pauses = 0
+        self.on_pause: Callable[[], None] = lambda: None
         self.readers: list[LogReader] = []
 
     def append(self, records: list[Record]) -> None:
@@ -50,6 +51,7 @@ class Site:
 
     def pause(self, seconds: float) -> None:
         self.pauses += 1
+        self.on_pause()
         time.sleep(seconds)
 
     def rows(self) -> dict[str, Any]:
@@ -182,12 +184,15 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     pipeline = site.pipeline(store=store, capacity=5)
     pipeline.start()
     site.append(kit.records(make.stream(6, 120, odd=0.1)))
-    blocker = sqlite3.connect(site.folder / "tw.db", check_same_thread=False, isolation_level=None)
+    blocker = sqlite3.connect(site.folder / "tw.db", isolation_level=None)
     blocker.execute("begin immediate")
-    unlock = threading.Timer(0.3, lambda: blocker.execute("rollback"))
-    unlock.start()
+
+    def unlock() -> None:
+        if site.pauses == 2:
+            blocker.execute("rollback")
+
+    site.on_pause = unlock
     drain(pipeline)
-    unlock.join()
     blocker.close()
     store.close()
     assert site.pauses >= 2
@@ -214,16 +219,15 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: A
     database.rename(hidden)
     database.mkdir()
 
-    def show() -> None:
-        database.rmdir()
-        hidden.rename(database)
+    def show() -> None:  # while the pipeline pauses, so that it meets either the folder or the whole database
+        if site.pauses == 2:
+            database.rmdir()
+            hidden.rename(database)
 
+    site.on_pause = show
     site.store._engine.dispose()
-    timer = threading.Timer(0.3, show)
     site.append(kit.records([make.event(n, f"n{n % 6}", make.START_MS + n) for n in range(30, 36)]))
-    timer.start()
     drain(pipeline)
-    timer.join()
     store.close()
     assert site.pauses >= 2
     assert {name: row.events for name, row in site.rows().items()} == {f"n{n}": 6 for n in range(6)}
