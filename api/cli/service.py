@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvicorn
 
 from ...ingest.errors import TrustwatchError
 from ..callers import SCOPES
@@ -27,7 +28,9 @@ def serve(settings: SettingsFile = None) -> None:
     if not configured.issuers:
         say("no issuers are configured: nobody can be authenticated, so every call but health checks is refused")
     try:
-        asyncio.run(run_service(configured, settings))
+        # uvicorn's choice of loop: uvloop where it is installed
+        with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
+            runner.run(run_service(configured, settings))
     except BaseExceptionGroup as group:
         known, rest = group.split(TrustwatchError)
         if rest is not None or known is None:

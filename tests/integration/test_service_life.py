@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.api.serve.service import listening_socket
+from trustwatch.api.settings import ListenSettings, Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -146,3 +149,13 @@ def test_keys_that_can_not_be_read_are_said(make_service: Any) -> None:
     service.start()
     assert "missing.json" in service.log()
     assert service.get("/v1/agents/a/risk").status_code == 401
+
+
+def test_connections_send_at_once() -> None:
+    """Connections have TCP_NODELAY: an answer is two writes, and Nagle would hold the second one for 40 ms."""
+    with (
+        listening_socket(Settings(listen=ListenSettings(port=0))) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

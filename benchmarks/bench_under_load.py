@@ -1,0 +1,276 @@
+"""`GET risk` at 16 connections, idle and while 30,000 events per second are ingested and stored, on the real service.
+
+Everything runs on this machine: `trustwatch serve` (two processes), the sender of events and the load of questions
+share its cores. Targets: p99 under load at most 3 times the idle p99, and the events really accepted and applied at the
+rate. A last turn sends as fast as the door takes, without questions. Exit status 1 if a target is missed; `--quick`
+only reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from trustwatch.api.callers import SCOPES
+from trustwatch.api.tokens import LocalKey
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.events import decode_event
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.learning import learn_history
+from trustwatch.models.persist import save
+
+from benchmarks.bench_answer import CONNECTIONS, own_client, wrk
+from benchmarks.events import raw_events
+from benchmarks.harness import arguments, finish, machine, table
+
+RATE, RATIO = 30_000.0, 3.0
+AGENTS, PER_BODY, SENDERS = 10_000, 500, 4
+NUMBER, TIME = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z"
+"""Stand for what makes a body new each time it is sent; as long as what replaces them."""
+SETTINGS = """\
+data_dir: data
+model_dir: model
+listen: {{port: {port}}}
+issuers: [{{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}]
+callers: [{{name: bench, client_id: bench, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}}]
+"""
+LUA = """
+local paths = {{ {paths} }}
+local number = 0
+request = function()
+  number = number % #paths + 1
+  return wrk.format("GET", paths[number])
+end
+"""
+
+
+class Load(NamedTuple):
+    """What a sender got rid of, and what became of it."""
+
+    seconds: float
+    accepted: int
+    told_to_wait: int
+    post_p50_ms: float
+    post_p99_ms: float
+
+
+class Turn(NamedTuple):
+    """Questions per second and their p99 (ms); the load beside them."""
+
+    per_s: float
+    p99_ms: float
+    accepted_per_s: float = 0.0
+    applied_per_s: float = 0.0
+    lag_s: float = 0.0
+
+
+def prepare(folder: Path, count: int) -> list[str]:
+    """A model, bodies and the paths of risk questions about the agents in them."""
+    raws = raw_events(count + count // 2, AGENTS, 2000.0)
+    salt, settings = b"benchmark", DetectorSettings()
+    history, rest = raws[: count // 2], raws[count // 2 :]
+    save(folder / "model", learn_history(ColumnEncoder(salt).encode([decode_event(r) for r in history]), salt, "bench",
+                                         settings), settings, 0, 0)  # fmt: skip
+    (folder / "bodies").mkdir()
+    paths = set()
+    for number, start in enumerate(range(0, len(rest), PER_BODY)):
+        lines = []
+        for position, raw in enumerate(rest[start : start + PER_BODY]):
+            event = json.loads(raw)
+            paths.add(f"/v1/agents/{quote(event['agent']['id'], safe='')}/risk?tenant={event['tenant']}")
+            event |= {"id": f"{NUMBER.decode()}-{position}", "time": TIME.decode()}
+            lines.append(json.dumps(event, separators=(",", ":")).encode())
+        (folder / "bodies" / f"{number:06d}").write_bytes(b"\n".join(lines))
+    return sorted(paths)[:2000]
+
+
+class Service:
+    """`trustwatch serve` on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        (folder / "settings.yaml").write_text(SETTINGS.format(port=self.port))
+        key = LocalKey.open(folder / "data")
+        self.token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
+        command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(folder / "settings.yaml")]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def wait_ready(self) -> None:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz"):
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.1)
+        raise SystemExit("the service is not ready")
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")), 0.0))
+
+    def settle(self) -> float:
+        """Wait until everything logged is committed; returns the seconds it took."""
+        start = time.perf_counter()
+        while self.metric("trustwatch_pipeline_offset") < self.metric("trustwatch_log_next_offset"):
+            time.sleep(0.05)
+        return time.perf_counter() - start
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+class Sender:
+    """A process that posts the bodies over and over, at *rate* events per second."""
+
+    def __init__(self, service: Service, folder: Path, rate: float, seconds: float) -> None:
+        command = [sys.executable, "-m", "benchmarks.bench_under_load", "--send", str(service.port), service.token,
+                   str(rate), str(seconds), str(folder / "bodies")]  # fmt: skip
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def result(self) -> Load:
+        """Wait for its end."""
+        out = self._process.communicate()[0]
+        return Load(**json.loads(out))
+
+
+async def send(port: int, token: str, rate: float, seconds: float, folder: Path) -> None:
+    """The sender: SENDERS connections share one schedule of bodies; prints what became of them as JSON."""
+    bodies = [path.read_bytes() for path in sorted(folder.iterdir())]
+    start = time.perf_counter()
+    counts = {"number": 0, "accepted": 0, "waited": 0}
+    took: list[float] = []
+    run = int(time.time() * 10) % 10**7
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        while (now := time.perf_counter()) - start < seconds:
+            number = counts["number"]
+            counts["number"] += 1
+            await asyncio.sleep(start + number * PER_BODY / rate - now)
+            body = new_body(bodies[number % len(bodies)], run * 100_000 + number)
+            head = (f"POST /v1/events HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n"
+                    f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
+            begun = time.perf_counter()
+            writer.write(head.encode())
+            writer.write(body)
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            rest = await reader.readexactly(int(answer.partition("content-length: ")[2].partition("\r")[0]))
+            took.append(time.perf_counter() - begun)
+            if " 202 " in answer:
+                counts["accepted"] += json.loads(rest)["accepted"]
+            elif " 429 " in answer:
+                counts["waited"] += 1
+                await asyncio.sleep(0.5)
+            else:
+                raise SystemExit(rest.decode())
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(SENDERS)))
+    quantiles = statistics.quantiles(took, n=100)
+    load = Load(
+        time.perf_counter() - start, counts["accepted"], counts["waited"], quantiles[49] * 1e3, quantiles[98] * 1e3
+    )
+    print(json.dumps(load._asdict()))
+
+
+def new_body(body: bytes, number: int) -> bytes:
+    """The body with ids nobody has seen, and the time of now."""
+    now = time.time()
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    return body.replace(NUMBER, b"%012d" % number).replace(TIME, at.encode())
+
+
+def ask(service: Service, seconds: float, script: Path) -> Turn:
+    """Questions at CONNECTIONS connections."""
+    count, p99_ms = (wrk if shutil.which("wrk") else own_client)(service.port, service.token, seconds, script)
+    return Turn(count / seconds, p99_ms)
+
+
+def loaded(service: Service, folder: Path, seconds: float, script: Path) -> tuple[Turn, Load]:
+    """Questions while events come in at RATE."""
+    sender = Sender(service, folder, RATE, seconds + 2.0)
+    time.sleep(1.0)
+    before, begun = service.metric("trustwatch_pipeline_offset"), time.perf_counter()
+    turn = ask(service, seconds, script)
+    applied = (service.metric("trustwatch_pipeline_offset") - before) / (time.perf_counter() - begun)
+    lag = service.metric("trustwatch_pipeline_age_seconds")
+    load = sender.result()
+    service.settle()
+    return turn._replace(accepted_per_s=load.accepted / load.seconds, applied_per_s=applied, lag_s=lag), load
+
+
+def flat_out(service: Service, folder: Path, seconds: float) -> tuple[float, float]:
+    """Events per second accepted, and applied to the end, when nothing holds the sender back."""
+    before, begun = service.metric("trustwatch_pipeline_offset"), time.perf_counter()
+    load = Sender(service, folder, 1e9, seconds).result()
+    service.settle()
+    applied = service.metric("trustwatch_pipeline_offset") - before
+    return load.accepted / load.seconds, applied / (time.perf_counter() - begun)
+
+
+def main() -> int:
+    """Idle and loaded turns alternate; medians."""
+    given = arguments(__doc__ or "")
+    rounds, seconds, events = (1, 2.0, 10_000) if given.quick else (5, 6.0, 60_000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = prepare(folder, events)
+        script = folder / "paths.lua"
+        script.write_text(LUA.format(paths=", ".join(f'"{path}"' for path in paths)))
+        service = Service(folder)
+        try:
+            service.wait_ready()
+            flat_out(service, folder, 3.0)
+            ask(service, 1.0, script)
+            turns = [(ask(service, seconds, script), *loaded(service, folder, seconds, script)) for _ in range(rounds)]
+            most = flat_out(service, folder, seconds)
+        finally:
+            service.stop()
+    return report(turns, most, given.json, check=not given.quick)
+
+
+def report(turns: list[tuple[Turn, Turn, Load]], most: tuple[float, float], to: Path | None, *, check: bool) -> int:
+    """The table for docs/performance.md; the exit status."""
+    idle, busy, loads = zip(*turns, strict=True)
+    median = {
+        name: Turn(*map(statistics.median, zip(*found, strict=True)))
+        for name, found in (("idle", idle), ("loaded", busy))
+    }
+    load = Load(*map(statistics.median, zip(*loads, strict=True)))
+    ratio = statistics.median(b.p99_ms / a.p99_ms for a, b in zip(idle, busy, strict=True))
+    columns = ("service", "GET per s", "GET p99, ms", "events accepted per s", "applied per s", "lag, s")
+    table(f"GET risk at {CONNECTIONS} connections beside {RATE:,.0f} events/s",
+          columns, [(name, *turn) for name, turn in median.items()])  # fmt: skip
+    print(
+        f"\np99 under load / idle: {ratio:.2f} (target: at most {RATIO:g}); POST of {PER_BODY} events p50 "
+        f"{load.post_p50_ms:.0f} ms, p99 {load.post_p99_ms:.0f} ms, told to wait {load.told_to_wait:g} times"
+    )
+    print(f"events alone, as fast as the door takes them: {most[0]:,.0f} accepted per s, {most[1]:,.0f} applied per s")
+    figures = {"ratio": ratio, "flat_out_accepted_per_s": most[0], "flat_out_applied_per_s": most[1],
+               "load": load._asdict(), **{name: turn._asdict() for name, turn in median.items()}}  # fmt: skip
+    finish(machine("uvicorn", "msgspec", "numba"), figures, to)
+    sustained = min(median["loaded"].accepted_per_s, median["loaded"].applied_per_s) >= 0.95 * RATE
+    return int(check and not (ratio <= RATIO and sustained))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--send"]:
+        asyncio.run(send(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5]), Path(sys.argv[6])))
+    else:
+        sys.exit(main())
