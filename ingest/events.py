@@ -195,7 +195,7 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the native event, as published in `docs/` and served by the API."""
+    """JSON Schema (2020-12) of the native event, as served by the API."""
     (schema,), components = msgspec.json.schema_components([AuditEvent], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

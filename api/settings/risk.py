@@ -28,7 +28,9 @@ class RiskSettings(Part, frozen=True):
     half_life_s: Annotated[float, about("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, about("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     confidence_minimum: Annotated[float, about("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
-    staleness_s: Annotated[float, about("an answer older than this says `stale`, s", gt=0)] = 300.0
+    staleness_s: Annotated[
+        float, about("answers say `stale` when the pipeline is dead or behind for longer, s", gt=0)
+    ] = 300.0
     disabled_signals: Annotated[tuple[Name, ...], about("hard signals that are switched off, by name")] = ()
     cool_down_s: Annotated[float, about("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
 
@@ -40,7 +42,7 @@ class LevelPolicy(Part, frozen=True):
     max_token_lifetime_s: Annotated[int, about("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
     allowed_scopes: Annotated[tuple[Name, ...] | None, about("glob patterns of scopes granted; null is all")] = None
     refresh_allowed: Annotated[bool, about("whether a refresh token may be used")] = True
-    step_up: Annotated[bool, about("whether a person must approve")] = False
+    step_up: Annotated[bool, about("whether a person must approve, whatever the scopes")] = False
     step_up_scopes: Annotated[tuple[Name, ...], about("glob patterns of scopes that a person must approve")] = ()
     revoke: Annotated[bool, about("whether tokens already issued are revoked")] = False
 

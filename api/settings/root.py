@@ -30,7 +30,9 @@ class Settings(Part, frozen=True):
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
     risk: Annotated[RiskSettings, about("from evidence to levels")] = RiskSettings()
     token_policy: Annotated[TokenPolicySettings, about("what a level means for tokens")] = TokenPolicySettings()
-    retention_days: Annotated[int, about("decisions, deliveries and dead letters are kept, days", ge=1, le=36_500)] = 90
+    retention_days: Annotated[
+        int, about("decisions, finished deliveries and replayed dead letters are kept, days", ge=1, le=36_500)
+    ] = 90
 
     def __post_init__(self) -> None:
         _unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))

@@ -27,7 +27,7 @@ class TenantSettings(Part, frozen=True):
 class WebhookSettings(Part, frozen=True):
     """One target of alerts. Targets come from here alone, never from a request."""
 
-    name: Annotated[Name, about("name of the target in delivery state and metrics")]
+    name: Annotated[Name, about("name of the target in delivery state and logs, at most 64 characters")]
     url: Annotated[str, about("where alerts are posted: https")]
     secret: Annotated[Secret, about("signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`")]
     levels: Annotated[tuple[Level, ...], about("levels it is told of", min_length=1)] = ("medium", "high", "critical")
@@ -53,4 +53,6 @@ class PipelineSettings(Part, frozen=True):
 class DeadLetterSettings(Part, frozen=True):
     """Records that are no audit events."""
 
-    max_rows: Annotated[int, about("dead letters kept; the oldest go first", ge=1)] = 100_000
+    max_rows: Annotated[
+        int, about("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1)
+    ] = 100_000
