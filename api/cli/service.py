@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from ...ingest.errors import TrustwatchError
 from ..callers import SCOPES
 from ..demo import Demo
 from ..local import local_token
-from ..serve.service import serve as run_service
+from ..serve.service import run as run_service
 from ..settings import process_settings
 from ..tokens import LOCAL_ISSUER
 from .console import fail, say
@@ -28,9 +26,7 @@ def serve(settings: SettingsFile = None) -> None:
     if not configured.issuers:
         say("no issuers are configured: nobody can be authenticated, so every call but health checks is refused")
     try:
-        # uvicorn's choice of loop: uvloop where it is installed
-        with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
-            runner.run(run_service(configured, settings))
+        run_service(configured, settings)
     except BaseExceptionGroup as group:
         known, rest = group.split(TrustwatchError)
         if rest is not None or known is None:

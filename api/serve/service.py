@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import signal
 import socket
@@ -39,6 +40,12 @@ _log = structlog.get_logger(__name__)
 UPKEEP_EVERY_S = 3600.0
 LOG_AGE_MS = 7 * 86_400_000
 """The event log keeps applied events this long, so that they can be replayed or learned from."""
+
+
+def run(settings: Settings, settings_file: Path | None) -> None:
+    """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+        runner.run(serve(settings, settings_file))
 
 
 async def serve(settings: Settings, settings_file: Path | None) -> None:
@@ -130,6 +137,8 @@ class Service:
             )
         )  # fmt: skip
         listener = listening_socket(self._settings)
+        gc.collect()
+        gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
         quiet = asyncio.Event()
         async with webhook_client() as client:
             self._dispatcher = self._make_dispatcher(client)
