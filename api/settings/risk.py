@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ...scoring.signals import signal_names
 from .about import Name, Part, about
 
 PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
@@ -33,6 +34,12 @@ class RiskSettings(Part, frozen=True):
     ] = 300.0
     disabled_signals: Annotated[tuple[Name, ...], about("hard signals that are switched off, by name")] = ()
     cool_down_s: Annotated[float, about("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.disabled_signals if name not in signal_names()]
+        if unknown:
+            known = ", ".join(signal_names())
+            raise ValueError(f"`disabled_signals`: no such hard signal: {', '.join(unknown)}; there are {known}")
 
 
 class LevelPolicy(Part, frozen=True):

@@ -133,6 +133,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("lisen: {}", ["unknown field `lisen`", "`listen`"]),
         ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`batch_size`"]),
         ("tenants: {acme: {mode: on-fire}}", ["`$.tenants[...].mode`", "shadow, enforce"]),
+        ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
         ("- 1", ["must be a mapping", "`$`"]),
         ("listen: [", ["is no YAML", "line 2, column 1"]),
         (
