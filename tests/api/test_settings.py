@@ -5,8 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from trustwatch.api.serve.wiring import policy_table
 from trustwatch.api.settings import IssuerSettings, Secret, Settings, load_settings, settings_table
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.records import RiskLevel
 
 ROOT = Path(__file__).parents[2]
 FULL = """
@@ -98,6 +101,13 @@ def test_the_star_tenant_stands_for_tenants_without_an_entry(tmp_path: Path) -> 
     settings = load(tmp_path, "tenants: {'*': {mode: enforce}, careful: {mode: shadow}}")
 
     assert [settings.tenant(name).mode for name in ("careful", "other")] == ["shadow", "enforce"]
+
+
+def test_default_token_policies_are_those_that_replay_uses() -> None:
+    """The defaults stand in two tables, of the settings and of scoring, which knows no settings: they agree."""
+    table, defaults = policy_table(Settings()), PolicyTable()
+
+    assert all(table[level] == defaults[level] for level in RiskLevel)
 
 
 def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(tmp_path: Path) -> None:
