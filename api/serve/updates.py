@@ -70,6 +70,7 @@ class PipelineProcess:
                 while True:
                     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
                     self._apply(decode_update(await reader.readexactly(length)))
+                    await asyncio.sleep(0)  # a commit is many frames, and reading what is there already never waits
             return await self._process.wait()
         finally:
             writer.close()
