@@ -84,42 +84,41 @@ class Processor:
     def apply(self, batch: RecordBatch) -> Applied:
         """Apply a batch; records of different kinds keep their order."""
         applied = Applied([], [], [], 0, 0)
-        run: list[tuple[int, Record]] = []
+        first, most, event = 0, self.engine.settings.capacity, int(Kind.EVENT)
         for position, record in enumerate(batch.records):
-            offset = batch.base_offset + position
-            if record.kind == Kind.EVENT:
-                if len(run) == self.engine.settings.capacity:  # each may be an agent of its own
-                    applied = self._apply_events(batch.partition, run, applied)
-                    run = []
-                run.append((offset, record))
-                continue
-            applied = self._apply_events(batch.partition, run, applied)
-            run = []
-            self._apply_other(batch.partition, offset, record, applied)
-        return self._apply_events(batch.partition, run, applied)
+            if record.kind != event:
+                applied = self._apply_events(batch, first, position, applied)
+                self._apply_other(batch.partition, batch.base_offset + position, record, applied)
+                first = position + 1
+            elif position - first == most:  # each may be an agent of its own
+                applied = self._apply_events(batch, first, position, applied)
+                first = position
+        return self._apply_events(batch, first, len(batch.records), applied)
 
-    def _apply_events(self, partition: int, run: list[tuple[int, Record]], applied: Applied) -> Applied:
-        """A run of events: decode, drop duplicates, score, decide."""
-        if not run:
+    def _apply_events(self, batch: RecordBatch, first: int, end: int, applied: Applied) -> Applied:
+        """A run of events, records[first:end]: decode, drop duplicates, score, decide."""
+        if first == end:
             return applied
-        offsets = np.array([offset for offset, _ in run], np.int64)
-        seen = self.window.mark(np.array([record.id_hash for _, record in run], np.uint64), offsets)
+        run = batch.records[first:end]
+        _, hashes, arrived, payloads = zip(*run, strict=True)
+        offsets = np.arange(batch.base_offset + first, batch.base_offset + end, dtype=np.int64)
+        seen = self.window.mark(np.array(hashes, np.uint64), offsets)
         events, kept = [], []
-        for position, (offset, record) in enumerate(run):
-            if seen[position]:
+        for position, (payload, repeated) in enumerate(zip(payloads, seen.tolist(), strict=True)):
+            if repeated:
                 continue
             try:
-                events.append(self._decode(record.payload))
+                events.append(self._decode(payload))
                 kept.append(position)
             except MalformedEvent as error:
-                applied.dead.append(_dead(partition, offset, record, error))
+                applied.dead.append(_dead(batch.partition, int(offsets[position]), run[position], error))
         duplicates = applied.duplicates + int(seen.sum())
         if events:
             rows = np.array(kept, np.int64)
-            received = np.array([run[position][1].received_ms for position in kept], np.int64)
+            received = np.array(arrived, np.int64)[rows]
             scored = self.engine.score(_not_ahead(self._encoder.encode(events), received))
             applied.scored.append((scored, offsets[rows]))
-            self._decide(partition, scored, offsets[rows], received, applied)
+            self._decide(batch.partition, scored, offsets[rows], received, applied)
         return applied._replace(duplicates=duplicates, events=applied.events + len(events))
 
     def _decide(self, partition: int, scored: Scored, offsets: Any, received: Any, applied: Applied) -> None:
