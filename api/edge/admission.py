@@ -60,7 +60,10 @@ class Admission:
         issuer = event.agent.issuer or binding.default_issuer
         binding.check(tenant, issuer, event.source)
         payload = self._settle(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
-        return Record(Kind.EVENT, event_id_hash(tenant, event.source, event.id, payload), now_ms, payload)
+        # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
+        # the ids of another.
+        source = event.source or f"caller:{binding.name}"
+        return Record(Kind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload)
 
     def _settle(self, raw: bytes, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""

@@ -52,6 +52,10 @@ METRICS: Final = (
     Metric("trustwatch_decisions_total", "observed counter", "decisions", "changes of level seen by this process, by "
            "the new level", ("level",)),
     Metric("trustwatch_agents", "observed gauge", "agents", "agents in the risk view"),
+    Metric("trustwatch_deliveries_total", "observed counter", "attempts", "attempts to deliver alerts by target and "
+           "outcome: delivered, retry, failed or gone", ("target", "outcome")),
+    Metric("trustwatch_issuer_keys", "observed gauge", "keys", "keys held of each issuer; without any, its tokens are "
+           "refused", ("issuer",)),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
     Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
 )  # fmt: skip
@@ -123,6 +127,8 @@ def _of_process(services: Services) -> dict[str, Labelled]:
         "trustwatch_log_next_offset": {(): services.log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.log.log.failed)},
         "trustwatch_agents": {(): len(services.view)},
+        "trustwatch_deliveries_total": {labels: count for labels, count in services.deliveries.items()},
+        "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuers()},
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
         "trustwatch_watchers": {(): len(services.status.watchers)},
     }

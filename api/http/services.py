@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...ingest.log import GroupCommit
@@ -16,7 +16,7 @@ from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
 from ..settings import Settings
-from ..tokens import TokenVerifier
+from ..tokens import JwksStatus, TokenVerifier
 
 MARKS = 4096
 """Reports that are remembered while the pipeline is behind."""
@@ -137,6 +137,8 @@ class Services:
         monotonic: seconds on a clock that never goes back, for durations.
         new_id: text that never repeats, for ids of errors and dead letters.
         ready: further components of readiness, by name; each says whether it is ready.
+        deliveries: attempts to deliver alerts so far, by target and outcome.
+        issuers: how the keys of each issuer fare.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
     """
@@ -153,6 +155,8 @@ class Services:
     monotonic: Callable[[], float] = machine.monotonic
     new_id: Callable[[], str] = _new_id
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
+    deliveries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    issuers: Callable[[], Sequence[JwksStatus]] = tuple
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()
 

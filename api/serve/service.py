@@ -8,6 +8,7 @@ import gc
 import random
 import signal
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import structlog
 import uvicorn
 
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import ConfigError, CorruptLog, Unavailable
+from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
 from ...ingest.log import EventLog, GroupCommit
 from ...ingest.source import Kind, Record
 from ...models.persist import load
@@ -37,6 +38,7 @@ from .wiring import policy_table, service_url, webhook_targets
 
 _log = structlog.get_logger(__name__)
 
+FIRST_UPKEEP_S = 60.0
 UPKEEP_EVERY_S = 3600.0
 LOG_AGE_MS = 7 * 86_400_000
 """The event log keeps applied events this long, so that they can be replayed or learned from."""
@@ -117,18 +119,23 @@ class Service:
         )
         self._services = Services(
             settings=settings, verifier=verifier, log=log, store=store, view=view, policy=policy_table(settings),
-            model_version=model_version, status=status,
+            model_version=model_version, status=status, deliveries=Counter(), issuers=self._jwks.status,
+            ready={"issuers": self._has_keys},
         )  # fmt: skip
         self._pipeline = PipelineProcess(settings_file, view, status, clock.now_ms, self._updated)
         self._dispatcher: Dispatcher | None = None
-        self._window = DuplicateWindow().window
+        self._window = DuplicateWindow()
+
+    def _has_keys(self) -> bool:
+        """Whether tokens of every configured issuer can be verified."""
+        return all(issuer.keys > 0 for issuer in self._jwks.status())
 
     def _updated(self, update: Update) -> None:
         if update.changes and self._dispatcher is not None:
             self._dispatcher.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer until *stop* is set, then end in order: no more requests, no more ticks, pipeline, deliveries."""
+        """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
         server = _Server(
             uvicorn.Config(
@@ -163,7 +170,10 @@ class Service:
         channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        return Dispatcher(self._store, channels, policy, clock.now_ms, jitter)
+        return Dispatcher(self._store, channels, policy, clock.now_ms, jitter, self._delivered)
+
+    def _delivered(self, target: str, outcome: str) -> None:
+        self._services.deliveries[target, outcome] += 1
 
     async def _tick(self, stop: asyncio.Event) -> None:
         """Record that time passes, so that risk decays and expires without events."""
@@ -171,19 +181,21 @@ class Service:
             now = clock.now_ms()
             try:
                 await self._log.commit([Record(Kind.TICK, 0, now, now.to_bytes(8, "little"))])
-            except Unavailable as error:
+            except TrustwatchError as error:
                 _log.warning("time could not be recorded", error=str(error))
 
     async def _upkeep(self, stop: asyncio.Event) -> None:
-        """Remove what is older than it has to be kept."""
-        while not await _wait(stop, UPKEEP_EVERY_S):
+        """Remove what is older than it has to be kept, soon after the start and then every hour."""
+        pause_s = FIRST_UPKEEP_S
+        while not await _wait(stop, pause_s):
+            pause_s = UPKEEP_EVERY_S
             now = clock.now_ms()
             oldest = now - self._settings.retention_days * 86_400_000
-            needed = max(0, (self._status.offset // self._window - 1) * self._window)
+            needed = self._window.first_offset_to_rebuild(self._status.offset)
             try:
                 await asyncio.to_thread(self._store.purge, oldest)
                 await self._log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
-            except Unavailable as error:
+            except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
 
 

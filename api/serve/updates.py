@@ -18,6 +18,10 @@ from ..http.services import PipelineStatus
 _log = structlog.get_logger(__name__)
 
 RESTART_S = 1.0
+LONGEST_RESTART_S = 30.0
+STEADY_S = 60.0
+"""A process that ran so long is started again at once; one that keeps failing, at growing intervals."""
+
 STOP_S = 30.0
 MOST_FRAME = 64 * 1024 * 1024
 
@@ -44,18 +48,26 @@ class PipelineProcess:
         self._on_update = on_update
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._stopped = asyncio.Event()
         self.restarts = 0
 
     async def run(self) -> None:
         """Run the process; start it again when it dies, until `stop`."""
+        pause_s = RESTART_S
+        loop = asyncio.get_running_loop()
         while not self._stopping:
+            started = loop.time()
             status = await self._run_once()
             self._status.alive = False
             if self._stopping:
                 return
             self.restarts += 1
-            _log.error("pipeline process ended; answers turn stale until it is back", exit_status=status)
-            await asyncio.sleep(RESTART_S)
+            pause_s = RESTART_S if loop.time() - started >= STEADY_S else min(2 * pause_s, LONGEST_RESTART_S)
+            _log.error(
+                "pipeline process ended; answers turn stale until it is back", exit_status=status, again_in_s=pause_s
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), pause_s)
 
     async def _run_once(self) -> int:
         ours, theirs = socket.socketpair()
@@ -64,6 +76,8 @@ class PipelineProcess:
             command += ["--settings", str(self._settings_file)]
         self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
         theirs.close()
+        if self._stopping:  # told to stop while the process was being made
+            self._process.terminate()
         reader, writer = await asyncio.open_connection(sock=ours, limit=MOST_FRAME)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
@@ -84,6 +98,7 @@ class PipelineProcess:
     async def stop(self) -> None:
         """Let the process commit what it has applied and end."""
         self._stopping = True
+        self._stopped.set()
         process = self._process
         if process is None or process.returncode is not None:
             return

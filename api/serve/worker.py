@@ -100,16 +100,17 @@ class Worker:
 
 
 def main() -> int:
-    """Run a worker on the inherited socket; the exit status says whether a restart makes sense."""
+    """Run a worker on the inherited socket; the exit status names what ended it, for the service's log."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     configure_logs()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
-    worker = Worker(process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
-    signal.signal(signal.SIGTERM, worker.stop)
+    worker: Worker | None = None
     try:
+        worker = Worker(process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
+        signal.signal(signal.SIGTERM, worker.stop)
         worker.run()
     except (BrokenPipeError, ConnectionResetError):
         return 0
@@ -120,7 +121,8 @@ def main() -> int:
         _log.error("pipeline stopped", code=error.code, error=str(error))
         return 1
     finally:
-        worker.close()
+        if worker is not None:
+            worker.close()
     return 0
 
 

@@ -15,6 +15,11 @@ class ListenSettings(Part, frozen=True):
         "127.0.0.1"
     )
     port: Annotated[int, about("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
+    public_url: Annotated[str | None, about("how others reach the service; null is its own address")] = None
+
+    def __post_init__(self) -> None:
+        if self.public_url is not None:
+            check_url(self.public_url, "`public_url`", loopback_http=True)
 
 
 class TenantSettings(Part, frozen=True):

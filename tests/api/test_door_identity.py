@@ -1,0 +1,28 @@
+"""Whose ids an event's id competes with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trustwatch.api.callers import SourceBinding
+from trustwatch.api.edge import Admission, AgentRegistry
+from trustwatch.api.edge.bodies import Parcel
+
+NOW_MS = 1_790_000_000_000
+
+
+def identity(admission: Admission, caller: str, **members: Any) -> int:
+    event = {"id": "evt-1", "time": "2026-09-21T10:00:00Z", "tenant": "acme", "agent": {"id": "a"}, "type": "other",
+             "action": "x", "outcome": "success", **members}  # fmt: skip
+    binding = SourceBinding(caller, ["*"], ["*"], ["*"], trusted=True)
+    return admission.admit(Parcel(json.dumps(event).encode()), binding, NOW_MS).id_hash
+
+
+def test_callers_that_name_no_source_do_not_share_ids() -> None:
+    """One caller can not use up the ids of another by sending them first; what both call the same source, they share."""
+    admission = Admission(AgentRegistry(()))
+
+    assert identity(admission, "one") == identity(admission, "one")
+    assert identity(admission, "one") != identity(admission, "two")
+    assert identity(admission, "one", source="urn:gw") == identity(admission, "two", source="urn:gw")
