@@ -121,6 +121,12 @@ class Service:
             return self.client.get("/readyz").status_code == 200
         return False
 
+    def status(self, path: str) -> int | None:
+        """Status of an open path; None where nobody answers."""
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get(path).status_code
+        return None
+
     def wait(self, until: Callable[[], Any], within_s: float = 20.0) -> Any:
         """The first true answer of *until*."""
         deadline = time.monotonic() + within_s

@@ -142,12 +142,13 @@ def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None
     refused(service.run("serve", "--settings", str(service.settings)), "lost records", "back-up")
 
 
-def test_keys_that_can_not_be_read_are_said(make_service: Any) -> None:
-    """An issuer without keys does not keep the others from working; the log names the file, answers are 401."""
-    service = make_service()
+def test_keys_that_can_not_be_read_are_said(service: Any) -> None:
+    """Without a key of its issuer the service can judge nobody: the log names the file, it is not ready, answers 401."""
     service.settings.write_text(service.settings.read_text().replace("local-jwks.json", "missing.json"))
-    service.start()
-    assert "missing.json" in service.log()
+    service.start(ready=False)
+    service.wait(lambda: "missing.json" in service.log())
+    assert service.wait(lambda: service.status("/readyz")) == 503
+    assert service.status("/healthz") == 200
     assert service.get("/v1/agents/a/risk").status_code == 401
 
 
