@@ -143,7 +143,7 @@ def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None
 
 
 def test_keys_that_can_not_be_read_are_said(service: Any) -> None:
-    """Without a key of its issuer the service can judge nobody: the log names the file, it is not ready, answers 401."""
+    """Without keys of its issuer it can judge nobody: the log names the file, it is not ready, answers are 401."""
     service.settings.write_text(service.settings.read_text().replace("local-jwks.json", "missing.json"))
     service.start(ready=False)
     service.wait(lambda: "missing.json" in service.log())
