@@ -127,8 +127,9 @@ class Service:
         self._window = DuplicateWindow()
 
     def _has_keys(self) -> bool:
-        """Whether tokens of every configured issuer can be verified."""
-        return all(issuer.keys > 0 for issuer in self._jwks.status())
+        """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+        issuers = self._jwks.status()
+        return not issuers or any(issuer.keys > 0 for issuer in issuers)
 
     def _updated(self, update: Update) -> None:
         if update.changes and self._dispatcher is not None:
