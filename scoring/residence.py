@@ -149,7 +149,7 @@ class Residence:
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
-        self.engine.risk["events"][slots[fresh]] = self._seeds.events[at[fresh]]
+        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
 
     def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""

@@ -302,6 +302,16 @@ def advance(
         out_level[position, 1] = row.level
 
 
+def seed(
+    state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskSettings
+) -> None:
+    """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
+    own = events / (events + settings.own_events)
+    state["events"][slots] = events
+    state["confidence"][slots] = own
+    state["level"][slots] = np.where(own < settings.confidence_low, UNKNOWN, LOW)
+
+
 def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
     row["statistic"] = row["streak"] = row["score"] = 0.0
