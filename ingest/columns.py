@@ -145,6 +145,7 @@ class ColumnEncoder:
         self._agents = Remembered(agent_key)
         self._networks = Remembered(network_of)
         self._scopes = Remembered(_scope_set)
+        self._targets = Remembered(self._canonical)
 
     def encode(self, events: Sequence[AuditEvent]) -> EventColumns:
         """Columns of *events*, in their order."""
@@ -210,9 +211,12 @@ class ColumnEncoder:
         """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""
         name = resource.target or resource.id
         if name and ("://" in name or "@" in name):
-            found, side = canonical_target(resource, tenant, self.domains)
-            return found or "", side
+            return self._targets[name, tenant, resource.external]
         return name or "", -1 if resource.external is None else int(resource.external)
+
+    def _canonical(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
+        found, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
+        return found or "", side
 
 
 def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:
