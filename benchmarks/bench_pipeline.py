@@ -204,7 +204,7 @@ def main() -> int:
     """Print the tables; returns the exit status."""
     options = arguments("pipeline benchmark")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    # Thirty events of history per agent: known agents, as in a service that has run for a while, not ten thousand cold starts.
+    # Thirty events of history per agent: known agents, as after some time of service, not ten thousand cold starts.
     sizes = (20_000, 12_000, 2) if options.quick else (300_000, 100_000, 9)
     figures = {}
     for name, title, per_agent_day, full in WORKLOADS[:1] if options.quick else WORKLOADS:
