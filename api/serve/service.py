@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
+import httpx
 import structlog
 import uvicorn
 
@@ -166,8 +167,8 @@ class Service:
                 await asyncio.gather(pipeline, *helpers)
         await self._jwks.close()
 
-    def _make_dispatcher(self, client: object) -> Dispatcher:
-        notifier = WebhookNotifier(client, clock.now_ms)  # type: ignore[arg-type]
+    def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
+        notifier = WebhookNotifier(client, clock.now_ms)
         channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
