@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -23,16 +24,24 @@ class Kind(IntEnum):
 
 
 class Record(NamedTuple):
-    """One raw record. `id_hash` identifies the event for the duplicate window; 0 = not an event."""
+    """One raw record. `id_hash` identifies the event for the duplicate window; 0 = not an event.
+
+    `key` names the agent that the record is about (see `routing.agent_route`): it chooses the partition where there are
+    several. Records that were read from a source do not carry it.
+    """
 
     kind: int
     id_hash: int
     received_ms: int
     payload: bytes
+    key: bytes = b""
 
 
 class RecordBatch(NamedTuple):
-    """Consecutive records of one partition; record *i* has offset `base_offset + i`."""
+    """Consecutive records of one partition; record *i* has offset `base_offset + i`.
+
+    Where a source skips offsets (transaction markers), it ends the batch before the gap.
+    """
 
     partition: int
     base_offset: int
@@ -65,3 +74,58 @@ class DurableSource(Source, Protocol):
 
     def read_id_hashes(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,). Raises CorruptLog where they are gone."""
+
+
+class PartitionOwner(Protocol):
+    """Who works on the partitions that a group hands out. Called from within `GroupSource.poll` and `close`."""
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Take partitions over. Returns the offset from which each is to be read."""
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Give partitions back in order: they are still ours until this returns, so work in hand is made durable."""
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Partitions that may belong to somebody else already: work in hand is dropped, its records are read again."""
+
+
+class GroupSource(DurableSource, Protocol):
+    """A source whose partitions are spread over the members of a consumer group.
+
+    Offsets are not committed to the group: where to read on is the owner's to say (DESIGN section 3).
+    """
+
+    def join(self, owner: PartitionOwner) -> None:
+        """Become a member; partitions come and go while `poll` is called."""
+
+    def owned(self) -> frozenset[int]:
+        """Partitions that are ours now."""
+
+    def pause(self, partition: int) -> None:
+        """Hand out nothing more of *partition* until it is assigned anew."""
+
+
+class TopicWriter(Protocol):
+    """Writes to topics, idempotently and with the acknowledgement of all in-sync replicas."""
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
+    ) -> None:  # fmt: skip
+        """Queue one record; blocks while the queue is full. `routing.partition_of` the key chooses, unless *partition* does.
+
+        Raises Unavailable where there is no room in time, ValueError for a record larger than the topic takes.
+        """
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything that was queued is acknowledged.
+
+        Raises Unavailable otherwise; what then became of the records since the last good flush is unknown, and whoever
+        needs them sends them again: readers drop what they have seen.
+        """
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of *topic*. Raises Unavailable, or ConfigError where there is no such topic."""
+
+    def close(self) -> None:
+        """Release connections; what was not flushed may be lost."""

@@ -100,7 +100,7 @@ class Processor:
         if first == end:
             return applied
         run = batch.records[first:end]
-        _, hashes, arrived, payloads = zip(*run, strict=True)
+        _, hashes, arrived, payloads, _ = zip(*run, strict=True)
         offsets = np.arange(batch.base_offset + first, batch.base_offset + end, dtype=np.int64)
         seen = self.window.mark(np.array(hashes, np.uint64), offsets)
         events, kept = [], []

@@ -69,7 +69,7 @@ def encode_chunk(base_offset: int, records: Sequence[Record]) -> bytes:
         ValueError: no records, or more than MAX_CHUNK_BYTES of payload.
     """
     pack = ENTRY.pack
-    entries = [pack(len(payload), kind, id_hash, received_ms) for kind, id_hash, received_ms, payload in records]
+    entries = [pack(len(payload), kind, id_hash, received_ms) for kind, id_hash, received_ms, payload, _ in records]
     payload = b"".join([*entries, *(record.payload for record in records)])
     if not records or len(payload) > MAX_CHUNK_BYTES:
         raise ValueError(f"a chunk holds 1 record or more and at most {MAX_CHUNK_BYTES} bytes, not {len(payload)}")
