@@ -1,0 +1,162 @@
+"""Command line of the services: `scripts/services`. Exit status: 0 done, 1 failed, 2 usage, 3 can not be had here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import KafkaCluster, Postgres, ServiceError, Unavailable
+from .jars import kafka_jars
+from .postgres import binaries
+from .system import cache_folder
+
+SERVICES = ("kafka", "kafka3", "postgres")
+Service = KafkaCluster | Postgres
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says. Returns the exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.do(given)
+    except Unavailable as error:
+        print(f"services: can not be had here: {error}", file=sys.stderr)
+        return 3
+    except (ServiceError, OSError) as error:
+        print(f"services: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("scripts/services", description="Kafka and PostgreSQL on loopback.")
+    parser.add_argument("--state", type=Path, help="folder of the services (default: services in the cache folder)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = _command(commands, "start", _start, "start, and wait until they answer")
+    _which(start)
+    start.add_argument("--secure", action="store_true", help="kafka: listeners with TLS and SASL too (first start)")
+    start.add_argument("--kafka-port", type=int, help="port of the (first) broker (first start; default: a free one)")
+    start.add_argument("--postgres-port", type=int, help="port of PostgreSQL (first start; default: a free one)")
+    _which(_command(commands, "stop", _stop, "end them in good order; data stay"))
+    _which(_command(commands, "remove", _remove, "end them and delete their data"))
+    status = _command(commands, "status", _status, "what runs where")
+    _which(status)
+    status.add_argument("--json", action="store_true", help="all that is known, passwords included")
+    for name, action, text in (
+        ("kill-broker", _kill, "kill -9 of one broker of kafka3"),
+        ("start-broker", _start_broker, "start one broker of kafka3 again"),
+    ):
+        _command(commands, name, action, text).add_argument("number", type=int, choices=(1, 2, 3))
+    _which(_command(commands, "fetch", _fetch, "download and install what is needed, start nothing"))
+    return parser
+
+
+def _command(commands: Any, name: str, action: Any, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text)
+    made.set_defaults(do=action)
+    return made
+
+
+def _which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("service", nargs="?", default="all", choices=(*SERVICES, "all"))
+
+
+def _folder(given: argparse.Namespace, name: str) -> Path:
+    return (given.state or cache_folder() / "services") / name
+
+
+def _chosen(given: argparse.Namespace) -> list[str]:
+    return list(SERVICES) if given.service == "all" else [given.service]
+
+
+def _open(given: argparse.Namespace, name: str) -> Service:
+    folder = _folder(given, name)
+    if name == "postgres":
+        return Postgres(folder, port=getattr(given, "postgres_port", None))
+    port = getattr(given, "kafka_port", None)
+    if name == "kafka3":
+        return KafkaCluster(folder, 3, heap_mb=256, port=None if port is None else port + 10)
+    return KafkaCluster(folder, secure=getattr(given, "secure", False), port=port)
+
+
+def _existing(given: argparse.Namespace) -> dict[str, Service]:
+    names = [name for name in _chosen(given) if (_folder(given, name) / "state.json").exists()]
+    return {name: _open(given, name) for name in names}
+
+
+def _start(given: argparse.Namespace) -> None:
+    for name in _chosen(given):
+        began = time.monotonic()
+        service = _open(given, name)
+        service.start()
+        where = service.url.rpartition("@")[2] if isinstance(service, Postgres) else service.bootstrap
+        print(f"{name}: {where} (ready after {time.monotonic() - began:.1f} s)")
+
+
+def _stop(given: argparse.Namespace) -> None:
+    for name, service in _existing(given).items():
+        service.stop()
+        print(f"{name}: stopped")
+
+
+def _remove(given: argparse.Namespace) -> None:
+    for name, service in _existing(given).items():
+        service.remove()
+        print(f"{name}: removed")
+
+
+def _kill(given: argparse.Namespace) -> None:
+    _cluster(given).kill_node(given.number)
+
+
+def _start_broker(given: argparse.Namespace) -> None:
+    _cluster(given).start_node(given.number)
+
+
+def _cluster(given: argparse.Namespace) -> KafkaCluster:
+    folder = _folder(given, "kafka3")
+    if not (folder / "state.json").exists():
+        raise ServiceError(f"{folder}: no cluster; first: scripts/services start kafka3")
+    return KafkaCluster(folder)
+
+
+def _fetch(given: argparse.Namespace) -> None:
+    if given.service != "postgres":
+        print(f"kafka: {kafka_jars()}")
+    if given.service in ("postgres", "all"):
+        print(f"postgres: {binaries()}")
+
+
+def _status(given: argparse.Namespace) -> None:
+    found = {name: service.status() for name, service in _existing(given).items()}
+    if given.json:
+        print(json.dumps(found, indent=2))
+        return
+    rows = [("service", "runs", "pid", "address", "log")]
+    for name in _chosen(given):
+        rows += _rows(name, found[name]) if name in found else [(name, "no", "-", "-", "-")]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
+
+
+def _rows(name: str, status: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    parts = status.get("nodes", [status])
+    return [
+        (
+            f"{name}/{part['number']}" if len(parts) > 1 else name,
+            "yes" if part["alive"] else "no",
+            str(part["pid"] or "-"),
+            f"127.0.0.1:{part['port']}",
+            part["log"],
+        )
+        for part in parts
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""What both services need of the machine: folders, ports, packages and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PORTS = range(20_000, 32_768)
+"""Below Linux's ephemeral range: a service that is down for a moment finds its port free again."""
+
+
+class ServiceError(RuntimeError):
+    """A service does not do what it should; the message says which, and where its log is."""
+
+
+class Unavailable(ServiceError):
+    """A service can not be had on this machine: tests that need it are skipped with this as the reason."""
+
+
+def cache_folder() -> Path:
+    """Where downloads and, unless told otherwise, the services of `scripts/services` live: outside of the tree."""
+    given = os.environ.get("TRUSTWATCH_CACHE")
+    if given:
+        return Path(given).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "trustwatch"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file *path*: of several callers one works, the others wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def free_ports(count: int) -> list[int]:
+    """*count* different TCP ports of 127.0.0.1 on which nobody listens now."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            port = secrets.choice(PORTS)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+        return found
+
+
+def ensure_command(name: str, package: str) -> str:
+    """Path of the program *name*; where it is missing its Debian *package* is installed.
+
+    Raises:
+        Unavailable: it is missing and can not be installed here.
+    """
+    found = shutil.which(name)
+    if found is None:
+        install(package, f"the program {name} is missing")
+        found = shutil.which(name)
+    if found is None:
+        raise Unavailable(f"the package {package} is installed, but there is no program {name} in PATH")
+    return found
+
+
+def install(package: str, why: str) -> None:
+    """Install a Debian package, as root on a Debian machine.
+
+    Raises:
+        Unavailable: not root, no apt-get, or apt-get failed.
+    """
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Unavailable(f"{why}: install it (on Debian: apt-get install {package})")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    with locked(cache_folder() / "apt.lock"):
+        for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", package]):
+            done = run(["apt-get", *command], environment=quiet, timeout_s=600)
+            if done.returncode != 0:
+                raise Unavailable(f"{why}, and apt-get {command[0]} failed:\n{tail(done.stdout)}")
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = 120,
+    folder: Path | None = None,
+    user: str | None = None,
+    umask: int = -1,
+) -> subprocess.CompletedProcess[str]:
+    """Run *command* to its end, output and errors in `stdout`; *environment* is added to that of this process."""
+    return subprocess.run(
+        [str(word) for word in command],
+        check=False,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout_s,
+        cwd=folder,
+        env=os.environ | (environment or {}),
+        umask=umask,
+        **as_user(user),
+    )
+
+
+def as_user(user: str | None) -> dict[str, Any]:
+    """Options of subprocess for another user of the machine; None is the user who we are."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """The last *lines* of a log."""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; empty where there is no such file."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace *path* at once, readable by its owner alone: state files hold passwords."""
+    write_private(path.with_suffix(".new"), json.dumps(value, indent=2) + "\n")
+    path.with_suffix(".new").replace(path)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+
+
+class Process:
+    """One server process, known by its id and by a mark in its command line: it outlives whoever started it.
+
+    Attributes:
+        pid: id of the process, None before the first start.
+        log: file with its output.
+    """
+
+    def __init__(self, name: str, mark: str, log: Path, pid: int | None) -> None:
+        self.name = name
+        self.mark = mark.encode()
+        self.log = log
+        self.pid = pid
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self, command: Sequence[str | Path], folder: Path, environment: dict[str, str], user: str | None = None
+    ) -> int:
+        """Start it in a session of its own. Returns its id."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env=os.environ | environment,
+                start_new_session=True,
+                **as_user(user),
+            )
+        self.pid = self._child.pid
+        return self.pid
+
+    def alive(self) -> bool:
+        """Whether the process runs: an id that was given to another program since does not count."""
+        if self.pid is None or (self._child is not None and self._child.poll() is not None):
+            return False
+        try:
+            command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return self._child is not None or self.mark in command
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens where the process is gone."""
+        if self.alive() and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def wait_gone(self, within_s: float) -> bool:
+        """Whether the process ended within that time."""
+        deadline = time.monotonic() + within_s
+        while self.alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        if not self.wait_gone(10):
+            raise ServiceError(f"{self.name}: process {self.pid} survives kill -9")
+
+    def wait_ready(self, ready: Callable[[], bool], within_s: float) -> None:
+        """Wait until *ready* says so.
+
+        Raises:
+            ServiceError: the process ended or the time is over; with the end of its log.
+        """
+        deadline = time.monotonic() + within_s
+        while not ready():
+            if not self.alive():
+                raise ServiceError(f"{self.name}: ended while it started; log {self.log}:\n{self._last_words()}")
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.name}: no answer in {within_s} s; log {self.log}:\n{self._last_words()}")
+            time.sleep(0.05)
+
+    def _last_words(self) -> str:
+        return tail(self.log.read_text(errors="replace"))
