@@ -49,7 +49,14 @@ class KafkaCluster:
     """
 
     def __init__(
-        self, folder: Path, nodes: int = 1, *, secure: bool = False, heap_mb: int = 384, port: int | None = None
+        self,
+        folder: Path,
+        nodes: int = 1,
+        *,
+        secure: bool = False,
+        heap_mb: int = 384,
+        port: int | None = None,
+        bound: bool = False,
     ) -> None:
         """Read the state of *folder*; nothing starts yet.
 
@@ -59,12 +66,14 @@ class KafkaCluster:
             secure: with listeners for TLS and SASL; where the folder has a cluster already, that counts.
             heap_mb: Java heap of each broker, MiB.
             port: of the first broker, the others follow; None takes free ones.
+            bound: whether brokers started here end with this process, however that ends.
         """
         self.folder = folder.absolute()
         self._file = self.folder / "state.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock"):
             self._state = read_json(self._file) or self._plan(nodes, secure, heap_mb, port)
+        self._bound = bound
         self._processes = {node.number: self._process(node) for node in self._nodes()}
 
     @property
@@ -88,16 +97,17 @@ class KafkaCluster:
         return Secured(tls, sasl, Path(known["ca"]), known["user"], known["password"])
 
     def start(self) -> None:
-        """Start every broker that does not run, and wait until all of them are in the cluster.
+        """Start every broker that does not run, wake the paused, and wait until all of them are in the cluster.
 
         Raises:
             Unavailable: no Java, or Kafka can not be fetched.
             ServiceError: a broker ends or does not answer in time.
         """
         with locked(self.folder / "lock"):
-            missing = [number for number, process in self._processes.items() if not process.alive()]
-            for number in missing:
-                self._launch(number)
+            for number, process in self._processes.items():
+                process.signal(signal.SIGCONT)
+                if not process.alive():
+                    self._launch(number)
             self._save()
         for number in self._processes:
             self._wait_member(number, set(self._processes))
@@ -188,10 +198,14 @@ class KafkaCluster:
                 raise ServiceError(f"{self.folder}: replicas in sync of {topic} after {within_s} s: {counts}")
             time.sleep(0.1)
 
-    def remove(self) -> None:
-        """End the brokers at once and delete *folder* with all data."""
+    def remove(self, *, keep_logs: bool = False) -> None:
+        """End the brokers at once and delete all data, and *folder* unless the brokers' logs are to be kept."""
         self.kill()
-        shutil.rmtree(self.folder)
+        if not keep_logs:
+            shutil.rmtree(self.folder)
+            return
+        for number in self._processes:
+            shutil.rmtree(self._home(number) / "data", ignore_errors=True)
 
     def status(self) -> dict[str, Any]:
         """The state file, and for each node whether it runs."""
@@ -242,7 +256,7 @@ class KafkaCluster:
     def _process(self, node: Node) -> Process:
         pid = next(known["pid"] for known in self._state["nodes"] if known["number"] == node.number)
         mark = str(self._home(node.number) / "server.properties")
-        return Process(f"Kafka node {node.number}", mark, self._log(node), pid)
+        return Process(f"Kafka node {node.number}", mark, self._log(node), pid, bound=self._bound)
 
     def _launch(self, number: int) -> None:
         program, jars, home = java(), kafka_jars(), self._home(number)

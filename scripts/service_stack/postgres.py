@@ -70,14 +70,21 @@ class Postgres:
     in a temporary folder to which `folder/data` is a link.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
-        """Read the state of *folder*; nothing starts yet. *port* None takes a free one, once for the folder's life."""
+    def __init__(self, folder: Path, *, port: int | None = None, bound: bool = False) -> None:
+        """Read the state of *folder*; nothing starts yet.
+
+        Args:
+            folder: made where it does not exist.
+            port: None takes a free one; it stays the same for the life of the folder.
+            bound: whether a server started here ends with this process, however that ends.
+        """
         self.folder = folder.absolute()
         self._file = self.folder / "state.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock"):
             self._state = read_json(self._file) or self._plan(port)
-        self._process = Process("PostgreSQL", self._state["data"], Path(self._state["log"]), self._state["pid"])
+        log, pid = Path(self._state["log"]), self._state["pid"]
+        self._process = Process("PostgreSQL", self._state["data"], log, pid, bound=bound)
 
     @property
     def port(self) -> int:
@@ -108,6 +115,7 @@ class Postgres:
             if not self._process.alive():
                 command = [programs / "postgres", "-D", self._state["data"], "-p", str(self.port)]
                 self._process.start(command, data, {"LC_ALL": "C.UTF-8"}, _owner())
+            self._process.signal(signal.SIGCONT)
             self._state["pid"] = self._process.pid
             write_json(self._file, self._state)
             self._process.wait_ready(lambda: self._psql(ADMIN, "select 1").returncode == 0, START_S)
@@ -159,11 +167,12 @@ class Postgres:
         """Drop a database, the sessions in it included."""
         self.sql(f"drop database if exists {name} with (force)", ADMIN)
 
-    def remove(self) -> None:
-        """End the server at once and delete all its data."""
+    def remove(self, *, keep_logs: bool = False) -> None:
+        """End the server at once and delete all its data, and *folder* unless its log is to be kept."""
         self.kill()
         shutil.rmtree(Path(self._state["data"]), ignore_errors=True)
-        shutil.rmtree(self.folder)
+        if not keep_logs:
+            shutil.rmtree(self.folder)
 
     def status(self) -> dict[str, Any]:
         """The state file, and whether the server runs."""

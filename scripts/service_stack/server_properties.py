@@ -59,14 +59,13 @@ class Node(NamedTuple):
 
 
 def server_properties(node: Node, nodes: Sequence[Node], data: Path, secured: dict[str, str] | None) -> str:
-    """Text of `server.properties` of *node* among *nodes*; *secured* has `store`, `user` and `password` for TLS, SASL."""
+    """Text of `server.properties` of *node* among *nodes*, with TLS and SASL as *secured* says."""
     listeners = {"PLAINTEXT": node.port}
     if secured is not None:
         listeners |= {"SSL": node.tls_port, "SASL_SSL": node.sasl_port}
     advertised = ",".join(f"{name}://{_host(name)}:{port}" for name, port in listeners.items())
-    bound = ",".join(
-        f"{name}://{HOST}:{port}" for name, port in (listeners | {"CONTROLLER": node.controller_port}).items()
-    )
+    listeners["CONTROLLER"] = node.controller_port
+    bound = ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
     voters = ",".join(f"{one.number}@{HOST}:{one.controller_port}" for one in nodes)
     return (
         COMMON

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -145,6 +146,34 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+_GUARD = """
+import os, signal, sys
+bound = dict(line.rstrip("\\n").split(" ", 1) for line in sys.stdin)
+for pid, mark in bound.items():
+    try:
+        if mark.encode() in open(f"/proc/{pid}/cmdline", "rb").read():
+            os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass
+"""
+_guard: subprocess.Popen[str] | None = None
+
+
+def guard(pid: int, mark: str) -> None:
+    """Have process *pid* killed when this process ends, however it ends: a test run that is killed leaves no server.
+
+    A helper process reads a pipe that ends with us. (PR_SET_PDEATHSIG would act when the starting *thread* ends.)
+    """
+    global _guard  # noqa: PLW0603 # one helper for the life of the process
+    if _guard is None:
+        _guard = subprocess.Popen(
+            [sys.executable, "-I", "-c", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
+    assert _guard.stdin is not None
+    _guard.stdin.write(f"{pid} {mark}\n")
+    _guard.stdin.flush()
+
+
 class Process:
     """One server process, known by its id and by a mark in its command line: it outlives whoever started it.
 
@@ -153,11 +182,12 @@ class Process:
         log: file with its output.
     """
 
-    def __init__(self, name: str, mark: str, log: Path, pid: int | None) -> None:
+    def __init__(self, name: str, mark: str, log: Path, pid: int | None, *, bound: bool = False) -> None:
         self.name = name
         self.mark = mark.encode()
         self.log = log
         self.pid = pid
+        self._bound = bound
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(
@@ -176,6 +206,8 @@ class Process:
                 **as_user(user),
             )
         self.pid = self._child.pid
+        if self._bound:
+            guard(self.pid, self.mark.decode())
         return self.pid
 
     def alive(self) -> bool:

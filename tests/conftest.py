@@ -1,0 +1,79 @@
+"""The real distributed services for every test that asks for them, started at the first such test, ended with the run.
+
+A test restarts and kills them as it likes: what is down is started again before the next test that asks for it. Where a
+service can not be had, its tests are skipped with the reason. Tests that use them have the marker `integration`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # service_stack is no part of what is installed
+
+if TYPE_CHECKING:
+    from service_stack import KafkaCluster, Postgres
+
+RUNNING = pytest.StashKey["dict[str, KafkaCluster | Postgres]"]()
+
+
+def started(request: pytest.FixtureRequest, name: str, make: Callable[[], KafkaCluster | Postgres]) -> Iterator[object]:
+    """Start a service for all tests; its data go with the run, its logs stay in pytest's temporary folder."""
+    from service_stack import Unavailable
+
+    service = make()
+    try:
+        service.start()
+    except Unavailable as reason:
+        pytest.skip(f"SERVICE NOT TO BE HAD: {name}: {reason}")
+    request.config.stash.setdefault(RUNNING, {})[name] = service
+    yield service
+    service.remove(keep_logs=True)
+
+
+@pytest.fixture(autouse=True)
+def _services_run(request: pytest.FixtureRequest) -> None:
+    """Whatever an earlier test killed or paused runs again."""
+    for name, service in request.config.stash.get(RUNNING, {}).items():
+        if name in request.fixturenames:
+            service.start()
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One broker, with listeners for TLS and SASL (`kafka.secured`). Topics are each test's own: names of its own."""
+    from service_stack import KafkaCluster
+
+    folder = tmp_path_factory.mktemp("kafka")
+    yield from started(request, "kafka", lambda: KafkaCluster(folder, secure=True, bound=True))
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three brokers, replication factor 3, two in sync at least: one may be killed."""
+    from service_stack import KafkaCluster
+
+    folder = tmp_path_factory.mktemp("kafka3")
+    yield from started(request, "kafka_cluster3", lambda: KafkaCluster(folder, 3, heap_mb=256, bound=True))
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server with fsync on."""
+    from service_stack import Postgres
+
+    folder = tmp_path_factory.mktemp("postgres")
+    yield from started(request, "postgres", lambda: Postgres(folder, bound=True))
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """URL (`postgresql://…`) of an empty database of this test alone, owned by a user that is no superuser."""
+    name = postgres.create_database()
+    yield postgres.url_of(name)
+    postgres.start()
+    postgres.drop_database(name)
