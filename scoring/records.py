@@ -168,7 +168,10 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`."""
+    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
+
+    `position` is also the version (epoch, offset) that its agents get.
+    """
 
     expected: Position
     position: Position
@@ -176,6 +179,8 @@ class Commit(msgspec.Struct, frozen=True):
     decisions: list[Decision]
     outbox: list[OutboxRow]
     dead_letters: list[DeadLetter]
+    published: int = 0
+    """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
 
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -35,8 +35,8 @@ class AgentLoader(Protocol):
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those keys that exist."""
 
-    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
-        """Agents whose stored level changes by time alone until then, in pages."""
+    def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
+        """Agents of the partition whose stored level changes by time alone until then, in pages."""
 
 
 class Note(NamedTuple):
@@ -61,12 +61,16 @@ class Residence:
         model: knows where agents of the training history go on.
         settings: of the engine that is made here, since engine and residence belong together.
         store: where other agents come from; None keeps those that moved out in memory (replay).
+        partition: whose agents these are: time alone changes only those.
     """
 
-    def __init__(self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None) -> None:
+    def __init__(
+        self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None, partition: int = 0
+    ) -> None:
         self.engine = Engine(model, settings, self)
         self.version = state_version(model.salt)
         self._store = store
+        self._partition = partition
         self._seeds = model.seeds
         self._hash = NameHasher(model.salt)
         self._notes: list[Note] = [Note()] * settings.capacity
@@ -114,7 +118,7 @@ class Residence:
 
     def _stored_due(self, before_ms: int, limit: int, after: Due | None) -> list[Due]:
         store = self._store
-        return [] if store is None else self._patiently(lambda: store.due(before_ms, limit, after))
+        return [] if store is None else self._patiently(lambda: store.due(before_ms, limit, after, self._partition))
 
     def _patiently(self, question: Callable[[], T]) -> T:
         """Ask the store until it answers."""

@@ -16,6 +16,7 @@ from .base import (
     StateStore,
     Store,
     StoredLetter,
+    VersionedAgent,
 )
 from .errors import BadCursor, StoreTooNew
 from .sql import SqlStore, open_store, sqlite_url
@@ -39,6 +40,7 @@ __all__ = [
     "Store",
     "StoreTooNew",
     "StoredLetter",
+    "VersionedAgent",
     "open_store",
     "sqlite_url",
 ]

@@ -7,12 +7,13 @@ None = all. Floats must be finite. Pages hold at most `MAX_PAGE` items.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from ..records import (
+    AgentName,
     AgentRow,
     AgentSummary,
     Commit,
@@ -40,6 +41,14 @@ class Due(NamedTuple):
 
     due_ms: int
     key: int
+
+
+class VersionedAgent(NamedTuple):
+    """An agent, and the position (of its partition) of the commit that wrote it. Versions order as (epoch, offset)."""
+
+    agent: AgentSummary
+    epoch: int
+    offset: int
 
 
 class CommitResult(NamedTuple):
@@ -132,11 +141,24 @@ class StateStore(Protocol):
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those *keys* (unsigned) that exist."""
 
-    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
-        """Agents with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
+    def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
+        """Agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
 
         The pipeline skips those it holds in memory and loads the rest with `agents`.
         """
+
+    def published(self, partition: int) -> int:
+        """Highest `Commit.published` of *partition*; 0 = nothing yet."""
+
+    def unpublished_agents(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
+        """Agents of *partition* that commits with an offset above *after* wrote, read in chunks.
+
+        The whole table is looked through, since an index would have to be kept up by every commit. Nobody but the owner
+        of the partition writes such rows, so that chunks agree.
+        """
+
+    def unpublished_decisions(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
+        """Decisions of *partition* that commits with an offset above *after* wrote, in the order of their records."""
 
     def get_meta(self, key: str) -> str | None:
         """Value of *key*, None = not set."""
@@ -243,6 +265,23 @@ class OutboxStore(Protocol):
 
 class Store(StateStore, ReadStore, OutboxStore, Protocol):
     """All of it. One contract suite (`tests/contract/`) holds for every implementation."""
+
+    def positions(self) -> list[Position]:
+        """Every partition that was ever claimed, by number."""
+
+    def set_position(self, partition: int, offset: int) -> Position:
+        """Read *partition* on from *offset*, which counts as published too; for an administrator.
+
+        Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
+        above those they had.
+        """
+
+    def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
+        """Give every agent to the partition *assign* says; returns how many moved. For an administrator.
+
+        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again goes on where it
+        stopped. What was published stays so at the new place; the rest is published there.
+        """
 
     def purge(self, before_ms: int, chunk: int = 1_000) -> Purged:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.

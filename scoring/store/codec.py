@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, OutboxRow, Reason
+from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, OutboxRow, Position, Reason
 from . import schema
-from .base import StoredLetter
+from .base import StoredLetter, VersionedAgent
 from .errors import BadCursor
 
 _HALF = 1 << 63
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LETTER_FIELDS = DeadLetter.__struct_fields__
 
 SUMMARY_COLUMNS = tuple(schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
+VERSION_COLUMNS = (schema.AGENTS.c.version_epoch, schema.AGENTS.c.version_offset)
 AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(schema.AGENTS.c[name] for name in _STATE_FIELDS))
 
 
@@ -54,7 +55,7 @@ def unsigned(number: int) -> int:
     return number + _FULL if number < 0 else number
 
 
-def agent_params(row: AgentRow) -> dict[str, Any]:
+def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
     """Parameters of an upsert into `agents`; spelt out, since it runs for every agent of every commit."""
     name = row.name
     return {
@@ -78,13 +79,22 @@ def agent_params(row: AgentRow) -> dict[str, Any]:
         "reasons": row.reasons,
         "features": row.features,
         "risk": row.risk,
+        "partition": version.partition,
+        "version_epoch": version.epoch,
+        "version_offset": version.offset,
     }
 
 
-def to_summary(row: AnyRow) -> AgentSummary:
+def to_summary(row: Sequence[Any]) -> AgentSummary:
     """Summary from `SUMMARY_COLUMNS`."""
     key, tenant, issuer, agent_id, *rest = row
     return AgentSummary(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)
+
+
+def to_versioned(row: AnyRow) -> VersionedAgent:
+    """Summary and version from `VERSION_COLUMNS` and `SUMMARY_COLUMNS`."""
+    epoch, offset, *summary = row
+    return VersionedAgent(to_summary(summary), epoch, offset)
 
 
 def to_agent(row: AnyRow) -> AgentRow:

@@ -1,7 +1,8 @@
 """Tables of the store. The migrations build the same ones; a test compares the two.
 
 Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, the only kind databases have.
-State blobs stand last in their row, so that a reader of the columns before them never touches their overflow pages.
+State blobs stand behind what lists show, so that a reader of those columns never touches their overflow pages; columns
+that a migration adds can only stand behind them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def _text(name: str, default: str | None = None) -> Column[str]:
     return Column(name, Text, nullable=False, server_default=default)
 
 
-def _long(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
+def _long(name: str, default: str | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=default)
 
 
 def _real(name: str) -> Column[float]:
@@ -49,6 +50,7 @@ POSITIONS = Table(
     Column("partition", Integer, primary_key=True, autoincrement=False),
     _long("epoch"),
     _long("offset"),
+    _long("published", "0"),
 )
 
 AGENTS = Table(
@@ -75,11 +77,21 @@ AGENTS = Table(
     Column("reasons", LargeBinary, nullable=False),
     Column("features", LargeBinary, nullable=False),
     Column("risk", LargeBinary, nullable=False),
+    Column("partition", Integer, nullable=False, server_default="0"),
+    _long("version_epoch", "0"),
+    _long("version_offset", "0"),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_level", "level", "tenant", "agent_id", "issuer"),
     # Most agents are never due, and those would make up most of a full index.
-    Index("ix_agents_due", "due_ms", "key", sqlite_where=text("due_ms > 0"), postgresql_where=text("due_ms > 0")),
+    Index(
+        "ix_agents_due",
+        "partition",
+        "due_ms",
+        "key",
+        sqlite_where=text("due_ms > 0"),
+        postgresql_where=text("due_ms > 0"),
+    ),
 )
 
 DECISIONS = Table(
@@ -114,6 +126,7 @@ DECISIONS = Table(
     Index("ix_decisions_agent", "agent_key", "decided_ms", "decision_id"),
     Index("ix_decisions_tenant", "tenant", "decided_ms", "decision_id"),
     Index("ix_decisions_time", "decided_ms", "decision_id"),
+    Index("ix_decisions_offset", "partition", "offset", "decision_id"),
 )
 
 DEAD_LETTERS = Table(

@@ -11,11 +11,12 @@ from .deliveries import Deliveries
 from .dialect import open_engine
 from .housekeeping import Housekeeping
 from .migrate import migrate
+from .partitions import Partitions
 from .reads import Reads
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
-class SqlStore(State, Reads, Deliveries, Housekeeping, Database):
+class SqlStore(State, Partitions, Reads, Deliveries, Housekeeping, Database):
     """`Store` on SQLite; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:

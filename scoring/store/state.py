@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, literal_column, select, tuple_, update
 
 from ...ingest.errors import Fenced
 from ..records import AgentRow, Commit, DeadLetter, Position
@@ -28,6 +28,7 @@ _DEFAULT_META = insert_or_skip(META, "key")
 _ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
 _ADD_COUNTER = insert_or_skip(COUNTERS, "name")
 
+_PUBLISHED = bindparam("new_published", type_=BigInteger)
 _ADVANCE = (
     update(POSITIONS)
     .where(
@@ -35,7 +36,10 @@ _ADVANCE = (
         POSITIONS.c.epoch == bindparam("expected_epoch"),
         POSITIONS.c.offset == bindparam("expected_offset"),
     )
-    .values(offset=bindparam("new_offset"))
+    .values(
+        offset=bindparam("new_offset"),
+        published=case((POSITIONS.c.published < _PUBLISHED, _PUBLISHED), else_=POSITIONS.c.published),
+    )
 )
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
 _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
@@ -60,7 +64,7 @@ class State(Database):
     def commit(self, commit: Commit) -> CommitResult:
         _check(commit)
         # Rows are made before the transaction starts: the lock is held for the writing alone.
-        agents = [codec.agent_params(row) for row in commit.agents]
+        agents = [codec.agent_params(row, commit.position) for row in commit.agents]
         decisions = [codec.decision_params(decision) for decision in commit.decisions]
         outbox = [codec.outbox_params(row) for row in commit.outbox]
         with self.write() as connection:
@@ -109,8 +113,9 @@ class State(Database):
                 found.update((agent.name.key, agent) for agent in map(codec.to_agent, rows))
         return found
 
-    def due(self, before_ms: int, limit: int, after: Due | None = None) -> list[Due]:
-        query = select(AGENTS.c.due_ms, AGENTS.c.key).where(_IS_DUE, AGENTS.c.due_ms <= before_ms)
+    def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
+        query = select(AGENTS.c.due_ms, AGENTS.c.key)
+        query = query.where(AGENTS.c.partition == partition, _IS_DUE, AGENTS.c.due_ms <= before_ms)
         if after is not None:
             query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.signed(after.key)))
         query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)
@@ -136,6 +141,8 @@ def _check(commit: Commit) -> None:
     old, new = commit.expected, commit.position
     if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
         raise ValueError(f"a commit moves the offset of its own partition and epoch forward, not {old} to {new}")
+    if commit.published > old.offset:
+        raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
 
 
 def _advance(connection: Connection, commit: Commit) -> None:
@@ -145,6 +152,7 @@ def _advance(connection: Connection, commit: Commit) -> None:
         "expected_epoch": expected.epoch,
         "expected_offset": expected.offset,
         "new_offset": commit.position.offset,
+        "new_published": commit.published,
     }
     if connection.execute(_ADVANCE, params).rowcount != 1:
         stored = _position(connection, expected.partition)

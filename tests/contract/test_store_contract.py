@@ -112,11 +112,11 @@ def letter(number: int, source: str = "gw") -> DeadLetter:
 
 
 def write(store: Store, partition: int = 0, **parts: object) -> int:
-    """Commit *parts* one offset further; returns the number of dropped dead letters."""
+    """Commit *parts* one offset further, `offset` among them says how far; returns the number of dropped letters."""
     at = store.position(partition)
     at = store.claim(partition) if at.epoch == 0 else at
     empty: dict[str, object] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
-    new = Position(partition, at.epoch, at.offset + 1)
+    new = Position(partition, at.epoch, parts.pop("offset", at.offset + 1))  # type: ignore[arg-type]
     return store.commit(Commit(expected=at, position=new, **(empty | parts))).dropped_dead_letters  # type: ignore[arg-type]
 
 
@@ -592,6 +592,136 @@ def test_stopped_targets(store: Store) -> None:
     assert store.resume_target("t")
     assert not store.resume_target("t")
     assert store.stopped_targets() == {}
+
+
+# Several partitions
+
+
+def test_due_of_one_partition(store: Store) -> None:
+    """Each partition is asked for its own agents; where an agent belongs is where it was committed last."""
+    write(store, agents=[agent("a", due_ms=5), agent("b", due_ms=6)])
+    write(store, 3, agents=[agent("b", due_ms=7), agent("c", due_ms=4)])
+
+    a, b, c = (agent(name).name.key for name in "abc")
+    assert store.due(9, 10) == [Due(5, a)]
+    assert store.due(9, 10, partition=3) == [Due(4, c), Due(7, b)]
+    assert store.due(9, 10, Due(4, c), partition=3) == [Due(7, b)]
+    assert store.due(9, 10, partition=1) == []
+
+
+def test_published_never_goes_back(store: Store) -> None:
+    """What a commit says is published is kept per partition; a lower number changes nothing, a later claim neither."""
+    assert store.published(0) == 0
+    write(store, offset=10)
+    write(store, offset=20, published=10)
+    write(store, offset=30, published=4)
+    write(store, offset=40)
+
+    assert store.published(0) == 10
+    store.claim(0)
+    assert store.published(0) == 10
+    assert store.published(1) == 0
+
+
+def test_nothing_is_published_before_it_is_committed(store: Store) -> None:
+    """A commit cannot say that its own rows have left already."""
+    write(store, offset=10)
+
+    with pytest.raises(ValueError, match="cannot be published"):
+        write(store, offset=20, published=11)
+
+    assert store.position(0).offset == 10
+
+
+def test_fenced_commit_does_not_publish(store: Store) -> None:
+    """Who lost the partition cannot raise what counts as published."""
+    write(store, offset=10)
+    late = Commit(store.position(0), Position(0, 1, 20), [], [], [], [], published=10)
+    store.claim(0)
+
+    with pytest.raises(Fenced):
+        store.commit(late)
+
+    assert store.published(0) == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_unpublished_agents(store: Store, chunk: int) -> None:
+    """Agents come with the epoch and offset of the commit that wrote them, if that is above the offset asked for."""
+    write(store, agents=[agent("old"), agent("kept", level=2)], offset=10)
+    write(store, agents=[agent("new")], offset=20)
+    store.claim(0)
+    write(store, agents=[agent("old", level=4), agent("big")], offset=30)
+    write(store, 1, agents=[agent("foreign")], offset=99)
+
+    def versions(after: int) -> dict[str, tuple[int, int, int]]:
+        found = list(store.unpublished_agents(0, after, chunk))
+        assert len({one.agent.name for one in found}) == len(found)
+        return {one.agent.name.agent_id: (one.agent.level, one.epoch, one.offset) for one in found}
+
+    late = {"old": (4, 2, 30), "big": (1, 2, 30)}
+    assert versions(30) == {}
+    assert versions(29) == late
+    assert versions(20) == late
+    assert versions(10) == late | {"new": (1, 1, 20)}
+    assert versions(0) == late | {"new": (1, 1, 20), "kept": (2, 1, 10)}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_unpublished_decisions(store: Store, chunk: int) -> None:
+    """Decisions come in the order of their records, from those of the first commit above the offset asked for."""
+    name = agent("a").name
+    first = [decision(1, name, offset=3), decision(2, name, offset=9)]
+    second = [decision(5, name, offset=12), decision(3, name, offset=12), decision(4, name, offset=10)]
+    write(store, decisions=first, offset=10)
+    write(store, decisions=second, offset=20)
+    write(store, 1, decisions=[decision(9, name, partition=1, offset=50)], offset=99)
+
+    assert list(store.unpublished_decisions(0, 20, chunk)) == []
+    assert list(store.unpublished_decisions(0, 10, chunk)) == [second[2], second[1], second[0]]
+    assert list(store.unpublished_decisions(0, 0, chunk)) == [*first, second[2], second[1], second[0]]
+
+
+def test_positions(store: Store) -> None:
+    """Every claimed partition is listed by number."""
+    assert store.positions() == []
+    store.claim(11)
+    write(store, 2, offset=7)
+
+    assert store.positions() == [Position(2, 1, 7), Position(11, 1, 0)]
+
+
+def test_set_position(store: Store) -> None:
+    """A position that is set fences the owner, has the highest epoch of all, and counts as published."""
+    write(store, offset=10)
+    for _ in range(4):
+        store.claim(1)
+    late = Commit(store.position(0), Position(0, 1, 20), [], [], [], [])
+
+    assert store.set_position(0, 5) == Position(0, 5, 5) == store.position(0)
+    assert store.published(0) == 5
+    with pytest.raises(Fenced):
+        store.commit(late)
+    assert store.set_position(7, 0) == Position(7, 6, 0) == store.position(7)
+    assert store.claim(7) == Position(7, 7, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_repartition(store: Store, chunk: int) -> None:
+    """Every agent goes where it is told to, once; what was published is not published again, and what was not is."""
+    write(store, agents=[agent(name, due_ms=5) for name in "abcd"], offset=10)
+    write(store, published=10, offset=20)
+    write(store, agents=[agent("e")], offset=30)
+    places = {"a": 0, "b": 1, "c": 2, "d": 1, "e": 2}
+
+    assert store.repartition(lambda name: places[name.agent_id], chunk) == 4
+    assert store.repartition(lambda name: places[name.agent_id], chunk) == 0
+
+    counts = {partition: len(store.due(9, 10, partition=partition)) for partition in range(4)}
+    assert counts == {0: 1, 1: 2, 2: 1, 3: 0}
+    assert [one.agent.name.agent_id for one in store.unpublished_agents(2, 0)] == ["e"]
+    assert list(store.unpublished_agents(1, 0)) == []
+    assert store.agents([agent("b").name.key]) == {agent("b").name.key: agent("b", due_ms=5)}
 
 
 # The rest

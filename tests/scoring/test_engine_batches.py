@@ -22,7 +22,7 @@ class Shelf:
     def agents(self, keys: Any) -> dict[int, AgentRow]:
         return {key: self.rows[key] for key in keys if key in self.rows}
 
-    def due(self, before_ms: int, limit: int, after: Any = None) -> list[Any]:
+    def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
         from trustwatch.scoring.store import Due
 
         found = sorted(Due(r.due_ms, k) for k, r in self.rows.items() if 0 < r.due_ms <= before_ms)

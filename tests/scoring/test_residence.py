@@ -24,7 +24,7 @@ class Shelf(dict[int, AgentRow]):
     def agents(self, keys: Any) -> dict[int, AgentRow]:
         return {key: self[key] for key in keys if key in self}
 
-    def due(self, before_ms: int, limit: int, after: Any = None) -> list[Any]:
+    def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
         return []
 
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -86,6 +87,36 @@ def test_migrations_agree_with_the_tables(tmp_path: Path) -> None:
             assert one.execute(columns).all() == two.execute(columns).all(), table
     migrated.dispose()
     declared.dispose()
+
+
+def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
+    """A file of revision 0001 keeps what it holds: all of it belongs to partition 0, and the worker goes on."""
+    path = tmp_path / "s.db"
+    engine = dialect.open_engine(sqlite_url(path))
+    config = migrate.alembic_config()
+    with engine.execution_options(**{dialect.WRITE: True}).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("INSERT INTO positions VALUES (0, 4, 1000)")
+        columns = ", ".join(row[1] for row in raw.execute("PRAGMA table_info(agents)"))
+        values = "'t', 'i', ?, 'X', 2, 0.5, 0.5, 0.5, 1, 2, 3, ?, 9, 'D', '', 'v', X'5B5D', X'00FF', X'01'"
+        raw.executemany(f"INSERT INTO agents ({columns}) VALUES (?, {values})", [(1, "a", 7), (-1, "b", 0)])
+
+    with closing(open_store(sqlite_url(path))) as store:
+        kept = store.agents([1, 2**64 - 1])
+        assert [(row.name.agent_id, row.features, row.events) for _, row in sorted(kept.items())] == [
+            ("a", b"\x00\xff", 9),
+            ("b", b"\x00\xff", 9),
+        ]
+        assert store.due(9, 9) == [(7, 1)]
+        assert store.published(0) == 0
+        assert list(store.unpublished_agents(0, 0)) == []
+        at = store.position(0)
+        assert at == Position(0, 4, 1000)
+        store.commit(Commit(at, Position(0, 4, 1001), [agent(10)], [], [], []))
+        assert [(one.epoch, one.offset) for one in store.unpublished_agents(0, 1000)] == [(4, 1001)]
 
 
 def test_newer_database_is_refused(tmp_path: Path) -> None:
