@@ -72,8 +72,11 @@ class Source(Protocol):
 class DurableSource(Source, Protocol):
     """A source that keeps what it has handed out, so that a restarted pipeline can look back."""
 
-    def read_id_hashes(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Id hashes of the records in [start_offset, end_offset), shape (n,). Raises CorruptLog where they are gone."""
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 where there is none.
+
+        Raises CorruptLog where they are gone although nothing was allowed to remove them.
+        """
 
 
 class PartitionOwner(Protocol):
@@ -112,7 +115,7 @@ class TopicWriter(Protocol):
         self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
         headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
     ) -> None:  # fmt: skip
-        """Queue one record; blocks while the queue is full. `routing.partition_of` the key chooses, unless *partition* does.
+        """Queue one record; blocks while the queue is full. Without *partition*, `routing.partition_of` chooses.
 
         Raises Unavailable where there is no room in time, ValueError for a record larger than the topic takes.
         """

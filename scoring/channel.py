@@ -45,6 +45,12 @@ class Update(msgspec.Struct, array_like=True):
     counts: dict[str, int]
     seconds: dict[str, float]
     dropped_dead_letters: int = 0
+    partition: int = 0
+    """That the agents belong to."""
+    versions: list[tuple[int, int]] | None = None
+    """Epoch and offset of each agent; None: they come in order."""
+    fresh: dict[int, int] | None = None
+    """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -77,19 +83,20 @@ class UpdateSender:
             *((part, ()) for part in _cut(done.rows)), *(((), part) for part in _cut(done.decisions)),
         ]  # fmt: skip
         for rows, decisions in parts[:-1]:
-            agents, changes = summaries(rows), [_change(decision) for decision in decisions]
-            self._send(Update(agents, changes, self._offset, done.behind, counts, seconds))
+            agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
+            self.send(Update(agents, changes, self._offset, done.behind, counts, seconds))
         rows, decisions = parts[-1] if parts else ((), ())
-        agents, changes = summaries(rows), [_change(decision) for decision in decisions]
+        agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
         self._offset = done.position.offset
-        self._send(Update(agents, changes, self._offset, done.behind, counts, seconds, done.dropped_dead_letters))
+        self.send(Update(agents, changes, self._offset, done.behind, counts, seconds, done.dropped_dead_letters))
 
     def alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Say that the pipeline lives and how far it is."""
         self._offset = offset
-        self._send(Update([], [], offset, behind, counts, seconds))
+        self.send(Update([], [], offset, behind, counts, seconds))
 
-    def _send(self, update: Update) -> None:
+    def send(self, update: Update) -> None:
+        """Send one update as it is. Raises OSError when nobody reads."""
         body = _encoder.encode(update)
         self._connection.sendall(LENGTH.pack(len(body)) + body)
 
@@ -98,7 +105,8 @@ def _cut(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[start : start + MOST_ROWS] for start in range(0, len(items), MOST_ROWS)]
 
 
-def _change(decision: Decision) -> Change:
+def change_of(decision: Decision) -> Change:
+    """What watchers are told of a decision."""
     text = decision.reasons[0].text if decision.reasons else ""
     return Change(
         decision.decision_id, decision.agent.tenant, decision.agent.agent_id, decision.previous_level, decision.level,

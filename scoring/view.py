@@ -6,22 +6,27 @@ that were evaluated the longest ago and carry no elevated risk leave, and are an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from .records import AgentSummary, RiskLevel
 
 MOST_AGENTS = 5_000_000
 _SWEEP_SHARE = 0.05
 
+Version = tuple[int, int]
+"""Epoch and offset of the commit that wrote an agent; a worker that was asleep may tell of an old one late."""
+
 
 class Entry:
     """One agent in the view. `answer` caches the encoded risk answer until the next update."""
 
-    __slots__ = ("answer", "summary")
+    __slots__ = ("answer", "partition", "summary", "version")
 
-    def __init__(self, summary: AgentSummary) -> None:
+    def __init__(self, summary: AgentSummary, partition: int, version: Version | None) -> None:
         self.summary = summary
         self.answer: bytes | None = None
+        self.partition = partition
+        self.version = version
 
 
 class RiskView:
@@ -35,21 +40,29 @@ class RiskView:
         self._most = most
         self._entries: dict[tuple[str, str, str], Entry] = {}
         self._by_id: dict[str, list[Entry]] = {}
+        self.outdated = 0
+        """Agents that were told of in a version older than the one that is held."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def apply(self, summaries: Iterable[AgentSummary]) -> None:
-        """Take over committed agents, in the order of their commits."""
-        for summary in summaries:
+    def apply(
+        self, summaries: Iterable[AgentSummary], partition: int = 0, versions: Sequence[Version] | None = None
+    ) -> None:
+        """Take over committed agents of a partition, in the order of their commits, or by their *versions*."""
+        for at, summary in enumerate(summaries):
             name = summary.name
             full = (name.tenant, name.issuer, name.agent_id)
+            version = None if versions is None else versions[at]
             entry = self._entries.get(full)
             if entry is None:
-                entry = self._entries[full] = Entry(summary)
+                entry = self._entries[full] = Entry(summary, partition, version)
                 self._by_id.setdefault(name.agent_id, []).append(entry)
-            else:
+            elif version is None or entry.version is None or version >= entry.version:
                 entry.summary, entry.answer = summary, None
+                entry.partition, entry.version = partition, version
+            else:
+                self.outdated += 1
         if len(self._entries) > self._most:
             self._sweep()
 

@@ -1,8 +1,8 @@
 """The risk answer (DESIGN section 6), encoded once per agent and update.
 
 An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
-tail, `expires_at` and `stale`, is the same for all agents at one time: it follows from how fresh the view is. So a
-repeated answer costs one concatenation.
+tail, `expires_at` and `stale`, is the same for all agents of a partition at one time: it follows from how fresh they
+are. So a repeated answer costs one concatenation.
 
 `expires_at` is `fresh_ms + staleness_s`: until then the answer stands without a newer one, since everything that was
 logged `staleness_s` before it is in it. From then on the answer says `stale`. An agent that is idle does not turn stale
@@ -63,8 +63,7 @@ class RiskAnswers:
         self._status: PipelineStatus = services.status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
-        self._tail_of = (-1, False)
-        self._tail = b""
+        self._tails: dict[int, tuple[int, bool, bytes]] = {}
 
     def answer(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
         """The answer as JSON.
@@ -81,18 +80,21 @@ class RiskAnswers:
             head = entry.answer = self._head(entry)
         else:
             head = entry.answer
-        return head + self.tail(now_ms)
+        return head + self.tail(now_ms, None if entry is None else entry.partition)
 
-    def tail(self, now_ms: int) -> bytes:
-        """The end of every answer given at *now_ms*."""
-        fresh_ms = self._status.fresh_ms
+    def tail(self, now_ms: int, partition: int | None = None) -> bytes:
+        """The end of every answer given at *now_ms* about agents of *partition*; None: of agents nobody knows."""
+        fresh_ms = self._status.fresh_ms if partition is None else self._status.fresh_of(partition)
         expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
         stale = now_ms >= expires_ms
-        if (expires_ms, stale) != self._tail_of:
-            self._tail_of = (expires_ms, stale)
-            word = "true" if stale else "false"
-            self._tail = f',"expires_at":"{iso_ms(expires_ms)}","stale":{word}}}'.encode()
-        return self._tail
+        place = -1 if partition is None else partition
+        known = self._tails.get(place)
+        if known is not None and known[0] == expires_ms and known[1] is stale:
+            return known[2]
+        word = "true" if stale else "false"
+        tail = f',"expires_at":"{iso_ms(expires_ms)}","stale":{word}}}'.encode()
+        self._tails[place] = expires_ms, stale, tail
+        return tail
 
     def _head(self, entry: Entry) -> bytes:
         summary: AgentSummary = entry.summary

@@ -43,6 +43,7 @@ class PipelineStatus:
         seconds: time it has spent since its start, by stage.
         dropped_dead_letters: dead letters that found no room.
         changes: changes of level so far, by the new level.
+        fresh: `fresh_ms` by partition, where several workers report; None where one pipeline does.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class PipelineStatus:
         self.seconds: dict[str, float] = {}
         self.dropped_dead_letters = 0
         self.changes: dict[int, int] = {}
+        self.fresh: dict[int, int] | None = None
         self.watchers: set[Changes] = set()
         self._marks: deque[tuple[int, int]] = deque()
         self._closed = False
@@ -71,6 +73,21 @@ class PipelineStatus:
             self._age(now_ms)
         for change in update.changes:
             self._tell(change)
+
+    def follow(self, update: Update, now_ms: int) -> None:
+        """Take over what the follower of the risk topic read: how far each partition's worker is, and changes."""
+        self.alive = True
+        self.heard_ms = now_ms
+        if update.fresh is not None:
+            self.fresh = update.fresh
+            self.fresh_ms = min(update.fresh.values(), default=0)
+            self.offset, self.behind = update.offset, update.behind
+        for change in update.changes:
+            self._tell(change)
+
+    def fresh_of(self, partition: int) -> int:
+        """`fresh_ms` of one partition."""
+        return self.fresh_ms if self.fresh is None else self.fresh.get(partition, 0)
 
     def _age(self, now_ms: int) -> None:
         """What had been logged when an earlier report came is applied once the offset has passed its end."""

@@ -22,6 +22,8 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "TRUSTWATCH_MODEL_DIR": ("model_dir",),
     "TRUSTWATCH_LISTEN_HOST": ("listen", "host"),
     "TRUSTWATCH_LISTEN_PORT": ("listen", "port"),
+    "TRUSTWATCH_STORE_URL": ("store", "url"),
+    "TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
 }
 """Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
 
@@ -94,9 +96,11 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         part[member[-1]] = _typed(variable, member[-1], value)
 
 
-def _typed(variable: str, member: str, value: str) -> str | int:
+def _typed(variable: str, member: str, value: str) -> str | int | list[str]:
     if member.endswith("_dir"):
         return str(Path(value).absolute())
+    if member == "bootstrap_servers":
+        return [part.strip() for part in value.split(",") if part.strip()]
     if member != "port":
         return value
     if not (value.isascii() and value.isdigit()):

@@ -8,8 +8,10 @@ from typing import Annotated
 
 from .about import Name, Part, about
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .kafka import KafkaSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
+from .store import StoreSettings
 
 ANY_TENANT = "*"
 
@@ -26,6 +28,8 @@ class Settings(Part, frozen=True):
     tenants: Annotated[Mapping[Name, TenantSettings], about("tenants by name; `*` is every other tenant")] = {}
     registry: Annotated[tuple[RegisteredAgent, ...], about("agents as the operator knows them; first match wins")] = ()
     webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
+    store: Annotated[StoreSettings, about("database")] = StoreSettings()
+    kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
     risk: Annotated[RiskSettings, about("from evidence to levels")] = RiskSettings()

@@ -193,10 +193,10 @@ class LogReader:
                 return 0
         return self._synced.get()
 
-    def read_id_hashes(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records from *start_offset* up to *end_offset*, to rebuild a duplicate window.
 
-        The position of `poll` is not touched.
+        *partition* is 0, as there is no other. The position of `poll` is not touched.
 
         Returns:
             Shape (end_offset - start_offset,); 0 for records that are no events.
@@ -204,7 +204,7 @@ class LogReader:
         Raises:
             CorruptLog: part of the range is not kept, not yet durable, or damaged.
         """
-        end = self.end_offset(0)
+        end = self.end_offset(partition)
         if end_offset > end:
             raise CorruptLog(f"{self.directory}: offset {end_offset} is behind the end of the log, {end}")
         if start_offset >= end_offset:

@@ -161,11 +161,11 @@ def test_id_hashes_of_a_range(tmp_path: Path) -> None:
         first_batch = reader.poll(3, 0)
         assert first_batch is not None
         for start, end in ((0, 20), (3, 9), (7, 8), (5, 5)):
-            hashes = reader.read_id_hashes(start, end)
+            hashes = reader.read_id_hashes(0, start, end)
             assert hashes.dtype == np.uint64
             assert hashes.tolist() == list(range(start + 1, end + 1))
         with pytest.raises(CorruptLog, match="behind the end"):
-            reader.read_id_hashes(0, 21)
+            reader.read_id_hashes(0, 0, 21)
         next_batch = reader.poll(100, 0)
         assert next_batch is not None
         assert next_batch.base_offset == 3

@@ -1,0 +1,75 @@
+"""Apache Kafka: where it is, how we authenticate, and what our topics are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from .about import Name, Part, about, check_url
+from .secret import Secret
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+Client = Literal["kafka-python", "confluent"]
+
+
+class KafkaSecuritySettings(Part, frozen=True):
+    """How brokers are trusted, and what we show them."""
+
+    protocol: Annotated[Protocol, about("how brokers are spoken to; with SASL also `mechanism`")] = "PLAINTEXT"
+    ca_file: Annotated[Path | None, about("certificates of the brokers' authority, PEM; null is the system's")] = None
+    certificate_file: Annotated[Path | None, about("our certificate for mutual TLS, PEM")] = None
+    key_file: Annotated[Path | None, about("key of our certificate, PEM")] = None
+    mechanism: Annotated[Mechanism | None, about("SASL mechanism")] = None
+    username: Annotated[str | None, about("for PLAIN and SCRAM")] = None
+    password: Annotated[Secret | None, about("for PLAIN and SCRAM: `{env: NAME}` or `{file: PATH}`")] = None
+    token_url: Annotated[str | None, about("token endpoint, for OAUTHBEARER")] = None
+    client_id: Annotated[str | None, about("client at the token endpoint")] = None
+    client_secret: Annotated[Secret | None, about("its secret: `{env: NAME}` or `{file: PATH}`")] = None
+    scope: Annotated[str | None, about("scope to ask for at the token endpoint")] = None
+
+    def __post_init__(self) -> None:
+        if self.protocol.startswith("SASL") != (self.mechanism is not None):
+            raise ValueError("`mechanism` belongs to the protocols SASL_PLAINTEXT and SASL_SSL, and these need one")
+        if self.mechanism == "OAUTHBEARER":
+            if not (self.token_url and self.client_id and self.client_secret):
+                raise ValueError("OAUTHBEARER needs `token_url`, `client_id` and `client_secret`")
+            check_url(self.token_url, "`token_url`", loopback_http=True)
+        elif self.mechanism is not None and not (self.username and self.password):
+            raise ValueError(f"{self.mechanism} needs `username` and `password`")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("`certificate_file` and `key_file` belong together")
+
+
+class KafkaTopicNames(Part, frozen=True):
+    """Names of our own topics."""
+
+    events: Annotated[Name, about("audit events, by agent")] = "trustwatch.events"
+    dead_letters: Annotated[Name, about("records that are no audit events, with the reason in their headers")] = (
+        "trustwatch.events.dlq"
+    )
+    risk: Annotated[Name, about("latest risk of every agent; compacted")] = "trustwatch.risk"
+    decisions: Annotated[Name, about("changes of level")] = "trustwatch.decisions"
+    alerts: Annotated[Name, about("alerts, as they go to webhooks")] = "trustwatch.alerts"
+
+
+class KafkaSettings(Part, frozen=True):
+    """The distributed form: events through Kafka instead of the log below `data_dir`."""
+
+    bootstrap_servers: Annotated[
+        tuple[str, ...], about("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
+    ] = ()
+    client: Annotated[Client, about("`confluent` needs the extra `fast` and takes far less CPU per record")] = (
+        "kafka-python"
+    )
+    security: Annotated[KafkaSecuritySettings, about("TLS and authentication")] = KafkaSecuritySettings()
+    group_id: Annotated[Name, about("consumer group of the workers; further groups begin with it")] = "trustwatch"
+    names: Annotated[KafkaTopicNames, about("names of our topics")] = KafkaTopicNames()
+    partitions: Annotated[int, about("partitions of topics that `trustwatch topics create` makes", ge=1, le=1024)] = 8
+    replication: Annotated[int, about("copies of each of these partitions", ge=1, le=16)] = 3
+    session_timeout_s: Annotated[
+        float, about("a worker that is silent for so long loses its partitions, s", ge=6, le=1800)
+    ] = 45.0
+    duplicate_window: Annotated[
+        int, about("records per partition within which a repeated event is recognised, at least", ge=1024, le=4_194_304)
+    ] = 65_536

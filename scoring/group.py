@@ -1,0 +1,144 @@
+"""The pipeline on the partitions that a consumer group hands out: taken over, worked on, and handed back in order.
+
+The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
+compare-and-set on the position; whoever is refused there drops the partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+import structlog
+
+from ..ingest.errors import Fenced
+from ..ingest.source import GroupSource
+from .partition import PartitionPipeline, Surroundings
+from .processor import Processor
+from .records import Position
+
+_log = structlog.get_logger(__name__)
+
+FENCED_AGAIN_S = 60.0
+"""A partition that the store refused us and that the group still calls ours is claimed again after this time: longer
+than a group takes to notice that a member sleeps."""
+
+
+class Progress(NamedTuple):
+    """How far one partition is."""
+
+    position: Position
+    behind: int  # records that wait
+    received_ms: int  # arrival of the last record applied; 0 = none was
+
+
+class GroupPipeline:
+    """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours.
+
+    Args:
+        source: joined to the group by `start`.
+        around: what the partitions share; its source is the same one.
+        make: a new processor for a partition, with the memory it may take.
+        fresh: called after partitions came or went.
+    """
+
+    def __init__(
+        self, source: GroupSource, around: Surroundings, make: Callable[[int], Processor],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._source = source
+        self._around = around
+        self._make = make
+        self._changed = changed
+        self._work: dict[int, PartitionPipeline] = {}
+        self._fenced: dict[int, float] = {}
+        self.stages = around.stages
+
+    def start(self) -> None:
+        """Become a member of the group."""
+        self._source.join(self)
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Take partitions over; each is read from where its state was stored."""
+        with self.stages.timed("take_over"):
+            starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
+        self._changed()
+        return starts
+
+    def _take_over(self, partition: int) -> int:
+        self._fenced.pop(partition, None)
+        work = PartitionPipeline(partition, self._make(partition), self._around)
+        offset = work.take_over()
+        self._work[partition] = work
+        _log.info("partition taken over", partition=partition, offset=offset, epoch=work.position.epoch)
+        return offset
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Commit what was applied, then forget the partitions."""
+        for partition in sorted(partitions):
+            work = self._work.pop(partition, None)
+            self._fenced.pop(partition, None)
+            if work is None:
+                continue
+            try:
+                work.finish()
+            except Fenced as error:
+                _log.warning("partition was somebody else's already", partition=partition, error=str(error))
+            else:
+                _log.info("partition handed back", partition=partition, offset=work.next_offset)
+        self._changed()
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
+        for partition in sorted(partitions):
+            self._fenced.pop(partition, None)
+            if self._work.pop(partition, None) is not None:
+                _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
+        self._changed()
+
+    def step(self) -> int:
+        """Read and apply one batch, commit what is due; returns the number of records."""
+        with self.stages.timed("poll"):
+            batch = self._source.poll(self._around.settings.batch, self._around.settings.poll_s)
+        if batch is not None and batch.partition in self._work:
+            self._guarded(batch.partition, lambda work: work.apply(batch))
+        for partition in list(self._work):
+            self._guarded(partition, PartitionPipeline.commit_if_due)
+        self._claim_again()
+        return 0 if batch is None else len(batch.records)
+
+    def _guarded(self, partition: int, do: Callable[[PartitionPipeline], None]) -> None:
+        """Work on a partition; where the store says that it is not ours, drop it."""
+        work = self._work.get(partition)
+        if work is None:
+            return
+        try:
+            do(work)
+        except Fenced as error:
+            _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
+            self._work.pop(partition, None)
+            self._source.pause(partition)
+            self._fenced[partition] = self._around.monotonic()
+            self.stages.counts["fenced"] += 1
+            self._changed()
+
+    def _claim_again(self) -> None:
+        now = self._around.monotonic()
+        for partition, since in list(self._fenced.items()):
+            if now - since >= FENCED_AGAIN_S:
+                del self._fenced[partition]
+                if partition in self._source.owned():
+                    self._source.seek(partition, self._take_over(partition))
+                    self._changed()
+
+    def finish(self) -> None:
+        """Commit what was applied on every partition."""
+        for partition in list(self._work):
+            self._guarded(partition, PartitionPipeline.finish)
+
+    def progress(self) -> dict[int, Progress]:
+        """How far each of our partitions is."""
+        return {
+            partition: Progress(work.position, work.behind(), work.received_ms)
+            for partition, work in sorted(self._work.items())
+        }

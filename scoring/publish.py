@@ -1,0 +1,213 @@
+"""What leaves by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
+
+The tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote it, a decision
+its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is found again by its
+version, and nothing is written twice to be sent once. Readers drop a version older than what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ..ingest.routing import agent_route
+from ..ingest.source import TopicWriter
+from .notify.alert import CONTENT_TYPE, alert_payload, rfc3339
+from .partition import policy_dict
+from .policy import PolicyTable
+from .records import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
+from .store import Store
+
+DECISION_TYPE = "io.trustwatch.decision.v1"
+SHOWN_EVERY_MS = 30_000
+"""A calm agent's unchanged risk is sent again when it was evaluated that much later."""
+
+REMEMBERED = 1_000_000
+_FLUSH_S = 30.0
+
+_encode = msgspec.json.Encoder().encode
+_no_reasons = msgspec.Raw(b"[]")
+
+
+class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Value of a record of the risk topic: one agent's risk as of a version. Times are UTC milliseconds."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_key: str  # decimal: JSON numbers end at 53 bits
+    agent_type: str
+    risk_level: str
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    first_seen_ms: int
+    last_seen_ms: int
+    evaluated_ms: int
+    due_ms: int
+    events: int
+    decision_id: str
+    reasons: msgspec.Raw  # JSON list, as in the risk answer
+    counterfactual: str
+    partition: int
+    epoch: int
+    offset: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """A worker's word on one partition, on the risk topic: everything that arrived before `fresh_ms` is told."""
+
+    partition: int
+    epoch: int
+    offset: int
+    behind: int
+    fresh_ms: int
+
+
+class TopicNames(NamedTuple):
+    """Where things are sent."""
+
+    risk: str = "trustwatch.risk"
+    decisions: str = "trustwatch.decisions"
+    alerts: str = "trustwatch.alerts"
+    dead_letters: str = "trustwatch.events.dlq"
+
+
+class TopicPublisher:
+    """Implements `Publisher` on topics.
+
+    Everything about a partition of events goes to the partition of the same number of the risk topic: there agents and
+    signs of life stay in order.
+
+    Args:
+        writer: of topics.
+        store: where unsent rows are found again.
+        names: of topics.
+        policy: token policies, for alerts.
+        service: URI of this service, for alerts.
+    """
+
+    def __init__(
+        self, writer: TopicWriter, store: Store, names: TopicNames, policy: PolicyTable, service: str
+    ) -> None:  # fmt: skip
+        self._writer = writer
+        self._store = store
+        self._names = names
+        self._policy = policy
+        self._service = service
+        self._told: dict[int, int] = {}
+        self.sent = 0
+        self.unchanged = 0
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Send dead letters with their raw bytes. Raises Unavailable."""
+        for letter in letters:
+            headers = (
+                ("letter_id", letter.letter_id.encode()), ("reason", letter.reason.encode()),
+                ("path", letter.path.encode()), ("source", letter.source.encode()),
+                ("source_partition", b"%d" % letter.partition), ("source_offset", b"%d" % letter.offset),
+            )  # fmt: skip
+            self._writer.send(
+                self._names.dead_letters, letter.letter_id.encode(), letter.raw, headers=headers,
+                timestamp_ms=letter.received_ms,
+            )  # fmt: skip
+        self._writer.flush(_FLUSH_S)
+
+    def committed(self, commit: Commit) -> None:
+        """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable."""
+        position = commit.position
+        told = {}
+        for row in commit.agents:
+            mark = _mark(row)
+            if self._told.get(row.name.key) == mark:
+                self.unchanged += 1
+                continue
+            told[row.name.key] = mark
+            self._send_risk(row, position.partition, position.epoch, position.offset)
+        self._send_decisions(commit.decisions)
+        self._writer.flush(_FLUSH_S)
+        self._remember(told)
+
+    def recover(self, position: Position, published: int) -> None:
+        """Send again what commits after *published* wrote. Raises Unavailable."""
+        if published >= position.offset:
+            return
+        for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
+            self._send_risk(summary, position.partition, epoch, offset)
+        self._send_decisions(self._store.unpublished_decisions(position.partition, published))
+        self._writer.flush(_FLUSH_S)
+
+    def heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
+        """Say how far a partition is; not waited for, since the next one says it again."""
+        beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
+        key = b'{"partition":%d}' % position.partition
+        self._writer.send(self._names.risk, key, _encode(beat), partition=position.partition)
+
+    def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
+        name = row.name
+        key = agent_route(name.tenant, name.issuer, name.agent_id)
+        value = _encode(risk_record(row, partition, epoch, offset))
+        self._writer.send(self._names.risk, key, value, partition=partition, timestamp_ms=row.evaluated_ms)
+        self.sent += 1
+
+    def _send_decisions(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            name = decision.agent
+            key = agent_route(name.tenant, name.issuer, name.agent_id)
+            headers = (("content-type", CONTENT_TYPE.encode()),)
+            value = decision_event(decision, self._service)
+            self._writer.send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
+            if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
+                alert = alert_payload(decision, policy_dict(self._policy, decision.level), self._service)
+                self._writer.send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
+
+    def _remember(self, told: dict[int, int]) -> None:
+        if len(self._told) + len(told) > REMEMBERED:
+            self._told.clear()  # then some are sent once more than needed
+        self._told.update(told)
+
+
+def _mark(row: AgentRow) -> int:
+    """Equal for rows whose answers do not differ in anything that is acted on."""
+    return hash((
+        row.level, round(row.risk_score, 3), round(row.confidence, 2), row.due_ms, row.decision_id, row.reasons,
+        row.counterfactual, row.agent_type, row.evaluated_ms // SHOWN_EVERY_MS,
+    ))  # fmt: skip
+
+
+def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
+    """Value of an agent's record on the risk topic."""
+    name = row.name
+    return RiskRecord(
+        name.tenant, name.issuer, name.agent_id, str(name.key), row.agent_type, RiskLevel(row.level).label,
+        row.risk_score, row.confidence, row.anomaly_score, row.first_seen_ms, row.last_seen_ms, row.evaluated_ms,
+        row.due_ms, row.events, row.decision_id, msgspec.Raw(row.reasons) if row.reasons else _no_reasons,
+        row.counterfactual, partition, epoch, offset,
+    )  # fmt: skip
+
+
+def summary_of(record: RiskRecord) -> AgentSummary:
+    """What the risk view holds of it. Raises KeyError for a level of a later version."""
+    return AgentSummary(
+        AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id), record.agent_type,
+        RiskLevel[record.risk_level.upper()], record.risk_score, record.confidence, record.anomaly_score,
+        record.first_seen_ms, record.last_seen_ms, record.evaluated_ms, record.due_ms, record.events,
+        record.decision_id, bytes(record.reasons), record.counterfactual,
+    )  # fmt: skip
+
+
+def decision_event(decision: Decision, source: str) -> bytes:
+    """A decision as a CloudEvent: everything that a replay needs, too."""
+    name = decision.agent
+    data = {
+        **{field: getattr(decision, field) for field in decision.__struct_fields__ if field != "agent"},
+        "tenant": name.tenant, "issuer": name.issuer, "agent_id": name.agent_id, "agent_key": str(name.key),
+        "previous_level": RiskLevel(decision.previous_level).label, "level": RiskLevel(decision.level).label,
+    }  # fmt: skip
+    return _encode({
+        "specversion": "1.0", "id": decision.decision_id, "type": DECISION_TYPE, "source": source,
+        "subject": name.agent_id, "time": rfc3339(decision.decided_ms), "datacontenttype": "application/json",
+        "data": data,
+    })  # fmt: skip
