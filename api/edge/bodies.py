@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from ...ingest.errors import MalformedEvent
 from ...ingest.formats.bodies import split_json, split_ndjson
-from ...ingest.formats.cloudevents import from_binary, from_structured, split_batch
+from ...ingest.formats.cloudevents import ATTRIBUTES, binary_envelope, from_binary, split_batch, structured_parcel
+from ...ingest.formats.parcel import Parcel as Parcel
 from .errors import BodyTooLarge, UnsupportedBody
 
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -28,20 +28,6 @@ MEDIA_TYPES: Final = (JSON, *NDJSON, CLOUDEVENT, CLOUDEVENTS)
 CODINGS: Final = ("identity", "gzip", "x-gzip")
 
 _GZIP = 16 + zlib.MAX_WBITS
-
-
-class Parcel(NamedTuple):
-    """One record as it came in.
-
-    Attributes:
-        raw: kept in the dead letter if the record is refused, and enough to try it again.
-        native: makes native event JSON of it; None = it is native already.
-        prefix: where the native event stands in what was sent, for paths of rejections.
-    """
-
-    raw: bytes
-    native: Callable[[], bytes] | None = None
-    prefix: str = "$"
 
 
 def inflate(body: bytes, coding: str) -> bytes:
@@ -106,9 +92,9 @@ def _media_type(content_type: str) -> str:
 
 def _split(kind: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
     if kind == CLOUDEVENT:
-        return [_structured(body)]
+        return [structured_parcel(body)]
     if kind == CLOUDEVENTS:
-        return [_structured(event) for event in split_batch(body)]
+        return [structured_parcel(event) for event in split_batch(body)]
     if "ce-specversion" in headers:
         return [Parcel(_envelope(headers, body), lambda: from_binary(headers, body))]
     return [Parcel(raw) for raw in (split_json(body) if kind == JSON else split_ndjson(body))]
@@ -120,15 +106,8 @@ def stored_parcel(raw: bytes) -> Parcel:
         members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Parcel(raw)
-    return _structured(raw) if "specversion" in members else Parcel(raw)
-
-
-def _structured(raw: bytes) -> Parcel:
-    return Parcel(raw, lambda: from_structured(raw), "$.data")
+    return structured_parcel(raw) if "specversion" in members else Parcel(raw)
 
 
 def _envelope(headers: Mapping[str, str], body: bytes) -> bytes:
-    """The structured form of a CloudEvent in binary mode: its headers would be lost in a dead letter."""
-    names = ("specversion", "type", "source", "id", "time", "traceparent")
-    envelope = {name: headers[f"ce-{name}"] for name in names if f"ce-{name}" in headers}
-    return msgspec.json.encode({**envelope, "data_base64": base64.b64encode(body).decode()})
+    return binary_envelope({name: headers[f"ce-{name}"] for name in ATTRIBUTES if f"ce-{name}" in headers}, body)

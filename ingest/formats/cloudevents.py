@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in HTTP structured, binary and batch mode, carrying native events.
+"""CloudEvents 1.0 over HTTP (structured, binary, batch) and in Kafka records (structured, binary), with native events.
 
 Identity: CloudEvents makes `source` + `id` of the envelope the identity of an event, and gateways retry and filter by
 them. They therefore replace `id` and `source` of the event inside. `time` and `trace_id` (from the
@@ -17,9 +17,12 @@ import msgspec
 
 from ..errors import MalformedEvent
 from .bodies import split_array
+from .parcel import Parcel, Parsed
 
 EVENT_TYPE = "io.trustwatch.audit.v1"
 SPEC_VERSION = "1.0"
+ATTRIBUTES = ("specversion", "type", "source", "id", "time", "traceparent")
+"""Context attributes that are read in binary mode."""
 
 _JSON_TYPE = re.compile(r"(application|text)/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -69,11 +72,40 @@ def from_binary(headers: Mapping[str, str], body: bytes) -> bytes:
         MalformedEvent: with the path that the attribute has in JSON format (`ce-id` is `$.id`).
     """
     found = {name.lower(): value for name, value in headers.items()}
-    names = ("specversion", "type", "source", "id", "time", "traceparent")
-    values = {name: _header(name, found[f"ce-{name}"]) for name in names if f"ce-{name}" in found}
-    envelope = Envelope(datacontenttype=found.get("content-type"), data=msgspec.Raw(body), **values)
+    values = {name: _header(name, found[f"ce-{name}"]) for name in ATTRIBUTES if f"ce-{name}" in found}
+    return from_attributes(values, found.get("content-type"), body)
+
+
+def from_attributes(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:
+    """Native event JSON of one CloudEvent in binary mode, its attributes decoded already.
+
+    Raises:
+        MalformedEvent: as `from_binary`.
+    """
+    values = {name: attributes[name] for name in ATTRIBUTES if name in attributes}
+    envelope = Envelope(datacontenttype=content_type, data=msgspec.Raw(body), **values)
     _check(envelope)
     return _native(envelope, _data(envelope))
+
+
+def structured_parcel(raw: bytes) -> Parcel:
+    """A CloudEvent in JSON format."""
+    return Parcel(raw, lambda: from_structured(raw), "$.data")
+
+
+def parse_kafka(value: bytes, headers: Mapping[str, str]) -> Parsed:
+    """The CloudEvent in a Kafka record: binary with `ce_` headers (which are not percent-encoded), else structured."""
+    content_type = headers.get("content-type", "")
+    attributes = {name: headers[f"ce_{name}"] for name in ATTRIBUTES if f"ce_{name}" in headers}
+    if content_type.lower().startswith("application/cloudevents") or not attributes:
+        return Parsed([structured_parcel(value)])
+    raw = binary_envelope(attributes, value)
+    return Parsed([Parcel(raw, lambda: from_attributes(attributes, content_type or None, value))])
+
+
+def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
+    """The structured form of a CloudEvent in binary mode: its headers would be lost in a dead letter."""
+    return msgspec.json.encode({**attributes, "data_base64": base64.b64encode(body).decode()})
 
 
 def split_batch(raw: bytes) -> list[bytes]:

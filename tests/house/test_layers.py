@@ -24,7 +24,9 @@ IMPORTERS = {
     "prometheus_client": {"api/http/"},
     "standardwebhooks": {"scoring/notify/"},
     "yaml": {"api/settings/"},
-    "kafka": set(),
+    "jmespath": {"ingest/formats/expressions.py"},
+    "kafka": {"ingest/kafka/kafka_python/"},
+    "confluent_kafka": {"ingest/kafka/confluent/"},
 }
 """Outside technology -> the only files or folders that may import it."""
 

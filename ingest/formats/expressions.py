@@ -1,0 +1,145 @@
+"""JMESPath expressions over JSON records, compiled once, with the four functions that gateways' logs need besides.
+
+| function | gives |
+|---|---|
+| `no_query(text)` | a URL or path without query, fragment and user: these may hold secrets |
+| `host(text)` | the host of `host:port`, `[ipv6]:port` or a URL |
+| `ms(value)` | milliseconds of a duration such as `3ms`, `1.5s`, `250µs`; a number is milliseconds already |
+| `scale(number, factor)` | their product, for example of seconds and 1000 |
+
+All give null for null.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import jmespath
+from jmespath import exceptions, functions
+
+from ..errors import ConfigError, MalformedEvent
+
+_UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
+_PLAIN = re.compile(r"[A-Za-z_]\w*")
+
+
+class _Functions(functions.Functions):
+    """Found by jmespath through their names."""
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_no_query(self, text: str | None) -> str | None:
+        return None if text is None else without_query(text)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_host(self, text: str | None) -> str | None:
+        return None if text is None else host_part(text)
+
+    @functions.signature({"types": ["string", "number", "null"]})
+    def _func_ms(self, value: str | float | None) -> float | None:
+        return milliseconds(value) if isinstance(value, str) else value
+
+    @functions.signature({"types": ["number", "null"]}, {"types": ["number"]})
+    def _func_scale(self, number: float | None, factor: float) -> float | None:
+        return None if number is None else number * factor
+
+
+_options = jmespath.Options(custom_functions=_Functions())
+
+
+class Expression:
+    """One compiled expression.
+
+    Args:
+        text: JMESPath.
+
+    Raises:
+        ConfigError: it is none, or calls a function that there is not.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._compiled = jmespath.compile(text)
+            self._compiled.search(None, options=_options)
+        except (exceptions.ParseError, exceptions.UnknownFunctionError, exceptions.ArityError) as error:
+            raise ConfigError(f"no JMESPath expression: {str(error).splitlines()[0]} in `{text}`") from None
+        except exceptions.JMESPathError:
+            pass  # of the wrong type, since there was no record
+        self._fields = _fields(self._compiled.parsed)
+        self.path = _path(self._fields) if self._fields is not None else f"$ | {text}"
+        """Where it looks, for errors: a JSON path, or the expression itself where it is more than a path."""
+
+    def __call__(self, record: Any) -> Any:
+        """Its value in *record*, None where there is none. Raises MalformedEvent where a function gets a wrong type."""
+        fields = self._fields
+        if fields is None:
+            try:
+                return self._compiled.search(record, options=_options)
+            except exceptions.JMESPathError as error:
+                raise MalformedEvent(str(error), self.path) from None
+        for name in fields:
+            if type(record) is not dict:
+                return None
+            record = record.get(name)
+        return record
+
+
+def _fields(node: Any) -> tuple[str, ...] | None:
+    """Names of a plain path such as `request.headers`, which need no interpreter; None for everything else."""
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] != "subexpression":
+        return None
+    parts = [_fields(child) for child in node["children"]]
+    return None if None in parts else tuple(name for part in parts for name in part or ())
+
+
+def _path(fields: tuple[str, ...]) -> str:
+    return "$" + "".join(f".{name}" if _PLAIN.fullmatch(name) else f'["{name}"]' for name in fields)
+
+
+def without_query(text: str) -> str:
+    """A URL or path without query, fragment and user.
+
+    >>> without_query("https://me:secret@api.example/v1?token=x#y"), without_query("/v1?token=x")
+    ('https://api.example/v1', '/v1')
+    """
+    bare = re.split(r"[?#]", text, maxsplit=1)[0]
+    scheme, found, rest = bare.partition("://")
+    if not found:
+        return bare
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def host_part(text: str) -> str:
+    """The host of an address; what is none stays as it is.
+
+    >>> host_part("[::1]:59257"), host_part("10.0.0.1:80"), host_part("https://A.example/x"), host_part("::1")
+    ('::1', '10.0.0.1', 'a.example', '::1')
+    """
+    if text.count(":") > 1 and not text.startswith("[") and "://" not in text:
+        return text
+    try:
+        return urlsplit(text if "://" in text else f"//{text}").hostname or text
+    except ValueError:
+        return text
+
+
+def milliseconds(text: str) -> float | None:
+    """Milliseconds of `3ms`, `1.5s`, `1m30s`; None for what is no duration.
+
+    >>> milliseconds("3ms"), milliseconds("1m1.5s"), milliseconds("soon")
+    (3.0, 61500.0, None)
+    """
+    end, total = 0, 0.0
+    for part in _DURATION.finditer(text):
+        if part.start() != end:
+            return None
+        total += float(part[1]) * _UNITS[part[2]]
+        end = part.end()
+    return total if end and end == len(text) and math.isfinite(total) else None

@@ -1,0 +1,150 @@
+"""Members of the native event that a mapping can fill, and how values of foreign records become theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from msgspec import inspect
+
+from ..errors import MalformedEvent
+from ..events import AuditEvent
+
+Kind = Literal["text", "integer", "number", "flag", "names", "time", "any"]
+TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
+Converter = Callable[[Any], Any]
+
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+ABSENT = ("", "-")
+"""Texts with which gateways say that there is nothing."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KIND_OF: dict[type, Kind] = {
+    inspect.StrType: "text", inspect.LiteralType: "text", inspect.IntType: "integer", inspect.FloatType: "number",
+    inspect.BoolType: "flag", inspect.ListType: "names", inspect.DateTimeType: "time",
+}  # fmt: skip
+
+
+def _leaves(struct: inspect.Type, prefix: str = "") -> dict[str, Kind]:
+    """Kind by dotted name; `attributes`, a free object, is no leaf."""
+    assert isinstance(struct, inspect.StructType)
+    found: dict[str, Kind] = {}
+    for field in struct.fields:
+        kind = field.type
+        if isinstance(kind, inspect.UnionType):
+            kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        if isinstance(kind, inspect.StructType):
+            found |= _leaves(kind, f"{prefix}{field.name}.")
+        elif not isinstance(kind, inspect.DictType):
+            found[prefix + field.name] = _KIND_OF[type(kind)]
+    return found
+
+
+KINDS = _leaves(inspect.type_info(AuditEvent))
+
+
+def converter(kind: Kind, time_format: TimeFormat) -> Converter:
+    """What makes a member of *kind* out of a value that is not None; it gives None for "nothing".
+
+    The converter raises MalformedEvent (without a path) for a value that can be none.
+    """
+    if kind == "time" and time_format != "rfc3339":
+        per_second = PER_SECOND[time_format]
+        return lambda value: _epoch_time(value, per_second)
+    return _CONVERTERS[kind]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None if value in ABSENT else value
+    if value is False:  # of `a && b`
+        return None
+    if value is True:
+        return "true"
+    if isinstance(value, int | float):
+        return str(value)
+    raise MalformedEvent(f"must be text, is {_named(value)}")
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        if value in ABSENT:
+            return None
+        try:
+            value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else float(value)
+        except ValueError:
+            raise MalformedEvent(f"must be a number, is `{value:.100}`") from None
+    if value is False:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise MalformedEvent(f"must be a finite number, is {_named(value)}")
+    return value
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    if number is None:
+        return None
+    if number != int(number):
+        raise MalformedEvent(f"must be a whole number, is {number}")
+    return int(number)
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "false": False, "": None, "-": None}
+    if not isinstance(value, str) or value.lower() not in words:
+        raise MalformedEvent(f"must be true or false, is {_named(value)}")
+    return words[value.lower()]
+
+
+def _names(value: Any) -> list[str] | None:
+    """A list of texts, or one text with spaces between its names, as OAuth writes scopes."""
+    if isinstance(value, str):
+        return None if value in ABSENT else value.split()
+    if value is False:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise MalformedEvent(f"must be a list of texts, is {_named(value)}")
+    return value
+
+
+def _epoch_time(value: Any, per_second: int) -> str | None:
+    number = _number(value)
+    if number is None:
+        return None
+    microseconds = number * 1_000_000 // per_second if isinstance(number, int) else number * (1e6 / per_second)
+    try:
+        time = _EPOCH + timedelta(microseconds=round(microseconds))
+    except OverflowError:
+        raise MalformedEvent(f"time is out of range: {number}") from None
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _any(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        raise MalformedEvent(f"an attribute is a text, a number or a truth value, is {_named(value)}")
+    return None if isinstance(value, str) and value in ABSENT else value
+
+
+def _named(value: Any) -> str:
+    """The JSON type of a value, for messages: what was sent may be a secret."""
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "text",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")
+
+
+_CONVERTERS: dict[Kind, Converter] = {
+    "text": _text, "integer": _integer, "number": _number, "flag": _flag, "names": _names, "time": _text, "any": _any,
+}  # fmt: skip

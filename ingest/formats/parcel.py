@@ -1,0 +1,46 @@
+"""One record as it came in, cut out of whatever carried it, and the seam that every format implements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ..errors import MalformedEvent
+
+
+class Parcel(NamedTuple):
+    """One record as it came in.
+
+    Attributes:
+        raw: kept in the dead letter if the record is refused, and enough to try it again.
+        native: makes native event JSON of it; None = it is native already.
+        prefix: where the native event stands in what was sent, for paths of rejections.
+    """
+
+    raw: bytes
+    native: Callable[[], bytes] | None = None
+    prefix: str = "$"
+
+
+class Parsed(NamedTuple):
+    """What a foreign record holds: parcels in order, and how many of its records are no audit events by design."""
+
+    parcels: list[Parcel]
+    skipped: int = 0
+
+
+Parser = Callable[[bytes, Mapping[str, str]], Parsed]
+"""Takes a record apart: its value and its headers (names in small letters).
+
+Raises MalformedEvent where the record as a whole can not be taken apart; what is wrong with one of several events in it
+is raised by that parcel's `native`.
+"""
+
+
+def refused(raw: bytes, error: MalformedEvent) -> Parcel:
+    """A parcel of which it is known already that it is refused."""
+
+    def refuse() -> bytes:
+        raise error
+
+    return Parcel(raw, refuse)
