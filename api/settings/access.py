@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .about import Name, Part, about, check_url
+from .about import Name, Part, Silence, about, check_url
 
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
@@ -53,6 +53,9 @@ class CallerSettings(Part, frozen=True):
     sources: Annotated[tuple[Name, ...], about("glob patterns of the event `source` it may use")] = ()
     trusted: Annotated[bool, about("whether its word on an agent's type and capabilities counts")] = False
     events_per_s: Annotated[Rate | None, about("events per second it may send; null is no limit of its own")] = None
+    silence_s: Annotated[
+        Silence | None, about("it counts as silent after so long without an event, s; null is never")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:

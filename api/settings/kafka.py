@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
+
 from .about import Name, Part, about, check_url
 from .secret import Secret
+from .topics import KafkaTopicSettings
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -73,3 +76,16 @@ class KafkaSettings(Part, frozen=True):
     duplicate_window: Annotated[
         int, about("records per partition within which a repeated event is recognised, at least", ge=1024, le=4_194_304)
     ] = 65_536
+    topics: Annotated[
+        tuple[KafkaTopicSettings, ...], about("foreign topics to take events from; see docs/ingest-topics.md")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        ours = msgspec.structs.astuple(self.names)
+        for index, source in enumerate(self.topics):
+            if source.topic in ours:
+                raise ValueError(f"`topics[{index}]`: {source.topic} is a topic of our own")
+            if any(source.name == other.name or source.topic == other.topic for other in self.topics[:index]):
+                raise ValueError(f"`topics[{index}]`: another one has the same name or topic")
+        if self.topics and not self.bootstrap_servers:
+            raise ValueError("`topics` needs `bootstrap_servers`")

@@ -12,6 +12,7 @@ from .kafka import KafkaSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
 from .store import StoreSettings
+from .topics import KafkaTopicSettings
 
 ANY_TENANT = "*"
 
@@ -43,6 +44,7 @@ class Settings(Part, frozen=True):
         _unique("callers", "name", (caller.name for caller in self.callers))
         _unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
+        _check_topics(self.kafka.topics, self.callers)
 
     def tenant(self, name: str) -> TenantSettings:
         """Settings of a tenant: its own, else those of `*`, else the defaults."""
@@ -80,3 +82,12 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
         if identity in seen:
             raise ValueError(f"the same client as `$.callers[{seen[identity]}]` - at `$.callers[{index}]`")
         seen[identity] = index
+
+
+def _check_topics(topics: Iterable[KafkaTopicSettings], callers: Iterable[CallerSettings]) -> None:
+    """A caller sees the dead letters that carry its name, so no topic may have it too."""
+    taken = {caller.name: index for index, caller in enumerate(callers)}
+    for index, topic in enumerate(topics):
+        if topic.name in taken:
+            at = f"at `$.kafka.topics[{index}].name`"
+            raise ValueError(f"the same as that of `$.callers[{taken[topic.name]}]`, must be unique - {at}")

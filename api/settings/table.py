@@ -17,6 +17,7 @@ _STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")
 _AT = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _JSON_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Secret: "secret"}
+_MAPPING = "mapping of text"
 
 
 def settings_table() -> str:
@@ -106,7 +107,9 @@ def _choices(kind: Any) -> list[str]:
 
 def _kind(kind: Any) -> str:
     held, suffix = _held(kind)
-    name = " / ".join(f"`{word}`" for word in _choices(held)) or _JSON_NAMES.get(held, "part")
+    name = " / ".join(f"`{word}`" for word in _choices(held)) or _JSON_NAMES.get(
+        held, _MAPPING if hasattr(get_origin(held), "keys") else "part"
+    )
     null = " or null" if _bare(kind)[0] is not _optional(kind) else ""
     return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + name + null
 
