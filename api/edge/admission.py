@@ -10,6 +10,7 @@ import msgspec
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import MAX_EVENT_BYTES, AuditEvent, decode_event
 from ...ingest.identity import event_id_hash
+from ...ingest.routing import agent_route
 from ...ingest.source import Kind, Record
 from ..callers import SourceBinding
 from .bodies import Parcel
@@ -63,7 +64,8 @@ class Admission:
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
         source = event.source or f"caller:{binding.name}"
-        return Record(Kind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload)
+        route = agent_route(tenant or "", issuer or "", event.agent.id)
+        return Record(Kind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
 
     def _settle(self, raw: bytes, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""

@@ -165,9 +165,9 @@ class Door:
                 raise LogFailed("the event log is damaged") from error
             self.limits.logged(len(part), size)
 
-    async def control(self, payload: bytes) -> None:
-        """Log an operator's command. Raises as `receive`."""
-        await self._commit([Record(Kind.CONTROL, 0, int(self._clock() * 1000), payload)])
+    async def control(self, payload: bytes, route: bytes) -> None:
+        """Log an operator's command about the agent that *route* leads to. Raises as `receive`."""
+        await self._commit([Record(Kind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
 
 
 def _parts(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:

@@ -29,4 +29,4 @@ def refused_record(letter_id: str, now_ms: int, source: str, reason: str, path: 
         reason = f"{reason} (the first {MAX_KEPT} of {len(raw)} bytes are kept)"
         raw = raw[:MAX_KEPT]
     letter = Refused(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
-    return Record(Kind.DEAD, 0, now_ms, msgspec.json.encode(letter))
+    return Record(Kind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.routing import agent_route
 from ...scoring.processor import Release
 from ...scoring.records import RiskLevel
 from ...scoring.store import MAX_PAGE, AgentQuery
@@ -114,5 +115,6 @@ async def release(
     if entry is None:
         raise no_such("agent")
     name, by = entry.summary.name, caller.name or caller.subject
-    await parts.door.control(msgspec.json.encode(Release(str(name.key), by, wish.note)))
+    route = agent_route(name.tenant, name.issuer, name.agent_id)
+    await parts.door.control(msgspec.json.encode(Release(str(name.key), by, wish.note)), route)
     return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=by)
