@@ -6,12 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from pathlib import PurePath
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import Unavailable
 from ..source import Record
 from .frames import MAX_CHUNK_BYTES, payload_bytes
-from .writer import EventLog, LogFailed
+from .writer import LogFailed
 
 QUEUE_BYTES = 64 * 1024 * 1024
 ROUND_BYTES = 4 * 1024 * 1024
@@ -32,6 +33,30 @@ class Backpressure(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class CommitLog(Protocol):
+    """What `GroupCommit` writes to: the `EventLog` on disk, or the events topic (`ingest/kafka/log.py`)."""
+
+    failed: bool
+    """A write failed: everything is refused until `reopen`."""
+
+    @property
+    def directory(self) -> PurePath:
+        """Its name in messages."""
+
+    @property
+    def next_offset(self) -> int:
+        """Number that the next record will get."""
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Write records; returns the number of the first, the others follow. Raises LogFailed, ValueError."""
+
+    def sync(self) -> None:
+        """Make durable what was appended. Raises LogFailed."""
+
+    def reopen(self) -> None:
+        """After a failure: find out where the log ends, and accept records again. Raises LogFailed."""
+
+
 class _Waiting(NamedTuple):
     records: Sequence[Record]
     size: int
@@ -39,7 +64,7 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Asynchronous front of an `EventLog`. All its methods belong to one event loop.
+    """Asynchronous front of a `CommitLog`. All its methods belong to one event loop.
 
     A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
@@ -54,7 +79,7 @@ class GroupCommit:
 
     def __init__(
         self,
-        log: EventLog,
+        log: CommitLog,
         *,
         queue_bytes: int = QUEUE_BYTES,
         round_bytes: int = ROUND_BYTES,
@@ -150,7 +175,7 @@ class GroupCommit:
             if not waiting.done.done():
                 waiting.done.set_exception(error)
 
-    async def run(self, work: Callable[[EventLog], T]) -> T:
+    async def run(self, work: Callable[[Any], T]) -> T:
         """Run *work* on the log between two rounds, for example `lambda log: log.drop_before(...)`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.log)
 

@@ -1,0 +1,85 @@
+"""Apache Kafka behind the protocols of `ingest/source.py`: two clients, one behaviour (`tests/contract/`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import ConfigError
+from ..source import TopicWriter
+from .log import KafkaLog
+from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, TopicDescription, TopicReader
+from .settings import KafkaSettings, Sasl, Tls, Topics
+from .topics import DEFINITIONS, TopicDefinition
+from .wire import Raw
+
+__all__ = [
+    "DEFINITIONS",
+    "Fetched",
+    "KafkaAdmin",
+    "KafkaGroupSource",
+    "KafkaLog",
+    "KafkaSettings",
+    "Raw",
+    "Sasl",
+    "Tls",
+    "TopicDefinition",
+    "TopicDescription",
+    "TopicReader",
+    "Topics",
+    "open_admin",
+    "open_group_source",
+    "open_reader",
+    "open_writer",
+]
+
+_PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
+_NEEDS = {
+    "kafka-python": {"kafka": "kafka-python", "crc32c": "crc32c"},
+    "confluent": {"confluent_kafka": "trustwatch[fast]"},
+}
+"""Client -> modules it cannot do without, and what to install for each. Without `crc32c` kafka-python checks records in
+pure Python, at eight times the cost of all the rest."""
+
+
+def open_group_source(settings: KafkaSettings) -> KafkaGroupSource:
+    """The events topic as a member of the workers' group.
+
+    Raises:
+        ConfigError: the client is not installed, or the brokers refuse us.
+        Unavailable: no broker answers.
+    """
+    source: KafkaGroupSource = _module(settings, "source").GroupSource(settings)
+    return source
+
+
+def open_writer(settings: KafkaSettings) -> TopicWriter:
+    """An idempotent writer. Raises as `open_group_source`."""
+    writer: TopicWriter = _module(settings, "writer").Writer(settings)
+    return writer
+
+
+def open_reader(settings: KafkaSettings, topics: Collection[str], group_id: str = "") -> TopicReader:
+    """A reader of any topics: with a group from its committed offsets, without one from the beginning.
+
+    Raises as `open_group_source`; ConfigError too where a topic does not exist.
+    """
+    reader: TopicReader = _module(settings, "reader").Reader(settings, topics, group_id)
+    return reader
+
+
+def open_admin(settings: KafkaSettings) -> KafkaAdmin:
+    """Makes and describes topics. Raises as `open_group_source`."""
+    admin: KafkaAdmin = _module(settings, "admin").Admin(settings)
+    return admin
+
+
+def _module(settings: KafkaSettings, name: str) -> Any:
+    """A module of the chosen client, imported only now."""
+    missing = [package for module, package in _NEEDS[settings.client].items() if find_spec(module) is None]
+    if missing:
+        wanted = " ".join(f"'{package}'" for package in missing)
+        raise ConfigError(f"the Kafka client `{settings.client}` is not complete here: pip install {wanted}")
+    return import_module(f".{_PACKAGES[settings.client]}.{name}", __name__)

@@ -1,0 +1,50 @@
+"""What was fetched and is not handed out yet, fairly between partitions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from ..source import Record, RecordBatch
+
+
+class Run(NamedTuple):
+    """Records with consecutive offsets; the first has *base_offset*. Never empty."""
+
+    base_offset: int
+    records: list[Record]
+
+
+class Handout:
+    """Runs by partition. Partitions take turns, so that a full one does not starve the others."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[int, deque[Run]] = OrderedDict()
+
+    def put(self, partition: int, runs: Iterable[Run]) -> None:
+        """Keep *runs* behind those of the same partition that wait already."""
+        waiting = self._runs.setdefault(partition, deque())
+        waiting.extend(runs)
+        if not waiting:
+            del self._runs[partition]
+
+    def take(self, max_records: int) -> RecordBatch | None:
+        """The next batch, at most *max_records* long; None where nothing waits."""
+        if not self._runs:
+            return None
+        partition, runs = next(iter(self._runs.items()))
+        base, records = runs.popleft()
+        if len(records) > max_records:
+            runs.appendleft(Run(base + max_records, records[max_records:]))
+            records = records[:max_records]
+        if runs:
+            self._runs.move_to_end(partition)
+        else:
+            del self._runs[partition]
+        return RecordBatch(partition, base, records)
+
+    def drop(self, partitions: Collection[int]) -> None:
+        """Forget what waits of *partitions*: they were given away, or are read from elsewhere."""
+        for partition in partitions:
+            self._runs.pop(partition, None)

@@ -1,0 +1,1 @@
+"""The default client, kafka-python, and the only importer of it."""

@@ -1,0 +1,118 @@
+"""Our settings in kafka-python's words, and its errors in ours."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+from kafka import errors
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from ...errors import ConfigError, Unavailable
+from ..settings import KafkaSettings, Sasl
+
+_RECONNECT_MS = 2_000
+_TOKEN_TIMEOUT_S = 10.0
+_REFUSED = (
+    errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError, errors.AuthorizationError,
+    errors.KafkaConfigurationError,
+)  # fmt: skip
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client of kafka-python takes: addresses, security, time limits."""
+    return {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": settings.client_id,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "bootstrap_timeout_ms": settings.request_timeout_ms,
+        "reconnect_backoff_max_ms": _RECONNECT_MS,
+        "security_protocol": settings.security_protocol,
+        **_tls(settings),
+        **_sasl(settings),
+    }
+
+
+def _tls(settings: KafkaSettings) -> dict[str, Any]:
+    if "SSL" not in settings.security_protocol:
+        return {}
+    tls = settings.tls
+    return {
+        "ssl_check_hostname": tls.check_hostname,
+        "ssl_cafile": tls.ca_file or None,
+        "ssl_certfile": tls.certificate_file or None,
+        "ssl_keyfile": tls.key_file or None,
+        "ssl_password": tls.key_password or None,
+    }
+
+
+def _sasl(settings: KafkaSettings) -> dict[str, Any]:
+    sasl = settings.sasl
+    if sasl is None or not settings.security_protocol.startswith("SASL"):
+        return {}
+    if sasl.mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, settings)}
+    return {
+        "sasl_mechanism": sasl.mechanism,
+        "sasl_plain_username": sasl.username,
+        "sasl_plain_password": sasl.password,
+    }
+
+
+class _Token(msgspec.Struct):
+    access_token: str
+
+
+class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
+    """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
+
+    A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
+    """
+
+    def __init__(self, sasl: Sasl, settings: KafkaSettings) -> None:
+        self._sasl = sasl
+        self._verify: str | bool = settings.tls.ca_file or True
+        self._lock = threading.Lock()
+
+    def token(self) -> str:
+        """An access token.
+
+        Raises:
+            Unavailable: the token endpoint refused, or does not answer; no secret is in the message.
+        """
+        sasl = self._sasl
+        form = {"grant_type": "client_credentials"} | ({"scope": sasl.scope} if sasl.scope else {})
+        try:
+            with self._lock:
+                answer = httpx.post(
+                    sasl.token_endpoint, data=form, auth=(sasl.client_id, sasl.client_secret),
+                    timeout=_TOKEN_TIMEOUT_S, verify=self._verify,
+                )  # fmt: skip
+            answer.raise_for_status()
+            return msgspec.json.decode(answer.content, type=_Token).access_token
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            raise Unavailable(f"{sasl.token_endpoint}: no token for Kafka: {error}") from None
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Errors of kafka-python inside become ours; *what* was tried.
+
+    Raises:
+        ConfigError: the broker refuses our login or our rights; trying again does not help.
+        Unavailable: anything else.
+    """
+    try:
+        yield
+    except _REFUSED as error:
+        raise ConfigError(f"{what}: {_told(error)}") from error
+    except errors.KafkaError as error:
+        raise Unavailable(f"{what}: {_told(error)}") from error
+
+
+def _told(error: errors.KafkaError) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,61 @@
+"""What all consumers of kafka-python share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from ...errors import ConfigError
+from .. import wire
+from ..settings import KafkaSettings
+from .options import connection, translated
+
+
+def reading(settings: KafkaSettings) -> dict[str, Any]:
+    """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
+    return {
+        **connection(settings),
+        "auto_offset_reset": "none",
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "allow_auto_create_topics": False,
+        "fetch_max_bytes": settings.fetch_max_bytes,
+        "max_partition_fetch_bytes": settings.partition_fetch_bytes,
+        "metrics_enabled": False,
+    }
+
+
+def raw_of(record: ConsumerRecord) -> wire.Raw:
+    """A record in our words."""
+    return wire.Raw(record.offset, record.timestamp, record.key, record.value, record.headers)
+
+
+def partition_count(consumer: KafkaConsumer, topic: str) -> int:
+    """Number of partitions.
+
+    Raises:
+        ConfigError: there is no such topic, or we may not see it.
+        Unavailable: no broker answers.
+    """
+    with translated(f"asking for topic {topic}"):
+        count = len(consumer.partitions_for_topic(topic))
+    if not count:
+        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+    return count
+
+
+def bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+    """First offset that is kept, and the one after the last.
+
+    Raises:
+        Unavailable: no broker answered in time.
+        ValueError: there is no such partition.
+    """
+    count = partition_count(consumer, place.topic)
+    if not 0 <= place.partition < count:
+        raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
+    with translated(f"asking for the offsets of {place.topic}[{place.partition}]"):
+        start = consumer.beginning_offsets([place], timeout_ms)[place]
+        return start, consumer.end_offsets([place], timeout_ms)[place]

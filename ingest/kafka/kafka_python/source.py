@@ -1,0 +1,238 @@
+"""`GroupSource` over kafka-python."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from kafka import KafkaConsumer, TopicPartition, errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
+
+from ...errors import CorruptLog, Fenced, Unavailable
+from ...source import PartitionOwner, RecordBatch
+from .. import wire
+from ..handout import Handout
+from ..ranges import out_of_range
+from ..settings import KafkaSettings
+from .options import translated
+from .polling import Helper
+from .reading import bounds, partition_count, raw_of, reading
+
+_log = structlog.get_logger(__name__)
+_MOST_RECORDS = 100_000
+_CLOSE_MS = 5_000
+
+
+class GroupSource:
+    """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: the broker refuses our login.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        self.topic = settings.topics.events
+        self.failed_polls = 0
+        self._handout = Handout()
+        self._owned: set[int] = set()
+        self._owner: PartitionOwner | None = None
+        self._count = 0
+        self._closed = False
+        self._assignor = CooperativeStickyAssignor()
+        self._helper = Helper(self._serve)
+        with translated(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
+            try:
+                self._consumer = KafkaConsumer(
+                    group_id=settings.group_id, group_instance_id=settings.group_instance_id or None,
+                    partition_assignment_strategy=[self._assignor], kafka_client=self._helper.client,
+                    session_timeout_ms=settings.session_timeout_ms,
+                    heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
+                    max_poll_interval_ms=settings.max_poll_interval_ms, **reading(settings),
+                )  # fmt: skip
+            except BaseException:
+                self._helper.close()
+                raise
+
+    def join(self, owner: PartitionOwner) -> None:
+        """Become a member of the group; *owner* is called from within `poll` and `close`."""
+        self._owner = owner
+        self._consumer.subscribe([self.topic], listener=self._helper)
+
+    def owned(self) -> frozenset[int]:
+        """Partitions that are ours now."""
+        return frozenset(self._owned)
+
+    def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
+        """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
+
+        While no broker answers there are none: that is logged, and counted in `failed_polls`.
+
+        Raises:
+            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
+            Fenced: another process has our `group_instance_id`.
+            ConfigError: the broker refuses our login or our rights.
+            Whatever the owner raises in a callback.
+        """
+        batch = self._handout.take(max_records)
+        if batch is not None:
+            return batch
+        try:
+            with translated(f"reading {self.topic}"):
+                self._fetch(max(0, int(timeout_s * 1000)))
+        except Unavailable as error:
+            self.failed_polls += 1
+            _log.warning("Kafka does not answer", topic=self.topic, error=str(error))
+            return None
+        return self._handout.take(max_records)
+
+    def _fetch(self, timeout_ms: int) -> None:
+        try:
+            fetched = self._helper.call(lambda: self._consumer.poll(timeout_ms, max_records=_MOST_RECORDS))
+        except errors.OffsetOutOfRangeError as error:
+            raise self._gone(error) from error
+        except (errors.CorruptRecordError, errors.LogTruncationError) as error:
+            raise CorruptLog(f"{self.topic}: {error}") from error
+        except errors.FencedInstanceIdError as error:
+            name = self.settings.group_instance_id
+            raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
+        for place, records in fetched.items():
+            if place.partition in self._owned:
+                self._handout.put(place.partition, wire.runs_from(map(raw_of, records), self._place(place.partition)))
+
+    def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
+        """Says why an offset cannot be read: never skip to another."""
+        (place, offset), *_ = dict(error.args[0]).items()
+        try:
+            start, end = self._bounds(place.partition)
+        except Unavailable:
+            return CorruptLog(f"{self.topic}[{place.partition}]: offset {offset} is out of range")
+        return out_of_range(self.topic, place.partition, offset, start, end)
+
+    def _place(self, partition: int) -> wire.Place:
+        return wire.Place(self.topic, partition, self._count)
+
+    def _serve(self, name: str, places: Collection[TopicPartition]) -> None:
+        """Run a callback of the owner, on the thread that polls."""
+        partitions = {place.partition for place in places}
+        owner = self._owner
+        assert owner is not None
+        if name == "assigned":
+            self._assigned(owner, partitions)
+            return
+        self._handout.drop(partitions)
+        ours = partitions & self._owned
+        self._owned -= partitions
+        if name == "lost":
+            self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
+            owner.lost(ours)
+        elif ours:
+            owner.revoked(ours)
+
+    def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+        self._count = partition_count(self._consumer, self.topic)
+        for partition in partitions:  # nothing is fetched, whatever becomes of the owner
+            self._consumer.seek(TopicPartition(self.topic, partition), 0)
+            self._consumer.pause(TopicPartition(self.topic, partition))
+        offsets = owner.assigned(partitions)
+        self._owned |= partitions
+        for partition in partitions:
+            self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])
+            self._consumer.resume(TopicPartition(self.topic, partition))
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue reading at *offset*, of a paused partition too.
+
+        Raises:
+            CorruptLog: that offset is no longer kept, or lies behind the end.
+            ValueError: the partition is not ours, or the offset negative.
+            Unavailable: no broker answers.
+        """
+        if partition not in self._owned or offset < 0:
+            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
+        start, end = self._bounds(partition)
+        if not start <= offset <= end:
+            raise out_of_range(self.topic, partition, offset, start, end)
+        self._handout.drop([partition])
+        self._consumer.seek(TopicPartition(self.topic, partition), offset)
+        self._consumer.resume(TopicPartition(self.topic, partition))
+
+    def pause(self, partition: int) -> None:
+        """Hand out nothing more of *partition* until it is assigned anew, or sought."""
+        self._handout.drop([partition])
+        if partition in self._owned:
+            self._consumer.pause(TopicPartition(self.topic, partition))
+
+    def end_offset(self, partition: int) -> int:
+        """Offset that the next record will get; behind an open transaction nothing counts.
+
+        Raises:
+            Unavailable: no broker answered in `metadata_timeout_ms`.
+            ValueError: there is no such partition.
+        """
+        return self._bounds(partition)[1]
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        return bounds(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
+
+        0 stands for what is no event, and for what there is none of: gaps, and what retention removed (an event that
+        old is not repeated).
+
+        Raises:
+            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
+            Unavailable: no broker answers.
+        """
+        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
+        if not len(hashes):
+            return hashes
+        place = TopicPartition(self.topic, partition)
+        with translated(f"reading {self.topic}[{partition}] back"):
+            consumer = KafkaConsumer(**reading(self.settings))
+            try:
+                consumer.assign([place])
+                start, end = bounds(consumer, place, self.settings.metadata_timeout_ms)
+                if end_offset > end:
+                    raise out_of_range(self.topic, partition, end_offset, start, end)
+                consumer.seek(place, max(start, start_offset))
+                self._read_back(consumer, place, start_offset, hashes)
+            finally:
+                consumer.close()
+        return hashes
+
+    def _read_back(
+        self, consumer: KafkaConsumer, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
+    ) -> None:
+        end = start + len(hashes)
+        while consumer.position(place) < end:
+            fetched = consumer.poll(self.settings.request_timeout_ms, max_records=_MOST_RECORDS)
+            if not fetched:
+                raise Unavailable(f"{place.topic}[{place.partition}]: no records from {consumer.position(place)} on")
+            for record in fetched[place]:
+                if record.offset < end:
+                    hashes[record.offset - start] = wire.id_hash_of(record.headers)
+
+    def note_position(self, offsets: dict[int, int]) -> None:
+        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
+        noted = {TopicPartition(self.topic, partition): offset for partition, offset in offsets.items()}
+        self._consumer.commit_async({place: OffsetAndMetadata(offset, "", -1) for place, offset in noted.items()})
+
+    def close(self) -> None:
+        """Hand the partitions back (`revoked` is called) and leave the group."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with translated("leaving the group"):
+                self._helper.call(lambda: self._consumer.close(timeout_ms=_CLOSE_MS))
+        except Unavailable as error:
+            _log.warning("left the group without its leave", error=str(error))
+        finally:
+            self._owned.clear()
+            self._helper.close()

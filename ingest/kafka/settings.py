@@ -1,0 +1,94 @@
+"""What a Kafka client is told: plain data, without a word of any client in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Client = Literal["kafka-python", "confluent"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+_SECRETS = frozenset({"password", "client_secret", "key_password"})
+
+
+class _Quiet(msgspec.Struct, frozen=True, kw_only=True):
+    """Its repr shows that a secret is set, and no secret."""
+
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = (f"{name}={'***' if name in _SECRETS and value else repr(value)}" for name, value in values)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Topics(msgspec.Struct, frozen=True, kw_only=True):
+    """Names of our topics."""
+
+    events: str = "trustwatch.events"
+    dead_letters: str = "trustwatch.events.dlq"
+    risk: str = "trustwatch.risk"
+    decisions: str = "trustwatch.decisions"
+    alerts: str = "trustwatch.alerts"
+
+
+class Tls(_Quiet, frozen=True, kw_only=True):
+    """Files in PEM format; "" = the system's authorities, and no certificate of our own.
+
+    `check_hostname` off is for test clusters whose certificates name no host.
+    """
+
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    key_password: str = ""
+    check_hostname: bool = True
+
+
+class Sasl(_Quiet, frozen=True, kw_only=True):
+    """How we authenticate: user and password, or (OAUTHBEARER) client credentials that buy a token."""
+
+    mechanism: SaslMechanism = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = ""
+    token_endpoint: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    scope: str = ""
+
+
+class KafkaSettings(_Quiet, frozen=True, kw_only=True):
+    """Everything that a client needs. Times in milliseconds, sizes in bytes.
+
+    Args:
+        bootstrap_servers: `host:port` of some brokers.
+        client: which library speaks to them; `confluent` needs the extra `fast`.
+        group_id: consumer group of the workers.
+        group_instance_id: a name that stays the same over restarts makes the worker a static member; "" = dynamic.
+        session_timeout_ms: a member that is silent for so long has died.
+        max_poll_interval_ms: longest time between two polls; loading a partition's state must fit into it.
+        fetch_max_bytes: bound of one fetch from one broker, compressed; the client holds a few of them.
+        partition_fetch_bytes: bound of what one fetch holds of one partition; at least the largest message.
+        request_timeout_ms: how long a broker may take to answer.
+        metadata_timeout_ms: how long questions such as `end_offset` may take in all.
+        delivery_timeout_ms: a record that is not acknowledged after so long has failed.
+        compression: of what we produce.
+    """
+
+    bootstrap_servers: tuple[str, ...]
+    client: Client = "kafka-python"
+    client_id: str = "trustwatch"
+    group_id: str = "trustwatch"
+    group_instance_id: str = ""
+    topics: Topics = Topics()
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    tls: Tls = Tls()
+    sasl: Sasl | None = None
+    session_timeout_ms: int = 45_000
+    max_poll_interval_ms: int = 300_000
+    fetch_max_bytes: int = 16 * 1024 * 1024
+    partition_fetch_bytes: int = 4 * 1024 * 1024
+    request_timeout_ms: int = 10_000
+    metadata_timeout_ms: int = 5_000
+    delivery_timeout_ms: int = 20_000
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
