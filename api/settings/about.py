@@ -18,7 +18,7 @@ def about(description: str, **limits: Any) -> msgspec.Meta:
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-Silence = Annotated[float, msgspec.Meta(ge=1)]
+Silence = Annotated[float, msgspec.Meta(ge=10)]
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,57 @@
+"""The ingest process: `python -m trustwatch.api.serve.ingest`, started by the service for foreign topics.
+
+A process of its own, so that taking gateways' logs apart holds up neither answers nor scoring.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+from ...ingest.kafka import KafkaSettings, TopicReader, open_reader, open_writer
+from .. import clock
+from ..edge import Admission, AgentRegistry
+from ..edge.reports import IngestReport, encode_report
+from ..edge.sources import TopicSource
+from ..edge.topics import Outputs, TopicIngest
+from ..settings import Settings
+from ..settings.topics import KafkaTopicSettings
+from .child import Child, run_child
+from .wiring import kafka_settings
+
+REPORT_EVERY_S = 0.5
+
+
+def ingest(child: Child) -> None:
+    """Read foreign topics until told to end; then what was read is durable and committed."""
+    role = make_ingest(child.settings, child)
+    try:
+        gc.freeze()
+        role.run(lambda: child.ending, lambda report: _tell(child, report), REPORT_EVERY_S)
+    finally:
+        role.close()
+
+
+def make_ingest(settings: Settings, child: Child) -> TopicIngest:
+    """All foreign topics of the settings. Raises ConfigError or Unavailable where no broker can be spoken to."""
+    kafka = kafka_settings(settings)
+    admission = Admission(AgentRegistry(settings.registry))
+    sources = [
+        TopicSource(topic, _opener(kafka, topic), admission, clock.monotonic, clock.now_ms)
+        for topic in settings.kafka.topics
+    ]
+    outputs = Outputs(kafka.topics.events, kafka.topics.dead_letters)
+    return TopicIngest(sources, open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
+
+
+def _opener(kafka: KafkaSettings, topic: KafkaTopicSettings) -> Callable[[], TopicReader]:
+    """A group of its own for each topic: where one is read from is no other's business."""
+    return lambda: open_reader(kafka, [topic.topic], f"{kafka.group_id}.ingest.{topic.name}", topic.start)
+
+
+def _tell(child: Child, report: IngestReport) -> None:
+    child.send(encode_report(report))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(ingest))

@@ -1,0 +1,25 @@
+"""The answering side of the ingest process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..edge.reports import IngestStatus, decode_report
+from .updates import ChildProcess
+
+
+class IngestProcess(ChildProcess):
+    """Keeps the ingest process running, and what it reports at hand.
+
+    Args:
+        settings_file: passed on; None where there is none.
+        status: receives what it reports.
+    """
+
+    def __init__(self, settings_file: Path | None, status: IngestStatus) -> None:
+        super().__init__("ingest", settings_file, lambda _update: None, status.ended)
+        self._status = status
+        status.alive = False
+
+    def _heard(self, frame: bytes) -> None:
+        self._status.note(decode_report(frame))
