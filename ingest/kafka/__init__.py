@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..source import TopicWriter
 from .log import KafkaLog
-from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, TopicDescription, TopicReader
+from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, Start, TopicDescription, TopicReader
 from .settings import KafkaSettings, Sasl, Tls, Topics
 from .topics import DEFINITIONS, TopicDefinition
 from .wire import Raw
@@ -61,12 +61,16 @@ def open_writer(settings: KafkaSettings) -> TopicWriter:
     return writer
 
 
-def open_reader(settings: KafkaSettings, topics: Collection[str], group_id: str = "") -> TopicReader:
+def open_reader(
+    settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+) -> TopicReader:
     """A reader of any topics: with a group from its committed offsets, without one from the beginning.
+
+    A new group begins at *start*.
 
     Raises as `open_group_source`; ConfigError too where a topic does not exist.
     """
-    reader: TopicReader = _module(settings, "reader").Reader(settings, topics, group_id)
+    reader: TopicReader = _module(settings, "reader").Reader(settings, topics, group_id, start)
     return reader
 
 

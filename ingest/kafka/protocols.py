@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ..source import GroupSource
 from .settings import Topics
 from .wire import Raw
+
+Start = Literal["earliest", "latest"]
+
+MOST_RECORDS = 5_000
+"""Records of one poll where the caller has no bound of its own."""
 
 
 class Fetched(NamedTuple):
@@ -34,7 +39,7 @@ class TopicReader(Protocol):
     With a group, what was not committed before the end comes again. Not thread-safe.
     """
 
-    def poll(self, timeout_s: float) -> list[Fetched]:
+    def poll(self, timeout_s: float, max_records: int = MOST_RECORDS) -> list[Fetched]:
         """What is there, or [] after *timeout_s* seconds without any; while no broker answers there is none.
 
         Raises CorruptLog, ConfigError.
@@ -45,6 +50,9 @@ class TopicReader(Protocol):
 
     def end_offsets(self) -> Mapping[tuple[str, int], int]:
         """Offset that the next record will get, of each partition that is read. Raises Unavailable."""
+
+    def lag(self) -> int | None:
+        """Records that wait to be handed out; None where no partition is ours. Raises Unavailable."""
 
     def at_end(self) -> bool:
         """Whether everything was handed out that was there when this is asked. Raises Unavailable."""

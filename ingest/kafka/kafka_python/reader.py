@@ -8,13 +8,12 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 
 from ...errors import CorruptLog, Unavailable
-from ..protocols import Fetched
+from ..protocols import MOST_RECORDS, Fetched, Start
 from ..settings import KafkaSettings
 from .options import translated
 from .reading import bounds, partition_count, raw_of, reading
 
 _log = structlog.get_logger(__name__)
-_MOST_RECORDS = 5_000
 _CLOSE_MS = 5_000
 
 
@@ -24,17 +23,21 @@ class Reader:
     Args:
         topics: all of them exist.
         group_id: "" = every partition, from the beginning, without a group. The partitions are those of the start.
+        start: where a new group begins.
 
     Raises:
         Unavailable: no broker answers.
         ConfigError: the broker refuses our login, or a topic does not exist.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: Collection[str], group_id: str = "") -> None:
+    def __init__(
+        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+    ) -> None:
         self.settings = settings
         self.lost_records = 0
         self.failed_polls = 0
         self._group = bool(group_id)
+        self._start = start
         options = reading(settings)
         if group_id:
             options |= {
@@ -55,14 +58,14 @@ class Reader:
             self._consumer.assign([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])
             self._consumer.seek_to_beginning()
 
-    def poll(self, timeout_s: float) -> list[Fetched]:
+    def poll(self, timeout_s: float, max_records: int = MOST_RECORDS) -> list[Fetched]:
         """See `TopicReader.poll`.
 
         What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
         """
         try:
             with translated("reading topics"):
-                fetched = self._fetch(int(timeout_s * 1000))
+                fetched = self._fetch(int(timeout_s * 1000), max_records)
         except Unavailable as error:
             self.failed_polls += 1
             _log.warning("Kafka does not answer", error=str(error))
@@ -72,13 +75,14 @@ class Reader:
             for place, records in fetched.items()
         ]
 
-    def _fetch(self, timeout_ms: int) -> Mapping[TopicPartition, list[object]]:
+    def _fetch(self, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, list[object]]:
         try:
-            found: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=_MOST_RECORDS)
+            found: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
             return found
-        except errors.NoOffsetForPartitionError:  # a new group: from the beginning
+        except errors.NoOffsetForPartitionError:  # a new group
             missing = [place for place in self._consumer.assignment() if self._consumer.committed(place) is None]
-            self._consumer.seek_to_beginning(*missing)
+            seek = self._consumer.seek_to_end if self._start == "latest" else self._consumer.seek_to_beginning
+            seek(*missing)
         except errors.OffsetOutOfRangeError as error:
             for place, offset in dict(error.args[0]).items():
                 self._pass_over(place, offset)
@@ -108,15 +112,21 @@ class Reader:
             found = self._consumer.end_offsets(places, self.settings.metadata_timeout_ms) if places else {}
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
-    def at_end(self) -> bool:
-        """See `TopicReader.at_end`."""
+    def lag(self) -> int | None:
+        """See `TopicReader.lag`."""
         ends = self.end_offsets()
         with translated("asking for positions"):
             positions = [
                 (self._consumer.position(TopicPartition(*place), self.settings.metadata_timeout_ms), end)
                 for place, end in ends.items()
             ]
-        return bool(positions) and all(position is not None and position >= end for position, end in positions)
+        if any(position is None for position, _ in positions):
+            raise Unavailable("asking for positions: no answer in time")
+        return sum(max(0, end - position) for position, end in positions) if positions else None
+
+    def at_end(self) -> bool:
+        """See `TopicReader.at_end`."""
+        return self.lag() == 0
 
     def close(self) -> None:
         """Leave the group, release connections."""
