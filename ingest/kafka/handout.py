@@ -23,9 +23,13 @@ class Handout:
         self._runs: OrderedDict[int, deque[Run]] = OrderedDict()
 
     def put(self, partition: int, runs: Iterable[Run]) -> None:
-        """Keep *runs* behind those of the same partition that wait already."""
+        """Keep *runs* behind those of the same partition that wait already; what has no gap between becomes one."""
         waiting = self._runs.setdefault(partition, deque())
-        waiting.extend(runs)
+        for run in runs:
+            if waiting and waiting[-1].base_offset + len(waiting[-1].records) == run.base_offset:
+                waiting[-1].records.extend(run.records)
+            else:
+                waiting.append(run)
         if not waiting:
             del self._runs[partition]
 

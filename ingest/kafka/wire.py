@@ -105,7 +105,7 @@ def _foreign(raw: Raw, place: Place) -> Record:
     if right != place.partition:
         raise MalformedEvent(
             f"record is in partition {place.partition}, its agent belongs to partition {right}: the key must be the"
-            " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as Kafka's producers do"
+            " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as with Kafka"
         )
     source = event.source or f"topic:{place.topic}"
     return Record(Kind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)

@@ -17,12 +17,12 @@ from .. import wire
 from ..handout import Handout
 from ..ranges import out_of_range
 from ..settings import KafkaSettings
+from .batches import parts_of, read_batches
 from .options import translated
 from .polling import Helper
-from .reading import bounds, partition_count, raw_of, reading
+from .reading import bounds, partition_count, reading
 
 _log = structlog.get_logger(__name__)
-_MOST_RECORDS = 100_000
 _CLOSE_MS = 5_000
 
 
@@ -58,6 +58,8 @@ class GroupSource:
                 self._helper.close()
                 raise
 
+        self._most = read_batches(self._consumer)
+
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`."""
         self._owner = owner
@@ -92,7 +94,7 @@ class GroupSource:
 
     def _fetch(self, timeout_ms: int) -> None:
         try:
-            fetched = self._helper.call(lambda: self._consumer.poll(timeout_ms, max_records=_MOST_RECORDS))
+            fetched = self._helper.call(lambda: self._consumer.poll(timeout_ms, max_records=self._most))
         except errors.OffsetOutOfRangeError as error:
             raise self._gone(error) from error
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
@@ -102,7 +104,9 @@ class GroupSource:
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
         for place, records in fetched.items():
             if place.partition in self._owned:
-                self._handout.put(place.partition, wire.runs_from(map(raw_of, records), self._place(place.partition)))
+                where = wire.Place(self.topic, place.partition, self._count)
+                for part in parts_of(records):
+                    self._handout.put(place.partition, part.runs(where))
 
     def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
         """Says why an offset cannot be read: never skip to another."""
@@ -112,9 +116,6 @@ class GroupSource:
         except Unavailable:
             return CorruptLog(f"{self.topic}[{place.partition}]: offset {offset} is out of range")
         return out_of_range(self.topic, place.partition, offset, start, end)
-
-    def _place(self, partition: int) -> wire.Place:
-        return wire.Place(self.topic, partition, self._count)
 
     def _serve(self, name: str, places: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
@@ -196,27 +197,27 @@ class GroupSource:
         with translated(f"reading {self.topic}[{partition}] back"):
             consumer = KafkaConsumer(**reading(self.settings))
             try:
+                most = read_batches(consumer)
                 consumer.assign([place])
                 start, end = bounds(consumer, place, self.settings.metadata_timeout_ms)
                 if end_offset > end:
                     raise out_of_range(self.topic, partition, end_offset, start, end)
                 consumer.seek(place, max(start, start_offset))
-                self._read_back(consumer, place, start_offset, hashes)
+                self._read_back(consumer, most, place, start_offset, hashes)
             finally:
                 consumer.close()
         return hashes
 
     def _read_back(
-        self, consumer: KafkaConsumer, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
+        self, consumer: KafkaConsumer, most: int, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
     ) -> None:
         end = start + len(hashes)
         while consumer.position(place) < end:
-            fetched = consumer.poll(self.settings.request_timeout_ms, max_records=_MOST_RECORDS)
+            fetched = consumer.poll(self.settings.request_timeout_ms, max_records=most)
             if not fetched:
                 raise Unavailable(f"{place.topic}[{place.partition}]: no records from {consumer.position(place)} on")
-            for record in fetched[place]:
-                if record.offset < end:
-                    hashes[record.offset - start] = wire.id_hash_of(record.headers)
+            for part in parts_of(fetched[place]):
+                part.copy_hashes(start, hashes)
 
     def note_position(self, offsets: dict[int, int]) -> None:
         """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""

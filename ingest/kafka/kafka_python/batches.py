@@ -1,0 +1,207 @@
+"""Reads whole record batches into columns where kafka-python decodes record by record in Python.
+
+Its decoder costs 10 microseconds a record, more than the pipeline does. The seam is `Fetcher.PartitionRecords`, the
+class that iterates over what one fetch brought of one partition: ours yields a `Columns` for each batch. It is no
+public interface, so it is used with the one version of kafka-python that it was tested with, and with any other the
+stock decoder stays. Fetching, sessions, leader epochs, CRC, decompression and the bookkeeping of aborted transactions
+are kafka-python's either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, repeat
+from typing import Any, NamedTuple
+
+import kafka
+import numpy as np
+import numpy.typing as npt
+import structlog
+from kafka import KafkaConsumer, errors
+from kafka.consumer.fetcher import Fetcher
+from kafka.protocol.consumer import IsolationLevel
+
+from ...source import Record
+from .. import wire
+from ..handout import Run
+from . import kernel
+
+KNOWN_VERSION = "3.0.12"
+STOCK_RECORDS = 5_000
+"""Records of one `poll` with the stock decoder."""
+
+_log = structlog.get_logger(__name__)
+_LOG_APPEND_TIME = 1
+
+
+class Columns(NamedTuple):
+    """The records of one batch from some offset on; never empty. All arrays have one row per record."""
+
+    data: bytes
+    offsets: npt.NDArray[np.int64]
+    times_ms: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]  # see kernel
+    kinds: npt.NDArray[np.uint8]
+    hashes: npt.NDArray[np.uint64]
+
+    def runs(self, place: wire.Place) -> list[Run]:
+        """The records that lie here, as `wire.runs_from` makes them of single ones."""
+        rows, data = self.rows, self.data
+        if (rows[:, kernel.TAG] < 0).any() or (rows[:, kernel.VALUE_END] < 0).any() or self.times_ms.min() < 0:
+            return wire.runs_from(self.raws(), place)
+        spans = zip(rows[:, kernel.VALUE].tolist(), rows[:, kernel.VALUE_END].tolist(), strict=True)
+        payloads = [data[begin:end] for begin, end in spans]
+        columns = zip(self.kinds.tolist(), self.hashes.tolist(), self.times_ms.tolist(), payloads, repeat(b""))
+        records = list(map(Record._make, columns))
+        first = int(self.offsets[0])
+        cuts = (np.flatnonzero(np.diff(self.offsets) != 1) + 1).tolist()
+        if not cuts:
+            return [Run(first, records)]
+        bounds = [0, *cuts, len(records)]
+        return [Run(int(self.offsets[a]), records[a:b]) for a, b in pairwise(bounds)]
+
+    def raws(self) -> Iterator[wire.Raw]:
+        """The records one by one."""
+        data = self.data
+        for offset, time_ms, row in zip(self.offsets.tolist(), self.times_ms.tolist(), self.rows.tolist(), strict=True):
+            key = data[row[kernel.KEY] : row[kernel.KEY_END]] if row[kernel.KEY_END] >= 0 else None
+            value = data[row[kernel.VALUE] : row[kernel.VALUE_END]] if row[kernel.VALUE_END] >= 0 else None
+            headers = _headers(data, row[kernel.HEADERS], row[kernel.HEADER_COUNT]) if row[kernel.HEADER_COUNT] else []
+            yield wire.Raw(offset, time_ms, key, value, headers)
+
+    def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+        """Put id hashes where they belong: hashes[offset - start]; what lies outside is left out."""
+        at = self.offsets - start
+        inside = (at >= 0) & (at < len(hashes))
+        hashes[at[inside]] = self.hashes[inside]
+
+
+class Singles:
+    """What the stock decoder gave of one partition, with the methods of `Columns`."""
+
+    def __init__(self, records: list[Any]) -> None:
+        self._records = records
+
+    def runs(self, place: wire.Place) -> list[Run]:
+        """See `Columns.runs`."""
+        return wire.runs_from(self.raws(), place)
+
+    def raws(self) -> Iterator[wire.Raw]:
+        """See `Columns.raws`."""
+        for record in self._records:
+            yield wire.Raw(record.offset, record.timestamp, record.key, record.value, record.headers)
+
+    def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+        """See `Columns.copy_hashes`."""
+        for record in self._records:
+            if 0 <= record.offset - start < len(hashes):
+                hashes[record.offset - start] = wire.id_hash_of(record.headers)
+
+
+def _headers(data: bytes, at: int, count: int) -> list[tuple[str, bytes | None]]:
+    """Headers that `kernel.decode_records` walked over already."""
+    headers: list[tuple[str, bytes | None]] = []
+    for _ in range(count):
+        length, at = _varint(data, at)
+        name = data[at : at + length].decode("utf-8", "replace")
+        at += length
+        length, at = _varint(data, at)
+        headers.append((name, data[at : at + length] if length >= 0 else None))
+        at += max(length, 0)
+    return headers
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    raw = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        raw |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (raw >> 1) ^ -(raw & 1), at
+        shift += 7
+
+
+def decode_batch(batch: Any, from_offset: int) -> Columns | None:
+    """Columns of a kafka-python `DefaultRecordBatch` from an offset on; None where it holds nothing from there on.
+
+    Raises:
+        kafka.errors.CorruptRecordError: a length leads out of the batch, or bytes are left.
+    """
+    batch._maybe_uncompress()
+    data = bytes(memoryview(batch._buffer)[batch._pos :])
+    count = batch.records_count
+    if not 0 <= count <= len(data) // kernel.LEAST_RECORD_BYTES:
+        raise errors.CorruptRecordError(f"batch at offset {batch.base_offset}: {count} records in {len(data)} bytes")
+    rows = np.empty((count, kernel.COLUMNS), np.int64)
+    kinds, hashes = np.empty(count, np.uint8), np.empty(count, np.uint64)
+    read = kernel.decode_records(np.frombuffer(data, np.uint8), rows, kinds, hashes)
+    if read != len(data):
+        where = f"record {-1 - read}" if read < 0 else f"byte {read} of {len(data)}"
+        raise errors.CorruptRecordError(f"batch at offset {batch.base_offset} is broken at {where}")
+    offsets = rows[:, kernel.OFFSET] + batch.base_offset
+    if batch.timestamp_type == _LOG_APPEND_TIME:
+        times = np.full(count, batch.max_timestamp, np.int64)
+    else:
+        times = rows[:, kernel.TIME] + batch.first_timestamp
+    first = int(np.searchsorted(offsets, from_offset))  # a fetch brings the whole batch that holds its offset
+    if first == count:
+        return None
+    return Columns(data, offsets[first:], times[first:], rows[first:], kinds[first:], hashes[first:])
+
+
+class BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
+    """What one fetch brought of one partition, batch by batch: `take` gives all of it as a list of `Columns`."""
+
+    def _maybe_skip_record(self, _: Columns) -> bool:
+        return False  # decode_batch leaves out what lies before the fetch position
+
+    def take(self, _: int | None = None) -> list[Any]:
+        """All batches: the number that is asked for counts records elsewhere, here one fetch is the unit."""
+        found: list[Any] = super().take(None)
+        return found
+
+    def _unpack_records(self, tp: Any, records: Any, *_: Any) -> Iterator[Any]:
+        """As the stock method, with a batch where that has a record."""
+        while (batch := records.next_batch()) is not None:
+            if self.check_crcs and not batch.validate_crc():
+                raise errors.CorruptRecordError(f"{tp}: record batch at offset {batch.base_offset} fails its CRC")
+            if batch.magic < 2:
+                raise errors.CorruptRecordError(f"{tp}: offset {batch.base_offset} has a message format of before 0.11")
+            self.leader_epoch = batch.leader_epoch
+            if not self._left_out(batch):
+                self.records_read += batch.records_count
+                self.bytes_read += batch.size_in_bytes
+                columns = decode_batch(batch, self.fetch_offset)
+                if columns is not None:
+                    yield columns
+            self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+    def _left_out(self, batch: Any) -> bool:
+        """Whether consumers never see the batch: a transaction marker, or of an aborted transaction."""
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return True
+        return bool(batch.is_control_batch)
+
+
+def read_batches(consumer: KafkaConsumer) -> int:
+    """Let *consumer* read whole batches, if its version is the known one.
+
+    Returns:
+        `max_records` for its `poll`: with whole batches one fetch of one partition counts as one record.
+    """
+    if kafka.__version__ != KNOWN_VERSION:
+        _log.warning("kafka-python decodes record by record", version=kafka.__version__, known=KNOWN_VERSION)
+        return STOCK_RECORDS
+    consumer._fetcher.PartitionRecords = BatchRecords
+    return 1
+
+
+def parts_of(fetched: list[Any]) -> Iterable[Columns | Singles]:
+    """What `poll` gave of one partition, with either decoder."""
+    return fetched if isinstance(fetched[0], Columns) else [Singles(fetched)]
