@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import structlog
 
+from .reports import SilenceReport
+
 _log = structlog.get_logger(__name__)
-
-
-class Heard(NamedTuple):
-    """What is known of one source. `last_ms` is UTC milliseconds, 0 = nothing came since the start."""
-
-    name: str
-    silent: bool
-    last_ms: int
 
 
 class _Source:
@@ -63,6 +56,6 @@ class SilenceWatch:
                     last_ms=source.last_ms or None,
                 )  # fmt: skip
 
-    def __iter__(self) -> Iterator[Heard]:
+    def __iter__(self) -> Iterator[SilenceReport]:
         """Every source that is watched."""
-        return (Heard(name, source.silent, source.last_ms) for name, source in self._sources.items())
+        return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())

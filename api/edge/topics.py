@@ -17,7 +17,7 @@ import structlog
 from ...ingest.errors import Unavailable
 from ...ingest.kafka.wire import headers_of
 from ...ingest.source import Record, TopicWriter
-from .reports import IngestReport, SilenceReport
+from .reports import IngestReport
 from .silence import SilenceWatch
 from .sources import Refused, TopicSource
 
@@ -43,7 +43,7 @@ class TopicIngest:
 
     Args:
         sources: the topics.
-        writer: to our topics.
+        open_writer: makes the writer to our topics; called again after a failure.
         outputs: their names.
         monotonic: seconds on a clock that never goes back.
         now_ms: UTC milliseconds.
@@ -51,11 +51,12 @@ class TopicIngest:
     """
 
     def __init__(
-        self, sources: Sequence[TopicSource], writer: TopicWriter, outputs: Outputs, monotonic: Callable[[], float],
-        now_ms: Callable[[], int], sleep: Callable[[float], None],
+        self, sources: Sequence[TopicSource], open_writer: Callable[[], TopicWriter], outputs: Outputs,
+        monotonic: Callable[[], float], now_ms: Callable[[], int], sleep: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._sources = list(sources)
-        self._writer = writer
+        self._open_writer = open_writer
+        self._writer: TopicWriter | None = None
         self._outputs = outputs
         self._monotonic = monotonic
         self._now_ms = now_ms
@@ -103,14 +104,18 @@ class TopicIngest:
 
     def report(self) -> IngestReport:
         """What was done so far."""
-        silence = [SilenceReport(name, silent, last_ms) for name, silent, last_ms in self._silence]
-        return IngestReport([source.report for source in self._sources], silence)
+        return IngestReport([source.report for source in self._sources], list(self._silence))
 
     def close(self) -> None:
         """Leave all groups."""
         for source in self._sources:
             source.close()
-        self._writer.close()
+        self._close_writer()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _listen(self, source: TopicSource) -> None:
         name, report = source.settings.name, source.report
@@ -120,30 +125,35 @@ class TopicIngest:
             self._silence.deaf(name, self._monotonic())
 
     def _deliver(self, out: Sequence[Record | Refused]) -> None:
-        """Until everything is acknowledged; all of it is sent again after a failure, in the same order."""
+        """Until everything is acknowledged; all of it is sent again after a failure, in the same order.
+
+        By another writer then: what is still under way in an idempotent one may be in doubt for ever.
+        """
         failed = False
         while True:
             try:
+                self._writer = self._writer or self._open_writer()
                 for one in out:
-                    self._send(one)
+                    self._send(self._writer, one)
                 self._writer.flush(FLUSH_S)
                 return
             except Unavailable as error:
                 if not failed:
                     _log.error("events wait for Kafka", records=len(out), error=str(error))
                 failed = True
+            self._close_writer()
             self._sleep(RETRY_S)
 
-    def _send(self, one: Record | Refused) -> None:
+    def _send(self, writer: TopicWriter, one: Record | Refused) -> None:
         if isinstance(one, Refused):
             raw, headers = one.raw, one.headers
             if len(raw) > MOST_DEAD:
                 headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MOST_DEAD]
-            self._writer.send(
+            writer.send(
                 self._outputs.dead_letters, one.letter.key, raw, headers=headers, timestamp_ms=one.letter.received_ms
             )
         record = one.letter if isinstance(one, Refused) else one
-        self._writer.send(
+        writer.send(
             self._outputs.events, record.key, record.payload, headers=headers_of(record),
             timestamp_ms=record.received_ms,
         )  # fmt: skip

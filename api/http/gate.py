@@ -16,6 +16,7 @@ from ...ingest.errors import Unavailable
 from ...scoring.store import BadCursor
 from ..callers import ADMIN, FEEDBACK, INGEST, SCORE_READ, Caller
 from ..edge import Door
+from ..edge.silence import SilenceWatch
 from ..problems import Problem, ProblemError
 from ..tokens import MissingToken
 from .answers import RiskAnswers
@@ -70,6 +71,7 @@ class Parts:
     door: Door
     metrics: Metrics
     read: StoreReader
+    silence: SilenceWatch
 
 
 def parts_of(request: Request) -> Parts:

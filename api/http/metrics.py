@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ...scoring.records import RiskLevel
+from ..edge.reports import IngestStatus
+from ..edge.silence import SilenceWatch
 from .services import Services
 
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -58,6 +60,20 @@ METRICS: Final = (
            "refused", ("issuer",)),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
     Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
+    Metric("trustwatch_source_silent", "observed gauge", "0 or 1", "whether a source (caller or foreign topic) with "
+           "`silence_s` has sent nothing for so long to this process", ("source",)),
+    Metric("trustwatch_source_last_seen_seconds", "observed gauge", "s", "time since such a source was last heard; -1 "
+           "is not since the start", ("source",)),
+    Metric("trustwatch_ingest_alive", "observed gauge", "0 or 1", "whether the process runs that reads foreign topics; "
+           "absent where none is to run"),
+    Metric("trustwatch_ingest_records_total", "observed counter", "records", "records of foreign topics since the "
+           "ingest process started, by source and outcome: accepted, rejected (a dead letter) or skipped (no audit "
+           "event by its mapping)", ("source", "outcome")),
+    Metric("trustwatch_ingest_lag", "observed gauge", "records", "records that wait in a foreign topic; -1 is not "
+           "known, or none of its partitions is read here", ("source",)),
+    Metric("trustwatch_ingest_reading", "observed gauge", "0 or 1", "whether a foreign topic can be read", ("source",)),
+    Metric("trustwatch_ingest_limited_seconds_total", "observed counter", "s", "time for which `events_per_s` held a "
+           "foreign topic back", ("source",)),
 )  # fmt: skip
 
 Labelled = Mapping[tuple[str, ...], float]
@@ -70,9 +86,12 @@ class Metrics:
         services: read when metrics are asked for.
         registry: where they are registered; one application each.
         held_bytes: bytes of request bodies with events that are in memory.
+        silence: of callers.
     """
 
-    def __init__(self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int], silence: SilenceWatch
+    ) -> None:
         self.registry = registry
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -83,7 +102,7 @@ class Metrics:
                 self._histograms[metric.name] = Histogram(
                     metric.name, metric.meaning, metric.labels, buckets=BUCKETS, registry=registry
                 )
-        registry.register(_Observed(services, held_bytes))
+        registry.register(_Observed(services, held_bytes, silence))
 
     def counter(self, name: str, *labels: str) -> Counter:
         """A counter with its labels, to be kept where it is counted often."""
@@ -101,9 +120,10 @@ class Metrics:
 class _Observed(Collector):
     """Metrics that are read from the services when asked for."""
 
-    def __init__(self, services: Services, held_bytes: Callable[[], int]) -> None:
+    def __init__(self, services: Services, held_bytes: Callable[[], int], silence: SilenceWatch) -> None:
         self._services = services
         self._held_bytes = held_bytes
+        self._silence = silence
 
     def describe(self) -> Iterator[Any]:
         """Names only, so that registering reads nothing."""
@@ -111,6 +131,7 @@ class _Observed(Collector):
 
     def collect(self) -> Iterator[Any]:
         values = {**_of_process(self._services), **_of_pipeline(self._services)}
+        values |= _of_topics(self._services.ingest) | _of_silence(self._silence, self._services)
         values["trustwatch_body_bytes"] = {(): self._held_bytes()}
         for metric in METRICS:
             if metric.kind.startswith("observed"):
@@ -148,6 +169,30 @@ def _of_pipeline(services: Services) -> dict[str, Labelled]:
         "trustwatch_decisions_total": {
             (RiskLevel(level).label,): count for level, count in sorted(status.changes.items())
         },
+    }
+
+
+def _of_topics(ingest: IngestStatus) -> dict[str, Labelled]:
+    sources = ingest.report.sources
+    return {
+        "trustwatch_ingest_alive": {} if ingest.alive is None else {(): float(ingest.alive)},
+        "trustwatch_ingest_records_total": {
+            (source.name, outcome): getattr(source, outcome)
+            for source in sources
+            for outcome in ("accepted", "rejected", "skipped")
+        },
+        "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
+        "trustwatch_ingest_reading": {(source.name,): float(source.reading) for source in sources},
+        "trustwatch_ingest_limited_seconds_total": {(source.name,): source.limited_s for source in sources},
+    }
+
+
+def _of_silence(callers: SilenceWatch, services: Services) -> dict[str, Labelled]:
+    now_ms = services.now_ms()
+    heard = [*callers, *services.ingest.report.silence]
+    return {
+        "trustwatch_source_silent": {(source.name,): float(source.silent) for source in heard},
+        "trustwatch_source_last_seen_seconds": {(source.name,): _since(source.last_ms, now_ms) for source in heard},
     }
 
 

@@ -87,6 +87,7 @@ async def events(request: Request, parts: Part, caller: Sender) -> Response:
         parts.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
         raise
     _count(parts, binding, receipt)
+    parts.silence.heard(binding.name, parts.services.monotonic(), parts.services.now_ms())
     return _respond(receipt)
 
 

@@ -33,7 +33,7 @@ def ingest(child: Child) -> None:
 
 
 def make_ingest(settings: Settings, child: Child) -> TopicIngest:
-    """All foreign topics of the settings. Raises ConfigError or Unavailable where no broker can be spoken to."""
+    """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
     kafka = kafka_settings(settings)
     admission = Admission(AgentRegistry(settings.registry))
     sources = [
@@ -41,7 +41,7 @@ def make_ingest(settings: Settings, child: Child) -> TopicIngest:
         for topic in settings.kafka.topics
     ]
     outputs = Outputs(kafka.topics.events, kafka.topics.dead_letters)
-    return TopicIngest(sources, open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
+    return TopicIngest(sources, lambda: open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
 
 
 def _opener(kafka: KafkaSettings, topic: KafkaTopicSettings) -> Callable[[], TopicReader]:
