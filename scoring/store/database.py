@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ...ingest.errors import Unavailable
-from .dialect import WRITE, is_transient
+from .dialects import is_transient, of
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -32,17 +32,19 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**{WRITE: True})
+        self._dialect = of(engine)
+        self._reader = self._dialect.reader(engine)
+        self._writer = self._dialect.writer(engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one moment. Raises Unavailable."""
-        with meaning(), self._engine.begin() as connection:
+        with meaning(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is the only writing one, committed at the end or rolled back on an error."""
+        """A transaction that writes, committed at the end or rolled back on an error. Raises Unavailable."""
         with meaning(), self._writer.begin() as connection:
             yield connection
 
@@ -58,7 +60,7 @@ def meaning() -> Iterator[None]:
     except DBAPIError as error:
         if not is_transient(error):
             raise
-        raise Unavailable(f"the database does not answer: {error.orig}") from error
+        raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
     except PoolTimeout as error:
         raise Unavailable("the database does not answer: every connection is in use") from error
 

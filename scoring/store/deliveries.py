@@ -13,19 +13,13 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, literal, sel
 from . import codec
 from .base import Outgoing, Route, Settlement
 from .database import Database
-from .dialect import upsert
+from .dialects import upsert
 from .schema import DELIVERIES, OUTBOX, TARGET_STOPS
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
-_UNROUTED = (
-    select(OUTBOX)
-    .where(OUTBOX.c.routed_ms == 0)
-    .order_by(OUTBOX.c.seq)
-    .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)
-)
+_UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
 _SAME = (
     DELIVERIES.c.target == bindparam("t"),
     DELIVERIES.c.agent_key == bindparam("a"),
@@ -56,7 +50,7 @@ _DUE = (
     )
     .order_by(DELIVERIES.c.next_attempt_ms, DELIVERIES.c.seq)
     .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)
+    .with_for_update(of=DELIVERIES, skip_locked=True)
 )
 _LEASED = (
     DELIVERIES.c.seq == bindparam("s"),
@@ -84,6 +78,9 @@ class Deliveries(Database):
         if not self._any_unrouted():  # an idle dispatcher never takes the write lock
             return 0
         with self.write() as connection:
+            # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
+            if not self._dialect.is_only_one(connection, "route"):
+                return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
             for row in rows:
                 _route_row(connection, row, routes, now_ms)
@@ -114,7 +111,7 @@ class Deliveries(Database):
         if not settlements:
             return
         with self.write() as connection:
-            connection.execute(_SETTLE, [_settlement_params(item) for item in settlements])
+            connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def next_due_ms(self, target: str) -> int | None:
         query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
@@ -146,7 +143,7 @@ class Deliveries(Database):
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
         row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
         with self.write() as connection:
-            connection.execute(_UPSERT_STOP, row)
+            connection.execute(_UPSERT_STOP.on(connection), row)
 
     def stopped_targets(self) -> dict[str, str]:
         with self.read() as connection:

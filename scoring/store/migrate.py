@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from .dialect import WRITE, lock_for_migration
+from .dialects import of
 from .errors import StoreTooNew
 from .schema import METADATA
 
@@ -33,8 +33,8 @@ def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, all in one transaction. Raises StoreTooNew."""
     config = alembic_config()
     scripts = ScriptDirectory.from_config(config)
-    with _ONE_AT_A_TIME, engine.execution_options(**{WRITE: True}).begin() as connection:
-        lock_for_migration(connection)
+    with _ONE_AT_A_TIME, of(engine).writer(engine).begin() as connection:
+        of(engine).lock_for_migration(connection)
         current = _revision(connection)
         _refuse_newer(scripts, current)
         if current != scripts.get_current_head():

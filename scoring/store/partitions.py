@@ -10,7 +10,7 @@ from ..records import AgentName, Decision, Position
 from . import codec
 from .base import VersionedAgent
 from .database import Database
-from .dialect import insert_or_skip
+from .dialects import insert_or_skip
 from .schema import AGENTS, DECISIONS, POSITIONS
 
 _ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
@@ -69,7 +69,7 @@ class Partitions(Database):
             # Rows are locked in the order of their numbers, for two that do this at a time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max(epochs.scalars(), default=0) + 1
-            connection.execute(_ADD_PARTITION, {"partition": partition, "epoch": 0, "offset": 0})
+            connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
             values = {"epoch": epoch, "offset": offset, "published": offset}
             connection.execute(update(POSITIONS).where(mine).values(values))
         return Position(partition, epoch, offset)

@@ -12,7 +12,7 @@ from ..records import AgentRow, AgentSummary, Decision, Delivery
 from . import codec
 from .base import MAX_PAGE, AgentQuery, LetterCounts, Page, StoredLetter, Tenants
 from .database import IN_LIST, Database, chunks
-from .dialect import starts_with
+from .dialects import starts_with
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
 from .state import DROPPED_LETTERS
 

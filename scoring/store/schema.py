@@ -18,9 +18,10 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Table,
-    Text,
     text,
 )
+
+from .text import TEXT
 
 METADATA = MetaData()
 
@@ -29,7 +30,7 @@ _RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _text(name: str, default: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default=default)
+    return Column(name, TEXT, nullable=False, server_default=default)
 
 
 def _long(name: str, default: str | None = None) -> Column[int]:
@@ -40,9 +41,9 @@ def _real(name: str) -> Column[float]:
     return Column(name, Float(53), nullable=False)
 
 
-META = Table("meta", METADATA, Column("key", Text, primary_key=True), _text("value"))
+META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), _text("value"))
 
-COUNTERS = Table("counters", METADATA, Column("name", Text, primary_key=True), _long("value"))
+COUNTERS = Table("counters", METADATA, Column("name", TEXT, primary_key=True), _long("value"))
 
 POSITIONS = Table(
     "positions",
@@ -97,7 +98,7 @@ AGENTS = Table(
 DECISIONS = Table(
     "decisions",
     METADATA,
-    Column("decision_id", Text, primary_key=True),
+    Column("decision_id", TEXT, primary_key=True),
     _long("agent_key"),
     _text("tenant"),
     _text("issuer"),
@@ -132,7 +133,7 @@ DECISIONS = Table(
 DEAD_LETTERS = Table(
     "dead_letters",
     METADATA,
-    Column("letter_id", Text, primary_key=True),
+    Column("letter_id", TEXT, primary_key=True),
     _long("received_ms"),
     _text("source"),
     _text("reason"),
@@ -149,7 +150,7 @@ OUTBOX = Table(
     "outbox",
     METADATA,
     Column("seq", _RowId, primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
+    Column("key", TEXT, nullable=False, unique=True),
     _text("kind"),
     _text("target"),
     _text("tenant"),
@@ -166,7 +167,7 @@ DELIVERIES = Table(
     "deliveries",
     METADATA,
     Column("seq", _RowId, ForeignKey("outbox.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    Column("target", Text, primary_key=True),
+    Column("target", TEXT, primary_key=True),
     _text("status"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     _long("queued_ms"),
@@ -184,7 +185,7 @@ DELIVERIES = Table(
 TARGET_STOPS = Table(
     "target_stops",
     METADATA,
-    Column("name", Text, primary_key=True),
+    Column("name", TEXT, primary_key=True),
     _text("fingerprint"),
     _long("stopped_ms"),
     _text("reason"),

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from .database import Database, meaning
 from .deliveries import Deliveries
-from .dialect import open_engine
+from .dialects import open_engine
 from .housekeeping import Housekeeping
 from .migrate import migrate
 from .partitions import Partitions
@@ -17,7 +17,7 @@ from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
 class SqlStore(State, Partitions, Reads, Deliveries, Housekeeping, Database):
-    """`Store` on SQLite; see `trustwatch.scoring.store.base` for what each method promises.
+    """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:
         engine: made by `open_engine`, with its tables migrated; the store closes it.
@@ -30,9 +30,15 @@ class SqlStore(State, Partitions, Reads, Deliveries, Housekeeping, Database):
 
 
 def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> SqlStore:
-    """Open the database at *url* (`sqlite:////absolute/path.db`), creating or migrating it first.
+    """Open the database at *url*, making or migrating its tables first.
 
-    Raises ConfigError (not a URL we know), StoreTooNew (written by a newer program), Unavailable (locked, no disk).
+    Args:
+        url: `sqlite:////absolute/path.db` or `postgresql://user:password@host:5432/database`, with what libpq knows
+            behind it (`?sslmode=verify-full`). No error shows the password.
+        max_dead_letters: rows kept; more are counted, not stored.
+
+    Raises ConfigError (not a URL we know), StoreTooNew (written by a newer program), Unavailable (locked, no disk; no
+    server, or it does not let us in).
     """
     engine = open_engine(url)
     try:

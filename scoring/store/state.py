@@ -12,15 +12,13 @@ from ..records import AgentRow, Commit, DeadLetter, Position
 from . import codec
 from .base import CommitResult, Due
 from .database import IN_LIST, Database, chunks
-from .dialect import insert_or_skip, upsert
+from .dialects import insert_or_skip, upsert
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, OUTBOX, POSITIONS
 
 DROPPED_LETTERS = "dead_letters.dropped"
 DEFAULT_MAX_DEAD_LETTERS = 100_000
 
-# An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone.
-_UPSERT_AGENT = upsert(AGENTS, ("key",), keep=("tenant", "issuer", "agent_id"))
-_INSERT_DECISION = insert_or_skip(DECISIONS, "decision_id")
+_INSERT_DECISION = insert_or_skip(DECISIONS)
 _INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
 _INSERT_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
 _UPSERT_META = upsert(META, ("key",))
@@ -56,7 +54,7 @@ class State(Database):
 
     def claim(self, partition: int) -> Position:
         with self.write() as connection:
-            connection.execute(_ADD_PARTITION, {"partition": partition, "epoch": 0, "offset": 0})
+            connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
             mine = POSITIONS.c.partition == partition
             connection.execute(update(POSITIONS).where(mine).values(epoch=POSITIONS.c.epoch + 1))
             return _position(connection, partition)
@@ -64,14 +62,15 @@ class State(Database):
     def commit(self, commit: Commit) -> CommitResult:
         _check(commit)
         # Rows are made before the transaction starts: the lock is held for the writing alone.
-        agents = [codec.agent_params(row, commit.position) for row in commit.agents]
         decisions = [codec.decision_params(decision) for decision in commit.decisions]
         outbox = [codec.outbox_params(row) for row in commit.outbox]
         with self.write() as connection:
             _advance(connection, commit)
-            for statement, rows in ((_UPSERT_AGENT, agents), (_INSERT_DECISION, decisions), (_INSERT_OUTBOX, outbox)):
+            if commit.agents:
+                self._dialect.write_agents(connection, commit.agents, commit.position)
+            for statement, rows in ((_INSERT_DECISION, decisions), (_INSERT_OUTBOX, outbox)):
                 if rows:
-                    connection.execute(statement, rows)
+                    connection.execute(statement.on(connection), rows)
             return CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
 
     def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:
@@ -83,10 +82,10 @@ class State(Database):
         fresh = [letter for letter in letters if letter.letter_id not in known]
         kept = fresh[: self._room(connection, len(fresh))]
         if kept:
-            connection.execute(_INSERT_LETTER, [codec.letter_params(letter) for letter in kept])
+            connection.execute(_INSERT_LETTER.on(connection), [codec.letter_params(letter) for letter in kept])
         dropped = len(fresh) - len(kept)
         if dropped:
-            connection.execute(_ADD_COUNTER, {"name": DROPPED_LETTERS, "value": 0})
+            connection.execute(_ADD_COUNTER.on(connection), {"name": DROPPED_LETTERS, "value": 0})
             mine = COUNTERS.c.name == DROPPED_LETTERS
             connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
         return dropped
@@ -128,11 +127,11 @@ class State(Database):
 
     def set_meta(self, key: str, value: str) -> None:
         with self.write() as connection:
-            connection.execute(_UPSERT_META, {"key": key, "value": value})
+            connection.execute(_UPSERT_META.on(connection), {"key": key, "value": value})
 
     def default_meta(self, key: str, value: str) -> str:
         with self.write() as connection:
-            connection.execute(_DEFAULT_META, {"key": key, "value": value})
+            connection.execute(_DEFAULT_META.on(connection), {"key": key, "value": value})
             stored = _meta(connection, key)
         return value if stored is None else stored
 

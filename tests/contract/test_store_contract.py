@@ -1,4 +1,4 @@
-"""What every store promises. A new implementation adds its opener to `OPENERS` and nothing else."""
+"""What every store promises. A new implementation adds its way of being opened to `opener` and nothing else."""
 
 from __future__ import annotations
 
@@ -28,19 +28,17 @@ from trustwatch.scoring.store import AgentQuery, BadCursor, Due, Route, Settleme
 Opener = Callable[[Path, int], Store]
 
 
-def open_sqlite(folder: Path, max_dead_letters: int) -> Store:
-    return open_store(sqlite_url(folder / "store.db"), max_dead_letters)
-
-
-OPENERS: dict[str, Opener] = {"sqlite": open_sqlite}
 MAX_LETTERS = 5
 NOW = 1_764_000_000_000
 ALL = frozenset(map(int, RiskLevel))
 
 
-@pytest.fixture(params=list(OPENERS))
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def opener(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[str(request.param)]
+    if request.param == "sqlite":
+        return lambda folder, letters: open_store(sqlite_url(folder / "store.db"), letters)
+    url = str(request.getfixturevalue("postgres_url"))
+    return lambda _folder, letters: open_store(url, letters)
 
 
 @pytest.fixture

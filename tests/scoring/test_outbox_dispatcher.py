@@ -24,7 +24,8 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.notify import WebhookNotifier, WebhookTarget, alert_row, webhook_client
 from trustwatch.scoring.outbox import Channel, DeliveryResult, Dispatcher, DispatchPolicy, Target
 from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, OutboxRow, Position, Reason, RiskLevel
-from trustwatch.scoring.store import Outgoing, SqlStore, dialect, open_store, sqlite_url
+from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.dialects import sqlite
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 Answer = tuple[int, dict[str, str], bytes]
@@ -442,7 +443,7 @@ def test_run_outlives_a_locked_store(
     tmp_path: Path, clock: Clock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store is unavailable the dispatcher waits; afterwards it delivers."""
-    monkeypatch.setattr(dialect, "_PRAGMAS", ("busy_timeout=5", *dialect._PRAGMAS[1:]))
+    monkeypatch.setattr(sqlite, "_PRAGMAS", ("busy_timeout=5", *sqlite._PRAGMAS[1:]))
     store = open_store(sqlite_url(tmp_path / "l.db"))
     store.claim(0)
     put(store, alert(1, clock))

@@ -18,7 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, DeadLetter, Position
-from trustwatch.scoring.store import StoreTooNew, dialect, migrate, open_store, sqlite_url
+from trustwatch.scoring.store import StoreTooNew, dialects, migrate, open_store, sqlite_url
+from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.schema import METADATA
 
 COMMITTER = Path(__file__).with_name("store_committer.py")
@@ -36,13 +37,13 @@ def agent(events: int) -> AgentRow:
 
 def test_every_connection_is_set_up(tmp_path: Path) -> None:
     """Each connection of the pool, not only the first, has WAL, full synchronisation, foreign keys and a timeout."""
-    engine = dialect.open_engine(sqlite_url(tmp_path / "s.db"))
+    engine = dialects.open_engine(sqlite_url(tmp_path / "s.db"))
     names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
     with engine.connect() as one, engine.connect() as two:
         for connection in (one, two):
             values = [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names]
 
-            assert values == ["wal", 2, 1, dialect.BUSY_TIMEOUT_MS]
+            assert values == ["wal", 2, 1, sqlite.BUSY_TIMEOUT_MS]
     engine.dispose()
 
 
@@ -74,7 +75,7 @@ def test_migrations_from_nothing(tmp_path: Path) -> None:
 
 def test_migrations_agree_with_the_tables(tmp_path: Path) -> None:
     """What the migrations build is what the code declares: Alembic finds no difference, nor does SQLite."""
-    migrated, declared = (dialect.open_engine(sqlite_url(tmp_path / name)) for name in ("m.db", "d.db"))
+    migrated, declared = (dialects.open_engine(sqlite_url(tmp_path / name)) for name in ("m.db", "d.db"))
     migrate.migrate(migrated)
     METADATA.create_all(declared)
     query = text("SELECT type, tbl_name, name FROM sqlite_master WHERE tbl_name != 'alembic_version' ORDER BY 1, 2, 3")
@@ -92,9 +93,9 @@ def test_migrations_agree_with_the_tables(tmp_path: Path) -> None:
 def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
     """A file of revision 0001 keeps what it holds: all of it belongs to partition 0, and the worker goes on."""
     path = tmp_path / "s.db"
-    engine = dialect.open_engine(sqlite_url(path))
+    engine = dialects.open_engine(sqlite_url(path))
     config = migrate.alembic_config()
-    with engine.execution_options(**{dialect.WRITE: True}).begin() as connection:
+    with sqlite.writer(engine).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
     engine.dispose()
@@ -157,9 +158,9 @@ def test_processes_migrate_side_by_side(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://u:secret@h/d"])
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d"])
 def test_wrong_url(url: str) -> None:
-    """What is no SQLite file is refused, without showing a password."""
+    """What is no database file is refused, without showing a password."""
     with pytest.raises(ConfigError, match=r"store\.url") as caught:
         open_store(url)
 
@@ -175,8 +176,8 @@ def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
 def test_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the write lock, a commit is Unavailable, reading works, and later it succeeds."""
     path = tmp_path / "s.db"
-    pragmas = ("busy_timeout=20", *dialect._PRAGMAS[1:])
-    monkeypatch.setattr(dialect, "_PRAGMAS", pragmas)
+    pragmas = ("busy_timeout=20", *sqlite._PRAGMAS[1:])
+    monkeypatch.setattr(sqlite, "_PRAGMAS", pragmas)
     store = open_store(sqlite_url(path))
     at = store.claim(0)
     commit = Commit(at, Position(0, 1, 1), [agent(1)], [], [], [])

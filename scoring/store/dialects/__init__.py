@@ -1,0 +1,74 @@
+"""All that depends on which database it is. A third database adds its module here, and its branch nowhere else.
+
+Statements that a database words in its own way are made for each of them once (`Insertion`); the connection they run on
+chooses. What one database does in its own steps is a function of its module: `of(connection)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from ....ingest.errors import ConfigError
+from ...records import AgentRow, Position
+from . import postgresql, sqlite
+from .statements import Insertion, insert_or_skip, starts_with, upsert
+
+__all__ = ["Dialect", "Insertion", "insert_or_skip", "is_transient", "of", "open_engine", "starts_with", "upsert"]
+
+EXPECTED = "expected sqlite:////path/to/file.db or postgresql://user:password@host:5432/database"
+
+
+class Dialect(Protocol):
+    """What each database does in its own way."""
+
+    def make_engine(self, url: URL) -> Engine:
+        """An engine whose every connection is set up."""
+
+    def reader(self, engine: Engine) -> Engine:
+        """The same engine, its transactions see one moment."""
+
+    def writer(self, engine: Engine) -> Engine:
+        """The same engine, its transactions write."""
+
+    def lock_for_migration(self, connection: Connection) -> None:
+        """Keep every other migrating process out until the transaction ends."""
+
+    def is_only_one(self, connection: Connection, job: str) -> bool:
+        """Whether nobody else does *job* until this transaction ends; False = somebody does it now."""
+
+    def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
+        """Insert or overwrite rows of `agents`."""
+
+    def purge_weeks(self, engine: Engine, before_ms: int) -> int | None:
+        """Drop whole parts of `decisions`; the number of rows that went, None = the table has no such parts."""
+
+    def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
+        """Make parts of `decisions` for the time to come."""
+
+
+_DIALECTS: dict[str, Dialect] = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def of(bound: Connection | Engine) -> Dialect:
+    """The dialect that a connection or an engine speaks."""
+    return _DIALECTS[bound.dialect.name]
+
+
+def open_engine(url: str) -> Engine:
+    """An engine whose every connection is set up. No connection is made yet. Raises ConfigError on another database."""
+    try:
+        parsed = make_url(url)
+        dialect = _DIALECTS[parsed.get_backend_name()]
+    except (ArgumentError, KeyError, ValueError):  # ValueError: a port that is no number
+        raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED}") from None
+    return dialect.make_engine(parsed)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same call may succeed later."""
+    return sqlite.is_transient(error) or postgresql.is_transient(error)

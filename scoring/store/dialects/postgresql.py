@@ -1,0 +1,132 @@
+"""PostgreSQL 14 or newer, through psycopg 3.
+
+* A commit is a compare-and-set (`UPDATE ... WHERE epoch = ... AND "offset" = ...`): READ COMMITTED waits for the row
+  and looks at it again, so that one of two wins. Reading transactions are REPEATABLE READ: they see one moment.
+* Nothing waits for ever: connections, locks and statements have their time, after which the call is Unavailable.
+* Of several hosts in the URL the one that takes writes is chosen; a connection to what has become a stand-by is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from ....ingest.errors import ConfigError
+from ...records import AgentRow, Position
+from .. import codec
+from .copying import copy_agents
+from .statements import UPSERT_AGENT
+from .weeks import prepare_weeks, purge_weeks
+
+__all__ = [
+    "is_only_one",
+    "is_transient",
+    "lock_for_migration",
+    "make_engine",
+    "prepare_weeks",
+    "purge_weeks",
+    "reader",
+    "write_agents",
+    "writer",
+]
+
+DRIVER = "postgresql+psycopg"
+LOCK_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 30_000
+POOL_TIMEOUT_S = 5.0
+FEW_ROWS = 50
+"""Up to here a statement per row is faster than the three that COPY needs."""
+
+_CONNECT = {
+    "connect_timeout": "5",  # seconds
+    "target_session_attrs": "read-write",
+    "application_name": "trustwatch",
+    "tcp_user_timeout": "15000",  # ms without an answer to what was sent
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+_OPTIONS = (
+    f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
+    "-c idle_in_transaction_session_timeout=60000"
+)
+# Classes and codes of errors after which the same call may succeed (PostgreSQL's appendix A): 08 connections,
+# 40 deadlocks and serialization, 53 disk, memory or connections used up, 57 shut down or cancelled by a timeout,
+# 58 input/output; locks not to be had, a transaction idle for too long, a stand-by that takes no writes.
+_TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+_READ_ONLY = "25006"
+_TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
+
+_MIGRATION_LOCK = 0x7457_0001
+_JOBS = {"route": 0x7457_0002}
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine with a small pool. What the URL says about timeouts and the like is kept. Raises ConfigError."""
+    if url.drivername not in ("postgresql", DRIVER):
+        raise ConfigError(f"store.url: the driver of PostgreSQL is psycopg ({DRIVER}://), not {url.drivername}")
+    if not url.database:
+        raise ConfigError("store.url: the name of the database is missing; postgresql://user:password@host/database")
+    given = dict(url.query)
+    options = " ".join([_OPTIONS, *([str(given["options"])] if "options" in given else [])])  # the last one counts
+    arguments = {name: value for name, value in _CONNECT.items() if name not in given} | {"options": options}
+    engine = create_engine(
+        url.set(drivername=DRIVER), connect_args=arguments, pool_pre_ping=True, pool_timeout=POOL_TIMEOUT_S,
+        hide_parameters=True,
+    )  # fmt: skip
+    event.listen(engine, "handle_error", _leave_stand_by)
+    return engine
+
+
+def _leave_stand_by(context: ExceptionContext) -> None:
+    """A server that became a stand-by still answers: only a new connection finds the one that takes writes."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+def reader(engine: Engine) -> Engine:
+    """Transactions that see one moment."""
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def writer(engine: Engine) -> Engine:
+    """Transactions that write, READ COMMITTED whatever the server's default is."""
+    return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def lock_for_migration(connection: Connection) -> None:
+    """Wait for whoever migrates now; building an index may take longer than any other statement."""
+    connection.execute(text("SET LOCAL lock_timeout = '10min'"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+def is_only_one(connection: Connection, job: str) -> bool:
+    """Takes an advisory lock, or finds it taken."""
+    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _JOBS[job]})
+    return bool(taken.scalar_one())
+
+
+def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
+    """In the order of their keys, so that two who write the same agents wait for each other, not in a circle."""
+    ordered = sorted(rows, key=lambda row: codec.signed(row.name.key))
+    if len(ordered) > FEW_ROWS:
+        copy_agents(connection, ordered, version)
+    else:
+        connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in ordered])
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same call may succeed later. Where the connection broke there is no code of the server."""
+    original: Any = error.orig
+    if not hasattr(original, "sqlstate"):
+        return False
+    state = original.sqlstate
+    if state is None:
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return state in _TRANSIENT or state[:2] in _TRANSIENT_CLASSES

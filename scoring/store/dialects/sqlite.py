@@ -1,0 +1,101 @@
+"""SQLite. It is set up for the promise "committed is committed":
+
+* WAL: readers never wait for the writer, nor the writer for them.
+* synchronous=FULL: every commit is flushed. With NORMAL a power cut may take back the last commits, after an alert they
+  wrote has already left, and after the event log has dropped the records they had applied.
+* BEGIN IMMEDIATE for writing: a transaction that starts as a reader and then writes cannot wait for a lock, it fails.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from ....ingest.errors import ConfigError
+from ...records import AgentRow, Position
+from .. import codec
+from .statements import UPSERT_AGENT
+
+BUSY_TIMEOUT_MS = 5_000
+"""How long a connection waits for another writer before it gives up as Unavailable."""
+
+WRITE = "trustwatch_write"
+"""Execution option of engines whose transactions write."""
+
+_PRAGMAS = (
+    f"busy_timeout={BUSY_TIMEOUT_MS}",  # first: the next one may have to wait
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "journal_size_limit=67108864",  # give the disk back after a large transaction
+    "cache_size=-32768",  # KiB
+)
+
+# Primary result codes after which the same call may succeed: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL,
+# CANTOPEN.
+_TRANSIENT = frozenset({5, 6, 7, 8, 9, 10, 13, 14})
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine on a file. Raises ConfigError on a database in memory, which every connection would have of its own."""
+    if not url.database or ":memory:" in url.database:
+        raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
+    engine = create_engine(url, pool_timeout=BUSY_TIMEOUT_MS / 1000, hide_parameters=True)
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours: the driver's own leaves SELECT and DDL outside the transaction
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get(WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def reader(engine: Engine) -> Engine:
+    """Every transaction of SQLite sees one moment."""
+    return engine
+
+
+def writer(engine: Engine) -> Engine:
+    """A transaction that writes is the only one, from its beginning."""
+    return engine.execution_options(**{WRITE: True})
+
+
+def lock_for_migration(_connection: Connection) -> None:
+    """BEGIN IMMEDIATE has locked the database."""
+
+
+def is_only_one(_connection: Connection, _job: str) -> bool:
+    """Whoever writes is the only one."""
+    return True
+
+
+def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
+    """An upsert per row, in the given order."""
+    connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in rows])
+
+
+def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
+    """The table is one."""
+
+
+def purge_weeks(_engine: Engine, _before_ms: int) -> int | None:
+    """The table is one: its rows go by themselves."""
+    return None
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same call may succeed later."""
+    code: Any = getattr(error.orig, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _TRANSIENT

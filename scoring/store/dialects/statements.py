@@ -1,0 +1,58 @@
+"""Statements that databases word in their own way, made for each of them once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import Insert
+
+from ..schema import AGENTS
+
+
+class Insertion(NamedTuple):
+    """An INSERT that minds rows which are there already, in the words of each database."""
+
+    by_database: dict[str, Insert]
+
+    def on(self, connection: Connection) -> Insert:
+        """The one for *connection*."""
+        return self.by_database[connection.dialect.name]
+
+
+def insert_or_skip(table: Table, *columns: str) -> Insertion:
+    """INSERT that leaves an existing row with the same *columns* as it is; without them: the same primary key."""
+    on = list(columns) or None
+    return Insertion(
+        {
+            "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=on),
+            "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=on),
+        }
+    )
+
+
+def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> Insertion:
+    """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*."""
+    changed = [c.name for c in table.columns if c.name not in keys + keep]
+    one, other = sqlite.insert(table), postgresql.insert(table)
+    return Insertion(
+        {
+            "sqlite": one.on_conflict_do_update(
+                index_elements=list(keys), set_={name: one.excluded[name] for name in changed}
+            ),
+            "postgresql": other.on_conflict_do_update(
+                index_elements=list(keys), set_={name: other.excluded[name] for name in changed}
+            ),
+        }
+    )
+
+
+def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Text prefix as a range, which an index answers (LIKE folds case in SQLite). Needs a byte-wise collation."""
+    return (column >= prefix) & (column < prefix + "\U0010ffff")
+
+
+NAME = ("tenant", "issuer", "agent_id")
+"""An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone."""
+UPSERT_AGENT = upsert(AGENTS, ("key",), keep=NAME)
