@@ -28,8 +28,9 @@ class Progress(NamedTuple):
     """How far one partition is."""
 
     position: Position
-    behind: int  # records that wait
-    received_ms: int  # arrival of the last record applied; 0 = none was
+    behind: int  # records that wait, those that are applied and not committed included
+    received_ms: int  # arrival of the last record committed; 0 = none was
+    idle: bool  # nothing waits and nothing is uncommitted
 
 
 class GroupPipeline:
@@ -138,7 +139,8 @@ class GroupPipeline:
 
     def progress(self) -> dict[int, Progress]:
         """How far each of our partitions is."""
-        return {
-            partition: Progress(work.position, work.behind(), work.received_ms)
-            for partition, work in sorted(self._work.items())
-        }
+        found = {}
+        for partition, work in sorted(self._work.items()):
+            behind = work.behind()
+            found[partition] = Progress(work.position, behind, work.committed_ms, work.idle)
+        return found

@@ -91,9 +91,13 @@ class PartitionPipeline:
         self._decisions: list[Decision] = []
         self._dead: list[DeadLetter] = []
         self.position = Position(partition, 0, 0)
-        self.received_ms = 0
-        """Arrival of the last record that was applied; 0 = none was."""
+        self.committed_ms = 0
+        """Arrival of the last record that was committed; 0 = none was."""
+        self.idle = False
+        """Whether nothing waited when it was last asked how much is behind."""
+        self._received_ms = 0
         self._next = 0
+        self._end = 0
         self._published = 0
         self._committed_at = around.monotonic()
         processor.residence.wait = self._pause
@@ -112,7 +116,8 @@ class PartitionPipeline:
         partition = self.partition
         self.position = self._patiently(lambda: self._around.store.claim(partition))
         self._next = self.position.offset
-        self._check_end(self._patiently(lambda: self._around.source.end_offset(partition)))
+        self._end = self._patiently(lambda: self._around.source.end_offset(partition))
+        self._check_end(self._end)
         self._recover()
         window = self._processor.window
         first = window.first_offset_to_rebuild(self._next)
@@ -142,7 +147,7 @@ class PartitionPipeline:
         self._decisions.extend(applied.decisions)
         self._dead.extend(applied.dead)
         self._next = batch.next_offset
-        self.received_ms = batch.records[-1].received_ms
+        self._received_ms = batch.records[-1].received_ms
         self._around.stages.count(applied)
 
     @property
@@ -188,16 +193,19 @@ class PartitionPipeline:
         self._processor.residence.settled()
         self.position = position
         self._committed_at = self._around.monotonic()
+        self.committed_ms = self._received_ms
         self._decisions, self._dead = [], []
         self._publish(commit)
         self._around.on_commit(Committed(rows, commit.decisions, position, self.behind(), dropped))
 
     def behind(self) -> int:
-        """Records that wait, as far as is known; a source that does not answer hides them."""
+        """Records that are not committed, as far as is known; a source that does not answer hides them."""
         try:
-            return max(0, self._around.source.end_offset(self.partition) - self._next)
+            self._end = self._around.source.end_offset(self.partition)
+            self.idle = self._end <= self.position.offset
         except Unavailable:
-            return 0
+            self.idle = False
+        return max(0, self._end - self.position.offset)
 
     def _bury(self, letters: Sequence[DeadLetter]) -> None:
         publisher = self._around.publisher

@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import offline, remote, service
+from . import offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("agents")(remote.agents)
 app.command("explain")(remote.explain)
 app.command("release")(remote.release)
 app.command("simulate")(offline.simulate_command)
+app.add_typer(topics.app)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -24,12 +26,14 @@ from ...models.learning import learn_history, session_ids
 from ...models.persist import load, save
 from ...scoring.replay import Replay, ReplayedEvent
 from .. import clock
-from ..serve.wiring import engine_settings
+from ..serve.wiring import engine_settings, kafka_settings
 from ..settings import process_settings
-from ..simulator import SCENARIOS, Attack, SimulationSettings, retime, simulate, write_jsonl
+from ..simulator import SCENARIOS, Attack, SimulatedEvent, SimulationSettings, retime, simulate, write_jsonl
 from .console import byte_progress, emit, fail, say, stage_progress
+from .load import send
 
 SHOWN_PROBLEMS = 5
+MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 Events = Annotated[
     list[Path], typer.Argument(help="JSONL files of native events, plain or gzip, oldest first; - is stdin")
@@ -186,32 +190,59 @@ def _line(event: ReplayedEvent) -> dict[str, Any]:
 
 
 def simulate_command(
-    out: Annotated[Path, typer.Option(help="where events go, one a line; - is stdout")],
+    out: Annotated[Path | None, typer.Option(help="file that events go to, one a line; - is stdout")] = None,
+    kafka: Annotated[
+        str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead, as of now")
+    ] = "",
+    rate: Annotated[float, typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them")] = 0.0,
+    count: Annotated[int | None, typer.Option(help="end after so many events")] = None,
+    settings: SettingsFile = None,
     labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
     agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
     hours: Annotated[float, typer.Option(help="duration in simulated hours")] = 168.0,
-    start: Annotated[datetime, typer.Option(help="begin, UTC")] = datetime(2026, 1, 5),  # noqa: DTZ001 - made UTC below
+    start: Annotated[datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka now")] = None,
     events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
     attack: Annotated[
         list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
     ] = None,
     attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
-    compress: Annotated[float, typer.Option(help="make time run this many times faster")] = 1.0,
+    compress: Annotated[
+        float | None, typer.Option(help="make time run this many times faster; default: 1, with --rate as that needs")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make the events of a seeded enterprise of agents, with labelled attacks."""
-    began = start.replace(tzinfo=clock.utc_now().tzinfo)
+    if (out is None) == (not kafka):
+        raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
+    first = MONDAY if out is not None else clock.utc_now()
+    began = first if start is None else start.replace(tzinfo=UTC)
     plan = SimulationSettings(
         start=began, duration=timedelta(hours=hours), seed=seed, agents=agents,
         attacks=tuple(Attack(name) for name in attack or ()), attacks_per_day=attacks_per_day,
         events_per_agent_day=events_per_day,
     )  # fmt: skip
     events = simulate(plan)
-    if compress != 1.0:
-        events = retime(events, factor=compress, start=began)
+    factor = compress or (rate * 86_400 / (agents * events_per_day) if kafka and rate else 1.0)
+    if factor != 1.0:
+        events = retime(events, factor=factor, start=began)
+    events = islice(events, count)
+    if out is None:
+        _load(events, kafka, rate, settings, json)
+        return
     with ExitStack() as stack:
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
         answers = None if labels is None else stack.enter_context(labels.open("wb"))
-        count = write_jsonl(events, target, answers)
-    _conclude({"events": count, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
+        written = write_jsonl(events, target, answers)
+    _conclude({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
+
+
+def _load(
+    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
+) -> None:  # fmt: skip
+    """Send events to Kafka and say how fast that was."""
+    configured = process_settings(settings)
+    kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))
+    sent, seconds = send(events, kafka, rate)
+    summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
+    _conclude(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")

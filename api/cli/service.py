@@ -12,6 +12,7 @@ from ...ingest.errors import TrustwatchError
 from ..callers import SCOPES
 from ..demo import Demo
 from ..local import local_token
+from ..serve.roles import Roles
 from ..serve.service import run as run_service
 from ..settings import process_settings
 from ..tokens import LOCAL_ISSUER
@@ -20,13 +21,22 @@ from .console import fail, say
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")]
 
 
-def serve(settings: SettingsFile = None) -> None:
-    """Run API, event log and pipeline on this machine until Ctrl-C."""
+def serve(
+    settings: SettingsFile = None,
+    workers_only: Annotated[
+        bool, typer.Option("--workers-only", help="only score events: a member of the consumer group")
+    ] = False,
+    api_only: Annotated[bool, typer.Option("--api-only", help="only answer and take events in: a replica")] = False,
+) -> None:
+    """Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form."""
+    if workers_only and api_only:
+        raise typer.BadParameter("--workers-only and --api-only exclude each other; without either, all of it runs")
     configured = process_settings(settings)
-    if not configured.issuers:
+    roles = Roles(api=not workers_only, workers=not api_only)
+    if roles.api and not configured.issuers:
         say("no issuers are configured: nobody can be authenticated, so every call but health checks is refused")
     try:
-        run_service(configured, settings)
+        run_service(configured, settings, roles)
     except BaseExceptionGroup as group:
         known, rest = group.split(TrustwatchError)
         if rest is not None or known is None:

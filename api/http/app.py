@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from ...ingest.events import AuditEvent
 from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
 from ..edge.bodies import CODINGS, MEDIA_TYPES
+from ..edge.silence import SilenceWatch
 from ..problems import Problem, install_problem_handlers, problem_response
 from . import route_agents, route_decisions, route_events, route_service
 from .answers import RiskAnswers
@@ -26,6 +28,8 @@ from .schemas import problems
 from .services import Services
 
 SCHEMAS = "#/components/schemas/"
+
+SILENCE_EVERY_S = 1.0
 
 ABOUT = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
 
@@ -54,55 +58,66 @@ class DocumentedApp(FastAPI):
         return self.openapi_schema or {}
 
 
-def create_app(services: Services, registry: CollectorRegistry | None = None) -> Front:
+def create_app(services: Services, registry: CollectorRegistry | None = None, *, only_service: bool = False) -> Front:
     """The ASGI application that a server runs.
 
     Args:
         services: everything it uses.
         registry: where its metrics are registered; by default one of its own.
+        only_service: a worker's: health, readiness, metrics, and no questions or events.
     """
     door = _door(services)
-    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes)
+    silence = _silence(services)
+    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence)
     answers = RiskAnswers(services)
     app = DocumentedApp(
         title="Trustwatch",
         version=version("trustwatch"),
         description=ABOUT,
-        lifespan=_lifespan(services),
+        lifespan=_lifespan(services, silence),
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
-    app.state.parts = Parts(services, answers, door, metrics, StoreReader())
+    app.state.parts = Parts(services, answers, door, metrics, StoreReader(), silence)
     install_problem_handlers(app, services.new_id)
     _install_door_problems(app)
     app.include_router(route_service.router)
-    for router in (route_agents.router, route_decisions.router, route_events.router, route_events.letters):
-        app.include_router(router, responses=COMMON_PROBLEMS)
-    return Front(app, services, answers, metrics)
+    if not only_service:
+        for router in (route_agents.router, route_decisions.router, route_events.router, route_events.letters):
+            app.include_router(router, responses=COMMON_PROBLEMS)
+    return Front(app, services, answers, metrics, answering=not only_service)
 
 
 def _door(services: Services) -> Door:
-    """Records behind are counted live, so that the bound holds while the pipeline is silent too."""
-    log, status = services.log, services.status
-    first = log.log.next_offset
-
-    def behind() -> int:
-        return max(0, log.log.next_offset - (status.offset if status.heard_ms else first))
-
+    behind = services.behind or (lambda: 0)
     limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
     admission = Admission(AgentRegistry(services.settings.registry))
-    return Door(log, admission, limits, services.clock, services.new_id)
+    return Door(services.log, admission, limits, services.clock, services.new_id)
 
 
-def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _silence(services: Services) -> SilenceWatch:
+    callers = services.settings.callers
+    bounds = {caller.name: caller.silence_s for caller in callers if caller.silence_s is not None}
+    return SilenceWatch(bounds, services.monotonic())
+
+
+async def _watch_silence(services: Services, silence: SilenceWatch) -> None:
+    while True:
+        await asyncio.sleep(SILENCE_EVERY_S)
+        silence.check(services.monotonic())
+
+
+def _lifespan(services: Services, silence: SilenceWatch) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for start in services.on_startup:
             await start()
+        watch = asyncio.create_task(_watch_silence(services, silence))
         try:
             yield
         finally:
+            watch.cancel()
             services.status.close()
             for stop in services.on_shutdown:
                 await stop()

@@ -58,14 +58,18 @@ class Front:
         services: of the application.
         answers: risk answers.
         metrics: counts every request, of both.
+        answering: whether risk is answered at all; a worker holds none.
     """
 
-    def __init__(self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics, *, answering: bool = True
+    ) -> None:
         self.app = app
         self._verifier = services.verifier
         self._monotonic = services.monotonic
         self._new_id = services.new_id
         self._answers = answers
+        self._answering = answering
         self._metrics = metrics
         self._answered = metrics.counter("trustwatch_http_requests_total", ROUTE, "200").inc
         self._took = metrics.histogram("trustwatch_http_request_seconds", ROUTE).observe
@@ -76,7 +80,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
-        if path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= SHORTEST:
+        if self._answering and path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= SHORTEST:
             await self._risk(scope, path, send)
         else:
             await self._pass(scope, receive, send)

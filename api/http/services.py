@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...ingest.log import GroupCommit
+from ...ingest.log.commit import CommitLog
 from ...scoring.channel import Change, Update
 from ...scoring.policy import PolicyTable
 from ...scoring.store import Store
 from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
+from ..edge.reports import IngestStatus
 from ..settings import Settings
 from ..tokens import JwksStatus, TokenVerifier
 
@@ -67,23 +69,28 @@ class PipelineStatus:
         self.alive = True
         self.heard_ms = now_ms
         self.offset, self.behind = update.offset, update.behind
-        self.counts, self.seconds = update.counts, update.seconds
+        if update.counts:
+            self.counts, self.seconds = update.counts, update.seconds
         self.dropped_dead_letters += update.dropped_dead_letters
-        if not part:
+        if update.fresh is not None:
+            self.fresh, self.fresh_ms = update.fresh, min(update.fresh.values(), default=0)
+        elif not part:
             self._age(now_ms)
-        for change in update.changes:
+        self.tell(update.changes)
+
+    def tell(self, changes: Iterable[Change]) -> None:
+        """Count changes of level and tell whoever watches."""
+        for change in changes:
             self._tell(change)
 
-    def follow(self, update: Update, now_ms: int) -> None:
-        """Take over what the follower of the risk topic read: how far each partition's worker is, and changes."""
-        self.alive = True
-        self.heard_ms = now_ms
-        if update.fresh is not None:
-            self.fresh = update.fresh
-            self.fresh_ms = min(update.fresh.values(), default=0)
-            self.offset, self.behind = update.offset, update.behind
-        for change in update.changes:
-            self._tell(change)
+    def ended(self) -> None:
+        """The process that reports has ended."""
+        self.alive = False
+
+    def work(self, update: Update) -> None:
+        """Take over what a worker beside this process has done, where the answers come from the risk topic."""
+        self.counts, self.seconds = update.counts, update.seconds
+        self.dropped_dead_letters += update.dropped_dead_letters
 
     def fresh_of(self, partition: int) -> int:
         """`fresh_ms` of one partition."""
@@ -130,6 +137,12 @@ class PipelineStatus:
         self.watchers.clear()
 
 
+def live_lag(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
+    """How many records of an embedded log wait, counted live: the bound at the door holds without any report."""
+    first = log.next_offset
+    return lambda: max(0, log.next_offset - (status.offset if status.heard_ms else first))
+
+
 def _new_id() -> str:
     return uuid.uuid4().hex
 
@@ -156,6 +169,8 @@ class Services:
         ready: further components of readiness, by name; each says whether it is ready.
         deliveries: attempts to deliver alerts so far, by target and outcome.
         issuers: how the keys of each issuer fare.
+        behind: logged records that wait to be applied, for the bound at the door; None = the log has its own bound.
+        ingest: how foreign topics fare, where they are read here.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
     """
@@ -174,6 +189,8 @@ class Services:
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
     deliveries: Counter[tuple[str, str]] = field(default_factory=Counter)
     issuers: Callable[[], Sequence[JwksStatus]] = tuple
+    behind: Callable[[], int] | None = None
+    ingest: IngestStatus = field(default_factory=IngestStatus)
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()
 

@@ -9,24 +9,17 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import structlog
 import uvicorn
 
-from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
-from ...ingest.log import EventLog, GroupCommit
-from ...ingest.source import Kind, Record
+from ...ingest.errors import ConfigError, TrustwatchError
 from ...models.persist import load
-from ...scoring.channel import Update
 from ...scoring.notify import ALERT_KIND, WebhookNotifier, webhook_client
 from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
-from ...scoring.pipeline import PARTITION
-from ...scoring.store import SqlStore, open_store, sqlite_url
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
@@ -34,84 +27,55 @@ from ..http import create_app
 from ..http.services import PipelineStatus, Services
 from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
-from .updates import PipelineProcess
+from .backend import Backend, Known, opened
+from .roles import Roles, check_roles
 from .wiring import policy_table, service_url, webhook_targets
 
 _log = structlog.get_logger(__name__)
 
 FIRST_UPKEEP_S = 60.0
 UPKEEP_EVERY_S = 3600.0
-LOG_AGE_MS = 7 * 86_400_000
-"""The event log keeps applied events this long, so that they can be replayed or learned from."""
 
 
-def run(settings: Settings, settings_file: Path | None) -> None:
+def run(settings: Settings, settings_file: Path | None, roles: Roles = Roles()) -> None:  # noqa: B008
     """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
     with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
-        runner.run(serve(settings, settings_file))
+        runner.run(serve(settings, settings_file, roles))
 
 
-async def serve(settings: Settings, settings_file: Path | None) -> None:
+async def serve(settings: Settings, settings_file: Path | None, roles: Roles = Roles()) -> None:  # noqa: B008
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
+    check_roles(roles, settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     model = await asyncio.to_thread(load, settings.model_dir)
-    async with _opened(settings) as (log, store):
-        await asyncio.to_thread(_check_same_past, log.log, store)
+    async with opened(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
-        await asyncio.to_thread(lambda: view.apply(store.all_summaries()))
-        service = Service(settings, settings_file, log, store, view, status, model.version)
-        await service.run(stop)
-
-
-@contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[GroupCommit, SqlStore]]:
-    """Event log and store, closed again in the right order."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    log = await asyncio.to_thread(EventLog, settings.data_dir / "log")
-    commit = GroupCommit(log)
-    store = await asyncio.to_thread(
-        open_store, sqlite_url(settings.data_dir / "trustwatch.db"), settings.dead_letters.max_rows
-    )
-    try:
-        yield commit, store
-    finally:
-        await commit.close()
-        log.close()
-        store.close()
-
-
-def _check_same_past(log: EventLog, store: SqlStore) -> None:
-    """Raise CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
-    applied = store.position(PARTITION).offset
-    if applied > log.next_offset:
-        raise CorruptLog(
-            f"{log.directory}: state was stored up to offset {applied}, but the event log ends at {log.next_offset}: "
-            "it has lost records or belongs to another data directory; restore both from the same back-up"
-        )
+        await asyncio.to_thread(backend.load, view)
+        await Service(settings, backend, view, status, model.version, roles).run(stop)
 
 
 class Service:
     """One running service.
 
     Args:
-        settings, settings_file: as configured.
-        log: durable event log.
-        store: for reads, deliveries and upkeep; the pipeline process has its own connection.
+        settings: as configured.
+        backend: log, store, and the processes beside this one.
         view: what is answered from.
         status: how the pipeline fares.
         model_version: for answers about agents that were never seen.
+        roles: the parts that run here.
     """
 
     def __init__(
-        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, view: RiskView,
-        status: PipelineStatus, model_version: str,
+        self, settings: Settings, backend: Backend, view: RiskView, status: PipelineStatus, model_version: str,
+        roles: Roles,
     ) -> None:  # fmt: skip
         self._settings = settings
-        self._log = log
-        self._store = store
+        self._backend = backend
+        self._roles = roles
         self._status = status
         self._jwks = Jwks(settings.issuers, settings.verification, clock.now_s)
         directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
@@ -119,30 +83,31 @@ class Service:
             settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
         )
         self._services = Services(
-            settings=settings, verifier=verifier, log=log, store=store, view=view, policy=policy_table(settings),
-            model_version=model_version, status=status, deliveries=Counter(), issuers=self._jwks.status,
-            ready={"issuers": self._has_keys},
+            settings=settings, verifier=verifier, log=backend.log, store=backend.store, view=view,
+            policy=policy_table(settings), model_version=model_version, status=status, deliveries=Counter(),
+            issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
         )  # fmt: skip
-        self._pipeline = PipelineProcess(settings_file, view, status, clock.now_ms, self._updated)
         self._dispatcher: Dispatcher | None = None
-        self._window = DuplicateWindow()
+        self._processes = backend.processes(Known(view, status, self._changed))
+
+    def _changed(self) -> None:
+        """Something may have to leave."""
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
 
     def _has_keys(self) -> bool:
         """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
         issuers = self._jwks.status()
         return not issuers or any(issuer.keys > 0 for issuer in issuers)
 
-    def _updated(self, update: Update) -> None:
-        if update.changes and self._dispatcher is not None:
-            self._dispatcher.wake()
-
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
+        app = create_app(self._services, only_service=not self._roles.api)
         server = _Server(
             uvicorn.Config(
-                create_app(self._services), log_config=None, access_log=False, lifespan="on",
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=10,
+                app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,
+                timeout_graceful_shutdown=10,
             )
         )  # fmt: skip
         listener = listening_socket(self._settings)
@@ -152,9 +117,8 @@ class Service:
         async with webhook_client() as client:
             self._dispatcher = self._make_dispatcher(client)
             async with asyncio.TaskGroup() as group:
-                pipeline = group.create_task(self._pipeline.run())
-                helpers = [group.create_task(self._tick(quiet)), group.create_task(self._upkeep(quiet)),
-                           group.create_task(self._dispatcher.run(quiet))]  # fmt: skip
+                processes = [group.create_task(process.run()) for process in self._processes]
+                helpers = [group.create_task(self._tick(quiet)), *self._chores(group, quiet)]
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -162,17 +126,24 @@ class Service:
                 self._status.close()
                 server.should_exit = True
                 await serving
-                await self._pipeline.stop()
+                await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
-                await asyncio.gather(pipeline, *helpers)
+                await asyncio.gather(*processes, *helpers)
         await self._jwks.close()
+
+    def _chores(self, group: asyncio.TaskGroup, quiet: asyncio.Event) -> list[asyncio.Task[None]]:
+        """What only one role does: replicas of the API neither deliver alerts nor remove anything."""
+        if not self._roles.workers:
+            return []
+        assert self._dispatcher is not None
+        return [group.create_task(self._upkeep(quiet)), group.create_task(self._dispatcher.run(quiet))]
 
     def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
         notifier = WebhookNotifier(client, clock.now_ms)
         channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        return Dispatcher(self._store, channels, policy, clock.now_ms, jitter, self._delivered)
+        return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._delivered)
 
     def _delivered(self, target: str, outcome: str) -> None:
         self._services.deliveries[target, outcome] += 1
@@ -180,23 +151,17 @@ class Service:
     async def _tick(self, stop: asyncio.Event) -> None:
         """Record that time passes, so that risk decays and expires without events."""
         while not await _wait(stop, self._settings.pipeline.tick_interval_s):
-            now = clock.now_ms()
-            try:
-                await self._log.commit([Record(Kind.TICK, 0, now, now.to_bytes(8, "little"))])
-            except TrustwatchError as error:
-                _log.warning("time could not be recorded", error=str(error))
+            await self._backend.tick()
 
     async def _upkeep(self, stop: asyncio.Event) -> None:
         """Remove what is older than it has to be kept, soon after the start and then every hour."""
         pause_s = FIRST_UPKEEP_S
         while not await _wait(stop, pause_s):
             pause_s = UPKEEP_EVERY_S
-            now = clock.now_ms()
-            oldest = now - self._settings.retention_days * 86_400_000
-            needed = self._window.first_offset_to_rebuild(self._status.offset)
+            oldest = clock.now_ms() - self._settings.retention_days * 86_400_000
             try:
-                await asyncio.to_thread(self._store.purge, oldest)
-                await self._log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
+                await asyncio.to_thread(self._backend.store.purge, oldest)
+                await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
 

@@ -1,4 +1,4 @@
-"""The answering side of the update socket: starts the pipeline process, applies what it commits to the risk view."""
+"""The answering side of an update socket: keeps a process running and hands on what it reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import structlog
 
 from ...scoring.channel import LENGTH, Update, decode_update
-from ...scoring.view import RiskView
-from ..http.services import PipelineStatus
 
 _log = structlog.get_logger(__name__)
 
@@ -26,26 +24,24 @@ STOP_S = 30.0
 MOST_FRAME = 64 * 1024 * 1024
 
 
-class PipelineProcess:
-    """Keeps one pipeline process running and its updates applied.
+class ChildProcess:
+    """Keeps one process beside the answering one running and its updates applied.
 
     Args:
+        module: what it runs, below `trustwatch.api.serve`.
         settings_file: passed on; None where there is none.
-        view: receives agents.
-        status: receives how far the pipeline is.
-        now_ms: the clock.
-        on_update: called after each update was applied.
+        apply: called with each update; one is small enough not to delay answers.
+        ended: called whenever the process has ended, before it is started again.
     """
 
     def __init__(
-        self, settings_file: Path | None, view: RiskView, status: PipelineStatus, now_ms: Callable[[], int],
-        on_update: Callable[[Update], None],
+        self, module: str, settings_file: Path | None, apply: Callable[[Update], None],
+        ended: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        self._module = module
         self._settings_file = settings_file
-        self._view = view
-        self._status = status
-        self._now_ms = now_ms
-        self._on_update = on_update
+        self._apply = apply
+        self._ended = ended
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -58,20 +54,21 @@ class PipelineProcess:
         while not self._stopping:
             started = loop.time()
             status = await self._run_once()
-            self._status.alive = False
+            self._ended()
             if self._stopping:
                 return
             self.restarts += 1
             pause_s = RESTART_S if loop.time() - started >= STEADY_S else min(2 * pause_s, LONGEST_RESTART_S)
             _log.error(
-                "pipeline process ended; answers turn stale until it is back", exit_status=status, again_in_s=pause_s
-            )
+                "process ended; answers turn stale until it is back", module=self._module, exit_status=status,
+                again_in_s=pause_s,
+            )  # fmt: skip
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), pause_s)
 
     async def _run_once(self) -> int:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "trustwatch.api.serve.worker", "--socket", str(theirs.fileno())]
+        command = [sys.executable, "-m", f"trustwatch.api.serve.{self._module}", "--socket", str(theirs.fileno())]
         if self._settings_file is not None:
             command += ["--settings", str(self._settings_file)]
         self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
@@ -83,17 +80,15 @@ class PipelineProcess:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
                 while True:
                     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                    self._apply(decode_update(await reader.readexactly(length)))
+                    self._heard(await reader.readexactly(length))
                     await asyncio.sleep(0)  # a commit is many frames, and reading what is there already never waits
             return await self._process.wait()
         finally:
             writer.close()
 
-    def _apply(self, update: Update) -> None:
-        """Take over one update; one is small enough not to delay answers."""
-        self._view.apply(update.agents)
-        self._status.note(update, self._now_ms())
-        self._on_update(update)
+    def _heard(self, frame: bytes) -> None:
+        """One report; processes that say something else than updates override this."""
+        self._apply(decode_update(frame))
 
     async def stop(self) -> None:
         """Let the process commit what it has applied and end."""
@@ -106,5 +101,5 @@ class PipelineProcess:
         try:
             await asyncio.wait_for(process.wait(), STOP_S)
         except TimeoutError:
-            _log.error("pipeline process does not end; killing it", seconds=STOP_S)
+            _log.error("process does not end; killing it", module=self._module, seconds=STOP_S)
             process.kill()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
 from ...scoring.notify import WebhookTarget
 from ...scoring.pipeline import PipelineSettings
 from ...scoring.policy import PolicyTable, TokenPolicy
 from ...scoring.processor import Context
+from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
 from ...scoring.risk import Budget, RiskSettings
+from ...scoring.store import SqlStore, open_store, sqlite_url
 from ..settings import LevelPolicy, Settings
+from ..settings.kafka import KafkaSecuritySettings
 from ..settings.root import ANY_TENANT
+from ..settings.secret import Secret
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -73,3 +78,51 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
             allow_plain_loopback=webhook.allow_http,
         ) for webhook in settings.webhooks
     ]  # fmt: skip
+
+
+def opened_store(settings: Settings) -> SqlStore:
+    """The store, migrated. Raises ConfigError or Unavailable."""
+    store = settings.store
+    if store.url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
+    password = None if store.password is None else store.password.reveal()
+    return open_store(url, settings.dead_letters.max_rows, password=password)
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """What Kafka clients are told. Only where brokers are configured."""
+    kafka, security = settings.kafka, settings.kafka.security
+    return KafkaSettings(
+        bootstrap_servers=kafka.bootstrap_servers, client=kafka.client, group_id=kafka.group_id,
+        topics=Topics(
+            events=kafka.names.events, dead_letters=kafka.names.dead_letters, risk=kafka.names.risk,
+            decisions=kafka.names.decisions, alerts=kafka.names.alerts,
+        ),
+        security_protocol=security.protocol,
+        tls=Tls(
+            ca_file=str(security.ca_file or ""), certificate_file=str(security.certificate_file or ""),
+            key_file=str(security.key_file or ""),
+        ),
+        sasl=_sasl(security), session_timeout_ms=int(kafka.session_timeout_s * 1000),
+    )  # fmt: skip
+
+
+def _sasl(security: KafkaSecuritySettings) -> Sasl | None:
+    if security.mechanism is None:
+        return None
+    return Sasl(
+        mechanism=security.mechanism, username=security.username or "", password=_plain(security.password),
+        token_endpoint=security.token_url or "", client_id=security.client_id or "",
+        client_secret=_plain(security.client_secret), scope=security.scope or "",
+    )  # fmt: skip
+
+
+def _plain(secret: Secret | None) -> str:
+    return "" if secret is None else secret.reveal()
+
+
+def topic_names(settings: Settings) -> TopicNames:
+    """Where what leaves is sent."""
+    names = settings.kafka.names
+    return TopicNames(names.risk, names.decisions, names.alerts, names.dead_letters)

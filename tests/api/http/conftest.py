@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from trustwatch.api.callers import SCOPES, CallerDirectory
 from trustwatch.api.http import PipelineStatus, Services, create_app
+from trustwatch.api.http.services import live_lag
 from trustwatch.api.settings import (
     CallerSettings,
     IssuerSettings,
@@ -98,6 +99,7 @@ class Site:
             clock=self.clock,
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
+            behind=live_lag(self.event_log, self.status),
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, self.log.close),
         )

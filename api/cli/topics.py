@@ -1,0 +1,134 @@
+"""`trustwatch topics`: create our topics, look at them, and move to more partitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...ingest.errors import ConfigError
+from ...ingest.kafka import DEFINITIONS, open_admin, open_reader
+from .. import clock
+from ..serve.group_worker import GroupWorker
+from ..serve.partitions import Growth
+from ..serve.wiring import kafka_settings, opened_store
+from ..settings import Settings, process_settings
+from .console import emit, say
+
+app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
+
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")]
+OTHERS_LEAVE_S = 30.0
+"""Beyond the session time-out, by which a worker that died has lost its partitions."""
+
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+
+
+def distributed(settings: Settings) -> Settings:
+    """The settings, if they name brokers. Raises ConfigError."""
+    if not settings.kafka.bootstrap_servers:
+        raise ConfigError("no brokers: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS")
+    return settings
+
+
+@app.command()
+def create(settings: SettingsFile = None, json: Json = False) -> None:
+    """Create those of our topics that are missing, with the settings of docs/operations.md."""
+    configured = distributed(process_settings(settings))
+    admin = open_admin(kafka_settings(configured))
+    try:
+        made = admin.create_topics(
+            kafka_settings(configured).topics, configured.kafka.partitions, configured.kafka.replication
+        )
+    finally:
+        admin.close()
+    if json:
+        emit({"created": made})
+    else:
+        say(f"created {', '.join(made)}" if made else "all topics exist")
+
+
+@app.command()
+def status(settings: SettingsFile = None, json: Json = False) -> None:
+    """Partitions of each topic, and how far the state of each partition of events is."""
+    configured = distributed(process_settings(settings))
+    kafka = kafka_settings(configured)
+    admin = open_admin(kafka)
+    try:
+        found = {definition.role: admin.describe(definition.name(kafka.topics)) for definition in DEFINITIONS}
+    finally:
+        admin.close()
+    missing = [definition.name(kafka.topics) for definition in DEFINITIONS if found[definition.role] is None]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
+    topics = {one.name: {"partitions": one.partitions, "replication": one.replication} for one in found.values() if one}
+    progress = _progress(configured)
+    if json:
+        emit({"topics": topics, "events": progress})
+        return
+    for name, shape in topics.items():
+        say(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
+    for one in progress:
+        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {one['behind']} wait")
+
+
+def _progress(settings: Settings) -> list[dict[str, Any]]:
+    kafka = kafka_settings(settings)
+    store = opened_store(settings)
+    reader = open_reader(kafka, (kafka.topics.events,))
+    try:
+        applied = {position.partition: position.offset for position in store.positions()}
+        ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
+    finally:
+        reader.close()
+        store.close()
+    return [
+        {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
+        for at, end in ends.items()
+    ]
+
+
+@app.command()
+def grow(
+    partitions: Annotated[int, typer.Argument(help="partitions that the events topic will have")],
+    settings: SettingsFile = None,
+    json: Json = False,
+) -> None:
+    """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
+    configured = distributed(process_settings(settings))
+    kafka = kafka_settings(configured)
+    store, admin, reader = opened_store(configured), open_admin(kafka), open_reader(kafka, (kafka.topics.events,))
+    try:
+        grown = Growth(store, admin, reader, kafka.topics, lambda: drain(configured), say).run(partitions)
+    finally:
+        reader.close()
+        admin.close()
+        store.close()
+    if json:
+        emit(grown._asdict())
+    else:
+        say(f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again")
+
+
+def drain(settings: Settings) -> None:
+    """Work, as the only worker, until nothing waits. Time is not recorded: that would be something that waits.
+
+    Raises:
+        ConfigError: other members of the group keep their partitions.
+    """
+    worker = GroupWorker(settings, clock.sleep, check=False)
+    alone_by = clock.monotonic() + settings.kafka.session_timeout_s + OTHERS_LEAVE_S
+    try:
+        worker.pipeline.start()
+        while True:
+            idle = not worker.pipeline.step()
+            progress = worker.pipeline.progress()
+            if len(progress) < worker.partitions:
+                if clock.monotonic() > alone_by:
+                    raise ConfigError(f"other workers of group {settings.kafka.group_id} still run: stop them first")
+            elif idle and not any(one.behind for one in progress.values()):
+                worker.pipeline.finish()
+                return
+    finally:
+        worker.close()

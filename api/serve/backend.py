@@ -1,0 +1,214 @@
+"""What the answering process stands on: the embedded log, or Kafka. Chosen once, by the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import CorruptLog, TrustwatchError, Unavailable
+from ...ingest.kafka import KafkaLog, open_writer
+from ...ingest.log import EventLog, GroupCommit
+from ...ingest.source import Kind, Record
+from ...scoring.channel import Update
+from ...scoring.pipeline import PARTITION
+from ...scoring.store import SqlStore
+from ...scoring.view import RiskView
+from .. import clock
+from ..http.services import PipelineStatus, live_lag
+from ..settings import Settings
+from .roles import Roles
+from .updates import ChildProcess
+from .wiring import kafka_settings, opened_store
+
+_log = structlog.get_logger(__name__)
+
+LOG_AGE_MS = 7 * 86_400_000
+"""The event log keeps applied events this long, so that they can be replayed or learned from."""
+
+
+class Known(NamedTuple):
+    """What answers are made from, and what is told when it changes."""
+
+    view: RiskView
+    status: PipelineStatus
+    changed: Callable[[], None]
+
+
+class Backend:
+    """Where events become durable and how this process learns of risk.
+
+    Args:
+        settings: of the service.
+        settings_file: passed on to other processes.
+        log: makes events durable.
+        store: lists and look-ups.
+    """
+
+    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
+        self.settings = settings
+        self.settings_file = settings_file
+        self.log = log
+        self.store = store
+
+    def load(self, view: RiskView) -> None:
+        """Fill the view from the store."""
+        raise NotImplementedError
+
+    def processes(self, known: Known) -> list[ChildProcess]:
+        """The processes that run beside the answering one."""
+        raise NotImplementedError
+
+    def behind(self, status: PipelineStatus) -> Callable[[], int] | None:
+        """How many logged records wait, for the bound at the door; None where the log itself has room for them."""
+        raise NotImplementedError
+
+    async def tick(self) -> None:
+        """Record that time has passed, where that is this process's to do."""
+
+    async def drop_applied(self, status: PipelineStatus) -> None:
+        """Remove what no restart needs any more, where nobody else does."""
+
+
+class Embedded(Backend):
+    """The log below the data directory; one pipeline process, which reports what it commits."""
+
+    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
+        super().__init__(settings, settings_file, log, store)
+        self._event_log = log.log
+        self._window = DuplicateWindow()
+
+    def load(self, view: RiskView) -> None:
+        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
+        applied, log = self.store.position(PARTITION).offset, self._event_log
+        if applied > log.next_offset:
+            raise CorruptLog(
+                f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
+                f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
+                "same back-up"
+            )
+        view.apply(self.store.all_summaries())
+
+    def processes(self, known: Known) -> list[ChildProcess]:
+        """The pipeline."""
+
+        def apply(update: Update) -> None:
+            known.view.apply(update.agents)
+            known.status.note(update, clock.now_ms())
+            if update.changes:
+                known.changed()
+
+        return [ChildProcess("worker", self.settings_file, apply, known.status.ended)]
+
+    def behind(self, status: PipelineStatus) -> Callable[[], int]:
+        """Counted live."""
+        return live_lag(self._event_log, status)
+
+    async def tick(self) -> None:
+        """Write a tick to the log."""
+        now = clock.now_ms()
+        try:
+            await self.log.commit([Record(Kind.TICK, 0, now, now.to_bytes(8, "little"))])
+        except TrustwatchError as error:
+            _log.warning("time could not be recorded", error=str(error))
+
+    async def drop_applied(self, status: PipelineStatus) -> None:
+        """Remove old segments of the log."""
+        needed = self._window.first_offset_to_rebuild(status.offset)
+        now = clock.now_ms()
+        await self.log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
+
+
+class Distributed(Backend):
+    """Kafka and a shared database: workers publish risk, replicas follow it."""
+
+    def __init__(
+        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: Roles
+    ) -> None:  # fmt: skip
+        super().__init__(settings, settings_file, log, store)
+        self._roles = roles
+
+    def load(self, view: RiskView) -> None:
+        """From the store, with versions: the topic alone may hold what a worker that was asleep said last.
+
+        Where the store does not answer, the topic has to do.
+        """
+        if not self._roles.api:
+            return
+        try:
+            for position in self.store.positions():
+                for agent in self.store.unpublished_agents(position.partition, -1):
+                    view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
+        except Unavailable as error:
+            _log.warning("the view is built from the risk topic alone: the store does not answer", error=str(error))
+
+    def processes(self, known: Known) -> list[ChildProcess]:
+        """Follower, worker, or both."""
+        status, found = known.status, []
+
+        def followed(update: Update) -> None:
+            if update.agents:
+                known.view.apply(update.agents, update.partition, update.versions)
+            if update.changes:
+                status.tell(update.changes)
+                known.changed()
+            if update.fresh is not None:
+                status.note(update, clock.now_ms())
+
+        def worked(update: Update) -> None:
+            if self._roles.api:
+                status.work(update)
+            else:
+                status.note(update, clock.now_ms())
+            known.changed()
+
+        if self._roles.api:
+            found.append(ChildProcess("follower", self.settings_file, followed, status.ended))
+        if self._roles.workers:
+            ended = (lambda: None) if self._roles.api else status.ended
+            found.append(ChildProcess("group_worker", self.settings_file, worked, ended))
+        return found
+
+    def behind(self, status: PipelineStatus) -> None:
+        """Kafka keeps what waits: its retention is the bound, not ours."""
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -> AsyncIterator[Backend]:
+    """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
+    distributed = bool(settings.kafka.bootstrap_servers)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make: Callable[[Settings], EventLog | KafkaLog] = _kafka_log if distributed else _event_log
+    log = await asyncio.to_thread(make, settings)
+    commit = GroupCommit(log)
+    store = await asyncio.to_thread(opened_store, settings)
+    try:
+        if distributed:
+            yield Distributed(settings, settings_file, commit, store, roles)
+        else:
+            yield Embedded(settings, settings_file, commit, store)
+    finally:
+        await commit.close()
+        await asyncio.to_thread(_close_log, log)
+        store.close()
+
+
+def _event_log(settings: Settings) -> EventLog:
+    return EventLog(settings.data_dir / "log")
+
+
+def _kafka_log(settings: Settings) -> KafkaLog:
+    kafka = kafka_settings(settings)
+    return KafkaLog(open_writer(kafka), kafka.topics.events)
+
+
+def _close_log(log: EventLog | KafkaLog) -> None:
+    log.close()
+    if isinstance(log, KafkaLog):
+        log.writer.close()

@@ -1,0 +1,84 @@
+"""Reads the risk topic for an API replica: `python -m trustwatch.api.serve.follower`, started by the service.
+
+A process of its own, so that decoding what a thousand workers say never holds up an answer.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from ...ingest.errors import Unavailable
+from ...ingest.kafka import Fetched, TopicReader, open_reader, open_writer
+from ...scoring.follow import RiskFollower
+from .. import clock
+from .child import Child, run_child
+from .wiring import kafka_settings
+
+POLL_S = 0.05
+TELL_EVERY_S = 0.5
+
+
+class Follower:
+    """Follows risk from the beginning of its topic and decisions from now on.
+
+    Args:
+        child: the process.
+    """
+
+    def __init__(self, child: Child) -> None:
+        kafka = kafka_settings(child.settings)
+        self._child = child
+        self._names = kafka.topics
+        writer = open_writer(kafka)
+        try:
+            self._follower = RiskFollower(writer.partitions(kafka.topics.events))
+        finally:
+            writer.close()
+        self._reader: TopicReader = open_reader(kafka, (kafka.topics.risk, kafka.topics.decisions))
+        self._caught_up = False
+        self._told_at = 0.0
+
+    def run(self) -> None:
+        """Read until told to stop or nobody listens."""
+        gc.freeze()
+        while not self._child.ending:
+            fetched = self._reader.poll(POLL_S)
+            for part in fetched:
+                self._take(part)
+            self._caught_up = self._caught_up or self._at_end()
+            now = clock.monotonic()
+            if fetched or now - self._told_at >= TELL_EVERY_S:
+                self._told_at = now
+                for update in self._follower.updates(with_freshness=self._caught_up):
+                    self._child.sender.send(update)
+
+    def _take(self, part: Fetched) -> None:
+        if part.topic == self._names.risk:
+            for record in part.records:
+                self._follower.risk(record.key, record.value)
+        elif self._caught_up:  # old changes are no news to anybody
+            for record in part.records:
+                self._follower.decision(record.value)
+
+    def _at_end(self) -> bool:
+        try:
+            return self._reader.at_end()
+        except Unavailable:
+            return False
+
+    def close(self) -> None:
+        """Release connections."""
+        self._reader.close()
+
+
+def work(child: Child) -> None:
+    """Follow until told to stop."""
+    follower = Follower(child)
+    try:
+        follower.run()
+    finally:
+        follower.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(work))

@@ -1,0 +1,151 @@
+"""The pipeline process of the distributed form: `python -m trustwatch.api.serve.group_worker`, started by the service.
+
+A member of the consumer group: takes partitions over, works on them, tells the topics, hands them back. It also writes
+time into its partitions, so that risk decays there without events.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import Unavailable
+from ...ingest.kafka import open_group_source, open_writer
+from ...ingest.kafka.wire import headers_of
+from ...ingest.source import Kind, Record
+from ...models.persist import load
+from ...scoring.channel import Update
+from ...scoring.group import GroupPipeline, Progress
+from ...scoring.partition import Committed, Surroundings
+from ...scoring.processor import Processor
+from ...scoring.publish import TopicPublisher
+from ...scoring.residence import Residence
+from ...scoring.stages import Stages
+from .. import clock
+from ..settings import Settings
+from .child import Child, run_child
+from .partitions import check_partitions
+from .wiring import (
+    context,
+    engine_settings,
+    kafka_settings,
+    opened_store,
+    pipeline_settings,
+    policy_table,
+    service_url,
+    topic_names,
+)
+
+BEAT_EVERY_S = 0.5
+FEWEST_RESIDENTS = 1_000
+
+
+class GroupWorker:
+    """One member of the group with its surroundings.
+
+    Args:
+        settings: of the service.
+        sleep: waits while a service does not answer; may raise to end the wait.
+        check: whether the number of partitions must be the one that the state was made for.
+    """
+
+    def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
+        self._settings = settings
+        kafka = kafka_settings(settings)
+        self._events = kafka.topics.events
+        self.store = opened_store(settings)
+        self.source = open_group_source(kafka)
+        self.writer = open_writer(kafka)
+        self._model = load(settings.model_dir)
+        self._encoder = ColumnEncoder(self._model.salt, settings.domains())
+        self.partitions = self.writer.partitions(self._events)
+        if check:
+            check_partitions(self.store, self.partitions)
+        self._residents = max(FEWEST_RESIDENTS, settings.pipeline.resident_agents // self.partitions)
+        policy = policy_table(settings)
+        self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
+        self._dropped = 0
+        around = Surroundings(
+            self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
+            Stages(clock.monotonic), self.publisher,
+        )  # fmt: skip
+        self.pipeline = GroupPipeline(self.source, around, self._processor)
+
+    def _processor(self, partition: int) -> Processor:
+        settings = self._settings
+        residence = Residence(
+            self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
+        )
+        return Processor(residence, self._encoder, DuplicateWindow(settings.kafka.duplicate_window), context(settings))
+
+    def tick(self) -> None:
+        """Record in every partition that time has passed. One that does not arrive is made up for by the next."""
+        now_ms = clock.now_ms()
+        record = Record(Kind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
+        for partition in self.source.owned():
+            try:
+                self.writer.send(
+                    self._events, None, record.payload, partition=partition, headers=headers_of(record),
+                    timestamp_ms=now_ms,
+                )  # fmt: skip
+            except Unavailable:
+                self.pipeline.stages.counts["ticks_not_sent"] += 1
+
+    def beat(self) -> Update:
+        """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
+        now_ms = clock.now_ms()
+        progress = self.pipeline.progress()
+        fresh = {partition: fresh_ms(one, now_ms) for partition, one in progress.items()}
+        for partition, one in progress.items():
+            try:
+                self.publisher.heartbeat(one.position, one.behind, fresh[partition])
+            except Unavailable:
+                self.pipeline.stages.counts["heartbeats_not_sent"] += 1
+        self.source.note_position({partition: one.position.offset for partition, one in progress.items()})
+        stages = self.pipeline.stages
+        counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
+        offset = sum(one.position.offset for one in progress.values())
+        behind = sum(one.behind for one in progress.values())
+        dropped, self._dropped = self._dropped, 0
+        return Update([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
+
+    def _committed(self, done: Committed) -> None:
+        self._dropped += done.dropped_dead_letters
+
+    def close(self) -> None:
+        """Leave the group, and release connections."""
+        self.source.close()
+        self.writer.close()
+        self.store.close()
+
+
+def fresh_ms(one: Progress, now_ms: int) -> int:
+    """All that arrived in a partition before this time is part of what was told."""
+    return now_ms if one.idle else min(one.received_ms, now_ms)
+
+
+def work(child: Child) -> None:
+    """Run a worker until it is told to stop."""
+    worker = GroupWorker(child.settings, child.sleep)
+    beat_at = tick_at = clock.monotonic()
+    try:
+        worker.pipeline.start()
+        gc.freeze()
+        while not child.ending:
+            worker.pipeline.step()
+            now = clock.monotonic()
+            if now - tick_at >= child.settings.pipeline.tick_interval_s:
+                tick_at = now
+                worker.tick()
+            if now - beat_at >= BEAT_EVERY_S:
+                beat_at = now
+                child.sender.send(worker.beat())
+        worker.pipeline.finish()
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(work))

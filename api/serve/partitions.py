@@ -1,0 +1,115 @@
+"""How many partitions the state was made for, and the drained move to more of them.
+
+An agent's partition follows from its name and their number. With another number, agents would be worked on in two
+places: so the number is kept with the state, and a worker that finds another one in Kafka refuses to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ...ingest.errors import ConfigError
+from ...ingest.kafka import KafkaAdmin, TopicReader, Topics
+from ...ingest.routing import agent_route, partition_of
+from ...scoring.records import AgentName
+from ...scoring.store import Store
+
+PARTITIONS = "events.partitions"
+GROWING = "events.growing_to"
+
+
+def check_partitions(store: Store, count: int) -> None:
+    """Raise ConfigError where the state was made for another number of partitions, or a move was not finished."""
+    growing = store.get_meta(GROWING)
+    if growing:
+        raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
+    known = store.default_meta(PARTITIONS, str(count))
+    if known != str(count):
+        raise ConfigError(
+            f"the events topic has {count} partitions, the state was made for {known}; stop senders and workers, then "
+            f"run `trustwatch topics grow {count}`, which moves every agent to its new partition"
+        )
+
+
+class Grown(NamedTuple):
+    """What a move did."""
+
+    before: int
+    after: int
+    moved: int  # agents that have another partition now
+
+
+class Growth:
+    """Moves everything to more partitions. Nothing may write or work meanwhile; it may be run again after any failure.
+
+    Args:
+        store: of the state.
+        admin, reader: of Kafka; *reader* reads the events topic.
+        topics: names.
+        drain: applies what waits; returns when nothing does.
+        say: progress, for people.
+    """
+
+    def __init__(
+        self, store: Store, admin: KafkaAdmin, reader: TopicReader, topics: Topics, drain: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._admin = admin
+        self._reader = reader
+        self._topics = topics
+        self._drain = drain
+        self._say = say
+
+    def run(self, wanted: int) -> Grown:
+        """Check that all is drained, then move.
+
+        Raises:
+            ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
+            Unavailable: Kafka or the store does not answer; run it again.
+        """
+        found = self._admin.describe(self._topics.events)
+        if found is None:
+            raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
+        before = int(self._store.default_meta(PARTITIONS, str(found.partitions)))
+        if wanted < max(before, found.partitions):
+            raise ConfigError(
+                f"{self._topics.events} has {max(before, found.partitions)} partitions: Kafka removes none"
+            )
+        if not self._store.get_meta(GROWING):
+            self._say("applying what waits")
+            self._drain()
+        self._check_drained()
+        self._store.set_meta(GROWING, str(wanted))
+        for position in self._store.positions():  # a worker that still runs is fenced from here on
+            self._store.set_position(position.partition, position.offset)
+        for topic in (self._topics.events, self._topics.risk):
+            self._say(f"{topic}: {wanted} partitions")
+            self._admin.grow_partitions(topic, wanted)
+        ends = self._ends()
+        for partition in range(wanted):
+            self._store.set_position(partition, ends.get(partition, 0))
+        self._say("moving agents")
+        moved = self._store.repartition(lambda name: _partition(name, wanted))
+        self._store.set_meta(PARTITIONS, str(wanted))
+        self._store.set_meta(GROWING, "")
+        return Grown(before, wanted, moved)
+
+    def _check_drained(self) -> None:
+        """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
+        applied = {position.partition: position.offset for position in self._store.positions()}
+        waiting = {at: end - applied.get(at, 0) for at, end in self._ends().items() if end > applied.get(at, 0)}
+        if waiting:
+            told = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
+            raise ConfigError(
+                f"somebody still writes: records wait ({told}); stop senders and workers and run this again"
+            )
+
+    def _ends(self) -> dict[int, int]:
+        events = self._topics.events
+        return {partition: end for (topic, partition), end in self._reader.end_offsets().items() if topic == events}
+
+
+def _partition(name: AgentName, partitions: int) -> int:
+    return partition_of(agent_route(name.tenant, name.issuer, name.agent_id), partitions)
