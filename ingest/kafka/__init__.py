@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import msgspec
+
 from ..errors import ConfigError
 from ..source import TopicWriter
 from .log import KafkaLog
@@ -75,8 +77,8 @@ def open_reader(
 
 
 def open_admin(settings: KafkaSettings) -> KafkaAdmin:
-    """Makes and describes topics. Raises as `open_group_source`."""
-    admin: KafkaAdmin = _module(settings, "admin").Admin(settings)
+    """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
+    admin: KafkaAdmin = _module(msgspec.structs.replace(settings, client="kafka-python"), "admin").Admin(settings)
     return admin
 
 

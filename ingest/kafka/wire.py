@@ -55,15 +55,23 @@ def headers_of(record: Record) -> list[tuple[str, bytes]]:
 
 def record_from(raw: Raw, place: Place) -> Record:
     """The record that *raw* carries; a dead letter where it carries none."""
-    if raw.value is not None and raw.timestamp_ms >= 0:
-        for name, value in raw.headers:
-            if name == HEADER and value is not None and len(value) == _TW.size:
-                kind, id_hash = _TW.unpack(value)
-                return Record(kind, id_hash, raw.timestamp_ms, raw.value)
+    record = ours(raw.timestamp_ms, raw.value, raw.headers)
+    if record is not None:
+        return record
     try:
         return _foreign(raw, place)
     except MalformedEvent as error:
         return _dead_letter(raw, place, error)
+
+
+def ours(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
+    """The record, if it is one of ours."""
+    if payload is not None and timestamp_ms >= 0:
+        for name, value in headers:
+            if name == HEADER and value is not None and len(value) == _TW.size:
+                kind, id_hash = _TW.unpack(value)
+                return Record(kind, id_hash, timestamp_ms, payload)
+    return None
 
 
 def runs_from(raws: Iterable[Raw], place: Place) -> list[Run]:

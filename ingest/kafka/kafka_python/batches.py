@@ -204,4 +204,4 @@ def read_batches(consumer: KafkaConsumer) -> int:
 
 def parts_of(fetched: list[Any]) -> Iterable[Columns | Singles]:
     """What `poll` gave of one partition, with either decoder."""
-    return fetched if isinstance(fetched[0], Columns) else [Singles(fetched)]
+    return fetched if fetched and isinstance(fetched[0], Columns) else [Singles(fetched)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 import numpy as np
@@ -24,6 +25,7 @@ from .reading import bounds, partition_count, reading
 
 _log = structlog.get_logger(__name__)
 _CLOSE_MS = 5_000
+_READ_BACK_MS = 100
 
 
 class GroupSource:
@@ -211,12 +213,15 @@ class GroupSource:
     def _read_back(
         self, consumer: KafkaConsumer, most: int, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
     ) -> None:
-        end = start + len(hashes)
-        while consumer.position(place) < end:
-            fetched = consumer.poll(self.settings.request_timeout_ms, max_records=most)
-            if not fetched:
-                raise Unavailable(f"{place.topic}[{place.partition}]: no records from {consumer.position(place)} on")
-            for part in parts_of(fetched[place]):
+        """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
+        end, patience_s = start + len(hashes), self.settings.request_timeout_ms / 1000
+        position, heard = -1, time.monotonic()
+        while (now_at := consumer.position(place)) < end:
+            if now_at == position and time.monotonic() - heard > patience_s:
+                raise Unavailable(f"{place.topic}[{place.partition}]: no records from {position} on")
+            heard = heard if now_at == position else time.monotonic()
+            position = now_at
+            for part in parts_of(consumer.poll(_READ_BACK_MS, max_records=most).get(place, [])):
                 part.copy_hashes(start, hashes)
 
     def note_position(self, offsets: dict[int, int]) -> None:

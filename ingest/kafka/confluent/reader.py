@@ -1,0 +1,173 @@
+"""`TopicReader` over confluent-kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from ...errors import CorruptLog, TrustwatchError, Unavailable
+from .. import wire
+from ..protocols import MOST_RECORDS, Fetched, Start
+from ..settings import KafkaSettings
+from .options import translate, translated
+from .reading import DAMAGED, GONE, bounds, open_consumer, partition_count
+
+_log = structlog.get_logger(__name__)
+Place: TypeAlias = tuple[str, int]
+"""Topic and partition."""
+
+
+class Reader:
+    """See `TopicReader`.
+
+    Args:
+        topics: all of them exist.
+        group_id: "" = every partition, from the beginning, without a group. The partitions are those of the start.
+        start: where a new group begins.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: an option is wrong, or a topic does not exist.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+    ) -> None:
+        self.settings = settings
+        self.lost_records = 0
+        self.failed_polls = 0
+        self._start = start
+        self._raised: TrustwatchError | None = None
+        self._positions: dict[Place, int] = {}
+        self._consumer = open_consumer(
+            settings, self._disturbed, group_id=group_id or settings.group_id, enable_partition_eof=True,
+            session_timeout_ms=settings.session_timeout_ms, max_poll_interval_ms=settings.max_poll_interval_ms,
+        )  # fmt: skip
+        try:
+            limit = settings.metadata_timeout_ms
+            counts = {topic: partition_count(self._consumer, topic, limit) for topic in topics}
+        except TrustwatchError:
+            self._consumer.close()
+            raise
+        with translated("reading topics"):
+            if group_id:
+                self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
+            else:
+                places = [(topic, n) for topic, count in counts.items() for n in range(count)]
+                self._take({place: self._bounds(place)[0] for place in places})
+
+    def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume`."""
+        try:
+            with translated("asking for committed offsets"):
+                stored = self._consumer.committed(places, self.settings.metadata_timeout_ms / 1000)
+            self._take({_place(place): place.offset if place.offset >= 0 else self._first(place) for place in stored})
+        except TrustwatchError as error:
+            self._raised = error  # poll raises it; nothing is read meanwhile
+
+    def _first(self, place: TopicPartition) -> int:
+        """Where a new group begins."""
+        return self._bounds(_place(place))[1 if self._start == "latest" else 0]
+
+    def _take(self, positions: dict[Place, int]) -> None:
+        self._positions = positions
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+
+    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume` and `close`."""
+        for place in places:
+            self._positions.pop(_place(place), None)
+
+    def poll(self, timeout_s: float, max_records: int = MOST_RECORDS) -> list[Fetched]:
+        """See `TopicReader.poll`.
+
+        What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
+        """
+        with translated("reading topics"):
+            messages = self._consumer.consume(max_records, 0)
+            if not messages:
+                messages = self._consumer.consume(1, timeout_s)
+                messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
+        found: dict[Place, list[wire.Raw]] = {}
+        for message in messages:
+            place = message.topic(), message.partition()
+            if message.error() is not None:
+                self._note(message, place)
+            elif place in self._positions:
+                found.setdefault(place, []).append(_raw(message))
+                self._positions[place] = message.offset() + 1
+        raised, self._raised = self._raised, None
+        if raised:
+            raise raised
+        return [Fetched(*place, records) for place, records in found.items()]
+
+    def _note(self, message: Message, place: Place) -> None:
+        """An error that librdkafka hands out among the messages."""
+        error = message.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            if place in self._positions:  # the last offsets may be transaction markers
+                self._positions[place] = max(self._positions[place], message.offset())
+        elif error.code() in GONE and place in self._positions:
+            self._pass_over(place)
+        elif error.code() in DAMAGED:
+            self._raised = CorruptLog(f"{place[0]}[{place[1]}]: offset {message.offset()}: {error.str()}")
+        else:
+            self._disturbed(error)
+
+    def _pass_over(self, place: Place) -> None:
+        offset = self._positions[place]
+        start, end = self._bounds(place)
+        lost = max(0, start - offset)
+        self.lost_records += lost
+        _log.error(
+            "records are gone that were not read", topic=place[0], partition=place[1], offset=offset, start=start,
+            end=end, lost=lost,
+        )  # fmt: skip
+        self._take(self._positions | {place: start})
+
+    def _disturbed(self, error: KafkaError) -> None:
+        """Told by librdkafka, which reconnects by itself."""
+        self.failed_polls += 1
+        _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
+        refused = translate("connecting to Kafka", error)
+        if not isinstance(refused, Unavailable):
+            self._raised = refused
+
+    def commit(self) -> None:
+        """See `TopicReader.commit`."""
+        offsets = [TopicPartition(*place, offset) for place, offset in self._positions.items()]
+        if offsets:
+            with translated("committing offsets"):
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    def end_offsets(self) -> dict[Place, int]:
+        """See `TopicReader.end_offsets`."""
+        return {place: self._bounds(place)[1] for place in self._positions}
+
+    def _bounds(self, place: Place) -> tuple[int, int]:
+        return bounds(self._consumer, TopicPartition(*place), self.settings.metadata_timeout_ms)
+
+    def lag(self) -> int | None:
+        """See `TopicReader.lag`."""
+        behind = [max(0, end - self._positions[place]) for place, end in self.end_offsets().items()]
+        return sum(behind) if behind else None
+
+    def at_end(self) -> bool:
+        """See `TopicReader.at_end`."""
+        return self.lag() == 0
+
+    def close(self) -> None:
+        """Leave the group, release connections."""
+        with translated("leaving the group"):
+            self._consumer.close()
+
+
+def _place(place: TopicPartition) -> Place:
+    return place.topic, place.partition
+
+
+def _raw(message: Message) -> wire.Raw:
+    return wire.Raw(message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or [])
