@@ -690,18 +690,21 @@ def test_positions(store: Store) -> None:
 
 
 def test_set_position(store: Store) -> None:
-    """A position that is set fences the owner, has the highest epoch of all, and counts as published."""
+    """A position that is set fences the owner and has the highest epoch of all; nothing is published by it."""
     write(store, offset=10)
+    write(store, offset=20, published=7)
     for _ in range(4):
         store.claim(1)
-    late = Commit(store.position(0), Position(0, 1, 20), [], [], [], [])
+    late = Commit(store.position(0), Position(0, 1, 30), [], [], [], [])
 
-    assert store.set_position(0, 5) == Position(0, 5, 5) == store.position(0)
+    assert store.set_position(0, 9) == Position(0, 5, 9) == store.position(0)
+    assert store.published(0) == 7
+    assert store.set_position(0, 5) == Position(0, 6, 5)
     assert store.published(0) == 5
     with pytest.raises(Fenced):
         store.commit(late)
-    assert store.set_position(7, 0) == Position(7, 6, 0) == store.position(7)
-    assert store.claim(7) == Position(7, 7, 0)
+    assert store.set_position(7, 0) == Position(7, 7, 0) == store.position(7)
+    assert store.claim(7) == Position(7, 8, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -750,11 +753,64 @@ def test_purge(store: Store) -> None:
     store.settle([Settlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
     store.mark_replayed(["L0000", "L0002"], NOW)
 
-    assert store.purge(NOW + 6, chunk=2) == (5, 2, 2)
+    assert store.purge(NOW + 6, chunk=2) == (5, 2, 2, 0)
     assert [one.decision_id for one in store.list_decisions().items] == ["D0006", "D0002"]
     assert states(store) == [("alert-2", "pending", 0)]
     assert [one.letter.letter_id for one in store.list_dead_letters().items] == ["L0001"]
-    assert store.purge(NOW + 6) == (0, 0, 0)
+    assert store.purge(NOW + 6) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 1_000])
+def test_purge_of_agents(store: Store, chunk: int) -> None:
+    """Calm agents that were not seen for long go, with the decision that was their current one; all others stay."""
+    old = {"last_seen_ms": NOW - 5, "evaluated_ms": NOW - 5}
+    gone = [agent(f"gone-{number}", level=number % 2, decision_id=f"D{number:04}", **old) for number in range(3)]
+    kept = [
+        agent("high", level=2, **old),
+        agent("due", due_ms=NOW, **old),
+        agent("seen", **old | {"last_seen_ms": NOW}),
+        agent("evaluated", **old | {"evaluated_ms": NOW}),
+    ]
+    write(store, agents=gone + kept, decisions=[decision(1, gone[1].name)])
+
+    assert store.purge(0, chunk).agents == 0
+    assert store.purge(NOW + 2, chunk, agents_before_ms=NOW) == (1, 0, 0, 3)
+    assert {one.name.agent_id for one in store.all_summaries()} == {"high", "due", "seen", "evaluated"}
+
+
+def test_upkeep(store: Store) -> None:
+    """Decisions are found, listed and kept apart whether room was made for their time or not, before or after."""
+    name = agent("a").name
+    before, after = decision(1, name), decision(2, name)
+    far = [decision(3, name, decided_ms=0), decision(4, name, decided_ms=NOW * 9)]
+    write(store, decisions=[before, *far])
+    store.upkeep(NOW)
+    write(store, decisions=[before, after, *far])
+    store.upkeep(NOW)
+
+    assert [one.decision_id for one in store.list_decisions().items] == ["D0004", "D0002", "D0001", "D0003"]
+    assert store.decision("D0001") == before
+    assert [one.decision_id for one in store.list_decisions(agent_key=name.key, limit=2).items] == ["D0004", "D0002"]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0", "a\1b", "\1" + "0", "\x01" + "1", "\x010\0", "ü\U0010ffff\0"])
+def test_any_character(store: Store, text: str) -> None:
+    """Text with control characters is kept as it is, finds its agent, and is no other agent's."""
+    rows = [agent(text, tenant=text, agent_type=text, counterfactual=text), agent(text + "x"), agent("a0b"), agent("0")]
+    many = [agent(f"{text}{number}") for number in range(100)]  # enough for another way of writing
+    made = decision(1, rows[0].name, event_id=text, counterfactual=text)
+    broken = msgspec.structs.replace(letter(1), source=text, reason=text, path=text)
+    write(store, agents=rows + many, decisions=[made], dead_letters=[broken], outbox=[alert(1, group=text)])
+
+    wanted = rows + many
+    assert store.agents([row.name.key for row in wanted]) == {row.name.key: row for row in wanted}
+    assert [one.name for one in store.find_agents(text)] == [rows[0].name]
+    assert store.agent(text, "https://as", text) == rows[0]
+    assert len(store.list_agents(AgentQuery(prefix=text, limit=500)).items) == 102
+    ids = [one.name.agent_id for one in store.list_agents(AgentQuery(limit=500, tenants={"acme"})).items]
+    assert ids == sorted(ids)
+    assert store.list_decisions(tenants={text}).items == [made]
+    assert [one.letter for one in store.list_dead_letters(sources={text}).items] == [broken]
 
 
 def test_reopened_store_has_everything(opener: Opener, tmp_path: Path) -> None:
