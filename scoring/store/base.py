@@ -88,6 +88,7 @@ class Purged(NamedTuple):
     decisions: int
     outbox: int
     dead_letters: int
+    agents: int
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -270,10 +271,10 @@ class Store(StateStore, ReadStore, OutboxStore, Protocol):
         """Every partition that was ever claimed, by number."""
 
     def set_position(self, partition: int, offset: int) -> Position:
-        """Read *partition* on from *offset*, which counts as published too; for an administrator.
+        """Read *partition* on from *offset*; for an administrator.
 
         Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
-        above those they had.
+        above those they had. What is not published yet stays so.
         """
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
@@ -283,12 +284,17 @@ class Store(StateStore, ReadStore, OutboxStore, Protocol):
         stopped. What was published stays so at the new place; the rest is published there.
         """
 
-    def purge(self, before_ms: int, chunk: int = 1_000) -> Purged:
+    def purge(self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0) -> Purged:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
-        Decisions go unless one is an agent's current one; outbox rows unless a delivery is pending; dead letters only
-        once replayed.
+        Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox
+        rows unless a delivery is pending; dead letters only once replayed; agents only if they are calm (low or
+        unknown, nothing due) and were neither seen nor evaluated since *agents_before_ms* (0 = none goes). An agent
+        that comes back later begins anew.
         """
+
+    def upkeep(self, now_ms: int) -> None:
+        """Make room for the weeks to come; to be called at start and once a day. Nothing fails where it was not."""
 
     def close(self) -> None:
         """Close every connection."""

@@ -6,33 +6,64 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, exists, select, tuple_
 
+from ..records import RiskLevel
 from .base import Purged
-from .database import Database
+from .database import Database, meaning
 from .deliveries import PENDING
-from .schema import AGENTS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
+from .schema import AGENTS, DEAD_LETTERS, DELIVERIES, OUTBOX
 
 
 class Housekeeping(Database):
     """Part of the store that keeps it small."""
 
-    def purge(self, before_ms: int, chunk: int = 1_000) -> Purged:
+    def purge(self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0) -> Purged:
+        agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
+        with meaning():
+            weeks = self._dialect.purge_weeks(self._writer, before_ms)
         return Purged(
-            self._purge_decisions(before_ms, chunk),
+            weeks + self._purge_decisions(before_ms, chunk),
             self._purge_outbox(before_ms, chunk),
             self._purge_letters(before_ms, chunk),
+            agents,
         )
+
+    def upkeep(self, now_ms: int) -> None:
+        with meaning():
+            self._dialect.prepare_weeks(self._writer, now_ms)
+
+    def _purge_agents(self, before_ms: int, chunk: int) -> int:
+        """Looks for them without a lock, and once more at each when it goes: it may just have come back."""
+        key = AGENTS.c.key
+        calm = (
+            AGENTS.c.level <= RiskLevel.LOW,
+            AGENTS.c.due_ms == 0,
+            AGENTS.c.last_seen_ms < before_ms,
+            AGENTS.c.evaluated_ms < before_ms,
+        )
+        query = select(key).where(*calm).order_by(key).limit(chunk)
+        page, removed = query, 0
+        while before_ms > 0:
+            with self.read() as connection:
+                keys = connection.scalars(page).all()
+            with self.write() as connection:
+                removed += connection.execute(delete(AGENTS).where(key.in_(keys), *calm)).rowcount
+            if len(keys) < chunk:
+                break
+            page = query.where(key > keys[-1])
+        return removed
 
     def _purge_decisions(self, before_ms: int, chunk: int) -> int:
         """Walks once over the old ones: those that stay (an agent's current one) must not be met again."""
-        order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
-        current = exists().where(AGENTS.c.key == DECISIONS.c.agent_key, AGENTS.c.decision_id == DECISIONS.c.decision_id)
+        table = self._dialect.LOOSE_DECISIONS
+        order = (table.c.decided_ms, table.c.decision_id)
+        current = exists().where(AGENTS.c.key == table.c.agent_key, AGENTS.c.decision_id == table.c.decision_id)
         removed, after = 0, (-1, "")
         while True:
             page = select(*order).where(order[0] < before_ms, tuple_(*order) > after).order_by(*order).limit(chunk)
             with self.write() as connection:
                 rows = connection.execute(page).all()
                 ids = [row.decision_id for row in rows]
-                removed += connection.execute(delete(DECISIONS).where(order[1].in_(ids), ~current)).rowcount
+                removed += connection.execute(delete(table).where(order[1].in_(ids), ~current)).rowcount
             if len(rows) < chunk:
                 return removed
             after = (rows[-1].decided_ms, rows[-1].decision_id)

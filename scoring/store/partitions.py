@@ -70,7 +70,8 @@ class Partitions(Database):
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max(epochs.scalars(), default=0) + 1
             connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
-            values = {"epoch": epoch, "offset": offset, "published": offset}
+            published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
+            values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(mine).values(values))
         return Position(partition, epoch, offset)
 

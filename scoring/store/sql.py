@@ -29,18 +29,19 @@ class SqlStore(State, Partitions, Reads, Deliveries, Housekeeping, Database):
         self.max_dead_letters = max_dead_letters
 
 
-def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> SqlStore:
+def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, password: str | None = None) -> SqlStore:
     """Open the database at *url*, making or migrating its tables first.
 
     Args:
         url: `sqlite:////absolute/path.db` or `postgresql://user:password@host:5432/database`, with what libpq knows
             behind it (`?sslmode=verify-full`). No error shows the password.
         max_dead_letters: rows kept; more are counted, not stored.
+        password: instead of one in the URL.
 
     Raises ConfigError (not a URL we know), StoreTooNew (written by a newer program), Unavailable (locked, no disk; no
     server, or it does not let us in).
     """
-    engine = open_engine(url)
+    engine = open_engine(url, password)
     try:
         with meaning():
             migrate(engine)

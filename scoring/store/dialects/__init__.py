@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -44,8 +44,12 @@ class Dialect(Protocol):
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
         """Insert or overwrite rows of `agents`."""
 
-    def purge_weeks(self, engine: Engine, before_ms: int) -> int | None:
-        """Drop whole parts of `decisions`; the number of rows that went, None = the table has no such parts."""
+    @property
+    def LOOSE_DECISIONS(self) -> Table:
+        """The part of `decisions` that is purged row by row."""
+
+    def purge_weeks(self, engine: Engine, before_ms: int) -> int:
+        """Drop whole parts of `decisions` that are older; returns how many rows went."""
 
     def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
         """Make parts of `decisions` for the time to come."""
@@ -59,14 +63,14 @@ def of(bound: Connection | Engine) -> Dialect:
     return _DIALECTS[bound.dialect.name]
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, password: str | None = None) -> Engine:
     """An engine whose every connection is set up. No connection is made yet. Raises ConfigError on another database."""
     try:
         parsed = make_url(url)
         dialect = _DIALECTS[parsed.get_backend_name()]
     except (ArgumentError, KeyError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED}") from None
-    return dialect.make_engine(parsed)
+    return dialect.make_engine(parsed if password is None else parsed.set(password=password))
 
 
 def is_transient(error: DBAPIError) -> bool:

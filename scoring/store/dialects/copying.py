@@ -48,7 +48,8 @@ _MERGE = (
 
 def copy_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
     """Insert or overwrite *rows*, in the order of their keys. Raises DBAPIError like every statement of SQLAlchemy."""
-    with _errors_of_sqlalchemy(connection), connection.connection.cursor() as cursor:
+    driver: Any = connection.connection
+    with _errors_of_sqlalchemy(connection), driver.cursor() as cursor:
         cursor.execute(_CREATE)
         with cursor.copy(_COPY) as copy:
             copy.set_types(_TYPES)

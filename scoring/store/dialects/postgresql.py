@@ -21,9 +21,10 @@ from ...records import AgentRow, Position
 from .. import codec
 from .copying import copy_agents
 from .statements import UPSERT_AGENT
-from .weeks import prepare_weeks, purge_weeks
+from .weeks import LOOSE_DECISIONS, prepare_weeks, purge_weeks
 
 __all__ = [
+    "LOOSE_DECISIONS",
     "is_only_one",
     "is_transient",
     "lock_for_migration",

@@ -19,7 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
+from ..schema import DECISIONS
 from .statements import UPSERT_AGENT
+
+LOOSE_DECISIONS = DECISIONS
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a connection waits for another writer before it gives up as Unavailable."""
@@ -90,9 +93,9 @@ def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
     """The table is one."""
 
 
-def purge_weeks(_engine: Engine, _before_ms: int) -> int | None:
-    """The table is one: its rows go by themselves."""
-    return None
+def purge_weeks(_engine: Engine, _before_ms: int) -> int:
+    """The table is one."""
+    return 0
 
 
 def is_transient(error: DBAPIError) -> bool:

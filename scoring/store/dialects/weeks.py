@@ -9,13 +9,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, MetaData, text
+
+from ..schema import DECISIONS
 
 WEEK_MS = 7 * 86_400_000
 _FIRST_MONDAY_MS = 4 * 86_400_000  # 1970-01-05
 AHEAD = 4
 """Weeks that are prepared beyond the one of now: upkeep may fail to run for so long before rows take a detour."""
 
+LOOSE_DECISIONS = DECISIONS.to_metadata(MetaData(), name="decisions_default")
 _JOB = 0x7457_0003
 _CURRENT = "EXISTS (SELECT FROM agents a WHERE a.key = d.agent_key AND a.decision_id = d.decision_id)"
 _WEEKS = text(
@@ -83,7 +86,7 @@ def _make(connection: Connection, week: Week) -> None:
         connection.execute(text(statement))
 
 
-def purge_weeks(engine: Engine, before_ms: int) -> int | None:
+def purge_weeks(engine: Engine, before_ms: int) -> int:
     """Drop the tables of weeks that ended by *before_ms*; returns how many decisions went with them."""
     with engine.begin() as connection:
         old = [week for week in weeks(connection) if week.end_ms <= before_ms]
