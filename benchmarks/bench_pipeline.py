@@ -94,13 +94,13 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
     """The pipeline's processor, with a clock around its stages if one is given."""
     if clock is not None:
         model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
-    decode = clock.timed("decode", decode_event) if clock else decode_event
+    decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
     residence = Residence(model, EngineSettings(capacity=2 * AGENTS), None)
     made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), Context(PolicyTable(), {}, "shadow"), decode)
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [
-            (made.window, "mark", "duplicate window"), (made._encoder, "encode", "columns"),
+            (made.window, "mark", "duplicate window"), (made._encoder, "encode", "scan to columns"),
             (builder, "admit", "agents to slots"), (builder, "observe", "observe (features)"),
             (builder, "learn", "learn"), (made.engine.rules, "evidence", "hard signals"),
             (made, "_decide", "decide, explain"),

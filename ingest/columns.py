@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource
+from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource, decode_event
 from .hashing import NameHasher, agent_key
 from .targets import TenantDomains, canonical_target
 
@@ -108,6 +108,42 @@ def _length(key: Key) -> int:
     return total
 
 
+class LazyEvents(Sequence[AuditEvent]):
+    """Events that are decoded when somebody asks for one: most are of no interest as objects.
+
+    Args:
+        payloads: native JSON that `decode_event` accepts, except where the event is known.
+        known: events that are decoded already, by position; it becomes this object's memory of what was asked for.
+    """
+
+    def __init__(self, payloads: Sequence[bytes], known: dict[int, AuditEvent]) -> None:
+        self._payloads = payloads
+        self._known = known
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    @overload
+    def __getitem__(self, at: int) -> AuditEvent: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[AuditEvent]: ...
+
+    def __getitem__(self, at: int | slice) -> AuditEvent | Sequence[AuditEvent]:
+        position = range(len(self._payloads))[at]
+        if isinstance(position, range):
+            return self.take(position)
+        event = self._known.get(position)
+        if event is None:
+            event = self._known[position] = decode_event(self._payloads[position])
+        return event
+
+    def take(self, positions: Sequence[int]) -> LazyEvents:
+        """The given events as a sequence of their own."""
+        known = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
+        return LazyEvents([self._payloads[position] for position in positions], known)
+
+
 class EventColumns(NamedTuple):
     """A batch of n events. `time_ms` is UTC event time; the other columns are described in the module's constants."""
 
@@ -122,8 +158,9 @@ class EventColumns(NamedTuple):
 
     def take(self, rows: npt.NDArray[Any]) -> EventColumns:
         """The given rows as a batch of their own."""
-        events = [self.events[row] for row in rows.tolist()]
-        return EventColumns(events, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
+        wanted, events = rows.tolist(), self.events
+        taken = events.take(wanted) if isinstance(events, LazyEvents) else [events[row] for row in wanted]
+        return EventColumns(taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
 
     def timed(self, time_ms: Times) -> EventColumns:
         """The same events at other times. (`_replace` of a named tuple does not get along with our `len`.)"""
@@ -139,6 +176,7 @@ class ColumnEncoder:
     """
 
     def __init__(self, salt: bytes, domains: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.salt = salt
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
         # What few different parts of many events encode to.

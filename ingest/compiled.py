@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 from numba import njit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+as_int = cast(Callable[[Any], int], np.int64)
+"""A signed integer for kernels: `int` leaves one without sign as it is, and the two together become a float."""
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -17,8 +21,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, for small helpers that other kernels call: always inlined by LLVM."""
-    return cast(Callable[P, R], njit(cache=True, forceinline=True)(function))
+    """As `allocation_free`, for small helpers that other kernels call: always inlined by LLVM."""
+    options: dict[str, Any] = {"cache": True, "_nrt": False, "forceinline": True}
+    return cast(Callable[P, R], njit(**options)(function))
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:

@@ -34,6 +34,12 @@ def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
 
 
+def salted_key(salt: bytes, purpose: bytes) -> Hashes:
+    """Key of `siphash` for one purpose, two words, shape (2,)."""
+    key = hashlib.blake2b(digest_size=16, key=salt, person=purpose).digest()
+    return np.frombuffer(key, "<u8").astype(np.uint64)
+
+
 class NameHasher:
     """Keyed 64-bit hashes of names; a missing or empty name hashes to 0, and no other does.
 
@@ -44,8 +50,7 @@ class NameHasher:
     def __init__(self, salt: bytes) -> None:
         if not 1 <= len(salt) <= 64:
             raise ValueError(f"salt must have 1 to 64 bytes, has {len(salt)}")
-        key = hashlib.blake2b(digest_size=16, key=salt, person=b"tw-names").digest()
-        self._k0, self._k1 = np.frombuffer(key, "<u8").astype(np.uint64)
+        self._k0, self._k1 = self.key = salted_key(salt, b"tw-names")
 
     def __call__(self, name: str | None) -> int:
         """Unsigned 64-bit hash of one name."""
@@ -84,11 +89,12 @@ def _round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> State:
 
 
 @inlined
-def _word(data: Bytes, at: int) -> np.uint64:
-    """Eight bytes, little-endian."""
-    word = np.uint64(0)
+def word_at(data: Bytes, at: int) -> np.uint64:
+    """The eight bytes from *at* on as one little-endian number."""
+    # An index without a sign can not count from the end: only so do the eight become one load.
+    first, word = np.uint64(at), np.uint64(0)
     for k in range(8):
-        word |= np.uint64(data[at + k]) << np.uint64(8 * k)
+        word |= np.uint64(data[first + np.uint64(k)]) << np.uint64(8 * k)
     return word
 
 
@@ -98,13 +104,13 @@ def siphash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) 
     v0, v1, v2, v3 = k0 ^ _V0, k1 ^ _V1, k0 ^ _V2, k1 ^ _V3
     whole = length // 8
     for block in range(whole):
-        word = _word(data, start + 8 * block)
+        word = word_at(data, start + 8 * block)
         v3 ^= word
         v0, v1, v2, v3 = _round(v0, v1, v2, v3)
         v0, v1, v2, v3 = _round(v0, v1, v2, v3)
         v0 ^= word
     rest = np.uint64(8 * (length % 8))
-    word = _word(data, start + 8 * whole) & ((np.uint64(1) << rest) - np.uint64(1))
+    word = word_at(data, start + 8 * whole) & ((np.uint64(1) << rest) - np.uint64(1))
     word |= np.uint64(length & 255) << np.uint64(56)
     v3 ^= word
     v0, v1, v2, v3 = _round(v0, v1, v2, v3)
@@ -116,14 +122,19 @@ def siphash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) 
     return v0 ^ v1 ^ v2 ^ v3
 
 
+@inlined
+def name_hash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) -> np.uint64:
+    """Hash of the name data[start : start + length]: 0 for an empty one alone; eight more bytes must be readable."""
+    if length <= 0:
+        return np.uint64(0)
+    value = siphash(data, start, length, k0, k1)
+    return value if value != 0 else np.uint64(1)
+
+
 @allocation_free
 def hash_texts(data: Bytes, lengths: npt.NDArray[np.int64], k0: np.uint64, k1: np.uint64, out: Hashes) -> None:
     """Hash of each of the texts that lie one behind the other in *data*; 0 for empty ones alone."""
     start = 0
     for text in range(len(lengths)):
-        length = lengths[text]
-        out[text] = np.uint64(0)
-        if length > 0:
-            value = siphash(data, start, length, k0, k1)
-            out[text] = value if value != 0 else np.uint64(1)
-        start += length
+        out[text] = name_hash(data, start, lengths[text], k0, k1)
+        start += lengths[text]

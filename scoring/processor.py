@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
 from ..ingest.events import AuditEvent, decode_event
 from ..ingest.features.slots import Slots
+from ..ingest.scan import Decode, RawEncoder
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .engine import NOTABLE, Scored
@@ -28,8 +29,6 @@ from .residence import Note, Residence, encode_reasons
 _REASONS_HALF_LIFE_MS = 600_000.0
 _SHOWN_FROM = 0.2
 _MOST_AHEAD_MS = 300_000
-
-Decode = Callable[[bytes], AuditEvent]
 
 
 class Release(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
@@ -66,7 +65,8 @@ class Processor:
         encoder: turns events into columns under the model's salt.
         window: recognises events that came before.
         context: policy and modes.
-        decode: how an event record is read; history files are read more leniently than the door.
+        decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
+            accepts it must read as the same event (see `RawEncoder`).
     """
 
     def __init__(
@@ -77,8 +77,7 @@ class Processor:
         self.engine = residence.engine
         self.window = window
         self.context = context
-        self._encoder = encoder
-        self._decode = decode
+        self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
         self._release = msgspec.json.Decoder(Release)
 
     def apply(self, batch: RecordBatch) -> Applied:
@@ -96,30 +95,25 @@ class Processor:
         return self._apply_events(batch, first, len(batch.records), applied)
 
     def _apply_events(self, batch: RecordBatch, first: int, end: int, applied: Applied) -> Applied:
-        """A run of events, records[first:end]: decode, drop duplicates, score, decide."""
+        """A run of events, records[first:end]: drop duplicates, read, score, decide."""
         if first == end:
             return applied
         run = batch.records[first:end]
-        _, hashes, arrived, payloads, _ = zip(*run, strict=True)
+        _, hashes, arrived, payloads, *_ = zip(*run, strict=True)
         offsets = np.arange(batch.base_offset + first, batch.base_offset + end, dtype=np.int64)
         seen = self.window.mark(np.array(hashes, np.uint64), offsets)
-        events, kept = [], []
-        for position, (payload, repeated) in enumerate(zip(payloads, seen.tolist(), strict=True)):
-            if repeated:
-                continue
-            try:
-                events.append(self._decode(payload))
-                kept.append(position)
-            except MalformedEvent as error:
-                applied.dead.append(_dead(batch.partition, int(offsets[position]), run[position], error))
-        duplicates = applied.duplicates + int(seen.sum())
-        if events:
-            rows = np.array(kept, np.int64)
+        new = np.flatnonzero(~seen)
+        encoded = self._encoder.encode(payloads if len(new) == len(run) else [payloads[row] for row in new.tolist()])
+        for position, error in encoded.refused:
+            row = int(new[position])
+            applied.dead.append(_dead(batch.partition, int(offsets[row]), run[row], error))
+        rows = new[encoded.positions]
+        if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            scored = self.engine.score(_not_ahead(self._encoder.encode(events), received))
+            scored = self.engine.score(_not_ahead(encoded.columns, received))
             applied.scored.append((scored, offsets[rows]))
             self._decide(batch.partition, scored, offsets[rows], received, applied)
-        return applied._replace(duplicates=duplicates, events=applied.events + len(events))
+        return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
 
     def _decide(self, partition: int, scored: Scored, offsets: Any, received: Any, applied: Applied) -> None:
         """Keep the reasons of notable rows, and make a decision of every change of level."""

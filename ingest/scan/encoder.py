@@ -1,0 +1,115 @@
+"""Payloads of a batch to columns: the kernels for plain records, the reference path for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..columns import ColumnEncoder, EventColumns, LazyEvents
+from ..compiled import allocation_free
+from ..errors import MalformedEvent
+from ..events import MAX_EVENT_BYTES, AuditEvent, decode_event
+from ..targets import host_of
+from . import recall
+from .compose import ROOM
+from .schema import SCHEMA, Schema
+from .text import Bytes
+from .walk import Members, members, read_record
+from .write import UNUSUAL, Rows, Tools, is_complete, rows, write_row
+
+_PLACES = 1 << 17
+"""Places of the memory: 40 bytes each, of which half are used at most. When they are used up it is emptied."""
+
+_PADDING = bytes(24)
+"""Zero bytes behind the last record: words are read past the end of a text."""
+
+Decode = Callable[[bytes], AuditEvent]
+
+
+class Encoded(NamedTuple):
+    """A batch of payloads as columns."""
+
+    columns: EventColumns
+    positions: npt.NDArray[np.int64]  # of the rows of `columns` among the payloads
+    refused: list[tuple[int, MalformedEvent]]  # positions of all other payloads, and why
+
+
+class RawEncoder:
+    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything.
+
+    Args:
+        encoder: the reference path, for records that are unusual or name something for the first time.
+        decode: how those are read. Whatever `decode_event` accepts it must read as the same event.
+        places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
+    """
+
+    def __init__(self, encoder: ColumnEncoder, decode: Decode = decode_event, places: int = _PLACES) -> None:
+        self._encoder = encoder
+        self._decode = decode
+        self._tools = Tools(encoder.hash.key, np.zeros(ROOM, np.uint8), recall.memory(encoder.salt, places))
+        self._members = members()
+        self._remembered = 0
+
+    @staticmethod
+    def places_for(agents: int) -> int:
+        """Places that hold the keys of so many agents: 2 to 4 for each, that is 80 to 160 bytes."""
+        return max(_PLACES, 1 << (2 * agents - 1).bit_length())
+
+    def encode(self, payloads: Sequence[bytes]) -> Encoded:
+        """Columns of the payloads that are events, in their order."""
+        out, n = rows(len(payloads)), len(payloads)
+        lengths = np.fromiter(map(len, payloads), np.int64, n)
+        starts = np.zeros(n + 1, np.int64)
+        np.cumsum(lengths + 1, out=starts[1:])
+        data = np.frombuffer(b"\0".join((*payloads, _PADDING)), np.uint8)
+        scan(data, starts, SCHEMA, self._members, self._tools, out)
+        decoded: dict[int, AuditEvent] = {}
+        refused: list[tuple[int, MalformedEvent]] = []
+        for position in np.flatnonzero(out.state).tolist():
+            try:
+                decoded[position] = self._decode(payloads[position])
+            except MalformedEvent as error:
+                refused.append((position, error))
+        if decoded:
+            self._fill(out, decoded)
+        columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms)
+        positions = np.arange(n)
+        if refused:
+            positions = np.delete(positions, [position for position, _ in refused])
+            columns = columns.take(positions)
+        return Encoded(columns, positions, refused)
+
+    def _fill(self, out: Rows, decoded: dict[int, AuditEvent]) -> None:
+        """Write the rows of decoded events, and remember what the kernel lacked for them."""
+        at, made = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
+        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = made[1:]
+        state = np.where(out.state[at] == UNUSUAL, np.uint8(0), out.state[at])
+        for row, event in enumerate(decoded.values()):
+            if state[row] >> recall.TARGET & 1 and not _is_of_host(event):
+                state[row] &= ~np.uint8(1 << recall.TARGET)
+        if self._remembered + recall.KINDS * len(at) > len(self._tools.memory.values) // 2:
+            self._tools.memory.prints[:] = 0
+            self._remembered = 0
+        self._remembered += recall.remember(
+            self._tools.memory, state, out.prints[at], made.names, made.numbers, made.codes
+        )
+
+
+def _is_of_host(event: AuditEvent) -> bool:
+    """Whether the target is decided by a host or a mail address; else a name may stand for itself as a whole."""
+    resource = event.resource
+    return resource is not None and host_of(resource.target or resource.id or "") is not None
+
+
+@allocation_free
+def scan(data: Bytes, starts: npt.NDArray[np.int64], schema: Schema, found: Members, tools: Tools, out: Rows) -> None:
+    """Read the records at *starts* (the last one is the end) and write their rows; each is followed by a zero byte."""
+    for row in range(len(starts) - 1):
+        start, end = starts[row], starts[row + 1] - 1
+        out.state[row] = UNUSUAL
+        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, found) != end or not is_complete(found):
+            continue
+        out.state[row] = write_row(data, found, tools, out, row)

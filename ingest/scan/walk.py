@@ -1,0 +1,220 @@
+"""One record's members: where their texts stand, and what their numbers, words and times are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compiled import allocation_free, as_int, inlined
+from ..events import MAX_ID
+from ..hashing import word_at
+from . import schema as s
+from .schema import Schema
+from .text import (
+    CLOSE,
+    CLOSE_LIST,
+    COMMA,
+    NULL_BEGINS,
+    OPEN,
+    OPEN_LIST,
+    QUOTE,
+    TRUE_BEGINS,
+    Bytes,
+    characters,
+    flag_end,
+    null_end,
+    number_at,
+    number_end,
+    skip_blanks,
+    string_end,
+    value_after_colon,
+    value_end,
+    whole_end,
+)
+from .times import time_at
+
+ABSENT = -1
+MOST_NAMES = 256
+
+Integers = npt.NDArray[np.int64]
+
+
+class Members(NamedTuple):
+    """What one record says, by field number. A member that is missing or null has the length ABSENT."""
+
+    begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
+    lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
+    sizes: npt.NDArray[np.float64]  # of numbers
+
+
+def members() -> Members:
+    """Room for one record."""
+    return Members(np.zeros(s.FIELDS, np.int64), np.zeros(s.FIELDS, np.int64), np.zeros(s.FIELDS))
+
+
+@allocation_free
+def read_record(data: Bytes, at: int, schema: Schema, found: Members) -> int:
+    """Read a record into *found*.
+
+    Returns:
+        Position behind it and behind blanks; -1 where it is not plain. Whether required members are there is not looked
+        at.
+    """
+    found.lengths[:] = ABSENT
+    at, level, seen = skip_blanks(data, at), s.TOP, np.uint64(0)
+    if data[at] != OPEN:
+        return -1
+    at = skip_blanks(data, at + 1)
+    while at >= 0:
+        if data[at] == CLOSE:
+            if level == s.TOP:
+                return skip_blanks(data, at + 1)
+            at, level = _next_member(data, at + 1), s.TOP
+            continue
+        field, at = _read_name(data, at, level, schema)
+        if at < 0 or field < 0:
+            at = _next_member(data, value_end(data, at)) if at >= 0 else -1
+            continue
+        bit = np.uint64(1) << np.uint64(field)
+        if seen & bit:
+            return -1
+        seen |= bit
+        if schema.kinds[field] == s.OBJECT and data[at] == OPEN:
+            found.lengths[field] = 0
+            at, level = skip_blanks(data, at + 1), schema.inner[field]
+        else:
+            at = _next_member(data, _read_value(data, at, field, schema, found))
+    return -1
+
+
+@inlined
+def _next_member(data: Bytes, at: int) -> int:
+    """From behind a value to the next member's quote or the object's end."""
+    if at < 0:
+        return -1
+    at = skip_blanks(data, at)
+    if data[at] == CLOSE:
+        return at
+    if data[at] != COMMA:
+        return -1
+    at = skip_blanks(data, at + 1)
+    return at if data[at] == QUOTE else -1
+
+
+@inlined
+def _read_name(data: Bytes, at: int, level: int, schema: Schema) -> tuple[int, int]:
+    """Field number (-1 = not in the schema) of the name at *at*, and where its value begins (-1 = unusual)."""
+    if data[at] != QUOTE:
+        return -1, -1
+    end = string_end(data, at + 1)
+    if end < 0:
+        return -1, -1
+    return find_word(data, at + 1, end, level, schema), value_after_colon(data, end + 1)
+
+
+@inlined
+def find_word(data: Bytes, at: int, end: int, level: int, schema: Schema) -> int:
+    """What a name of a level, or a word of a vocabulary, means; -1 for one that is not known."""
+    length = end - at
+    if length > s.LONGEST_WORD:
+        return -1
+    first = _masked(word_at(data, at), min(length, 8))
+    second = _masked(word_at(data, at + 8), max(length - 8, 0))
+    mixed = first ^ (second * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(level) * np.uint64(0xC2B2AE3D27D4EB4F))
+    place = as_int((mixed * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(56))
+    while schema.levels[place] >= 0:
+        if schema.levels[place] == level and schema.words[place, 0] == first and schema.words[place, 1] == second:
+            return as_int(schema.meanings[place])
+        place = (place + 1) & (s.PLACES - 1)
+    return -1
+
+
+@inlined
+def _masked(word: np.uint64, length: int) -> np.uint64:
+    """The first bytes of a word."""
+    if length == 8:
+        return word
+    return word & ((np.uint64(1) << np.uint64(8 * length)) - np.uint64(1))
+
+
+@inlined
+def _read_value(data: Bytes, at: int, field: int, schema: Schema, found: Members) -> int:
+    """Read a value that is no object of the schema; returns its end."""
+    first, kind = data[at], schema.kinds[field]
+    if first == NULL_BEGINS:
+        return null_end(data, at) if schema.nullable[field] else -1
+    if first == QUOTE:
+        return _read_string(data, at + 1, field, kind, schema, found)
+    if kind == s.NAMES:
+        return _read_list(data, at, field, found)
+    if kind == s.FREE and first == OPEN:
+        return value_end(data, at)
+    if kind == s.FLAG:
+        found.begins[field], found.lengths[field] = as_int(first == TRUE_BEGINS), 0
+        return flag_end(data, at)
+    if kind == s.SIZE or kind == s.COUNT or kind == s.WHOLE:
+        return _read_number(data, at, field, kind, found)
+    return -1
+
+
+@inlined
+def _read_number(data: Bytes, at: int, field: int, kind: int, found: Members) -> int:
+    """Read an amount or an integer that is not negative."""
+    end = whole_end(data, at) if kind == s.WHOLE else number_end(data, at)
+    if end < 0:
+        return -1
+    found.begins[field], found.lengths[field] = at, end - at
+    if kind != s.WHOLE:
+        found.sizes[field] = number_at(data, at, end)
+    return -1 if kind == s.COUNT and found.sizes[field] < 1.0 else end
+
+
+@inlined
+def _read_string(data: Bytes, at: int, field: int, kind: int, schema: Schema, found: Members) -> int:
+    """Read a text, a word or a time, whose first character is at *at*."""
+    end = string_end(data, at)
+    if end < 0:
+        return -1
+    found.begins[field], found.lengths[field] = at, end - at
+    if kind == s.TEXT:
+        return end + 1 if _fits(data, at, end) else -1
+    if kind == s.IDENTIFIER:
+        return end + 1 if end > at and _fits(data, at, end) else -1
+    if kind == s.WORD:
+        found.begins[field] = find_word(data, at, end, schema.inner[field], schema)
+        return end + 1 if found.begins[field] >= 0 else -1
+    if kind == s.TIME:
+        found.begins[field] = time_at(data, at, end)
+        return end + 1 if found.begins[field] >= 0 else -1
+    return -1
+
+
+@inlined
+def _fits(data: Bytes, at: int, end: int) -> bool:
+    """Whether a text is within the limit, which counts characters."""
+    return end - at <= MAX_ID or characters(data, at, end) <= MAX_ID
+
+
+@allocation_free
+def _read_list(data: Bytes, at: int, field: int, found: Members) -> int:
+    """Read a list of texts."""
+    if data[at] != OPEN_LIST:
+        return -1
+    found.begins[field], count = at, 0
+    at = skip_blanks(data, at + 1)
+    while data[at] == QUOTE:
+        end = string_end(data, at + 1)
+        count += 1
+        if end < 0 or count > MOST_NAMES or not _fits(data, at + 1, end):
+            return -1
+        at = skip_blanks(data, end + 1)
+        if data[at] == COMMA:
+            at = skip_blanks(data, at + 1)
+            if data[at] != QUOTE:
+                return -1
+        elif data[at] != CLOSE_LIST:
+            return -1
+    found.lengths[field] = count
+    return at + 1 if data[at] == CLOSE_LIST else -1

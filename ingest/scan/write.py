@@ -1,0 +1,270 @@
+"""From the members of one record to its row of columns: the compiled twin of `ColumnEncoder`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import columns as c
+from ..compiled import allocation_free, inlined
+from ..events import EFFECTS, EVENT_TYPES
+from ..hashing import name_hash
+from . import recall
+from .compose import (
+    Lexicon,
+    is_listed,
+    put,
+    put_byte,
+    put_joined,
+    put_list,
+    put_number,
+    which_word,
+)
+from .parts import deciding, ipv4_prefix
+from .recall import Memory, fingerprint, place_of
+from .schema import field
+from .text import COLON, Bytes
+from .walk import ABSENT, Members
+
+_UNIT = 0x1F
+_A, _S = b"AS"
+_NONE = np.frombuffer(b"None", np.uint8)
+_OF_NETWORK = np.frombuffer(b".0/24", np.uint8)
+
+_METHODS = Lexicon(c.METHOD_RANK)
+_METHOD_TEXTS, _METHOD_LENGTHS = _METHODS.texts, _METHODS.lengths
+_RANKS = np.array(list(c.METHOD_RANK.values()))
+_DENIALS = Lexicon(sorted(c.OWN_DENIALS))
+_DENIAL_TEXTS, _DENIAL_LENGTHS = _DENIALS.texts, _DENIALS.lengths
+_IS_WORK = np.array([name in c.WORK_TYPES for name in EVENT_TYPES])
+_UNKNOWN_EFFECT = EFFECTS.index("unknown")
+
+_AGENT_ID, _AGENT_TYPE, _ISSUER = field("agent.id"), field("agent.type"), field("agent.issuer")
+_CAPABILITIES, _SELF_ASSERTED = field("agent.capabilities"), field("agent.self_asserted")
+_TENANT, _ACTION, _TYPE = field("tenant"), field("action"), field("type")
+_OUTCOME, _TIME = field("outcome"), field("time")
+_EFFECT, _ERROR, _CHAIN = field("effect"), field("error"), field("delegation")
+_SCOPES, _REQUESTED, _GRANTED = field("scopes"), field("scopes.requested"), field("scopes.granted")
+_RESOURCE_ID, _RESOURCE_TYPE = field("resource.id"), field("resource.type")
+_TARGET, _EXTERNAL, _PROVENANCE = field("resource.target"), field("resource.external"), field("resource.provenance")
+_IP, _ASN = field("client.ip"), field("client.asn")
+_METHOD, _THUMBPRINT = field("credential.method"), field("credential.thumbprint")
+
+_REQUIRED = (_TIME, _AGENT_ID, _TYPE, _ACTION, _OUTCOME)
+_NAMES = (
+    (c.TENANT, _TENANT), (c.TASK, field("task")), (c.ACTION, _ACTION), (c.AUDIENCE, field("resource.audience")),
+    (c.PEER, field("peer")), (c.PRINCIPAL, field("principal.id")), (c.TOKEN, field("credential.token_id")),
+    (c.SESSION, field("session")), (c.VERSION, field("agent.version")),
+)  # fmt: skip
+"""Columns that are the hash of one text of the record."""
+_SIZES = (
+    (c.BYTES_IN, field("bytes_in"), -1.0), (c.BYTES_OUT, field("bytes_out"), -1.0),
+    (c.DURATION, field("duration_ms"), -1.0), (c.COUNT, field("count"), 1.0),
+    (c.LIFETIME, field("credential.token_lifetime_s"), -1.0),
+)  # fmt: skip
+"""Columns that are one number of the record, and what they are without it."""
+
+
+class Tools(NamedTuple):
+    """What the kernels work with."""
+
+    key: npt.NDArray[np.uint64]  # (2,): of the name hashes
+    room: Bytes  # (compose.ROOM,)
+    memory: Memory
+
+
+class Rows(NamedTuple):
+    """What the kernels write, one row per record."""
+
+    names: c.UInt64s
+    numbers: c.Floats
+    codes: c.Codes
+    time_ms: c.Times
+    prints: c.UInt64s  # (n, recall.KINDS, 2): fingerprints of what the row needs from the memory
+    state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or UNUSUAL
+
+
+UNUSUAL = 128
+
+
+def rows(n: int) -> Rows:
+    """Room for *n* records."""
+    return Rows(
+        np.empty((n, c.NAMES), np.uint64), np.empty((n, c.NUMBERS)), np.empty((n, c.CODES), np.int8),
+        np.empty(n, np.int64), np.empty((n, recall.KINDS, 2), np.uint64), np.empty(n, np.uint8),
+    )  # fmt: skip
+
+
+@allocation_free
+def is_complete(found: Members) -> bool:
+    """Whether all required members are there."""
+    for number in _REQUIRED:  # noqa: SIM110
+        if found.lengths[number] == ABSENT:
+            return False
+    return True
+
+
+@inlined
+def write_row(data: Bytes, found: Members, tools: Tools, out: Rows, row: int) -> int:
+    """Write a complete record into a row; returns the bits of what the memory lacks for it."""
+    names, numbers, codes = out.names[row], out.numbers[row], out.codes[row]
+    k0, k1 = tools.key[0], tools.key[1]
+    for column, number in _NAMES:
+        names[column] = name_hash(data, found.begins[number], found.lengths[number], k0, k1)
+    for column, number, absent in _SIZES:
+        numbers[column] = found.sizes[number] if found.lengths[number] != ABSENT else absent
+    out.time_ms[row] = found.begins[_TIME]
+    _write_composed(data, found, tools, names)
+    numbers[c.DEPTH] = found.lengths[_CHAIN] if found.lengths[_CHAIN] > 0 else -1.0
+    _write_codes(data, found, codes)
+    missing = _find_agent(data, found, tools, names, out.prints[row, recall.AGENT])
+    missing |= _find_network(data, found, tools, names, out.prints[row, recall.NETWORK])
+    missing |= _find_scopes(data, found, tools, names, numbers, out.prints[row, recall.SCOPES])
+    return missing | _find_target(data, found, tools, names, codes, out.prints[row, recall.TARGET])
+
+
+@inlined
+def _hashed(tools: Tools, length: int) -> np.uint64:
+    """Hash of the text in the buffer."""
+    return name_hash(tools.room, 0, length, tools.key[0], tools.key[1])
+
+
+@inlined
+def _put_member(tools: Tools, at: int, data: Bytes, found: Members, number: int) -> int:
+    return put(tools.room, at, data, found.begins[number], found.lengths[number])
+
+
+@inlined
+def _write_composed(data: Bytes, found: Members, tools: Tools, names: c.UInt64s) -> None:
+    """Names made of several texts."""
+    room = tools.room
+    end = put_byte(room, _put_member(tools, 0, data, found, _TENANT), _UNIT)
+    names[c.GROUP] = _hashed(tools, _put_member(tools, end, data, found, _AGENT_TYPE))
+    end = 0
+    if found.lengths[_RESOURCE_TYPE] != ABSENT:
+        end = put_byte(room, _put_member(tools, 0, data, found, _RESOURCE_TYPE), COLON)
+    names[c.RESOURCE] = _hashed(tools, _put_member(tools, end, data, found, _RESOURCE_ID))
+    end = 0
+    if found.lengths[_METHOD] != ABSENT or found.lengths[_THUMBPRINT] != ABSENT:
+        end = put_byte(room, _put_or_none(tools, 0, data, found, _METHOD), COLON)
+        end = _put_or_none(tools, end, data, found, _THUMBPRINT)
+    names[c.CREDENTIAL] = _hashed(tools, end)
+    end = put_joined(room, 0, data, found.begins[_CHAIN], found.lengths[_CHAIN], _UNIT)
+    names[c.CHAIN] = _hashed(tools, end)
+
+
+@inlined
+def _put_or_none(tools: Tools, at: int, data: Bytes, found: Members, number: int) -> int:
+    """As an f-string does it: an absent text is `None`."""
+    if found.lengths[number] == ABSENT:
+        return put(tools.room, at, _NONE, 0, 4)
+    return _put_member(tools, at, data, found, number)
+
+
+@inlined
+def _write_codes(data: Bytes, found: Members, codes: c.Codes) -> None:
+    """All codes; the side of a target that is not said may be replaced later."""
+    begins, lengths = found.begins, found.lengths
+    codes[c.EFFECT] = begins[_EFFECT] if lengths[_EFFECT] != ABSENT else _UNKNOWN_EFFECT
+    codes[c.OUTCOME], codes[c.TYPE] = begins[_OUTCOME], begins[_TYPE]
+    codes[c.PROVENANCE] = begins[_PROVENANCE] if lengths[_PROVENANCE] != ABSENT else -1
+    codes[c.EXTERNAL] = begins[_EXTERNAL] if lengths[_EXTERNAL] != ABSENT else -1
+    codes[c.SELF_ASSERTED] = begins[_SELF_ASSERTED] if lengths[_SELF_ASSERTED] != ABSENT else 0
+    method = which_word(data, begins[_METHOD], lengths[_METHOD], _METHOD_TEXTS, _METHOD_LENGTHS)
+    codes[c.METHOD] = _RANKS[method] if method >= 0 else 0
+    codes[c.CAPABILITY] = c.UNDECLARED
+    if lengths[_CAPABILITIES] != ABSENT and _IS_WORK[begins[_TYPE]]:
+        listed = is_listed(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])
+        codes[c.CAPABILITY] = c.INSIDE if listed else c.OUTSIDE
+    codes[c.OWN_DENIAL] = 0
+    if begins[_OUTCOME] == c.DENIED:
+        denial = which_word(data, begins[_ERROR], lengths[_ERROR], _DENIAL_TEXTS, _DENIAL_LENGTHS)
+        codes[c.OWN_DENIAL] = denial >= 0
+
+
+@inlined
+def _look_up(tools: Tools, length: int, wanted: c.UInt64s) -> int:
+    """Place in the memory of what the buffer names; -1 where it is missing."""
+    fingerprint(tools.room, length, tools.memory, wanted)
+    place = place_of(tools.memory, wanted)
+    return place if tools.memory.prints[place, 0] != 0 else -1
+
+
+@inlined
+def _put_lengths(tools: Tools, kind: int, first: int, second: int) -> int:
+    """Begin a text of several parts, so that no two lists of parts give the same bytes."""
+    return put_number(tools.room, put_number(tools.room, put_byte(tools.room, 0, kind), max(first, 0)), max(second, 0))
+
+
+@inlined
+def _find_agent(data: Bytes, found: Members, tools: Tools, names: c.UInt64s, wanted: c.UInt64s) -> int:
+    end = _put_lengths(tools, recall.AGENT, found.lengths[_TENANT], found.lengths[_ISSUER])
+    end = _put_member(tools, end, data, found, _TENANT)
+    end = _put_member(tools, end, data, found, _ISSUER)
+    place = _look_up(tools, _put_member(tools, end, data, found, _AGENT_ID), wanted)
+    if place < 0:
+        return 1 << recall.AGENT
+    names[c.AGENT] = tools.memory.values[place]
+    return 0
+
+
+@inlined
+def _find_network(data: Bytes, found: Members, tools: Tools, names: c.UInt64s, wanted: c.UInt64s) -> int:
+    """Networks of IPv4 are cut from the text; other addresses are looked up."""
+    room, begin, length = tools.room, found.begins[_IP], found.lengths[_IP]
+    if found.lengths[_ASN] != ABSENT:
+        end = _put_member(tools, put_byte(room, put_byte(room, 0, _A), _S), data, found, _ASN)
+        names[c.NETWORK] = _hashed(tools, end)
+        return 0
+    if length <= 0:
+        names[c.NETWORK] = 0
+        return 0
+    kept = ipv4_prefix(data, begin, begin + length)
+    if kept > 0:
+        names[c.NETWORK] = _hashed(tools, put(room, put(room, 0, data, begin, kept), _OF_NETWORK, 0, 5))
+        return 0
+    place = _look_up(tools, put(room, put_byte(room, 0, recall.NETWORK), data, begin, length), wanted)
+    if place < 0:
+        return 1 << recall.NETWORK
+    names[c.NETWORK] = tools.memory.values[place]
+    return 0
+
+
+@inlined
+def _find_scopes(
+    data: Bytes, found: Members, tools: Tools, names: c.UInt64s, numbers: c.Floats, wanted: c.UInt64s
+) -> int:
+    names[c.SCOPES], numbers[c.BREADTH], numbers[c.UNGRANTED] = 0, -1.0, -1.0
+    if found.lengths[_SCOPES] == ABSENT:
+        return 0
+    end = put_byte(tools.room, 0, recall.SCOPES)
+    end = put_list(tools.room, end, data, found.begins[_REQUESTED], found.lengths[_REQUESTED])
+    end = put_list(tools.room, end, data, found.begins[_GRANTED], found.lengths[_GRANTED])
+    place = _look_up(tools, end, wanted)
+    if place < 0:
+        return 1 << recall.SCOPES
+    names[c.SCOPES] = tools.memory.values[place]
+    numbers[c.BREADTH], numbers[c.UNGRANTED] = tools.memory.numbers[place, 0], tools.memory.numbers[place, 1]
+    return 0
+
+
+@inlined
+def _find_target(
+    data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
+) -> int:  # fmt: skip
+    """Most names stand for themselves; URLs and mail addresses are looked up."""
+    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
+    begin, length = found.begins[number], found.lengths[number]
+    read = deciding(data, begin, begin + length)
+    if read < 0:
+        names[c.TARGET] = name_hash(data, begin, length, tools.key[0], tools.key[1])
+        return 0
+    end = _put_lengths(tools, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
+    end = _put_member(tools, end, data, found, _TENANT)
+    place = _look_up(tools, put(tools.room, end, data, begin, read), wanted)
+    if place < 0:
+        return 1 << recall.TARGET
+    names[c.TARGET], codes[c.EXTERNAL] = tools.memory.values[place], np.int8(tools.memory.numbers[place, 0])
+    return 0
