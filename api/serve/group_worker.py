@@ -23,6 +23,7 @@ from ...scoring.processor import Processor
 from ...scoring.publish import TopicPublisher
 from ...scoring.residence import Residence
 from ...scoring.stages import Stages
+from ...scoring.warm import warm_up
 from .. import clock
 from ..settings import Settings
 from .child import Child, run_child
@@ -60,6 +61,7 @@ class GroupWorker:
         self.writer = open_writer(kafka)
         self._model = load(settings.model_dir)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
+        warm_up(self._model, self._encoder, context(settings))
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)

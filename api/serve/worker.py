@@ -15,6 +15,7 @@ from ...scoring.pipeline import PARTITION, Committed, Pipeline
 from ...scoring.processor import Processor
 from ...scoring.residence import Residence
 from ...scoring.store import Store
+from ...scoring.warm import warm_up
 from .. import clock
 from .child import Child, run_child
 from .wiring import context, engine_settings, opened_store, pipeline_settings, policy_table
@@ -36,9 +37,10 @@ class Worker:
         self.store: Store = opened_store(settings)
         self.source = LogReader(settings.data_dir / "log")
         model = load(settings.model_dir)
+        encoder, told = ColumnEncoder(model.salt, settings.domains()), context(settings)
+        warm_up(model, encoder, told)
         processor = Processor(
-            Residence(model, engine_settings(settings), self.store), ColumnEncoder(model.salt, settings.domains()),
-            DuplicateWindow(), context(settings),
+            Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told
         )  # fmt: skip
         self.pipeline = Pipeline(
             self.source, processor, self.store, policy_table(settings), pipeline_settings(settings), clock.monotonic,

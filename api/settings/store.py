@@ -27,5 +27,5 @@ class StoreSettings(Part, frozen=True):
             raise ValueError("`url` is no URL") from None
         if parts.password:
             raise ValueError("`url` may not hold a password; put it in `password`")
-        if parts.scheme != "postgresql" or not parts.path.strip("/"):
+        if parts.scheme != "postgresql" or not parts.path.strip("/") or not parts.username:
             raise ValueError("`url` must be postgresql://USER@HOST:PORT/NAME")
