@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
 
+from ...ingest.errors import ConfigError
 from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
@@ -45,6 +47,11 @@ def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, pa
     try:
         with meaning():
             migrate(engine)
+    except ProgrammingError as error:
+        engine.dispose()
+        if getattr(error.orig, "sqlstate", "") is None:  # libpq itself refuses: no server was asked
+            raise ConfigError(f"store.url: {error.orig}") from None
+        raise
     except BaseException:
         engine.dispose()
         raise

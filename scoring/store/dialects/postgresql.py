@@ -63,6 +63,8 @@ _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _READ_ONLY = "25006"
 _TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
 
+_OLDEST = 140_000
+_SERVER = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
 _MIGRATION_LOCK = 0x7457_0001
 _JOBS = {"route": 0x7457_0002}
 
@@ -101,7 +103,16 @@ def writer(engine: Engine) -> Engine:
 
 
 def lock_for_migration(connection: Connection) -> None:
-    """Wait for whoever migrates now; building an index may take longer than any other statement."""
+    """Wait for whoever migrates now; building an index may take longer than any other statement.
+
+    Raises ConfigError where the server is too old or the database can not hold every text.
+    """
+    version, encoding = connection.execute(text(_SERVER)).one()
+    if int(version) < _OLDEST or encoding != "UTF8":
+        raise ConfigError(
+            f"store.url: PostgreSQL {_OLDEST // 10_000} or newer and a database with encoding UTF8 are needed, "
+            f"this is {int(version) // 10_000} with {encoding}"
+        )
     connection.execute(text("SET LOCAL lock_timeout = '10min'"))
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})

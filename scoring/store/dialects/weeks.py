@@ -51,10 +51,11 @@ def week_of(at_ms: int) -> Week:
 
 def weeks(connection: Connection) -> list[Week]:
     """Those that have a table, oldest first."""
-    return [_week_named(row.relname) for row in connection.execute(_WEEKS)]
+    return [week_named(row.relname) for row in connection.execute(_WEEKS)]
 
 
-def _week_named(name: str) -> Week:
+def week_named(name: str) -> Week:
+    """The week whose table has that *name*."""
     day = datetime.strptime(name.removeprefix("decisions_"), "%Y%m%d").replace(tzinfo=UTC)
     return Week(name, int(day.timestamp()) * 1000)
 

@@ -1,0 +1,103 @@
+"""What of the store on PostgreSQL needs no server: its words, its weeks, and what its errors mean."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.scoring.store import dialects, open_store
+from trustwatch.scoring.store.dialects import weeks
+from trustwatch.scoring.store.text import escape, unescape
+
+TEXTS = st.text(st.sampled_from("\0\1\2ab01\U0010ffff"), max_size=6) | st.text()
+
+
+@given(TEXTS, TEXTS)
+def test_escaped_text(one: str, other: str) -> None:
+    """Escaped text has no U+0000, comes back, and keeps order and prefixes, which is what an index needs."""
+    assert "\0" not in escape(one)
+    assert unescape(escape(one)) == one
+    assert (escape(one) < escape(other)) == (one < other)
+    assert escape(one).startswith(escape(other)) == one.startswith(other)
+
+
+@given(st.integers(0, 1 << 43))
+def test_weeks_fit_together(at_ms: int) -> None:
+    """Every time is in one week, weeks begin where the one before ends, and the name says when: a Monday."""
+    week = weeks.week_of(at_ms)
+
+    assert week.start_ms <= at_ms < week.end_ms
+    assert weeks.week_of(week.end_ms) == weeks.Week(weeks.week_of(week.end_ms).name, week.end_ms)
+    assert weeks.week_of(week.start_ms - 1).end_ms == week.start_ms
+    assert weeks.week_named(week.name) == week
+
+
+class _FromServer(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__(f"state {sqlstate}")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "transient"),
+    [
+        (None, True),  # the connection broke
+        ("08006", True),
+        ("57P01", True),  # admin shutdown
+        ("57P03", True),  # cannot connect now
+        ("57014", True),  # statement timeout
+        ("40P01", True),  # deadlock
+        ("40001", True),
+        ("53100", True),  # disk full
+        ("53300", True),  # too many connections
+        ("55P03", True),  # lock timeout
+        ("25006", True),  # read-only: a stand-by after a failover
+        ("58030", True),
+        ("23505", False),
+        ("23502", False),
+        ("42P01", False),
+        ("42501", False),
+        ("22021", False),
+    ],
+)
+def test_errors_that_pass(sqlstate: str | None, transient: bool) -> None:
+    """What goes by itself is Unavailable; a mistake is not, or it would be tried for ever."""
+    assert dialects.is_transient(OperationalError("", None, _FromServer(sqlstate))) is transient
+
+
+def test_mistakes_without_a_server() -> None:
+    """A call that the driver refuses is no matter of trying again, nor is an error that no database made."""
+    assert not dialects.is_transient(ProgrammingError("", None, _FromServer(None)))
+    assert not dialects.is_transient(DBAPIError("", None, ValueError("x")))
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("postgresql+psycopg2://u:secret@h/d", r"store\.url.*psycopg \("),
+        ("postgresql+asyncpg://u:secret@h/d", r"store\.url.*psycopg \("),
+        ("postgresql://u:secret@h", r"store\.url.*name of the database"),
+        ("postgresql://u:secret@h:port/d", r"store\.url"),
+        ("postgresql://u:secret@127.0.0.1:1/d?sslmod=require", r"store\.url.*sslmod"),
+        ("oracle://u:secret@h/d", r"store\.url.*expected sqlite"),
+    ],
+)
+def test_wrong_url(url: str, match: str) -> None:
+    """What cannot work is a ConfigError that names the setting, and never shows the password."""
+    with pytest.raises(ConfigError, match=match) as caught:
+        open_store(url)
+
+    assert "secret" not in repr(caught.value)
+
+
+def test_no_server() -> None:
+    """A server that is not there is Unavailable, without the password in the error or in what caused it."""
+    with pytest.raises(Unavailable, match="refused") as caught:
+        open_store("postgresql://u@127.0.0.1:1/d", password="sec:ret@/")
+
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert "sec:ret" not in f"{chain!r} {chain}"
+        chain = chain.__cause__ or chain.__context__
