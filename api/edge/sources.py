@@ -22,6 +22,9 @@ from .reports import SourceReport
 CHUNK = 100
 """Records of one poll."""
 
+POLL_S = 0.005
+"""How long a topic without records is waited for. Not 0: kafka-python gets nowhere in joining its group then."""
+
 TURN_S = 0.05
 TURN_RECORDS = 1000
 TURN_BYTES = 4 * 1024 * 1024
@@ -71,10 +74,7 @@ class TopicSource:
         self._monotonic = monotonic
         self._now_ms = now_ms
         self._parse = settings.parser()
-        self._binding = SourceBinding(
-            settings.name, settings.tenants, settings.issuers, settings.sources, trusted=settings.trusted,
-            events_per_s=settings.events_per_s,
-        )  # fmt: skip
+        self._binding = topic_binding(settings)
         rate = settings.events_per_s
         self._bucket = None if rate is None else Bucket(rate, monotonic())
         self._chunk = CHUNK if rate is None else max(1, min(CHUNK, int(rate)))
@@ -128,7 +128,7 @@ class TopicSource:
         try:
             if self._reader is None:
                 self._reader = self._open()
-            fetched = self._reader.poll(0.0, self._chunk)
+            fetched = self._reader.poll(POLL_S, self._chunk)
         except (Unavailable, ConfigError, CorruptLog) as error:
             self._fail(error)
             return []
@@ -209,6 +209,14 @@ class TopicSource:
         }  # fmt: skip
         headers = [(key, str(value).encode()) for key, value in told.items()]
         return Refused(refused_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
+
+
+def topic_binding(settings: KafkaTopicSettings) -> SourceBinding:
+    """What the events of a foreign topic may claim."""
+    return SourceBinding(
+        settings.name, settings.tenants, settings.issuers, settings.sources, trusted=settings.trusted,
+        events_per_s=settings.events_per_s,
+    )  # fmt: skip
 
 
 def _headers(record: Raw) -> dict[str, str]:

@@ -10,10 +10,13 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from ...ingest.errors import MalformedEvent
+from ...ingest.formats.parcel import Parcel, refused
+from ...scoring.records import DeadLetter
 from ..callers import ANY, Caller, SourceBinding, TenantNotAllowed
 from ..edge import MAX_BODY, BodyTooLarge, Overloaded, Receipt, inflate, parcels_of, stored_parcel
 from ..edge.bodies import CLOUDEVENT, CLOUDEVENTS, JSON, NDJSON
 from ..edge.limits import Hold
+from ..edge.sources import topic_binding
 from ..problems import Problem, ProblemError
 from .convert import letter_out
 from .examples import EVENT_EXAMPLE
@@ -190,13 +193,28 @@ async def dead_letter(letter_id: str, parts: Part, caller: Admin) -> LetterOut:
     summary="Send a refused record in again",
 )
 async def replay(letter_id: str, parts: Part, caller: Admin) -> Response:
-    """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`."""
+    """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
+
+    What came from a foreign topic is read as its mapping says now, and with what that topic may speak for.
+    """
     store = parts.services.store
     found = await parts.read(store.dead_letter, letter_id, visible_sources(caller))
     if found is None:
         raise no_such("dead letter")
-    receipt = await parts.door.receive([stored_parcel(found.letter.raw)], caller.binding, keep_refused=False)
-    _count(parts, caller.binding, receipt)
+    parcels, binding = _once_more(parts, caller, found.letter)
+    receipt = await parts.door.receive(parcels, binding, keep_refused=False)
+    _count(parts, binding, receipt)
     answer = _respond(receipt)
     await parts.read(store.mark_replayed, [letter_id], parts.services.now_ms())
     return answer
+
+
+def _once_more(parts: Parts, caller: Caller, letter: DeadLetter) -> tuple[list[Parcel], SourceBinding]:
+    """What is in a dead letter, and whose word it is. Letters of topics are seen by callers of all tenants alone."""
+    topic = next((topic for topic in parts.services.settings.kafka.topics if topic.name == letter.source), None)
+    if topic is None:
+        return [stored_parcel(letter.raw)], caller.binding
+    try:
+        return topic.parser()(letter.raw, {}).parcels, topic_binding(topic)
+    except MalformedEvent as error:
+        return [refused(letter.raw, error)], topic_binding(topic)
