@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import uvicorn
 from trustwatch.api.callers import SCOPES, CallerDirectory
+from trustwatch.api.edge.reports import IngestStatus
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
 from trustwatch.api.settings import (
@@ -43,7 +44,7 @@ AS = "https://as.example"
 CALLERS = (
     CallerSettings(name="gateway", client_id="gateway", tenants=("acme",), issuers=(AS,), sources=("urn:gw:*",)),
     CallerSettings(name="trusted", client_id="trusted", tenants=("acme",), issuers=(AS,), trusted=True),
-    CallerSettings(name="slow", client_id="slow", tenants=("acme",), issuers=(AS,), events_per_s=10.0),
+    CallerSettings(name="slow", client_id="slow", tenants=("acme",), issuers=(AS,), events_per_s=10.0, silence_s=60.0),
     CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
     CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
     CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
@@ -78,6 +79,7 @@ class Site:
         self.store = open_store(sqlite_url(database))
         self.view = RiskView()
         self.status = PipelineStatus()
+        self.ingest = IngestStatus()
         self.pause = 0.0
         self.ids = iter(range(10**9))
         self._start()
@@ -100,6 +102,7 @@ class Site:
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
             behind=live_lag(self.event_log, self.status),
+            ingest=self.ingest,
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, self.log.close),
         )
