@@ -16,6 +16,9 @@ LOGGER = logging.getLogger("trustwatch.kafka")
 """Takes librdkafka's own log lines, which would go to standard error otherwise."""
 
 _RECONNECT_MS = 2_000
+_CRITICAL = 2
+"""Level of syslog: lost connections are told by `error_cb`, librdkafka would log each attempt too."""
+
 _MOST_MESSAGE_BYTES = 1024 * 1024
 _REFUSED = frozenset({
     KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM,
@@ -32,6 +35,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "socket.timeout.ms": settings.request_timeout_ms,
         "reconnect.backoff.max.ms": _RECONNECT_MS,
         "message.max.bytes": _MOST_MESSAGE_BYTES,
+        "log_level": _CRITICAL,
         "security.protocol": settings.security_protocol,
         **_tls(settings),
         **_sasl(settings),

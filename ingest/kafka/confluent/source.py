@@ -44,6 +44,7 @@ class GroupSource:
         self._raised: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
+        self._polled = time.monotonic()
         static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
         self._consumer = open_consumer(
             settings, self._disturbed, partition_assignment_strategy="cooperative-sticky",
@@ -80,10 +81,11 @@ class GroupSource:
             ConfigError: the broker refuses our login or our rights.
             Whatever the owner raises in a callback.
         """
-        batch = self._handout.take(max_records)
+        slept = time.monotonic() - self._polled > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._handout.take(max_records)  # who slept asks first whether all is still ours
         if batch is None:
             with translated(f"reading {self.topic}"):
-                self._keep(self._fetch(max_records, timeout_s))
+                self._keep(self._fetch(max_records, 0 if slept else timeout_s))
             batch = self._handout.take(max_records)
         if batch is None and self._broken:
             raise next(iter(self._broken.values()))
@@ -91,8 +93,9 @@ class GroupSource:
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
         """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
+        self._polled = time.monotonic()
         messages: list[Message] = self._consumer.consume(most, 0)
-        if not messages and not self._raised:
+        if not messages and timeout_s > 0 and not self._raised:
             messages = self._consumer.consume(1, timeout_s)
             if messages and not self._raised and most > 1:
                 messages += self._consumer.consume(most - 1, 0)

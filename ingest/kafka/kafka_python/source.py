@@ -44,6 +44,7 @@ class GroupSource:
         self._owned: set[int] = set()
         self._owner: PartitionOwner | None = None
         self._count = 0
+        self._polled = time.monotonic()
         self._closed = False
         self._assignor = CooperativeStickyAssignor()
         self._helper = Helper(self._serve)
@@ -63,8 +64,14 @@ class GroupSource:
         self._most = read_batches(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
-        """Become a member of the group; *owner* is called from within `poll` and `close`."""
+        """Become a member of the group; *owner* is called from within `poll` and `close`.
+
+        Raises:
+            ConfigError: there is no such topic.
+            Unavailable: no broker answers.
+        """
         self._owner = owner
+        self._count = partition_count(self._consumer, self.topic)
         self._consumer.subscribe([self.topic], listener=self._helper)
 
     def owned(self) -> frozenset[int]:
@@ -82,12 +89,13 @@ class GroupSource:
             ConfigError: the broker refuses our login or our rights.
             Whatever the owner raises in a callback.
         """
-        batch = self._handout.take(max_records)
+        slept = time.monotonic() - self._polled > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._handout.take(max_records)  # who slept asks first whether all is still ours
         if batch is not None:
             return batch
         try:
             with translated(f"reading {self.topic}"):
-                self._fetch(max(0, int(timeout_s * 1000)))
+                self._fetch(0 if slept else max(0, int(timeout_s * 1000)))
         except Unavailable as error:
             self.failed_polls += 1
             _log.warning("Kafka does not answer", topic=self.topic, error=str(error))
@@ -95,6 +103,7 @@ class GroupSource:
         return self._handout.take(max_records)
 
     def _fetch(self, timeout_ms: int) -> None:
+        self._polled = time.monotonic()
         try:
             fetched = self._helper.call(lambda: self._consumer.poll(timeout_ms, max_records=self._most))
         except errors.OffsetOutOfRangeError as error:

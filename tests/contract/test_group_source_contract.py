@@ -1,0 +1,471 @@
+"""What holds for every `GroupSource`, against a real broker: both clients pass all of this."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
+from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
+from trustwatch.ingest.identity import event_id_hash
+from trustwatch.ingest.kafka import open_admin
+from trustwatch.ingest.routing import agent_route, partition_of
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.processor import Refused
+
+from .kafka_support import (
+    CLIENTS,
+    NOW_MS,
+    Member,
+    event,
+    foreign_producer,
+    make_topic,
+    poll_until,
+    record,
+    settings,
+    write,
+)
+
+if TYPE_CHECKING:
+    from service_stack import KafkaCluster
+
+pytestmark = pytest.mark.integration
+
+Open = Callable[..., Member]
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def join() -> Iterator[Open]:
+    """Opens members that are closed after the test."""
+    members: list[Member] = []
+
+    def opened(*arguments: Any) -> Member:
+        members.append(Member(*arguments))
+        return members[-1]
+
+    yield opened
+    for member in members:
+        member.source.close()
+
+
+def spread(partitions: int, number: int) -> list[Record]:
+    """Records of agents that lie in all partitions."""
+    return [record(i, f"agent-{i % 40}") for i in range(number)]
+
+
+def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Partitions that move are revoked before they are assigned, and read on from where the store says."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events, 4)
+    journal: list[tuple[str, str, frozenset[int]]] = []
+    stored: dict[int, int] = {}
+
+    class Worker(Member):
+        name = ""
+
+        def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+            journal.append((self.name, "assigned", frozenset(partitions)))
+            return {partition: stored.get(partition, 0) for partition in partitions}
+
+        def revoked(self, partitions: Collection[int]) -> None:
+            journal.append((self.name, "revoked", frozenset(partitions)))
+            for partition in partitions:
+                stored[partition] = (self.offsets.get(partition) or [stored.get(partition, 0) - 1])[-1] + 1
+
+    def worker(name: str) -> Worker:
+        made_worker = Worker(made)
+        made_worker.name = name
+        return made_worker
+
+    first = worker("first")
+    write(made, spread(4, 200))
+    poll_until(lambda: first.count == 200, first)
+    second = worker("second")
+    poll_until(lambda: len(first.source.owned()) == len(second.source.owned()) == 2, first, second)
+    write(made, spread(4, 200))
+    poll_until(lambda: first.count + second.count == 400, first, second)
+    second.source.close()
+    write(made, spread(4, 200))
+    poll_until(lambda: first.count + second.count == 600, first)
+    first.source.close()
+
+    assert first.source.owned() == frozenset()
+    moved = second.source.owned() | journal[1][2]
+    assert journal == [
+        ("first", "assigned", frozenset(range(4))),
+        ("first", "revoked", moved),
+        ("second", "assigned", moved),
+        ("second", "revoked", moved),
+        ("first", "assigned", moved),
+        ("first", "revoked", frozenset(range(4))),
+    ]
+    for partition in range(4):
+        offsets = sorted(first.offsets.get(partition, []) + second.offsets.get(partition, []))
+        assert offsets == list(range(len(offsets)))
+
+
+def test_the_partitions_of_a_killed_member_move(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """kill -9: the others have everything after the session time limit."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events, 4)
+    script = (
+        "import sys, msgspec\n"
+        "from trustwatch.ingest.kafka import KafkaSettings\n"
+        "from tests.contract.kafka_support import Member\n"
+        "member = Member(msgspec.json.decode(sys.argv[1], type=KafkaSettings))\n"
+        "while True:\n"
+        "    member.step()\n"
+        "    print(len(member.source.owned()), flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, msgspec.json.encode(made).decode()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as doomed:
+        assert doomed.stdout is not None
+        try:
+            while int(doomed.stdout.readline()) < 4:
+                pass
+            heir = join(made)
+            poll_until(lambda: len(heir.source.owned()) == 2, heir)
+        finally:
+            doomed.send_signal(signal.SIGKILL)
+    poll_until(lambda: len(heir.source.owned()) == 4, heir)
+    write(made, spread(4, 100))
+    poll_until(lambda: heir.count == 100, heir)
+
+
+def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """`lost`, not `revoked`: somebody else has worked on them; what it had fetched is not handed out."""
+    made = settings(kafka, client, max_poll_interval_ms=6_000)
+    make_topic(kafka, made.topics.events, 2)
+    write(made, spread(2, 100))
+    sleeper = join(made)
+    poll_until(lambda: sleeper.count, sleeper)
+    sleeper.step(max_records=1)
+    heir = join(made)
+    poll_until(lambda: len(heir.source.owned()) == 2, heir)  # the sleeper does not poll
+    before = sleeper.count
+    poll_until(lambda: ("lost", frozenset({0, 1})) in sleeper.log, sleeper, heir)
+    assert [what for what, _ in sleeper.log if what == "revoked"] == []
+    assert sleeper.count == before
+    poll_until(lambda: len(heir.source.owned()) == len(sleeper.source.owned()) == 1, heir, sleeper)
+
+
+def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Meanwhile `poll` keeps its time, and questions end with Unavailable."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    write(made, spread(1, 10))
+    member = join(made)
+    poll_until(lambda: member.count == 10, member)
+
+    kafka.kill()
+    began = time.monotonic()
+    for _ in range(5):
+        assert member.source.poll(100, 0.2) is None
+    assert time.monotonic() - began < 6
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        member.source.end_offset(0)
+    assert time.monotonic() - began < 8
+    with pytest.raises(Unavailable):
+        member.source.read_id_hashes(0, 0, 5)
+
+    kafka.start()
+    write(made, spread(1, 10))
+    poll_until(lambda: member.count == 20, member, within_s=60)
+    assert member.offsets[0] == list(range(20))
+
+
+def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """The pipeline has ticks and commits to do: None after about the time it gave."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    member = join(made)
+    poll_until(member.source.owned, member)
+    for timeout_s in (0.0, 0.3):
+        began = time.monotonic()
+        assert member.source.poll(10, timeout_s) is None
+        assert timeout_s * 0.5 <= time.monotonic() - began < timeout_s + 0.5
+
+
+def remove_before(kafka: KafkaCluster, topic: str, offset: int) -> None:
+    """What retention does."""
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
+    admin.delete_records({TopicPartition(topic, 0): offset})
+    admin.close()
+
+
+def test_records_that_are_gone_stop_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Retention that removed what was not applied is never passed over; it is told each time."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    write(made, spread(1, 50))
+    remove_before(kafka, made.topics.events, 20)
+    member = join(made, {0: 7})
+    for _ in range(2):
+        with pytest.raises(CorruptLog, match=r"\[0\]: offset 7 is no longer kept.* 20: retention removed 13 records"):
+            poll_until(lambda: member.count, member)
+    with pytest.raises(CorruptLog, match="no longer kept"):
+        member.source.seek(0, 19)
+    member.source.seek(0, 20)
+    poll_until(lambda: member.count == 30, member)
+    assert member.offsets[0] == list(range(20, 50))
+
+
+def test_a_position_behind_the_end_stops_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """The store remembers records that the topic does not have: another cluster, or acknowledged records lost."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    write(made, spread(1, 50))
+    member = join(made, {0: 51})
+    with pytest.raises(CorruptLog, match=r"offset 51 is behind the end of the partition, 50"):
+        poll_until(lambda: member.count, member)
+
+
+def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Whatever lies in the topic is handed out in order, and read a second time it is the same."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic, 2)
+    route = agent_route("t", "i", "a")
+    home = partition_of(route, 2)
+    inputs: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
+        (b"\xff not json", []),
+        (None, []),
+        (event(1, next(n for n in map(str, range(99)) if partition_of(agent_route("t", "i", n), 2) != home)), []),
+        (b'{"id": "half', [("content-type", b"application/cloudevents+json")]),
+        (event(2), [("ce_specversion", b"1.0"), ("ce_id", b"x")]),
+        (event(3), [("tw", b"short")]),
+    ]
+    with foreign_producer(kafka) as producer:
+        for value, headers in inputs:
+            producer.send(topic, key=route, value=value, headers=headers, partition=home, timestamp_ms=NOW_MS)
+    found = []
+    for _ in range(2):
+        member = join(msgspec.structs.replace(made, group_id=f"{made.group_id}-{len(found)}"))
+        poll_until(lambda member=member: member.count == len(inputs), member)
+        found.append(member.records[home])
+        assert member.offsets[home] == list(range(len(inputs)))
+    assert found[0] == found[1]
+    kinds = [one.kind for one in found[0]]
+    assert kinds == [Kind.DEAD] * 5 + [Kind.EVENT]
+    letters = [msgspec.json.decode(one.payload, type=Refused) for one in found[0][:5]]
+    assert len({letter.letter_id for letter in letters}) == 5
+    assert {(letter.source, letter.received_ms) for letter in letters} == {(f"topic:{topic}", NOW_MS)}
+    told = [f"{letter.reason} {letter.path}" for letter in letters]
+    for text, part in zip(
+        told, ["JSON", "tombstone", f"belongs to partition {1 - home}", "JSON", "$.source"], strict=True
+    ):
+        assert part in text
+
+
+def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """JSON, structured and binary mode; keyed by agent with the partitioner that Kafka's producers have."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic, 4)
+    route = agent_route("t", "i", "a")
+    binary = {"specversion": "1.0", "type": "io.trustwatch.audit.v1", "source": "urn:50%25", "id": "été 50%"}
+    structured = msgspec.json.encode({**binary, "id": "s", "data": msgspec.Raw(event(2))})
+    with foreign_producer(kafka) as producer:
+        producer.send(topic, key=route, value=event(1), timestamp_ms=NOW_MS)
+        producer.send(
+            topic, key=route, value=structured, timestamp_ms=NOW_MS,
+            headers=[("content-type", b"application/cloudevents+json; charset=UTF-8")],
+        )  # fmt: skip
+        headers = [(f"ce_{name}", value.encode()) for name, value in binary.items()]
+        headers.append(("content-type", b"application/json"))
+        producer.send(topic, key=route, value=event(3), headers=headers, timestamp_ms=NOW_MS)
+    member = join(made)
+    poll_until(lambda: member.count == 3, member)
+    records = member.records[partition_of(route, 4)]
+    assert [one.kind for one in records] == [Kind.EVENT] * 3
+    assert [one.received_ms for one in records] == [NOW_MS] * 3
+    named = [
+        (decoded["source"], decoded["id"]) for decoded in map(msgspec.json.decode, (one.payload for one in records))
+    ]
+    assert named == [("urn:test", "e1"), ("urn:50%25", "s"), ("urn:50%25", "été 50%")]
+    assert [one.id_hash for one in records] == [event_id_hash("t", *name, b"") for name in named]
+
+
+def test_transactions_leave_gaps(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Aborted records are not seen; batches end before the gaps, and the next begins at its own offset."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic)
+    with foreign_producer(kafka, transactional_id=topic) as producer:
+        producer.init_transactions()
+        for first, end in ((0, 5), (5, 8), (8, 12)):
+            producer.begin_transaction()
+            for number in range(first, end):
+                producer.send(topic, value=event(number), partition=0, timestamp_ms=NOW_MS)
+            if first == 5:
+                producer.flush()
+                producer.abort_transaction()
+            else:
+                producer.commit_transaction()
+    member = join(made)
+    poll_until(lambda: member.count == 9, member)
+    assert member.offsets[0] == [*range(5), *range(10, 14)]
+    assert [msgspec.json.decode(one.payload)["id"] for one in member.records[0]] == [
+        f"e{number}" for number in (*range(5), *range(8, 12))
+    ]
+    assert member.source.end_offset(0) == 15
+    hashes = member.source.read_id_hashes(0, 0, 15)
+    assert hashes.shape == (15,)
+    assert not hashes.any()  # others wrote them
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "zstd"])
+def test_compressed_topics(kafka: KafkaCluster, client: str, join: Open, codec: str) -> None:
+    """Records come out as they went in, from the middle of a batch too."""
+    made = settings(kafka, client, compression=codec)
+    make_topic(kafka, made.topics.events)
+    records = [record(i) for i in range(500)]
+    write(made, records, partition=0)
+    member = join(made, {0: 123})
+    poll_until(lambda: member.count == 377, member)
+    assert member.records[0] == [one._replace(key=b"") for one in records[123:]]
+
+
+def test_id_hashes_are_read_back(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """One per offset; what retention removed counts as unknown; reading does not move the position."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    records = [record(i) for i in range(5000)]
+    write(made, records, partition=0)
+    member = join(made)
+    poll_until(lambda: member.count == 5000, member)
+    expected = np.array([one.id_hash for one in records], np.uint64)
+    for start, end in ((0, 5000), (1, 2), (4321, 5000), (7, 7)):
+        assert member.source.read_id_hashes(0, start, end).tolist() == expected[start:end].tolist()
+    with pytest.raises(CorruptLog, match="behind the end"):
+        member.source.read_id_hashes(0, 0, 5001)
+    remove_before(kafka, made.topics.events, 1000)
+    expected[:1000] = 0
+    assert member.source.read_id_hashes(0, 500, 5000).tolist() == expected[500:].tolist()
+    assert not member.source.read_id_hashes(0, 0, 1000).any()
+    write(made, records[:1], partition=0)
+    poll_until(lambda: member.count == 5001, member)
+
+
+def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """The few records of three partitions come long before the last of the thousands of the fourth."""
+    made = settings(kafka, client, fetch_max_bytes=1024 * 1024, partition_fetch_bytes=256 * 1024, compression="none")
+    make_topic(kafka, made.topics.events, 4)
+    write(made, [record(i) for i in range(20_000)], partition=0)
+    for partition in (1, 2, 3):
+        write(made, [record(i) for i in range(10)], partition=partition)
+    member = join(made)
+    poll_until(lambda: all(len(member.records.get(p, ())) == 10 for p in (1, 2, 3)), member)
+    assert len(member.records[0]) < 15_000
+    poll_until(lambda: member.count == 20_030, member)
+
+
+def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """What was fetched of it is dropped, the others go on."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events, 2)
+    for partition in (0, 1):
+        write(made, [record(i) for i in range(100)], partition=partition)
+    member = join(made)
+    poll_until(lambda: 0 in member.records, member)
+    member.source.pause(0)
+    seen = len(member.records[0])
+    poll_until(lambda: len(member.records.get(1, ())) == 100, member)
+    write(made, [record(i) for i in range(100)], partition=0)
+    for _ in range(10):
+        member.step()
+    assert len(member.records[0]) == seen
+    assert 0 in member.source.owned()
+    member.records[0], member.offsets[0] = [], []
+    member.source.seek(0, 50)
+    poll_until(lambda: member.offsets[0] == list(range(50, 200)), member)
+
+
+def test_what_the_owner_raises_comes_out_of_poll(kafka: KafkaCluster, client: str) -> None:
+    """A store that does not answer, or a fence: the worker decides, and nothing is handed out meanwhile."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    write(made, spread(1, 10))
+
+    class Refusing(Member):
+        def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+            raise Fenced("another worker")
+
+    member = Refusing(made)
+    with pytest.raises(Fenced, match="another worker"):
+        poll_until(lambda: False, member)
+    for _ in range(5):
+        member.step()
+    assert member.count == 0
+    assert member.source.owned() == frozenset()
+    member.source.close()
+    assert member.log == []  # what was never taken over is not given back
+
+
+def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster, client: str) -> None:
+    """Two processes with one name are a mistake that both must not survive."""
+    made = settings(kafka, client, group_instance_id="worker-1")
+    make_topic(kafka, made.topics.events)
+    old = Member(made)
+    poll_until(old.source.owned, old)
+    new = Member(made)
+    poll_until(new.source.owned, new)
+    with pytest.raises(Fenced, match="worker-1"):
+        poll_until(lambda: False, old)
+    new.source.close()
+    old.source.close()
+
+
+def test_positions_are_noted_for_lag_tools(kafka: KafkaCluster, client: str, join: Open) -> None:
+    """Best effort: the group's offsets show where we are."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    write(made, spread(1, 10))
+    member = join(made)
+    poll_until(lambda: member.count == 10, member)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
+    place = TopicPartition(made.topics.events, 0)
+
+    def noted() -> int | None:
+        member.source.note_position({0: 10})
+        groups = admin.list_group_offsets([made.group_id])
+        found = groups[made.group_id].get(place)
+        return None if found is None else found.offset
+
+    poll_until(lambda: noted() == 10, member)
+    admin.close()
+
+
+def test_topics_are_created_once_and_grow(kafka: KafkaCluster) -> None:
+    """With the settings of the table; what is there already stays as it is."""
+    made = settings(kafka)
+    topics = msgspec.structs.replace(
+        made.topics, **{role: f"{made.group_id}-{role}" for role in made.topics.__struct_fields__}
+    )
+    admin = open_admin(made)
+    assert sorted(admin.create_topics(topics, 2, 1)) == sorted(msgspec.structs.astuple(topics))
+    assert admin.create_topics(topics, 4, 1) == []
+    risk = admin.describe(topics.risk)
+    assert risk is not None
+    assert (risk.partitions, risk.replication, risk.configs["cleanup.policy"]) == (2, 1, "compact")
+    admin.grow_partitions(topics.events, 4)
+    grown = admin.describe(topics.events)
+    assert grown is not None
+    assert grown.partitions == 4
+    assert admin.describe("there-is-none") is None
+    admin.close()
