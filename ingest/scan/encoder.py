@@ -12,7 +12,6 @@ from ..columns import ColumnEncoder, EventColumns, LazyEvents
 from ..compiled import allocation_free
 from ..errors import MalformedEvent
 from ..events import MAX_EVENT_BYTES, AuditEvent, decode_event
-from ..targets import host_of
 from . import recall
 from .compose import ROOM
 from .schema import SCHEMA, Schema
@@ -87,21 +86,12 @@ class RawEncoder:
         at, made = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
         out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = made[1:]
         state = np.where(out.state[at] == UNUSUAL, np.uint8(0), out.state[at])
-        for row, event in enumerate(decoded.values()):
-            if state[row] >> recall.TARGET & 1 and not _is_of_host(event):
-                state[row] &= ~np.uint8(1 << recall.TARGET)
         if self._remembered + recall.KINDS * len(at) > len(self._tools.memory.values) // 2:
             self._tools.memory.prints[:] = 0
             self._remembered = 0
         self._remembered += recall.remember(
             self._tools.memory, state, out.prints[at], made.names, made.numbers, made.codes
         )
-
-
-def _is_of_host(event: AuditEvent) -> bool:
-    """Whether the target is decided by a host or a mail address; else a name may stand for itself as a whole."""
-    resource = event.resource
-    return resource is not None and host_of(resource.target or resource.id or "") is not None
 
 
 @allocation_free

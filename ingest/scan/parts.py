@@ -1,11 +1,14 @@
-"""The part of a name that decides: the network of an address, the beginning of a URL."""
+"""The part of a name that decides: the network of an address, the host of a URL or mail address."""
 
 from __future__ import annotations
 
 from ..compiled import allocation_free, as_int
-from .text import AT, COLON, DOT, SLASH, ZERO, Bytes, is_digit
+from .text import AT, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
 
-_FIRST_LETTER, _LAST_LETTER, _QUERY, _FRAGMENT = b"az?#"
+NOWHERE, UNSURE = -1, -2
+
+_FIRST_LETTER, _LAST_LETTER, _FIRST_CAPITAL, _LAST_CAPITAL, _QUERY, _FRAGMENT, _SPACE = b"azAZ?# "
+_BEYOND = 0x7F
 
 
 @allocation_free
@@ -30,23 +33,52 @@ def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
 
 
 @allocation_free
-def deciding(data: Bytes, begin: int, end: int) -> int:
-    """How many bytes of a name decide its canonical target; -1 where no look-up is needed.
+def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
+    """Where the host of a plain URL or mail address stands; the compiled twin of `targets.host_of`.
 
-    Of a URL with a plain scheme these are the ones until its path, as only its host counts.
+    Returns:
+        Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
+        that takes a longer look (capitals, other alphabets, users and addresses in URLs).
     """
-    scheme, mail = -1, False
+    mark, mail, plain = NOWHERE, NOWHERE, True
     for at in range(begin, end):
-        mail = mail or data[at] == AT
-        if data[at] == COLON and at + 2 < end and data[at + 1] == SLASH and data[at + 2] == SLASH:
-            scheme = at
-            break
-    if scheme < 0:
-        return end - begin if mail else -1
-    for at in range(begin, scheme):
+        byte = data[at]
+        if byte == AT:
+            mail = at
+        elif byte == COLON and mark < 0 and at + 2 < end and data[at + 1] == SLASH and data[at + 2] == SLASH:
+            mark = at
+        plain = plain and _SPACE < byte < _BEYOND and not _FIRST_CAPITAL <= byte <= _LAST_CAPITAL
+    if mark >= 0:
+        return _host_of_url(data, begin, mark, end)
+    if mail < 0:
+        return NOWHERE, NOWHERE
+    if not plain or mail == begin or not _has_dot(data, mail + 1, end):
+        return UNSURE, UNSURE
+    return mail + 1, end
+
+
+@allocation_free
+def _has_dot(data: Bytes, begin: int, end: int) -> bool:
+    for at in range(begin, end):  # noqa: SIM110
+        if data[at] == DOT:
+            return True
+    return False
+
+
+@allocation_free
+def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
+    """As `host_of`, for a name with `://` at *mark*: small letters before it, behind it a host and maybe a port."""
+    for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
-            return end - begin
-    at = scheme + 3
-    while at < end and data[at] not in (SLASH, _QUERY, _FRAGMENT):
+            return UNSURE, UNSURE
+    start = mark + 3
+    at = start
+    while at < end and (_FIRST_LETTER <= data[at] <= _LAST_LETTER or is_digit(data[at]) or data[at] in (DOT, MINUS)):
         at += 1
-    return at - begin
+    stop = at
+    if at < end and data[at] == COLON:
+        at += 1
+        while at < end and is_digit(data[at]):
+            at += 1
+    ends = at == end or data[at] in (SLASH, _QUERY, _FRAGMENT)
+    return (start, stop) if ends and stop > start and mark > begin else (UNSURE, UNSURE)

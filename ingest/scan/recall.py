@@ -18,6 +18,8 @@ from ..hashing import salted_key, siphash
 AGENT, NETWORK, SCOPES, TARGET = range(4)
 """Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
 KINDS = 4
+SIDE = 4
+"""Stands for TARGET in fingerprints of a host alone, of which only the side is looked up."""
 
 UInt64s = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]

@@ -22,10 +22,10 @@ from .compose import (
     put_number,
     which_word,
 )
-from .parts import deciding, ipv4_prefix
+from .parts import NOWHERE, UNSURE, host_of, ipv4_prefix
 from .recall import Memory, fingerprint, place_of
 from .schema import field
-from .text import COLON, Bytes
+from .text import AT, COLON, Bytes
 from .walk import ABSENT, Members
 
 _UNIT = 0x1F
@@ -254,16 +254,35 @@ def _find_scopes(
 def _find_target(
     data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
 ) -> int:  # fmt: skip
-    """Most names stand for themselves; URLs and mail addresses are looked up."""
+    """Most names stand for themselves, and URLs for their host; what is not plain is looked up as a whole."""
     number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
     begin, length = found.begins[number], found.lengths[number]
-    read = deciding(data, begin, begin + length)
-    if read < 0:
+    host, stop = host_of(data, begin, begin + length)
+    if host == UNSURE:
+        return _look_up_target(data, found, tools, names, codes, wanted)
+    if host == NOWHERE or data[host - 1] == AT:
         names[c.TARGET] = name_hash(data, begin, length, tools.key[0], tools.key[1])
+    else:
+        names[c.TARGET] = name_hash(data, host, stop - host, tools.key[0], tools.key[1])
+    if host == NOWHERE or found.lengths[_EXTERNAL] != ABSENT:
         return 0
-    end = _put_lengths(tools, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
+    end = _put_lengths(tools, recall.SIDE, found.lengths[_TENANT], 0)
     end = _put_member(tools, end, data, found, _TENANT)
-    place = _look_up(tools, put(tools.room, end, data, begin, read), wanted)
+    place = _look_up(tools, put(tools.room, end, data, host, stop - host), wanted)
+    if place < 0:
+        return 1 << recall.TARGET
+    codes[c.EXTERNAL] = np.int8(tools.memory.numbers[place, 0])
+    return 0
+
+
+@inlined
+def _look_up_target(
+    data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
+) -> int:  # fmt: skip
+    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
+    end = _put_lengths(tools, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
+    end = _put_member(tools, _put_member(tools, end, data, found, _TENANT), data, found, number)
+    place = _look_up(tools, end, wanted)
     if place < 0:
         return 1 << recall.TARGET
     names[c.TARGET], codes[c.EXTERNAL] = tools.memory.values[place], np.int8(tools.memory.numbers[place, 0])

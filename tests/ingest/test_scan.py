@@ -161,7 +161,10 @@ def test_scan_reads_any_time_to_the_same_millisecond(pair: Pair, at: datetime, m
         "@evil.example", "eve@", "eve@localhost", "eve @evil.example", "a@b@acme.example", "x://a@b.example/c@d.example",
         "https://sub.acme.example/y", "https://internal.test./y", "a:b://c.example/d", " https://evil.example/x",
         "https://evil.example/x://y", "spiffe://acme.example/ns/x", "https://é.example/x", "https://evil\u2100.example/x",
-        "acct:42", "a:/b", "a://", "https://evil.example:port/x", "https:/ /x", "s3+http://bucket.example/key", "x@y.z://q",
+        "acct:42", "a:/b", "a://", "https://evil.example:port/x",
+        "https://evil.example:/x", "https://evil.example:80?x", "https://a_b.example/",
+        "eve.1@evil-2.example", "eve@evil.example.", "eve@.", "a@b@c.example", "e\x7fve@evil.example", "https://-/x",
+        "https://./x", "https:/ /x", "s3+http://bucket.example/key", "x@y.z://q",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("external", [None, True, False])
