@@ -1,0 +1,228 @@
+"""Image and compose file speak of what there is: settings, commands, files, versions. Docker itself is not needed."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from trustwatch.api.cli.main import app
+from trustwatch.api.serve.roles import Roles, check_roles
+from trustwatch.api.settings import OVERRIDES, load_settings
+from trustwatch.api.settings.load import SETTINGS_FILE
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from service_stack import KAFKA_VERSION  # noqa: E402 - scripts are no package that is installed
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+SCRIPTS = [path for path in sorted((ROOT / "deploy").iterdir()) if path.read_bytes().startswith(b"#!/bin/sh")]
+PINNED = re.compile(r"[a-z0-9./-]+:v?\d+(\.\d+)+(-[a-z0-9.-]+)?(@sha256:[0-9a-f]{64})?")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY\b")
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    """What the image sets and the service overrides."""
+    return dict(re.findall(r"^\s+(?:ENV )?(TRUSTWATCH_\w+)=(\S+)", DOCKERFILE, re.MULTILINE)) | service["environment"]
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """(where, arguments) of every call of our command line."""
+    for name, service in OURS.items():
+        if "entrypoint" not in service:
+            yield f"compose {name}", service["command"]
+    for script in SCRIPTS:
+        for line in script.read_text().splitlines():
+            if re.match(r"\s*trustwatch (?!\(\))", line):
+                call = re.sub(r"\$\w+", "value", line.split(" > ")[0])
+                yield f"{script.name}: {line.strip()}", shlex.split(call)[1:]
+    yield "Dockerfile", re.findall(r'"(\S+?)"', re.findall(r"^CMD (.*)", DOCKERFILE, re.MULTILINE)[-1])
+
+
+def options(arguments: list[str]) -> dict[str, Any]:
+    """The command and its options as typer understands them; anything unknown is a usage error."""
+    command, words, found = get_command(app), list(arguments), {}
+    while hasattr(command, "resolve_command"):
+        _, found_command, words = command.resolve_command(command.make_context("trustwatch", words[:1]), words)
+        assert found_command is not None
+        command = found_command
+    found = command.make_context("trustwatch", words).params
+    return {"command": command, **found}
+
+
+@pytest.mark.parametrize(("where", "arguments"), list(commands()), ids=[where for where, _ in commands()])
+def test_every_command_exists(where: str, arguments: list[str]) -> None:
+    """With every option that is given."""
+    assert options(arguments)["command"].name
+
+
+def test_scripts_call_us() -> None:
+    """The search above finds calls, in both scripts that make any."""
+    found = " ".join(where for where, _ in commands())
+
+    assert "warm-kernels: trustwatch replay" in found
+    assert "first-start: trustwatch train" in found
+
+
+def test_every_variable_is_a_setting() -> None:
+    """A misspelt variable would be ignored in silence."""
+    texts = [DOCKERFILE, (ROOT / "docker-compose.yml").read_text(), *(path.read_text() for path in SCRIPTS)]
+    texts.append((ROOT / "deploy" / "healthcheck.py").read_text())
+    named = {name for text in texts for name in re.findall(r"\bTRUSTWATCH_\w+", text)}
+
+    assert "TRUSTWATCH_STORE_URL" in named
+    assert named <= {*OVERRIDES, SETTINGS_FILE}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_load_for_every_service(name: str, tmp_path: Path) -> None:
+    """The settings file that is mounted, with the variables of that service, and its role may run with them."""
+    (tmp_path / "postgres_password").write_text("a password\n")
+    text = (ROOT / "deploy" / "settings.yaml").read_text().replace("/run/secrets", str(tmp_path))
+    (tmp_path / "settings.yaml").write_text(text)
+    service = OURS[name]
+
+    settings = load_settings(tmp_path / "settings.yaml", environment(service))
+
+    assert "postgres_password" in service["secrets"]
+    assert environment(service)[SETTINGS_FILE] == service["configs"][0]["target"]
+    if service.get("command", [""])[0] == "serve":
+        given = options(service["command"])
+        check_roles(Roles(api=not given["workers_only"], workers=not given["api_only"]), settings)
+
+
+def test_images_are_pinned() -> None:
+    """By version, and Kafka to the version that the tests run."""
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) - stages
+    images = {service["image"] for service in SERVICES.values()}
+
+    assert bases
+    assert [image for image in bases | images if not PINNED.fullmatch(image)] == []
+    assert f"apache/kafka:{KAFKA_VERSION}" in images
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {service["image"] for service in OURS.values()} == {f"trustwatch:{version}"}
+
+
+def test_constraints_pin_what_is_required() -> None:
+    """Every requirement has one version, and that version is one that it allows."""
+    lines = (ROOT / "deploy" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["fast"]]
+
+    wrong = [str(one) for one in required if pinned.get(canonicalize_name(one.name), "") not in one.specifier]
+
+    assert wrong == []
+
+
+def test_whoever_is_waited_for_can_be_waited_for() -> None:
+    """A service that must be healthy has a health check; one that must be done ends by itself."""
+    conditions = [
+        (other, wanted["condition"])
+        for service in SERVICES.values()
+        for other, wanted in service.get("depends_on", {}).items()
+    ]
+
+    assert ("kafka", "service_healthy") in conditions
+    for other, condition in conditions:
+        if condition == "service_healthy":
+            assert SERVICES[other]["healthcheck"]["test"], other
+        else:
+            assert (condition, SERVICES[other]["restart"]) == ("service_completed_successfully", "no"), other
+
+
+def test_everything_that_runs_on_has_a_health_check() -> None:
+    """Its own, or that of our image."""
+    lasting = {name for name, service in SERVICES.items() if service["restart"] != "no"}
+    checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
+
+    assert lasting == {"worker", "api", "kafka", "postgres", "prometheus"}
+    assert lasting - checked == {"worker", "api"}
+    assert "HEALTHCHECK" in DOCKERFILE
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_have_no_rights(name: str) -> None:
+    """Read-only, without capabilities, no way to more."""
+    service = OURS[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_no_secret_in_clear() -> None:
+    """Secrets are files; nothing is published but on this machine itself."""
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            assert not SECRET.search(variable) or variable.endswith("_FILE"), f"{name}: {variable}"
+            assert not re.search(r"://[^/@]*:[^/@]*@", str(value)), f"{name}: {variable} holds a password"
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert all(f"/{Path(secret['file']).parent}/" in ignored for secret in COMPOSE["secrets"].values())
+
+
+def test_what_is_mounted_is_declared() -> None:
+    """Volumes, secrets and configurations that services use exist, and the files among them too."""
+    for service in SERVICES.values():
+        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
+        assert {one["source"] for one in service.get("configs", [])} <= set(COMPOSE["configs"])
+    assert all((ROOT / config["file"]).is_file() for config in COMPOSE["configs"].values())
+
+
+def test_prometheus_finds_our_services() -> None:
+    """It asks for the names and the port that there are, with the token that `first-start` writes."""
+    (job,) = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    token = job["authorization"]["credentials_file"]
+
+    assert set(found["names"]) == {name for name, service in OURS.items() if service["restart"] != "no"}
+    assert found["port"] == int(environment(OURS["api"])["TRUSTWATCH_LISTEN_PORT"])
+    assert token in (ROOT / "deploy" / "first-start").read_text()
+    assert any(volume.split(":")[1] == str(Path(token).parent) for volume in SERVICES["prometheus"]["volumes"])
+
+
+def test_the_image_is_built_from_files_that_reach_it() -> None:
+    """Each one copied exists and is not kept out by `.dockerignore`; every folder of code is copied."""
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = [
+        word
+        for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE)
+        for word in line.split()[:-1]
+    ]  # fmt: skip
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
+
+    assert {folder.split("/")[0] for folder in folders} <= set(copied)
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert path.split("/")[0] in let_in, path
+        assert not any(fnmatch.fnmatch(path, rule) for rule in rules if rule not in ("*",) and rule[0] != "!"), path
+
+
+def test_the_image_runs_as_nobody() -> None:
+    """By number, so that a cluster can check that it is not root; programs that are run may be run."""
+    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    (user,) = re.findall(r"^USER (\d+):\d+$", last, re.MULTILINE)
+
+    assert int(user) > 0
+    assert "apt-get" not in last
+    assert "pip install" not in last
+    assert all(os.access(script, os.X_OK) for script in SCRIPTS)
