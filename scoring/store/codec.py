@@ -30,6 +30,7 @@ _DECISION_PLAIN = tuple(
 
 if TYPE_CHECKING:
     from .database import AnyRow
+_AGENT_NAMES = tuple(column.name for column in schema.AGENTS.columns)
 LETTER_FIELDS = DeadLetter.__struct_fields__
 
 SUMMARY_COLUMNS = tuple(schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
@@ -55,34 +56,20 @@ def unsigned(number: int) -> int:
     return number + _FULL if number < 0 else number
 
 
-def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
-    """Parameters of an upsert into `agents`; spelt out, since it runs for every agent of every commit."""
+def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
+    """Values of a row of `agents` in the order of its columns; spelt out: it runs for every agent of every commit."""
     name = row.name
-    return {
-        "key": signed(name.key),
-        "tenant": name.tenant,
-        "issuer": name.issuer,
-        "agent_id": name.agent_id,
-        "agent_type": row.agent_type,
-        "level": row.level,
-        "risk_score": row.risk_score,
-        "confidence": row.confidence,
-        "anomaly_score": row.anomaly_score,
-        "first_seen_ms": row.first_seen_ms,
-        "last_seen_ms": row.last_seen_ms,
-        "evaluated_ms": row.evaluated_ms,
-        "due_ms": row.due_ms,
-        "events": row.events,
-        "decision_id": row.decision_id,
-        "counterfactual": row.counterfactual,
-        "state_version": row.state_version,
-        "reasons": row.reasons,
-        "features": row.features,
-        "risk": row.risk,
-        "partition": version.partition,
-        "version_epoch": version.epoch,
-        "version_offset": version.offset,
-    }
+    return (
+        signed(name.key), name.tenant, name.issuer, name.agent_id, row.agent_type, row.level, row.risk_score,
+        row.confidence, row.anomaly_score, row.first_seen_ms, row.last_seen_ms, row.evaluated_ms, row.due_ms,
+        row.events, row.decision_id, row.counterfactual, row.state_version, row.reasons, row.features, row.risk,
+        version.partition, version.epoch, version.offset,
+    )  # fmt: skip
+
+
+def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
+    """The same by name: parameters of an upsert into `agents`."""
+    return dict(zip(_AGENT_NAMES, agent_values(row, version), strict=True))
 
 
 def to_summary(row: Sequence[Any]) -> AgentSummary:
@@ -97,7 +84,7 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
     return VersionedAgent(to_summary(summary), epoch, offset)
 
 
-def to_agent(row: AnyRow) -> AgentRow:
+def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
     key, tenant, issuer, agent_id, *rest = row
     return AgentRow(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
     AnyRow = Row[*tuple[Any, ...]]
     AnySelect = Select[*tuple[Any, ...]]
-
-T = TypeVar("T")
-
-IN_LIST = 500
-"""Keys per IN list: few enough for every database, many enough that the statement is not the cost."""
 
 
 class Database:
@@ -63,10 +57,3 @@ def meaning() -> Iterator[None]:
         raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
     except PoolTimeout as error:
         raise Unavailable("the database does not answer: every connection is in use") from error
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """*items* in lists of at most *size*."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -11,7 +11,8 @@ from ...ingest.hashing import agent_key
 from ..records import AgentRow, AgentSummary, Decision, Delivery
 from . import codec
 from .base import MAX_PAGE, AgentQuery, LetterCounts, Page, StoredLetter, Tenants
-from .database import IN_LIST, Database, chunks
+from .chunks import IN_LIST, chunks
+from .database import Database
 from .dialects import starts_with
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
 from .state import DROPPED_LETTERS

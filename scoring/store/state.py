@@ -11,7 +11,8 @@ from ...ingest.errors import Fenced
 from ..records import AgentRow, Commit, DeadLetter, Position
 from . import codec
 from .base import CommitResult, Due
-from .database import IN_LIST, Database, chunks
+from .chunks import IN_LIST, chunks
+from .database import Database
 from .dialects import insert_or_skip, upsert
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, OUTBOX, POSITIONS
 
@@ -40,7 +41,6 @@ _ADVANCE = (
     )
 )
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
-_AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 
 class State(Database):
@@ -105,12 +105,8 @@ class State(Database):
         return max(0, self.max_dead_letters - stored)
 
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
-        found: dict[int, AgentRow] = {}
         with self.read() as connection:
-            for chunk in chunks(keys, IN_LIST):
-                rows = connection.execute(_AGENTS_IN, {"keys": [codec.signed(key) for key in chunk]})
-                found.update((agent.name.key, agent) for agent in map(codec.to_agent, rows))
-        return found
+            return {agent.name.key: agent for agent in self._dialect.read_agents(connection, keys)}
 
     def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
         query = select(AGENTS.c.due_ms, AGENTS.c.key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -28,7 +30,7 @@ def unescape(text: str) -> str:
 
 
 class EscapedText(TypeDecorator[str]):
-    """Text on PostgreSQL: no U+0000 in it, and collation "C", since others order by language."""
+    """Text on PostgreSQL: no U+0000 in it, and collation "C", since others order by language. Never NULL."""
 
     impl = Text
     cache_ok = True
@@ -36,11 +38,13 @@ class EscapedText(TypeDecorator[str]):
     def __init__(self) -> None:
         super().__init__(collation="C")
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy's)
-        return None if value is None else escape(value)
+    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Called for every value, so with nothing of SQLAlchemy's around it."""
+        return escape
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy's)
-        return None if value is None else unescape(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
+        """Likewise."""
+        return unescape
 
 
 TEXT = Text().with_variant(EscapedText(), "postgresql")

@@ -6,7 +6,7 @@ chooses. What one database does in its own steps is a function of its module: `o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine, Table
@@ -43,6 +43,9 @@ class Dialect(Protocol):
 
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
         """Insert or overwrite rows of `agents`."""
+
+    def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
+        """Rows of those keys that exist."""
 
     @property
     def LOOSE_DECISIONS(self) -> Table:

@@ -20,6 +20,7 @@ from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
 from .copying import copy_agents
+from .copying import fetch_agents as read_agents
 from .statements import UPSERT_AGENT
 from .weeks import LOOSE_DECISIONS, prepare_weeks, purge_weeks
 
@@ -31,6 +32,7 @@ __all__ = [
     "make_engine",
     "prepare_weeks",
     "purge_weeks",
+    "read_agents",
     "reader",
     "write_agents",
     "writer",

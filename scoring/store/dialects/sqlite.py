@@ -9,20 +9,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
-from ..schema import DECISIONS
+from ..chunks import IN_LIST, chunks
+from ..schema import AGENTS, DECISIONS
 from .statements import UPSERT_AGENT
 
 LOOSE_DECISIONS = DECISIONS
+_AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a connection waits for another writer before it gives up as Unavailable."""
@@ -87,6 +89,12 @@ def is_only_one(_connection: Connection, _job: str) -> bool:
 def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
     """An upsert per row, in the given order."""
     connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in rows])
+
+
+def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
+    """In lists that one statement may hold."""
+    for chunk in chunks(keys, IN_LIST):
+        yield from map(codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.signed(key) for key in chunk]}))
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:

@@ -1,0 +1,194 @@
+"""Writes changed agents to SQLite and to PostgreSQL in several ways, and reads them back: seconds and client CPU.
+
+PostgreSQL is started for this alone, from the system's package, with fsync on; without it SQLite is measured alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from trustwatch.ingest.features.layout import ROW
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring import risk
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.store import SqlStore, codec, open_store, sqlite_url
+from trustwatch.scoring.store.dialects import copying, postgresql
+from trustwatch.scoring.store.dialects.statements import NAME, UPSERT_AGENT
+from trustwatch.scoring.store.schema import AGENTS
+
+from benchmarks.harness import arguments, finish, machine, table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from service_stack import Postgres, Unavailable
+
+Way = Callable[[Any, Sequence[AgentRow], Position], None]
+VALUES_ROWS = 500
+AT = Position(0, 1, 1)
+NOISE = random.Random(1).randbytes(ROW.itemsize + 4096)
+
+
+class Alternative(NamedTuple):
+    """A store, and how agents are written to it."""
+
+    name: str
+    store: SqlStore
+    write: Way
+    most: int  # rows, for what would take minutes
+
+
+def agent(number: int, turn: int) -> AgentRow:
+    """Half of the state is noise, half is empty, as in a builder that has seen some days."""
+    agent_id = f"spiffe://acme.example/agent/{number:08}"
+    name = AgentName(agent_key("acme", "https://as.example", agent_id), "acme", "https://as.example", agent_id)
+    shift, half = (number + turn) % 4096, ROW.itemsize // 2
+    features = NOISE[shift : shift + half] + bytes(ROW.itemsize - half)
+    at = 1_764_000_000_000 + turn
+    return AgentRow(
+        name, "Payer", 1, 0.1, 0.9, 0.2, at - turn, at, at, 0, turn, "01KAV9FT0001KAV9FT00ABCDEF", b"[]", "", features,
+        NOISE[: risk.ROW.itemsize], "abcdefabcdef:abcdefabcdef",
+    )  # fmt: skip
+
+
+def one_by_one(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
+    """A statement per row, pipelined by the driver."""
+    connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in rows])
+
+
+def many_values(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
+    """INSERT ... VALUES of many rows at once."""
+    base = UPSERT_AGENT.on(connection)
+    for start in range(0, len(rows), VALUES_ROWS):
+        connection.execute(base.values([codec.agent_params(row, version) for row in rows[start : start + VALUES_ROWS]]))
+
+
+def copy_and_merge(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
+    """COPY, then MERGE (PostgreSQL 15 and newer), which is no safer against a second writer than a plain INSERT."""
+    copying.stage_agents(connection, rows, version)
+    names = [column.name for column in AGENTS.columns]
+    changed = ", ".join(f'"{name}" = s."{name}"' for name in names if name not in ("key", *NAME))
+    listed, values = (", ".join(f'{prefix}"{name}"' for name in names) for prefix in ("", "s."))
+    connection.execute(
+        text(
+            "MERGE INTO agents a USING pg_temp.staged_agents s ON a.key = s.key "
+            f"WHEN MATCHED THEN UPDATE SET {changed} WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({values})"
+        )
+    )
+
+
+@contextlib.contextmanager
+def alternatives(folder: Path) -> Iterator[list[Alternative]]:
+    """Every way, each on tables of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(url: str) -> SqlStore:
+            return stack.enter_context(contextlib.closing(open_store(url)))
+
+        lite = opened(sqlite_url(folder / "store.db"))
+        found = [Alternative("SQLite", lite, lite._dialect.write_agents, 1_000_000)]
+        try:
+            server = Postgres(folder / "postgres", bound=True)
+            server.start()
+        except Unavailable as reason:
+            print(f"without PostgreSQL: {reason}", file=sys.stderr)
+        else:
+            stack.callback(server.remove)
+            ways: dict[str, Way] = {
+                "PostgreSQL, as the store does": postgresql.write_agents,
+                "PostgreSQL, statement per row": one_by_one,
+                f"PostgreSQL, {VALUES_ROWS} rows in VALUES": many_values,
+                "PostgreSQL, COPY + ON CONFLICT": copying.copy_agents,
+                "PostgreSQL, COPY + MERGE": copy_and_merge,
+            }
+            for name, way in ways.items():
+                store = opened(server.url_of(server.create_database()))
+                found.append(Alternative(name, store, way, 1_000 if way is many_values else 1_000_000))
+        yield found
+
+
+def measure(found: list[Alternative], known: int, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Median milliseconds, and the client's CPU, of one commit of so many agents out of *known*, by way and size."""
+    for one in found:
+        fill(one, known)
+    figures: dict[str, dict[str, tuple[float, float]]] = {one.name: {} for one in found}
+    for size in sizes:
+        measured = [one for one in found if size <= one.most]
+        turns: dict[str, list[tuple[float, float]]] = {one.name: [] for one in measured}
+        for turn in range(1, rounds + 1):
+            numbers = random.Random(turn).sample(range(known), size)
+            rows = sorted((agent(number, turn) for number in numbers), key=lambda row: codec.signed(row.name.key))
+            for one in measured:
+                turns[one.name].append(write(one, rows))
+        for name, taken in turns.items():
+            figures[name][str(size)] = (
+                statistics.median(turn[0] for turn in taken) * 1e3, statistics.median(turn[1] for turn in taken) * 1e3
+            )  # fmt: skip
+    return figures
+
+
+def fill(one: Alternative, known: int) -> None:
+    """Put all agents in by whole commits."""
+    at = one.store.claim(0)
+    for start in range(0, known, 10_000):
+        new = Position(0, at.epoch, at.offset + 1)
+        rows = [agent(number, 0) for number in range(start, min(known, start + 10_000))]
+        one.store.commit(Commit(at, new, rows, [], [], []))
+        at = new
+
+
+def write(one: Alternative, rows: Sequence[AgentRow]) -> tuple[float, float]:
+    """Seconds of the clock and of this process's CPU."""
+    start, busy = time.perf_counter(), time.process_time()
+    with one.store.write() as connection:
+        one.write(connection, rows, AT)
+    return time.perf_counter() - start, time.process_time() - busy
+
+
+def reading(one: Alternative, known: int) -> dict[str, float]:
+    """Seconds in which a fresh worker has all agents back, and in which what is not published is found."""
+    keys = [agent(number, 0).name.key for number in range(known)]
+    random.Random(0).shuffle(keys)
+    figures = {"all agents with state": timed(lambda: len(one.store.agents(keys)))}
+    figures["all summaries"] = timed(lambda: sum(1 for _ in one.store.all_summaries()))
+    figures["nothing unpublished"] = timed(lambda: sum(1 for _ in one.store.unpublished_agents(0, 1 << 40)))
+    return figures
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _cell(figures: tuple[float, float] | None) -> str:
+    return "-" if figures is None else "{:,.1f} ms, {:,.1f} of CPU".format(*figures)
+
+
+def main() -> int:
+    """Print the tables; returns the exit status."""
+    options = arguments("store benchmark")
+    known, sizes, rounds = (2_000, (20, 1_000), 2) if options.quick else (100_000, (20, 1_000, 10_000, 100_000), 3)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, alternatives(Path(folder)) as found:
+        written = measure(found, known, sizes, rounds)
+        read = {one.name: reading(one, known) for one in found[:2]}
+    columns = ("", *(f"{size:,} agents" for size in sizes))
+    rows = [(name, *(_cell(figures.get(str(size))) for size in sizes)) for name, figures in written.items()]
+    table(f"One commit of agents out of {known:,}", columns, rows)
+    what = list(read[found[0].name])
+    rows = [(name, *(f"{figures[one]:.2f} s" for one in what)) for name, figures in read.items()]
+    table(f"Reading {known:,} agents", ("", *what), rows)
+    finish(machine("sqlalchemy", "psycopg"), {"write_ms": written, "read_s": read}, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
