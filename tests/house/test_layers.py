@@ -15,6 +15,7 @@ IMPORTERS = {
     "sklearn": {"models/forest.py"},
     "sqlalchemy": {"scoring/store/"},
     "alembic": {"scoring/store/"},
+    "psycopg": {"scoring/store/dialects/"},
     "jwt": {"api/tokens/verify.py", "api/tokens/jwks.py", "api/tokens/sign.py"},
     "fastapi": {"api/"},
     "starlette": {"api/"},

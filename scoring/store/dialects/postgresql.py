@@ -54,9 +54,11 @@ _CONNECT = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
+# A worker that stands still in a transaction, or whose machine is gone, holds its partition up for so long.
 _OPTIONS = (
     f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
-    "-c idle_in_transaction_session_timeout=60000"
+    "-c idle_in_transaction_session_timeout=15000 "
+    "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 # Classes and codes of errors after which the same call may succeed (PostgreSQL's appendix A): 08 connections,
 # 40 deadlocks and serialization, 53 disk, memory or connections used up, 57 shut down or cancelled by a timeout,

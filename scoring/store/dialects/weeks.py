@@ -73,7 +73,7 @@ def prepare_weeks(engine: Engine, now_ms: int) -> None:
 
 def _make(connection: Connection, week: Week) -> None:
     """Rows that came too early move from the default table. Readers and writers wait meanwhile, a moment as a rule."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _JOB})
+    _alone(connection)
     if week in weeks(connection):
         return  # somebody else was faster
     inside = f"decided_ms >= {week.start_ms} AND decided_ms < {week.end_ms}"
@@ -85,6 +85,12 @@ def _make(connection: Connection, week: Week) -> None:
         f"ALTER TABLE decisions ATTACH PARTITION {week.name} FOR VALUES FROM ({week.start_ms}) TO ({week.end_ms})",
     ):
         connection.execute(text(statement))
+
+
+def _alone(connection: Connection) -> None:
+    """One process at a time makes or drops weeks; going through millions of rows may take longer than other work."""
+    connection.execute(text("SET LOCAL statement_timeout = '10min'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _JOB})
 
 
 def purge_weeks(engine: Engine, before_ms: int) -> int:
@@ -100,7 +106,7 @@ def purge_weeks(engine: Engine, before_ms: int) -> int:
 
 def _drop(connection: Connection, week: Week) -> int:
     """An old decision never becomes current again, so those to keep may be chosen before anybody has to wait."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _JOB})
+    _alone(connection)
     if week not in weeks(connection):
         return 0
     connection.execute(text(f"LOCK TABLE {week.name} IN SHARE MODE"))  # nothing comes in any more
