@@ -21,8 +21,10 @@ from ...scoring.pipeline import PARTITION
 from ...scoring.store import SqlStore
 from ...scoring.view import RiskView
 from .. import clock
+from ..edge.reports import IngestStatus
 from ..http.services import PipelineStatus, live_lag
 from ..settings import Settings
+from .ingesting import IngestProcess
 from .roles import Roles
 from .updates import ChildProcess
 from .wiring import kafka_settings, opened_store
@@ -39,6 +41,7 @@ class Known(NamedTuple):
     view: RiskView
     status: PipelineStatus
     changed: Callable[[], None]
+    ingest: IngestStatus
 
 
 class Backend:
@@ -173,6 +176,8 @@ class Distributed(Backend):
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.ended
             found.append(ChildProcess("group_worker", self.settings_file, worked, ended))
+            if self.settings.kafka.topics:
+                found.append(IngestProcess(self.settings_file, known.ingest))
         return found
 
     def behind(self, status: PipelineStatus) -> None:

@@ -23,6 +23,7 @@ from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
+from ..edge.reports import IngestStatus
 from ..http import create_app
 from ..http.services import PipelineStatus, Services
 from ..settings import Settings
@@ -82,13 +83,15 @@ class Service:
         verifier: TokenVerifier[Caller] = TokenVerifier(
             settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
         )
+        ingest = IngestStatus()
         self._services = Services(
             settings=settings, verifier=verifier, log=backend.log, store=backend.store, view=view,
             policy=policy_table(settings), model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
+            ingest=ingest,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
-        self._processes = backend.processes(Known(view, status, self._changed))
+        self._processes = backend.processes(Known(view, status, self._changed, ingest))
 
     def _changed(self) -> None:
         """Something may have to leave."""

@@ -60,7 +60,7 @@ class ChildProcess:
             self.restarts += 1
             pause_s = RESTART_S if loop.time() - started >= STEADY_S else min(2 * pause_s, LONGEST_RESTART_S)
             _log.error(
-                "process ended; answers turn stale until it is back", module=self._module, exit_status=status,
+                "process ended; its work waits until it is back", module=self._module, exit_status=status,
                 again_in_s=pause_s,
             )  # fmt: skip
             with contextlib.suppress(TimeoutError):
