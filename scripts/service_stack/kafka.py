@@ -42,6 +42,14 @@ class Secured(NamedTuple):
     password: str
 
 
+def cluster_id() -> str:
+    """A new id as Kafka makes them: a UUID in URL-safe base64 that no program takes for an option."""
+    while True:
+        made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
+
+
 class KafkaCluster:
     """A cluster whose files are all in *folder*: `KafkaCluster(folder)` finds again what another process started there.
 
@@ -232,7 +240,7 @@ class KafkaCluster:
         state = {
             "version": KAFKA_VERSION,
             "bootstrap": ",".join(f"{HOST}:{node.port}" for node in planned),
-            "cluster_id": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
+            "cluster_id": cluster_id(),
             "heap_mb": heap_mb,
             "secured": self._plan_secured() if secure else None,
             "nodes": [
