@@ -1,4 +1,4 @@
-"""Health of the container: whether the service that runs in it says that it is ready. Exit status 1 where it does not."""
+"""Health of the container: whether the service in it says that it is ready. Exit status 1 where it does not."""
 
 import http.client
 import os
