@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.identity import raw_id_hash
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 CLIENTS = ("kafka-python", "confluent")
 NOW_MS = 1_780_000_000_000
+QUIET = [
+    pytest.mark.filterwarnings("ignore:unclosed .*socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:multiple unraisable:pytest.PytestUnraisableExceptionWarning"),
+]
+"""kafka-python leaves the sockets of refused connections to the garbage collector."""
+
 _names = itertools.count()
 
 
@@ -93,8 +101,9 @@ class Member:
         self.source.join(self)
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Go on where it stopped, else where it was told to begin."""
         self.log.append(("assigned", frozenset(partitions)))
-        return {partition: self.starts.get(partition, 0) for partition in partitions}
+        return {p: self.offsets[p][-1] + 1 if self.offsets.get(p) else self.starts.get(p, 0) for p in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
         self.log.append(("revoked", frozenset(partitions)))

@@ -44,7 +44,7 @@ class GroupSource:
         self._raised: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
-        self._polled = time.monotonic()
+        self._polled, self._overslept = time.monotonic(), False
         static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
         self._consumer = open_consumer(
             settings, self._disturbed, partition_assignment_strategy="cooperative-sticky",
@@ -93,7 +93,9 @@ class GroupSource:
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
         """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
-        self._polled = time.monotonic()
+        now = time.monotonic()
+        self._overslept = now - self._polled > self.settings.max_poll_interval_ms / 1000
+        self._polled = now
         messages: list[Message] = self._consumer.consume(most, 0)
         if not messages and timeout_s > 0 and not self._raised:
             messages = self._consumer.consume(1, timeout_s)
@@ -158,9 +160,9 @@ class GroupSource:
         self.failed_polls += 1
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
         refused: Exception = translate("reading Kafka", error)
-        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+        if error.code() == KafkaError._FATAL:
             name = self.settings.group_instance_id
-            refused = Fenced(f"another member of the group {self.settings.group_id} is called {name}")
+            refused = Fenced(f"member {name!r} of the group {self.settings.group_id} is shut out: {error.str()}")
         if not isinstance(refused, Unavailable):
             self._raised = self._raised or refused
 
@@ -180,7 +182,10 @@ class GroupSource:
 
     def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
-        self._leave(places, lambda owner, partitions: owner.revoked(partitions))
+        if self._overslept:  # the group went on without us long ago, librdkafka only tells it late
+            self._leave(places, lambda owner, partitions: owner.lost(partitions))
+        else:
+            self._leave(places, lambda owner, partitions: owner.revoked(partitions))
 
     def _lost(self, _: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""

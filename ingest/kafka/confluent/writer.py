@@ -35,6 +35,7 @@ class Writer:
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: KafkaError | None = None
+        self._refused: ConfigError | None = None
         self._producer = self._open()
         self._list_topics()
 
@@ -43,7 +44,7 @@ class Writer:
             **connection(self.settings), "enable.idempotence": True, "acks": "all", "linger.ms": _LINGER_MS,
             "batch.size": _BATCH_BYTES, "compression.type": self.settings.compression,
             "delivery.timeout.ms": self.settings.delivery_timeout_ms, "queue.buffering.max.kbytes": _QUEUE_KBYTES,
-            "allow.auto.create.topics": False,
+            "allow.auto.create.topics": False, "error_cb": self._disturbed,
         }  # fmt: skip
         with translated(f"Kafka at {', '.join(self.settings.bootstrap_servers)}"):
             return Producer(options, logger=LOGGER)
@@ -68,9 +69,9 @@ class Writer:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"writing to {topic}: {len(self._producer)} records wait already") from None
             except KafkaException as error:
-                self._refused(topic, error.args[0])
+                self._not_queued(topic, error.args[0])
 
-    def _refused(self, topic: str, error: KafkaError) -> None:
+    def _not_queued(self, topic: str, error: KafkaError) -> None:
         """A record that was not queued. Raises unless it is worth another try."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
@@ -84,6 +85,12 @@ class Writer:
         with self._lock:
             self._producer.purge()
             self._producer = self._open()
+
+    def _disturbed(self, error: KafkaError) -> None:
+        """Called by librdkafka within `poll` and `flush`, of lost connections too: it reconnects by itself."""
+        told = translate("writing to Kafka", error)
+        if isinstance(told, ConfigError):
+            self._refused = told
 
     def _delivered(self, error: KafkaError | None, _: Any) -> None:
         """Called by librdkafka within `poll` and `flush`."""
@@ -113,8 +120,11 @@ class Writer:
 
     def _list_topics(self) -> None:
         """All topics: asking for a single one would create it on a broker that creates topics by itself."""
-        with translated("asking for topics"):
+        try:
             found = self._producer.list_topics(timeout=self.settings.metadata_timeout_ms / 1000).topics
+        except KafkaException as error:
+            self._producer.poll(0)  # error_cb may know why
+            raise self._refused or translate("asking for topics", error.args[0]) from error
         self._partitions |= {name: len(topic.partitions) for name, topic in found.items() if topic.partitions}
 
     def close(self) -> None:

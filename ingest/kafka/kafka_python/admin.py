@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ..protocols import TopicDescription
 from ..settings import KafkaSettings, Topics
 from ..topics import DEFINITIONS, replicated
-from .options import connection, translated
+from .options import connection, opened, translated
 
 
 class Admin:
@@ -23,8 +23,7 @@ class Admin:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        with translated(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
-            self._client = KafkaAdminClient(**connection(settings))
+        self._client = opened(KafkaAdminClient, **connection(settings))
 
     def create_topics(self, topics: Topics, partitions: int, replication: int) -> list[str]:
         """See `KafkaAdmin.create_topics`."""

@@ -126,7 +126,7 @@ def decode_batch(batch: Any, from_offset: int) -> Columns | None:
     """Columns of a kafka-python `DefaultRecordBatch` from an offset on; None where it holds nothing from there on.
 
     Raises:
-        kafka.errors.CorruptRecordError: a length leads out of the batch, or bytes are left.
+        kafka.errors.CorruptRecordError: a length leads out of the batch, bytes are left, or offsets do not ascend.
     """
     batch._maybe_uncompress()
     data = bytes(memoryview(batch._buffer)[batch._pos :])
@@ -140,6 +140,8 @@ def decode_batch(batch: Any, from_offset: int) -> Columns | None:
         where = f"record {-1 - read}" if read < 0 else f"byte {read} of {len(data)}"
         raise errors.CorruptRecordError(f"batch at offset {batch.base_offset} is broken at {where}")
     offsets = rows[:, kernel.OFFSET] + batch.base_offset
+    if (np.diff(offsets) <= 0).any():
+        raise errors.CorruptRecordError(f"batch at offset {batch.base_offset}: offsets do not ascend")
     if batch.timestamp_type == _LOG_APPEND_TIME:
         times = np.full(count, batch.max_timestamp, np.int64)
     else:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
 from kafka import errors
+from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ..settings import KafkaSettings, Sasl
+
+T = TypeVar("T")
 
 _RECONNECT_MS = 2_000
 _TOKEN_TIMEOUT_S = 10.0
@@ -35,6 +38,30 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         **_tls(settings),
         **_sasl(settings),
     }
+
+
+def opened(make: Callable[..., T], **options: Any) -> T:
+    """A consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
+
+    Raises:
+        ConfigError, Unavailable: as `translated`.
+    """
+    clients: list[KafkaNetClient] = []
+    wanted = options.pop("kafka_client", KafkaNetClient)
+
+    def client(**config: Any) -> KafkaNetClient:
+        clients.append(wanted(**config))
+        return clients[-1]
+
+    with translated(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
+        try:
+            return make(kafka_client=client, **options)
+        except BaseException as error:
+            for left in clients:
+                left.close()
+            if isinstance(error, errors.KafkaTimeoutError):  # the reason is only in kafka-python's log
+                raise errors.KafkaTimeoutError(f"{error} (no broker answers, or none accepts our login)") from error
+            raise
 
 
 def _tls(settings: KafkaSettings) -> dict[str, Any]:

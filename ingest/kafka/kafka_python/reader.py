@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition, errors
 from ...errors import CorruptLog, Unavailable
 from ..protocols import MOST_RECORDS, Fetched, Start
 from ..settings import KafkaSettings
-from .options import translated
+from .options import opened, translated
 from .reading import bounds, partition_count, raw_of, reading
 
 _log = structlog.get_logger(__name__)
@@ -45,8 +45,7 @@ class Reader:
                 "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
                 "max_poll_interval_ms": settings.max_poll_interval_ms,
             }  # fmt: skip
-        with translated(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
-            self._consumer = KafkaConsumer(**options)
+        self._consumer = opened(KafkaConsumer, **options)
         try:
             counts = {topic: partition_count(self._consumer, topic) for topic in topics}
         except BaseException:

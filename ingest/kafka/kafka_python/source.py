@@ -12,14 +12,14 @@ from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from ...errors import CorruptLog, Fenced, Unavailable
+from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...source import PartitionOwner, RecordBatch
 from .. import wire
 from ..handout import Handout
 from ..ranges import out_of_range
 from ..settings import KafkaSettings
 from .batches import parts_of, read_batches
-from .options import translated
+from .options import opened, translated
 from .polling import Helper
 from .reading import bounds, partition_count, reading
 
@@ -48,19 +48,17 @@ class GroupSource:
         self._closed = False
         self._assignor = CooperativeStickyAssignor()
         self._helper = Helper(self._serve)
-        with translated(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
-            try:
-                self._consumer = KafkaConsumer(
-                    group_id=settings.group_id, group_instance_id=settings.group_instance_id or None,
-                    partition_assignment_strategy=[self._assignor], kafka_client=self._helper.client,
-                    session_timeout_ms=settings.session_timeout_ms,
-                    heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-                    max_poll_interval_ms=settings.max_poll_interval_ms, **reading(settings),
-                )  # fmt: skip
-            except BaseException:
-                self._helper.close()
-                raise
-
+        try:
+            self._consumer = opened(
+                KafkaConsumer, group_id=settings.group_id, group_instance_id=settings.group_instance_id or None,
+                partition_assignment_strategy=[self._assignor], kafka_client=self._helper.client,
+                session_timeout_ms=settings.session_timeout_ms,
+                heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
+                max_poll_interval_ms=settings.max_poll_interval_ms, **reading(settings),
+            )  # fmt: skip
+        except TrustwatchError:
+            self._helper.close()
+            raise
         self._most = read_batches(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
@@ -205,8 +203,8 @@ class GroupSource:
         if not len(hashes):
             return hashes
         place = TopicPartition(self.topic, partition)
+        consumer = opened(KafkaConsumer, **reading(self.settings))
         with translated(f"reading {self.topic}[{partition}] back"):
-            consumer = KafkaConsumer(**reading(self.settings))
             try:
                 most = read_batches(consumer)
                 consumer.assign([place])

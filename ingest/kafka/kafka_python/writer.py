@@ -11,7 +11,8 @@ from kafka import KafkaProducer, errors
 from ...errors import ConfigError, Unavailable
 from ...routing import partition_of
 from ..settings import KafkaSettings
-from .options import connection, translated
+from .admin import Admin
+from .options import connection, opened, translated
 
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 5
@@ -31,13 +32,14 @@ class Writer:
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
-        with translated(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
-            self._producer = KafkaProducer(
-                enable_idempotence=True, acks="all", linger_ms=_LINGER_MS, batch_size=_BATCH_BYTES,
-                compression_type=None if settings.compression == "none" else settings.compression,
-                delivery_timeout_ms=settings.delivery_timeout_ms, max_block_ms=settings.metadata_timeout_ms,
-                allow_auto_create_topics=False, metrics_enabled=False, **connection(settings),
-            )  # fmt: skip
+        longest = settings.delivery_timeout_ms - _LINGER_MS
+        self._producer = opened(
+            KafkaProducer, enable_idempotence=True, acks="all", linger_ms=_LINGER_MS, batch_size=_BATCH_BYTES,
+            compression_type=None if settings.compression == "none" else settings.compression,
+            delivery_timeout_ms=settings.delivery_timeout_ms, max_block_ms=settings.metadata_timeout_ms,
+            allow_auto_create_topics=False, metrics_enabled=False,
+            **connection(settings) | {"request_timeout_ms": min(settings.request_timeout_ms, longest)},
+        )  # fmt: skip
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
@@ -71,21 +73,20 @@ class Writer:
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
-        known = self._partitions.get(topic)
-        if known is not None:
-            return known
+        if topic not in self._partitions:
+            self._partitions[topic] = self._ask(topic)
+        return self._partitions[topic]
+
+    def _ask(self, topic: str) -> int:
+        """Asked of the admin client: the producer does not say whether nobody answers or there is no such topic."""
+        admin = Admin(self.settings)
         try:
-            found = self._producer.partitions_for(topic)
-        except errors.UnknownTopicOrPartitionError:
-            found = set()
-        except errors.KafkaTimeoutError as error:
-            if not self._producer.bootstrap_connected():
-                raise Unavailable(f"asking for topic {topic}: {error}") from error
-            found = set()
-        if not found:
+            found = admin.describe(topic)
+        finally:
+            admin.close()
+        if found is None:
             raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
-        self._partitions[topic] = len(found)
-        return len(found)
+        return found.partitions
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""

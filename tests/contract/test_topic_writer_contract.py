@@ -1,0 +1,339 @@
+"""What holds for every `TopicWriter` and `TopicReader`, against a real broker: both clients pass all of this."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import parse_qs
+
+import msgspec
+import pytest
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.kafka import (
+    KafkaLog,
+    KafkaSettings,
+    Raw,
+    Sasl,
+    Tls,
+    TopicReader,
+    open_admin,
+    open_reader,
+    open_writer,
+)
+from trustwatch.ingest.kafka.kafka_python.options import ClientCredentials
+from trustwatch.ingest.log import LogFailed
+from trustwatch.ingest.routing import partition_of
+from trustwatch.ingest.source import TopicWriter
+
+from .kafka_support import CLIENTS, NOW_MS, QUIET, Member, foreign_producer, make_topic, poll_until, record, settings
+
+if TYPE_CHECKING:
+    from service_stack import KafkaCluster
+
+pytestmark = [pytest.mark.integration, *QUIET]
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@contextlib.contextmanager
+def closing(made: Any) -> Iterator[Any]:
+    try:
+        yield made
+    finally:
+        made.close()
+        gc.collect()  # see QUIET
+
+
+def read_all(made: KafkaSettings, *topics: str) -> dict[int, list[Raw]]:
+    """Everything that a topic holds now, by partition."""
+    found: dict[int, list[Raw]] = {}
+    with closing(open_reader(made, topics)) as reader:
+        collect(reader, found)
+    return found
+
+
+def collect(reader: TopicReader, found: dict[int, list[Raw]]) -> None:
+    deadline = time.monotonic() + 30
+    while not reader.at_end():
+        assert time.monotonic() < deadline
+        for part in reader.poll(0.2):
+            found.setdefault(part.partition, []).extend(part.records)
+
+
+def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> None:
+    """Key, value, headers and time, in order; a tombstone too."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic)
+    with closing(open_writer(made)) as writer:
+        writer.send(topic, b"k", b"v", headers=[("a", b"1"), ("a", b"2")], timestamp_ms=NOW_MS)
+        writer.send(topic, b"k", None, partition=0, timestamp_ms=NOW_MS)
+        writer.send(topic, None, b"without a key")
+        writer.flush(10)
+        assert writer.partitions(topic) == 1
+    first, second, third = read_all(made, topic)[0]
+    assert first == Raw(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
+    assert second == Raw(1, NOW_MS, b"k", None, [])
+    assert (third.key, third.value) == (None, b"without a key")
+
+
+def test_keys_choose_the_partition_that_kafkas_producers_choose(kafka: KafkaCluster, client: str) -> None:
+    """Whatever a client's own default is: an agent's records from all writers meet in one partition."""
+    made = settings(kafka, client)
+    ours, theirs = made.topics.events, f"{made.topics.events}-theirs"
+    make_topic(kafka, ours, 7)
+    make_topic(kafka, theirs, 7)
+    keys = [b'["t","i","agent-%d"]' % n for n in range(100)]
+    with closing(open_writer(made)) as writer, closing(foreign_producer(kafka)) as producer:
+        for key in keys:
+            writer.send(ours, key, b"v")
+            producer.send(theirs, key=key, value=b"v")
+        writer.flush(10)
+        producer.flush(10)
+    places = [
+        {raw.key: partition for partition, raws in read_all(made, topic).items() for raw in raws}
+        for topic in (ours, theirs)
+    ]
+    assert places[0] == places[1] == {key: partition_of(key, 7) for key in keys}
+
+
+def test_topics_that_are_not_there_are_not_made(kafka: KafkaCluster, client: str) -> None:
+    """A misspelt name must not become a topic with one partition."""
+    made = settings(kafka, client)
+    with closing(open_writer(made)) as writer, pytest.raises(ConfigError, match="there is no topic"):
+        writer.partitions(made.topics.events)
+    with pytest.raises(ConfigError, match="there is no topic"):
+        open_reader(made, [made.topics.events])
+    with closing(open_admin(made)) as admin:
+        assert admin.describe(made.topics.events) is None
+
+
+def test_a_record_that_is_too_large_is_the_callers_error(kafka: KafkaCluster, client: str) -> None:
+    """The others are not held up."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.topics.events)
+    with closing(open_writer(made)) as writer:
+        with pytest.raises(ValueError, match="too large"):
+            writer.send(made.topics.events, b"k", b"x" * 2_000_000)
+        writer.send(made.topics.events, b"k", b"v")
+        writer.flush(10)
+
+
+def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaCluster, client: str) -> None:
+    """The same writer writes again; what failed was not acknowledged; nothing good is there twice."""
+    made = settings(kafka, client, delivery_timeout_ms=6_000)
+    topic = made.topics.events
+    make_topic(kafka, topic)
+    with closing(open_writer(made)) as writer:
+        writer.send(topic, b"k", b"before", timestamp_ms=NOW_MS)
+        writer.flush(10)
+        kafka.kill()
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            writer.send(topic, b"k", b"meanwhile", timestamp_ms=NOW_MS)
+            writer.flush(8)
+        assert time.monotonic() - began < 10
+        kafka.start()
+        recovered(writer, topic)
+    values = [raw.value for raw in read_all(made, topic)[0]]
+    assert [values.count(value) for value in (b"before", b"after")] == [1, 1]
+    assert values[0] == b"before"
+
+
+def recovered(writer: TopicWriter, topic: str) -> None:
+    """Send until a flush succeeds: what an earlier one left behind may fail first."""
+    deadline = time.monotonic() + 40
+    number = 0
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            writer.send(topic, b"k", b"try-%d" % number, timestamp_ms=NOW_MS)
+            writer.flush(8)
+            break
+        except Unavailable:
+            number += 1
+    writer.send(topic, b"k", b"after", timestamp_ms=NOW_MS)
+    writer.flush(8)
+
+
+def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client: str) -> None:
+    """Idempotent: while leaders are killed every acknowledged record is there exactly once, in order."""
+    made = settings(kafka_cluster3, client, delivery_timeout_ms=30_000)
+    topic = made.topics.events
+    make_topic(kafka_cluster3, topic, 1, 3, min_insync_replicas="2")
+    with closing(open_writer(made)) as writer:
+        for number in range(3_000):
+            if number == 1_000:
+                kafka_cluster3.kill_node(1)
+            if number == 2_000:
+                kafka_cluster3.start_node(1)
+                kafka_cluster3.kill_node(2)
+            writer.send(topic, b"k", b"%d" % number, timestamp_ms=NOW_MS)
+            if number % 100 == 0:
+                writer.flush(40)
+        writer.flush(40)
+    kafka_cluster3.start()
+    values = [int(raw.value or b"") for raw in read_all(made, topic)[0]]
+    assert values == list(range(3_000))
+
+
+def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: str) -> None:
+    """What was handed out and not committed comes again; a new group begins at either end."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic)
+
+    def send(*values: bytes) -> None:
+        with closing(open_writer(made)) as writer:
+            for value in values:
+                writer.send(topic, b"k", value)
+            writer.flush(10)
+
+    def values(reader: TopicReader, most: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        deadline = time.monotonic() + 20
+        while len(found) < most and time.monotonic() < deadline:
+            found += [raw.value for part in reader.poll(0.2, most - len(found)) for raw in part.records]
+        return found
+
+    send(b"1", b"2", b"3", b"4")
+    with closing(open_reader(made, [topic], f"{topic}-group")) as reader:
+        assert values(reader, 2) == [b"1", b"2"]
+        reader.commit()
+        assert values(reader, 1) == [b"3"]
+        assert reader.lag() == 1
+    with closing(open_reader(made, [topic], f"{topic}-group")) as reader:
+        assert values(reader, 2) == [b"3", b"4"]
+        assert reader.at_end()
+        assert dict(reader.end_offsets()) == {(topic, 0): 4}
+    with closing(open_reader(made, [topic], f"{topic}-late", "latest")) as reader:
+        deadline = time.monotonic() + 20
+        while not reader.at_end() and time.monotonic() < deadline:
+            assert reader.poll(0.2) == []
+        send(b"5")
+        assert values(reader, 1) == [b"5"]
+
+
+def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> None:
+    """Acknowledged records are in the topic; with the broker gone the log fails, reopened it goes on."""
+    made = settings(kafka, client, delivery_timeout_ms=4_000)
+    make_topic(kafka, made.topics.events, 2)
+    records = [record(n, f"agent-{n}") for n in range(20)]
+    with closing(open_writer(made)) as writer:
+        log = KafkaLog(writer, made.topics.events, 8)
+        log.append(records)
+        log.sync()
+        kafka.kill()
+        with pytest.raises(LogFailed):
+            log.append(records)
+            log.sync()
+        kafka.start()
+        deadline = time.monotonic() + 40
+        while True:
+            assert time.monotonic() < deadline
+            log.reopen()
+            with contextlib.suppress(LogFailed):
+                log.append(records)
+                log.sync()
+                break
+    member = Member(made)
+    poll_until(lambda: member.count >= 40, member)
+    found = [one for part in member.records.values() for one in part]
+    assert {one.id_hash for one in found} == {one.id_hash for one in records}
+    assert {one.kind for one in found} == {0}
+    member.source.close()
+
+
+def secured(kafka: KafkaCluster, client: str, mechanism: str) -> KafkaSettings:
+    there = kafka.secured
+    tls = Tls(ca_file=str(there.ca))
+    if not mechanism:
+        return settings(kafka, client, bootstrap_servers=(there.tls,), security_protocol="SSL", tls=tls)
+    sasl = Sasl(mechanism=mechanism, username=there.user, password=there.password)  # type: ignore[arg-type]
+    return settings(kafka, client, bootstrap_servers=(there.sasl,), security_protocol="SASL_SSL", tls=tls, sasl=sasl)
+
+
+@pytest.mark.parametrize("mechanism", ["", "PLAIN", "SCRAM-SHA-512"])
+def test_tls_and_sasl(kafka: KafkaCluster, client: str, mechanism: str) -> None:
+    """Writing, reading, and a group, through the secured listeners."""
+    made = secured(kafka, client, mechanism)
+    make_topic(kafka, made.topics.events)
+    with closing(open_writer(made)) as writer:
+        writer.send(made.topics.events, b"k", b"v")
+        writer.flush(10)
+    assert [raw.value for raw in read_all(made, made.topics.events)[0]] == [b"v"]
+    member = Member(made)
+    poll_until(lambda: member.count == 1, member)
+    member.source.close()
+
+
+def test_a_wrong_password_is_an_error_of_the_settings(kafka: KafkaCluster, client: str) -> None:
+    """It is said, as far as the client tells; the message holds no secret."""
+    made = secured(kafka, client, "PLAIN")
+    assert made.sasl is not None
+    made = msgspec.structs.replace(made, sasl=msgspec.structs.replace(made.sasl, password="hunter2"))
+    with pytest.raises((ConfigError, Unavailable)) as error, closing(open_writer(made)) as writer:
+        writer.partitions(made.topics.events)
+    assert "hunter2" not in str(error.value)
+    if client == "confluent":
+        assert isinstance(error.value, ConfigError)
+    else:  # kafka-python tries again until its time is up
+        assert "login" in str(error.value)
+
+
+class TokenEndpoint(http.server.BaseHTTPRequestHandler):
+    """An authorization server's token endpoint: client credentials only."""
+
+    seen: ClassVar[list[dict[str, list[str]]]] = []
+
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
+        self.seen.append(form)
+        right = base64.b64encode(b"worker:s3cret").decode()
+        granted = self.headers["authorization"] == f"Basic {right}"
+        body = msgspec.json.encode({"access_token": "granted", "expires_in": 300} if granted else {"error": "no"})
+        self.send_response(200 if granted else 401)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def token_endpoint() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
+    """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
+    sasl = Sasl(
+        mechanism="OAUTHBEARER", token_endpoint=token_endpoint, client_id="worker", client_secret="s3cret",
+        scope="kafka",
+    )  # fmt: skip
+    made = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), sasl=sasl)
+    TokenEndpoint.seen.clear()
+    assert ClientCredentials(sasl, made).token() == "granted"
+    assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"], "scope": ["kafka"]}]
+    wrong = msgspec.structs.replace(sasl, client_secret="other")
+    with pytest.raises(Unavailable, match="token") as error:
+        ClientCredentials(wrong, made).token()
+    assert "other" not in str(error.value)
