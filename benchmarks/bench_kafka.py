@@ -1,0 +1,137 @@
+"""CPU per event of reading the events topic: `Source.poll` of both clients, and of kafka-python's own decoder.
+
+Needs a broker: `scripts/services start kafka`, or `--bootstrap`. Client CPU is that of all threads of this process; the
+broker shares the machine, so CPU per event is the fair figure and not the rate.
+
+    python -m benchmarks.bench_kafka [--quick] [--bootstrap HOST:PORT] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka.admin import KafkaAdminClient
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.kafka import KafkaSettings, Topics, open_group_source, open_writer, wire
+from trustwatch.ingest.kafka.kafka_python import batches
+from trustwatch.ingest.routing import agent_route
+from trustwatch.ingest.source import Kind, Record
+
+PARTITIONS = 4
+NOW_MS = 1_780_000_000_000
+
+
+class Everything:
+    """An owner that reads each partition from the beginning."""
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        pass
+
+    def lost(self, partitions: Collection[int]) -> None:
+        pass
+
+
+def event(number: int) -> Record:
+    """A native event of about 400 bytes."""
+    agent = f"agent-{number % 1000}"
+    payload = msgspec.json.encode(
+        {
+            "id": f"e{number}", "source": "urn:gateway", "time": "2026-05-28T20:26:40Z", "tenant": "acme",
+            "type": "api.call", "action": "invoices.read", "outcome": "success", "effect": "read",
+            "agent": {"id": agent, "issuer": "https://as.example", "type": "finance"},
+            "resource": {"type": "invoice", "id": f"inv-{number % 977}", "target": "erp.acme.example"},
+            "scopes": {"granted": ["invoices:read"]}, "client": {"ip": "10.0.0.7"}, "duration_ms": 12.5,
+        }
+    )  # fmt: skip
+    return Record(Kind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_route("acme", "i", agent))
+
+
+def fill(settings: KafkaSettings, number: int) -> tuple[float, float]:
+    """Write events; returns CPU microseconds per event and events per second."""
+    records = [event(n) for n in range(min(number, 20_000))]
+    writer = open_writer(settings)
+    began, cpu = time.perf_counter(), time.process_time()
+    for n in range(number):
+        one = records[n % len(records)]
+        writer.send(settings.topics.events, one.key, one.payload, headers=wire.headers_of(one), timestamp_ms=NOW_MS + n)
+    writer.flush(60)
+    spent, took = time.process_time() - cpu, time.perf_counter() - began
+    writer.close()
+    return spent / number * 1e6, number / took
+
+
+def read(settings: KafkaSettings, number: int) -> tuple[float, float]:
+    """Read all events as a new group; returns CPU microseconds per event and events per second."""
+    source = open_group_source(msgspec.structs.replace(settings, group_id=f"bench-{time.time_ns()}"))
+    source.join(Everything())
+    deadline = time.monotonic() + 30
+    while len(source.owned()) < PARTITIONS:
+        source.poll(1, 0.1)
+        if time.monotonic() > deadline:
+            raise SystemExit("bench_kafka: no assignment within 30 s")
+    for partition in range(PARTITIONS):
+        source.seek(partition, 0)
+    began, cpu, count = time.perf_counter(), time.process_time(), 0
+    while count < number:
+        batch = source.poll(2048, 1.0)
+        count += len(batch.records) if batch else 0
+    spent, took = time.process_time() - cpu, time.perf_counter() - began
+    source.close()
+    return spent / number * 1e6, number / took
+
+
+def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
+    """Interleaved rounds of every way; medians."""
+    topic = f"bench-{time.time_ns()}"
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
+    settings = KafkaSettings(bootstrap_servers=(bootstrap,), topics=Topics(events=topic), client="confluent")
+    rows = []
+    cpu, rate = fill(settings, number)
+    rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})
+    known = batches.KNOWN_VERSION
+    ways = {
+        "read, kafka-python, whole batches": ("kafka-python", known),
+        "read, kafka-python, its own decoder": ("kafka-python", "none"),
+        "read, confluent": ("confluent", known),
+    }
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, (client, version) in ways.items():
+            batches.KNOWN_VERSION = version
+            found[way].append(read(msgspec.structs.replace(settings, client=client), number))
+    batches.KNOWN_VERSION = known
+    for way, pairs in found.items():
+        cpus, rates = zip(*pairs, strict=True)
+        rows.append({"way": way, "us_per_event": statistics.median(cpus), "per_s": statistics.median(rates)})
+    admin.delete_topics([topic])
+    admin.close()
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--bootstrap", default="127.0.0.1:9092")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = measure(options.bootstrap, 20_000 if options.quick else 400_000, 1 if options.quick else 3)
+    for row in rows:
+        print(f"{row['way']:38} {row['us_per_event']:7.2f} us CPU/event {row['per_s']:10.0f} events/s")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
