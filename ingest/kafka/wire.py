@@ -27,6 +27,7 @@ from .handout import Run
 
 HEADER = "tw"
 _TW = struct.Struct("<BQ")
+_unpack, _record = _TW.unpack, Record._make
 _CE = "ce_"
 
 
@@ -69,8 +70,7 @@ def ours(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, 
     if payload is not None and timestamp_ms >= 0:
         for name, value in headers:
             if name == HEADER and value is not None and len(value) == _TW.size:
-                kind, id_hash = _TW.unpack(value)
-                return Record(kind, id_hash, timestamp_ms, payload)
+                return _record((*_unpack(value), timestamp_ms, payload, b""))
     return None
 
 

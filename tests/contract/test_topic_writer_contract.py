@@ -26,7 +26,7 @@ from trustwatch.ingest.kafka import (
     open_reader,
     open_writer,
 )
-from trustwatch.ingest.kafka.kafka_python.options import ClientCredentials
+from trustwatch.ingest.kafka.kafka_python.options import ClientCredentials, connection
 from trustwatch.ingest.log import LogFailed
 from trustwatch.ingest.routing import partition_of
 from trustwatch.ingest.source import TopicWriter
@@ -337,3 +337,24 @@ def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
     with pytest.raises(Unavailable, match="token") as error:
         ClientCredentials(wrong, made).token()
     assert "other" not in str(error.value)
+
+
+def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> None:
+    """Either one buys a token as soon as it connects (there is no broker here that takes it)."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint) as no_broker:
+        sasl = Sasl(
+            mechanism="OAUTHBEARER", token_endpoint=token_endpoint, client_id="worker", client_secret="s3cret",
+        )  # fmt: skip
+        made = KafkaSettings(
+            bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",), client=client,  # type: ignore[arg-type]
+            security_protocol="SASL_PLAINTEXT", sasl=sasl, request_timeout_ms=2_000, metadata_timeout_ms=2_000,
+        )  # fmt: skip
+        TokenEndpoint.seen.clear()
+        with pytest.raises((Unavailable, ConfigError)) as error:
+            open_writer(made)
+        assert "s3cret" not in str(error.value)
+    if client == "confluent":
+        assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"]}] * len(TokenEndpoint.seen) != []
+    else:  # kafka-python asks for it when a broker offers the mechanism
+        options = connection(made)
+        assert (options["sasl_mechanism"], options["sasl_oauth_token_provider"].token()) == ("OAUTHBEARER", "granted")

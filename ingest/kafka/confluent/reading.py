@@ -41,6 +41,7 @@ def open_consumer(settings: KafkaSettings, error_cb: Callable[[KafkaError], None
         "max.partition.fetch.bytes": settings.partition_fetch_bytes,
         "receive.message.max.bytes": settings.fetch_max_bytes + settings.partition_fetch_bytes,
         "queued.max.messages.kbytes": settings.fetch_max_bytes // 1024,
+        "fetch.queue.backoff.ms": 5,  # a full queue is looked at again then; the default of a second starves us
         "error_cb": error_cb,
         **{name.replace("_", "."): value for name, value in more.items()},
     }

@@ -105,30 +105,32 @@ class GroupSource:
 
     def _keep(self, messages: list[Message]) -> None:
         """Sort messages by partition, and hold them until they are handed out."""
-        found: dict[int, list[Run]] = {}
+        found: list[tuple[int, Run]] = []
+        partition, expected = -1, 0
+        add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
             if message.error() is not None:
                 self._note(message)
                 continue
-            partition, offset = message.partition(), message.offset()
-            expected = self._next.get(partition)
-            if expected is None or offset < expected:
-                continue  # not ours any more, or from before a seek
-            record = self._record(message, partition, offset)
-            runs = found.setdefault(partition, [])
-            if runs and offset == expected:
-                runs[-1].records.append(record)
-            else:
-                runs.append(Run(offset, [record]))
-            self._next[partition] = offset + 1
-        for partition, runs in found.items():
-            self._handout.put(partition, runs)
+            offset = message.offset()
+            if message.partition() != partition or offset != expected or add is None:
+                partition = message.partition()
+                if offset < self._next.get(partition, 1 << 63):
+                    add = None  # not ours any more, or from before a seek
+                    continue
+                run = Run(offset, [])
+                found.append((partition, run))
+                add = run.records.append
+            add(self._record(message, partition, offset))
+            self._next[partition] = expected = offset + 1
+        for partition, run in found:
+            self._handout.put(partition, [run])
         raised, self._raised = self._raised, None
         if raised:
             raise raised
 
     def _record(self, message: Message, partition: int, offset: int) -> Record:
-        headers, value, (_, time_ms) = message.headers() or (), message.value(), message.timestamp()
+        headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
         record = wire.ours(time_ms, value, headers)
         if record is None:
             raw = wire.Raw(offset, time_ms, message.key(), value, headers)
