@@ -122,7 +122,7 @@ def siphash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) 
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@inlined
+@allocation_free
 def name_hash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) -> np.uint64:
     """Hash of the name data[start : start + length]: 0 for an empty one alone; eight more bytes must be readable."""
     if length <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import columns as c
-from ..compiled import allocation_free
+from ..compiled import inlined
 from . import layout as l
 from .layout import Array
 from .sessions import use_bucket
@@ -16,7 +16,7 @@ _WEEK_MS = 7 * _DAY_MS
 _EPOCH_IS_THURSDAY = 3 * _DAY_MS
 
 
-@allocation_free
+@inlined
 def _hour_item(at_ms: int) -> np.uint64:
     """Part of the week: eight parts of a day of three hours, weekdays and weekend apart (1 to 16)."""
     in_week = (at_ms + _EPOCH_IS_THURSDAY) % _WEEK_MS
@@ -24,7 +24,7 @@ def _hour_item(at_ms: int) -> np.uint64:
     return np.uint64(1 + (in_week % _DAY_MS) // (3 * 3_600_000) + 8 * weekend)
 
 
-@allocation_free
+@inlined
 def write_items(
     items: Array, contexts: Array, names: Array, codes: Array, at_ms: int, prev: np.uint64, uses: np.int64
 ) -> None:

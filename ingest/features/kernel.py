@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import columns as c
-from ..compiled import allocation_free
+from ..compiled import allocation_free, inlined
 from . import layout as l
 from .items import write_items
 from .layout import AgentState, Array, Baseline
@@ -58,7 +58,7 @@ def scratch(n: int) -> Scratch:
     )
 
 
-@allocation_free
+@inlined
 def _decay(numbers: Array, elapsed_s: float) -> None:
     """Bring the decayed counts forward by the elapsed seconds."""
     for k in range(3):
@@ -68,7 +68,7 @@ def _decay(numbers: Array, elapsed_s: float) -> None:
         numbers[column] *= hour
 
 
-@allocation_free
+@inlined
 def _write_quantities(
     q: Array, numbers: Array, times: Array, values: Array, at_ms: int, known: bool, session_events: float
 ) -> None:
@@ -91,7 +91,7 @@ def _write_quantities(
     q[l.Q_NOVELTY] = math.log1p(np.float64(numbers[l.N_NOVELTY]))
 
 
-@allocation_free
+@inlined
 def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: float) -> None:
     """Decay the short-term counts to the event's time and add the event to them."""
     _decay(numbers, elapsed_s)
@@ -106,7 +106,7 @@ def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: floa
     numbers[l.N_VOLUME] += np.float32(min(volume, _MOST_BYTES))
 
 
-@allocation_free
+@inlined
 def _new_names(fresh: np.uint32) -> int:
     """How many of the kinds that name things (not order or outcome) are new to the agent."""
     count = 0
@@ -115,7 +115,7 @@ def _new_names(fresh: np.uint32) -> int:
     return count
 
 
-@allocation_free
+@inlined
 def _check_token(revoked: Array, names: Array, codes: Array) -> np.uint8:
     """Remember a revoked token; 1 when the event uses one that was revoked earlier."""
     token = names[c.TOKEN]
@@ -151,7 +151,7 @@ def _change_version(times: Array, numbers: Array, table: Array, version: np.uint
         numbers[column] = min(numbers[column] * np.float32(0.5), _VERSION_COUNT)
 
 
-@allocation_free
+@inlined
 def scope_keys(out: Array, names: Array) -> None:
     """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 where the event has none."""
     out[l.FLEET] = mix(np.uint64(11))
@@ -160,7 +160,7 @@ def scope_keys(out: Array, names: Array) -> None:
     out[l.TASK] = np.uint64(0) if names[c.TASK] == 0 else pair(names[c.GROUP], names[c.TASK])
 
 
-@allocation_free
+@inlined
 def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
     """Keys of one event's scopes and their rows in the baseline, -1 where there is none."""
     scope_keys(scopes, names)
@@ -227,7 +227,7 @@ def observe(
         times[l.T_LAST] = now_ms
 
 
-@allocation_free
+@inlined
 def _learn_quantity(numbers: Array, quantity: int, value: float) -> None:
     """Running mean and variance whose memory is bounded, so that they follow honest change."""
     count = min(np.float64(numbers[l.N_COUNT + quantity]) + 1.0, _MAX_WEIGHT)

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from ..compiled import allocation_free
+from ..compiled import inlined
 from . import layout as l
 from .layout import AgentState, Array
 
 _REPEATS = 15
 
 
-@allocation_free
+@inlined
 def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -> int:
     """Slot of the event's session among the agent's; the longest unused one is given to a new session."""
     oldest = 0
@@ -33,7 +33,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
     return oldest
 
 
-@allocation_free
+@inlined
 def count_use(table: Array, action: np.uint64) -> np.int64:
     """Uses of an action in a session after this one. A session of very many actions counts the rarest ones together."""
     fingerprint = np.uint32((action & np.uint64((1 << 22) - 1)) | np.uint64(1)) << np.uint32(10)
@@ -51,7 +51,7 @@ def count_use(table: Array, action: np.uint64) -> np.int64:
     return np.int64(1) if inherited == 0 else np.int64(inherited + 1)
 
 
-@allocation_free
+@inlined
 def use_bucket(uses: np.int64) -> np.int64:
     """1, 2, 3, 4, then two steps an octave: the resolution at which repetition matters."""
     if uses <= 4:

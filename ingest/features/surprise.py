@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..compiled import allocation_free, inlined
+from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
 from .tables import own_count, shared_count
@@ -30,7 +30,7 @@ def _context(occurrences: float, distinct: float, seen: float) -> float:
     return occurrences * distinct / seen if seen > 0.0 else 0.0
 
 
-@allocation_free
+@inlined
 def _shared_step(
     backoff: float, baseline: Baseline, row: np.int64, scope: np.uint64, kind: int, hashed: np.uint64,
     context_kind: int, context: np.uint64,
@@ -44,7 +44,7 @@ def _shared_step(
     return _step(backoff, shared_count(baseline, scope, hashed), total, distinct)
 
 
-@allocation_free
+@inlined
 def frequency(
     baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, hashed: np.uint64,
     context_kind: int, context: np.uint64, bottom: float,
@@ -81,7 +81,7 @@ def frequency(
     return p, history, peers, own
 
 
-@allocation_free
+@inlined
 def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
     """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
 
@@ -106,7 +106,7 @@ def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tup
     return mean, math.sqrt(variance + _SD_FLOOR * _SD_FLOOR), weight
 
 
-@allocation_free
+@inlined
 def usual_distance(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
     """How many standard deviations a value lies above the usual; 0 below it, and where nothing is known."""
     mean, sd, weight = usual(baseline, rows, numbers, quantity)

@@ -49,7 +49,7 @@ def _place(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
     return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
 
 
-@allocation_free
+@inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
     """How often the agent's table has counted the item; *table* is one agent's row."""
     start, fingerprint = _place(kind, hashed)
@@ -60,7 +60,7 @@ def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
     return 0.0
 
 
-@allocation_free
+@inlined
 def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
     start, fingerprint = _place(kind, hashed)
@@ -127,7 +127,7 @@ def _halve_totals(numbers: Array, kind: int) -> None:
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 
 
-@allocation_free
+@inlined
 def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
     """Row of a scope in the baseline, -1 where the baseline has never seen it."""
     mask = np.uint64(len(baseline.scope_keys) - 1)
@@ -139,7 +139,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
     return np.int64(-1)
 
 
-@allocation_free
+@inlined
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
     """How often a scope has counted an item."""
     key = pair(scope, hashed)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .. import columns as c
-from ..compiled import allocation_free, inlined
+from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
 from .surprise import frequency, usual_distance
@@ -100,7 +100,7 @@ def _bits(probability: float) -> float:
     return float(min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS))
 
 
-@allocation_free
+@inlined
 def write_vector(
     out: Array, bits: Array, items: Array, contexts: Array, quantities: Array, values: Array, codes: Array, rows: Array,
     scopes: Array, baseline: Baseline, table: Array, numbers: Array, session: Array,
@@ -120,7 +120,7 @@ def write_vector(
     return fresh
 
 
-@allocation_free
+@inlined
 def _write_surprises(
     out: Array, bits: Array, items: Array, contexts: Array, rows: Array, scopes: Array, baseline: Baseline,
     table: Array, numbers: Array,
@@ -153,7 +153,7 @@ def _write_surprises(
     return fresh
 
 
-@allocation_free
+@inlined
 def _write_composites(
     out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array
 ) -> None:
@@ -176,7 +176,7 @@ def _write_composites(
     _write_drift(out, quantities, numbers)
 
 
-@allocation_free
+@inlined
 def _write_drift(out: Array, quantities: Array, numbers: Array) -> None:
     """Largest distance from the frozen reference."""
     for k in range(len(l.DRIFTING)):

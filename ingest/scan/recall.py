@@ -40,7 +40,7 @@ def memory(salt: bytes, places: int) -> Memory:
     return Memory(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
 
 
-@inlined
+@allocation_free
 def fingerprint(text: Bytes, length: int, held: Memory, out: UInt64s) -> None:
     """Fingerprint of text[:length], never (0, 0); eight more bytes must be readable."""
     out[0] = siphash(text, 0, length, held.keys[0], held.keys[1]) | np.uint64(1)

@@ -106,7 +106,7 @@ def is_complete(found: Members) -> bool:
     return True
 
 
-@inlined
+@allocation_free
 def write_row(data: Bytes, found: Members, tools: Tools, out: Rows, row: int) -> int:
     """Write a complete record into a row; returns the bits of what the memory lacks for it."""
     names, numbers, codes = out.names[row], out.numbers[row], out.codes[row]
@@ -132,35 +132,35 @@ def _hashed(tools: Tools, length: int) -> np.uint64:
 
 
 @inlined
-def _put_member(tools: Tools, at: int, data: Bytes, found: Members, number: int) -> int:
-    return put(tools.room, at, data, found.begins[number], found.lengths[number])
+def _put_member(room: Bytes, at: int, data: Bytes, found: Members, number: int) -> int:
+    return put(room, at, data, found.begins[number], found.lengths[number])
 
 
 @inlined
 def _write_composed(data: Bytes, found: Members, tools: Tools, names: c.UInt64s) -> None:
     """Names made of several texts."""
     room = tools.room
-    end = put_byte(room, _put_member(tools, 0, data, found, _TENANT), _UNIT)
-    names[c.GROUP] = _hashed(tools, _put_member(tools, end, data, found, _AGENT_TYPE))
+    end = put_byte(room, _put_member(room, 0, data, found, _TENANT), _UNIT)
+    names[c.GROUP] = _hashed(tools, _put_member(room, end, data, found, _AGENT_TYPE))
     end = 0
     if found.lengths[_RESOURCE_TYPE] != ABSENT:
-        end = put_byte(room, _put_member(tools, 0, data, found, _RESOURCE_TYPE), COLON)
-    names[c.RESOURCE] = _hashed(tools, _put_member(tools, end, data, found, _RESOURCE_ID))
+        end = put_byte(room, _put_member(room, 0, data, found, _RESOURCE_TYPE), COLON)
+    names[c.RESOURCE] = _hashed(tools, _put_member(room, end, data, found, _RESOURCE_ID))
     end = 0
     if found.lengths[_METHOD] != ABSENT or found.lengths[_THUMBPRINT] != ABSENT:
-        end = put_byte(room, _put_or_none(tools, 0, data, found, _METHOD), COLON)
-        end = _put_or_none(tools, end, data, found, _THUMBPRINT)
+        end = put_byte(room, _put_or_none(room, 0, data, found, _METHOD), COLON)
+        end = _put_or_none(room, end, data, found, _THUMBPRINT)
     names[c.CREDENTIAL] = _hashed(tools, end)
     end = put_joined(room, 0, data, found.begins[_CHAIN], found.lengths[_CHAIN], _UNIT)
     names[c.CHAIN] = _hashed(tools, end)
 
 
 @inlined
-def _put_or_none(tools: Tools, at: int, data: Bytes, found: Members, number: int) -> int:
+def _put_or_none(room: Bytes, at: int, data: Bytes, found: Members, number: int) -> int:
     """As an f-string does it: an absent text is `None`."""
     if found.lengths[number] == ABSENT:
-        return put(tools.room, at, _NONE, 0, 4)
-    return _put_member(tools, at, data, found, number)
+        return put(room, at, _NONE, 0, 4)
+    return _put_member(room, at, data, found, number)
 
 
 @inlined
@@ -184,7 +184,7 @@ def _write_codes(data: Bytes, found: Members, codes: c.Codes) -> None:
         codes[c.OWN_DENIAL] = denial >= 0
 
 
-@inlined
+@allocation_free
 def _look_up(tools: Tools, length: int, wanted: c.UInt64s) -> int:
     """Place in the memory of what the buffer names; -1 where it is missing."""
     fingerprint(tools.room, length, tools.memory, wanted)
@@ -193,17 +193,17 @@ def _look_up(tools: Tools, length: int, wanted: c.UInt64s) -> int:
 
 
 @inlined
-def _put_lengths(tools: Tools, kind: int, first: int, second: int) -> int:
+def _put_lengths(room: Bytes, kind: int, first: int, second: int) -> int:
     """Begin a text of several parts, so that no two lists of parts give the same bytes."""
-    return put_number(tools.room, put_number(tools.room, put_byte(tools.room, 0, kind), max(first, 0)), max(second, 0))
+    return put_number(room, put_number(room, put_byte(room, 0, kind), max(first, 0)), max(second, 0))
 
 
 @inlined
 def _find_agent(data: Bytes, found: Members, tools: Tools, names: c.UInt64s, wanted: c.UInt64s) -> int:
-    end = _put_lengths(tools, recall.AGENT, found.lengths[_TENANT], found.lengths[_ISSUER])
-    end = _put_member(tools, end, data, found, _TENANT)
-    end = _put_member(tools, end, data, found, _ISSUER)
-    place = _look_up(tools, _put_member(tools, end, data, found, _AGENT_ID), wanted)
+    end = _put_lengths(tools.room, recall.AGENT, found.lengths[_TENANT], found.lengths[_ISSUER])
+    end = _put_member(tools.room, end, data, found, _TENANT)
+    end = _put_member(tools.room, end, data, found, _ISSUER)
+    place = _look_up(tools, _put_member(tools.room, end, data, found, _AGENT_ID), wanted)
     if place < 0:
         return 1 << recall.AGENT
     names[c.AGENT] = tools.memory.values[place]
@@ -215,7 +215,7 @@ def _find_network(data: Bytes, found: Members, tools: Tools, names: c.UInt64s, w
     """Networks of IPv4 are cut from the text; other addresses are looked up."""
     room, begin, length = tools.room, found.begins[_IP], found.lengths[_IP]
     if found.lengths[_ASN] != ABSENT:
-        end = _put_member(tools, put_byte(room, put_byte(room, 0, _A), _S), data, found, _ASN)
+        end = _put_member(room, put_byte(room, put_byte(room, 0, _A), _S), data, found, _ASN)
         names[c.NETWORK] = _hashed(tools, end)
         return 0
     if length <= 0:
@@ -266,8 +266,8 @@ def _find_target(
         names[c.TARGET] = name_hash(data, host, stop - host, tools.key[0], tools.key[1])
     if host == NOWHERE or found.lengths[_EXTERNAL] != ABSENT:
         return 0
-    end = _put_lengths(tools, recall.SIDE, found.lengths[_TENANT], 0)
-    end = _put_member(tools, end, data, found, _TENANT)
+    end = _put_lengths(tools.room, recall.SIDE, found.lengths[_TENANT], 0)
+    end = _put_member(tools.room, end, data, found, _TENANT)
     place = _look_up(tools, put(tools.room, end, data, host, stop - host), wanted)
     if place < 0:
         return 1 << recall.TARGET
@@ -280,8 +280,8 @@ def _look_up_target(
     data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
 ) -> int:  # fmt: skip
     number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
-    end = _put_lengths(tools, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
-    end = _put_member(tools, _put_member(tools, end, data, found, _TENANT), data, found, number)
+    end = _put_lengths(tools.room, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
+    end = _put_member(tools.room, _put_member(tools.room, end, data, found, _TENANT), data, found, number)
     place = _look_up(tools, end, wanted)
     if place < 0:
         return 1 << recall.TARGET
