@@ -193,6 +193,8 @@ async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -
     log = await asyncio.to_thread(make, settings)
     commit = GroupCommit(log)
     store = await asyncio.to_thread(opened_store, settings)
+    if roles.workers:
+        await asyncio.to_thread(store.upkeep, clock.now_ms())
     try:
         if distributed:
             yield Distributed(settings, settings_file, commit, store, roles)

@@ -36,6 +36,7 @@ _log = structlog.get_logger(__name__)
 
 FIRST_UPKEEP_S = 60.0
 UPKEEP_EVERY_S = 3600.0
+DAY_MS = 86_400_000
 
 
 def run(settings: Settings, settings_file: Path | None, roles: Roles = Roles()) -> None:  # noqa: B008
@@ -161,9 +162,12 @@ class Service:
         pause_s = FIRST_UPKEEP_S
         while not await _wait(stop, pause_s):
             pause_s = UPKEEP_EVERY_S
-            oldest = clock.now_ms() - self._settings.retention_days * 86_400_000
+            now = clock.now_ms()
+            oldest = now - self._settings.retention_days * DAY_MS
+            forgotten = now - self._settings.store.agents_days * DAY_MS
             try:
-                await asyncio.to_thread(self._backend.store.purge, oldest)
+                await asyncio.to_thread(self._backend.store.upkeep, now)
+                await asyncio.to_thread(self._backend.store.purge, oldest, agents_before_ms=forgotten)
                 await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit
-
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
 from ...scoring.notify import WebhookTarget
@@ -18,7 +16,6 @@ from ..settings import LevelPolicy, Settings
 from ..settings.kafka import KafkaSecuritySettings
 from ..settings.root import ANY_TENANT
 from ..settings.secret import Secret
-from ..settings.store import StoreSettings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -88,17 +85,9 @@ def opened_store(settings: Settings) -> SqlStore:
     store = settings.store
     if store.url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else with_password(store)
-    return open_store(url, settings.dead_letters.max_rows)
-
-
-def with_password(store: StoreSettings) -> str:
-    """URL of the database with the password in it; for the driver alone, never to be shown."""
-    parts = urlsplit(store.url or "")
-    if store.password is None:
-        return parts.geturl()
-    user, _, place = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(store.password.reveal(), safe='')}@{place}").geturl()
+    url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
+    password = None if store.password is None else store.password.reveal()
+    return open_store(url, settings.dead_letters.max_rows, password=password)
 
 
 def kafka_settings(settings: Settings) -> KafkaSettings:
