@@ -1,0 +1,109 @@
+"""docs/operations.md: topics, settings, metrics, commands and statements are those of the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from trustwatch.api.cli.main import app
+from trustwatch.api.http import METRICS
+from trustwatch.api.serve.roles import Roles, check_roles
+from trustwatch.api.settings import load_settings, settings_table
+from trustwatch.ingest.kafka import DEFINITIONS, Topics
+from trustwatch.ingest.kafka.wire import HEADER
+from trustwatch.scoring.store.schema import METADATA
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+SETTINGS = re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
+CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE, re.MULTILINE)
+
+
+def test_the_table_of_topics_is_that_of_the_program() -> None:
+    """Name, key, content and every setting of every topic, in the order in which they are made."""
+    table = PAGE.partition("<!-- topics -->\n")[2].partition("<!-- end of topics -->")[0].splitlines()[2:]
+
+    assert table == [
+        f"| `{one.name(Topics())}` | {one.keyed_by} | {one.holds} | "
+        + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
+        + " |"
+        for one in DEFINITIONS
+    ]
+    assert f"our `{HEADER}` header" in PAGE
+
+
+@pytest.mark.parametrize("example", SETTINGS, ids=range(len(SETTINGS)))
+def test_examples_of_settings_load(example: str, tmp_path: Path) -> None:
+    """Each is accepted as it stands, with the files that it names."""
+    for name in re.findall(r"file: ([\w-]+)}", example):
+        (tmp_path / name).write_text("secret")
+    path = tmp_path / "settings.yaml"
+    path.write_text(example)
+
+    settings = load_settings(path, {"KAFKA_CLIENT_SECRET": "secret"})
+
+    assert settings.kafka.bootstrap_servers or settings.store.url
+
+
+def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
+    """What the walk through needs is in them."""
+    (tmp_path / "postgres-password").write_text("secret")
+    path = tmp_path / "settings.yaml"
+    path.write_text(SETTINGS[-1])
+
+    for roles in (Roles(), Roles(api=False), Roles(workers=False)):
+        check_roles(roles, load_settings(path, {}))
+
+
+def test_settings_that_are_named_exist() -> None:
+    """`kafka.session_timeout_s` and the like."""
+    known = set(re.findall(r"^\| `([\w.\[\]]+)` ", settings_table(), re.MULTILINE))
+    named = set(re.findall(r"`((?:kafka|pipeline|risk|store|dead_letters)\.\w+)`", PAGE))
+
+    assert named and named <= known
+
+
+def test_metrics_that_are_named_exist() -> None:
+    """With their labels."""
+    known = {metric.name: set(metric.labels) for metric in METRICS}
+    named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", PAGE)
+
+    assert named
+    assert all(name in known and (not label or label in known[name]) for name, label in named)
+
+
+def test_commands_and_options_that_are_named_exist() -> None:
+    """`trustwatch topics grow 8`, `serve --api-only`."""
+    assert {"serve", "topics create", "topics status", "topics grow"} <= {name for name, _ in CALLS}
+    for name, rest in CALLS:
+        command = get_command(app)
+        for word in name.split():
+            command = command.commands[word]  # type: ignore[attr-defined] # typer's groups have them
+        known = {spelt for parameter in command.params for spelt in parameter.opts}
+        assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, name + rest
+
+
+def test_statements_run() -> None:
+    """The SQL that moves positions by hand fits the tables."""
+    statements = re.findall(r"psql trustwatch --command '(.*?)'", PAGE)
+    engine = create_engine("sqlite://")
+    METADATA.create_all(engine)
+
+    with engine.begin() as connection:
+        connection.execute(text('INSERT INTO positions (partition, epoch, "offset") VALUES (1, 7, 138)'))
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount == 1
+        epoch, offset = connection.execute(text('SELECT epoch, "offset" FROM positions')).one()
+
+    assert (len(statements), epoch, offset) == (3, 3_000_007, 397)
+
+
+def test_links_lead_somewhere() -> None:
+    """To files and to headings of this page."""
+    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in PAGE.splitlines()
+                if line.startswith("#")}  # fmt: skip
+    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+        assert target[1:] in headings if target.startswith("#") else (ROOT / "docs" / target).is_file()
