@@ -1,0 +1,102 @@
+"""Records that are no events, or in the wrong place, written by others: dead letters, and the partition goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import pytest
+from kafka import KafkaProducer
+from trustwatch.ingest.formats.cloudevents import EVENT_TYPE
+from trustwatch.ingest.routing import agent_route, partition_of
+
+from .rig import PARTITIONS, QUIET
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+
+
+class Poison(NamedTuple):
+    """A bad record, and a word that its reason must have."""
+
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    reason: str
+
+
+def event(agent: str, number: int) -> dict[str, Any]:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {
+        "id": f"{agent}/{number}", "source": "urn:foreign", "time": at, "type": "tool.call", "tenant": "acme-corp",
+        "action": "read_file", "outcome": "success", "agent": {"id": agent, "issuer": "https://as.example"},
+    }  # fmt: skip
+
+
+def cloud_event(agent: str, number: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """The same in binary mode."""
+    value = event(agent, number)
+    attributes = {"specversion": "1.0", "type": EVENT_TYPE, "id": value.pop("id"), "source": value.pop("source")}
+    headers = [(f"ce_{name}", text.encode()) for name, text in attributes.items()]
+    return json.dumps(value).encode(), [*headers, ("content-type", b"application/json")]
+
+
+def route(agent: str) -> tuple[bytes, int]:
+    key = agent_route("acme-corp", "https://as.example", agent)
+    return key, partition_of(key, PARTITIONS)
+
+
+def poisons(agent: str) -> list[Poison]:
+    no_type = {"specversion": "1.0", "id": "1", "source": "urn:x", "data": event(agent, 1)}
+    return [
+        Poison(b"\x00\xff garbage", [], "JSON"),
+        Poison(None, [], "tombstone"),
+        Poison(b"[]", [], ""),
+        Poison(json.dumps({**event(agent, 0), "time": "yesterday"}).encode(), [], ""),
+        Poison(b'{"specversion": "1.0"', STRUCTURED, ""),
+        Poison(json.dumps(no_type).encode(), STRUCTURED, "type"),
+        Poison(b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"\xff")], "UTF-8"),
+        Poison(b"[]", [("content-type", b"application/cloudevents-batch+json")], "batch"),
+    ]
+
+
+def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
+    """Each with its reason, its offset and its bytes, in the table and on the topic; good records around them count.
+
+    Good ones come twice, in native form and as CloudEvents in binary mode with the same ids.
+    """
+    producer = KafkaProducer(bootstrap_servers=rig.kafka.bootstrap, acks="all")
+    topic, sent, expected = rig.kafka_settings.topics.events, Counter(), {}
+    rig.worker()
+    for number in range(12):
+        agent = f"neighbour-{number}"
+        key, partition = route(agent)
+        for poison in poisons(agent):
+            told = producer.send(topic, poison.value, key, poison.headers, partition).get(10)
+            expected[partition, told.offset] = poison
+        lost = producer.send(topic, json.dumps(event(agent, 7)).encode(), key, [], (partition + 1) % PARTITIONS).get(10)
+        expected[lost.partition, lost.offset] = Poison(json.dumps(event(agent, 7)).encode(), [], "partition")
+        for count in range(20):
+            producer.send(topic, json.dumps(event(agent, count)).encode(), key, [], partition)
+            value, headers = cloud_event(agent, count)
+            producer.send(topic, value, key, headers, partition)
+        sent["acme-corp", agent] = 20
+    producer.close()
+    rig.settle()
+    state = rig.check_end(sent)
+    letters = {(one.letter.partition, one.letter.offset): one.letter for one in state.letters.values()}
+    assert letters.keys() == expected.keys()
+    for place, letter in letters.items():
+        assert letter.raw == (expected[place].value or b"")
+        assert expected[place].reason in letter.reason
+        assert letter.source == f"topic:{topic}"
+    on_topic = {}
+    for raw in rig.records("dead_letters")["dead_letters"]:
+        headers = dict(raw.headers)
+        place = int(headers["source_partition"]), int(headers["source_offset"])
+        on_topic[place] = headers["reason"].decode(), raw.value
+        assert headers["letter_id"] == raw.key
+    assert on_topic == {place: (letter.reason, letter.raw) for place, letter in letters.items()}
+    assert "Traceback" not in rig.logs()
