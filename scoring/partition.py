@@ -25,11 +25,18 @@ from .store import Store
 _log = structlog.get_logger(__name__)
 
 
+SOONEST_S = 0.02
+"""Commits that cost nearly nothing still leave this much time between them."""
+
+COMPLAIN_EVERY_S = 30.0
+
+
 class PipelineSettings(NamedTuple):
     """How the pipeline works. Times in seconds of the injected monotonic clock."""
 
     batch: int = 1000
-    commit_interval_s: float = 1.0
+    commit_interval_s: float = 1.0  # longest time between two commits
+    commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
     most_dirty: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
     retry_s: float = 0.5
     poll_s: float = 0.2
@@ -74,6 +81,7 @@ class Surroundings(NamedTuple):
     on_commit: Callable[[Committed], None]  # called after each commit with what became durable
     stages: Stages
     publisher: Publisher | None = None
+    partitions: Callable[[], int] = lambda: 1  # that share the time of this worker
 
 
 class PartitionPipeline:
@@ -100,6 +108,8 @@ class PartitionPipeline:
         self._end = 0
         self._published = 0
         self._committed_at = around.monotonic()
+        self._commit_took_s = 0.0
+        self._complained_at = -COMPLAIN_EVERY_S
         processor.residence.wait = self._pause
 
     @property
@@ -177,11 +187,17 @@ class PartitionPipeline:
         return bool(self._decisions) or waiting >= self._around.settings.most_dirty
 
     def _late(self) -> bool:
-        return self._around.monotonic() - self._committed_at >= self._around.settings.commit_interval_s
+        """Whether it is time: the quicker commits are, the more often, so that risk shows soon while there is room."""
+        settings = self._around.settings
+        wait_s = settings.commit_interval_s
+        if settings.commit_share > 0.0:
+            affordable_s = self._commit_took_s * self._around.partitions() / settings.commit_share
+            wait_s = min(wait_s, max(affordable_s, SOONEST_S))
+        return self._around.monotonic() - self._committed_at >= wait_s
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then tell of it."""
-        stages = self._around.stages
+        stages, started = self._around.stages, self._around.monotonic()
         with stages.timed("rows"):
             rows = self._processor.residence.take_dirty()
         position = Position(self.partition, self.position.epoch, self._next)
@@ -197,6 +213,7 @@ class PartitionPipeline:
         self._decisions, self._dead = [], []
         self._publish(commit)
         self._around.on_commit(Committed(rows, commit.decisions, position, self.behind(), dropped))
+        self._commit_took_s = self._around.monotonic() - started
 
     def behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
@@ -241,10 +258,13 @@ class PartitionPipeline:
                 self._pause(error)
 
     def _pause(self, error: Unavailable) -> None:
-        _log.warning(
-            "a service does not answer; the pipeline waits", error=str(error), partition=self.partition,
-            offset=self._next,
-        )  # fmt: skip
+        now = self._around.monotonic()
+        if now - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = now
+            _log.warning(
+                "a service does not answer; the pipeline waits", error=str(error), partition=self.partition,
+                offset=self._next,
+            )  # fmt: skip
         self._around.sleep(self._around.settings.retry_s)
 
     def _alert(self, decision: Decision) -> OutboxRow | None:

@@ -11,7 +11,7 @@ from ...ingest.errors import ConfigError
 from ...ingest.kafka import DEFINITIONS, open_admin, open_reader
 from .. import clock
 from ..serve.group_worker import GroupWorker
-from ..serve.partitions import Growth
+from ..serve.partitions import Growth, highest_epoch, raise_epochs
 from ..serve.wiring import kafka_settings, opened_store
 from ..settings import Settings, process_settings
 from .console import emit, say
@@ -70,7 +70,8 @@ def status(settings: SettingsFile = None, json: Json = False) -> None:
     for name, shape in topics.items():
         say(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for one in progress:
-        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {one['behind']} wait")
+        told = f"{one['behind']} wait" if one["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
 
 
 def _progress(settings: Settings) -> list[dict[str, Any]]:
@@ -109,6 +110,27 @@ def grow(
         emit(grown._asdict())
     else:
         say(f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again")
+
+
+@app.command()
+def restored(settings: SettingsFile = None, json: Json = False) -> None:
+    """After an older back-up of the database was put back: make what workers say newer than what the topics hold.
+
+    Stop workers and API first. Without it, replicas take what is said from now on for old.
+    """
+    configured = distributed(process_settings(settings))
+    store = opened_store(configured)
+    reader = open_reader(kafka_settings(configured), (configured.kafka.names.risk,))
+    try:
+        highest = highest_epoch(reader)
+        positions = raise_epochs(store, highest)
+    finally:
+        reader.close()
+        store.close()
+    if json:
+        emit({"highest_epoch_told": highest, "partitions": len(positions)})
+    else:
+        say(f"{len(positions)} partitions go on above epoch {highest}; start workers and API again")
 
 
 def drain(settings: Settings) -> None:

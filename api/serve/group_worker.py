@@ -71,7 +71,7 @@ class GroupWorker:
         self._dropped = 0
         around = Surroundings(
             self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
-            Stages(clock.monotonic), self.publisher,
+            Stages(clock.monotonic), self.publisher, lambda: len(self.source.owned()),
         )  # fmt: skip
         self.pipeline = GroupPipeline(self.source, around, self._processor)
 

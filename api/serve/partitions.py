@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ...ingest.errors import ConfigError
 from ...ingest.kafka import KafkaAdmin, TopicReader, Topics
 from ...ingest.routing import agent_route, partition_of
-from ...scoring.records import AgentName
+from ...scoring.follow import epoch_of
+from ...scoring.records import AgentName, Position
 from ...scoring.store import Store
 
 PARTITIONS = "events.partitions"
@@ -25,7 +26,12 @@ def check_partitions(store: Store, count: int) -> None:
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
     known = store.default_meta(PARTITIONS, str(count))
-    if known != str(count):
+    if count < int(known):
+        raise ConfigError(
+            f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
+            f"new one; restore it, or make it with {known} partitions"
+        )
+    if count > int(known):
         raise ConfigError(
             f"the events topic has {count} partitions, the state was made for {known}; stop senders and workers, then "
             f"run `trustwatch topics grow {count}`, which moves every agent to its new partition"
@@ -113,3 +119,25 @@ class Growth:
 
 def _partition(name: AgentName, partitions: int) -> int:
     return partition_of(agent_route(name.tenant, name.issuer, name.agent_id), partitions)
+
+
+POLL_S = 0.5
+
+
+def highest_epoch(reader: TopicReader) -> int:
+    """Highest epoch that anything on the risk topic carries; 0 = nothing was told. Reads the topic to its end."""
+    highest = 0
+    while not reader.at_end():
+        for part in reader.poll(POLL_S):
+            for record in part.records:
+                highest = max(highest, epoch_of(record.value))
+    return highest
+
+
+def raise_epochs(store: Store, above: int) -> list[Position]:
+    """Let every partition go on where its state is, with epochs above *above*, and tell all of its state again."""
+    positions = store.positions()
+    if positions:
+        while store.set_position(positions[0].partition, positions[0].offset).epoch <= above:
+            pass
+    return [store.set_position(position.partition, position.offset) for position in positions]

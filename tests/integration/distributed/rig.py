@@ -1,6 +1,6 @@
 """What the tests of the distributed form share: topics and a database of one test, workers, load, and the comparison.
 
-Workers are the product's own processes, started as the service starts them, so that a test can kill or stop exactly one.
+Workers are the product's own processes, started as the service starts them: a test can kill or stop exactly one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
+import httpx
 import msgspec
 import pytest
 from trustwatch.api.cli.topics import drain
 from trustwatch.api.serve.wiring import kafka_settings, opened_store
-from trustwatch.api.settings import Settings, process_settings
+from trustwatch.api.settings import process_settings
+from trustwatch.api.tokens import LocalKey
 from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Raw, open_admin, open_reader, open_writer
 from trustwatch.ingest.log import LogFailed
@@ -36,6 +39,8 @@ from trustwatch.scoring.channel import LENGTH, Update, decode_update
 from trustwatch.scoring.publish import RiskRecord
 from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
 from trustwatch.scoring.store import SqlStore, StoredLetter
+
+from ..conftest import Service
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster, Postgres
@@ -534,3 +539,44 @@ def _template(raw: bytes) -> Template:
 def _stamp(ms: int) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000))
     return f"{seconds}.{ms % 1000:03d}Z"
+
+
+class Serving(Service):
+    """`trustwatch serve --api-only` or `--workers-only` on a rig.
+
+    Args:
+        rig: whose topics and database.
+        option: the part.
+        members: of the settings file.
+    """
+
+    def __init__(self, rig: Rig, option: str, **members: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        name = f"serve-{self.port}"
+        self.folder = rig.folder / name
+        self.folder.mkdir()
+        self.settings = rig.write_settings(name, rig.database, rig.name, rig.name, port=self.port, **members)
+        self.key = LocalKey.open(rig.folder / "data")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.process = None
+        self._option = option
+
+    def command(self, *arguments: str) -> list[str]:
+        more = (self._option,) if arguments[0] == "serve" else ()
+        return super().command(*arguments, *more)
+
+    def risk(self, agent: str, tenant: str = "acme-corp") -> dict[str, Any]:
+        """The answer about an agent."""
+        answer = self.get(f"/v1/agents/{quote(agent)}/risk", tenant=tenant)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def answers(self, agents: Iterable[AgentName]) -> dict[AgentName, dict[str, Any]]:
+        """What it says of each, without how fresh that is."""
+        found = {}
+        for name in agents:
+            said = self.risk(name.agent_id, name.tenant)
+            found[name] = {key: said[key] for key in said if key not in ("expires_at", "stale")}
+        return found
