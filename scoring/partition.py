@@ -32,7 +32,10 @@ COMPLAIN_EVERY_S = 30.0
 
 
 class PipelineSettings(NamedTuple):
-    """How the pipeline works. Times in seconds of the injected monotonic clock."""
+    """How the pipeline works. Times in seconds of the injected monotonic clock.
+
+    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
+    """
 
     batch: int = 1000
     commit_interval_s: float = 1.0  # longest time between two commits
@@ -49,7 +52,6 @@ class Committed(NamedTuple):
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]
     position: Position
-    behind: int  # records that wait
     dropped_dead_letters: int
 
 
@@ -109,6 +111,7 @@ class PartitionPipeline:
         self._published = 0
         self._committed_at = around.monotonic()
         self._commit_took_s = 0.0
+        self._busy = False
         self._complained_at = -COMPLAIN_EVERY_S
         processor.residence.wait = self._pause
 
@@ -158,6 +161,7 @@ class PartitionPipeline:
         self._dead.extend(applied.dead)
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
+        self._busy = self._busy or len(batch.records) >= self._around.settings.batch
         self._around.stages.count(applied)
 
     @property
@@ -187,10 +191,13 @@ class PartitionPipeline:
         return bool(self._decisions) or waiting >= self._around.settings.most_dirty
 
     def _late(self) -> bool:
-        """Whether it is time: the quicker commits are, the more often, so that risk shows soon while there is room."""
+        """Whether it is time: the quicker commits are, the more often, so that risk shows soon while there is room.
+
+        There is none while batches are full: more waits than is read at a time, and each commit would hold it up.
+        """
         settings = self._around.settings
         wait_s = settings.commit_interval_s
-        if settings.commit_share > 0.0:
+        if settings.commit_share > 0.0 and not self._busy:
             affordable_s = self._commit_took_s * self._around.partitions() / settings.commit_share
             wait_s = min(wait_s, max(affordable_s, SOONEST_S))
         return self._around.monotonic() - self._committed_at >= wait_s
@@ -210,9 +217,9 @@ class PartitionPipeline:
         self.position = position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms
-        self._decisions, self._dead = [], []
+        self._decisions, self._dead, self._busy = [], [], False
         self._publish(commit)
-        self._around.on_commit(Committed(rows, commit.decisions, position, self.behind(), dropped))
+        self._around.on_commit(Committed(rows, commit.decisions, position, dropped))
         self._commit_took_s = self._around.monotonic() - started
 
     def behind(self) -> int:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from ...ingest.errors import ConfigError
 from ...ingest.kafka import KafkaAdmin, TopicReader, Topics
 from ...ingest.routing import agent_route, partition_of
-from ...scoring.follow import epoch_of
-from ...scoring.records import AgentName, Position
+from ...scoring.records import AgentName
 from ...scoring.store import Store
 
 PARTITIONS = "events.partitions"
@@ -119,25 +118,3 @@ class Growth:
 
 def _partition(name: AgentName, partitions: int) -> int:
     return partition_of(agent_route(name.tenant, name.issuer, name.agent_id), partitions)
-
-
-POLL_S = 0.5
-
-
-def highest_epoch(reader: TopicReader) -> int:
-    """Highest epoch that anything on the risk topic carries; 0 = nothing was told. Reads the topic to its end."""
-    highest = 0
-    while not reader.at_end():
-        for part in reader.poll(POLL_S):
-            for record in part.records:
-                highest = max(highest, epoch_of(record.value))
-    return highest
-
-
-def raise_epochs(store: Store, above: int) -> list[Position]:
-    """Let every partition go on where its state is, with epochs above *above*, and tell all of its state again."""
-    positions = store.positions()
-    if positions:
-        while store.set_position(positions[0].partition, positions[0].offset).epoch <= above:
-            pass
-    return [store.set_position(position.partition, position.offset) for position in positions]

@@ -12,7 +12,7 @@ import msgspec
 from ..errors import ConfigError
 from ..source import TopicWriter
 from .log import KafkaLog
-from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, Start, TopicDescription, TopicReader
+from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, Starts, TopicDescription, TopicReader
 from .settings import KafkaSettings, Sasl, Tls, Topics
 from .topics import DEFINITIONS, TopicDefinition
 from .wire import Raw
@@ -64,11 +64,11 @@ def open_writer(settings: KafkaSettings) -> TopicWriter:
 
 
 def open_reader(
-    settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+    settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Starts = "earliest"
 ) -> TopicReader:
-    """A reader of any topics: with a group from its committed offsets, without one from the beginning.
+    """A reader of any topics: with a group from its committed offsets, without one from *start*.
 
-    A new group begins at *start*.
+    A new group begins at *start* too.
 
     Raises as `open_group_source`; ConfigError too where a topic does not exist.
     """

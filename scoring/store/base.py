@@ -270,11 +270,11 @@ class Store(StateStore, ReadStore, OutboxStore, Protocol):
     def positions(self) -> list[Position]:
         """Every partition that was ever claimed, by number."""
 
-    def set_position(self, partition: int, offset: int) -> Position:
+    def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
         """Read *partition* on from *offset*; for an administrator.
 
         Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
-        above those they had. What is not published yet stays so.
+        above those they had, and above *above*. What is not published yet stays so.
         """
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:

@@ -707,6 +707,13 @@ def test_set_position(store: Store) -> None:
     assert store.claim(7) == Position(7, 8, 0)
 
 
+def test_set_position_above_an_epoch(store: Store) -> None:
+    """For epochs that only the topics know: the one that is set lies above, be there positions or none."""
+    assert store.set_position(1, 0, above=10**12) == Position(1, 10**12 + 1, 0) == store.position(1)
+    assert store.set_position(0, 5, above=3) == Position(0, 10**12 + 2, 5)
+    assert store.claim(1) == Position(1, 10**12 + 2, 0)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_repartition(store: Store, chunk: int) -> None:
     """Every agent goes where it is told to, once; what was published is not published again, and what was not is."""

@@ -21,7 +21,7 @@ from ..settings import KafkaSettings
 from .batches import parts_of, read_batches
 from .options import opened, translated
 from .polling import Helper
-from .reading import bounds, partition_count, reading
+from .reading import bounds, end_offset, partition_count, reading
 
 _log = structlog.get_logger(__name__)
 _CLOSE_MS = 5_000
@@ -184,7 +184,7 @@ class GroupSource:
             Unavailable: no broker answered in `metadata_timeout_ms`.
             ValueError: there is no such partition.
         """
-        return self._bounds(partition)[1]
+        return end_offset(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         return bounds(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
