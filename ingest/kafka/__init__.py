@@ -35,6 +35,7 @@ __all__ = [
     "open_group_source",
     "open_reader",
     "open_writer",
+    "warm_up",
 ]
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
@@ -80,6 +81,12 @@ def open_admin(settings: KafkaSettings) -> KafkaAdmin:
     """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
     admin: KafkaAdmin = _module(msgspec.structs.replace(settings, client="kafka-python"), "admin").Admin(settings)
     return admin
+
+
+def warm_up(settings: KafkaSettings) -> None:
+    """Run what the chosen client compiles once, before a group counts on this process. Raises ConfigError."""
+    if settings.client == "kafka-python":
+        _module(settings, "batches").warm_up()
 
 
 def _module(settings: KafkaSettings, name: str) -> Any:
