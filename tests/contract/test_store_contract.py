@@ -592,6 +592,43 @@ def test_stopped_targets(store: Store) -> None:
     assert store.stopped_targets() == {}
 
 
+def silence(heard_ms: int) -> OutboxRow:
+    return alert(0, key=f"silent-gw-{heard_ms}")
+
+
+def test_a_silence_is_told_once(store: Store) -> None:
+    """However often it is noticed; a new one after the source was heard is another."""
+    store.note_heard("gw", NOW)
+    assert [store.tell_silence("gw", NOW + 5, silence) for _ in range(3)] == [True, True, True]
+    store.note_heard("gw", NOW + 20)
+    assert not store.tell_silence("gw", NOW + 19, silence)
+    assert store.tell_silence("gw", NOW + 20, silence)
+    assert store.tell_silence("never", NOW, lambda heard_ms: alert(0, key=f"silent-never-{heard_ms}"))
+
+    assert store.route([route("t")], NOW) == 3
+    told = {one.row.key for one in store.lease("t", NOW, 9, 1)}
+    assert told == {f"silent-gw-{NOW}", f"silent-gw-{NOW + 20}", "silent-never-0"}
+    assert store.letter_counts() == (0, 0)
+
+
+def test_a_source_that_another_process_hears_is_not_silent(store: Store) -> None:
+    """The latest time counts, whoever notes it and in whatever order."""
+    store.note_heard("gw", NOW + 20)
+    store.note_heard("gw", NOW)
+
+    assert not store.tell_silence("gw", NOW + 10, silence)
+    assert store.tell_silence("other", NOW + 10, lambda _: alert(1))
+    assert store.route([route("t")], NOW) == 1
+
+
+def test_racing_tellers_of_a_silence(store: Store) -> None:
+    """Of processes that notice it at the same moment one enqueues it."""
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: store.tell_silence("gw", NOW, silence), range(16)))
+
+    assert store.route([route("t")], NOW) == 1
+
+
 # Several partitions
 
 
