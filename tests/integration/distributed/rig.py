@@ -77,6 +77,7 @@ kafka:
   client: {client}
   group_id: {group}
   session_timeout_s: {session_s}
+  topics: {topics}
   partitions: {partitions}
   replication: {replication}
   names:
@@ -208,6 +209,7 @@ class Rig:
             "folder": folder, "model": json.dumps(str(model)), "tick_s": 1, "residents": 4000, "staleness_s": 300,
             "servers": ",".join(f'"{server}"' for server in kafka.bootstrap.split(",")), "client": "kafka-python",
             "session_s": SESSION_S, "port": self.port, "partitions": PARTITIONS, "replication": replication,
+            "topics": "[]",
             "events": f"{self.name}.events", **members,
         }  # fmt: skip
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]
@@ -245,6 +247,14 @@ class Rig:
         log = self.folder / f"worker-{len(self.workers)}.log"
         self.workers.append(WorkerProcess(settings or self.settings_file, log, fault))
         return self.workers[-1]
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run a command of ours that must succeed; its answer (`--json`)."""
+        command = [sys.executable, "-m", "trustwatch.api", *arguments, "--settings", str(self.settings_file), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
     def logs(self) -> str:
         """What all workers have said."""
@@ -426,6 +436,11 @@ def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def tell(what: str) -> None:
+    """A figure, for whoever runs with -s or -rP."""
+    sys.stdout.write(f"\n{what}\n")
+
+
 class Template(NamedTuple):
     """An event of the world with holes in it: head, id, middle, time, and so on, in the order of its text."""
 
@@ -445,18 +460,21 @@ class Load(threading.Thread):
         clones: of each agent.
         twice: share of the batches that is sent twice, acknowledged or not.
         most: events after which it ends by itself; 0 = none.
+        keep: whether to keep what it has sent in `records`.
     """
 
     def __init__(
         self, kafka: KafkaSettings, day: list[bytes], rate: int = 2000, *, clones: int = 150, twice: float = 0.0,
-        most: int = 0, name: str = "load",
+        most: int = 0, name: str = "load", keep: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name=name, daemon=True)
         self._kafka, self._rate, self._clones, self._twice, self._most = kafka, rate, clones, twice, most
+        self._keep = keep
         self._day = [_template(raw) for raw in day]
         self._dice = random.Random(name)
         self._ended = threading.Event()
         self.sent: Counter[tuple[str, str]] = Counter()
+        self.records: list[Record] = []
         self.total = 0
         self.again = 0
         self.failure: BaseException | None = None
@@ -511,7 +529,10 @@ class Load(threading.Thread):
         raw = msgspec.json.encode(event)
         self.sent[tenant, agent_id] += 1
         id_hash = event_id_hash(tenant, "load", event["id"], raw)
-        return Record(Kind.EVENT, id_hash, now_ms, raw, agent_route(tenant, issuer, agent_id))
+        record = Record(Kind.EVENT, id_hash, now_ms, raw, agent_route(tenant, issuer, agent_id))
+        if self._keep:
+            self.records.append(record)
+        return record
 
     def reached(self, more: int) -> None:
         """Wait until so many more events are acknowledged."""
@@ -574,9 +595,10 @@ class Serving(Service):
         return answer.json()
 
     def answers(self, agents: Iterable[AgentName]) -> dict[AgentName, dict[str, Any]]:
-        """What it says of each, without how fresh that is."""
+        """What it says of each, without how fresh that is and what is not told anew while nothing else changes."""
         found = {}
         for name in agents:
             said = self.risk(name.agent_id, name.tenant)
-            found[name] = {key: said[key] for key in said if key not in ("expires_at", "stale")}
+            fleeting = ("expires_at", "stale", "evaluated_at", "risk_score", "confidence")
+            found[name] = {key: said[key] for key in said if key not in fleeting}
         return found

@@ -48,6 +48,10 @@ def test_replicas_follow_the_topic(make_rig: Any, kafka: Any, serve: Any, load: 
     for one in (replica, later):
         wait(lambda: not _differing(one.answers(names), stored.values()), SOON_S, "answers as stored")  # noqa: B023
     assert replica.answers(names) == later.answers(names)
+    for name in names:
+        ours, theirs = (one.risk(name.agent_id, name.tenant) for one in (replica, later))
+        assert ours["risk_score"] == pytest.approx(theirs["risk_score"], abs=0.0011)
+        assert ours["confidence"] == pytest.approx(theirs["confidence"], abs=0.011)
 
     victim = next(row for row in stored.values() if row.level == RiskLevel.LOW)
     _write_late(rig, victim)
