@@ -24,7 +24,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
     """From 4 to 8 partitions with a backlog: every agent is what it would be had there been 8 from the start."""
     rig = make_rig(kafka, tick_s=3600)  # ticks are a partition's own: which agents they meet depends on their number
     worker = rig.worker()
-    before = load(rig, name="before", keep=True)
+    before = load(rig, keep=True)
     worker.working(PARTITIONS)
     before.reached(2000)
     worker.stop()
@@ -44,7 +44,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
     assert [one["behind"] for one in progress] == [0] * 8
 
     workers = [rig.worker(), rig.worker()]
-    after = load(rig, name="after", keep=True)
+    after = load(rig, keep=True)
     wait(lambda: len(set().union(*(one.partitions for one in workers))) == 8, 60.0, "all partitions are worked on")
     after.reached(4000)
     sent = before.sent + after.end()
@@ -74,10 +74,11 @@ def plain(agents: dict[int, AgentRow]) -> dict[int, AgentRow]:
 
 def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: Any, make_event: Any) -> None:
     """What was told since is of the future for it: all is applied again, and what is told from then on counts."""
-    from service_stack.postgres import binaries
+    from service_stack.postgres import USER, binaries
 
     def pg(program: str, *arguments: str) -> None:
-        subprocess.run([binaries() / program, *arguments], check=True, timeout=60, capture_output=True)
+        done = subprocess.run([binaries() / program, *arguments], timeout=60, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
 
     dump, url = str(rig.folder / "dump"), rig.postgres.url_of(rig.database)
     producer = load(rig, rate=1000)
@@ -96,7 +97,9 @@ def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: A
     lost = rig.epochs()
 
     rig.store.close()
-    pg("pg_restore", "--clean", "--if-exists", "--dbname", url, dump)
+    rig.postgres.drop_database(rig.database)
+    rig.postgres.sql(f"create database {rig.database} owner {USER}", "postgres")
+    pg("pg_restore", "--dbname", url, dump)
     assert max(rig.epochs().values()) < min(lost.values())
     done = rig.run("topics", "restored")
     assert done["above"] == max(lost.values())
