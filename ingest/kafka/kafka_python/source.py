@@ -46,6 +46,7 @@ class GroupSource:
         self._count = 0
         self._polled = time.monotonic()
         self._closed = False
+        self._asking: KafkaConsumer | None = None
         self._assignor = CooperativeStickyAssignor()
         self._helper = Helper(self._serve)
         try:
@@ -184,10 +185,17 @@ class GroupSource:
             Unavailable: no broker answered in `metadata_timeout_ms`.
             ValueError: there is no such partition.
         """
-        return end_offset(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+        return end_offset(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        return bounds(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+        return bounds(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+
+    def _asked(self) -> KafkaConsumer:
+        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        a second on a quiet topic."""
+        if self._asking is None:
+            self._asking = opened(KafkaConsumer, **reading(self.settings))
+        return self._asking
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
@@ -249,3 +257,5 @@ class GroupSource:
         finally:
             self._owned.clear()
             self._helper.close()
+            if self._asking is not None:
+                self._asking.close(timeout_ms=_CLOSE_MS)

@@ -127,3 +127,22 @@ def test_answers_say_that_they_are_stale(make_rig: Any, kafka: Any, serve: Any, 
     rig.worker()
     wait(lambda: not stale(), 60.0, "fresh again")
     wait(lambda: replica.metric("trustwatch_agents") == PARTITIONS + 1, SOON_S)
+
+
+def test_a_replica_takes_events_again_by_itself(make_rig: Any, kafka: Any, serve: Any, make_event: Any) -> None:
+    """Brokers fail: events are refused, answers go on. Once they are back it is ready without anybody sending."""
+    rig = make_rig(kafka)
+    replica = serve(rig, "--api-only")
+    wait(replica.is_ready, 60.0)
+    assert replica.send([make_event("before")]).json()["accepted"] == 1
+    kafka.kill()
+    assert replica.send([make_event("meanwhile")]).status_code == 503
+    wait(lambda: not replica.is_ready(), SOON_S)
+    assert replica.metric("trustwatch_log_failed") == 1
+    assert replica.risk("before")["stale"]  # nobody works on it, and that is said
+    kafka.start()
+    wait(replica.is_ready, 40.0, "ready again")
+    assert replica.metric("trustwatch_log_failed") == 0
+    assert replica.send([make_event("after")]).json()["accepted"] == 1
+    assert replica.stop() == 0
+    assert "Traceback" not in replica.log()
