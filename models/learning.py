@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
+from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
@@ -29,6 +30,7 @@ LEAST_EXPONENT = 0.1
 Progress = Callable[[str, int, int], None]
 
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
+_DECADES = {BITS: float(np.log10(2.0))}
 _DAY_MS = 86_400_000
 
 
@@ -63,7 +65,9 @@ def learn_history(
         held = folds == fold
         if held.any():
             other = fit_baseline(columns, found, everything & ~held)
-            vectors[held] = FeatureBuilder(other, agents).vectors(columns)[0][held]
+            builder = FeatureBuilder(other, agents)
+            builder.share(columns.names[~held, c.AGENT])
+            vectors[held] = builder.vectors(columns)[0][held]
     progress("learning what is normal", settings.folds + 1, settings.folds + 3)
     baseline = fit_baseline(columns, found, everything)
     builder = FeatureBuilder(baseline, agents)
@@ -72,7 +76,7 @@ def learn_history(
     groups = columns.names[:, c.GROUP].copy()
     detector, held_out = fit_with_held_out(
         vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-        importance=[IMPORTANCE[f.family] for f in FEATURES], version=version,
+        importance=IMPORTANCE, decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
     )  # fmt: skip
     ids, rates, events = group_activity(columns)
     progress("done", settings.folds + 3, settings.folds + 3)
@@ -144,7 +148,9 @@ def _rate(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
 
 def _seeds(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
     keys, events = np.unique(columns.names[:, c.AGENT], return_counts=True)
-    return Seeds(keys, builder.pack(builder.slots.find(keys)), events.astype(np.int64))
+    rows = builder.pack(builder.slots.find(keys))
+    rows["numbers"][:, l.N_SHARED] = rows["numbers"][:, l.N_EVENTS]  # all of their history is in the baseline, too
+    return Seeds(keys, rows, events.astype(np.int64))
 
 
 def digest(baseline: Baseline) -> str:

@@ -107,6 +107,11 @@ class FeatureBuilder:
                 self.learn(columns, slots, rows, found, np.broadcast_to(weights, rows.shape).copy())
         return out, found
 
+    def share(self, keys: Keys) -> None:
+        """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
+        agents, counts = np.unique(keys, return_counts=True)
+        self.state.numbers[self.admit(agents), l.N_SHARED] = counts
+
     def pack(self, slots: Slots) -> Array:
         """State of the given slots as rows of dtype `layout.ROW`."""
         return l.pack(self.state, slots)

@@ -9,7 +9,7 @@ import numpy as np
 from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
-from .tables import own_count, shared_count
+from .tables import distinct_hash, own_count, shared_count
 
 KAPPA = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
@@ -25,60 +25,70 @@ def _step(backoff: float, count: float, total: float, distinct: float) -> float:
 
 
 @inlined
-def _context(occurrences: float, distinct: float, seen: float) -> float:
-    """Distinct continuations of a context, from the kind's overall ratio of distinct items to occurrences."""
-    return occurrences * distinct / seen if seen > 0.0 else 0.0
+def _known(
+    baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, hashed: np.uint64, context_kind: int,
+    context: np.uint64,
+) -> tuple[float, float, float]:  # fmt: skip
+    """What a scope has counted: the item, all items of its kind (behind the context), and how many different ones."""
+    row = rows[level]
+    if row < 0:
+        return 0.0, 0.0, 0.0
+    count = shared_count(baseline, scopes[level], hashed)
+    if context_kind < 0:
+        return count, float(baseline.totals[row, kind, 0]), float(baseline.totals[row, kind, 1])
+    total = shared_count(baseline, scopes[level], context)
+    return count, total, shared_count(baseline, scopes[level], distinct_hash(kind, context))
 
 
 @inlined
-def _shared_step(
-    backoff: float, baseline: Baseline, row: np.int64, scope: np.uint64, kind: int, hashed: np.uint64,
-    context_kind: int, context: np.uint64,
-) -> float:  # fmt: skip
-    totals = baseline.totals[row, kind]
-    total, distinct = float(totals[0]), float(totals[1])
-    if context_kind >= 0:
-        occurrences = shared_count(baseline, scope, context)
-        distinct = _context(occurrences, distinct, total)
-        total = occurrences
-    return _step(backoff, shared_count(baseline, scope, hashed), total, distinct)
+def _beyond(
+    backoff: float, wide: tuple[float, float, float], narrow: tuple[float, float, float], share: float
+) -> float:
+    """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
+    total = wide[1] - share * narrow[1]
+    if total <= 0.0:
+        return backoff
+    distinct = max(wide[2] - share * narrow[2], wide[2] * total / wide[1])
+    return _step(backoff, min(max(wide[0] - share * narrow[0], 0.0), total), total, distinct)
 
 
 @inlined
 def frequency(
     baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, hashed: np.uint64,
-    context_kind: int, context: np.uint64, bottom: float,
+    context_kind: int, context: np.uint64,
 ) -> tuple[float, float, float, float]:  # fmt: skip
-    """Probability of an item at every level.
+    """Probability of an item at every level; 1 where no level knows anything.
 
     Args:
         rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
         table, numbers: the agent's rows.
         context_kind: kind of the item that this one is conditional on, -1 for none.
         context: hash of that item.
-        bottom: probability where no level knows anything.
 
     Returns:
-        Probability over all levels, of the own history over the peer group's, of peer group, tenant and fleet alone,
-        and how often the agent's own history has the item.
+        Probability over all levels, of the own history over the others', of peer group, tenant and fleet without the
+        agent's own part, and how often the agent's own history has the item.
     """
-    p, own = bottom, 0.0
-    for level in (l.FLEET, l.TENANT, l.PEERS):
-        if rows[level] >= 0:
-            p = _shared_step(p, baseline, rows[level], scopes[level], kind, hashed, context_kind, context)
-    peers = p
-    total, distinct = float(numbers[l.N_SEEN + kind]), float(numbers[l.N_DISTINCT + kind])
+    fleet = _known(baseline, rows, scopes, l.FLEET, kind, hashed, context_kind, context)
+    tenant = _known(baseline, rows, scopes, l.TENANT, kind, hashed, context_kind, context)
+    peers = _known(baseline, rows, scopes, l.PEERS, kind, hashed, context_kind, context)
+    total, distinct, own = float(numbers[l.N_SEEN + kind]), float(numbers[l.N_DISTINCT + kind]), 0.0
     if context_kind >= 0:
         occurrences = own_count(table, context_kind, context)
-        distinct = _context(occurrences, distinct, total)
+        distinct = occurrences * distinct / total if total > 0.0 else 0.0
         total = occurrences
     if total > 0.0:
-        own = own_count(table, kind, hashed)
-        p = _step(p, min(own, total), total, distinct)
-    history = p
+        own = min(own_count(table, kind, hashed), total)
+    mine = (own, total, distinct)
+    shared = min(float(numbers[l.N_SHARED]) / max(float(numbers[l.N_EVENTS]), 1.0), 1.0)
+    p = _beyond(1.0, fleet, tenant, 1.0)
+    p = _beyond(p, tenant, peers, 1.0)
+    p_peers = p = _beyond(p, peers, mine, shared)
+    p_history = p = _step(p, own, total, distinct)
     if rows[l.TASK] >= 0:
-        p = _shared_step(p, baseline, rows[l.TASK], scopes[l.TASK], kind, hashed, context_kind, context)
-    return p, history, peers, own
+        task = _known(baseline, rows, scopes, l.TASK, kind, hashed, context_kind, context)
+        p = _step(p, task[0], task[1], task[2])
+    return p, p_history, p_peers, own
 
 
 @inlined
