@@ -17,6 +17,7 @@ from ..ingest.columns import EventColumns
 from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
+from ..ingest.features.kernel import IGNORED
 from ..ingest.features.layout import Baseline
 from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
 from .betting import damped_bets
@@ -66,7 +67,7 @@ def learn_history(
         if held.any():
             other = fit_baseline(columns, found, everything & ~held)
             builder = FeatureBuilder(other, agents)
-            builder.share(columns.names[~held, c.AGENT])
+            builder.share(columns.names[~held & (found.flags != IGNORED), c.AGENT])
             vectors[held] = builder.vectors(columns)[0][held]
     progress("learning what is normal", settings.folds + 1, settings.folds + 3)
     baseline = fit_baseline(columns, found, everything)
