@@ -1,0 +1,82 @@
+"""Detection: ours beside other detectors, what each part is worth, and what attacks get through.
+
+`make bench-detection` prints all tables; `ARGS=--write` also puts them into docs/detection.md, `ARGS="--only NAME"`
+runs one part. Labels are read by the evaluation alone. The whole takes minutes on two cores, `--quick` less than one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cached_property
+
+from benchmarks.detection import lab, side_by_side, traces
+from benchmarks.detection.lab import Lab
+from benchmarks.detection.report import Table, fill, markdown
+from benchmarks.harness import finish, machine, options
+
+DOCUMENT = traces.ROOT / "docs" / "detection.md"
+
+
+class Bench:
+    """What the parts share, made when the first of them asks."""
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self.draws = 100 if quick else 1000
+
+    @cached_property
+    def labs(self) -> list[Lab]:
+        """The real traces."""
+        return [lab.make(traces.read(name)) for name in traces.SETS]
+
+    def side_by_side(self) -> list[Table]:
+        """Ours beside others."""
+        return side_by_side.run(self.labs, self.draws)
+
+
+TRACES: dict[str, Callable[[Bench], list[Table]]] = {"side_by_side": Bench.side_by_side}
+"""Parts that need the real traces."""
+SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {}
+PARTS = {**TRACES, **SIMULATED}
+
+
+def chosen(wanted: list[str] | None) -> list[str]:
+    """Parts to run: those asked for, without what cannot run here, which is said."""
+    parts = wanted or list(PARTS)
+    reason = traces.missing()
+    skipped = [part for part in parts if part in TRACES] if reason else []
+    if skipped:
+        print(f"SKIPPED {', '.join(skipped)}: {reason}", file=sys.stderr)
+    return [part for part in parts if part not in skipped]
+
+
+def arguments() -> Namespace:
+    """Command line."""
+    parser = options("detection benchmark")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), help="run these parts alone")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(traces.ROOT)}")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the parts; returns the exit status."""
+    given = arguments()
+    warnings.simplefilter("ignore")  # other libraries' own
+    bench, figures = Bench(given.quick), {}
+    for part in chosen(given.only):
+        started = time.perf_counter()
+        tables = PARTS[part](bench)
+        figures[part] = [table._asdict() for table in tables]
+        print(f"\n{markdown(tables)}\n\n{part}: {time.perf_counter() - started:.0f} s", flush=True)
+        if given.write:
+            fill(DOCUMENT, part, markdown(tables))
+    finish(machine("numpy", "numba", "scikit-learn"), figures, given.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
