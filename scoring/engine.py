@@ -32,6 +32,10 @@ ODD, ODD_LEARNED_ONE_IN = 0.05, np.uint64(8)
 """Events at most this likely are learned one in so many. Once would make an attacker's target known for ever, and never
 would leave honest change odd for ever; the draw follows from agent and time, so a replay makes the same."""
 
+YOUNG = 20.0
+"""Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
+(its key, its targets), and with one in eight of them it would be critical before it knew itself."""
+
 NOTABLE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
 
@@ -171,7 +175,8 @@ class Engine:
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
         drawn = _draw(out.columns.names[rows, c.AGENT], out.columns.time_ms[rows]) == 0
-        return np.asarray(calm & vouched & (drawn | (out.p_values[rows] > ODD)), np.uint8)
+        young = out.memory[rows, layout.N_EVENTS] < YOUNG
+        return np.asarray(calm & vouched & (drawn | young | (out.p_values[rows] > ODD)), np.uint8)
 
     def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
         """Names and peer groups of agents that are new in their slots, or have changed their group."""
