@@ -52,7 +52,7 @@ bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performa
 
 bench-quick: ## the same on small data: shows that they run
 	$(MAKE) bench ARGS=--quick
-	$(MAKE) bench-detection ARGS=--quick
+	$(BIN)/python -m benchmarks.bench_detection --quick
 
 bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on traces (TRUSTWATCH_SHARED) and attacks (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_detection $(ARGS)

@@ -13,6 +13,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import cached_property
 
+from benchmarks.attacks import suite, world
+from benchmarks.attacks.world import Size, World
 from benchmarks.detection import lab, side_by_side, traces
 from benchmarks.detection.lab import Lab
 from benchmarks.detection.report import Table, fill, markdown
@@ -33,14 +35,28 @@ class Bench:
         """The real traces."""
         return [lab.make(traces.read(name)) for name in traces.SETS]
 
+    @cached_property
+    def clean(self) -> World:
+        """Attacks behind a clean history."""
+        return world.clean_history(Size(40, 3, 3, 1) if self.quick else Size(120, 7, 3, 4), 7)
+
+    @cached_property
+    def poisoned(self) -> World:
+        """Attacks that were part of the history."""
+        return world.poisoned_history(Size(40, 3, 1, 1) if self.quick else Size(80, 7, 1, 5), 8)
+
     def side_by_side(self) -> list[Table]:
         """Ours beside others."""
         return side_by_side.run(self.labs, self.draws)
 
+    def attacks(self) -> list[Table]:
+        """What is noticed and what gets through."""
+        return suite.run(self.clean, self.poisoned)
+
 
 TRACES: dict[str, Callable[[Bench], list[Table]]] = {"side_by_side": Bench.side_by_side}
 """Parts that need the real traces."""
-SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {}
+SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {"attacks": Bench.attacks}
 PARTS = {**TRACES, **SIMULATED}
 
 
