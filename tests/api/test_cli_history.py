@@ -116,18 +116,20 @@ def test_replay_reads_gzip_several_files_and_stdin_alike(history: History, tmp_p
 
 
 def test_no_learn_scores_against_the_model_alone(history: History) -> None:
-    """Without learning an event that comes again and again stays as odd as at first; with it, it becomes usual."""
+    """Without learning what a new agent does again and again stays as odd as at first; with it, it becomes usual."""
     template = json.loads(history.day.read_bytes().splitlines()[-1])
     lines = []
     for number in range(60):
         event = {**template, "id": f"again-{number}", "action": "never_seen_before", "session": f"s-{number}"}
+        event["agent"] = {**template["agent"], "id": "newcomer"}
         event["time"] = f"2026-02-{1 + number // 24:02d}T{number % 24:02d}:30:00Z"
         lines.append(json.dumps(event).encode())
     body = b"\n".join(lines)
     frozen = replayed(history, "-", "--no-learn", stdin=body)[1]
     learned = replayed(history, "-", "--learn", stdin=body)[1]
     assert len(frozen) == len(learned) == 60
-    assert frozen != learned
+    assert learned[0]["anomaly_score"] == frozen[0]["anomaly_score"] == pytest.approx(frozen[-1]["anomaly_score"], abs=0.05)
+    assert learned[-1]["anomaly_score"] < frozen[-1]["anomaly_score"] - 0.02
     assert any("never_seen_before" in reason["observed"] for reason in frozen[-1]["reasons"])
 
 

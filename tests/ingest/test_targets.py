@@ -14,8 +14,9 @@ DOMAINS = TenantDomains({"acme": ["Acme.example", ".acme.internal"]})
     [
         ("https://Evil.example:8443/drop?x=1", "evil.example"), ("eve@Evil.example", "evil.example"),
         ("spiffe://acme.example/ns/a", "acme.example"), ("acct-42", None), ("a@b", None), ("say hi @ b.example", None),
-        ("www.Evil.example/drop?x", "www.evil.example"), ("WWW.evil.example:80", "www.evil.example"), ("wwwx.example", None),
-        ("www.[broken/x", None), ("www", None), ("a www.evil.example", None), ("https://[broken", None), ("@b.example", None), ("http://user:pw@h.example/", "h.example"),
+        ("www.Evil.example/drop?x", "www.evil.example"), ("WWW.evil.example:80", "www.evil.example"),
+        ("wwwx.example", None), ("www.[broken/x", None), ("www", None), ("a www.evil.example", None),
+        ("https://[broken", None), ("@b.example", None), ("http://user:pw@h.example/", "h.example"),
     ],
 )  # fmt: skip
 def test_host_of(name: str, host: str | None) -> None:

@@ -29,7 +29,8 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
 @pytest.mark.parametrize("folder", [folder for folder in GOLDEN if folder not in READ], ids=lambda folder: folder.name)
 def test_a_golden_model_of_another_format_is_refused(folder):
     """A program reads its own version alone, and says what to do about others; it never guesses what they meant."""
-    with pytest.raises(ModelError, match=rf"expected format version {FORMAT_VERSION}, found {folder.name[1:]}.*retrain"):
+    refused = rf"expected format version {FORMAT_VERSION}, found {folder.name[1:]}.*retrain"
+    with pytest.raises(ModelError, match=refused):
         load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
 
 

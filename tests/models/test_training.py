@@ -143,7 +143,10 @@ def test_columns_of_unequal_length_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("trees", 0), ("max_samples", 5000), ("forest_weight", 1.1), ("norm", 0), ("norm", 128), ("norm", 6), ("folds", 1)],
+    [
+        *(("trees", 0), ("max_samples", 5000), ("forest_weight", 1.1)),
+        *(("norm", 0), ("norm", 128), ("norm", 6), ("folds", 1)),
+    ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     """The message names the setting, the value and the range."""

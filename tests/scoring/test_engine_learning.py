@@ -114,7 +114,7 @@ def test_the_draw_is_even(agent: int, start: int, step: int) -> None:
 
 
 def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
-    """What is new of an agent is odd by nature; it is learned until the agent has habits, so that it does not stay odd."""
+    """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
     engine = engine_of(kit)
     scored = engine.score(kit.columns(calm(make)))
     assert scored.p_values[0] <= ODD
