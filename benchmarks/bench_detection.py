@@ -15,7 +15,7 @@ from functools import cached_property
 
 from benchmarks.attacks import suite, world
 from benchmarks.attacks.world import Size, World
-from benchmarks.detection import lab, side_by_side, traces
+from benchmarks.detection import ablation, contamination, explanations, lab, side_by_side, traces
 from benchmarks.detection.lab import Lab
 from benchmarks.detection.report import Table, fill, markdown
 from benchmarks.harness import finish, machine, options
@@ -49,12 +49,30 @@ class Bench:
         """Ours beside others."""
         return side_by_side.run(self.labs, self.draws)
 
+    def ablation(self) -> list[Table]:
+        """What each part is worth."""
+        return ablation.run(self.labs[:1] if self.quick else self.labs)
+
+    def explanations(self) -> list[Table]:
+        """What is said of malicious calls."""
+        return explanations.replayed(next(made.trace for made in self.labs if made.trace.name == "agentdojo"))
+
+    def contamination(self) -> list[Table]:
+        """What bad sessions in the history cost."""
+        sets = [made.trace for made in self.labs if not made.trace.by_event]
+        return contamination.run(sets[:1] if self.quick else sets, 1 if self.quick else 5)
+
     def attacks(self) -> list[Table]:
         """What is noticed and what gets through."""
         return suite.run(self.clean, self.poisoned)
 
 
-TRACES: dict[str, Callable[[Bench], list[Table]]] = {"side_by_side": Bench.side_by_side}
+TRACES: dict[str, Callable[[Bench], list[Table]]] = {
+    "side_by_side": Bench.side_by_side,
+    "ablation": Bench.ablation,
+    "explanations": Bench.explanations,
+    "contamination": Bench.contamination,
+}
 """Parts that need the real traces."""
 SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {"attacks": Bench.attacks}
 PARTS = {**TRACES, **SIMULATED}
