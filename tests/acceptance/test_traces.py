@@ -109,7 +109,7 @@ def auc_of(name: str, lines: Iterable[ReplayedEvent]) -> float:
 
 @pytest.mark.parametrize(("name", "least"), LEAST.items())
 def test_attacks_are_found(models: dict[str, TrainedModel], name: str, least: float) -> None:
-    """Attacks stand out against normal work, with the baseline frozen after `train`, and about as well with learning."""
+    """Attacks stand out against normal work with the baseline frozen after `train`, and about as well with learning."""
     frozen, learning = (
         auc_of(name, replay(models[name], [part(name, "test.jsonl")], learn=learn)) for learn in (False, True)
     )
