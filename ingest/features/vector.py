@@ -10,7 +10,7 @@ from .. import columns as c
 from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
-from .surprise import frequency, usual_distance
+from .surprise import frequency, totals_of, usual_distance
 from .table import INDEX
 
 # Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
@@ -123,12 +123,16 @@ def _write_surprises(
 ) -> np.uint32:  # fmt: skip
     """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, fresh = 0.0, np.uint32(0)
+    behind_action = totals_of(baseline, rows, scopes, table, numbers, l.K_ACTION, l.K_ACTION, items[l.K_ACTION])
     for kind in range(l.KINDS):
         feature = FEATURE_OF_KIND[kind]
         if items[kind] == 0 or feature < 0:
             continue
+        totals = behind_action
+        if CONTEXT_KIND[kind] != l.K_ACTION:
+            totals = totals_of(baseline, rows, scopes, table, numbers, kind, CONTEXT_KIND[kind], contexts[kind])
         p, p_own, p_peers, own = frequency(
-            baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind]
+            baseline, rows, scopes, table, numbers, kind, items[kind], contexts[kind], totals
         )
         if own == 0.0 and numbers[l.N_SEEN + kind] > 0.0:
             fresh |= np.uint32(1) << np.uint32(kind)
