@@ -22,6 +22,7 @@ from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
 from .detector import DetectorSettings
+from .habits import usual_enough
 from .training import fit_with_held_out
 
 LEAST_EXPONENT = 0.1
@@ -53,33 +54,35 @@ def learn_history(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     settings = settings or DetectorSettings()
-    everything = np.ones(len(columns), np.bool_)
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
-    progress("reading history", 0, settings.folds + 3)
+    steps = 2 * settings.folds + 3
+    progress("reading history", 0, steps)
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
     sessions = _in_order(session_ids(columns))
     folds = sessions % np.uint64(settings.folds)
-    vectors = np.zeros((len(columns), COUNT))
-    for fold in range(settings.folds):
-        progress("measuring each session against the others", fold + 1, settings.folds + 3)
-        held = folds == fold
-        if held.any():
-            other = fit_baseline(columns, found, everything & ~held)
+    groups = columns.names[:, c.GROUP].copy()
+    others = [fit_baseline(columns, found, folds != fold) for fold in range(settings.folds)]
+    p_values = np.ones(len(columns))
+    for turn in range(2):  # the first one tells which events are odd, the second learns them as rarely as live
+        vectors = np.zeros((len(columns), COUNT))
+        for fold, other in enumerate(others):
+            progress("measuring each session against the others", turn * settings.folds + fold + 1, steps)
+            held = folds == fold
             builder = FeatureBuilder(other, agents)
             builder.share(columns.names[~held, c.AGENT])
-            vectors[held] = builder.vectors(columns)[0][held]
-    progress("learning what is normal", settings.folds + 1, settings.folds + 3)
-    baseline = fit_baseline(columns, found, everything)
+            usual = usual_enough(columns, np.arange(len(columns)), p_values)
+            vectors[held] = builder.vectors(columns, usual)[0][held]
+        detector, held_out = fit_with_held_out(
+            vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
+            importance=IMPORTANCE, decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
+        )  # fmt: skip
+        p_values = held_out.p_value
+    progress("learning what is normal", steps - 1, steps)
+    baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
     builder.vectors(columns)
-    progress("fitting the detector", settings.folds + 2, settings.folds + 3)
-    groups = columns.names[:, c.GROUP].copy()
-    detector, held_out = fit_with_held_out(
-        vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-        importance=IMPORTANCE, decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
-    )  # fmt: skip
     ids, rates, events = group_activity(columns)
-    progress("done", settings.folds + 3, settings.folds + 3)
+    progress("done", steps, steps)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
         dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),

@@ -91,8 +91,13 @@ class FeatureBuilder:
             self._scope_rows,
         )  # fmt: skip
 
-    def vectors(self, columns: EventColumns, learn: bool = True) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
+    def vectors(
+        self, columns: EventColumns, learn: bool | npt.NDArray[np.bool_] = True
+    ) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
+
+        Args:
+            learn: whether to learn, for all events or for each (shape (n,)).
 
         Returns:
             Matrix of shape (n, F), and what was found in each row.
@@ -100,11 +105,10 @@ class FeatureBuilder:
         n = len(columns)
         out, found = np.zeros((n, COUNT)), kernel.scratch(n)
         slots = self.admit(columns.names[:, AGENT])
-        weights = np.full(1, learn, np.uint8)
+        weights = np.broadcast_to(np.asarray(learn, np.uint8), (n,))
         for rows in rounds(slots):
             self.observe(columns, slots, rows, out, found)
-            if learn:
-                self.learn(columns, slots, rows, found, np.broadcast_to(weights, rows.shape).copy())
+            self.learn(columns, slots, rows, found, weights[rows])
         return out, found
 
     def share(self, keys: Keys) -> None:
