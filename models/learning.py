@@ -59,7 +59,7 @@ def learn_history(
     progress("reading history", 0, steps)
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
     sessions = _in_order(session_ids(columns))
-    folds = sessions % np.uint64(settings.folds)
+    folds = _folds(columns, sessions, settings.folds)
     groups = columns.names[:, c.GROUP].copy()
     others = [fit_baseline(columns, found, folds != fold) for fold in range(settings.folds)]
     p_values = np.ones(len(columns))
@@ -72,11 +72,13 @@ def learn_history(
             builder.share(columns.names[~held, c.AGENT])
             usual = usual_enough(columns, np.arange(len(columns)), p_values)
             vectors[held] = builder.vectors(columns, usual)[0][held]
+        keep = _turns(columns.names[:, c.AGENT]) >= BURN_IN
         detector, held_out = fit_with_held_out(
-            vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
+            vectors[keep], groups[keep], sessions[keep], settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
             importance=IMPORTANCE, decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
         )  # fmt: skip
-        p_values = held_out.p_value
+        p_values = np.ones(len(columns))
+        p_values[keep] = held_out.p_value
     progress("learning what is normal", steps - 1, steps)
     baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
@@ -85,9 +87,20 @@ def learn_history(
     progress("done", steps, steps)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
+        dependence(damped_bets(p_values, columns.names[:, c.AGENT], columns.time_ms), sessions),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
+
+
+def _folds(columns: EventColumns, sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.uint64]:
+    agents = _in_order(columns.names[:, c.AGENT])
+    if int(agents.max()) + 1 >= AGENTS_APART * folds:
+        return agents % np.uint64(folds)
+    return sessions % np.uint64(folds)
+
+
+AGENTS_APART = 4
+BURN_IN = 0
 
 
 def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
@@ -120,6 +133,15 @@ def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) 
         else:
             high = middle
     return low
+
+
+def _turns(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    order = np.argsort(agents, kind="stable")
+    ordered = agents[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    turn = np.empty(len(agents), np.int64)
+    turn[order] = np.arange(len(agents)) - np.repeat(starts, np.diff(np.r_[starts, len(agents)]))
+    return turn
 
 
 def _in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
