@@ -27,7 +27,8 @@ class Scores(NamedTuple):
             median of normal behaviour, 0.75 what one in a hundred exceeds.
         p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
             anomalous.
-        u: float64 (n, F) in [0, 6], each feature's own tail evidence, `-log10 P(X_f >= x)`, times its importance.
+        u: float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in [0, 6], for
+            features that are logarithms of probabilities themselves in [0, 12].
     """
 
     anomaly_score: NDArray[np.float64]

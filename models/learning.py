@@ -1,8 +1,4 @@
-"""Learns a model from normal history: baselines, feature vectors that are honest about them, and a detector on top.
-
-Feature vectors are cross-fitted: each session is measured against baselines that were fitted on the *other* sessions.
-Otherwise the detector would learn from vectors in which everything is known, and no new event will ever look like that.
-"""
+"""Learns a model from normal history: baselines, agents' own histories, and a detector on top (see `crossfit`)."""
 
 from __future__ import annotations
 
@@ -18,20 +14,16 @@ from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
-from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
+from .crossfit import TURNS, fit_cross, in_order
 from .detector import DetectorSettings
-from .habits import usual_enough
-from .training import fit_with_held_out
 
 LEAST_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
 
 Progress = Callable[[str, int, int], None]
 
-_RESOLUTION = {BITS: 0.25, Z: 0.25}
-_DECADES = {BITS: float(np.log10(2.0))}
 _DAY_MS = 86_400_000
 
 
@@ -55,30 +47,14 @@ def learn_history(
     """
     settings = settings or DetectorSettings()
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
-    steps = 2 * settings.folds + 3
+    steps = TURNS * settings.folds + 2
     progress("reading history", 0, steps)
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
-    sessions = _in_order(session_ids(columns))
-    folds = _folds(columns, sessions, settings.folds)
-    groups = columns.names[:, c.GROUP].copy()
-    others = [fit_baseline(columns, found, folds != fold) for fold in range(settings.folds)]
-    p_values = np.ones(len(columns))
-    for turn in range(2):  # the first one tells which events are odd, the second learns them as rarely as live
-        vectors = np.zeros((len(columns), COUNT))
-        for fold, other in enumerate(others):
-            progress("measuring each session against the others", turn * settings.folds + fold + 1, steps)
-            held = folds == fold
-            builder = FeatureBuilder(other, agents)
-            builder.share(columns.names[~held, c.AGENT])
-            usual = usual_enough(columns, np.arange(len(columns)), p_values)
-            vectors[held] = builder.vectors(columns, usual)[0][held]
-        keep = _turns(columns.names[:, c.AGENT]) >= BURN_IN
-        detector, held_out = fit_with_held_out(
-            vectors[keep], groups[keep], sessions[keep], settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-            importance=IMPORTANCE, decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
-        )  # fmt: skip
-        p_values = np.ones(len(columns))
-        p_values[keep] = held_out.p_value
+    sessions = in_order(session_ids(columns))
+    detector, held_out = fit_cross(
+        columns, found, sessions, settings, version,
+        lambda done: progress("measuring each part against the others", done, steps),
+    )  # fmt: skip
     progress("learning what is normal", steps - 1, steps)
     baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
@@ -87,20 +63,9 @@ def learn_history(
     progress("done", steps, steps)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(damped_bets(p_values, columns.names[:, c.AGENT], columns.time_ms), sessions),
+        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
-
-
-def _folds(columns: EventColumns, sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.uint64]:
-    agents = _in_order(columns.names[:, c.AGENT])
-    if int(agents.max()) + 1 >= AGENTS_APART * folds:
-        return agents % np.uint64(folds)
-    return sessions % np.uint64(folds)
-
-
-AGENTS_APART = 4
-BURN_IN = 0
 
 
 def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
@@ -133,21 +98,6 @@ def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) 
         else:
             high = middle
     return low
-
-
-def _turns(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    order = np.argsort(agents, kind="stable")
-    ordered = agents[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    turn = np.empty(len(agents), np.int64)
-    turn[order] = np.arange(len(agents)) - np.repeat(starts, np.diff(np.r_[starts, len(agents)]))
-    return turn
-
-
-def _in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
 
 
 def group_activity(

@@ -153,7 +153,7 @@ def _tail_rate(ordered: NDArray[np.float64], step: float) -> float:
 def evidence_of(
     value: float, x: NDArray[np.float64], u: NDArray[np.float64], rate: NDArray[np.float64], feature: int
 ) -> float:
-    """Evidence of one finite value, in [0, CAP]; non-decreasing in the value, also after rounding."""
+    """Evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
     if value <= x[feature, 0]:
         return float(u[feature, 0])
     knot = 0
@@ -191,8 +191,8 @@ def tail_evidence(tails: TailTables, X: NDArray[np.float64]) -> NDArray[np.float
         X: float64 (n, F), finite.
 
     Returns:
-        float64 (n, F) in [0, CAP]; non-decreasing in each value, strictly increasing beyond the training maximum up to
-        CAP.
+        float64 (n, F) in [0, CAP], in [0, SURPRISE_CAP] for features fitted with `decades`; non-decreasing in each
+        value, strictly increasing beyond the training maximum up to the cap.
 
     Raises:
         NotFinite: a value is NaN or infinite.

@@ -29,7 +29,7 @@ def _hour_item(at_ms: int) -> np.uint64:
 
 @inlined
 def _size_item(kind: int, action: np.uint64, size: float) -> np.uint64:
-    """Size of an action's request or answer in thirds of an octave: a template, a code, a page have their usual sizes."""
+    """Size of an action's request or answer in thirds of an octave: a template, a code, a page have usual sizes."""
     third = np.uint64(3.0 * math.log2(1.0 + min(size, _MOST_BYTES)))
     return item_hash(kind, pair(action, third + np.uint64(1)))
 

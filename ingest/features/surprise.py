@@ -87,7 +87,7 @@ def frequency(
     p_history = p = _step(p, own, total, distinct)
     if rows[l.TASK] >= 0:
         task = _known(baseline, rows, scopes, l.TASK, kind, hashed, context_kind, context)
-        p = _step(p, task[0], task[1], task[2])
+        p = _step(p, min(task[0], task[1]), task[1], task[2])
     return p, p_history, p_peers, own
 
 

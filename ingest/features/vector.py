@@ -93,7 +93,7 @@ _MOST_GAIN = 4.0
 
 @inlined
 def _bits(probability: float) -> float:
-    return float(min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS))
+    return float(min(max(0.0, -math.log2(max(probability, 5.5e-20))), _MAX_BITS))
 
 
 @inlined
