@@ -18,7 +18,7 @@ ODD = 0.05
 LEARNED_ONE_IN = np.uint64(8)
 """Odd events per one that is learned."""
 
-YOUNG = 20
+YOUNG = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
 (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
