@@ -20,6 +20,7 @@ from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
 from ..ingest.features.slots import Slots
 from ..ingest.features.table import COUNT
 from ..models.bundle import TrainedModel
+from ..models.habits import becomes_habit
 from . import risk
 from .evidence import Explainer
 from .records import AgentName
@@ -27,14 +28,6 @@ from .signals import SignalRules
 
 SUSPICIOUS = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
-
-ODD, ODD_LEARNED_ONE_IN = 0.05, np.uint64(8)
-"""Events at most this likely are learned one in so many. Once would make an attacker's target known for ever, and never
-would leave honest change odd for ever; the draw follows from agent and time, so a replay makes the same."""
-
-YOUNG = 20.0
-"""Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
-(its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
 NOTABLE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
@@ -84,11 +77,6 @@ class Scored(NamedTuple):
     def late(self) -> int:
         """Events older than one already seen of their agent."""
         return int((self.found.flags == LATE).sum())
-
-
-def _draw(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """A number below ODD_LEARNED_ONE_IN for each event, as good as random."""
-    return ((agents ^ time_ms.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % ODD_LEARNED_ONE_IN
 
 
 class Agents:
@@ -174,9 +162,8 @@ class Engine:
         statistic = out.risk[rows, risk.STATISTIC]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
-        drawn = _draw(out.columns.names[rows, c.AGENT], out.columns.time_ms[rows]) == 0
-        young = out.memory[rows, layout.N_EVENTS] < YOUNG
-        return np.asarray(calm & vouched & (drawn | young | (out.p_values[rows] > ODD)), np.uint8)
+        habit = becomes_habit(out.columns, rows, out.p_values, out.memory[rows, layout.N_EVENTS])
+        return np.asarray(calm & vouched & habit, np.uint8)
 
     def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
         """Names and peer groups of agents that are new in their slots, or have changed their group."""

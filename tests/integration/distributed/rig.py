@@ -26,7 +26,7 @@ import msgspec
 import pytest
 from trustwatch.api.cli.topics import drain
 from trustwatch.api.serve.wiring import kafka_settings, opened_store
-from trustwatch.api.settings import Settings, process_settings
+from trustwatch.api.settings import process_settings
 from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Raw, open_admin, open_reader, open_writer
 from trustwatch.ingest.log import LogFailed
@@ -34,7 +34,7 @@ from trustwatch.ingest.routing import agent_route
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.channel import LENGTH, Update, decode_update
 from trustwatch.scoring.publish import RiskRecord
-from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
+from trustwatch.scoring.records import AgentRow, AgentSummary, Decision
 from trustwatch.scoring.store import SqlStore, StoredLetter
 
 if TYPE_CHECKING:
