@@ -15,7 +15,17 @@ from functools import cached_property
 
 from benchmarks.attacks import suite, world
 from benchmarks.attacks.world import Size, World
-from benchmarks.detection import ablation, contamination, explanations, lab, side_by_side, traces
+from benchmarks.detection import (
+    ablation,
+    ages,
+    calibration,
+    contamination,
+    evidence,
+    explanations,
+    lab,
+    side_by_side,
+    traces,
+)
 from benchmarks.detection.lab import Lab
 from benchmarks.detection.report import Table, fill, markdown
 from benchmarks.harness import finish, machine, options
@@ -66,15 +76,37 @@ class Bench:
         """What is noticed and what gets through."""
         return suite.run(self.clean, self.poisoned)
 
+    def calibration_traces(self) -> list[Table]:
+        """p-values of normal sessions."""
+        return calibration.of_traces(self.labs)
+
+    def calibration(self) -> list[Table]:
+        """p-values and false alerts of agents without attacks."""
+        return calibration.of_world(self.clean)
+
+    def ages(self) -> list[Table]:
+        """What is lost on agents that are new."""
+        return ages.run(self.clean)
+
+    def evidence(self) -> list[Table]:
+        """Ways to gather evidence over events."""
+        return evidence.run(self.clean)
+
 
 TRACES: dict[str, Callable[[Bench], list[Table]]] = {
     "side_by_side": Bench.side_by_side,
     "ablation": Bench.ablation,
     "explanations": Bench.explanations,
     "contamination": Bench.contamination,
+    "calibration_traces": Bench.calibration_traces,
 }
 """Parts that need the real traces."""
-SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {"attacks": Bench.attacks}
+SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {
+    "attacks": Bench.attacks,
+    "calibration": Bench.calibration,
+    "ages": Bench.ages,
+    "evidence": Bench.evidence,
+}
 PARTS = {**TRACES, **SIMULATED}
 
 

@@ -35,6 +35,7 @@ from benchmarks.attacks.scenarios import EXTRA, POISONED
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"
+TENANTS = ("acme-corp", "globex")
 DAY_MS = 86_400_000
 FIELDS = ("time_ms", "p", "statistic", "gain", "before", "after", "group")
 
@@ -119,7 +120,7 @@ def poisoned_history(size: Size, seed: int) -> World:
 
 def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
     settings = SimulationSettings(
-        START, timedelta(days=size.history_days + size.judged_days), seed, size.agents, attacks=tuple(attacks),
+        START, timedelta(days=size.history_days + size.judged_days), seed, size.agents, TENANTS, attacks=tuple(attacks),
         events_per_agent_day=size.events_per_agent_day,
     )  # fmt: skip
     cut = settings.start_ms + size.history_days * DAY_MS
@@ -128,25 +129,26 @@ def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
         made = list(simulate(settings))
     history = [event.event for event in made if event.at_ms < cut]
     judged = [event for event in made if event.at_ms >= cut]
-    domains = {name: (f"{name}.example",) for name in settings.tenants}
-    columns = ColumnEncoder(SALT, domains).encode([decode_history(event)[0] for event in history])
+    columns = ColumnEncoder(SALT, domains()).encode([decode_history(event)[0] for event in history])
     model = learn_history(columns, SALT, "world")
     labels, events = [event.label for event in judged], [event.event for event in judged]
     number: dict[tuple[str, str], int] = {}
     agent = np.array([number.setdefault((label.tenant, label.agent_id), len(number)) for label in labels])
-    trail = follow(model, events, domains)
+    trail = follow(model, events)
     attack = np.array([_attack_of(label, event.at_ms, plans) for label, event in zip(labels, judged, strict=True)])
     return World(labels, agent, trail, attack, plans, model, events)
 
 
+def domains() -> dict[str, tuple[str, ...]]:
+    """Internal domains of the tenants."""
+    return {name: (f"{name}.example",) for name in TENANTS}
+
+
 def follow(
-    model: TrainedModel,
-    events: Sequence[bytes],
-    domains: dict[str, tuple[str, ...]],
-    settings: EngineSettings | None = None,
+    model: TrainedModel, events: Sequence[bytes], settings: EngineSettings | None = None
 ) -> dict[str, NDArray[Any]]:
     """What the live path says of each event: arrays by the names of `FIELDS`."""
-    run = Trail(model, settings or EngineSettings(), domains)
+    run = Trail(model, settings or EngineSettings(), domains())
     parts = list(run.run(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), _refuse))
     return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(FIELDS)}
 
@@ -162,6 +164,10 @@ def _attack_of(label: Label, at_ms: int, plans: list[PlannedAttack]) -> int:
         if label.agent_id.startswith(plans[at].agent.id) and plans[at].agent.tenant.name == label.tenant
     ]
     return max(own or begun, key=lambda at: plans[at].at_ms)
+
+
+def _against(plan: PlannedAttack, label: Label) -> bool:
+    return label.agent_id.startswith(plan.agent.id) and plan.agent.tenant.name == label.tenant
 
 
 def _refuse(offset: int, path: str, reason: str) -> None:
