@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
+from trustwatch.models.habits import ODD, YOUNG, becomes_habit
 from trustwatch.scoring import risk
-from trustwatch.scoring.engine import ODD, ODD_LEARNED_ONE_IN, SUSPICIOUS, YOUNG, Engine, EngineSettings, _draw
+from trustwatch.scoring.engine import SUSPICIOUS, Engine, EngineSettings
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:
@@ -79,7 +78,7 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         if not gate or scored.levels[0, 1] >= risk.MEDIUM:
             continue
         odd = scored.p_values[0] <= ODD
-        drawn = _draw(columns.names[:, AGENT], columns.time_ms)[0] == 0
+        drawn = becomes_habit(columns, np.array([0]), np.array([ODD]), np.array([before]))[0]
         kind = outcome["ordinary" if not odd else "drawn" if drawn else "left out"]
         kind[0] += 1
         kind[1] += int(learned(engine, slot) - before)
@@ -102,17 +101,6 @@ def test_what_is_learned_does_not_depend_on_batches(kit: Any, make: Any, size: i
     assert ours.tobytes() == theirs.tobytes()
 
 
-@given(
-    agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.sampled_from([1, 1000, 60_000, 86_400_000])
-)
-def test_the_draw_is_even(agent: int, start: int, step: int) -> None:
-    """Whatever the agent's rhythm, about one event in eight is drawn, and no long run of them never is."""
-    times = start + step * np.arange(2000, dtype=np.int64)
-    drawn = np.flatnonzero(_draw(np.full(2000, agent, np.uint64), times) == 0)
-    assert len(drawn) == pytest.approx(2000 / int(ODD_LEARNED_ONE_IN), rel=0.4)
-    assert np.diff(np.r_[0, drawn, 2000]).max() < 150
-
-
 def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
     """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
     engine = engine_of(kit)
@@ -120,6 +108,18 @@ def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
     assert scored.p_values[0] <= ODD
     assert (scored.p_values[1:] > ODD).all()
     assert learned(engine, int(scored.slots[0])) == 30 > YOUNG
+
+
+def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
+    """A new key that the authorization server announces is odd, and no later event with it is an unregistered one."""
+    engine = kit.processor().engine
+    key = {"credential": {"method": "private_key_jwt", "thumbprint": "renewed"}}
+    start = make.START_MS + 10**9
+    change = make.event(0, 2, start, type="client.change", action="change", **key)
+    uses = [make.event(1 + n, 2, start + 3_600_000 * (1 + n), session=f"n-{n}", **key) for n in range(5)]
+    scored = engine.score(kit.columns([change, *uses]))
+    assert scored.p_values[0] <= ODD
+    assert not scored.signals.any()
 
 
 def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:
