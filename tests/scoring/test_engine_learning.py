@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
+from trustwatch.models.habits import LEARNED_ONE_IN, ODD, YOUNG, drawn
 from trustwatch.scoring import risk
-from trustwatch.scoring.engine import ODD, ODD_LEARNED_ONE_IN, SUSPICIOUS, YOUNG, Engine, EngineSettings, _draw
+from trustwatch.scoring.engine import SUSPICIOUS, Engine, EngineSettings
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:
@@ -79,8 +80,8 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         if not gate or scored.levels[0, 1] >= risk.MEDIUM:
             continue
         odd = scored.p_values[0] <= ODD
-        drawn = _draw(columns.names[:, AGENT], columns.time_ms)[0] == 0
-        kind = outcome["ordinary" if not odd else "drawn" if drawn else "left out"]
+        lucky = drawn(columns.names[:, AGENT], columns.time_ms)[0]
+        kind = outcome["ordinary" if not odd else "drawn" if lucky else "left out"]
         kind[0] += 1
         kind[1] += int(learned(engine, slot) - before)
     assert all(count >= 3 for count, _ in outcome.values()), outcome
@@ -108,9 +109,9 @@ def test_what_is_learned_does_not_depend_on_batches(kit: Any, make: Any, size: i
 def test_the_draw_is_even(agent: int, start: int, step: int) -> None:
     """Whatever the agent's rhythm, about one event in eight is drawn, and no long run of them never is."""
     times = start + step * np.arange(2000, dtype=np.int64)
-    drawn = np.flatnonzero(_draw(np.full(2000, agent, np.uint64), times) == 0)
-    assert len(drawn) == pytest.approx(2000 / int(ODD_LEARNED_ONE_IN), rel=0.4)
-    assert np.diff(np.r_[0, drawn, 2000]).max() < 150
+    lucky = np.flatnonzero(drawn(np.full(2000, agent, np.uint64), times))
+    assert len(lucky) == pytest.approx(2000 / int(LEARNED_ONE_IN), rel=0.4)
+    assert np.diff(np.r_[0, lucky, 2000]).max() < 150
 
 
 def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
@@ -120,6 +121,27 @@ def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
     assert scored.p_values[0] <= ODD
     assert (scored.p_values[1:] > ODD).all()
     assert learned(engine, int(scored.slots[0])) == 30 > YOUNG
+
+
+def unlucky(kit: Any, make: Any, number: int, start_ms: int, **more: Any) -> Any:
+    """Columns of one event at the first minute from *start_ms* on that the draw passes over."""
+    for at_ms in range(start_ms, start_ms + 100 * 60_000, 60_000):
+        columns = kit.columns([make.event(number, 2, at_ms, **more)])
+        if not drawn(columns.names[:, AGENT], columns.time_ms)[0]:
+            return columns
+    raise AssertionError("a hundred lucky minutes")
+
+
+@pytest.mark.parametrize(("kind", "taught"), [("client.change", 1.0), ("tool.call", 0.0)])
+def test_announced_changes_are_learned(kit: Any, make: Any, kind: str, taught: float) -> None:
+    """A key that the authorization server announces is the agent's from then on; one that is just used is not."""
+    engine, start = kit.processor().engine, make.START_MS + 10**9
+    slot = int(engine.score(kit.columns([make.event(0, 2, start)])).slots[0])
+    before = learned(engine, slot)
+    credential = {"method": "private_key_jwt", "thumbprint": "a new key"}
+    columns = unlucky(kit, make, 1, start + 10**8, type=kind, action="odd", credential=credential)
+    assert engine.score(columns).p_values[0] <= ODD
+    assert learned(engine, slot) - before == taught
 
 
 def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:

@@ -51,11 +51,12 @@ def critical() -> One:
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("streak", [0.0, 1.0, 5.0])
-def test_bets_are_fair(confidence: float, streak: float) -> None:
-    """The mean of `e(p)` over uniform p is at most 1 at every confidence and streak (exact integral by quantiles of
-    p = x**2, under which the integrand is bounded)."""
+@pytest.mark.parametrize("peak", [0.0, 0.7, 4.0])
+def test_bets_are_fair(confidence: float, streak: float, peak: float) -> None:
+    """The mean of `e(p)` over uniform p is at most 1 at every confidence, streak and peak (exact integral by quantiles
+    of p = x**2, under which the integrand is bounded)."""
     x = (np.arange(100_000) + 0.5) / 100_000
-    bets = np.array([math.exp(risk.evidence_of(value * value, confidence, streak)) for value in x.tolist()])
+    bets = np.array([math.exp(risk.evidence_of(value * value, confidence, streak, peak)) for value in x.tolist()])
     assert float((bets * 2 * x).mean()) <= 1.0 + 1e-9
 
 
@@ -197,7 +198,7 @@ def test_self_asserted_events_only_raise() -> None:
         agent.event(T0, p=float(1.0 - dice.random()), asserted=True)
         for field in ("statistic", "score", "level"):
             assert agent[field] >= before[field]
-        for field in ("confidence", "events", "streak"):
+        for field in ("confidence", "events", "streak", "peak"):
             assert agent[field] == before[field]
 
 
@@ -262,5 +263,5 @@ def test_extreme_times_stay_finite(at: int) -> None:
     agent.tick(at + 400 * 24 * HOUR)
     agent.event(253_402_300_799_000)
     assert agent["level"] < 4
-    for field in ("statistic", "score", "streak", "confidence"):
+    for field in ("statistic", "score", "streak", "peak", "confidence"):
         assert math.isfinite(agent[field])
