@@ -44,7 +44,12 @@ def becomes_habit(
     Returns:
         bool (m,).
     """
-    mixed = (columns.names[rows, c.AGENT] ^ columns.time_ms[rows].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    drawn = (mixed >> np.uint64(40)) % LEARNED_ONE_IN == 0
+    lucky = drawn(columns.names[rows, c.AGENT], columns.time_ms[rows])
     announced = np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED)
-    return np.asarray(drawn | announced | (taught < YOUNG) | (p_values[rows] > ODD))
+    return np.asarray(lucky | announced | (taught < YOUNG) | (p_values[rows] > ODD))
+
+
+def drawn(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """The draw of one in so many for events (n,) of these agents at these times; as good as random."""
+    mixed = (agents ^ time_ms.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((mixed >> np.uint64(40)) % LEARNED_ONE_IN == 0)

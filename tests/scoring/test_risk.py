@@ -207,7 +207,7 @@ def test_self_asserted_events_only_raise() -> None:
         agent.event(T0, p=float(1.0 - dice.random()), asserted=True)
         for field in ("statistic", "score", "level"):
             assert agent[field] >= before[field]
-        for field in ("confidence", "events", "streak"):
+        for field in ("confidence", "events", "streak", "peak"):
             assert agent[field] == before[field]
 
 
@@ -272,5 +272,5 @@ def test_extreme_times_stay_finite(at: int) -> None:
     agent.tick(at + 400 * 24 * HOUR)
     agent.event(253_402_300_799_000)
     assert agent["level"] < 4
-    for field in ("statistic", "score", "streak", "confidence"):
+    for field in ("statistic", "score", "streak", "peak", "confidence"):
         assert math.isfinite(agent[field])
