@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick clean
+.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick bench-detection clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,14 @@ bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performa
 
 bench-quick: ## the same on small data: shows that they run
 	$(MAKE) bench ARGS=--quick
+	$(BIN)/python -m benchmarks.bench_detection --quick
+
+bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on traces (TRUSTWATCH_SHARED) and attacks (ARGS=--write: into docs)
+	$(BIN)/python -m benchmarks.bench_detection $(ARGS)
+
+$(VENV)/.ready-bench: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@touch $@
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis var

@@ -19,11 +19,16 @@ from typing import Any
 
 
 def arguments(description: str) -> argparse.Namespace:
+    """The command line of a benchmark without options of its own."""
+    return options(description).parse_args()
+
+
+def options(description: str) -> argparse.ArgumentParser:
     """The options that every benchmark has: `quick` (bool) and `json` (Path or None)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes: shows that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
-    return parser.parse_args()
+    return parser
 
 
 def interleaved(

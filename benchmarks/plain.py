@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -25,10 +26,9 @@ METHODS = {
 }  # fmt: skip
 WORK = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
 OWN_DENIALS = {"ext_authz_denied", "revoked_by_trustwatch"}
-EFFECT_WEIGHT = {"read": 0.25, "write": 1.0, "delete": 1.25, "admin": 1.5, "unknown": 0.6}
+EFFECT_WEIGHT = {"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85}
 NAMING = ("action", "resource", "target", "audience", "peer", "principal", "network", "credential", "scope", "chain")
-BOTTOM = {"effect": 1 / 5, "hour": 1 / 16, "repeat": 1 / 2, "provenance": 1 / 4, "outcome": 1 / 3}
-CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome"}
+CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome", "request_size", "answer_size"}
 FEATURE_OF_QUANTITY = {
     "pace_1m": "pace_1m", "pace_15m": "pace_15m", "pace_4h": "pace_4h", "gap": "dormancy", "bytes_in": "bytes_in",
     "bytes_out": "bytes_out", "duration": "duration", "session": "session_length", "breadth": "scope_breadth",
@@ -55,11 +55,12 @@ class Agent:
 
     __slots__ = (
         "changed_ms", "counts", "decayed", "distinct", "events", "last_ms", "method", "moments", "pace", "reference",
-        "revoked", "seen", "sessions", "version",
+        "revoked", "seen", "sessions", "shared", "version",
     )  # fmt: skip
 
-    def __init__(self, at_ms: int) -> None:
+    def __init__(self, at_ms: int, shared: int = 0) -> None:
         self.last_ms, self.changed_ms = at_ms, 0
+        self.shared = shared  # events of this agent that the scopes count, too
         self.version: str | None = None
         self.method, self.events = 0, 0
         self.counts: dict[Item, int] = {}
@@ -76,10 +77,11 @@ class Agent:
 class Scope:
     """What is normal in the fleet, a tenant, a peer group or a task."""
 
-    __slots__ = ("counts", "distinct", "moments", "seen")
+    __slots__ = ("counts", "distinct", "followers", "moments", "seen")
 
     def __init__(self) -> None:
         self.counts: dict[Item, int] = {}
+        self.followers: dict[Item, int] = {}  # different items of a kind behind a context
         self.seen: dict[str, float] = {}
         self.distinct: dict[str, float] = {}
         self.moments: dict[str, list[float]] = {}  # number, mean, sum of squares
@@ -92,6 +94,9 @@ class Scope:
             self.seen[kind] = self.seen.get(kind, 0) + 1
             if not known:
                 self.distinct[kind] = self.distinct.get(kind, 0) + 1
+                if kind in CONTEXTUAL:
+                    behind = kind, _context(kind, item)
+                    self.followers[behind] = self.followers.get(behind, 0) + 1
 
     def measure(self, quantities: Mapping[str, float]) -> None:
         """Add the quantities of one event to the running moments."""
@@ -121,10 +126,12 @@ class PlainFeatures:
 
     Args:
         scopes: shared baselines by scope key, from `fit`.
+        shared: how many of an agent's events these baselines count, by agent; none where it is left out.
     """
 
-    def __init__(self, scopes: Mapping[Item, Scope] | None = None) -> None:
+    def __init__(self, scopes: Mapping[Item, Scope] | None = None, shared: Mapping[Item, int] | None = None) -> None:
         self.scopes = scopes or {}
+        self.shared = shared or {}
         self.agents: dict[Item, Agent] = {}
 
     def update(self, event: Event) -> dict[str, float]:
@@ -141,7 +148,7 @@ class PlainFeatures:
         agent = self.agents.get(name)
         gap_ms = None
         if agent is None:
-            agent = self.agents[name] = Agent(at_ms)
+            agent = self.agents[name] = Agent(at_ms, self.shared.get(name, 0))
         else:
             gap_ms = max(at_ms - agent.last_ms, 0)
         late = at_ms < agent.last_ms
@@ -201,6 +208,11 @@ def fit(events: Iterable[Event]) -> dict[Item, Scope]:
                 scope.count(observed.items)
                 scope.measure(observed.quantities)
     return scopes
+
+
+def events_by_agent(events: Iterable[Event]) -> dict[Item, int]:
+    """How many events of a history are each agent's."""
+    return Counter(map(_agent, events))
 
 
 def _at_ms(event: Event) -> int:
@@ -296,12 +308,12 @@ def _names(event: Event) -> dict[str, str | None]:
 
 
 def _target(resource: Mapping[str, Any]) -> str | None:
-    """A URL is its host, a mail address is in small letters, other names are themselves."""
+    """A URL (with `www.` even without scheme) is its host, a mail address in small letters, other names themselves."""
     name: str | None = resource.get("target") or resource.get("id")
     if not name:
         return None
-    if "://" in name:
-        return urlsplit(name).hostname or name
+    if "://" in name or name.lower().startswith("www."):
+        return urlsplit(name if "://" in name else f"//{name}").hostname or name
     user, _, domain = name.rpartition("@")
     return name.lower() if user and "." in domain and " " not in name else name
 
@@ -331,6 +343,9 @@ def _items(event: Event, at_ms: int, previous: str | None, uses: int) -> dict[st
     if provenance is not None:
         items["provenance"] = ("provenance", action, provenance)
     items["outcome"] = ("outcome", action, event["outcome"])
+    for kind, size in (("request_size", event.get("bytes_in")), ("answer_size", event.get("bytes_out"))):
+        if size is not None:
+            items[kind] = (kind, action, int(3 * math.log2(1 + min(size, 1e18))))
     return items
 
 
@@ -373,17 +388,11 @@ def _vector(
 ) -> dict[str, float]:  # fmt: skip
     """The features that are not 0, by name."""
     out: dict[str, float] = {}
-    probability, shift, fresh = {"action": 1.0, "target": 1.0}, 0.0, 0
+    shift, fresh = 0.0, 0
     for kind, item in items.items():
         if kind == "from":
             continue
-        bottom = BOTTOM.get(kind, 1 / 64)
-        if kind == "transition":
-            bottom = probability["action"]
-        elif kind == "action_target":
-            bottom = probability["target"]
-        p, own, peers, known = _probability(agent, kind, item, levels, bottom)
-        probability[kind] = p
+        p, own, peers, known = _probability(agent, kind, item, levels)
         if not known and agent.seen.get(kind) and kind in NAMING:
             fresh += 1
         out[f"{kind}_surprise"] = _bits(p)
@@ -426,38 +435,61 @@ def _compose(
 
 
 def _bits(probability: float) -> float:
-    return min(-math.log2(max(probability, 5.5e-20)), 64.0)
+    return min(max(0.0, -math.log2(max(probability, 5.5e-20))), 64.0)
+
+
+Known = tuple[float, float, float]  # of an item: its count, that of all of its kind, how many different ones
 
 
 def _probability(
-    agent: Agent, kind: str, item: Item, levels: Sequence[Scope | None], bottom: float
-) -> tuple[float, float, float, int]:
+    agent: Agent, kind: str, item: Item, levels: Sequence[Scope | None]
+) -> tuple[float, float, float, float]:
     """Over all levels, own history over the peers', the peers' alone; and how often the agent had the item."""
-    p = bottom
-    for scope in levels[:3]:
-        if scope is not None:
-            p = _mix(p, scope, kind, item)
-    peers = own = p
-    known = 0
-    if _context(kind, item) in agent.counts if kind in CONTEXTUAL else agent.seen.get(kind):
-        known = agent.counts.get(item, 0)
-        own = p = _mix(p, agent, kind, item)
-    task = levels[3]
-    if task is not None:
-        p = _mix(p, task, kind, item)
-    return p, own, peers, known
+    fleet, tenant, group, task = (_known(scope, kind, item) for scope in levels)
+    mine = _own(agent, kind, item)
+    part = min(agent.shared / max(agent.events, 1), 1.0)
+    others = _mix(1.0, _without(fleet, tenant))
+    others = _mix(others, _without(tenant, group))
+    others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
+    own = _mix(others, mine)
+    return _mix(own, task), own, others, mine[0]
 
 
-def _mix(behind: float, level: Agent | Scope, kind: str, item: Item) -> float:
-    """Witten-Bell: what the level has counted, and for the rest what the level behind it says."""
-    total, distinct = level.seen.get(kind, 0.0), level.distinct.get(kind, 0.0)
+def _known(scope: Scope | None, kind: str, item: Item) -> Known:
+    """What a scope has counted; behind its context where the item has one."""
+    if scope is None:
+        return 0.0, 0.0, 0.0
+    count = scope.counts.get(item, 0)
     if kind in CONTEXTUAL:
-        occurrences = level.counts.get(_context(kind, item), 0)
+        context = _context(kind, item)
+        return count, scope.counts.get(context, 0), scope.followers.get((kind, context), 0)
+    return count, scope.seen.get(kind, 0), scope.distinct.get(kind, 0)
+
+
+def _own(agent: Agent, kind: str, item: Item) -> Known:
+    """The same of an agent, which does not count the different items of every context: it has its average of them."""
+    total, distinct = agent.seen.get(kind, 0.0), agent.distinct.get(kind, 0.0)
+    if kind in CONTEXTUAL:
+        occurrences = agent.counts.get(_context(kind, item), 0)
         total, distinct = occurrences, (occurrences * distinct / total if total else 0.0)
-    count = float(level.counts.get(item, 0))
-    if isinstance(level, Agent):
-        count = min(count, total)  # halving rounds counts up, but not totals
-    return (count + (distinct + 1) * behind) / (total + distinct + 1)
+    return min(agent.counts.get(item, 0), total), total, distinct
+
+
+def _without(wide: Known, narrow: Known) -> Known:
+    """What a level knows beyond one within it. Different items may be in both: at least the average share stays."""
+    count, total, distinct = (max(w - n, 0.0) for w, n in zip(wide, narrow, strict=True))
+    if not total:
+        return 0.0, 0.0, 0.0
+    return count, total, max(distinct, wide[2] * total / wide[1])
+
+
+def _mix(behind: float, known: Known) -> float:
+    """Witten-Bell: what the level has counted, and for the rest what the level behind it says.
+
+    Halving rounds counts up, but not totals; and an octave of repetitions may be counted more often than its beginning.
+    """
+    count, total, distinct = known
+    return (min(count, total) + (distinct + 1) * behind) / (total + distinct + 1)
 
 
 def _usual(agent: Agent, levels: Sequence[Scope | None], name: str) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource, decode_event
 from .hashing import NameHasher, agent_key
-from .targets import TenantDomains, canonical_target
+from .targets import TenantDomains, canonical_target, is_url
 
 # Columns of `names` (uint64).
 (AGENT, GROUP, TENANT, TASK, ACTION, RESOURCE, TARGET, AUDIENCE, PEER, PRINCIPAL, NETWORK, CREDENTIAL, SCOPES, CHAIN,
@@ -248,7 +248,7 @@ class ColumnEncoder:
     def _target(self, resource: Resource, tenant: str) -> tuple[str, int]:
         """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""
         name = resource.target or resource.id
-        if name and ("://" in name or "@" in name):
+        if name and ("@" in name or is_url(name)):
             return self._targets[name, tenant, resource.external]
         return name or "", -1 if resource.external is None else int(resource.external)
 

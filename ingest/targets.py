@@ -30,15 +30,24 @@ class TenantDomains:
         return INTERNAL if inside else EXTERNAL
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, with its scheme or without."""
+    return "://" in name or name[:4].lower() == "www."
+
+
 def host_of(name: str) -> str | None:
     """Host of a URL or a mail address, lower case; None for every other name.
 
+    What begins with `www.` is a URL whose scheme was left out, as agents often write it.
+
     >>> host_of("https://Evil.example:8443/drop?x=1"), host_of("eve@evil.example"), host_of("acct-42")
     ('evil.example', 'evil.example', None)
+    >>> host_of("www.evil.example/drop")
+    'www.evil.example'
     """
-    if "://" in name:
+    if is_url(name):
         try:
-            return urlsplit(name).hostname
+            return urlsplit(name if "://" in name else "//" + name).hostname
         except ValueError:
             return None
     user, at, domain = name.rpartition("@")
@@ -60,4 +69,4 @@ def canonical_target(resource: Resource, tenant: str, domains: TenantDomains) ->
     if host is None:
         return name, UNKNOWN if resource.external is None else int(resource.external)
     side = domains.outside(tenant, host) if resource.external is None else int(resource.external)
-    return (host if "://" in name else name.lower()), side
+    return (host if is_url(name) else name.lower()), side

@@ -5,7 +5,8 @@ than a fair game allows (Vovk and Wang 2021, calibrators of p-values into e-valu
 
 An odd session is odd throughout, so its bets are not independent. Each bet that brings evidence therefore makes the
 following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten with a
-half-life. A weight that is fixed before the event is seen keeps the game fair (Jensen's inequality).
+half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly odd events must not dull the
+one that matters. Streak and peak are fixed before the event is seen and only make bets smaller, so the game stays fair.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..ingest.compiled import compiled
 
 LOG_HALF = float(np.log(0.5))
 
-DAMPING = 0.8
+DAMPING = 0.9
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
@@ -30,26 +31,30 @@ def log_bet(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 @compiled
-def damped(bet: float, streak: float) -> float:
-    """A bet at the given streak: evidence is damped, the lack of it is not."""
-    return bet * math.pow(DAMPING, streak) if bet > 0.0 else bet
+def damped(bet: float, streak: float, peak: float) -> float:
+    """A bet at the given streak, whose largest bet was *peak*: evidence is damped, the lack of it is not."""
+    if bet <= 0.0:
+        return bet
+    fresh = max(bet - peak, 0.0)
+    return fresh + (bet - fresh) * math.pow(DAMPING, streak)
 
 
 @compiled
 def forgotten(streak: float, elapsed_ms: float) -> float:
-    """A streak after some time."""
+    """A streak, or its peak, after some time."""
     return streak * math.pow(0.5, elapsed_ms / STREAK_HALF_LIFE_MS)
 
 
 @compiled
-def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, last_ms: Any) -> None:
-    """Damp the bets of a history in place, in order; *streaks* and *last_ms* are per agent."""
+def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, last_ms: Any) -> None:
+    """Damp the bets of a history in place, in order; *streaks*, *peaks* and *last_ms* are per agent."""
     for row in range(len(bets)):
         agent = agents[row]
         elapsed = max(time_ms[row] - last_ms[agent], 0)
-        streak = forgotten(streaks[agent], elapsed)
-        bets[row] = damped(bets[row], streak)
-        streaks[agent] = streak + 1.0 if bets[row] > 0.0 else streak
+        streak, peak, bet = forgotten(streaks[agent], elapsed), forgotten(peaks[agent], elapsed), bets[row]
+        bets[row] = damped(bet, streak, peak)
+        streaks[agent] = streak + 1.0 if bet > 0.0 else streak
+        peaks[agent] = max(peak, bet)
         last_ms[agent] += elapsed
 
 
@@ -60,5 +65,5 @@ def damped_bets(
     known, at = np.unique(agents, return_inverse=True)
     first = np.full(len(known), time_ms.min() if len(time_ms) else 0, np.int64)
     bets = log_bet(p_values)
-    _damp_all(bets, at, time_ms, np.zeros(len(known)), first)
+    _damp_all(bets, at, time_ms, np.zeros(len(known)), np.zeros(len(known)), first)
     return bets

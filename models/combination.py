@@ -1,8 +1,8 @@
 """The statistic T of an event: evidence of the forest and of the most unusual features, in decades.
 
-`T = w * u_forest + (1 - w) * sum_j d_j * u_(j)`, with `u_(1) >= u_(2) >= ...` the features' tail evidence in descending
-order and `d_j` proportional to `decay**j` for the first `top_k`. The forest sees combinations that no feature shows
-alone; the largest tails see what the forest's random cuts miss.
+`T = w * u_forest + (1 - w) * (sum_f u_f**norm) ** (1 / norm)` with each feature's evidence `u_f`. A high norm is close
+to the largest evidence, and lets further odd features add to it; a sum would let many slightly odd ones drown one that
+is impossible. The forest sees combinations that no feature shows alone; the norm sees what its random cuts miss.
 
 Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
 A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import compiled
+from .compiled import compiled, inlined
 from .evaluator import ForestArrays, forest_scores
 from .tails import TailTables, evidence_of, tail_evidence
 
@@ -32,7 +32,7 @@ class Combination(NamedTuple):
         forest: forest over the evidence of the F features.
         score_tail: upper tail of the forest's scores, one "feature".
         forest_weight: w in [0, 1].
-        weights: float64 (top_k,), d_j, descending, sum 1.
+        norm: a power of two, 1 (sum) to 64 (all but the largest).
         importance: float64 (F,) in [0, 1], factor of each feature's evidence.
     """
 
@@ -40,7 +40,7 @@ class Combination(NamedTuple):
     forest: ForestArrays
     score_tail: TailTables
     forest_weight: float
-    weights: NDArray[np.float64]
+    norm: int
     importance: NDArray[np.float64]
 
 
@@ -51,12 +51,6 @@ class Evidence(NamedTuple):
     forest: NDArray[np.float64]
     tails: NDArray[np.float64]
     u: NDArray[np.float64]
-
-
-def geometric_weights(top_k: int, decay: float) -> NDArray[np.float64]:
-    """d_j for j = 0 .. top_k - 1, float64 (top_k,), sum 1."""
-    weights = decay ** np.arange(top_k, dtype=np.float64)
-    return np.array(weights / weights.sum())
 
 
 def evidence(parts: Combination, X: NDArray[np.float64]) -> Evidence:
@@ -85,24 +79,28 @@ def combine(parts: Combination, u: NDArray[np.float64]) -> Evidence:
     statistic, from_forest, from_tails = np.empty((3, len(u)))
     tail = parts.score_tail
     combine_rows(
-        u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.weights, from_forest, from_tails, statistic
+        u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
     )
     return Evidence(statistic, from_forest, from_tails, u)
 
 
-@compiled
-def _keep_largest(u: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
-    """The largest values of one row, in descending order; 0 where there are no more."""
-    last = len(largest) - 1
-    largest[:] = 0.0
+@inlined
+def _norm(u: NDArray[np.float64], norm: int) -> float:
+    """Norm of one row, relative to its largest so that nothing underflows."""
+    largest = 0.0
     for feature in range(len(u)):
-        value = u[feature]
-        if value > largest[last]:
-            place = last
-            while place > 0 and largest[place - 1] < value:
-                largest[place] = largest[place - 1]
-                place -= 1
-            largest[place] = value
+        largest = max(largest, u[feature])
+    if largest <= 0.0:
+        return 0.0
+    total = 0.0
+    for feature in range(len(u)):
+        share = u[feature] / largest
+        power = norm
+        while power > 1:
+            share *= share
+            power >>= 1
+        total += share
+    return float(largest * total ** (1.0 / norm))
 
 
 @compiled
@@ -113,19 +111,13 @@ def combine_rows(
     tail_u: NDArray[np.float64],
     tail_rate: NDArray[np.float64],
     forest_weight: float,
-    weights: NDArray[np.float64],
+    norm: int,
     from_forest: NDArray[np.float64],
     from_tails: NDArray[np.float64],
     statistic: NDArray[np.float64],
 ) -> None:
-    """Evidence of the forest, of the largest tails, and T, of each row."""
-    largest = np.empty(len(weights))  # descending
-    alike = len(weights) >= u.shape[1] and weights[0] == weights[len(weights) - 1]
+    """Evidence of the forest, of the features, and T, of each row."""
     for row in range(len(u)):
-        if alike:  # every feature counts the same: no order is needed
-            from_tails[row] = weights[0] * u[row].sum()
-        else:
-            _keep_largest(u[row], largest)
-            from_tails[row] = (weights * largest).sum()
+        from_tails[row] = _norm(u[row], norm)
         from_forest[row] = evidence_of(scores[row], tail_x, tail_u, tail_rate, 0)
         statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * from_tails[row]

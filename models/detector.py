@@ -27,7 +27,8 @@ class Scores(NamedTuple):
             median of normal behaviour, 0.75 what one in a hundred exceeds.
         p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
             anomalous.
-        u: float64 (n, F) in [0, 6], each feature's own tail evidence, `-log10 P(X_f >= x)`, times its importance.
+        u: float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in [0, 6], for
+            features that are logarithms of probabilities themselves in [0, 12].
     """
 
     anomaly_score: NDArray[np.float64]
@@ -61,8 +62,7 @@ class DetectorSettings:
         trees: trees of the forest.
         max_samples: rows each tree sees, at most 4,096.
         forest_weight: share of the forest in the statistic, 0 (features alone) to 1 (forest alone).
-        top_k: how many of the largest features count.
-        decay: weight of each further feature against the one before, in (0, 1].
+        norm: how much the largest evidence of an event outweighs the others: a power of two from 1 (all add up) to 64.
         seed: seed of the forest and of the folds.
         folds: parts in which the history is held out in turn, at least 2.
         group_minimum: held-out events from which a peer group is calibrated by itself.
@@ -71,9 +71,8 @@ class DetectorSettings:
 
     trees: int = 100
     max_samples: int = 256
-    forest_weight: float = 0.5
-    top_k: int = 64
-    decay: float = 1.0
+    forest_weight: float = 0.15
+    norm: int = 8
     seed: int = 0
     folds: int = 5
     group_minimum: int = 200
@@ -84,14 +83,15 @@ class DetectorSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"detector setting {name} is {value}; it must be from {low} to {high}")
+        if self.norm & (self.norm - 1):
+            raise ConfigError(f"detector setting norm is {self.norm}; it must be a power of two")
 
 
 _RANGES = (
     ("trees", 1, 10_000),
     ("max_samples", 2, 4096),
     ("forest_weight", 0.0, 1.0),
-    ("top_k", 1, 1024),
-    ("decay", 1e-6, 1.0),
+    ("norm", 1, 64),
     ("seed", 0, 2**32 - 1),
     ("folds", 2, 100),
     ("group_minimum", 1, 2**31),

@@ -1,8 +1,4 @@
-"""Learns a model from normal history: baselines, feature vectors that are honest about them, and a detector on top.
-
-Feature vectors are cross-fitted: each session is measured against baselines that were fitted on the *other* sessions.
-Otherwise the detector would learn from vectors in which everything is known, and no new event will ever look like that.
-"""
+"""Learns a model from normal history: baselines, agents' own histories, and a detector on top (see `crossfit`)."""
 
 from __future__ import annotations
 
@@ -14,21 +10,20 @@ import numpy.typing as npt
 
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
+from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
-from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
+from .crossfit import TURNS, fit_cross, in_order
 from .detector import DetectorSettings
-from .training import fit_with_held_out
 
 LEAST_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
 
 Progress = Callable[[str, int, int], None]
 
-_RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DAY_MS = 86_400_000
 
 
@@ -51,31 +46,21 @@ def learn_history(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     settings = settings or DetectorSettings()
-    everything = np.ones(len(columns), np.bool_)
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
-    progress("reading history", 0, settings.folds + 3)
+    steps = TURNS * settings.folds + 2
+    progress("reading history", 0, steps)
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
-    sessions = _in_order(session_ids(columns))
-    folds = sessions % np.uint64(settings.folds)
-    vectors = np.zeros((len(columns), COUNT))
-    for fold in range(settings.folds):
-        progress("measuring each session against the others", fold + 1, settings.folds + 3)
-        held = folds == fold
-        if held.any():
-            other = fit_baseline(columns, found, everything & ~held)
-            vectors[held] = FeatureBuilder(other, agents).vectors(columns)[0][held]
-    progress("learning what is normal", settings.folds + 1, settings.folds + 3)
-    baseline = fit_baseline(columns, found, everything)
+    sessions = in_order(session_ids(columns))
+    detector, held_out = fit_cross(
+        columns, found, sessions, settings, version,
+        lambda done: progress("measuring each part against the others", done, steps),
+    )  # fmt: skip
+    progress("learning what is normal", steps - 1, steps)
+    baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
     builder.vectors(columns)
-    progress("fitting the detector", settings.folds + 2, settings.folds + 3)
-    groups = columns.names[:, c.GROUP].copy()
-    detector, held_out = fit_with_held_out(
-        vectors, groups, sessions, settings, NAMES, resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-        importance=[IMPORTANCE[f.family] for f in FEATURES], version=version,
-    )  # fmt: skip
     ids, rates, events = group_activity(columns)
-    progress("done", settings.folds + 3, settings.folds + 3)
+    progress("done", steps, steps)
     return TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
         dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
@@ -115,12 +100,6 @@ def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) 
     return low
 
 
-def _in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
-
-
 def group_activity(
     columns: EventColumns,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -144,7 +123,9 @@ def _rate(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
 
 def _seeds(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
     keys, events = np.unique(columns.names[:, c.AGENT], return_counts=True)
-    return Seeds(keys, builder.pack(builder.slots.find(keys)), events.astype(np.int64))
+    rows = builder.pack(builder.slots.find(keys))
+    rows["numbers"][:, l.N_SHARED] = rows["numbers"][:, l.N_EVENTS]  # all of their history is in the baseline, too
+    return Seeds(keys, rows, events.astype(np.int64))
 
 
 def digest(baseline: Baseline) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..ingest.errors import ConfigError, ModelError
 from .artifact import LoadedModel
 from .calibration import FLEET, Calibration
-from .combination import Combination, geometric_weights
+from .combination import Combination
 from .detector import DetectorSettings, ForestDetector, Usual
 from .evaluator import ForestArrays
 from .peers import PeerScales
@@ -91,7 +91,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
             forest,
             TailTables(**_part(state, "score_tail_")),
             settings.forest_weight,
-            geometric_weights(min(settings.top_k, features), settings.decay),
+            settings.norm,
             state["importance"],
         ),
         scales=PeerScales(**_part(state, "scale_")),

@@ -21,6 +21,8 @@ from .errors import NotFinite, WrongShape
 
 CAP = 6.0
 """Most evidence of one feature, in decades: no single feature can drown all others."""
+SURPRISE_CAP = 12.0
+"""The same for features that are logarithms of probabilities themselves."""
 SEEN_CAP = 5.0
 """Most evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
 rows)."""
@@ -36,7 +38,7 @@ class TailTables(NamedTuple):
 
     Attributes:
         x: float64 (F, K), ascending values; unused places at the end are +inf.
-        u: float64 (F, K + 1), evidence at `x`, in [0, CAP], non-decreasing; CAP after the last.
+        u: float64 (F, K + 1), evidence at `x`, in [0, CAP] (or SURPRISE_CAP), non-decreasing; the cap after the last.
         rate: float64 (F, K), decades per unit from a knot on; of the last: the exponential tail.
     """
 
@@ -50,7 +52,9 @@ class TailTables(NamedTuple):
         return int(self.x.shape[0])
 
 
-def fit_tails(X: NDArray[np.float64], knots: int = 256, resolution: ArrayLike | None = None) -> TailTables:
+def fit_tails(
+    X: NDArray[np.float64], knots: int = 256, resolution: ArrayLike | None = None, decades: ArrayLike | None = None
+) -> TailTables:
     """Learn the upper tail of each feature.
 
     Args:
@@ -60,6 +64,9 @@ def fit_tails(X: NDArray[np.float64], knots: int = 256, resolution: ArrayLike | 
             scale of the tail beyond the maximum is at least this, so a feature that was constant in training does not
             explode: each further step of one resolution adds at most 0.43 decades. Default: 1 % of the range in
             training, 1.0 if constant.
+        decades: float64 (F,) or one number, >= 0: decades per unit of features that measure the logarithm of a
+            probability themselves, 0 for the others. Their evidence is what they say, up to `SURPRISE_CAP`: counting
+            how often surprises occurred in training would only lose what training did not show.
 
     Raises:
         NotFinite: a value is NaN, infinite or beyond float32.
@@ -72,7 +79,12 @@ def fit_tails(X: NDArray[np.float64], knots: int = 256, resolution: ArrayLike | 
     tables = TailTables(
         np.full((X.shape[1], knots), np.inf), np.full((X.shape[1], knots + 1), CAP), np.zeros((X.shape[1], knots))
     )
+    known = np.broadcast_to(np.asarray(0.0 if decades is None else decades, np.float64), (X.shape[1],))
     for feature in range(X.shape[1]):
+        if known[feature] > 0.0:
+            tables.x[feature, 0], tables.rate[feature, 0] = 0.0, known[feature]
+            tables.u[feature, 0], tables.u[feature, 1:] = 0.0, SURPRISE_CAP
+            continue
         ordered = np.sort(X[:, feature])
         x, u = _grid(ordered, knots, float(steps[feature]))
         with np.errstate(over="ignore"):  # denormal distances; limited to _STEEPEST
@@ -141,7 +153,7 @@ def _tail_rate(ordered: NDArray[np.float64], step: float) -> float:
 def evidence_of(
     value: float, x: NDArray[np.float64], u: NDArray[np.float64], rate: NDArray[np.float64], feature: int
 ) -> float:
-    """Evidence of one finite value, in [0, CAP]; non-decreasing in the value, also after rounding."""
+    """Evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
     if value <= x[feature, 0]:
         return float(u[feature, 0])
     knot = 0
@@ -179,8 +191,8 @@ def tail_evidence(tails: TailTables, X: NDArray[np.float64]) -> NDArray[np.float
         X: float64 (n, F), finite.
 
     Returns:
-        float64 (n, F) in [0, CAP]; non-decreasing in each value, strictly increasing beyond the training maximum up to
-        CAP.
+        float64 (n, F) in [0, CAP], in [0, SURPRISE_CAP] for features fitted with `decades`; non-decreasing in each
+        value, strictly increasing beyond the training maximum up to the cap.
 
     Raises:
         NotFinite: a value is NaN or infinite.

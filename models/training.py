@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..ingest.errors import ConfigError
 from .calibration import Calibration
 from .checking import finite_float32
-from .combination import Combination, evidence, forest_view, geometric_weights, weighed_evidence
+from .combination import Combination, evidence, forest_view, weighed_evidence
 from .detector import DetectorSettings, ForestDetector, Scores, usual_evidence
 from .errors import NotEnoughHistory, WrongShape
 from .evaluator import forest_scores
@@ -37,11 +37,20 @@ def fit_detector(
     *,
     resolution: ArrayLike | None = None,
     importance: ArrayLike | None = None,
+    decades: ArrayLike | None = None,
     version: str = "unsaved",
 ) -> ForestDetector:
     """Fit a detector; see `fit_with_held_out` for arguments and errors."""
     return fit_with_held_out(
-        X, groups, sessions, settings, feature_names, resolution=resolution, importance=importance, version=version
+        X,
+        groups,
+        sessions,
+        settings,
+        feature_names,
+        resolution=resolution,
+        importance=importance,
+        decades=decades,
+        version=version,
     )[0]
 
 
@@ -54,6 +63,7 @@ def fit_with_held_out(
     *,
     resolution: ArrayLike | None = None,
     importance: ArrayLike | None = None,
+    decades: ArrayLike | None = None,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, Scores]:
     """Fit a detector and give the honest scores of its own training rows.
@@ -67,6 +77,7 @@ def fit_with_held_out(
         feature_names: F names.
         resolution: smallest meaningful difference per feature, see `fit_tails`.
         importance: factor in [0, 1] of each feature's evidence, see `combination`; None is 1 for all.
+        decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         version: version of the model.
 
     Returns:
@@ -85,12 +96,12 @@ def fit_with_held_out(
     statistic, u = np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
-        found = evidence(_fit_parts(X[~held], settings, resolution, weight), X[held])
+        found = evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
         statistic[held], u[held] = found.statistic, found.u
     scales = fit_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
-    parts = _fit_parts(X, settings, resolution, weight)
+    parts = _fit_parts(X, settings, resolution, weight, decades)
     usual = usual_evidence(parts, X)
     detector = ForestDetector(parts, scales, calibration, usual, settings, tuple(feature_names), version)
     return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
@@ -123,14 +134,14 @@ def _fit_parts(
     settings: DetectorSettings,
     resolution: ArrayLike | None,
     importance: NDArray[np.float64],
+    decades: ArrayLike | None,
 ) -> Combination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
-    tails = fit_tails(X, settings.knots, resolution)
+    tails = fit_tails(X, settings.knots, resolution, decades)
     seen = forest_view(weighed_evidence(tails, importance, X), importance)
     forest = fit_forest(seen, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
     score_tail = fit_tails(forest_scores(forest, seen)[:, None], settings.knots)
-    weights = geometric_weights(min(settings.top_k, X.shape[1]), settings.decay)
-    return Combination(tails, forest, score_tail, settings.forest_weight, weights, importance)
+    return Combination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance)
 
 
 def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -60,8 +60,10 @@ class Explainer:
     def _level_with(self, scored: Scored, row: int, p_value: float) -> int:
         """Level after the row, had it had another p-value."""
         settings = self._engine.settings.risk
-        confidence, streak = (float(value) for value in scored.risk[row, [risk.CONFIDENCE, risk.STREAK]])
-        gain = risk.evidence_of(p_value, confidence, streak) + float(scored.signals[row])
+        confidence, streak, peak = (
+            float(value) for value in scored.risk[row, [risk.CONFIDENCE, risk.STREAK, risk.PEAK]]
+        )
+        gain = risk.evidence_of(p_value, confidence, streak, peak) + float(scored.signals[row])
         without = max(float(scored.risk[row, risk.PRIOR]), 0.0) + gain
         reached = int(risk.level_of(risk.displayed(without, self._engine.bounds[scored.bound_of[row]])))
         rested = int(scored.risk[row, risk.RESTED])

@@ -46,7 +46,8 @@ _PLURAL = {
     l.K_PEER: "peer agents", l.K_PRINCIPAL: "principals", l.K_NETWORK: "networks", l.K_CREDENTIAL: "credentials",
     l.K_SCOPES: "scope sets", l.K_CHAIN: "delegation chains", l.K_EFFECT: "effects", l.K_HOUR: "times of the week",
     l.K_TRANSITION: "transitions", l.K_ACTION_TARGET: "uses of actions on targets", l.K_REPEAT: "repetitions",
-    l.K_PROVENANCE: "origins", l.K_OUTCOME: "outcomes",
+    l.K_PROVENANCE: "origins", l.K_OUTCOME: "outcomes", l.K_REQUEST_SIZE: "request sizes",
+    l.K_ANSWER_SIZE: "answer sizes",
 }  # fmt: skip
 
 
@@ -89,6 +90,8 @@ _NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
     l.K_REPEAT: lambda e: f"{e.action} again",
     l.K_PROVENANCE: lambda e: f"{(e.resource and e.resource.provenance) or 'unknown'} argument of {e.action}",
     l.K_OUTCOME: lambda e: f"{e.action}: {e.outcome}",
+    l.K_REQUEST_SIZE: lambda e: f"{e.bytes_in or 0:.0f} bytes to {e.action}",
+    l.K_ANSWER_SIZE: lambda e: f"{e.bytes_out or 0:.0f} bytes from {e.action}",
 }
 
 _QUANTITY_TEXT = {

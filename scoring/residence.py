@@ -111,6 +111,7 @@ class Residence:
             if row is not None:
                 self._restore(row, slot)
                 self.engine.dirty[slot] = self.gone.pop(key, None) is not None
+        self._note_shares(keys, slots)
 
     def _stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
@@ -154,6 +155,13 @@ class Residence:
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
         risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
+
+    def _note_shares(self, keys: Keys, slots: Slots) -> None:
+        """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
+        at = self._seeds.find(keys)
+        numbers = self.engine.builder.state.numbers
+        numbers[slots, layout.N_SHARED] = 0.0
+        numbers[slots[at >= 0], layout.N_SHARED] = self._seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
 
     def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""

@@ -38,10 +38,10 @@ _CLEAN = 0.98
 
 _LOG_HALF = math.log(0.5)
 
-SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED, STREAK = range(8)
-OUTPUTS = 8
+SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED, STREAK, PEAK = range(9)
+OUTPUTS = 9
 """Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
-and number of events after it; statistic, level and streak just before it, when time had passed."""
+and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
 
 _APART = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -70,6 +70,7 @@ ROW = np.dtype(
     [
         ("statistic", np.float64),
         ("streak", np.float64),  # odd events of late, as of `at_ms`
+        ("peak", np.float64),  # largest bet of the streak, as of `at_ms`
         ("score", np.float64),  # displayed risk as of `at_ms`
         ("at_ms", np.int64),
         ("since_ms", np.int64),  # since when the level holds
@@ -186,20 +187,22 @@ def _pass_time(row: Any, now_ms: int, settings: RiskSettings) -> None:
     if elapsed > 0:
         row.score *= 0.5 ** (elapsed / settings.half_life_ms)
         row.streak = forgotten(row.streak, elapsed)
+        row.peak = forgotten(row.peak, elapsed)
         row.at_ms = now_ms
 
 
 @compiled
-def evidence_of(p_value: float, confidence: float, streak: float) -> float:
+def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -> float:
     """Natural log of the bet on one p-value in (0, 1].
 
     Little knowledge and a streak of odd events bet little: `e**w` with w below 1 keeps the mean at most 1.
 
     Args:
         confidence: how well the agent is known, 0 to 1.
-        streak: odd events of the agent before, as far as they are not forgotten (see `trustwatch.models.betting`).
+        streak, peak: odd events of the agent before and the largest bet on one, as far as they are not forgotten (see
+            `trustwatch.models.betting`).
     """
-    return damped(_LOG_HALF - 0.5 * math.log(p_value), streak) * (0.5 + 0.5 * confidence)
+    return damped(_LOG_HALF - 0.5 * math.log(p_value), streak, peak) * (0.5 + 0.5 * confidence)
 
 
 @compiled
@@ -225,7 +228,8 @@ def update(
         limits = bounds[bound_of[r]]
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
-        out[r, PRIOR], out[r, RESTED], out[r, STREAK], out[r, GAIN] = row.statistic, row.level, row.streak, 0.0
+        out[r, PRIOR], out[r, RESTED], out[r, GAIN] = row.statistic, row.level, 0.0
+        out[r, STREAK], out[r, PEAK] = row.streak, row.peak
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], p_values[r]
             if asserted[r] == 0:
@@ -242,9 +246,10 @@ def update(
 @compiled
 def _bet(row: Any, p_value: float) -> float:
     """Evidence of one event; the agent's streak grows with it."""
-    bet = evidence_of(p_value, row.confidence, row.streak)
+    bet = evidence_of(p_value, row.confidence, row.streak, row.peak)
     if bet > 0.0:
         row.streak += 1.0
+        row.peak = max(row.peak, _LOG_HALF - 0.5 * math.log(p_value))
     return bet
 
 
@@ -269,7 +274,7 @@ def _claim(row: Any, p_value: float, signals: float, limits: Any) -> float:
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
-    gain = max(evidence_of(p_value, row.confidence, row.streak) + signals, 0.0)
+    gain = max(evidence_of(p_value, row.confidence, row.streak, row.peak) + signals, 0.0)
     if gain > 0.0:
         row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING))
         row.score = max(row.score, displayed(row.statistic, limits))
@@ -314,7 +319,7 @@ def seed(
 
 def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
-    row["statistic"] = row["streak"] = row["score"] = 0.0
+    row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0

@@ -17,7 +17,7 @@ from ..errors import ModelError
 from . import layout as l
 from .kernel import Scratch, scope_keys
 from .layout import Array, Baseline
-from .tables import pair, scope_row, table_add
+from .tables import distinct_hash, pair, scope_row, table_add
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes (200 MB); more is refused, since it could no longer be shared in memory."""
@@ -62,7 +62,7 @@ def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline
     while True:
         baseline = _allocate(items, len(distinct))
         _place_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
-        if _count(baseline, rows, scopes, found.items, items):
+        if _count(baseline, rows, scopes, found.items, found.contexts, items):
             break
         items *= 2
         if items > MAX_ITEMS:
@@ -91,7 +91,7 @@ def _place_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 
 
 @compiled
-def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, room: int) -> bool:
+def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> bool:
     """Count every item in each of its event's scopes; False when there is no room left."""
     used = 0
     for row in rows:
@@ -107,7 +107,10 @@ def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, room: i
                 if table_add(baseline.keys, baseline.counts, pair(scope, items[row, kind])):
                     baseline.totals[position, kind, 1] += np.float32(1.0)
                     used += 1
-        if used > room - l.SCOPES * l.KINDS:
+                    if contexts[row, kind] != 0:
+                        different = pair(scope, distinct_hash(kind, contexts[row, kind]))
+                        used += int(table_add(baseline.keys, baseline.counts, different))
+        if used > room - 2 * l.SCOPES * l.KINDS:
             return False
     return True
 

@@ -91,21 +91,37 @@ class FeatureBuilder:
             self._scope_rows,
         )  # fmt: skip
 
-    def vectors(self, columns: EventColumns, learn: bool = True) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
+    def vectors(
+        self,
+        columns: EventColumns,
+        learn: bool | npt.NDArray[np.bool_] = True,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
+
+        Args:
+            learn: whether to learn, for all events or for each (shape (n,)).
+            rows: only these, ascending; the vectors of others stay zero.
 
         Returns:
             Matrix of shape (n, F), and what was found in each row.
         """
         n = len(columns)
         out, found = np.zeros((n, COUNT)), kernel.scratch(n)
-        slots = self.admit(columns.names[:, AGENT])
-        weights = np.full(1, learn, np.uint8)
-        for rows in rounds(slots):
-            self.observe(columns, slots, rows, out, found)
-            if learn:
-                self.learn(columns, slots, rows, found, np.broadcast_to(weights, rows.shape).copy())
+        rows = np.arange(n) if rows is None else rows
+        slots = np.zeros(n, np.int32)
+        slots[rows] = self.admit(columns.names[rows, AGENT])
+        weights = np.broadcast_to(np.asarray(learn, np.uint8), (n,))
+        for places in rounds(slots[rows]):
+            turn = rows[places]
+            self.observe(columns, slots, turn, out, found)
+            self.learn(columns, slots, turn, found, weights[turn])
         return out, found
+
+    def share(self, keys: Keys) -> None:
+        """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
+        agents, counts = np.unique(keys, return_counts=True)
+        self.state.numbers[self.admit(agents), l.N_SHARED] = counts
 
     def pack(self, slots: Slots) -> Array:
         """State of the given slots as rows of dtype `layout.ROW`."""

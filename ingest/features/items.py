@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import columns as c
@@ -14,6 +16,7 @@ from .tables import item_hash, pair
 _DAY_MS = 86_400_000
 _WEEK_MS = 7 * _DAY_MS
 _EPOCH_IS_THURSDAY = 3 * _DAY_MS
+_MOST_BYTES = 1e18
 
 
 @inlined
@@ -25,9 +28,17 @@ def _hour_item(at_ms: int) -> np.uint64:
 
 
 @inlined
+def _size_item(kind: int, action: np.uint64, size: float) -> np.uint64:
+    """Size of an action's request or answer in thirds of an octave: a template, a code, a page have usual sizes."""
+    third = np.uint64(3.0 * math.log2(1.0 + min(size, _MOST_BYTES)))
+    return item_hash(kind, pair(action, third + np.uint64(1)))
+
+
+@inlined
 def write_items(
-    items: Array, contexts: Array, names: Array, codes: Array, at_ms: int, prev: np.uint64, uses: np.int64
-) -> None:
+    items: Array, contexts: Array, names: Array, values: Array, codes: Array, at_ms: int, prev: np.uint64,
+    uses: np.int64,
+) -> None:  # fmt: skip
     """Items of one event: what it touched, and in which order."""
     plain = (
         (l.K_ACTION, c.ACTION), (l.K_RESOURCE, c.RESOURCE), (l.K_TARGET, c.TARGET), (l.K_AUDIENCE, c.AUDIENCE),
@@ -53,3 +64,9 @@ def write_items(
         contexts[l.K_PROVENANCE] = items[l.K_ACTION]
     items[l.K_OUTCOME] = item_hash(l.K_OUTCOME, pair(action, np.uint64(codes[c.OUTCOME] + 1)))
     contexts[l.K_OUTCOME] = items[l.K_ACTION]
+    if values[c.BYTES_IN] >= 0.0:
+        items[l.K_REQUEST_SIZE] = _size_item(l.K_REQUEST_SIZE, action, values[c.BYTES_IN])
+        contexts[l.K_REQUEST_SIZE] = items[l.K_ACTION]
+    if values[c.BYTES_OUT] >= 0.0:
+        items[l.K_ANSWER_SIZE] = _size_item(l.K_ANSWER_SIZE, action, values[c.BYTES_OUT])
+        contexts[l.K_ANSWER_SIZE] = items[l.K_ACTION]

@@ -211,7 +211,7 @@ def observe(
         uses = count_use(state.session_table[slot, k], names[row, c.ACTION])
         state.session_numbers[slot, k, l.S_EVENTS] += np.float32(1.0)
         _advance_counts(numbers, values[row], codes[row], (now_ms - times[l.T_LAST]) / 1000.0)
-        write_items(found.items[row], found.contexts[row], names[row], codes[row], at_ms, prev, uses)
+        write_items(found.items[row], found.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses)
         _write_quantities(
             found.quantities[row], numbers, times, values[row], now_ms, known,
             state.session_numbers[slot, k, l.S_EVENTS],

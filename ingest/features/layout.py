@@ -13,16 +13,17 @@ import numpy.typing as npt
 
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
 (K_ACTION, K_RESOURCE, K_TARGET, K_AUDIENCE, K_PEER, K_PRINCIPAL, K_NETWORK, K_CREDENTIAL, K_SCOPES, K_CHAIN, K_EFFECT,
- K_HOUR, K_TRANSITION, K_ACTION_TARGET, K_REPEAT, K_PROVENANCE, K_OUTCOME, K_FROM) = range(18)  # fmt: skip
-KINDS = 18
+ K_HOUR, K_TRANSITION, K_ACTION_TARGET, K_REPEAT, K_PROVENANCE, K_OUTCOME, K_FROM, K_REQUEST_SIZE,
+ K_ANSWER_SIZE) = range(20)  # fmt: skip
+KINDS = 20
 
 # The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
-OBJECTS, HABITS, ORDER = 0, 1, 2
+OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
 REGION = np.array([HABITS, OBJECTS, OBJECTS, HABITS, HABITS, OBJECTS, HABITS, HABITS, HABITS, HABITS, HABITS,
-                   HABITS, ORDER, OBJECTS, ORDER, HABITS, HABITS, HABITS], dtype=np.int64)  # fmt: skip
+                   HABITS, ORDER, OBJECTS, MANNER, MANNER, MANNER, HABITS, MANNER, MANNER], dtype=np.int64)  # fmt: skip
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
-TABLE = 3 * REGION_SIZE
+TABLE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
 (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH,
@@ -43,7 +44,8 @@ N_VAR = N_MEAN + QUANTITIES
 N_COUNT = N_VAR + QUANTITIES
 N_REF_MEAN = N_COUNT + QUANTITIES
 N_REF_SD = N_REF_MEAN + 3
-NUMBERS = N_REF_SD + 3
+N_SHARED = N_REF_SD + 3  # events of the agent that the shared baseline counts, too
+NUMBERS = N_SHARED + 1
 
 # Columns of AgentState.times (int64, UTC milliseconds; VERSION holds a hash).
 T_LAST, T_FIRST, T_CHANGED, T_VERSION = range(4)

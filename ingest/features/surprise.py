@@ -9,10 +9,16 @@ import numpy as np
 from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
-from .tables import own_count, shared_count
+from .tables import distinct_hash, own_count, shared_count
 
 KAPPA = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
+
+Known = tuple[float, float, float]
+"""Of an item: how often it was counted, all items of its kind (behind its context), and how many different ones."""
+
+Totals = tuple[float, float, float, float, float]
+"""Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
 
 _SD_FLOOR = 0.15
 """Least standard deviation, in natural-log units (most quantities are log1p): 15 % is no change of behaviour."""
@@ -25,60 +31,101 @@ def _step(backoff: float, count: float, total: float, distinct: float) -> float:
 
 
 @inlined
-def _context(occurrences: float, distinct: float, seen: float) -> float:
-    """Distinct continuations of a context, from the kind's overall ratio of distinct items to occurrences."""
-    return occurrences * distinct / seen if seen > 0.0 else 0.0
+def _total(
+    baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
+) -> float:
+    """How many items of a kind (behind a context) a scope has counted."""
+    row = rows[level]
+    if row < 0:
+        return 0.0
+    if context_kind < 0:
+        return float(baseline.totals[row, kind, 0])
+    return shared_count(baseline, scopes[level], context)
 
 
 @inlined
-def _shared_step(
-    backoff: float, baseline: Baseline, row: np.int64, scope: np.uint64, kind: int, hashed: np.uint64,
-    context_kind: int, context: np.uint64,
-) -> float:  # fmt: skip
-    totals = baseline.totals[row, kind]
-    total, distinct = float(totals[0]), float(totals[1])
-    if context_kind >= 0:
-        occurrences = shared_count(baseline, scope, context)
-        distinct = _context(occurrences, distinct, total)
-        total = occurrences
-    return _step(backoff, shared_count(baseline, scope, hashed), total, distinct)
+def totals_of(
+    baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, context_kind: int,
+    context: np.uint64,
+) -> Totals:  # fmt: skip
+    """How many items of a kind (behind a context) each scope has counted, in their order, and the agent itself."""
+    own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[l.N_SEEN + kind])
+    return (
+        _total(baseline, rows, scopes, l.FLEET, kind, context_kind, context),
+        _total(baseline, rows, scopes, l.TENANT, kind, context_kind, context),
+        _total(baseline, rows, scopes, l.PEERS, kind, context_kind, context),
+        _total(baseline, rows, scopes, l.TASK, kind, context_kind, context),
+        own,
+    )
+
+
+@inlined
+def _counts(
+    baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, hashed: np.uint64, context: np.uint64,
+    total: float, wanted: bool,
+) -> tuple[float, float]:  # fmt: skip
+    """How often a scope has counted the item, and how many different ones; both 0 where nobody wants to know."""
+    if not wanted or total <= 0.0:
+        return 0.0, 0.0
+    if context == 0:
+        return shared_count(baseline, scopes[level], hashed), float(baseline.totals[rows[level], kind, 1])
+    count = total if hashed == context else shared_count(baseline, scopes[level], hashed)
+    return count, shared_count(baseline, scopes[level], distinct_hash(kind, context))
+
+
+@inlined
+def _beyond(backoff: float, wide: Known, narrow: Known) -> float:
+    """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
+    total = wide[1] - narrow[1]
+    if total <= 0.0:
+        return backoff
+    distinct = max(wide[2] - narrow[2], wide[2] * total / wide[1])
+    return _step(backoff, min(max(wide[0] - narrow[0], 0.0), total), total, distinct)
 
 
 @inlined
 def frequency(
     baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, hashed: np.uint64,
-    context_kind: int, context: np.uint64, bottom: float,
+    context: np.uint64, totals: Totals,
 ) -> tuple[float, float, float, float]:  # fmt: skip
-    """Probability of an item at every level.
+    """Probability of an item at every level; 1 where no level knows anything.
 
     Args:
         rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
         table, numbers: the agent's rows.
-        context_kind: kind of the item that this one is conditional on, -1 for none.
-        context: hash of that item.
-        bottom: probability where no level knows anything.
+        context: hash of the item that this one is conditional on, 0 for none.
+        totals: from `totals_of` the item's kind and context.
 
     Returns:
-        Probability over all levels, of the own history over the peer group's, of peer group, tenant and fleet alone,
-        and how often the agent's own history has the item.
+        Probability over all levels, of the own history over the others', of peer group, tenant and fleet without the
+        agent's own part, and how often the agent's own history has the item.
     """
-    p, own = bottom, 0.0
-    for level in (l.FLEET, l.TENANT, l.PEERS):
-        if rows[level] >= 0:
-            p = _shared_step(p, baseline, rows[level], scopes[level], kind, hashed, context_kind, context)
-    peers = p
-    total, distinct = float(numbers[l.N_SEEN + kind]), float(numbers[l.N_DISTINCT + kind])
-    if context_kind >= 0:
-        occurrences = own_count(table, context_kind, context)
-        distinct = _context(occurrences, distinct, total)
-        total = occurrences
+    in_fleet, in_tenant, in_peers, in_task, total = totals
+    distinct, own = float(numbers[l.N_DISTINCT + kind]), 0.0
+    if context != 0:
+        seen = float(numbers[l.N_SEEN + kind])
+        distinct = total * distinct / seen if seen > 0.0 else 0.0
     if total > 0.0:
-        own = own_count(table, kind, hashed)
-        p = _step(p, min(own, total), total, distinct)
-    history = p
-    if rows[l.TASK] >= 0:
-        p = _shared_step(p, baseline, rows[l.TASK], scopes[l.TASK], kind, hashed, context_kind, context)
-    return p, history, peers, own
+        own = min(own_count(table, kind, hashed), total)
+    share = min(float(numbers[l.N_SHARED]) / max(float(numbers[l.N_EVENTS]), 1.0), 1.0)
+    # Where a level has nothing beyond the one within it, neither needs to be looked up for that step.
+    beyond_tenant, beyond_peers, beyond_own = in_fleet > in_tenant, in_tenant > in_peers, in_peers > share * total
+    count, different = _counts(baseline, rows, scopes, l.FLEET, kind, hashed, context, in_fleet, beyond_tenant)
+    fleet = (count, in_fleet, different)
+    wanted = beyond_tenant or beyond_peers
+    count, different = _counts(baseline, rows, scopes, l.TENANT, kind, hashed, context, in_tenant, wanted)
+    tenant = (count, in_tenant, different)
+    wanted = beyond_peers or beyond_own
+    count, different = _counts(baseline, rows, scopes, l.PEERS, kind, hashed, context, in_peers, wanted)
+    peers = (count, in_peers, different)
+    p = _beyond(1.0, fleet, tenant)
+    p = _beyond(p, tenant, peers)
+    p_peers = p = _beyond(p, peers, (share * own, share * total, share * distinct))
+    p_history = p = _step(p, own, total, distinct)
+    if in_task > 0.0:
+        count, different = _counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
+        p = _step(p, min(count, in_task), in_task, different)
+    return p, p_history, p_peers, own
 
 
 @inlined

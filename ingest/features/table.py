@@ -77,6 +77,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     _bits("write_surprise", "effect", "change", "largest surprise of action, target and order, weighed by its effect"),
     _bits("outcome_surprise", "failure", "outcome", "how unusual the outcome is for the action"),
+    _bits("request_size_surprise", "failure", "request size", "how unusual the size of the request is for the action"),
+    _bits("answer_size_surprise", "failure", "answer size", "how unusual the size of the answer is for the action"),
     _z("failure_pace", "failure", "failures", "errors decayed with a half-life of one hour, against the usual"),
     _z("denial_pace", "failure", "denials", "denials decayed with a half-life of one hour, against the usual"),
     _z("scope_breadth", "privilege", "number of scopes", "number of requested scopes, against the usual"),
@@ -115,23 +117,22 @@ COUNT = len(FEATURES)
 INDEX = {name: position for position, name in enumerate(NAMES)}
 
 
-IMPORTANCE: dict[str, float] = {
-    "rarity": 1.0,
-    "privilege": 1.0,
-    "delegation": 1.0,
-    "order": 0.75,
-    "provenance": 0.75,
-    "effect": 0.5,
-    "failure": 0.5,
-    "volume": 0.5,
-    "session": 0.5,
-    "token": 0.5,
-    "pace": 0.25,
-    "time": 0.25,
-    "drift": 0.25,
+_LESS: dict[float, str] = {
+    0.75: "audience_surprise credential_surprise scope_surprise chain_surprise chain_depth outcome_surprise",
+    0.5: "resource_surprise principal_surprise action_rarity_peers transition_surprise repeat_surprise "
+    "effect_surprise provenance_surprise session_strangeness request_size_surprise bytes_in bytes_out scope_breadth "
+    "token_lifetime",
+    0.4: "network_surprise",
+    0.3: "pace_1m pace_15m pace_4h dormancy duration volume_1h novelty_1h session_length",
+    0.25: "identity_shift hour_surprise failure_pace denial_pace drift",
 }
-"""How much a family says about trust, by its meaning: *what* an agent touches, for whom and with which rights says
-most; how fast and when it works varies honestly with its load, and only supports other evidence."""
+
+IMPORTANCE: tuple[float, ...] = tuple(
+    next((weight for weight, names in _LESS.items() if name in names.split()), 1.0) for name in NAMES
+)
+"""How much a feature says about trust, by its meaning: *what* an agent does, to whom and with which rights, and what
+came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
+honestly with its load, and only supports other evidence."""
 
 
 def table_hash() -> str:

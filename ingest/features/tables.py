@@ -42,6 +42,12 @@ def item_hash(kind: int, item: np.uint64) -> np.uint64:
 
 
 @inlined
+def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
+    """Under what a shared baseline counts the different items of a kind that followed a context."""
+    return mix(context + np.uint64(kind + 101) * _GOLD)
+
+
+@inlined
 def _place(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
     """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
     bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)

@@ -10,7 +10,7 @@ from .. import columns as c
 from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
-from .surprise import frequency, usual_distance
+from .surprise import frequency, totals_of, usual_distance
 from .table import INDEX
 
 # Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
@@ -42,6 +42,8 @@ _BITS_OF_KIND = {
     l.K_REPEAT: "repeat_surprise",
     l.K_PROVENANCE: "provenance_surprise",
     l.K_OUTCOME: "outcome_surprise",
+    l.K_REQUEST_SIZE: "request_size_surprise",
+    l.K_ANSWER_SIZE: "answer_size_surprise",
 }
 FEATURE_OF_KIND = np.array([INDEX.get(_BITS_OF_KIND.get(kind, ""), -1) for kind in range(l.KINDS)], dtype=np.int64)
 
@@ -70,16 +72,10 @@ CONTEXT_KIND[l.K_ACTION_TARGET] = l.K_ACTION
 CONTEXT_KIND[l.K_REPEAT] = l.K_REPEAT
 CONTEXT_KIND[l.K_PROVENANCE] = l.K_ACTION
 CONTEXT_KIND[l.K_OUTCOME] = l.K_ACTION
+CONTEXT_KIND[l.K_REQUEST_SIZE] = l.K_ACTION
+CONTEXT_KIND[l.K_ANSWER_SIZE] = l.K_ACTION
 
-# Probability of an item where no level has seen anything: one of the closed vocabularies, else one of many names.
-BOTTOM = np.full(l.KINDS, 1.0 / 64.0)
-BOTTOM[l.K_EFFECT] = 1.0 / 5.0
-BOTTOM[l.K_HOUR] = 1.0 / 16.0
-BOTTOM[l.K_REPEAT] = 0.5
-BOTTOM[l.K_PROVENANCE] = 1.0 / 4.0
-BOTTOM[l.K_OUTCOME] = 1.0 / 3.0
-
-_EFFECT_WEIGHT = np.array([0.25, 1.0, 1.25, 1.5, 0.6])
+_EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""
 
 _STRANGE_KEPT = 0.8
@@ -97,7 +93,7 @@ _MOST_GAIN = 4.0
 
 @inlined
 def _bits(probability: float) -> float:
-    return float(min(-math.log2(max(probability, 5.5e-20)), _MAX_BITS))
+    return float(min(max(0.0, -math.log2(max(probability, 5.5e-20))), _MAX_BITS))
 
 
 @inlined
@@ -126,27 +122,23 @@ def _write_surprises(
     table: Array, numbers: Array,
 ) -> np.uint32:  # fmt: skip
     """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
-    shift, p_action, p_target, fresh = 0.0, 1.0, 1.0, np.uint32(0)
+    shift, fresh = 0.0, np.uint32(0)
+    behind_action = totals_of(baseline, rows, scopes, table, numbers, l.K_ACTION, l.K_ACTION, items[l.K_ACTION])
     for kind in range(l.KINDS):
         feature = FEATURE_OF_KIND[kind]
         if items[kind] == 0 or feature < 0:
             continue
-        bottom = BOTTOM[kind]
-        if kind == l.K_TRANSITION:
-            bottom = p_action
-        elif kind == l.K_ACTION_TARGET:
-            bottom = p_target
+        totals = behind_action
+        if CONTEXT_KIND[kind] != l.K_ACTION:
+            totals = totals_of(baseline, rows, scopes, table, numbers, kind, CONTEXT_KIND[kind], contexts[kind])
         p, p_own, p_peers, own = frequency(
-            baseline, rows, scopes, table, numbers, kind, items[kind], CONTEXT_KIND[kind], contexts[kind], bottom
+            baseline, rows, scopes, table, numbers, kind, items[kind], contexts[kind], totals
         )
         if own == 0.0 and numbers[l.N_SEEN + kind] > 0.0:
             fresh |= np.uint32(1) << np.uint32(kind)
         bits[kind] = out[feature] = _bits(p)
         if kind == l.K_ACTION:
-            p_action = p
             out[F_RARITY] = _bits(p_peers)
-        elif kind == l.K_TARGET:
-            p_target = p
         if kind in (l.K_ACTION, l.K_RESOURCE, l.K_NETWORK):
             shift += max(_bits(p_own) - _bits(p_peers), -_MOST_GAIN)
     out[F_SHIFT] = min(max(shift, 0.0), _MAX_BITS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..compiled import allocation_free, as_int
+from ..compiled import allocation_free, as_int, inlined
 from .text import AT, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
 
 NOWHERE, UNSURE = -1, -2
 
 _FIRST_LETTER, _LAST_LETTER, _FIRST_CAPITAL, _LAST_CAPITAL, _QUERY, _FRAGMENT, _SPACE = b"azAZ?# "
 _BEYOND = 0x7F
+_W, _SMALL = ord("w"), 0x20
 
 
 @allocation_free
@@ -38,7 +39,7 @@ def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
 
     Returns:
         Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
-        that takes a longer look (capitals, other alphabets, users and addresses in URLs).
+        that takes a longer look (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
     """
     mark, mail, plain = NOWHERE, NOWHERE, True
     for at in range(begin, end):
@@ -50,11 +51,23 @@ def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
         plain = plain and _SPACE < byte < _BEYOND and not _FIRST_CAPITAL <= byte <= _LAST_CAPITAL
     if mark >= 0:
         return _host_of_url(data, begin, mark, end)
+    if _begins_with_www(data, begin, end):
+        return UNSURE, UNSURE
     if mail < 0:
         return NOWHERE, NOWHERE
     if not plain or mail == begin or not _has_dot(data, mail + 1, end):
         return UNSURE, UNSURE
     return mail + 1, end
+
+
+@inlined
+def _begins_with_www(data: Bytes, begin: int, end: int) -> bool:
+    return (
+        end - begin >= 4
+        and data[begin] | _SMALL == _W
+        and data[begin + 1] | _SMALL == _W
+        and (data[begin + 2] | _SMALL == _W and data[begin + 3] == DOT)
+    )
 
 
 @allocation_free

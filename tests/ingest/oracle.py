@@ -100,8 +100,8 @@ def _members(rng: random.Random, habit: random.Random) -> dict[str, Any]:
         "delegation": ["agent-0"] if rng.random() < 0.5 else ["agent-0", "b"],
         "peer": rng.choice("xy"),
         "scopes": {"requested": rng.choice([["r"], ["w", "r"], []]), "granted": rng.choice([["r"], None])},
-        "bytes_in": rng.randrange(1000),
-        "bytes_out": rng.expovariate(1e-3),
+        "bytes_in": rng.choice([0, 250, 900]),
+        "bytes_out": rng.choice([12.5, 1e6]),
         "duration_ms": rng.expovariate(1e-2),
         "count": rng.randrange(1, 4),
         "client": {"ip": rng.choice(["10.1.2.3", "10.1.2.9", "2001:db8::1"])},
@@ -114,7 +114,7 @@ def _members(rng: random.Random, habit: random.Random) -> dict[str, Any]:
 
 
 def _resource(rng: random.Random) -> dict[str, Any]:
-    resource: dict[str, Any] = {"id": rng.choice(["acct-1", "acct-2", "https://A.example/x", "Eve@B.example"])}
+    resource: dict[str, Any] = {"id": rng.choice(["acct-1", "www.A.example/y", "https://A.example/x", "Eve@B.example"])}
     if rng.random() < 0.5:
         resource |= {"type": "thing", "external": rng.random() < 0.5, "audience": "aud"}
     if rng.random() < 0.5:

@@ -35,7 +35,7 @@ def test_features_docs_state_bytes_per_agent() -> None:
 
 def test_features_docs_state_the_bounds() -> None:
     """Regions, entries, sessions and tokens are as many as the document says."""
-    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE) == (64, 8, 8, 192)
+    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE) == (64, 8, 8, 256)
     assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED) == (4, 12, 4)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.features.kernel import IGNORED, LATE
@@ -79,9 +79,25 @@ def test_features_oracle_agrees_over_a_baseline(seed: int) -> None:
     assert_same(ours, theirs)
 
 
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), alone=st.booleans())
+def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(seed: int, alone: bool) -> None:
+    """What the baseline has from the agent itself is taken out of its peers' level, in the share that it has of it."""
+    past = history(seed, 200, agents=1 if alone else 4)
+    lived = past + history(seed ^ 1, 100)
+    builder = FeatureBuilder(fitted(columns(past)), 8)
+    builder.share(columns(past).names[:, AGENT])
+
+    ours, _ = builder.vectors(columns(lived))
+    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past), plain.events_by_agent(past)), lived)
+
+    assume(not overflows(builder))
+    assert_same(ours, theirs)
+
+
 def test_features_oracle_agrees_over_a_long_life() -> None:
     """After 900 events of one agent, with drift measured against its frozen reference, the two still agree."""
-    events = history(8, 900, agents=1, days=20.0)
+    events = history(25, 900, agents=1, days=20.0)
     builder = FeatureBuilder(empty_baseline(), 2)
 
     ours, _ = builder.vectors(columns(events))

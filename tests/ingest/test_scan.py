@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.columns import TARGET, ColumnEncoder
 from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event
 from trustwatch.ingest.formats.lenient import decode_history
 from trustwatch.ingest.scan import RawEncoder
@@ -165,6 +165,9 @@ def test_scan_reads_any_time_to_the_same_millisecond(pair: Pair, at: datetime, m
         "https://evil.example:/x", "https://evil.example:80?x", "https://a_b.example/",
         "eve.1@evil-2.example", "eve@evil.example.", "eve@.", "a@b@c.example", "e\x7fve@evil.example", "https://-/x",
         "https://./x", "https:/ /x", "s3+http://bucket.example/key", "x@y.z://q",
+        "www.evil.example", "WwW.Evil.example:8443/drop?x=1", "www.", "www", "wwwx.example", "www.acme.example/y",
+        "www.bob@acme.example", "bob@www.acme.example", "www.evil.example/x://y", "//www.evil.example/x",
+        " www.evil.example", "www.[evil/x", "www.é.example/x", "www.evil.example#x", "www evil.example",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("external", [None, True, False])
@@ -181,6 +184,14 @@ def test_scan_finds_targets_as_the_reference(pair: Pair, name: str, external: bo
     ]  # fmt: skip
 
     pair.check([compact(value) for value in made])
+
+
+@pytest.mark.parametrize("text", [r'"\u0077ww.evil.example/x"', r'"www\u002eevil.example"', r'"www.evil.example\/x"'])
+def test_scan_finds_targets_behind_escapes(pair: Pair, text: str) -> None:
+    """A URL without scheme that is written with escapes has the host that the reference finds."""
+    found = pair.check([text_with("resource.target", text), compact(changed("resource.target", "www.evil.example"))])
+
+    assert found.columns.names[0, TARGET] == found.columns.names[1, TARGET] != 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ DOMAINS = TenantDomains({"acme": ["Acme.example", ".acme.internal"]})
     [
         ("https://Evil.example:8443/drop?x=1", "evil.example"), ("eve@Evil.example", "evil.example"),
         ("spiffe://acme.example/ns/a", "acme.example"), ("acct-42", None), ("a@b", None), ("say hi @ b.example", None),
+        ("www.Evil.example/drop?x", "www.evil.example"), ("WWW.evil.example:80", "www.evil.example"),
+        ("wwwx.example", None), ("www.[broken/x", None), ("www", None), ("a www.evil.example", None),
         ("https://[broken", None), ("@b.example", None), ("http://user:pw@h.example/", "h.example"),
     ],
 )  # fmt: skip
@@ -44,6 +46,8 @@ def test_domains_of_an_unconfigured_tenant_are_unknown() -> None:
     [
         (Resource(id="https://evil.test/a/b"), ("evil.test", EXTERNAL)),
         (Resource(id="https://api.acme.example/a"), ("api.acme.example", INTERNAL)),
+        (Resource(id="www.evil.test/a/b"), ("www.evil.test", EXTERNAL)),
+        (Resource(id="WWW.Acme.example?q"), ("www.acme.example", INTERNAL)),
         (Resource(id="Eve@Evil.test"), ("eve@evil.test", EXTERNAL)),
         (Resource(id="acct-1"), ("acct-1", UNKNOWN)),
         (Resource(id="acct-1", external=True), ("acct-1", EXTERNAL)),

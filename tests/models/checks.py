@@ -26,6 +26,7 @@ class Subject:
         groups: their peer groups, (n,), with one that training never saw.
         statistic: the value that the anomaly score orders, (n,), before calibration.
         monotone_statistic: whether that value itself never falls along an outlier ray; with a forest in it, it may.
+        cap: most evidence of one feature.
     """
 
     detector: Detector
@@ -35,6 +36,7 @@ class Subject:
     groups: np.ndarray
     statistic: Callable[[np.ndarray], np.ndarray]
     monotone_statistic: bool
+    cap: float
 
 
 def assert_equal_scores(left, right) -> None:
@@ -44,13 +46,13 @@ def assert_equal_scores(left, right) -> None:
 
 
 def check_range(subject: Subject) -> None:
-    """anomaly_score in [0, 1], p_value in (0, 1], u in [0, 6]; shapes and types as promised."""
+    """anomaly_score in [0, 1], p_value in (0, 1], u from 0 to its cap; shapes and types as promised."""
     scores = subject.detector.score(subject.X, subject.groups)
     n, features = subject.X.shape
     assert features == len(subject.detector.feature_names)
     assert [part.shape for part in scores] == [(n,), (n,), (n, features)]
     assert {part.dtype for part in scores} == {np.dtype(np.float64)}
-    for part, low, high in zip(scores, (0, 0, 0), (1, 1, 6), strict=True):
+    for part, low, high in zip(scores, (0, 0, 0), (1, 1, subject.cap), strict=True):
         assert ((part >= low) & (part <= high)).all()
     assert (scores.p_value > 0).all()
 

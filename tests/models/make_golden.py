@@ -13,6 +13,7 @@ from trustwatch.models.saved import detector_state, settings_document
 from trustwatch.models.training import fit_detector
 
 NAMES, TABLE = ("pace", "novelty", "flag"), "golden-table"
+DECADES = (0.0, 0.3, 0.0)  # the second is a logarithm of probabilities itself
 
 
 def main() -> int:
@@ -25,7 +26,8 @@ def main() -> int:
     X = np.column_stack([rng.exponential(size=400), rng.normal(size=400), rng.random(400) < 0.03])
     groups = rng.integers(1, 3, 400).astype(np.uint64)
     settings = DetectorSettings(trees=9, max_samples=32, group_minimum=150, knots=128, seed=5)
-    detector = fit_detector(X, groups, np.arange(400, dtype=np.uint64) // 8, settings, NAMES, version="golden")
+    sessions = np.arange(400, dtype=np.uint64) // 8
+    detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden")
     document = {"detector": settings_document(settings)}
     manifest = ModelManifest("golden", NAMES, TABLE, TrainingWindow(1, 2, 400, 2, 50), document, "0123", 3)
     extras = {"baselines": {"counts": np.arange(5, dtype=np.uint32)}}

@@ -134,8 +134,8 @@ DAMAGES = {
         r"manifest\.json: expected digest .*found .*edited",
     ),
     "format version": (
-        lambda model: rewrite(model, lambda content: content.update(format_version=2)),
-        r"expected format version 1, found 2; retrain, or run the version of Trustwatch",
+        lambda model: rewrite(model, lambda content: content.update(format_version=1)),
+        r"expected format version 2, found 1; retrain, or run the version of Trustwatch",
     ),
     "member missing": (lambda model: rewrite(model, lambda content: content.pop("window")), r"is missing.*window"),
     "member mistyped": (lambda model: rewrite(model, lambda content: content.update(files=[1])), r"of the wrong type"),

@@ -12,12 +12,18 @@ from trustwatch.models.artifact import load_model, save_model
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.manifest import ModelManifest, TrainingWindow
 from trustwatch.models.saved import detector_from_model, detector_state, settings_document
+from trustwatch.models.tails import CAP, SURPRISE_CAP
 from trustwatch.models.training import fit_detector
 
 from .checks import CHECKS, Subject
 
 ROWS, FEATURES, NAMES = 1500, 6, tuple("abcdef")
-SUBJECTS = {"forest-and-tails": 0.5, "tails-alone": 0.0, "forest-alone": 1.0}  # forest_weight of ForestDetector
+LOG10_2 = 0.30103
+SUBJECTS = {
+    "forest-and-tails": (0.5, 0.0), "tails-alone": (0.0, 0.0), "forest-alone": (1.0, 0.0),
+    "surprises": (0.15, LOG10_2), "surprises-alone": (0.0, LOG10_2),
+}  # fmt: skip
+"""Weight of the forest, and decades per unit of every other feature."""
 
 
 def behaviour(rows: int, seed: int):
@@ -47,10 +53,11 @@ def reloaded(detector):
 @cache
 def subject(name: str) -> Subject:
     """The detector of that name, fitted once."""
-    settings = DetectorSettings(trees=25, max_samples=64, forest_weight=SUBJECTS[name], folds=3, seed=7)
+    weight, decades = SUBJECTS[name]
+    settings = DetectorSettings(trees=25, max_samples=64, forest_weight=weight, folds=3, seed=7)
 
     def fit():
-        return fit_detector(*behaviour(ROWS, 1), settings, NAMES, version="7.1")
+        return fit_detector(*behaviour(ROWS, 1), settings, NAMES, decades=[decades, 0.0] * 3, version="7.1")
 
     detector = fit()
     X, groups, _ = behaviour(150, 2)
@@ -62,7 +69,8 @@ def subject(name: str) -> Subject:
         X=X,
         groups=groups,
         statistic=lambda rows: detector.evidence(rows).statistic,
-        monotone_statistic=SUBJECTS[name] == 0.0,
+        monotone_statistic=weight == 0.0,
+        cap=SURPRISE_CAP if decades else CAP,
     )
 
 

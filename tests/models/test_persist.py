@@ -32,7 +32,7 @@ def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
             "id": f"e{number}", "time": f"2025-12-{day:02d}T{dice.randrange(24):02d}:00:00Z",
             "type": "tool.call", "tenant": "acme", "action": dice.choice("abcde"), "outcome": "success",
             "agent": {"id": f"a{agent}", "type": f"T{agent % 2}"}, "session": f"s{number // 10}",
-            "resource": {"target": f"h{dice.randrange(5)}"}, "bytes_out": dice.randrange(5_000),
+            "resource": {"target": f"h{dice.randrange(5)}"}, "bytes_out": dice.choice([40, 4_000]),
         })  # fmt: skip
     return ColumnEncoder(salt).encode([decode_event(json.dumps(event).encode()) for event in events])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.errors import NotFinite, WrongShape
-from trustwatch.models.tails import CAP, SEEN_CAP, fit_tails, tail_evidence
+from trustwatch.models.tails import CAP, SEEN_CAP, SURPRISE_CAP, fit_tails, tail_evidence
 
 
 def evidence(training, values, **options):
@@ -116,6 +116,30 @@ def test_values_a_float_apart_are_kept_apart():
     assert u[0] == 0
     assert u[1] == pytest.approx(np.log10(1001 / 101))
     assert u[2] > u[1]
+
+
+def test_logarithms_of_probabilities_are_evidence_themselves():
+    """A feature with 0.3 decades per unit says 0.3 decades per unit from 0 to its cap, whatever training showed."""
+    training = np.column_stack([np.random.default_rng(3).exponential(size=1000)] * 2)
+    tails = fit_tails(training, decades=[0.3, 0.0])
+    values = np.array([-1.0, 0.0, 1e-3, 1.0, 20.0, 39.0, 40.0, 41.0, 64.0, 1e300])
+
+    known, counted_ = tail_evidence(tails, np.column_stack([values, values])).T
+
+    np.testing.assert_allclose(known, np.clip(0.3 * values, 0.0, SURPRISE_CAP), rtol=1e-12)
+    assert (known[:2] == 0.0).all()
+    assert known[-2:].tolist() == [SURPRISE_CAP] * 2
+    np.testing.assert_array_equal(counted_, tail_evidence(fit_tails(training[:, 1:]), values[:, None])[:, 0])
+
+
+@given(values=hnp.arrays(np.float64, 60, elements=st.floats(-1e300, 1e300)))
+def test_evidence_of_logarithms_never_falls(values):
+    """In range and non-decreasing for any values, also where two of them are neighbours."""
+    tails = fit_tails(np.zeros((10, 1)), decades=np.log10(2.0))
+    around = np.sort(np.concatenate([values, np.nextafter(values, np.inf)]))
+    u = tail_evidence(tails, around[:, None])[:, 0]
+    assert (u >= 0).all() and (u <= SURPRISE_CAP).all()
+    assert (np.diff(u) >= 0).all()
 
 
 @pytest.mark.parametrize("knots", [0, 64, 200, -256])

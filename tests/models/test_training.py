@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError, ModelError
+from trustwatch.models.combination import combine
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.errors import NotEnoughHistory, NotFinite, WrongShape
+from trustwatch.models.learning import learn_history
 from trustwatch.models.training import assign_folds, fit_detector, fit_with_held_out
 
 QUICK = DetectorSettings(trees=20, max_samples=64, folds=4)
@@ -141,7 +143,10 @@ def test_columns_of_unequal_length_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("trees", 0), ("max_samples", 5000), ("forest_weight", 1.1), ("top_k", 0), ("decay", 0.0), ("folds", 1)],
+    [
+        *(("trees", 0), ("max_samples", 5000), ("forest_weight", 1.1)),
+        *(("norm", 0), ("norm", 128), ("norm", 6), ("folds", 1)),
+    ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     """The message names the setting, the value and the range."""
@@ -149,15 +154,46 @@ def test_settings_out_of_range_are_refused(name, value):
         DetectorSettings(**{name: value})
 
 
-def test_weights_of_the_statistic():
-    """T is the weighted sum of the forest's evidence and the four largest tails with weights 8:4:2:1."""
+@pytest.mark.parametrize("norm", [1, 2, 8, 64])
+def test_the_statistic_is_a_norm_of_the_evidence_beside_the_forest(norm):
+    """T is the weighted sum of the forest's evidence and the norm of the features' evidence, as numpy has it."""
     X, groups, sessions = normal(500, 3)
-    settings = DetectorSettings(trees=10, forest_weight=0.25, top_k=4, decay=0.5)
+    settings = DetectorSettings(trees=10, forest_weight=0.25, norm=norm)
     detector = fit_detector(X, groups, sessions, settings, names(X))
-    found = detector.evidence(X[:50])
-    largest = -np.sort(-found.u, axis=1)[:, :4]
-    np.testing.assert_allclose(found.tails, largest @ np.array([8, 4, 2, 1]) / 15, atol=1e-12)
+    found = detector.evidence(np.concatenate([X[:50], 30 * X[50:60]]))
+    np.testing.assert_allclose(found.tails, np.linalg.norm(found.u, norm, axis=1), rtol=1e-12)
     np.testing.assert_allclose(found.statistic, 0.25 * found.forest + 0.75 * found.tails, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [1, 8, 64])
+def test_the_norm_neither_overflows_nor_underflows(norm):
+    """Rows of evidence so small or large that their powers are no numbers keep their norm; a row of zeros has 0."""
+    X, groups, sessions = normal(200, 3, features=4)
+    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5, norm=norm), names(X)).parts
+    u = np.array([[0.0, 0, 0, 0], [3e-30, 0, 0, 0], [1e-30] * 4, [1e30] * 4, [12.0, 12, 1e-300, 0]])
+    wanted = [0.0, 3e-30, 1e-30 * 4 ** (1 / norm), 1e30 * 4 ** (1 / norm), 12 * 2 ** (1 / norm)]
+    np.testing.assert_allclose(combine(parts, u).tails, wanted, rtol=1e-12)
+
+
+def test_a_norm_lets_further_evidence_add_and_none_drown_the_largest():
+    """Two equal ones give more than one; ten small ones give less than one that is four times as large."""
+    X, groups, sessions = normal(200, 3, features=10)
+    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5), names(X)).parts
+    one, two, many = np.zeros((3, 10))
+    one[0], two[:2], many[:] = 4.0, 4.0, 1.0
+    single, double, crowd = combine(parts, np.stack([one, two, many])).tails
+    assert crowd < single < double < 2 * single
+
+
+def test_the_share_of_an_agent_in_the_baseline_goes_with_its_seed():
+    """All that the seeds have learned is in the baseline, too; the feature kernel takes it out of the peers' level."""
+    from trustwatch.ingest.features import layout
+
+    from .test_persist import SALT, SETTINGS, history
+
+    seeds = learn_history(history(200), SALT, "x", SETTINGS).seeds
+    np.testing.assert_array_equal(seeds.rows["numbers"][:, layout.N_SHARED], seeds.events)
+    assert seeds.events.sum() == 200
 
 
 def test_scoring_does_not_import_scikit_learn():

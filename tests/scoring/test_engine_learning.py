@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
+from trustwatch.models.habits import ODD, YOUNG, becomes_habit
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import SUSPICIOUS, Engine, EngineSettings
 
@@ -50,6 +52,74 @@ def test_an_event_is_scored_before_it_is_learned(kit: Any, make: Any) -> None:
     twin.settings = twin.settings._replace(learn=False)
     strange = kit.columns([make.event(99, "fresh", make.START_MS + 40 * 60_000, action="new")])
     assert np.array_equal(seen.score(strange).vectors, twin.score(strange).vectors)
+
+
+def odd_days(make: Any, count: int = 1300) -> list[dict[str, Any]]:
+    """Events of twelve agents of the history, an hour apart: every 13th is on a target that nobody ever used."""
+    return [
+        make.event(
+            n, n % 12, make.START_MS + 10**9 + n * 3_600_000, session=f"d-{n}",
+            resource={"target": f"new-{n}" if n % 13 == 0 else f"host-{n % 12}-1"},
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
+    """Of agents with habits, calm events that are not odd are all learned, and odd ones where the draw is 0."""
+    engine = kit.processor().engine
+    outcome = {"ordinary": [0, 0], "drawn": [0, 0], "left out": [0, 0]}
+    for made in odd_days(make):
+        columns = kit.columns([made])
+        slot = engine.builder.admit(columns.names[:, AGENT])[0]
+        before = learned(engine, slot)
+        scored = engine.score(columns)
+        gate = scored.risk[0, risk.STATISTIC] < SUSPICIOUS * engine.bounds[scored.bound_of[0], 0]
+        if not gate or scored.levels[0, 1] >= risk.MEDIUM:
+            continue
+        odd = scored.p_values[0] <= ODD
+        drawn = becomes_habit(columns, np.array([0]), np.array([ODD]), np.array([before]))[0]
+        kind = outcome["ordinary" if not odd else "drawn" if drawn else "left out"]
+        kind[0] += 1
+        kind[1] += int(learned(engine, slot) - before)
+    assert all(count >= 3 for count, _ in outcome.values()), outcome
+    assert outcome["ordinary"][1] == outcome["ordinary"][0]
+    assert outcome["drawn"][1] == outcome["drawn"][0]
+    assert outcome["left out"][1] == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_what_is_learned_does_not_depend_on_batches(kit: Any, make: Any, size: int) -> None:
+    """The draw follows from agent and time: a history that is cut otherwise teaches the same, bit for bit."""
+    events = odd_days(make)
+    whole, parts = kit.processor().engine, kit.processor().engine
+    whole.score(kit.columns(events))
+    for start in range(0, len(events), size):
+        parts.score(kit.columns(events[start : start + size]))
+    keys = whole.builder.slots.keys[:12]
+    ours, theirs = (engine.builder.pack(engine.builder.slots.find(keys)) for engine in (whole, parts))
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
+    """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
+    engine = engine_of(kit)
+    scored = engine.score(kit.columns(calm(make)))
+    assert scored.p_values[0] <= ODD
+    assert (scored.p_values[1:] > ODD).all()
+    assert learned(engine, int(scored.slots[0])) == 30 > YOUNG
+
+
+def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
+    """A new key that the authorization server announces is odd, and no later event with it is an unregistered one."""
+    engine = kit.processor().engine
+    key = {"credential": {"method": "private_key_jwt", "thumbprint": "renewed"}}
+    start = make.START_MS + 10**9
+    change = make.event(0, 2, start, type="client.change", action="change", **key)
+    uses = [make.event(1 + n, 2, start + 3_600_000 * (1 + n), session=f"n-{n}", **key) for n in range(5)]
+    scored = engine.score(kit.columns([change, *uses]))
+    assert scored.p_values[0] <= ODD
+    assert not scored.signals.any()
 
 
 def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:

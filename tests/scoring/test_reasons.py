@@ -6,24 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.scoring.reasons import LONGEST_NAME, plain
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.table import INDEX
+from trustwatch.scoring.reasons import _KIND_OF_FEATURE, LONGEST_NAME, plain
 from trustwatch.scoring.records import RiskLevel
 
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
-    """A processor with one agent that uses four targets, and the number of targets it knows."""
-    processor = kit.processor()
-    events = [
-        make.event(n, "steady", make.START_MS + n * 600_000, agent_type="Reader", resource={"target": f"host-{n % 4}"})
-        for n in range(200)
-    ]
-    processor.engine.score(kit.columns(events))
-    return processor, 4
+    """A processor that knows agent 2 from its model's history, and the number of targets that the agent used there."""
+    return kit.processor(), len(
+        {e["resource"]["target"] for e in make.stream(1, 2_000) if e["agent"]["id"] == "agent-2"}
+    )
 
 
 def later(make: Any, number: int, target: str, **more: Any) -> dict[str, Any]:
-    at = make.START_MS + (200 + number) * 600_000
-    return dict(make.event(1000 + number, "steady", at, resource={"target": target}, **more))
+    at = make.START_MS + 10**9 + number * 600_000
+    return dict(make.event(1000 + number, 2, at, resource={"target": target}, **more))
 
 
 def test_first_seen_target_is_named_with_the_usual_count(kit: Any, make: Any) -> None:
@@ -46,6 +44,25 @@ def test_reasons_speak_of_what_was_known_then(kit: Any, make: Any) -> None:
     told = processor.engine.explainer.reasons(scored, [0])[0]
     usual = [reason.usual for reason in told if reason.feature == "target_surprise"]
     assert usual == [f"{known} known targets of this agent"]
+
+
+@pytest.mark.parametrize(("member", "feature", "observed", "noun"), [
+    ("bytes_out", "answer_size_surprise", "90000000 bytes from read", "answer sizes"),
+    ("bytes_in", "request_size_surprise", "90000000 bytes to read", "request sizes"),
+])  # fmt: skip
+def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature: str, observed: str, noun: str) -> None:
+    """An answer or request of another order of size than ever before is named with its bytes, action and the usual."""
+    processor = kit.processor()
+    usual = [later(make, n, "host-2-1", session=f"s-{n}", **{member: 900}) for n in range(30)]
+    processor.engine.builder.vectors(kit.columns(usual))  # learned, whatever they score
+    scored = processor.engine.score(kit.columns([later(make, 30, "host-2-1", session="s", **{member: 9e7})]))
+    (reasons,) = processor.engine.explainer.reasons(scored, [0])
+    (size,) = [reason for reason in reasons if reason.feature == feature]
+    assert size.code == f"first_seen_{feature.removesuffix('_surprise')}"
+    assert size.observed == observed
+    known = round(float(scored.memory[0, layout.N_DISTINCT + _KIND_OF_FEATURE[INDEX[feature]]]))
+    assert size.usual == f"{known} known {noun} of this agent"
+    assert observed in size.text
 
 
 WEIRD = ("\x1b[31mred\x07\nsecond line", "\u202egnp.exe", "x" * 2048, "𝒩🦊", "<script>alert(1)</script>", "a\tb\x00c")

@@ -1,0 +1,93 @@
+"""The attack suite's table: noticed or not, after how many events, and what calm agents cost in false alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from trustwatch.api.simulator import SCENARIOS
+from trustwatch.scoring.risk import Budget
+
+from benchmarks.attacks.scenarios import EXTRA, POISONED
+from benchmarks.attacks.world import World
+from benchmarks.detection.report import Table
+
+_LINGER_MS = 3_600_000
+"""An alert this long after the last event of an attack still counts as noticing it."""
+
+
+class Outcome(NamedTuple):
+    """One attack: noticed, before its first malicious event, malicious events until then, minutes from the first."""
+
+    name: str
+    noticed: bool
+    early: bool
+    events: int
+    minutes: float
+    malicious: int
+    highest: int
+
+
+def outcomes(world: World) -> Iterator[Outcome]:
+    """What became of each attack that was played in the judged days."""
+    time_ms, bad, raised = world.trail["time_ms"], world.bad, world.raised
+    for number, plan in enumerate(world.plans):
+        own = np.flatnonzero(world.attack == number)
+        malicious = own[bad[own]]
+        if not len(malicious):
+            continue
+        involved = np.isin(world.agent, np.unique(world.agent[own]))
+        during = (time_ms >= time_ms[own[0]]) & (time_ms <= time_ms[own[-1]] + _LINGER_MS)
+        alerts = np.flatnonzero(involved & during & raised)
+        highest = int(world.trail["after"][own].max())
+        if not len(alerts):
+            yield Outcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
+            continue
+        first = alerts[0]
+        waited = (time_ms[first] - time_ms[malicious[0]]) / 60_000
+        before = int((malicious <= first).sum())
+        yield Outcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
+
+
+def run(clean: World, poisoned: World) -> list[Table]:
+    """Both worlds' tables."""
+    return [
+        _table("Attacks behind a clean history", clean, (*SCENARIOS, *EXTRA)),
+        _table("Attacks that poisoned the history", poisoned, tuple(POISONED)),
+    ]
+
+
+def _table(title: str, world: World, names: tuple[str, ...]) -> Table:
+    found: dict[str, list[Outcome]] = {name: [] for name in names}
+    for outcome in outcomes(world):
+        found[outcome.name].append(outcome)
+    summaries = {name: scenario.summary for name, scenario in {**SCENARIOS, **EXTRA, **POISONED}.items()}
+    rows = [_row(name, summaries[name], seen) for name, seen in found.items() if seen]
+    columns = (
+        "attack", "what happens", "noticed", "before the first malicious event", "malicious events until noticed",
+        "of", "minutes until noticed",
+    )  # fmt: skip
+    return Table(title, columns, rows, false_alerts(world))
+
+
+def _row(name: str, summary: str, seen: list[Outcome]) -> tuple[str, ...]:
+    hits = [outcome for outcome in seen if outcome.noticed]
+    return (
+        name, summary, f"{len(hits)} of {len(seen)}", str(sum(outcome.early for outcome in hits)),
+        f"{np.median([outcome.events for outcome in hits]):.0f}" if hits else "–",
+        f"{np.median([outcome.malicious for outcome in seen]):.0f}",
+        f"{np.median([outcome.minutes for outcome in hits]):.0f}" if hits else "–",
+    )  # fmt: skip
+
+
+def false_alerts(world: World) -> str:
+    """What agents without any attack cost in the same days."""
+    calm = world.calm
+    alerts, days = int((world.raised & calm).sum()), world.agent_days(calm)
+    agents, hit = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.raised]))
+    return (
+        f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
+        f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
+        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {Budget().medium:.0f})."
+    )

@@ -1,0 +1,188 @@
+"""Simulated enterprises under attack: a week of history, days with attacks, what the live path says of each event."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from trustwatch.api.simulator import (
+    SCENARIOS,
+    Attack,
+    Enterprise,
+    Label,
+    PlannedAttack,
+    SimulationSettings,
+    plan_attacks,
+    simulate,
+)
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.files import FileSource
+from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.models.bundle import TrainedModel
+from trustwatch.models.learning import learn_history
+from trustwatch.scoring import risk
+from trustwatch.scoring.engine import EngineSettings, Scored
+from trustwatch.scoring.replay import Replay
+
+from benchmarks.attacks.scenarios import EXTRA, POISONED
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+SALT = b"salt of the worlds"
+TENANTS = ("acme-corp", "globex")
+DAY_MS = 86_400_000
+FIELDS = ("time_ms", "p", "statistic", "gain", "before", "after", "group")
+
+
+class Size(NamedTuple):
+    """How large a world is."""
+
+    agents: int
+    history_days: int
+    judged_days: int
+    each: int  # how often every attack is played
+    events_per_agent_day: float = 200.0
+
+
+@dataclass(frozen=True)
+class World:
+    """What happened. Rows are the judged events, in order.
+
+    Attributes:
+        labels: truth per row; agent: number of each row's agent (n,).
+        trail: per row what the live path said, see `FIELDS`; levels as `RiskLevel`.
+        attack: number of the attack each row belongs to, -1 for none.
+        plans: the attacks.
+        model: what was learned of the history.
+        events: raw JSON per row.
+    """
+
+    labels: list[Label]
+    agent: NDArray[np.int64]
+    trail: dict[str, NDArray[Any]]
+    attack: NDArray[np.int64]
+    plans: list[PlannedAttack]
+    model: TrainedModel
+    events: list[bytes]
+
+    @property
+    def bad(self) -> NDArray[np.bool_]:
+        """Rows that are the attacker's doing."""
+        return np.array([bool(label.event_label) for label in self.labels])
+
+    @property
+    def calm(self) -> NDArray[np.bool_]:
+        """Rows of agents that no attack touches in the judged days."""
+        return ~np.isin(self.agent, np.unique(self.agent[self.attack >= 0]))
+
+    @property
+    def raised(self) -> NDArray[np.bool_]:
+        """Rows at which an agent's level rose to medium or more."""
+        return np.asarray((self.trail["after"] >= risk.MEDIUM) & (self.trail["after"] > self.trail["before"]))
+
+    def agent_days(self, rows: NDArray[np.bool_]) -> int:
+        """Days on which agents were active, summed over agents."""
+        days = self.trail["time_ms"] // DAY_MS
+        return len(np.unique(np.stack([self.agent[rows], days[rows]]), axis=1).T)
+
+
+class Trail(Replay):
+    """A replay that keeps numbers instead of words."""
+
+    def _lines(self, scored: Scored) -> Iterator[Any]:
+        yield (
+            scored.columns.time_ms, scored.p_values.copy(), scored.risk[:, risk.STATISTIC].copy(),
+            scored.evidence.copy(), scored.levels[:, 0].copy(), scored.levels[:, 1].copy(), scored.bound_of.copy(),
+        )  # fmt: skip
+
+
+def clean_history(size: Size, seed: int) -> World:
+    """Every attack of the simulator and of `EXTRA`, in the days behind a clean history, each against other agents."""
+    first = timedelta(days=size.history_days)
+    attacks = [
+        Attack(name, first + timedelta(hours=7 + 5.3 * turn + 0.6 * number))
+        for turn in range(size.each)
+        for number, name in enumerate((*SCENARIOS, *EXTRA))
+    ]
+    return _build(size, seed, attacks)
+
+
+def poisoned_history(size: Size, seed: int) -> World:
+    """Attacks that were part of the history already."""
+    return _build(size, seed, [Attack(name, timedelta(hours=6)) for name in POISONED for _ in range(size.each)])
+
+
+def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
+    settings = SimulationSettings(
+        START, timedelta(days=size.history_days + size.judged_days), seed, size.agents, TENANTS, attacks=tuple(attacks),
+        events_per_agent_day=size.events_per_agent_day,
+    )  # fmt: skip
+    cut = settings.start_ms + size.history_days * DAY_MS
+    with mock.patch.dict(SCENARIOS, {**EXTRA, **POISONED}):
+        plans = plan_attacks(Enterprise(settings))
+        made = list(simulate(settings))
+    history = [event.event for event in made if event.at_ms < cut]
+    judged = [event for event in made if event.at_ms >= cut]
+    columns = ColumnEncoder(SALT, domains()).encode([decode_history(event)[0] for event in history])
+    model = learn_history(columns, SALT, "world")
+    labels, events = [event.label for event in judged], [event.event for event in judged]
+    number: dict[tuple[str, str], int] = {}
+    agent = np.array([number.setdefault((label.tenant, label.agent_id), len(number)) for label in labels])
+    trail = follow(model, events)
+    attack = np.array([_attack_of(label, event.at_ms, plans) for label, event in zip(labels, judged, strict=True)])
+    return World(labels, agent, trail, attack, plans, model, events)
+
+
+def domains() -> dict[str, tuple[str, ...]]:
+    """Internal domains of the tenants."""
+    return {name: (f"{name}.example",) for name in TENANTS}
+
+
+def follow(
+    model: TrainedModel, events: Sequence[bytes], settings: EngineSettings | None = None
+) -> dict[str, NDArray[Any]]:
+    """What the live path says of each event: arrays by the names of `FIELDS`."""
+    run = Trail(model, settings or EngineSettings(), domains())
+    parts = list(run.run(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), _refuse))
+    return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(FIELDS)}
+
+
+def _attack_of(label: Label, at_ms: int, plans: list[PlannedAttack]) -> int:
+    """The attack that an event belongs to: of its scenario, against its agent where that has one, begun last."""
+    if not label.session_label:
+        return -1
+    begun = [at for at, plan in enumerate(plans) if plan.scenario.name == label.scenario and plan.at_ms <= at_ms]
+    own = [
+        at
+        for at in begun
+        if label.agent_id.startswith(plans[at].agent.id) and plans[at].agent.tenant.name == label.tenant
+    ]
+    return max(own or begun, key=lambda at: plans[at].at_ms)
+
+
+def _against(plan: PlannedAttack, label: Label) -> bool:
+    return label.agent_id.startswith(plan.agent.id) and plan.agent.tenant.name == label.tenant
+
+
+def _refuse(offset: int, path: str, reason: str) -> None:
+    raise SystemExit(f"record {offset} is no event: {reason} at {path}")
+
+
+def renamed(events: Sequence[bytes], suffix: str) -> list[bytes]:
+    """The same events by agents that nobody has met: every agent id gets the suffix."""
+    out = []
+    for raw in events:
+        event = msgspec.json.decode(raw)
+        event["agent"]["id"] += suffix
+        if "delegation" in event:
+            event["delegation"] = [name + suffix for name in event["delegation"]]
+        if "peer" in event:
+            event["peer"] += suffix
+        out.append(msgspec.json.encode(event))
+    return out

@@ -1,0 +1,148 @@
+"""Detection: ours beside other detectors, what each part is worth, and what attacks get through.
+
+`make bench-detection` prints all tables; `ARGS=--write` also puts them into docs/detection.md, `ARGS="--only NAME"`
+runs one part. Labels are read by the evaluation alone. The whole takes minutes on two cores, `--quick` less than one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cached_property
+
+from benchmarks.attacks import suite, world
+from benchmarks.attacks.world import Size, World
+from benchmarks.detection import (
+    ablation,
+    ages,
+    calibration,
+    contamination,
+    evidence,
+    explanations,
+    lab,
+    side_by_side,
+    traces,
+)
+from benchmarks.detection.lab import Lab
+from benchmarks.detection.report import Table, fill, markdown
+from benchmarks.harness import finish, machine, options
+
+DOCUMENT = traces.ROOT / "docs" / "detection.md"
+
+
+class Bench:
+    """What the parts share, made when the first of them asks."""
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self.draws = 100 if quick else 1000
+
+    @cached_property
+    def labs(self) -> list[Lab]:
+        """The real traces."""
+        return [lab.make(traces.read(name)) for name in traces.SETS]
+
+    @cached_property
+    def clean(self) -> World:
+        """Attacks behind a clean history."""
+        return world.clean_history(Size(40, 3, 3, 1) if self.quick else Size(120, 7, 3, 4), 7)
+
+    @cached_property
+    def poisoned(self) -> World:
+        """Attacks that were part of the history."""
+        return world.poisoned_history(Size(40, 3, 1, 1) if self.quick else Size(80, 7, 1, 5), 8)
+
+    def side_by_side(self) -> list[Table]:
+        """Ours beside others."""
+        return side_by_side.run(self.labs, self.draws)
+
+    def ablation(self) -> list[Table]:
+        """What each part is worth."""
+        return ablation.run(self.labs[:1] if self.quick else self.labs)
+
+    def explanations(self) -> list[Table]:
+        """What is said of malicious calls."""
+        return explanations.replayed(next(made.trace for made in self.labs if made.trace.name == "agentdojo"))
+
+    def contamination(self) -> list[Table]:
+        """What bad sessions in the history cost."""
+        sets = [made.trace for made in self.labs if not made.trace.by_event]
+        return contamination.run(sets[:1] if self.quick else sets, 1 if self.quick else 5)
+
+    def attacks(self) -> list[Table]:
+        """What is noticed and what gets through."""
+        return suite.run(self.clean, self.poisoned)
+
+    def calibration_traces(self) -> list[Table]:
+        """p-values of normal sessions."""
+        return calibration.of_traces(self.labs)
+
+    def calibration(self) -> list[Table]:
+        """p-values and false alerts of agents without attacks."""
+        return calibration.of_world(self.clean)
+
+    def ages(self) -> list[Table]:
+        """What is lost on agents that are new."""
+        return ages.run(self.clean)
+
+    def evidence(self) -> list[Table]:
+        """Ways to gather evidence over events."""
+        return evidence.run(self.clean)
+
+
+TRACES: dict[str, Callable[[Bench], list[Table]]] = {
+    "side_by_side": Bench.side_by_side,
+    "ablation": Bench.ablation,
+    "explanations": Bench.explanations,
+    "contamination": Bench.contamination,
+    "calibration_traces": Bench.calibration_traces,
+}
+"""Parts that need the real traces."""
+SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {
+    "attacks": Bench.attacks,
+    "calibration": Bench.calibration,
+    "ages": Bench.ages,
+    "evidence": Bench.evidence,
+}
+PARTS = {**TRACES, **SIMULATED}
+
+
+def chosen(wanted: list[str] | None) -> list[str]:
+    """Parts to run: those asked for, without what cannot run here, which is said."""
+    parts = wanted or list(PARTS)
+    reason = traces.missing()
+    skipped = [part for part in parts if part in TRACES] if reason else []
+    if skipped:
+        print(f"SKIPPED {', '.join(skipped)}: {reason}", file=sys.stderr)
+    return [part for part in parts if part not in skipped]
+
+
+def arguments() -> Namespace:
+    """Command line."""
+    parser = options("detection benchmark")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), help="run these parts alone")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(traces.ROOT)}")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the parts; returns the exit status."""
+    given = arguments()
+    warnings.simplefilter("ignore")  # other libraries' own
+    bench, figures = Bench(given.quick), {}
+    for part in chosen(given.only):
+        started = time.perf_counter()
+        tables = PARTS[part](bench)
+        figures[part] = [table._asdict() for table in tables]
+        print(f"\n{markdown(tables)}\n\n{part}: {time.perf_counter() - started:.0f} s", flush=True)
+        if given.write:
+            fill(DOCUMENT, part, markdown(tables))
+    finish(machine("numpy", "numba", "scikit-learn"), figures, given.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Tables of figures, and how they get into docs/detection.md: between marks, by command, never by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """A titled Markdown table; `note` says what must be known to read it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    note: str = ""
+
+
+def markdown(tables: list[Table]) -> str:
+    """The tables as Markdown, ready for a document."""
+    return "\n\n".join(_one(table) for table in tables)
+
+
+def _one(table: Table) -> str:
+    lines = [f"**{table.title}**", "", _row(table.columns), "|" + "---|" * len(table.columns)]
+    lines += [_row(row) for row in table.rows]
+    return "\n".join(lines + (["", table.note] if table.note else []))
+
+
+def _row(cells: tuple[Any, ...]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def fill(document: Path, part: str, text: str) -> None:
+    """Replace what stands between the marks of *part* in the document.
+
+    Raises:
+        SystemExit: the document has no such marks.
+    """
+    begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
+    old = document.read_text()
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(old)) != 1:
+        raise SystemExit(
+            f"{document}: needs the lines `{begin}` and `{end}` once each, to put the figures between them"
+        )
+    document.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", old))

@@ -1,0 +1,107 @@
+"""Honest feature vectors of a history: each event measured against baselines that have not seen it.
+
+Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
+Where there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
+that knows other sessions of the same agent knows its future, too, and what is new to the agent would look known. Few
+agents leave no others; then each session is measured against the other sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.features.baseline import fit_baseline
+from ..ingest.features.builder import FeatureBuilder
+from ..ingest.features.kernel import IGNORED, Scratch
+from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
+from .detector import DetectorSettings, ForestDetector, Scores
+from .habits import becomes_habit
+from .training import fit_with_held_out
+
+AGENTS_PER_FOLD = 4
+"""Agents that each fold must have before agents are kept apart."""
+
+TURNS = 2
+"""The first tells which events are odd; the second learns those as rarely as the live service does."""
+
+_RESOLUTION = {BITS: 0.25, Z: 0.25}
+_DECADES = {BITS: float(np.log10(2.0))}
+
+
+def fit_cross(
+    columns: EventColumns,
+    found: Scratch,
+    sessions: npt.NDArray[np.uint64],
+    settings: DetectorSettings,
+    version: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[ForestDetector, Scores]:
+    """A detector on cross-fitted vectors, and the held-out scores of the history.
+
+    Args:
+        found: what the kernel found in the history, for the baselines.
+        sessions: (n,), number of each event's session.
+        progress: told the number of folds done, up to `TURNS * settings.folds`.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    folds = fold_of(columns.names[:, c.AGENT], sessions, settings.folds)
+    agents, everything = columns.names[:, c.AGENT], np.arange(len(columns))
+    p_values, taught = np.ones(len(columns)), turns_of(agents)
+    for turn in range(TURNS):
+        learned = becomes_habit(columns, everything, p_values, taught)
+        vectors = np.zeros((len(columns), COUNT))
+        for fold in range(settings.folds):
+            held = folds == fold
+            if held.any():
+                vectors[held] = _held_out(columns, found, held, learned)[held]
+            progress(turn * settings.folds + fold + 1)
+        detector, scores = fit_with_held_out(
+            vectors, columns.names[:, c.GROUP].copy(), sessions, settings, NAMES,
+            resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES], importance=IMPORTANCE,
+            decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
+        )  # fmt: skip
+        p_values = scores.p_value
+    return detector, scores
+
+
+def _held_out(
+    columns: EventColumns, found: Scratch, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Vectors (n, F) of the agents that occur in *held*, against a baseline of all that is not held."""
+    agents = columns.names[:, c.AGENT]
+    acting = np.unique(agents[held])
+    rows = np.flatnonzero(np.isin(agents, acting))
+    builder = FeatureBuilder(fit_baseline(columns, found, ~held), len(acting))
+    builder.share(agents[rows][~held[rows] & (found.flags[rows] != IGNORED)])
+    return builder.vectors(columns, learned, rows)[0]
+
+
+def fold_of(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
+    """Fold of each event, (n,) in [0, folds): by agent, or by session where there are too few agents."""
+    number = in_order(agents)
+    if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
+        number = sessions
+    return (number % np.uint64(folds)).astype(np.int64)
+
+
+def in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
+
+
+def turns_of(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """How many events of the same agent come before each event, (n,)."""
+    order = np.argsort(agents, kind="stable")
+    ordered = agents[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    turn = np.empty(len(agents), np.int64)
+    turn[order] = np.arange(len(agents)) - np.repeat(starts, np.diff(np.r_[starts, len(agents)]))
+    return turn

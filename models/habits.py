@@ -1,0 +1,55 @@
+"""Which events become habits: what is learned of an agent, live as in training.
+
+An odd event is learned one time in so many. Always would make an attacker's target known after its first use, and never
+would leave honest change odd for ever. Training calibrates under the same rule, so that p-values hold for what is live.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+
+ODD = 0.05
+"""p-value up to which an event is odd."""
+
+LEARNED_ONE_IN = np.uint64(8)
+"""Odd events per one that is learned."""
+
+YOUNG = 3
+"""Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
+(its key, its targets), and with one in eight of them it would be critical before it knew itself."""
+
+_ANNOUNCED = (c.CLIENT_CHANGE, c.CLIENT_REGISTER)
+
+
+def becomes_habit(
+    columns: EventColumns,
+    rows: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+    taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Whether each of *rows* may be learned, as far as its oddness goes.
+
+    What an authorization server announces of a client (a new key, a new version) is no habit to be doubted. The draw
+    follows from agent and time, so that a replay makes the same.
+
+    Args:
+        rows: (m,), rows of the batch.
+        p_values: (n,), in (0, 1], per row of the batch.
+        taught: (m,), events that each row's agent has taught before.
+
+    Returns:
+        bool (m,).
+    """
+    lucky = drawn(columns.names[rows, c.AGENT], columns.time_ms[rows])
+    announced = np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED)
+    return np.asarray(lucky | announced | (taught < YOUNG) | (p_values[rows] > ODD))
+
+
+def drawn(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """The draw of one in so many for events (n,) of these agents at these times; as good as random."""
+    mixed = (agents ^ time_ms.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((mixed >> np.uint64(40)) % LEARNED_ONE_IN == 0)

@@ -1,0 +1,49 @@
+"""Bets: damped in a streak, in full where they go beyond its peak, the same in training as live."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from trustwatch.models.betting import DAMPING, STREAK_HALF_LIFE_MS, damped, damped_bets, log_bet
+
+P = 1e-4
+BET = math.log(0.5) - 0.5 * math.log(P)
+
+
+def bets(p_values: list[float], step_ms: int = 0) -> list[float]:
+    """Evidence of one agent's events."""
+    n = len(p_values)
+    times = np.arange(n, dtype=np.int64) * step_ms
+    return damped_bets(np.array(p_values), np.ones(n, np.uint64), times).tolist()
+
+
+def test_equal_bets_fade() -> None:
+    """The n-th equal bet of a streak counts `DAMPING**n`; a calm event in between neither damps nor is damped."""
+    assert bets([P, P, 0.9, P]) == pytest.approx(
+        [BET, BET * DAMPING, float(log_bet(np.array([0.9]))[0]), BET * DAMPING**2]
+    )
+
+
+def test_what_is_beyond_the_peak_counts_in_full() -> None:
+    """Mildly odd events before do not dull the one that matters."""
+    mild = math.log(0.5) - 0.5 * math.log(0.1)
+    last = bets([0.1] * 10 + [P])[-1]
+    assert last == pytest.approx((BET - mild) + mild * DAMPING**10)
+
+
+def test_streaks_are_forgotten() -> None:
+    """After half-lives enough, an odd event counts like the first one."""
+    assert bets([P, P], step_ms=int(40 * STREAK_HALF_LIFE_MS))[1] == pytest.approx(BET, rel=1e-6)
+    half = bets([P, P], step_ms=int(STREAK_HALF_LIFE_MS))[1]
+    assert half == pytest.approx(BET / 2 + BET / 2 * DAMPING**0.5)
+
+
+@pytest.mark.parametrize("bet", [-0.7, 0.0, 0.1, 5.0])
+def test_never_more_than_the_bet(bet: float) -> None:
+    """Streak and peak only make bets smaller, so that the game stays fair; lacking evidence is not damped."""
+    for streak in (0.0, 0.5, 20.0):
+        for peak in (0.0, 0.05, 9.0):
+            assert damped(bet, streak, peak) <= bet + 1e-12
+            assert damped(bet, streak, peak) == bet or bet > 0.0

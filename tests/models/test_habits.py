@@ -1,0 +1,63 @@
+"""Which events become habits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trustwatch.ingest import columns as c
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.models.habits import LEARNED_ONE_IN, ODD, YOUNG, becomes_habit
+
+ROWS = 2000
+KNOWN = np.full(ROWS, 100)
+AT = np.arange(ROWS)
+
+
+def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) -> EventColumns:
+    """Columns of one agent's events at a steady pace; only those that the rule looks at are filled."""
+    names, codes = np.zeros((ROWS, c.NAMES), np.uint64), np.zeros((ROWS, c.CODES), np.int8)
+    names[:, c.AGENT], codes[:, c.TYPE] = np.uint64(agent), kind
+    times = start + step * np.arange(ROWS, dtype=np.int64)
+    return EventColumns([], names, np.zeros((ROWS, c.NUMBERS)), codes, times)
+
+
+def test_what_is_not_odd_becomes_a_habit():
+    """Above ODD everything is learned; at it and below, only what is drawn."""
+    p_values = np.full(ROWS, np.nextafter(ODD, 1))
+    assert becomes_habit(events(), AT, p_values, KNOWN).all()
+    assert 0 < becomes_habit(events(), AT, np.full(ROWS, ODD), KNOWN).sum() < ROWS / 4
+
+
+@given(
+    agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.sampled_from([1, 1000, 60_000, 86_400_000])
+)
+def test_the_draw_is_even(agent, start, step):
+    """Whatever an agent's rhythm, about one odd event in eight is drawn, and no long run of them never is."""
+    drawn = np.flatnonzero(becomes_habit(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
+    assert len(drawn) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
+    assert np.diff(np.r_[0, drawn, ROWS]).max() < 150
+
+
+def test_the_draw_does_not_depend_on_the_cut_of_batches():
+    """Rows judged one by one, and in another order, are judged as in one batch."""
+    p_values = np.full(ROWS, 0.001)
+    whole = becomes_habit(events(), AT, p_values, KNOWN)
+    order = np.random.default_rng(1).permutation(ROWS)
+    alone = [becomes_habit(events(), order[i : i + 1], p_values, KNOWN[:1])[0] for i in range(200)]
+    np.testing.assert_array_equal(alone, whole[order[:200]])
+
+
+def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
+    """The first events of a new agent are odd by nature."""
+    taught = np.where(AT % 2 == 0, YOUNG - 1, YOUNG)
+    learned = becomes_habit(events(), AT, np.full(ROWS, 0.001), taught)
+    assert learned[::2].all()
+    assert not learned[1::2].all()
+
+
+@pytest.mark.parametrize("kind", [c.CLIENT_CHANGE, c.CLIENT_REGISTER])
+def test_what_is_announced_is_learned(kind):
+    """What an authorization server says of a client is no habit to be doubted."""
+    assert becomes_habit(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN).all()
