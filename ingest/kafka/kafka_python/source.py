@@ -10,6 +10,7 @@ import numpy.typing as npt
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
@@ -44,6 +45,7 @@ class GroupSource:
         self._owned: set[int] = set()
         self._owner: PartitionOwner | None = None
         self._count = 0
+        self._member = ""  # what the group called us when it gave us what we have
         self._polled = time.monotonic()
         self._closed = False
         self._asking: KafkaConsumer | None = None
@@ -112,6 +114,7 @@ class GroupSource:
         except errors.FencedInstanceIdError as error:
             name = self.settings.group_instance_id
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
+        self._mind_expulsion()
         for place, records in fetched.items():
             if place.partition in self._owned:
                 where = wire.Place(self.topic, place.partition, self._count)
@@ -133,18 +136,47 @@ class GroupSource:
         owner = self._owner
         assert owner is not None
         if name == "assigned":
-            self._assigned(owner, partitions)
+            self._assigned(owner, partitions | self._expelled_from(owner))
             return
         self._handout.drop(partitions)
         ours = partitions & self._owned
         self._owned -= partitions
         if name == "lost":
             self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
+        if name == "lost" or self._renamed():
             owner.lost(ours)
         elif ours:
             owner.revoked(ours)
 
+    def _renamed(self) -> bool:
+        """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
+        return bool(self._consumer.group_metadata().member_id != self._member)
+
+    def _mind_expulsion(self) -> None:
+        """Take over anew what is ours still or again after the group had expelled us.
+
+        A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
+        join, and kafka-python then neither calls that a loss nor tells of the partitions that it gets back. Others may
+        have worked on them.
+        """
+        owner = self._owner
+        if owner is not None and self._consumer.group_metadata().state is MemberState.STABLE:
+            kept = self._expelled_from(owner)
+            if kept:
+                self._assigned(owner, kept)
+
+    def _expelled_from(self, owner: PartitionOwner) -> set[int]:
+        """Partitions that we have had since before the group expelled us; they are the owner's no more."""
+        if not self._owned or not self._renamed():
+            return set()
+        kept = set(self._owned)
+        self._owned.clear()
+        self._handout.drop(kept)
+        owner.lost(kept)
+        return kept
+
     def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+        self._member = self._consumer.group_metadata().member_id
         self._count = partition_count(self._consumer, self.topic)
         for partition in partitions:  # nothing is fetched, whatever becomes of the owner
             self._consumer.seek(TopicPartition(self.topic, partition), 0)

@@ -48,6 +48,8 @@ def test_replicas_follow_the_topic(make_rig: Any, kafka: Any, serve: Any, load: 
     for one in (replica, later):
         wait(lambda: not _differing(one.answers(names), stored.values()), SOON_S, "answers as stored")  # noqa: B023
     assert replica.answers(names) == later.answers(names)
+    assert _changes(replica) > 0
+    assert _changes(later) == 0  # those of before are no news
     for name in names:
         ours, theirs = (one.risk(name.agent_id, name.tenant) for one in (replica, later))
         assert ours["risk_score"] == pytest.approx(theirs["risk_score"], abs=0.0011)
@@ -63,6 +65,12 @@ def test_replicas_follow_the_topic(make_rig: Any, kafka: Any, serve: Any, load: 
     for one in (replica, later, fresh):
         assert one.stop() == 0
         assert "Traceback" not in one.log()
+
+
+def _changes(one: Any) -> float:
+    """Changes of level that it was told of as news."""
+    lines = one.client.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("trustwatch_decisions_total{"))
 
 
 def _differing(said: dict[AgentName, dict[str, Any]], stored: Iterable[AgentRow]) -> list[AgentName]:
