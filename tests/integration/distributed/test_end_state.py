@@ -71,8 +71,10 @@ def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> Non
     rig.check_end(sent)
 
 
-def test_database_restarts(rig: Any, load: Any) -> None:
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_database_restarts(make_rig: Any, kafka: Any, load: Any, client: str) -> None:
     """PostgreSQL is restarted and crashes under load: workers wait for it, and do not end."""
+    rig = make_rig(kafka, client=client)
     producer = load(rig)
     worker = rig.worker()
     worker.working(PARTITIONS)
