@@ -170,6 +170,11 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
     assert [what for what, _ in sleeper.log if what == "revoked"] == []
     assert {count for _, count in lost} == {before}
     poll_until(lambda: len(heir.source.owned()) == len(sleeper.source.owned()) == 1, heir, sleeper)
+    write(made, spread(2, 100))
+    more = sleeper.count + heir.count + 100  # at least: the heir may still read what the sleeper had read
+    poll_until(lambda: sleeper.count + heir.count >= more, heir, sleeper)
+    for offsets in [*sleeper.offsets.values(), *heir.offsets.values()]:
+        assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))
 
 
 def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: str, join: Open) -> None:

@@ -114,9 +114,9 @@ class GroupSource:
         except errors.FencedInstanceIdError as error:
             name = self.settings.group_instance_id
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
-        self._mind_expulsion()
+        anew = self._mind_expulsion()
         for place, records in fetched.items():
-            if place.partition in self._owned:
+            if place.partition in self._owned and place.partition not in anew:  # what is sought anew comes next time
                 where = wire.Place(self.topic, place.partition, self._count)
                 for part in parts_of(records):
                     self._handout.put(place.partition, part.runs(where))
@@ -152,18 +152,20 @@ class GroupSource:
         """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
         return bool(self._consumer.group_metadata().member_id != self._member)
 
-    def _mind_expulsion(self) -> None:
-        """Take over anew what is ours still or again after the group had expelled us.
+    def _mind_expulsion(self) -> set[int]:
+        """Take over anew what is ours still or again after the group had expelled us; returns what that was.
 
         A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
         join, and kafka-python then neither calls that a loss nor tells of the partitions that it gets back. Others may
         have worked on them.
         """
         owner = self._owner
-        if owner is not None and self._consumer.group_metadata().state is MemberState.STABLE:
-            kept = self._expelled_from(owner)
-            if kept:
-                self._assigned(owner, kept)
+        if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
+            return set()
+        kept = self._expelled_from(owner)
+        if kept:
+            self._assigned(owner, kept)
+        return kept
 
     def _expelled_from(self, owner: PartitionOwner) -> set[int]:
         """Partitions that we have had since before the group expelled us; they are the owner's no more."""
