@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
+from .attribution import shortenings
 from .calibration import Calibration
-from .combination import Combination, Evidence, combine, evidence, weighed_evidence
+from .combination import Combination, Evidence, evidence, forest_view, weighed_evidence
 from .errors import NotFinite, WrongShape
 from .peers import PeerScales, anomaly_scores
 
@@ -166,9 +167,7 @@ class ForestDetector:
         """What moved the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
-        forest over the drop of its evidence when one feature is put back to its median. For rows that need a reason,
-        not for every
-        row: about F forest scores each.
+        forest over the steps that shortened the row's paths (`attribution`). Costs about as much as scoring.
 
         Args:
             X: float64 (n, F), finite.
@@ -184,18 +183,9 @@ class ForestDetector:
         alone = np.maximum(found.u - self.usual.upper, 0.0)
         total = _shares(alone) * ((1.0 - weight) * found.tails)[:, None]
         if weight > 0.0:
-            total += _shares(self._forest_drops(found)) * (weight * found.forest)[:, None]
+            seen = forest_view(found.u, self.parts.importance)
+            total += _shares(np.maximum(shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
         return _shares(total)
-
-    def _forest_drops(self, found: Evidence) -> NDArray[np.float64]:
-        """How much of the forest's evidence goes away with each feature at its median: float64 (n, F), >= 0."""
-        rows, features = found.u.shape
-        drops = np.empty((rows, features))
-        for row in range(rows):
-            changed = np.repeat(found.u[row : row + 1], features, axis=0)
-            np.fill_diagonal(changed, np.minimum(found.u[row], self.usual.median))
-            drops[row] = found.forest[row] - combine(self.parts, changed).forest
-        return np.maximum(drops, 0.0)
 
     def _named(self, error: NotFinite) -> NotFinite:
         name = self.feature_names[error.feature] if isinstance(error.feature, int) else error.feature

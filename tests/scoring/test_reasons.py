@@ -111,7 +111,7 @@ def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
     """Where a decision says that a level would have been lower had one thing been usual, replaying the same history
     with that feature at rest gives exactly that level."""
     told = 0
-    for seed in range(6):
+    for seed in range(12):
         processor = kit.processor(capacity=100)
         events = make.stream(20 + seed, 400, agents=8, odd=0.15)
         for number, made in enumerate(events):
