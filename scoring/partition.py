@@ -175,8 +175,8 @@ class PartitionPipeline:
         return self._next
 
     def commit_if_due(self) -> None:
-        """Commit when something urgent waits, or for long enough."""
-        if self.unsaved and (self._urgent() or self._late()):
+        """Commit when much waits, or something urgent, or for long enough."""
+        if self.unsaved and (self._much() or self._around.monotonic() - self._committed_at >= self._wait_s()):
             self.commit()
 
     def finish(self) -> None:
@@ -184,23 +184,27 @@ class PartitionPipeline:
         if self.unsaved:
             self.commit()
 
-    def _urgent(self) -> bool:
-        """A change of level is made durable at once, so that its alert leaves and its answer shows."""
+    def _much(self) -> bool:
+        """Whether as much waits as memory has room for."""
         dirty = self._processor.engine.dirty
         waiting = int(np.count_nonzero(dirty)) + len(self._processor.residence.gone) + len(self._dead)
-        return bool(self._decisions) or waiting >= self._around.settings.most_dirty
+        return waiting >= self._around.settings.most_dirty
 
-    def _late(self) -> bool:
-        """Whether it is time: the quicker commits are, the more often, so that risk shows soon while there is room.
+    def _wait_s(self) -> float:
+        """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
 
-        There is none while batches are full: more waits than is read at a time, and each commit would hold it up.
+        A change of level is made durable at once, so that its alert leaves and its answer shows. There is less room
+        while batches are full: more waits than is read at a time, and each commit would hold it up. Then changes of
+        level wait as all do otherwise (a backlog has them in most batches), and the rest for the whole interval.
         """
         settings = self._around.settings
-        wait_s = settings.commit_interval_s
-        if settings.commit_share > 0.0 and not self._busy:
-            affordable_s = self._commit_took_s * self._around.partitions() / settings.commit_share
-            wait_s = min(wait_s, max(affordable_s, SOONEST_S))
-        return self._around.monotonic() - self._committed_at >= wait_s
+        most_s = affordable_s = settings.commit_interval_s
+        if settings.commit_share > 0.0:
+            took_s = self._commit_took_s * self._around.partitions()
+            affordable_s = min(most_s, max(took_s / settings.commit_share, SOONEST_S))
+        if self._decisions:
+            return affordable_s if self._busy else 0.0
+        return most_s if self._busy else affordable_s
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then tell of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,36 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any
     one.clock.advance(0.125)
     work.commit_if_due()
     assert one.commits[-1] == 249
+
+
+def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
+    site: Callable[..., Site], kit: Any, make: Any
+) -> None:  # fmt: skip
+    """They are made durable at once; while batches are full, as soon as commits have room: not at each batch."""
+    records = history(kit, make)
+
+    def commits_with_decisions(size: int) -> list[float]:
+        """When they were made, with batches of *size*."""
+        one = site(records, commit_interval_s=1.0, commit_share=0.25)
+        store, times = Failing(one.store), []
+
+        def cost(commit: Commit) -> None:
+            one.clock.advance(0.05)
+            times.extend([one.clock()] if commit.decisions else [])
+
+        store.fail = cost
+        work = one.start(store=store, capacity=100)
+        while work.next_offset < len(records):
+            waited = bool(work._decisions)
+            work.apply(one.batch(work, size))
+            one.clock.advance(0.01)
+            work.commit_if_due()
+            assert size == 10 or not (waited or work._decisions)
+        return times
+
+    at_once, in_turn = commits_with_decisions(9), commits_with_decisions(10)
+    assert len(at_once) > len(in_turn) > 1
+    assert min(later - before for before, later in itertools.pairwise(in_turn)) >= 0.2
 
 
 class Failing:
