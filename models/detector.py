@@ -51,6 +51,9 @@ class Detector(Protocol):
     def score(self, X: NDArray[np.float64], groups: NDArray[np.uint64]) -> Scores:
         """Score rows (n, F) of agents in peer groups (n,); changes nothing. Raises NotFinite, WrongShape."""
 
+    def covers(self, group: int) -> bool:
+        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
 
@@ -155,6 +158,10 @@ class ForestDetector:
         found = self.evidence(X)
         anomaly = anomaly_scores(self.scales, found.statistic, groups)
         return Scores(anomaly, self.calibration.p_values(anomaly, groups), found.u)
+
+    def covers(self, group: int) -> bool:
+        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        return self.calibration.covers(group)
 
     def evidence(self, X: NDArray[np.float64]) -> Evidence:
         """The statistic T of rows (n, F) and its parts, in decades, before any calibration."""
