@@ -1,7 +1,7 @@
 """CPU per event of reading the events topic: `Source.poll` of both clients, and of kafka-python's own decoder.
 
-Needs a broker: `scripts/services start kafka`, or `--bootstrap`. Client CPU is that of all threads of this process; the
-broker shares the machine, so CPU per event is the fair figure and not the rate.
+A broker is started for this alone, unless `--bootstrap` names one. Client CPU is that of all threads of this process;
+the broker shares the machine, so CPU per event is the fair figure and not the rate.
 
     python -m benchmarks.bench_kafka [--quick] [--bootstrap HOST:PORT] [--json FILE]
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,10 @@ from trustwatch.ingest.kafka.kafka_python import batches
 from trustwatch.ingest.routing import agent_route
 from trustwatch.ingest.source import Kind, Record
 
+from benchmarks.cluster import Everything, Unavailable, broker
+
 PARTITIONS = 4
 NOW_MS = 1_780_000_000_000
-
-
-class Everything:
-    """An owner that reads each partition from the beginning."""
-
-    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        return dict.fromkeys(partitions, 0)
-
-    def revoked(self, partitions: Collection[int]) -> None:
-        pass
-
-    def lost(self, partitions: Collection[int]) -> None:
-        pass
 
 
 def event(number: int) -> Record:
@@ -123,14 +113,26 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--bootstrap", default="127.0.0.1:9092")
+    parser.add_argument("--bootstrap", metavar="HOST:PORT")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = measure(options.bootstrap, 20_000 if options.quick else 400_000, 1 if options.quick else 3)
+    number, rounds = (20_000, 1) if options.quick else (400_000, 3)
+    if options.bootstrap:
+        report(measure(options.bootstrap, number, rounds), options.json)
+        return
+    try:
+        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as kafka:
+            report(measure(kafka.bootstrap, number, rounds), options.json)
+    except Unavailable as reason:
+        print(f"NOT MEASURED: no broker can be had: {reason}", file=sys.stderr)
+
+
+def report(rows: list[dict[str, Any]], to: Path | None) -> None:
+    """Print the figures, and write them to a file if asked to."""
     for row in rows:
         print(f"{row['way']:38} {row['us_per_event']:7.2f} us CPU/event {row['per_s']:10.0f} events/s")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+    if to is not None:
+        to.write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -21,12 +22,17 @@ _WHOLE = ("id", "time", "type", "action", "effect", "tenant", "session", "outcom
 
 def raw_events(count: int, agents: int, per_agent_day: float, full: bool = False) -> list[bytes]:
     """JSON of *count* events of an enterprise of *agents*, in the order they happen; *full* keeps every member."""
+    return [raw for raw, _ in islice(timed_events(agents, per_agent_day, full), count)]
+
+
+def timed_events(agents: int, per_agent_day: float, full: bool = False) -> Iterator[tuple[bytes, int]]:
+    """The same as a stream of two days, each event with the UTC milliseconds at which it happens."""
     settings = SimulationSettings(
         start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=2), agents=agents,
         events_per_agent_day=per_agent_day,
     )  # fmt: skip
-    raws = [event for event, _, _ in islice(simulate(settings), count)]
-    return raws if full else [_cut(raw) for raw in raws]
+    for raw, _, at_ms in simulate(settings):
+        yield raw if full else _cut(raw), at_ms
 
 
 def _cut(raw: bytes) -> bytes:

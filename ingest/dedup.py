@@ -114,7 +114,7 @@ class DuplicateWindow:
     def restore(self, start_offset: int, hashes: npt.NDArray[np.uint64]) -> None:
         """Forget everything, then remember consecutive records from *start_offset* on.
 
-        After a restart at offset *x*: `restore(s, reader.read_id_hashes(p, s, x))` with `s = first_offset_to_rebuild(x)`.
+        After a restart at *x*: `restore(s, reader.read_id_hashes(p, s, x))` with `s = first_offset_to_rebuild(x)`.
         """
         self._tables[:] = 0
         self._generation = start_offset // self.window

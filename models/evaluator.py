@@ -29,6 +29,7 @@ class ForestArrays(NamedTuple):
         features: uint16 (T, S), the feature that a node compares.
         thresholds: float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier.
         leaves: float64 (T, S), path length of a leaf: its depth plus c(samples in it).
+        expected: float64 (T, S), mean path length of the training samples that reached an inner node.
         normaliser: T * c(max_samples), the sum of path lengths at which the score is 0.5; 0 if trained on one sample.
         n_features: F.
     """
@@ -36,6 +37,7 @@ class ForestArrays(NamedTuple):
     features: NDArray[np.uint16]
     thresholds: NDArray[np.float32]
     leaves: NDArray[np.float64]
+    expected: NDArray[np.float64]
     normaliser: float
     n_features: int
 

@@ -65,28 +65,47 @@ def flatten(model: IsolationForest) -> ForestArrays:
     shape = (len(trees), 2**depth)
     features = np.zeros(shape, np.uint16)
     thresholds = np.full(shape, np.inf, np.float32)
-    leaves = np.zeros(shape, np.float64)
+    leaves, means = np.zeros(shape, np.float64), np.zeros(shape, np.float64)
     for position, tree in enumerate(trees):
-        _fill(tree, depth, features[position], thresholds[position], leaves[position])
+        _fill(tree, depth, features[position], thresholds[position], leaves[position], means[position])
     expected = float(average_path_length(np.array([model.max_samples_]))[0])
-    return ForestArrays(features, thresholds, leaves, len(trees) * expected, int(model.n_features_in_))
+    return ForestArrays(features, thresholds, leaves, means, len(trees) * expected, int(model.n_features_in_))
 
 
 def _fill(
-    tree: Any, depth: int, features: NDArray[np.uint16], thresholds: NDArray[np.float32], leaves: NDArray[np.float64]
+    tree: Any,
+    depth: int,
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    means: NDArray[np.float64],
 ) -> None:
     """Lay one scikit-learn tree into heap order; what ends early is continued to the left."""
     left, right = tree.children_left, tree.children_right
     rounded = round_down(tree.threshold)
     beyond = average_path_length(tree.n_node_samples)
+    expected = _expected_paths(tree, beyond)
     pending = [(0, 1, 0)]  # node of scikit-learn, slot, level
     while pending:
         node, slot, level = pending.pop()
         if left[node] >= 0:
-            features[slot], thresholds[slot] = tree.feature[node], rounded[node]
+            features[slot], thresholds[slot], means[slot] = tree.feature[node], rounded[node], expected[node]
             pending += [(left[node], 2 * slot, level + 1), (right[node], 2 * slot + 1, level + 1)]
         else:
-            leaves[(slot << (depth - level)) - len(leaves)] = level + beyond[node]
+            leaves[(slot << (depth - level)) - len(leaves)] = expected[node]
+            for below in range(depth - level):
+                means[slot << below] = expected[node]
+
+
+def _expected_paths(tree: Any, beyond: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean path length of the samples of each node; in scikit-learn children have higher numbers than their parent."""
+    expected = tree.compute_node_depths() - 1.0 + beyond
+    count = tree.n_node_samples
+    for node in range(tree.node_count - 1, -1, -1):
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left >= 0:
+            expected[node] = (count[left] * expected[left] + count[right] * expected[right]) / count[node]
+    return np.asarray(expected, np.float64)
 
 
 def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:

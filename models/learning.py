@@ -17,7 +17,7 @@ from ..ingest.features.layout import Baseline
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
 from .crossfit import TURNS, fit_cross, in_order
-from .detector import DetectorSettings
+from .detector import DetectorSettings, Scores
 
 LEAST_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
@@ -34,6 +34,17 @@ def learn_history(
     settings: DetectorSettings | None = None,
     progress: Progress = lambda *_: None,
 ) -> TrainedModel:
+    """Learn a model; see `learn_with_held_out` for arguments and errors."""
+    return learn_with_held_out(columns, salt, version, settings, progress)[0]
+
+
+def learn_with_held_out(
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[TrainedModel, Scores]:
     """Learn from the events of *columns*, which are taken as normal and in the order they happened.
 
     Args:
@@ -41,6 +52,9 @@ def learn_history(
         version: written into every decision of the model.
         settings: how to train the detector.
         progress: told the stage and how far it is.
+
+    Returns:
+        the model, and the scores that each event got from a detector that had not seen it.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
@@ -61,11 +75,12 @@ def learn_history(
     builder.vectors(columns)
     ids, rates, events = group_activity(columns)
     progress("done", steps, steps)
-    return TrainedModel(
+    model = TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
         dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
+    return model, held_out
 
 
 def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:

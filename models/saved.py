@@ -24,6 +24,7 @@ _LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "forest_features": (np.uint16, ("T", "S")),
     "forest_thresholds": (np.float32, ("T", "S")),
     "forest_leaves": (np.float64, ("T", "S")),
+    "forest_expected": (np.float64, ("T", "S")),
     "forest_normaliser": (np.float64, ()),
     "tail_x": (np.float64, ("F", "K")),
     "tail_u": (np.float64, ("F", "K1")),
@@ -52,6 +53,7 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         "forest_features": parts.forest.features,
         "forest_thresholds": parts.forest.thresholds,
         "forest_leaves": parts.forest.leaves,
+        "forest_expected": parts.forest.expected,
         "forest_normaliser": np.array(parts.forest.normaliser),
         **{f"tail_{name}": array for name, array in parts.tails._asdict().items()},
         **{f"score_tail_{name}": array for name, array in parts.score_tail._asdict().items()},
@@ -82,6 +84,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
         state["forest_features"],
         state["forest_thresholds"],
         state["forest_leaves"],
+        state["forest_expected"],
         float(state["forest_normaliser"]),
         features,
     )

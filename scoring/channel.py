@@ -73,7 +73,7 @@ class UpdateSender:
         self._connection = connection
         self._offset = 0
 
-    def committed(self, done: Committed, counts: dict[str, int], seconds: dict[str, float]) -> None:
+    def committed(self, done: Committed, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Send what a commit made durable, in frames of at most MOST_ROWS agents or changes of level.
 
         Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
@@ -84,11 +84,11 @@ class UpdateSender:
         ]  # fmt: skip
         for rows, decisions in parts[:-1]:
             agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
-            self.send(Update(agents, changes, self._offset, done.behind, counts, seconds))
+            self.send(Update(agents, changes, self._offset, behind, counts, seconds))
         rows, decisions = parts[-1] if parts else ((), ())
         agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
         self._offset = done.position.offset
-        self.send(Update(agents, changes, self._offset, done.behind, counts, seconds, done.dropped_dead_letters))
+        self.send(Update(agents, changes, self._offset, behind, counts, seconds, done.dropped_dead_letters))
 
     def alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Say that the pipeline lives and how far it is."""

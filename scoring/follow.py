@@ -31,7 +31,20 @@ class _Decision(msgspec.Struct):
     data: _DecisionData
 
 
+class _Versioned(msgspec.Struct):
+    epoch: int
+
+
 _decision = msgspec.json.Decoder(_Decision)
+_versioned = msgspec.json.Decoder(_Versioned)
+
+
+def epoch_of(value: bytes | None) -> int:
+    """Epoch that a record of the risk topic carries, be it an agent's risk or a sign of life; 0 = neither."""
+    try:
+        return _versioned.decode(value or b"").epoch
+    except msgspec.MsgspecError:
+        return 0
 
 
 class RiskFollower:

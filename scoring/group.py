@@ -40,7 +40,7 @@ class GroupPipeline:
         source: joined to the group by `start`.
         around: what the partitions share; its source is the same one.
         make: a new processor for a partition, with the memory it may take.
-        fresh: called after partitions came or went.
+        changed: called after partitions came or went.
     """
 
     def __init__(

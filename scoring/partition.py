@@ -25,11 +25,21 @@ from .store import Store
 _log = structlog.get_logger(__name__)
 
 
+SOONEST_S = 0.02
+"""Commits that cost nearly nothing still leave this much time between them."""
+
+COMPLAIN_EVERY_S = 30.0
+
+
 class PipelineSettings(NamedTuple):
-    """How the pipeline works. Times in seconds of the injected monotonic clock."""
+    """How the pipeline works. Times in seconds of the injected monotonic clock.
+
+    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
+    """
 
     batch: int = 1000
-    commit_interval_s: float = 1.0
+    commit_interval_s: float = 1.0  # longest time between two commits
+    commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
     most_dirty: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
     retry_s: float = 0.5
     poll_s: float = 0.2
@@ -42,7 +52,6 @@ class Committed(NamedTuple):
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]
     position: Position
-    behind: int  # records that wait
     dropped_dead_letters: int
 
 
@@ -74,6 +83,7 @@ class Surroundings(NamedTuple):
     on_commit: Callable[[Committed], None]  # called after each commit with what became durable
     stages: Stages
     publisher: Publisher | None = None
+    partitions: Callable[[], int] = lambda: 1  # that share the time of this worker
 
 
 class PartitionPipeline:
@@ -100,6 +110,9 @@ class PartitionPipeline:
         self._end = 0
         self._published = 0
         self._committed_at = around.monotonic()
+        self._commit_took_s = 0.0
+        self._busy = False
+        self._complained_at = -COMPLAIN_EVERY_S
         processor.residence.wait = self._pause
 
     @property
@@ -148,6 +161,7 @@ class PartitionPipeline:
         self._dead.extend(applied.dead)
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
+        self._busy = self._busy or len(batch.records) >= self._around.settings.batch
         self._around.stages.count(applied)
 
     @property
@@ -177,11 +191,20 @@ class PartitionPipeline:
         return bool(self._decisions) or waiting >= self._around.settings.most_dirty
 
     def _late(self) -> bool:
-        return self._around.monotonic() - self._committed_at >= self._around.settings.commit_interval_s
+        """Whether it is time: the quicker commits are, the more often, so that risk shows soon while there is room.
+
+        There is none while batches are full: more waits than is read at a time, and each commit would hold it up.
+        """
+        settings = self._around.settings
+        wait_s = settings.commit_interval_s
+        if settings.commit_share > 0.0 and not self._busy:
+            affordable_s = self._commit_took_s * self._around.partitions() / settings.commit_share
+            wait_s = min(wait_s, max(affordable_s, SOONEST_S))
+        return self._around.monotonic() - self._committed_at >= wait_s
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then tell of it."""
-        stages = self._around.stages
+        stages, started = self._around.stages, self._around.monotonic()
         with stages.timed("rows"):
             rows = self._processor.residence.take_dirty()
         position = Position(self.partition, self.position.epoch, self._next)
@@ -194,9 +217,10 @@ class PartitionPipeline:
         self.position = position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms
-        self._decisions, self._dead = [], []
+        self._decisions, self._dead, self._busy = [], [], False
         self._publish(commit)
-        self._around.on_commit(Committed(rows, commit.decisions, position, self.behind(), dropped))
+        self._around.on_commit(Committed(rows, commit.decisions, position, dropped))
+        self._commit_took_s = self._around.monotonic() - started
 
     def behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
@@ -241,10 +265,13 @@ class PartitionPipeline:
                 self._pause(error)
 
     def _pause(self, error: Unavailable) -> None:
-        _log.warning(
-            "a service does not answer; the pipeline waits", error=str(error), partition=self.partition,
-            offset=self._next,
-        )  # fmt: skip
+        now = self._around.monotonic()
+        if now - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = now
+            _log.warning(
+                "a service does not answer; the pipeline waits", error=str(error), partition=self.partition,
+                offset=self._next,
+            )  # fmt: skip
         self._around.sleep(self._around.settings.retry_s)
 
     def _alert(self, decision: Decision) -> OutboxRow | None:

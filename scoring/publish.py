@@ -97,7 +97,8 @@ class TopicPublisher:
         self._names = names
         self._policy = policy
         self._service = service
-        self._told: dict[int, int] = {}
+        self._told: dict[int, dict[int, int]] = {}
+        """By partition and agent: the mark of what was told last."""
         self.sent = 0
         self.unchanged = 0
 
@@ -118,26 +119,43 @@ class TopicPublisher:
     def committed(self, commit: Commit) -> None:
         """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable."""
         position = commit.position
-        told = {}
+        known, told = self._told.setdefault(position.partition, {}), {}
         for row in commit.agents:
             mark = _mark(row)
-            if self._told.get(row.name.key) == mark:
+            if known.get(row.name.key) == mark:
                 self.unchanged += 1
                 continue
             told[row.name.key] = mark
             self._send_risk(row, position.partition, position.epoch, position.offset)
         self._send_decisions(commit.decisions)
         self._writer.flush(_FLUSH_S)
-        self._remember(told)
+        self._remember(position.partition, told)
 
     def recover(self, position: Position, published: int) -> None:
-        """Send again what commits after *published* wrote. Raises Unavailable."""
+        """Send again what commits after *published* wrote. Raises Unavailable.
+
+        What this process told of the partition before does not count any more: others may have had it since.
+        """
+        self._told.pop(position.partition, None)
         if published >= position.offset:
             return
         for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.unpublished_decisions(position.partition, published))
         self._writer.flush(_FLUSH_S)
+
+    def tell_all(self, position: Position) -> int:
+        """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
+
+        For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
+        Unavailable.
+        """
+        count = 0
+        for summary, _, _ in self._store.unpublished_agents(position.partition, -1):
+            self._send_risk(summary, position.partition, position.epoch, position.offset)
+            count += 1
+        self._writer.flush(_FLUSH_S)
+        return count
 
     def heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
         """Say how far a partition is; not waited for, since the next one says it again."""
@@ -146,10 +164,11 @@ class TopicPublisher:
         self._writer.send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
+        """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
         name = row.name
         key = agent_route(name.tenant, name.issuer, name.agent_id)
         value = _encode(risk_record(row, partition, epoch, offset))
-        self._writer.send(self._names.risk, key, value, partition=partition, timestamp_ms=row.evaluated_ms)
+        self._writer.send(self._names.risk, key, value, partition=partition)
         self.sent += 1
 
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
@@ -163,10 +182,10 @@ class TopicPublisher:
                 alert = alert_payload(decision, policy_dict(self._policy, decision.level), self._service)
                 self._writer.send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
-    def _remember(self, told: dict[int, int]) -> None:
-        if len(self._told) + len(told) > REMEMBERED:
+    def _remember(self, partition: int, told: dict[int, int]) -> None:
+        if sum(map(len, self._told.values())) + len(told) > REMEMBERED:
             self._told.clear()  # then some are sent once more than needed
-        self._told.update(told)
+        self._told.setdefault(partition, {}).update(told)
 
 
 def _mark(row: AgentRow) -> int:

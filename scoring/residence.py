@@ -222,18 +222,21 @@ class Residence:
         return rows
 
     def take_dirty(self) -> list[AgentRow]:
-        """Rows of all agents that changed since the last call, those that moved out meanwhile included."""
+        """Rows of all agents that changed since `settled`, those that moved out meanwhile included.
+
+        Until then they stay changed: a commit that was given up half way is made whole by the next one.
+        """
         slots = np.flatnonzero(self.engine.dirty).astype(np.int32)
         rows: list[AgentRow] = []
         for start in range(0, len(slots), _PACKED):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACKED])
-        self.engine.dirty[slots] = False
         if self._store is not None:
             rows.extend(self.gone.values())
         return rows
 
     def settled(self) -> None:
-        """The rows handed out by `take_dirty` are in the store."""
+        """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
+        self.engine.dirty[:] = False
         if self._store is not None:
             self.gone.clear()
 

@@ -1,7 +1,7 @@
 """Runs every kernel of the live path once, before a worker takes anything over.
 
-Machine code is kept on disk, so this costs a tenth of a second, but the first start after an installation compiles for a
-minute: a member of a group that falls silent for so long right after it got partitions would hold them up.
+Machine code is kept on disk, so this costs a tenth of a second, but the first start after an installation compiles for
+a minute: a member of a group that falls silent for so long right after it got partitions would hold them up.
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ from ...ingest.files import FileSource
 from ...ingest.formats.lenient import decode_history
 from ...models.artifact import is_model
 from ...models.detector import DetectorSettings
-from ...models.learning import learn_history, session_ids
+from ...models.learning import learn_with_held_out, session_ids
 from ...models.persist import load, save
+from ...scoring.promise import check_promise
 from ...scoring.replay import Replay, ReplayedEvent
 from .. import clock
 from ..serve.wiring import engine_settings, kafka_settings
@@ -104,21 +105,28 @@ def train(
     if not read:
         raise fail(f"no events in {', '.join(map(str, events))}: nothing to learn from")
     key = _salt(salt, model)
-    columns = ColumnEncoder(key, process_settings(settings).domains()).encode(read)
+    configured = process_settings(settings)
+    columns = ColumnEncoder(key, configured.domains()).encode(read)
     detector = DetectorSettings(seed=seed)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     with stage_progress() as progress:
-        trained = learn_history(columns, key, name, detector, progress)
+        trained, held_out = learn_with_held_out(columns, key, name, detector, progress)
     sessions = len(set(session_ids(columns).tolist()))
+    engine = engine_settings(configured)
+    promise = check_promise(trained, columns, held_out.p_value, engine.budget, engine.risk)
     save(model, trained, detector, sessions, clock.now_ms())
     summary = {
         "model": str(model), "version": name, "events": len(read), "sessions": sessions,
         "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1,
         "malformed": history.malformed, "mended": history.mended, "seconds": round(clock.monotonic() - started, 2),
+        "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
     }  # fmt: skip
     _conclude(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
+    if not json:
+        for line in promise.lines():
+            say(line)
 
 
 def _salt(given: str | None, model: Path) -> bytes:

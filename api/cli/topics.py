@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...ingest.errors import ConfigError
-from ...ingest.kafka import DEFINITIONS, open_admin, open_reader
+from ...ingest.kafka import DEFINITIONS, open_admin, open_reader, open_writer
+from ...scoring.publish import TopicPublisher
 from .. import clock
 from ..serve.group_worker import GroupWorker
 from ..serve.partitions import Growth
-from ..serve.wiring import kafka_settings, opened_store
+from ..serve.restored import held, places, restore
+from ..serve.wiring import kafka_settings, opened_store, policy_table, service_url, topic_names
 from ..settings import Settings, process_settings
 from .console import emit, say
 
@@ -70,7 +73,8 @@ def status(settings: SettingsFile = None, json: Json = False) -> None:
     for name, shape in topics.items():
         say(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for one in progress:
-        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {one['behind']} wait")
+        told = f"{one['behind']} wait" if one["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
 
 
 def _progress(settings: Settings) -> list[dict[str, Any]]:
@@ -109,6 +113,40 @@ def grow(
         emit(grown._asdict())
     else:
         say(f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again")
+
+
+@app.command()
+def restored(
+    settings: SettingsFile = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go on where the topic does, if events that come next are lost")
+    ] = False,
+    events_anew: Annotated[
+        bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """After the database was put back or the events topic was lost: make what is stored newer than what was told.
+
+    Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
+    """
+    configured = distributed(process_settings(settings))
+    kafka = kafka_settings(configured)
+    with contextlib.ExitStack() as opened:
+        store = opened.enter_context(contextlib.closing(opened_store(configured)))
+        with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
+            next_offsets = places(store, held(events), anew=events_anew, accept_loss=accept_loss)
+        risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
+        writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
+        publisher = TopicPublisher(
+            writer, store, topic_names(configured), policy_table(configured), service_url(configured)
+        )
+        done = restore(store, risk, next_offsets, publisher)
+    if json:
+        emit(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
+    else:
+        say(f"{done.partitions} partitions go on above epoch {done.above}; told the risk of {done.agents} agents again")
+        say("start workers and API again")
 
 
 def drain(settings: Settings) -> None:

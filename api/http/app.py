@@ -67,7 +67,7 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
         only_service: a worker's: health, readiness, metrics, and no questions or events.
     """
     door = _door(services)
-    silence = _silence(services)
+    silence = SilenceWatch({}, services.monotonic()) if only_service else _silence(services)
     metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence)
     answers = RiskAnswers(services)
     app = DocumentedApp(
@@ -106,6 +106,8 @@ async def _watch_silence(services: Services, silence: SilenceWatch) -> None:
     while True:
         await asyncio.sleep(SILENCE_EVERY_S)
         silence.check(services.monotonic())
+        if services.on_silence is not None:
+            await services.on_silence(list(silence))
 
 
 def _lifespan(services: Services, silence: SilenceWatch) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -46,8 +46,11 @@ METRICS: Final = (
            "into account: what turns answers stale; -1 is unknown"),
     Metric("trustwatch_pipeline_offset", "observed gauge", "records", "offset that the pipeline has committed"),
     Metric("trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"),
+    Metric("trustwatch_partition_age_seconds", "observed gauge", "s", "with Kafka, by partition: age of the newest "
+           "event that its answers take into account; a worker shows those it owns; -1 is unknown", ("partition",)),
     Metric("trustwatch_pipeline_records_total", "observed counter", "records", "what the pipeline did since its start, "
-           "by what: events, duplicates, dead_letters, late_events, decisions", ("what",)),
+           "by what: events, duplicates, dead_letters, late_events, decisions; with Kafka also published and unchanged "
+           "agents, fenced partitions, ticks_not_sent and heartbeats_not_sent", ("what",)),
     Metric("trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage",
            ("stage",)),
     Metric("trustwatch_dead_letters_dropped_total", "observed counter", "records", "dead letters that found no room"),
@@ -161,6 +164,9 @@ def _of_pipeline(services: Services) -> dict[str, Labelled]:
         "trustwatch_pipeline_alive": {(): float(status.alive)},
         "trustwatch_pipeline_silence_seconds": {(): _since(status.heard_ms, now_ms)},
         "trustwatch_pipeline_age_seconds": {(): _since(status.fresh_ms, now_ms)},
+        "trustwatch_partition_age_seconds": {
+            (str(partition),): _since(fresh_ms, now_ms) for partition, fresh_ms in sorted((status.fresh or {}).items())
+        },
         "trustwatch_pipeline_offset": {(): status.offset},
         "trustwatch_pipeline_behind": {(): status.behind},
         "trustwatch_pipeline_records_total": {(name,): count for name, count in status.counts.items()},

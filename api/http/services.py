@@ -16,7 +16,7 @@ from ...scoring.store import Store
 from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
-from ..edge.reports import IngestStatus
+from ..edge.reports import IngestStatus, SilenceReport
 from ..settings import Settings
 from ..tokens import JwksStatus, TokenVerifier
 
@@ -171,6 +171,7 @@ class Services:
         issuers: how the keys of each issuer fare.
         behind: logged records that wait to be applied, for the bound at the door; None = the log has its own bound.
         ingest: how foreign topics fare, where they are read here.
+        on_silence: given what is known of the callers that are watched, every second.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
     """
@@ -191,6 +192,7 @@ class Services:
     issuers: Callable[[], Sequence[JwksStatus]] = tuple
     behind: Callable[[], int] | None = None
     ingest: IngestStatus = field(default_factory=IngestStatus)
+    on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import CorruptLog, TrustwatchError, Unavailable
+from ...ingest.errors import CorruptLog, TrustwatchError
 from ...ingest.kafka import KafkaLog, open_writer
 from ...ingest.log import EventLog, GroupCommit
 from ...ingest.source import Kind, Record
@@ -138,18 +138,12 @@ class Distributed(Backend):
         self._roles = roles
 
     def load(self, view: RiskView) -> None:
-        """From the store, with versions: the topic alone may hold what a worker that was asleep said last.
-
-        Where the store does not answer, the topic has to do.
-        """
+        """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
         if not self._roles.api:
             return
-        try:
-            for position in self.store.positions():
-                for agent in self.store.unpublished_agents(position.partition, -1):
-                    view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
-        except Unavailable as error:
-            _log.warning("the view is built from the risk topic alone: the store does not answer", error=str(error))
+        for position in self.store.positions():
+            for agent in self.store.unpublished_agents(position.partition, -1):
+                view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, known: Known) -> list[ChildProcess]:
         """Follower, worker, or both."""
@@ -179,6 +173,17 @@ class Distributed(Backend):
             if self.settings.kafka.topics:
                 found.append(IngestProcess(self.settings_file, known.ingest))
         return found
+
+    async def tick(self) -> None:
+        """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
+        if not self.log.log.failed:
+            return
+        now = clock.now_ms()
+        probe = Record(Kind.TICK, 0, now, now.to_bytes(8, "little"), b"tick")  # true, and harmless wherever it goes
+        try:
+            await self.log.commit([probe])
+        except TrustwatchError as error:
+            _log.warning("events can not be taken yet", error=str(error))
 
     def behind(self, status: PipelineStatus) -> None:
         """Kafka keeps what waits: its retention is the bound, not ours."""

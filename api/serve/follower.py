@@ -34,7 +34,11 @@ class Follower:
             self._follower = RiskFollower(writer.partitions(kafka.topics.events))
         finally:
             writer.close()
-        self._reader: TopicReader = open_reader(kafka, (kafka.topics.risk, kafka.topics.decisions))
+        topics = kafka.topics
+        # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
+        self._reader: TopicReader = open_reader(
+            kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
+        )
         self._caught_up = False
         self._told_at = 0.0
 
@@ -56,7 +60,7 @@ class Follower:
         if part.topic == self._names.risk:
             for record in part.records:
                 self._follower.risk(record.key, record.value)
-        elif self._caught_up:  # old changes are no news to anybody
+        else:
             for record in part.records:
                 self._follower.decision(record.value)
 

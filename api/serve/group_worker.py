@@ -13,6 +13,7 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
+from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.wire import headers_of
 from ...ingest.source import Kind, Record
 from ...models.persist import load
@@ -62,6 +63,7 @@ class GroupWorker:
         self._model = load(settings.model_dir)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
         warm_up(self._model, self._encoder, context(settings))
+        warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
@@ -71,7 +73,7 @@ class GroupWorker:
         self._dropped = 0
         around = Surroundings(
             self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
-            Stages(clock.monotonic), self.publisher,
+            Stages(clock.monotonic), self.publisher, lambda: len(self.source.owned()),
         )  # fmt: skip
         self.pipeline = GroupPipeline(self.source, around, self._processor)
 

@@ -25,7 +25,12 @@ def check_partitions(store: Store, count: int) -> None:
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
     known = store.default_meta(PARTITIONS, str(count))
-    if known != str(count):
+    if count < int(known):
+        raise ConfigError(
+            f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
+            f"new one; restore it, or make it with {known} partitions"
+        )
+    if count > int(known):
         raise ConfigError(
             f"the events topic has {count} partitions, the state was made for {known}; stop senders and workers, then "
             f"run `trustwatch topics grow {count}`, which moves every agent to its new partition"

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -23,7 +23,8 @@ from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
-from ..edge.reports import IngestStatus
+from ..edge.reports import IngestStatus, SilenceReport
+from ..edge.silence_alerts import SilenceAlerts, watched
 from ..http import create_app
 from ..http.services import PipelineStatus, Services
 from ..settings import Settings
@@ -84,20 +85,30 @@ class Service:
         verifier: TokenVerifier[Caller] = TokenVerifier(
             settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
         )
-        ingest = IngestStatus()
+        self._ingest = IngestStatus()
+        self._silence = SilenceAlerts(
+            backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
+        )  # fmt: skip
         self._services = Services(
             settings=settings, verifier=verifier, log=backend.log, store=backend.store, view=view,
             policy=policy_table(settings), model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
-            ingest=ingest,
+            ingest=self._ingest, on_silence=self._hear,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
-        self._processes = backend.processes(Known(view, status, self._changed, ingest))
+        self._processes = backend.processes(Known(view, status, self._changed, self._ingest))
 
     def _changed(self) -> None:
         """Something may have to leave."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
+
+    async def _hear(self, callers: Sequence[SilenceReport]) -> None:
+        """What of the sources is heard here, callers and foreign topics."""
+        if self._roles.api:
+            await self._silence.look("caller", callers)
+        if self._ingest.alive:
+            await self._silence.look("topic", self._ingest.report.silence)
 
     def _has_keys(self) -> bool:
         """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""

@@ -57,7 +57,10 @@ def pipeline_settings(settings: Settings) -> PipelineSettings:
     """How the pipeline works under these settings."""
     pipeline = settings.pipeline
     return PipelineSettings(
-        batch=pipeline.batch_size, commit_interval_s=pipeline.commit_interval_s, service=service_url(settings)
+        batch=pipeline.batch_size,
+        commit_interval_s=pipeline.commit_interval_s,
+        commit_share=pipeline.commit_share,
+        service=service_url(settings),
     )
 
 

@@ -58,15 +58,20 @@ class Worker:
 
     def _committed(self, done: Committed) -> None:
         stages = self.pipeline.stages
-        self._child.sender.committed(done, dict(stages.counts), dict(stages.seconds))
+        behind = self._behind(done.position.offset)
+        self._child.sender.committed(done, behind, dict(stages.counts), dict(stages.seconds))
         self._told_at = clock.monotonic()
 
     def _say_alive(self) -> None:
         if clock.monotonic() - self._told_at >= ALIVE_EVERY_S:
             stages = self.pipeline.stages
-            behind = self.source.end_offset(PARTITION) - self.pipeline.position.offset
-            self._child.sender.alive(self.pipeline.position.offset, behind, dict(stages.counts), dict(stages.seconds))
+            offset = self.pipeline.position.offset
+            self._child.sender.alive(offset, self._behind(offset), dict(stages.counts), dict(stages.seconds))
             self._told_at = clock.monotonic()
+
+    def _behind(self, offset: int) -> int:
+        """Records that wait behind *offset*."""
+        return self.source.end_offset(PARTITION) - offset
 
     def close(self) -> None:
         """Release files and connections."""

@@ -48,6 +48,10 @@ class PipelineSettings(Part, frozen=True):
 
     batch_size: Annotated[int, about("events per kernel batch", ge=1, le=65_536)] = 1000
     commit_interval_s: Annotated[float, about("longest time between two commits, s", gt=0, le=60)] = 1.0
+    commit_share: Annotated[
+        float,
+        about("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
+    ] = 0.25
     resident_agents: Annotated[int, about("agents whose state is held in memory", ge=1)] = 200_000
     tick_interval_s: Annotated[float, about("time advances without events every, s", gt=0, le=3600)] = 5.0
     max_lag_bytes: Annotated[int, about("events not yet applied before senders get 429, bytes", ge=65_536)] = (

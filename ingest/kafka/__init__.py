@@ -12,7 +12,7 @@ import msgspec
 from ..errors import ConfigError
 from ..source import TopicWriter
 from .log import KafkaLog
-from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, Start, TopicDescription, TopicReader
+from .protocols import Fetched, KafkaAdmin, KafkaGroupSource, Starts, TopicDescription, TopicReader
 from .settings import KafkaSettings, Sasl, Tls, Topics
 from .topics import DEFINITIONS, TopicDefinition
 from .wire import Raw
@@ -35,6 +35,7 @@ __all__ = [
     "open_group_source",
     "open_reader",
     "open_writer",
+    "warm_up",
 ]
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
@@ -64,11 +65,11 @@ def open_writer(settings: KafkaSettings) -> TopicWriter:
 
 
 def open_reader(
-    settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+    settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Starts = "earliest"
 ) -> TopicReader:
-    """A reader of any topics: with a group from its committed offsets, without one from the beginning.
+    """A reader of any topics: with a group from its committed offsets, without one from *start*.
 
-    A new group begins at *start*.
+    A new group begins at *start* too.
 
     Raises as `open_group_source`; ConfigError too where a topic does not exist.
     """
@@ -80,6 +81,12 @@ def open_admin(settings: KafkaSettings) -> KafkaAdmin:
     """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
     admin: KafkaAdmin = _module(msgspec.structs.replace(settings, client="kafka-python"), "admin").Admin(settings)
     return admin
+
+
+def warm_up(settings: KafkaSettings) -> None:
+    """Run what the chosen client compiles once, before a group counts on this process. Raises ConfigError."""
+    if settings.client == "kafka-python":
+        _module(settings, "batches").warm_up()
 
 
 def _module(settings: KafkaSettings, name: str) -> Any:

@@ -30,7 +30,9 @@ class KafkaLog:
         self.directory = PurePosixPath(f"kafka:{topic}")
         self.flush_timeout_s = flush_timeout_s
         self.failed = False
+        """The last write failed: that a broker answers again shows only once one has succeeded."""
         self.next_offset = 0
+        self._refusing = False
 
     def append(self, records: Sequence[Record]) -> int:
         """Queue records.
@@ -42,7 +44,7 @@ class KafkaLog:
             LogFailed: the queue is full, or an earlier call failed.
             ValueError: a record has no key.
         """
-        self._refuse_failed()
+        self._refuse()
         if not all(record.key for record in records):
             raise ValueError(f"{self.directory}: every record needs a key, it chooses the partition")
         first = self.next_offset
@@ -54,8 +56,7 @@ class KafkaLog:
                     headers=wire.headers_of(record), timestamp_ms=record.received_ms,
                 )  # fmt: skip
         except Unavailable as error:
-            self.failed = True
-            raise LogFailed(f"{self.directory}: {error}") from error
+            raise self._fail(error) from error
         self.next_offset += len(records)
         return first
 
@@ -65,21 +66,25 @@ class KafkaLog:
         Raises:
             LogFailed: it was not; some of it may be there all the same.
         """
-        self._refuse_failed()
+        self._refuse()
         try:
             self.writer.flush(self.flush_timeout_s)
         except Unavailable as error:
-            self.failed = True
-            raise LogFailed(f"{self.directory}: {error}") from error
+            raise self._fail(error) from error
+        self.failed = False
 
-    def _refuse_failed(self) -> None:
-        if self.failed:
+    def _refuse(self) -> None:
+        if self._refusing:
             raise LogFailed(f"{self.directory}: an earlier write failed; reopen first")
+
+    def _fail(self, error: Unavailable) -> LogFailed:
+        self.failed = self._refusing = True
+        return LogFailed(f"{self.directory}: {error}")
 
     def reopen(self) -> None:
         """Accept records again: the client connects by itself as soon as a broker answers."""
-        self.failed = False
+        self._refusing = False
 
     def close(self) -> None:
         """Refuse further records; the writer stays open."""
-        self.failed = True
+        self.failed = self._refusing = True

@@ -11,6 +11,15 @@ from .wire import Raw
 
 Start = Literal["earliest", "latest"]
 
+Starts = Start | Mapping[str, Start]
+"""Where reading begins: for all topics, or by topic; a topic that is not named is read from its beginning."""
+
+
+def start_of(topic: str, starts: Starts) -> Start:
+    """Where reading of *topic* begins."""
+    return starts if isinstance(starts, str) else starts.get(topic, "earliest")
+
+
 MOST_RECORDS = 5_000
 """Records of one poll where the caller has no bound of its own."""
 
@@ -34,7 +43,7 @@ class KafkaGroupSource(GroupSource, Protocol):
 
 
 class TopicReader(Protocol):
-    """Reads any topics: as a member of a group from its committed offsets, or without one from the beginning.
+    """Reads any topics: as a member of a group from its committed offsets, or without one from where it is told to.
 
     With a group, what was not committed before the end comes again. Not thread-safe.
     """
@@ -51,11 +60,18 @@ class TopicReader(Protocol):
     def end_offsets(self) -> Mapping[tuple[str, int], int]:
         """Offset that the next record will get, of each partition that is read. Raises Unavailable."""
 
+    def first_offsets(self) -> Mapping[tuple[str, int], int]:
+        """Offset of the oldest record that is kept, of each partition that is read. Raises Unavailable."""
+
     def lag(self) -> int | None:
         """Records that wait to be handed out; None where no partition is ours. Raises Unavailable."""
 
     def at_end(self) -> bool:
-        """Whether everything was handed out that was there when this is asked. Raises Unavailable."""
+        """Whether everything was handed out that was there when reading began, and so for good once it is true.
+
+        With a group, what was there when this was first asked about a partition; False while none is ours. Raises
+        Unavailable.
+        """
 
     def close(self) -> None:
         """Leave the group, release connections."""

@@ -68,7 +68,8 @@ class KafkaSettings(_Quiet, frozen=True, kw_only=True):
         session_timeout_ms: a member that is silent for so long has died.
         max_poll_interval_ms: longest time between two polls; loading a partition's state must fit into it.
         fetch_max_bytes: bound of one fetch from one broker, compressed; the client holds a few of them.
-        partition_fetch_bytes: bound of what one fetch holds of one partition; at least the largest message.
+        partition_fetch_bytes: bound of what one fetch holds of one partition, compressed (a larger message comes all
+            the same). All of it is uncompressed at once: behind a backlog it decides how much memory a worker takes.
         request_timeout_ms: how long a broker may take to answer.
         metadata_timeout_ms: how long questions such as `end_offset` may take in all.
         delivery_timeout_ms: a record that is not acknowledged after so long has failed.
@@ -87,7 +88,7 @@ class KafkaSettings(_Quiet, frozen=True, kw_only=True):
     session_timeout_ms: int = 45_000
     max_poll_interval_ms: int = 300_000
     fetch_max_bytes: int = 16 * 1024 * 1024
-    partition_fetch_bytes: int = 4 * 1024 * 1024
+    partition_fetch_bytes: int = 1024 * 1024
     request_timeout_ms: int = 10_000
     metadata_timeout_ms: int = 5_000
     delivery_timeout_ms: int = 20_000

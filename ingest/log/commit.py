@@ -37,7 +37,7 @@ class CommitLog(Protocol):
     """What `GroupCommit` writes to: the `EventLog` on disk, or the events topic (`ingest/kafka/log.py`)."""
 
     failed: bool
-    """A write failed: everything is refused until `reopen`."""
+    """A write failed: everything is refused until `reopen`. What that can not tell, the next good write does."""
 
     @property
     def directory(self) -> PurePath:

@@ -1,10 +1,10 @@
-"""The alert: a CloudEvent (1.0, structured JSON) that says that the risk level of an agent changed, and why."""
+"""Alerts: CloudEvents (1.0, structured JSON) that an agent's risk level changed, or that a source is silent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -13,6 +13,7 @@ from ..records import Decision, OutboxRow, RiskLevel
 
 ALERT_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
+SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 CONTENT_TYPE = "application/cloudevents+json"
 
 _encode = msgspec.json.Encoder().encode
@@ -55,6 +56,43 @@ def alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) ->
         "data": _data(decision, policy, source),
     }
     return _encode(event)
+
+
+class Silence(NamedTuple):
+    """A source that sends nothing."""
+
+    source: str
+    kind: str  # topic | caller
+    silence_s: float  # after so long it counts as silent
+    tenants: tuple[str, ...]  # that it speaks for; "*" = all
+    heard_ms: int  # when something came last, UTC milliseconds; 0 = never
+    noticed_ms: int
+
+
+def silence_row(silence: Silence, source: str) -> OutboxRow:
+    """The outbox row that tells every alert target of a silence. Its key is that of the silence: see `tell_silence`.
+
+    It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
+
+    Args:
+        silence: what was noticed.
+        source: URI of this service.
+    """
+    key = f"silence-{silence.kind}-{silence.source}-{silence.heard_ms}"
+    data = {
+        "source": silence.source, "kind": silence.kind, "silence_s": silence.silence_s,
+        "tenants": silence.tenants, "last_heard_at": rfc3339(silence.heard_ms) if silence.heard_ms else None,
+        "noticed_at": rfc3339(silence.noticed_ms), "risk_level": RiskLevel.HIGH.label, "suppressed_before": 0,
+    }  # fmt: skip
+    event = {
+        "specversion": "1.0", "id": key, "type": SILENCE_TYPE, "source": source, "subject": silence.source,
+        "time": rfc3339(silence.noticed_ms), "datacontenttype": "application/json", "data": data,
+    }  # fmt: skip
+    only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
+    return OutboxRow(
+        key=key, kind=ALERT_KIND, target="", payload=_encode(event), created_ms=silence.noticed_ms,
+        level=RiskLevel.HIGH, tenant=only,
+    )  # fmt: skip
 
 
 def with_suppressed(payload: bytes, suppressed_before: int) -> bytes:

@@ -263,6 +263,16 @@ class OutboxStore(Protocol):
     def resume_target(self, name: str) -> bool:
         """Send to the target again; whether it was stopped."""
 
+    def note_heard(self, source: str, at_ms: int) -> None:
+        """Note that something came from *source*; of what several processes note, the latest time counts."""
+
+    def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
+        """Enqueue that *source* is silent, unless something came from it after *since_ms*; whether it is silent.
+
+        *row* is given the time when it was heard last (0 = never) and makes a key of that: so each silence is told
+        once, however many processes notice it and however often they are restarted.
+        """
+
 
 class Store(StateStore, ReadStore, OutboxStore, Protocol):
     """All of it. One contract suite (`tests/contract/`) holds for every implementation."""
@@ -270,11 +280,11 @@ class Store(StateStore, ReadStore, OutboxStore, Protocol):
     def positions(self) -> list[Position]:
         """Every partition that was ever claimed, by number."""
 
-    def set_position(self, partition: int, offset: int) -> Position:
+    def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
         """Read *partition* on from *offset*; for an administrator.
 
         Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
-        above those they had. What is not published yet stays so.
+        above those they had, and above *above*. What is not published yet stays so.
         """
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:

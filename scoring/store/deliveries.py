@@ -5,19 +5,25 @@ States: pending -> delivered | failed (the target refused for good) | dead (give
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
 
+from ..records import OutboxRow
 from . import codec
 from .base import Outgoing, Route, Settlement
 from .database import Database
-from .dialects import upsert
-from .schema import DELIVERIES, OUTBOX, TARGET_STOPS
+from .dialects import insert_or_skip, upsert
+from .schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
+HEARD = "source.heard_ms."
+"""Before the name of a source in `counters`."""
+
+INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
+ADD_COUNTER = insert_or_skip(COUNTERS, "name")
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
 _SAME = (
@@ -153,6 +159,23 @@ class Deliveries(Database):
     def resume_target(self, name: str) -> bool:
         with self.write() as connection:
             return connection.execute(delete(TARGET_STOPS).where(TARGET_STOPS.c.name == name)).rowcount > 0
+
+    def note_heard(self, source: str, at_ms: int) -> None:
+        mine = COUNTERS.c.name == HEARD + source
+        with self.write() as connection:
+            connection.execute(ADD_COUNTER.on(connection), {"name": HEARD + source, "value": at_ms})
+            connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
+
+    def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
+        mine = COUNTERS.c.name == HEARD + source
+        with self.write() as connection:
+            connection.execute(ADD_COUNTER.on(connection), {"name": HEARD + source, "value": 0})
+            # Locked, so that it is not heard of in between.
+            heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
+            if heard_ms > since_ms:
+                return False
+            connection.execute(INSERT_OUTBOX.on(connection), codec.outbox_params(row(heard_ms)))
+            return True
 
 
 def _route_row(connection: Connection, row: AnyRow, routes: Sequence[Route], now_ms: int) -> None:

@@ -63,12 +63,12 @@ class Partitions(Database):
         with self.read() as connection:
             return [Position(*row) for row in connection.execute(query)]
 
-    def set_position(self, partition: int, offset: int) -> Position:
+    def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
         mine = POSITIONS.c.partition == partition
         with self.write() as connection:
             # Rows are locked in the order of their numbers, for two that do this at a time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
-            epoch = max(epochs.scalars(), default=0) + 1
+            epoch = max([above, *epochs.scalars()]) + 1
             connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}

@@ -13,19 +13,18 @@ from . import codec
 from .base import CommitResult, Due
 from .chunks import IN_LIST, chunks
 from .database import Database
+from .deliveries import ADD_COUNTER, INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
-from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, OUTBOX, POSITIONS
+from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, POSITIONS
 
 DROPPED_LETTERS = "dead_letters.dropped"
 DEFAULT_MAX_DEAD_LETTERS = 100_000
 
 _INSERT_DECISION = insert_or_skip(DECISIONS)
-_INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
 _INSERT_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
 _UPSERT_META = upsert(META, ("key",))
 _DEFAULT_META = insert_or_skip(META, "key")
 _ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
-_ADD_COUNTER = insert_or_skip(COUNTERS, "name")
 
 _PUBLISHED = bindparam("new_published", type_=BigInteger)
 _ADVANCE = (
@@ -68,7 +67,7 @@ class State(Database):
             _advance(connection, commit)
             if commit.agents:
                 self._dialect.write_agents(connection, commit.agents, commit.position)
-            for statement, rows in ((_INSERT_DECISION, decisions), (_INSERT_OUTBOX, outbox)):
+            for statement, rows in ((_INSERT_DECISION, decisions), (INSERT_OUTBOX, outbox)):
                 if rows:
                     connection.execute(statement.on(connection), rows)
             return CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
@@ -85,7 +84,7 @@ class State(Database):
             connection.execute(_INSERT_LETTER.on(connection), [codec.letter_params(letter) for letter in kept])
         dropped = len(fresh) - len(kept)
         if dropped:
-            connection.execute(_ADD_COUNTER.on(connection), {"name": DROPPED_LETTERS, "value": 0})
+            connection.execute(ADD_COUNTER.on(connection), {"name": DROPPED_LETTERS, "value": 0})
             mine = COUNTERS.c.name == DROPPED_LETTERS
             connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
         return dropped

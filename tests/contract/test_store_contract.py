@@ -592,6 +592,43 @@ def test_stopped_targets(store: Store) -> None:
     assert store.stopped_targets() == {}
 
 
+def silence(heard_ms: int) -> OutboxRow:
+    return alert(0, key=f"silent-gw-{heard_ms}")
+
+
+def test_a_silence_is_told_once(store: Store) -> None:
+    """However often it is noticed; a new one after the source was heard is another."""
+    store.note_heard("gw", NOW)
+    assert [store.tell_silence("gw", NOW + 5, silence) for _ in range(3)] == [True, True, True]
+    store.note_heard("gw", NOW + 20)
+    assert not store.tell_silence("gw", NOW + 19, silence)
+    assert store.tell_silence("gw", NOW + 20, silence)
+    assert store.tell_silence("never", NOW, lambda heard_ms: alert(0, key=f"silent-never-{heard_ms}"))
+
+    assert store.route([route("t")], NOW) == 3
+    told = {one.row.key for one in store.lease("t", NOW, 9, 1)}
+    assert told == {f"silent-gw-{NOW}", f"silent-gw-{NOW + 20}", "silent-never-0"}
+    assert store.letter_counts() == (0, 0)
+
+
+def test_a_source_that_another_process_hears_is_not_silent(store: Store) -> None:
+    """The latest time counts, whoever notes it and in whatever order."""
+    store.note_heard("gw", NOW + 20)
+    store.note_heard("gw", NOW)
+
+    assert not store.tell_silence("gw", NOW + 10, silence)
+    assert store.tell_silence("other", NOW + 10, lambda _: alert(1))
+    assert store.route([route("t")], NOW) == 1
+
+
+def test_racing_tellers_of_a_silence(store: Store) -> None:
+    """Of processes that notice it at the same moment one enqueues it."""
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: store.tell_silence("gw", NOW, silence), range(16)))
+
+    assert store.route([route("t")], NOW) == 1
+
+
 # Several partitions
 
 
@@ -705,6 +742,13 @@ def test_set_position(store: Store) -> None:
         store.commit(late)
     assert store.set_position(7, 0) == Position(7, 7, 0) == store.position(7)
     assert store.claim(7) == Position(7, 8, 0)
+
+
+def test_set_position_above_an_epoch(store: Store) -> None:
+    """For epochs that only the topics know: the one that is set lies above, be there positions or none."""
+    assert store.set_position(1, 0, above=10**12) == Position(1, 10**12 + 1, 0) == store.position(1)
+    assert store.set_position(0, 5, above=3) == Position(0, 10**12 + 2, 5)
+    assert store.claim(1) == Position(1, 10**12 + 2, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])

@@ -224,8 +224,73 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
         assert values(reader, 1) == [b"5"]
 
 
+def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, client: str) -> None:
+    """The end is that of when reading began: whoever follows a topic that never rests gets there, and stays there."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic, 2)
+    ended = threading.Event()
+
+    def beat() -> None:
+        with closing(open_writer(made)) as writer:
+            while not ended.wait(0.005):
+                for _ in range(10):
+                    writer.send(topic, b"k", b"beat")
+                writer.flush(10)
+
+    steady = threading.Thread(target=beat)
+    steady.start()
+    try:
+        time.sleep(0.5)
+        with closing(open_reader(made, [topic])) as reader:
+            assert not reader.at_end()
+            seen, deadline = 0, time.monotonic() + 20
+            while not reader.at_end() and time.monotonic() < deadline:
+                time.sleep(0.01)  # slower than the stream: something waits all the time
+                seen += sum(len(part.records) for part in reader.poll(0.2, 5))
+            assert reader.at_end()
+            assert reader.lag()
+            assert seen >= 50
+    finally:
+        ended.set()
+        steady.join()
+
+
+def test_topics_begin_where_each_is_to_begin(kafka: KafkaCluster, client: str) -> None:
+    """One from its first record, the other from what comes after the opening; what they hold is told."""
+    made = settings(kafka, client)
+    old, new = made.topics.events, f"{made.topics.events}-new"
+    for topic in (old, new):
+        make_topic(kafka, topic, 2)
+
+    def send(value: bytes) -> None:
+        with closing(open_writer(made)) as writer:
+            for topic in (old, new):
+                for partition in (0, 1):
+                    writer.send(topic, None, value, partition=partition)
+            writer.flush(10)
+
+    send(b"before")
+    found: dict[tuple[str, int], list[bytes | None]] = {}
+    with closing(open_reader(made, [old, new], start={new: "latest"})) as reader:
+        send(b"after")
+        assert dict(reader.first_offsets()) == {(topic, partition): 0 for topic in (old, new) for partition in (0, 1)}
+        assert dict(reader.end_offsets()) == {(topic, partition): 2 for topic in (old, new) for partition in (0, 1)}
+        deadline = time.monotonic() + 20
+        while (not reader.at_end() or reader.lag()) and time.monotonic() < deadline:
+            for topic, partition, records in reader.poll(0.2):
+                found.setdefault((topic, partition), []).extend(raw.value for raw in records)
+    assert found == {
+        **{(old, partition): [b"before", b"after"] for partition in (0, 1)},
+        **{(new, partition): [b"after"] for partition in (0, 1)},
+    }
+
+
 def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> None:
-    """Acknowledged records are in the topic; with the broker gone the log fails, reopened it goes on."""
+    """Acknowledged records are in the topic; with the broker gone the log fails, reopened it goes on.
+
+    It counts as failed until something was acknowledged again: a replica says by it whether it takes events.
+    """
     made = settings(kafka, client, delivery_timeout_ms=4_000)
     make_topic(kafka, made.topics.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
@@ -237,15 +302,19 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
         with pytest.raises(LogFailed):
             log.append(records)
             log.sync()
+        log.reopen()
+        assert log.failed
+        with pytest.raises(LogFailed):
+            log.append(records)
+            log.sync()
         kafka.start()
         deadline = time.monotonic() + 40
-        while True:
+        while log.failed:
             assert time.monotonic() < deadline
             log.reopen()
             with contextlib.suppress(LogFailed):
                 log.append(records)
                 log.sync()
-                break
     member = Member(made)
     poll_until(lambda: member.count >= 40, member)
     found = [one for part in member.records.values() for one in part]

@@ -1,4 +1,4 @@
-"""docs/operations.md: topics, settings, metrics, commands and statements are those of the program."""
+"""docs/operations.md: topics, settings, metrics and commands are those of the program."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 from trustwatch.api.cli.main import app
 from trustwatch.api.http import METRICS
 from trustwatch.api.serve.roles import Roles, check_roles
 from trustwatch.api.settings import load_settings, settings_table
 from trustwatch.ingest.kafka import DEFINITIONS, Topics
 from trustwatch.ingest.kafka.wire import HEADER
-from trustwatch.scoring.store.schema import METADATA
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
@@ -77,28 +75,13 @@ def test_metrics_that_are_named_exist() -> None:
 
 def test_commands_and_options_that_are_named_exist() -> None:
     """`trustwatch topics grow 8`, `serve --api-only`."""
-    assert {"serve", "topics create", "topics status", "topics grow"} <= {name for name, _ in CALLS}
+    assert {"serve", "topics create", "topics status", "topics grow", "topics restored"} <= {name for name, _ in CALLS}
     for name, rest in CALLS:
         command = get_command(app)
         for word in name.split():
             command = command.commands[word]  # type: ignore[attr-defined] # typer's groups have them
         known = {spelt for parameter in command.params for spelt in parameter.opts}
         assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, name + rest
-
-
-def test_statements_run() -> None:
-    """The SQL that moves positions by hand fits the tables."""
-    statements = re.findall(r"psql trustwatch --command '(.*?)'", PAGE)
-    engine = create_engine("sqlite://")
-    METADATA.create_all(engine)
-
-    with engine.begin() as connection:
-        connection.execute(text('INSERT INTO positions (partition, epoch, "offset") VALUES (1, 7, 138)'))
-        for statement in statements:
-            assert connection.execute(text(statement)).rowcount == 1
-        epoch, offset = connection.execute(text('SELECT epoch, "offset" FROM positions')).one()
-
-    assert (len(statements), epoch, offset) == (3, 3_000_007, 397)
 
 
 def test_links_lead_somewhere() -> None:

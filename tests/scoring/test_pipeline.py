@@ -94,7 +94,6 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
     drain(pipeline)
     (done,) = site.committed
     assert done.position == site.store.position(0) == Position(0, 1, 4)
-    assert done.behind == 0
     stored = site.rows()["agent-1"]
     assert stored.level == RiskLevel.CRITICAL
     assert summaries(done.rows) == [stored]
@@ -272,9 +271,9 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     sender = UpdateSender(ours)
-    sender.committed(Committed(rows, decisions, Position(0, 1, 77), 3, 2), {"events": 9}, {"apply": 0.5})
+    sender.committed(Committed(rows, decisions, Position(0, 1, 77), 2), 3, {"events": 9}, {"apply": 0.5})
     sender.alive(77, 0, {}, {})
-    sender.committed(Committed([], [], Position(0, 1, 78), 0, 0), {}, {})
+    sender.committed(Committed([], [], Position(0, 1, 78), 0), 0, {}, {})
     ours.close()
     reader.join()
     theirs.close()

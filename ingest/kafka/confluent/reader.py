@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ...errors import CorruptLog, TrustwatchError, Unavailable
 from .. import wire
-from ..protocols import MOST_RECORDS, Fetched, Start
+from ..protocols import MOST_RECORDS, Fetched, Starts, start_of
 from ..settings import KafkaSettings
 from .options import translate, translated
 from .reading import DAMAGED, GONE, bounds, open_consumer, partition_count
@@ -25,8 +25,8 @@ class Reader:
 
     Args:
         topics: all of them exist.
-        group_id: "" = every partition, from the beginning, without a group. The partitions are those of the start.
-        start: where a new group begins.
+        group_id: "" = every partition, without a group. The partitions are those of the start.
+        start: where reading begins without a group, and where a new group does.
 
     Raises:
         Unavailable: no broker answers.
@@ -34,7 +34,7 @@ class Reader:
     """
 
     def __init__(
-        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Starts = "earliest"
     ) -> None:
         self.settings = settings
         self.lost_records = 0
@@ -42,6 +42,7 @@ class Reader:
         self._start = start
         self._raised: TrustwatchError | None = None
         self._positions: dict[Place, int] = {}
+        self._goals: dict[Place, int] = {}
         self._consumer = open_consumer(
             settings, self._disturbed, group_id=group_id or settings.group_id, enable_partition_eof=True,
             session_timeout_ms=settings.session_timeout_ms, max_poll_interval_ms=settings.max_poll_interval_ms,
@@ -49,28 +50,38 @@ class Reader:
         try:
             limit = settings.metadata_timeout_ms
             counts = {topic: partition_count(self._consumer, topic, limit) for topic in topics}
+            if group_id:
+                with translated("reading topics"):
+                    self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
+            else:
+                self._begin([(topic, n) for topic, count in counts.items() for n in range(count)])
         except TrustwatchError:
             self._consumer.close()
             raise
+
+    def _begin(self, places: list[Place]) -> None:
+        """Read everything, each topic from where it is to be read."""
+        bounds = {place: self._bounds(place) for place in places}
+        self._goals = {place: end for place, (_, end) in bounds.items()}
         with translated("reading topics"):
-            if group_id:
-                self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
-            else:
-                places = [(topic, n) for topic, count in counts.items() for n in range(count)]
-                self._take({place: self._bounds(place)[0] for place in places})
+            self._take({place: self._first(place, both) for place, both in bounds.items()})
 
     def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`."""
         try:
             with translated("asking for committed offsets"):
                 stored = self._consumer.committed(places, self.settings.metadata_timeout_ms / 1000)
-            self._take({_place(place): place.offset if place.offset >= 0 else self._first(place) for place in stored})
+            known = {_place(place): place.offset for place in stored}
+            self._take({
+                place: offset if offset >= 0 else self._first(place, self._bounds(place))
+                for place, offset in known.items()
+            })  # fmt: skip
         except TrustwatchError as error:
             self._raised = error  # poll raises it; nothing is read meanwhile
 
-    def _first(self, place: TopicPartition) -> int:
-        """Where a new group begins."""
-        return self._bounds(_place(place))[1 if self._start == "latest" else 0]
+    def _first(self, place: Place, bounds: tuple[int, int]) -> int:
+        """Where reading begins that was never here."""
+        return bounds[1 if start_of(place[0], self._start) == "latest" else 0]
 
     def _take(self, positions: dict[Place, int]) -> None:
         self._positions = positions
@@ -147,6 +158,10 @@ class Reader:
         """See `TopicReader.end_offsets`."""
         return {place: self._bounds(place)[1] for place in self._positions}
 
+    def first_offsets(self) -> dict[Place, int]:
+        """See `TopicReader.first_offsets`."""
+        return {place: self._bounds(place)[0] for place in self._positions}
+
     def _bounds(self, place: Place) -> tuple[int, int]:
         return bounds(self._consumer, TopicPartition(*place), self.settings.metadata_timeout_ms)
 
@@ -157,7 +172,8 @@ class Reader:
 
     def at_end(self) -> bool:
         """See `TopicReader.at_end`."""
-        return self.lag() == 0
+        self._goals |= {place: self._bounds(place)[1] for place in self._positions if place not in self._goals}
+        return bool(self._positions) and all(at >= self._goals[place] for place, at in self._positions.items())
 
     def close(self) -> None:
         """Leave the group, release connections."""

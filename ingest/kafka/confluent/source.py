@@ -44,6 +44,7 @@ class GroupSource:
         self._raised: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
+        self._asking: Consumer | None = None
         self._polled, self._overslept = time.monotonic(), False
         static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
         self._consumer = open_consumer(
@@ -255,7 +256,14 @@ class GroupSource:
         place = TopicPartition(self.topic, partition)
         if not 0 <= partition < self._count:
             raise ValueError(f"{self.topic} has the partitions 0 to {self._count - 1}, no partition {partition}")
-        return bounds(self._consumer, place, self.settings.metadata_timeout_ms)
+        return bounds(self._asked(), place, self.settings.metadata_timeout_ms)
+
+    def _asked(self) -> Consumer:
+        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        a second on a quiet topic."""
+        if self._asking is None:
+            self._asking = open_consumer(self.settings, self._disturbed)
+        return self._asking
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
@@ -318,5 +326,7 @@ class GroupSource:
                 self._consumer.close()
         finally:
             self._owned.clear()
+            if self._asking is not None:
+                self._asking.close()
         if self._raised:
             raise self._raised

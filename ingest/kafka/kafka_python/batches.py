@@ -20,6 +20,7 @@ import structlog
 from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from ...source import Record
 from .. import wire
@@ -202,6 +203,16 @@ def read_batches(consumer: KafkaConsumer) -> int:
         return STOCK_RECORDS
     consumer._fetcher.PartitionRecords = BatchRecords
     return 1
+
+
+def warm_up() -> None:
+    """Decode a batch, so that no compiling holds up a member of a group."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=1024,
+    )  # fmt: skip
+    builder.append(0, 0, b"key", b"value", [(wire.HEADER, bytes(9))])
+    decode_batch(DefaultRecordBatch(builder.build()), 0)
 
 
 def parts_of(fetched: list[Any]) -> Iterable[Columns | Singles]:

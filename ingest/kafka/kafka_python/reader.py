@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 
 from ...errors import CorruptLog, Unavailable
-from ..protocols import MOST_RECORDS, Fetched, Start
+from ..protocols import MOST_RECORDS, Fetched, Starts, start_of
 from ..settings import KafkaSettings
 from .options import opened, translated
 from .reading import bounds, partition_count, raw_of, reading
@@ -22,8 +22,8 @@ class Reader:
 
     Args:
         topics: all of them exist.
-        group_id: "" = every partition, from the beginning, without a group. The partitions are those of the start.
-        start: where a new group begins.
+        group_id: "" = every partition, without a group. The partitions are those of the start.
+        start: where reading begins without a group, and where a new group does.
 
     Raises:
         Unavailable: no broker answers.
@@ -31,13 +31,14 @@ class Reader:
     """
 
     def __init__(
-        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Start = "earliest"
+        self, settings: KafkaSettings, topics: Collection[str], group_id: str = "", start: Starts = "earliest"
     ) -> None:
         self.settings = settings
         self.lost_records = 0
         self.failed_polls = 0
         self._group = bool(group_id)
         self._start = start
+        self._goals: dict[TopicPartition, int] = {}
         options = reading(settings)
         if group_id:
             options |= {
@@ -48,14 +49,23 @@ class Reader:
         self._consumer = opened(KafkaConsumer, **options)
         try:
             counts = {topic: partition_count(self._consumer, topic) for topic in topics}
+            if group_id:
+                self._consumer.subscribe(list(topics))
+            else:
+                self._take([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])
         except BaseException:
             self._consumer.close(timeout_ms=_CLOSE_MS)
             raise
-        if group_id:
-            self._consumer.subscribe(list(topics))
-        else:
-            self._consumer.assign([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])
-            self._consumer.seek_to_beginning()
+
+    def _take(self, places: list[TopicPartition]) -> None:
+        """Read everything, each topic from where it is to be read."""
+        self._consumer.assign(places)
+        self._goals = self._ends(places)
+        for place in places:
+            if start_of(place.topic, self._start) == "latest":
+                self._consumer.seek(place, self._goals[place])
+            else:
+                self._consumer.seek_to_beginning(place)
 
     def poll(self, timeout_s: float, max_records: int = MOST_RECORDS) -> list[Fetched]:
         """See `TopicReader.poll`.
@@ -80,8 +90,9 @@ class Reader:
             return found
         except errors.NoOffsetForPartitionError:  # a new group
             missing = [place for place in self._consumer.assignment() if self._consumer.committed(place) is None]
-            seek = self._consumer.seek_to_end if self._start == "latest" else self._consumer.seek_to_beginning
-            seek(*missing)
+            for place in missing:
+                late = start_of(place.topic, self._start) == "latest"
+                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(place)
         except errors.OffsetOutOfRangeError as error:
             for place, offset in dict(error.args[0]).items():
                 self._pass_over(place, offset)
@@ -106,26 +117,37 @@ class Reader:
 
     def end_offsets(self) -> dict[tuple[str, int], int]:
         """See `TopicReader.end_offsets`."""
+        return {(place.topic, place.partition): end for place, end in self._ends(self._consumer.assignment()).items()}
+
+    def first_offsets(self) -> dict[tuple[str, int], int]:
+        """See `TopicReader.first_offsets`."""
         with translated("asking for offsets"):
             places = list(self._consumer.assignment())
-            found = self._consumer.end_offsets(places, self.settings.metadata_timeout_ms) if places else {}
+            found = self._consumer.beginning_offsets(places, self.settings.metadata_timeout_ms) if places else {}
         return {(place.topic, place.partition): offset for place, offset in found.items()}
+
+    def _ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        wanted = list(places)
+        with translated("asking for offsets"):
+            return self._consumer.end_offsets(wanted, self.settings.metadata_timeout_ms) if wanted else {}
 
     def lag(self) -> int | None:
         """See `TopicReader.lag`."""
-        ends = self.end_offsets()
+        ends = self._ends(self._consumer.assignment())
+        return sum(max(0, end - self._position(place)) for place, end in ends.items()) if ends else None
+
+    def _position(self, place: TopicPartition) -> int:
         with translated("asking for positions"):
-            positions = [
-                (self._consumer.position(TopicPartition(*place), self.settings.metadata_timeout_ms), end)
-                for place, end in ends.items()
-            ]
-        if any(position is None for position, _ in positions):
+            position: int | None = self._consumer.position(place, self.settings.metadata_timeout_ms)
+        if position is None:
             raise Unavailable("asking for positions: no answer in time")
-        return sum(max(0, end - position) for position, end in positions) if positions else None
+        return position
 
     def at_end(self) -> bool:
         """See `TopicReader.at_end`."""
-        return self.lag() == 0
+        places = self._consumer.assignment()
+        self._goals |= self._ends(place for place in places if place not in self._goals)
+        return bool(places) and all(self._position(place) >= self._goals[place] for place in places)
 
     def close(self) -> None:
         """Leave the group, release connections."""

@@ -53,9 +53,16 @@ def bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> t
         Unavailable: no broker answered in time.
         ValueError: there is no such partition.
     """
+    end = end_offset(consumer, place, timeout_ms)
+    with translated(f"asking for the offsets of {place.topic}[{place.partition}]"):
+        return consumer.beginning_offsets([place], timeout_ms)[place], end
+
+
+def end_offset(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> int:
+    """The offset after the last record. Raises as `bounds`."""
     count = partition_count(consumer, place.topic)
     if not 0 <= place.partition < count:
         raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
     with translated(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        start = consumer.beginning_offsets([place], timeout_ms)[place]
-        return start, consumer.end_offsets([place], timeout_ms)[place]
+        offset: int = consumer.end_offsets([place], timeout_ms)[place]
+        return offset

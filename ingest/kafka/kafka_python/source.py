@@ -10,6 +10,7 @@ import numpy.typing as npt
 import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
@@ -21,7 +22,7 @@ from ..settings import KafkaSettings
 from .batches import parts_of, read_batches
 from .options import opened, translated
 from .polling import Helper
-from .reading import bounds, partition_count, reading
+from .reading import bounds, end_offset, partition_count, reading
 
 _log = structlog.get_logger(__name__)
 _CLOSE_MS = 5_000
@@ -44,8 +45,10 @@ class GroupSource:
         self._owned: set[int] = set()
         self._owner: PartitionOwner | None = None
         self._count = 0
+        self._member = ""  # what the group called us when it gave us what we have
         self._polled = time.monotonic()
         self._closed = False
+        self._asking: KafkaConsumer | None = None
         self._assignor = CooperativeStickyAssignor()
         self._helper = Helper(self._serve)
         try:
@@ -111,8 +114,9 @@ class GroupSource:
         except errors.FencedInstanceIdError as error:
             name = self.settings.group_instance_id
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
+        anew = self._mind_expulsion()
         for place, records in fetched.items():
-            if place.partition in self._owned:
+            if place.partition in self._owned and place.partition not in anew:  # what is sought anew comes next time
                 where = wire.Place(self.topic, place.partition, self._count)
                 for part in parts_of(records):
                     self._handout.put(place.partition, part.runs(where))
@@ -132,18 +136,49 @@ class GroupSource:
         owner = self._owner
         assert owner is not None
         if name == "assigned":
-            self._assigned(owner, partitions)
+            self._assigned(owner, partitions | self._expelled_from(owner))
             return
         self._handout.drop(partitions)
         ours = partitions & self._owned
         self._owned -= partitions
         if name == "lost":
             self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
+        if name == "lost" or self._renamed():
             owner.lost(ours)
         elif ours:
             owner.revoked(ours)
 
+    def _renamed(self) -> bool:
+        """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
+        return bool(self._consumer.group_metadata().member_id != self._member)
+
+    def _mind_expulsion(self) -> set[int]:
+        """Take over anew what is ours still or again after the group had expelled us; returns what that was.
+
+        A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
+        join, and kafka-python then neither calls that a loss nor tells of the partitions that it gets back. Others may
+        have worked on them.
+        """
+        owner = self._owner
+        if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
+            return set()
+        kept = self._expelled_from(owner)
+        if kept:
+            self._assigned(owner, kept)
+        return kept
+
+    def _expelled_from(self, owner: PartitionOwner) -> set[int]:
+        """Partitions that we have had since before the group expelled us; they are the owner's no more."""
+        if not self._owned or not self._renamed():
+            return set()
+        kept = set(self._owned)
+        self._owned.clear()
+        self._handout.drop(kept)
+        owner.lost(kept)
+        return kept
+
     def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+        self._member = self._consumer.group_metadata().member_id
         self._count = partition_count(self._consumer, self.topic)
         for partition in partitions:  # nothing is fetched, whatever becomes of the owner
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
@@ -184,10 +219,17 @@ class GroupSource:
             Unavailable: no broker answered in `metadata_timeout_ms`.
             ValueError: there is no such partition.
         """
-        return self._bounds(partition)[1]
+        return end_offset(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        return bounds(self._consumer, TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+        return bounds(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+
+    def _asked(self) -> KafkaConsumer:
+        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        a second on a quiet topic."""
+        if self._asking is None:
+            self._asking = opened(KafkaConsumer, **reading(self.settings))
+        return self._asking
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
@@ -249,3 +291,5 @@ class GroupSource:
         finally:
             self._owned.clear()
             self._helper.close()
+            if self._asking is not None:
+                self._asking.close(timeout_ms=_CLOSE_MS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import kafka
@@ -183,3 +185,20 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
         return
     raws = [wire.Raw(one.offset, one.timestamp, one.key, one.value, one.headers) for one in stock]
     assert ours in (None, raws)
+
+
+WARM = """
+import sys
+from trustwatch.ingest.kafka import KafkaSettings, warm_up
+from trustwatch.ingest.kafka.kafka_python import batches, kernel
+
+warm_up(KafkaSettings(bootstrap_servers=("127.0.0.1:9",)))
+compiled = set(kernel.decode_records.signatures)
+batches.decode_batch(batches.DefaultRecordBatch(bytearray.fromhex(sys.argv[1])), 0)
+assert compiled and compiled == set(kernel.decode_records.signatures), compiled
+"""
+
+
+def test_warming_up_compiles_what_reading_runs() -> None:
+    """In a process of its own, as a worker's: what the first fetch brings is decoded without compiling anything."""
+    subprocess.run([sys.executable, "-c", WARM, batch([(0, 5, b"k", b"v", [])]).hex()], check=True, timeout=120)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .rig import Load, Rig
+from .rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster, Postgres
@@ -51,3 +51,18 @@ def load(world: World) -> Iterator[Callable[..., Load]]:
     yield start
     for one in made:
         one.end()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Serving]]:
+    """Starts parts of the service; ended at the end."""
+    made: list[Serving] = []
+
+    def start(rig: Rig, option: str, **members: Any) -> Serving:
+        made.append(Serving(rig, option, **members))
+        made[-1].start(ready=False)
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()

@@ -1,6 +1,6 @@
 """What the tests of the distributed form share: topics and a database of one test, workers, load, and the comparison.
 
-Workers are the product's own processes, started as the service starts them, so that a test can kill or stop exactly one.
+Workers are the product's own processes, started as the service starts them: a test can kill or stop exactly one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
+import httpx
 import msgspec
 import pytest
 from trustwatch.api.cli.topics import drain
 from trustwatch.api.serve.wiring import kafka_settings, opened_store
 from trustwatch.api.settings import process_settings
+from trustwatch.api.tokens import LocalKey
 from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Raw, open_admin, open_reader, open_writer
 from trustwatch.ingest.log import LogFailed
@@ -34,8 +37,10 @@ from trustwatch.ingest.routing import agent_route
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.channel import LENGTH, Update, decode_update
 from trustwatch.scoring.publish import RiskRecord
-from trustwatch.scoring.records import AgentRow, AgentSummary, Decision
+from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
 from trustwatch.scoring.store import SqlStore, StoredLetter
+
+from ..conftest import Service
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster, Postgres
@@ -72,6 +77,7 @@ kafka:
   client: {client}
   group_id: {group}
   session_timeout_s: {session_s}
+  topics: {topics}
   partitions: {partitions}
   replication: {replication}
   names:
@@ -203,6 +209,7 @@ class Rig:
             "folder": folder, "model": json.dumps(str(model)), "tick_s": 1, "residents": 4000, "staleness_s": 300,
             "servers": ",".join(f'"{server}"' for server in kafka.bootstrap.split(",")), "client": "kafka-python",
             "session_s": SESSION_S, "port": self.port, "partitions": PARTITIONS, "replication": replication,
+            "topics": "[]",
             "events": f"{self.name}.events", **members,
         }  # fmt: skip
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]
@@ -240,6 +247,14 @@ class Rig:
         log = self.folder / f"worker-{len(self.workers)}.log"
         self.workers.append(WorkerProcess(settings or self.settings_file, log, fault))
         return self.workers[-1]
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run a command of ours that must succeed; its answer (`--json`)."""
+        command = [sys.executable, "-m", "trustwatch.api", *arguments, "--settings", str(self.settings_file), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
     def logs(self) -> str:
         """What all workers have said."""
@@ -421,6 +436,11 @@ def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def tell(what: str) -> None:
+    """A figure, for whoever runs with -s or -rP."""
+    sys.stdout.write(f"\n{what}\n")
+
+
 class Template(NamedTuple):
     """An event of the world with holes in it: head, id, middle, time, and so on, in the order of its text."""
 
@@ -440,18 +460,21 @@ class Load(threading.Thread):
         clones: of each agent.
         twice: share of the batches that is sent twice, acknowledged or not.
         most: events after which it ends by itself; 0 = none.
+        keep: whether to keep what it has sent in `records`.
     """
 
     def __init__(
         self, kafka: KafkaSettings, day: list[bytes], rate: int = 2000, *, clones: int = 150, twice: float = 0.0,
-        most: int = 0, name: str = "load",
+        most: int = 0, name: str = "load", keep: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name=name, daemon=True)
         self._kafka, self._rate, self._clones, self._twice, self._most = kafka, rate, clones, twice, most
+        self._keep = keep
         self._day = [_template(raw) for raw in day]
         self._dice = random.Random(name)
         self._ended = threading.Event()
         self.sent: Counter[tuple[str, str]] = Counter()
+        self.records: list[Record] = []
         self.total = 0
         self.again = 0
         self.failure: BaseException | None = None
@@ -506,7 +529,10 @@ class Load(threading.Thread):
         raw = msgspec.json.encode(event)
         self.sent[tenant, agent_id] += 1
         id_hash = event_id_hash(tenant, "load", event["id"], raw)
-        return Record(Kind.EVENT, id_hash, now_ms, raw, agent_route(tenant, issuer, agent_id))
+        record = Record(Kind.EVENT, id_hash, now_ms, raw, agent_route(tenant, issuer, agent_id))
+        if self._keep:
+            self.records.append(record)
+        return record
 
     def reached(self, more: int) -> None:
         """Wait until so many more events are acknowledged."""
@@ -534,3 +560,45 @@ def _template(raw: bytes) -> Template:
 def _stamp(ms: int) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000))
     return f"{seconds}.{ms % 1000:03d}Z"
+
+
+class Serving(Service):
+    """`trustwatch serve --api-only` or `--workers-only` on a rig.
+
+    Args:
+        rig: whose topics and database.
+        option: the part.
+        members: of the settings file.
+    """
+
+    def __init__(self, rig: Rig, option: str, **members: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        name = f"serve-{self.port}"
+        self.folder = rig.folder / name
+        self.folder.mkdir()
+        self.settings = rig.write_settings(name, rig.database, rig.name, rig.name, port=self.port, **members)
+        self.key = LocalKey.open(rig.folder / "data")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.process = None
+        self._option = option
+
+    def command(self, *arguments: str) -> list[str]:
+        more = (self._option,) if arguments[0] == "serve" else ()
+        return super().command(*arguments, *more)
+
+    def risk(self, agent: str, tenant: str = "acme-corp") -> dict[str, Any]:
+        """The answer about an agent."""
+        answer = self.get(f"/v1/agents/{quote(agent)}/risk", tenant=tenant)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def answers(self, agents: Iterable[AgentName]) -> dict[AgentName, dict[str, Any]]:
+        """What it says of each, without how fresh that is and what is not told anew while nothing else changes."""
+        found = {}
+        for name in agents:
+            said = self.risk(name.agent_id, name.tenant)
+            fleeting = ("expires_at", "stale", "evaluated_at", "risk_score", "confidence")
+            found[name] = {key: said[key] for key in said if key not in fleeting}
+        return found

@@ -53,7 +53,8 @@ def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> Non
         wait(sleeper.stopped, 60.0, "asleep")
         held = rig.epochs()
         comes.working()
-        wait(lambda: len(stays.partitions | comes.partitions) == PARTITIONS, 40.0, "the sleeper's partitions moved")
+        awake = (stays, comes)
+        wait(lambda: len(set().union(*(one.partitions for one in awake))) == PARTITIONS, 40.0, "partitions moved")  # noqa: B023
         moved = {partition for partition, epoch in rig.epochs().items() if epoch > held[partition]}
         assert moved
         producer.reached(500)
@@ -70,8 +71,10 @@ def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> Non
     rig.check_end(sent)
 
 
-def test_database_restarts(rig: Any, load: Any) -> None:
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_database_restarts(make_rig: Any, kafka: Any, load: Any, client: str) -> None:
     """PostgreSQL is restarted and crashes under load: workers wait for it, and do not end."""
+    rig = make_rig(kafka, client=client)
     producer = load(rig)
     worker = rig.worker()
     worker.working(PARTITIONS)

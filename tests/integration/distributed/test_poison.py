@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from kafka import KafkaProducer
+from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import EVENT_TYPE
 from trustwatch.ingest.routing import agent_route, partition_of
 
@@ -59,6 +60,7 @@ def poisons(agent: str) -> list[Poison]:
         Poison(json.dumps(no_type).encode(), STRUCTURED, "type"),
         Poison(b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"\xff")], "UTF-8"),
         Poison(b"[]", [("content-type", b"application/cloudevents-batch+json")], "batch"),
+        Poison(bytes(3_000_000), [], f"the first {MAX_EVENT_BYTES} of 3000000 bytes"),  # small while compressed
     ]
 
 
@@ -67,7 +69,9 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
 
     Good ones come twice, in native form and as CloudEvents in binary mode with the same ids.
     """
-    producer = KafkaProducer(bootstrap_servers=rig.kafka.bootstrap, acks="all")
+    producer = KafkaProducer(
+        bootstrap_servers=rig.kafka.bootstrap, acks="all", compression_type="gzip", max_request_size=8_000_000
+    )  # fmt: skip
     topic, sent, expected = rig.kafka_settings.topics.events, Counter(), {}
     rig.worker()
     for number in range(12):
@@ -89,7 +93,7 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
     letters = {(one.letter.partition, one.letter.offset): one.letter for one in state.letters.values()}
     assert letters.keys() == expected.keys()
     for place, letter in letters.items():
-        assert letter.raw == (expected[place].value or b"")
+        assert letter.raw == (expected[place].value or b"")[:MAX_EVENT_BYTES]
         assert expected[place].reason in letter.reason
         assert letter.source == f"topic:{topic}"
     on_topic = {}

@@ -1,0 +1,256 @@
+"""When commits are made, and that it changes nothing: state is a function of the records alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.ingest.errors import Fenced, Unavailable
+from trustwatch.ingest.source import Record, RecordBatch
+from trustwatch.scoring.partition import PartitionPipeline, PipelineSettings, Surroundings
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.records import Commit, Position
+from trustwatch.scoring.stages import Stages
+from trustwatch.scoring.store import CommitResult, SqlStore, open_store, sqlite_url
+
+HOUR = 3_600_000
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Stopped(Exception):
+    """The process was told to end while it waited."""
+
+
+class Source:
+    """Records that are there from the start, as much of a `DurableSource` as a partition asks for."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    def end_offset(self, _partition: int) -> int:
+        return len(self.records)
+
+    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
+        import numpy as np
+
+        return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
+
+
+class Site:
+    """One partition on a database of its own."""
+
+    def __init__(self, path: Path, kit: Any, records: list[Record], **settings: Any) -> None:
+        self.kit, self.clock, self.source = kit, Clock(), Source(records)
+        self.store: SqlStore = open_store(sqlite_url(path))
+        self.settings = PipelineSettings(**{"batch": 10, **settings})
+        self.commits: list[int] = []
+        self.sleep: Callable[[float], None] = lambda _seconds: None
+
+    def start(self, *, store: Any = None, capacity: int = 4, partitions: int = 1) -> PartitionPipeline:
+        around = Surroundings(
+            self.source, store or self.store, PolicyTable(), self.settings, self.clock,  # type: ignore[arg-type]
+            self._sleep, self._committed, Stages(self.clock), None, lambda: partitions,
+        )  # fmt: skip
+        work = PartitionPipeline(0, self.kit.processor(store or self.store, capacity), around)
+        work.take_over()
+        return work
+
+    def _sleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+    def _committed(self, done: Any) -> None:
+        self.commits.append(done.position.offset)
+
+    def batch(self, work: PartitionPipeline, size: int) -> RecordBatch:
+        return RecordBatch(0, work.next_offset, self.source.records[work.next_offset :][:size])
+
+    def state(self) -> tuple[Any, ...]:
+        keys = [summary.name.key for summary in self.store.all_summaries()]
+        return self.store.agents(keys), {d.decision_id: d for d in self.store.unpublished_decisions(0, -1)}
+
+
+@pytest.fixture
+def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., Site]]:
+    made: list[Site] = []
+
+    def make(records: list[Record], **settings: Any) -> Site:
+        made.append(Site(tmp_path / f"{len(made)}.db", kit, records, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.store.close()
+
+
+def history(kit: Any, make: Any) -> list[Record]:
+    """Events with oddities, bad records, and ticks that let levels fall, of more agents than fit in memory."""
+    events = kit.records(make.stream(11, 400, odd=0.15))
+    records: list[Record] = []
+    for number, record in enumerate(events):
+        records.append(record)
+        if number % 37 == 36:
+            records.append(Record(0, number + 1, record.received_ms, b"rubbish"))
+            records.append(kit.tick(record.received_ms + 3 * HOUR))
+    return [*records, kit.tick(records[-1].received_ms + 48 * HOUR)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_moments_of_commits_change_nothing(
+    site: Callable[..., Site], kit: Any, make: Any, seed: int
+) -> None:  # fmt: skip
+    """With commits at any moments, and restarts between them, agents and decisions are byte for byte the same."""
+    records = history(kit, make)
+    calm = site(records, commit_interval_s=1e9, commit_share=0.0, most_dirty=10**9)
+    work = calm.start(capacity=100)
+    while work.next_offset < len(records):
+        work.apply(calm.batch(work, 10))
+    work.finish()
+    assert calm.commits == [len(records)]
+
+    dice = random.Random(seed)
+    wild = site(records, commit_interval_s=0.5, commit_share=0.25)
+    store = Failing(wild.store)
+    work = wild.start(store=store)
+    store.fail = lambda _commit: wild.clock.advance(dice.random() * 0.1)
+    while work.next_offset < len(records):
+        work.apply(wild.batch(work, dice.randrange(1, 11)))
+        wild.clock.advance(dice.random() * 0.2)
+        work.commit_if_due()
+        if dice.random() < 0.02:
+            work = wild.start(store=store)  # what was not committed is read again
+    work.finish()
+    assert len(wild.commits) > 20
+    assert wild.state() == calm.state()
+    assert {decision.cause for decision in calm.state()[1].values()} == {"event", "tick"}
+
+
+def calm_events(kit: Any, make: Any, count: int = 400) -> list[Record]:
+    """Of one agent that nothing happens to."""
+    return list(kit.records([make.event(n, 1, make.START_MS + n) for n in range(count)]))
+
+
+def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: Any, make: Any) -> None:
+    """What a commit took, times the partitions, over the share: so long is waited, between 20 ms and the interval."""
+    one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
+    store = Failing(one.store)
+    work = one.start(store=store, partitions=2)
+
+    def waited_s() -> float:
+        """How long records wait for the next commit."""
+        started, known = one.clock(), len(one.commits)
+        while len(one.commits) == known:
+            work.apply(one.batch(work, 1))
+            one.clock.advance(0.01)
+            at = one.clock()
+            work.commit_if_due()
+        return at - started
+
+    for cost_s, wait_s in ((0.0, 0.02), (0.01, 0.02), (0.05, 0.08), (0.3, 0.4), (0.0, 1.0), (0.0, 0.02)):
+        # Of the commit at the end of this wait, which the next one answers for.
+        store.fail = lambda _commit, cost_s=cost_s: one.clock.advance(cost_s)  # type: ignore[misc]
+        assert waited_s() == pytest.approx(wait_s, abs=0.0101)
+
+
+def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any, make: Any) -> None:
+    """While batches are full, commits come at the interval alone."""
+    one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
+    work = one.start()
+    for _ in range(24):
+        work.apply(one.batch(work, 10))
+        one.clock.advance(0.125)
+        work.commit_if_due()
+    assert one.commits == [80, 160, 240]
+    work.apply(one.batch(work, 9))
+    one.clock.advance(0.125)
+    work.commit_if_due()
+    assert one.commits[-1] == 249
+
+
+class Failing:
+    """A store whose commits fail as they are told to."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.fail: Callable[[Commit], None] = lambda _commit: None
+
+    def commit(self, commit: Commit) -> CommitResult:
+        self.fail(commit)
+        return self._store.commit(commit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., Site], kit: Any, make: Any) -> None:
+    """Told to end while the database is away, a worker hands its partitions back: by then it may be there again."""
+    records = history(kit, make)
+    one, other = site(records), site(records)
+    store = Failing(one.store)
+    work = one.start(store=store, capacity=100)
+    for _ in range(5):
+        work.apply(one.batch(work, 10))
+
+    def away(_commit: Commit) -> None:
+        raise Unavailable("away")
+
+    def stop(_seconds: float) -> None:
+        raise Stopped
+
+    store.fail, one.sleep = away, stop
+    with pytest.raises(Stopped):
+        work.commit()
+    store.fail = lambda _commit: None
+    work.finish()
+
+    undisturbed = other.start(capacity=100)
+    for _ in range(5):
+        undisturbed.apply(other.batch(undisturbed, 10))
+    undisturbed.finish()
+    assert one.store.position(0) == Position(0, 1, 50)
+    assert one.state() == other.state()
+    assert one.state()[0]
+
+
+def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
+    site: Callable[..., Site], kit: Any, make: Any
+) -> None:  # fmt: skip
+    """Where the outcome is unknown the position tells; where nobody may look any more, the store refuses."""
+    one = site(history(kit, make))
+    store = Failing(one.store)
+    work = one.start(store=store)
+
+    def lost_answer(commit: Commit) -> None:
+        one.store.commit(commit)
+        raise Unavailable("no answer")
+
+    work.apply(one.batch(work, 10))
+    store.fail = lost_answer
+    work.commit()
+    assert work.position == one.store.position(0) == Position(0, 1, 10)
+
+    def stop(_seconds: float) -> None:
+        raise Stopped
+
+    work.apply(one.batch(work, 10))
+    one.sleep = stop
+    with pytest.raises(Stopped):
+        work.commit()
+    store.fail = lambda _commit: None
+    with pytest.raises(Fenced):
+        work.finish()
+    assert one.store.position(0) == Position(0, 1, 20)

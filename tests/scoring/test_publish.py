@@ -1,0 +1,144 @@
+"""What leaves by topics, and what followers make of it: a change once, again after a take-over; the newest wins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from trustwatch.scoring.follow import RiskFollower, epoch_of
+from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.publish import RiskRecord, TopicNames, TopicPublisher
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position, RiskLevel
+from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.view import RiskView
+
+NOW = 1_764_000_000_000
+
+
+class Sent(NamedTuple):
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+
+
+class Topics:
+    """A `TopicWriter` that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
+    ) -> None:  # fmt: skip
+        self.sent.append(Sent(topic, key, value, partition))
+
+    def flush(self, timeout_s: float) -> None:
+        """All is written."""
+
+    def partitions(self, topic: str) -> int:
+        return 4
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def risk(self) -> list[tuple[str, str, int, int]]:
+        """Agent, level, epoch and offset of the risk that was sent since the last call."""
+        records = [msgspec.json.decode(one.value or b"", type=RiskRecord) for one in self.sent]
+        self.sent = []
+        return [(one.agent_id, one.risk_level, one.epoch, one.offset) for one in records]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    made = open_store(sqlite_url(tmp_path / "store.db"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics()
+
+
+@pytest.fixture
+def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
+    return TopicPublisher(topics, store, TopicNames(), PolicyTable(), "https://tw")
+
+
+def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:
+    row = AgentRow(
+        AgentName(number, "acme", "https://as", f"a{number}"), "Payer", level, 0.25, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "",
+        b"[]", "", b"state", b"risk", "v1",
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **more)
+
+
+def commit(store: SqlStore, at: Position, offset: int, *rows: AgentRow) -> Commit:
+    made = Commit(at, Position(at.partition, at.epoch, offset), list(rows), [], [], [])
+    store.commit(made)
+    return made
+
+
+def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """Also where the next owner is the one before: in between somebody else may have told something else."""
+    first = commit(store, store.claim(2), 10, agent(1), agent(2))
+    publisher.recover(first.expected, 0)
+    publisher.committed(first)
+    assert topics.risk() == [("a1", "low", 1, 10), ("a2", "low", 1, 10)]
+    second = commit(store, first.position, 20, agent(1), agent(2, RiskLevel.HIGH))
+    publisher.committed(second)
+    assert topics.risk() == [("a2", "high", 1, 20)]
+    assert publisher.unchanged == 1
+
+    commit(store, store.claim(2), 30, agent(1, RiskLevel.HIGH))
+    mine = store.claim(2)
+    publisher.recover(mine, published=30)
+    assert topics.risk() == []
+    publisher.committed(commit(store, mine, 40, agent(1)))
+    assert topics.risk() == [("a1", "low", 3, 40)]
+
+
+def test_what_a_crash_kept_back_is_told_at_the_take_over(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:  # fmt: skip
+    """Everything above what was published, with the version of the commit that wrote it."""
+    first = commit(store, store.claim(0), 10, agent(1), agent(2))
+    commit(store, first.position, 20, agent(2, RiskLevel.HIGH))
+    publisher.recover(store.claim(0), published=10)
+    assert topics.risk() == [("a2", "high", 1, 20)]
+
+
+def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+    """After a restore a follower that knows the lost future comes back to what is stored."""
+    lost = commit(store, store.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
+    commit(store, store.claim(1), 5, agent(3))
+    publisher.committed(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
+    view, follower = RiskView(), RiskFollower(2)
+
+    def follow() -> dict[str, int]:
+        for one in topics.sent:
+            follower.risk(one.key, one.value)
+        for update in follower.updates(with_freshness=False):
+            view.apply(update.agents, update.partition, update.versions)
+        found = (view.get("acme", "https://as", f"a{number}") for number in (1, 2, 3))
+        return {entry.summary.name.agent_id: entry.summary.level for entry in found if entry is not None}
+
+    assert follow() == {"a1": RiskLevel.HIGH}
+    assert max(epoch_of(one.value) for one in topics.sent) == 7
+    topics.sent = []
+    told = [publisher.tell_all(store.set_position(partition, 4, above=7)) for partition in (0, 1)]
+    assert told == [2, 1]
+    assert follow() == {"a1": RiskLevel.LOW, "a2": RiskLevel.CRITICAL, "a3": RiskLevel.LOW}
+    assert sorted(topics.risk()) == [("a1", "low", 8, 4), ("a2", "critical", 8, 4), ("a3", "low", 9, 4)]
+
+
+def test_epoch_of_what_is_no_risk() -> None:
+    """Tombstones, and records of others."""
+    assert [epoch_of(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [0, 0, 0, 0, 3]
