@@ -37,7 +37,7 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"
 TENANTS = ("acme-corp", "globex")
 DAY_MS = 86_400_000
-FIELDS = ("time_ms", "p", "statistic", "gain", "before", "after", "group")
+FIELDS = ("time_ms", "p", "anomaly", "statistic", "gain", "before", "after", "group")
 
 
 class Size(NamedTuple):
@@ -96,9 +96,10 @@ class Trail(Replay):
     """A replay that keeps numbers instead of words."""
 
     def _lines(self, scored: Scored) -> Iterator[Any]:
+        risks, levels = scored.risk.copy(), scored.levels.copy()
         yield (
-            scored.columns.time_ms, scored.p_values.copy(), scored.risk[:, risk.STATISTIC].copy(),
-            scored.evidence.copy(), scored.levels[:, 0].copy(), scored.levels[:, 1].copy(), scored.bound_of.copy(),
+            scored.columns.time_ms, scored.p_values, scored.anomaly, risks[:, risk.STATISTIC], risks[:, risk.GAIN],
+            levels[:, 0], levels[:, 1], scored.bound_of,
         )  # fmt: skip
 
 

@@ -29,24 +29,32 @@ def figure(lab: Lab, event_scores: Scores) -> str:
     return f"{found[AUC]:.3f} / {found[R5]:.2f} / {found[R1]:.2f}"
 
 
-def run(labs: list[Lab]) -> list[Table]:
-    """Families, then stages and levels."""
+def run(labs: list[Lab], families: int = len(_FAMILIES)) -> list[Table]:
+    """Families (the first so many), then stages and levels."""
     names = tuple(lab.trace.name for lab in labs)
     return [
-        Table("Families of features: all but one", ("without", "features", *names), list(_families(labs, alone=False))),
-        Table("Families of features: one alone", ("alone", "features", *names), list(_families(labs, alone=True))),
+        Table(
+            "Families of features: all but one",
+            ("without", "features", *names),
+            list(_families(labs, _FAMILIES[:families], alone=False)),
+        ),
+        Table(
+            "Families of features: one alone",
+            ("alone", "features", *names),
+            list(_families(labs, _FAMILIES[:families], alone=True)),
+        ),
         Table("Stages and levels", ("what", *names), [*_stages(labs), *_levels(labs)], _NOTE),
     ]
 
 
-def _families(labs: list[Lab], *, alone: bool) -> Iterator[tuple[str, ...]]:
+def _families(labs: list[Lab], families: tuple[str, ...], *, alone: bool) -> Iterator[tuple[str, ...]]:
     if not alone:
         yield (
             "nothing (all features)",
             str(len(FEATURES)),
             *(figure(lab, lab.scores(lab.model.detector)) for lab in labs),
         )
-    for family in _FAMILIES:
+    for family in families:
         inside = np.array([feature.family == family for feature in FEATURES])
         importance = np.where(inside == alone, IMPORTANCE, 0.0)
         yield (family, str(int(inside.sum())), *(figure(lab, lab.scores(lab.fit(importance))) for lab in labs))

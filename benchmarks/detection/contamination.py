@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from trustwatch.models.bundle import TrainedModel
 
 from benchmarks.detection import traces
 from benchmarks.detection.metrics import AUC, figures
@@ -23,8 +24,9 @@ def run(sets: list[Trace], draws: int) -> list[Table]:
     """Loss per set and share: means over draws of which bad sessions are in the history, and the largest."""
     rows = []
     for trace in sets:
+        untouched = traces.train(trace.train, trace.name)
         for share in SHARES:
-            cells = np.array([_losses(trace, share, seed) for seed in range(draws)])
+            cells = np.array([_losses(trace, untouched, share, seed) for seed in range(draws)])
             clean, dirty = cells[:, 0], cells[:, 1]
             loss = clean - dirty
             rows.append(
@@ -37,14 +39,14 @@ def run(sets: list[Trace], draws: int) -> list[Table]:
     return [Table("Contaminated history", columns, rows, note)]
 
 
-def _losses(trace: Trace, share: float, seed: int) -> tuple[float, float]:
+def _losses(trace: Trace, untouched: TrainedModel, share: float, seed: int) -> tuple[float, float]:
     """ROC-AUC on the same remaining test sessions with a clean and with a contaminated history."""
     rng = np.random.default_rng(seed)
     taken = _drawn(trace, share, rng)
     left = [row for row, label in enumerate(trace.labels) if label["session"] not in taken]
     rest = Trace(trace.name, trace.train, *_pick(trace, left))
     bad = [raw for raw, label in zip(trace.test, trace.labels, strict=True) if label["session"] in taken]
-    return _auc(rest, trace.train), _auc(rest, mixed(trace.train, bad, rng))
+    return _auc(rest, untouched), _auc(rest, traces.train(mixed(trace.train, bad, rng), trace.name))
 
 
 def _drawn(trace: Trace, share: float, rng: np.random.Generator) -> set[str]:
@@ -57,8 +59,7 @@ def _pick(trace: Trace, rows: list[int]) -> tuple[list[bytes], list[dict[str, An
     return [trace.test[row] for row in rows], [trace.labels[row] for row in rows]
 
 
-def _auc(trace: Trace, history: list[bytes]) -> float:
-    model = traces.train(history, trace.name)
+def _auc(trace: Trace, model: TrainedModel) -> float:
     scores = traces.anomaly(traces.replay(model, trace.test, learn=False))
     return float(figures(trace.units.bad, trace.lift(scores))[0, AUC])
 

@@ -53,6 +53,7 @@ def run(world: World) -> list[Table]:
     """One row per method and rate of false alarms; ours is the statistic of the live path itself."""
     by_agent = [np.flatnonzero(world.agent == number) for number in range(int(world.agent.max()) + 1)]
     statistics = {name: _per_agent(world, by_agent, method) for name, method in METHODS.items()}
+    statistics["single events by anomaly score"] = world.trail["anomaly"]
     statistics["ours"] = world.trail["statistic"]
     rows = [
         (f"{rate:.0f}", name, *_judge(world, statistic, rate))

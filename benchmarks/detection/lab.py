@@ -13,7 +13,7 @@ from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.formats.lenient import decode_history
-from trustwatch.models import learning
+from trustwatch.models import crossfit, learning
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.training import fit_with_held_out
@@ -24,7 +24,7 @@ Change = Callable[[EventColumns], EventColumns]
 
 
 class History(NamedTuple):
-    """What `learn_history` fits its detector on: cross-fitted vectors (n, F), groups, sessions (n,), and the rest."""
+    """What `crossfit` fits its detector on: cross-fitted vectors (n, F), groups, sessions (n,), and the rest."""
 
     X: NDArray[np.float64]
     groups: NDArray[np.uint64]
@@ -69,7 +69,7 @@ def make(trace: Trace, change: Change = lambda columns: columns) -> Lab:
         caught.append(History(X, groups, sessions, {**keywords, "feature_names": names}))
         return fit_with_held_out(X, groups, sessions, settings, names, **keywords)
 
-    with mock.patch.object(learning, "fit_with_held_out", spy):
+    with mock.patch.object(crossfit, "fit_with_held_out", spy):
         model = learning.learn_history(train, SALT, trace.name)
     return Lab(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, c.GROUP].copy())
 

@@ -19,7 +19,7 @@ from .items import write_items
 from .layout import AgentState, Array, Baseline
 from .sessions import count_use, session_slot
 from .surprise import usual
-from .tables import halve_habits, mix, own_add, pair, scope_row
+from .tables import halve_habits, mix, own_add, own_vouch, pair, scope_row
 from .vector import write_vector
 
 LATE, IGNORED = 1, 2
@@ -266,6 +266,9 @@ def learn(
         for kind in range(l.KINDS):
             if found.items[row, kind] != 0:
                 own_add(table, numbers, kind, found.items[row, kind])
+        announced = codes[row, c.TYPE] == c.CLIENT_CHANGE or codes[row, c.TYPE] == c.CLIENT_REGISTER
+        if announced and found.items[row, l.K_CREDENTIAL] != 0:
+            own_vouch(table, l.K_CREDENTIAL, found.items[row, l.K_CREDENTIAL])
         for quantity in range(l.QUANTITIES):
             if found.quantities[row, quantity] >= 0.0:
                 _learn_quantity(numbers, quantity, found.quantities[row, quantity])

@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.features.layout import Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
+from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
 from trustwatch.ingest.features.table import FEATURES, NAMES
 
 from .oracle import Watch, columns, event
@@ -490,6 +490,24 @@ def test_a_flood_of_new_names_evicts_no_habit_and_takes_no_memory() -> None:
     assert sum(array.nbytes for array in watch.builder.state) == size
     assert after["action_surprise"] <= before["action_surprise"]
     assert network < 1.0  # known still; a network never seen has 4 bits and more
+
+
+def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
+    """Of twenty new keys behind many habits every announced one is known at its next use; unannounced ones are not."""
+    crowd = [event(60.0 * n, peer=f"peer-{n % 150}", client={"ip": f"10.{n % 150}.0.1"}) for n in range(3000)]
+    known = {}
+    for kind in ("client.change", "tool.call"):
+        watch = Watch()
+        watch.feed(*crowd)
+        known[kind] = 0
+        for turn in range(20):
+            key = {"credential": {"method": "private_key_jwt", "thumbprint": f"key-{turn}"}}
+            watch.feed(event(200_000.0 + 60 * turn, type=kind, **key))
+            watch.feed(event(200_030.0 + 60 * turn, **key), learn=False)
+            known[kind] += not (int(watch.found.fresh[0]) >> K_CREDENTIAL) & 1
+
+    assert known["client.change"] == 20
+    assert known["tool.call"] < 20
 
 
 def test_agents_of_other_tenants_and_issuers_are_others() -> None:

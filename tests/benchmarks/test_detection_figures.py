@@ -1,0 +1,131 @@
+"""The detection benchmark's own arithmetic: figures, thresholds, documents, rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmarks.detection import contamination, counts, evidence, metrics, rivals
+from benchmarks.detection.ages import ages
+from benchmarks.detection.report import Table, fill, markdown
+
+
+def test_figures_agree_with_scikit_learn_also_with_ties() -> None:
+    rng = np.random.default_rng(3)
+    bad = rng.random(500) < 0.2
+    scores = np.round(rng.normal(size=500) + bad, 1)
+
+    found = metrics.figures(bad, scores)[0]
+
+    assert found[metrics.AUC] == pytest.approx(roc_auc_score(bad, scores))
+    assert found[metrics.AP] == pytest.approx(average_precision_score(bad, scores))
+
+
+def test_recall_counts_what_lies_above_the_allowed_false_positives() -> None:
+    """100 good units: one may be above at 1 %, five at 5 %."""
+    bad = np.r_[np.zeros(100, bool), np.ones(4, bool)]
+    scores = np.r_[np.arange(100.0), 98.5, 97.5, 95.5, 10.5]
+
+    found = metrics.figures(bad, scores)[0]
+
+    assert found[metrics.R1] == 0.25
+    assert found[metrics.R5] == 0.75
+
+
+def test_weights_stand_for_repeated_units() -> None:
+    bad, scores = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.3, 0.1])
+
+    weighed = metrics.figures(bad, scores, np.array([[2.0, 1.0, 1.0, 3.0]]))
+    repeated = metrics.figures(np.repeat(bad, [2, 1, 1, 3]), np.repeat(scores, [2, 1, 1, 3]))
+
+    np.testing.assert_allclose(weighed, repeated)
+
+
+def test_intervals_draw_sessions_and_not_events() -> None:
+    """Ten copies of every event in the same session make nothing more certain."""
+    rng = np.random.default_rng(5)
+    bad, scores = np.arange(40) < 12, rng.normal(size=40)
+
+    single = metrics.measure(bad, scores, np.arange(40), draws=300)
+    copied = metrics.measure(np.repeat(bad, 10), np.repeat(scores, 10), np.repeat(np.arange(40), 10), draws=300)
+
+    assert copied.high[metrics.AUC] - copied.low[metrics.AUC] == pytest.approx(
+        single.high[metrics.AUC] - single.low[metrics.AUC]
+    )
+
+
+def test_a_threshold_lets_no_more_blocks_pass_than_allowed() -> None:
+    statistic, blocks = np.array([1.0, 5.0, 2.0, 9.0, 3.0]), np.array([0, 0, 1, 2, 3])
+
+    limit = evidence.threshold(statistic, blocks, allowed=1)
+
+    assert limit == 5.0
+    assert np.unique(blocks[statistic > limit]).tolist() == [2]
+
+
+def test_ages_count_the_events_of_the_same_agent_before() -> None:
+    assert ages(np.array([4, 7, 4, 4, 7])).tolist() == [0, 0, 1, 2, 1]
+
+
+def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    document = tmp_path / "figures.md"
+    document.write_text("before\n<!-- begin a -->\nold\n<!-- end a -->\n<!-- begin b -->\nkept\n<!-- end b -->\n")
+
+    fill(document, "a", markdown([Table("T", ("x",), [(0.5,)])]))
+
+    text = document.read_text()
+    assert "| 0.500 |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("<!-- begin b -->\nkept\n<!-- end b -->\n")
+    with pytest.raises(SystemExit, match="begin c"):
+        fill(document, "c", "x")
+
+
+def event(agent: str, action: str, resource: str, task: str = "t", session: str = "s") -> counts.Event:
+    return {
+        "agent": {"id": agent, "type": "helper"}, "action": action, "resource": {"id": resource}, "task": task,
+        "session": session, "outcome": "success",
+    }  # fmt: skip
+
+
+def test_the_first_seen_rule_counts_what_is_new_in_its_scope() -> None:
+    history = [event("a", "read", "x"), event("b", "write", "y")]
+    asked = [event("a", "read", "x"), event("a", "write", "x"), event("a", "send", "z"), event("c", "read", "x")]
+
+    by_type = rivals.EVENT_RIVALS["rule: first seen in the agent type"](history)(asked)
+    by_agent = rivals.EVENT_RIVALS["rule: first seen by the agent"](history)(asked)
+
+    assert by_type.tolist() == [0.0, 0.0, 2.0, 0.0]
+    assert by_agent.tolist() == [0.0, 1.0, 2.0, 2.0]
+
+
+def test_counts_per_session_have_a_column_for_what_the_history_did_not_show() -> None:
+    history = [event("a", "read", "x"), event("a", "read", "y"), event("a", "write", "x", session="s2")]
+    rows = counts.by_session(history)
+
+    known, at = rows(history)
+    strange, _ = rows([event("a", "dance", "x")])
+
+    assert at.tolist() == [0, 0, 1]
+    assert known.shape[1] == strange.shape[1]
+    unknown = counts.Vocabulary(history).width - 1
+    assert known[:, unknown].tolist() == [0.0, 0.0] and strange[0, unknown] == 1.0
+
+
+def test_bad_sessions_are_mixed_into_the_history_in_order_of_time() -> None:
+    def line(session: str, second: int) -> bytes:
+        made = {**event("a", "read", "x", session=session), "time": f"2026-01-05T09:00:{second:02d}.000Z"}
+        return json.dumps(made).encode()
+
+    bad = [line("evil", 40), line("evil", 47)]
+    mixed = [
+        json.loads(raw) for raw in contamination.mixed([line("s", 1), line("s", 8)], bad, np.random.default_rng(0))
+    ]
+
+    times = [made["time"] for made in mixed]
+    assert times == sorted(times) and len(mixed) == 4
+    evil = [made["time"] for made in mixed if made["session"] == "evil"]
+    assert evil[0] in ("2026-01-05T09:00:01.000Z", "2026-01-05T09:00:08.000Z")
