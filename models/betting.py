@@ -21,7 +21,7 @@ from ..ingest.compiled import compiled
 
 LOG_HALF = float(np.log(0.5))
 
-DAMPING = 0.9
+DAMPING = 0.95
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 

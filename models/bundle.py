@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..ingest.features import layout
 from ..ingest.features.layout import Baseline
+from .alarms import AlarmTail
 from .detector import Detector
 
 COVERED = 200.0
@@ -58,6 +59,7 @@ class TrainedModel:
         version: written into every decision.
         baseline_version: digest of the baseline.
         exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence`).
+        alarms: how high evidence climbs on agents of the history.
         window_ms: first and last event time of the history.
     """
 
@@ -71,6 +73,7 @@ class TrainedModel:
     version: str
     baseline_version: str
     exponent: float
+    alarms: AlarmTail
     window_ms: tuple[int, int]
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

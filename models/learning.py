@@ -14,6 +14,7 @@ from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
+from .alarms import fit_alarms
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
 from .crossfit import TURNS, fit_cross, in_order
@@ -75,9 +76,10 @@ def learn_with_held_out(
     builder.vectors(columns)
     ids, rates, events = group_activity(columns)
     progress("done", steps, steps)
+    bets = damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms)
     model = TrainedModel(
         detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms), sessions),
+        dependence(bets, sessions), fit_alarms(bets, columns.names[:, c.AGENT], columns.time_ms),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
     return model, held_out

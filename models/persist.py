@@ -12,6 +12,7 @@ from ..ingest.errors import ModelError
 from ..ingest.features import layout
 from ..ingest.features.baseline import baseline_arrays, baseline_from
 from ..ingest.features.table import NAMES, table_hash
+from .alarms import AlarmTail
 from .artifact import load_model, save_model
 from .bundle import Seeds, TrainedModel
 from .detector import DetectorSettings, ForestDetector
@@ -43,6 +44,7 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
             "events": model.group_events,
             "exponent": np.array([model.exponent]),
         },
+        "alarms": {name: np.array([float(value)]) for name, value in model.alarms._asdict().items()},
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
@@ -53,13 +55,14 @@ def load(path: Path) -> TrainedModel:
     loaded = load_model(path, feature_names=NAMES, feature_table_hash=table_hash())
     try:
         seeds, groups, arrays = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
+        start, scale, share, days = (float(loaded.extras["alarms"][name][0]) for name in AlarmTail._fields)
         baseline = baseline_from(arrays)
         model = TrainedModel(
             detector=detector_from_model(loaded), baseline=baseline,
             seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]), salt=bytes.fromhex(loaded.manifest.salt_hex),
             groups=groups["ids"], group_rates=groups["rates"], group_events=groups["events"],
             version=loaded.manifest.model_version, baseline_version=digest(baseline),
-            exponent=float(groups["exponent"][0]),
+            exponent=float(groups["exponent"][0]), alarms=AlarmTail(start, scale, share, int(days)),
             window_ms=(loaded.manifest.window.from_ms, loaded.manifest.window.to_ms),
         )  # fmt: skip
     except KeyError as error:

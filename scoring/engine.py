@@ -120,7 +120,7 @@ class Engine:
         self.agents = Agents(settings.capacity)
         self.dirty = np.zeros(settings.capacity, np.bool_)
         self.rules = SignalRules(settings.disabled_signals)
-        self.bounds = risk.thresholds(model.group_rates, settings.budget, model.exponent)
+        self.bounds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
 
     def score(self, columns: EventColumns) -> Scored:

@@ -79,7 +79,7 @@ def check_promise(
     levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
     risk.update(
         np.arange(n), slots, risk.allocate(len(keys)), columns.time_ms, p_values, np.zeros(n), model.coverage(groups),
-        np.zeros(n), risk.thresholds(model.group_rates, budget, model.exponent), model.group_rows(groups),
+        np.zeros(n), risk.thresholds(model.group_rates, budget, model.exponent, model.alarms), model.group_rows(groups),
         columns.codes[:, c.SELF_ASSERTED], columns.codes[:, c.OWN_DENIAL], settings, levels, outputs,
     )  # fmt: skip
     days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)

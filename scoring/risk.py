@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.alarms import AlarmTail
 from ..models.betting import damped, forgotten
 from ..models.compiled import compiled
 from .records import RiskLevel
@@ -93,17 +94,20 @@ def allocate(slots: int) -> npt.NDArray[Any]:
 
 
 def thresholds(
-    events_per_day: npt.NDArray[np.float64], budget: Budget, exponent: float = 1.0
+    events_per_day: npt.NDArray[np.float64], budget: Budget, exponent: float = 1.0, alarms: AlarmTail | None = None
 ) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
     Args:
         events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
-        exponent: in (0, 1], how far the evidence of one session's events falls short of independence.
+        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
+            *alarms* have too little history to say more.
+        alarms: how high evidence climbs on agents of the history.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
-        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent.
+        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
+        a threshold is at least what no more than the accepted share of the history's agent-days reached.
 
     Raises:
         ValueError: a budget that is not positive and finite: no threshold can promise it.
@@ -112,7 +116,11 @@ def thresholds(
         raise ValueError(f"alert budgets must be positive and finite, are {tuple(budget)}")
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
-    wanted = np.log(rates / allowed) / exponent
+    if alarms is not None and alarms.usable:
+        reached = np.array([alarms.reached_by(share) for share in allowed.tolist()])
+        wanted = np.maximum(np.log(rates / allowed), reached)
+    else:
+        wanted = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
     least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
     steps = _APART * np.arange(3)

@@ -61,7 +61,7 @@ def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path
     for ours, theirs in zip(before, after, strict=True):
         assert np.array_equal(ours, theirs)
     assert loaded.seeds.rows.tobytes() == trained.seeds.rows.tobytes()
-    for field in ("salt", "version", "baseline_version", "window_ms", "exponent"):
+    for field in ("salt", "version", "baseline_version", "window_ms", "exponent", "alarms"):
         assert getattr(loaded, field) == getattr(trained, field), field
     for field in ("groups", "group_rates", "group_events"):
         assert np.array_equal(getattr(loaded, field), getattr(trained, field)), field
@@ -75,7 +75,7 @@ def names(saved: Path) -> list[str]:
 def test_any_changed_file_is_refused(saved: Path, tmp_path: Path) -> None:
     """One flipped bit in any array of detector, baseline, seeds or groups refuses the whole model."""
     kinds = {name.rsplit("/", 1)[0] for name in names(saved) if name.endswith(".npy")}
-    assert kinds == {"detector", "extras/baseline", "extras/seeds", "extras/groups"}
+    assert kinds == {"detector", "extras/alarms", "extras/baseline", "extras/seeds", "extras/groups"}
     for name in names(saved):
         if name.endswith(".npy"):
             copy = tmp_path / "copy"

@@ -1,0 +1,95 @@
+"""How high evidence climbs on normal agents: the tail that thresholds are read from.
+
+The held-out p-values of a history, as bets, run through the same sum as live (`L = max(L, 0) + bet`), one sum an agent.
+What matters to an operator is the highest that an agent reaches in a day. An exponential is fitted to the largest of
+these agent-day maxima (peaks over threshold), so that a budget far below one alert in the history has an answer, too.
+Nothing is assumed about how events depend on each other: whatever dependence a day of an agent has is in its maximum.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest.compiled import compiled
+
+LEAST_DAYS = 100
+"""Agent-days below which a tail would be guesswork; thresholds then rest on the events' rate and exponent alone."""
+
+TAIL_SHARE, TAIL_LEAST = 0.1, 10
+"""The largest maxima that the tail is fitted to."""
+
+ONE_SIDED_95 = 1.645
+"""Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
+
+KNOWN = 200
+"""Events that an agent has shown before its sum counts here: of a newcomer, little knowledge bets little anyway."""
+
+_DAY_MS = 86_400_000
+
+
+class AlarmTail(NamedTuple):
+    """Agent-day maxima of normal evidence beyond a level.
+
+    Attributes:
+        start: natural log; below it lie all but `share` of the agent-days.
+        scale: mean excess over `start`, natural log, at the upper end of its uncertainty.
+        share: in (0, 1], agent-days above `start`.
+        days: agent-days of the history; fewer than LEAST_DAYS make the tail unusable.
+    """
+
+    start: float
+    scale: float
+    share: float
+    days: int
+
+    @staticmethod
+    def none() -> AlarmTail:
+        """Nothing is known."""
+        return AlarmTail(0.0, 0.0, 1.0, 0)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there were agent-days enough."""
+        return self.days >= LEAST_DAYS
+
+    def reached_by(self, allowed: float) -> float:
+        """Evidence that a share *allowed* of agent-days reaches, natural log."""
+        return self.start + self.scale * max(math.log(self.share / allowed), 0.0)
+
+
+def fit_alarms(
+    bets: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
+) -> AlarmTail:
+    """The tail of agent-day maxima.
+
+    Args:
+        bets: float64 (n,), damped log bets on held-out p-values, in order.
+        agents, time_ms: of each event.
+    """
+    keys, slots = np.unique(agents, return_inverse=True)
+    day = (time_ms - time_ms.min(initial=0)) // _DAY_MS if len(bets) else time_ms
+    maxima = np.full((len(keys), int(day.max(initial=0)) + 1), -1.0)
+    _climb(bets, slots, day, np.zeros(len(keys)), np.zeros(len(keys), np.int64), maxima)
+    reached = np.sort(maxima[maxima >= 0.0])
+    largest = max(math.ceil(TAIL_SHARE * len(reached)), TAIL_LEAST)
+    if len(reached) <= largest:
+        return AlarmTail.none()
+    start = float(reached[-largest - 1])
+    excess = float(reached[-largest:].mean() - start) * (1.0 + ONE_SIDED_95 / math.sqrt(largest))
+    return AlarmTail(start, excess, largest / len(reached), len(reached))
+
+
+@compiled
+def _climb(bets: Any, slots: Any, day: Any, sums: Any, seen: Any, maxima: Any) -> None:
+    """Highest sum of each agent and day in which it was known; -1 stays where there is none."""
+    for row in range(len(bets)):
+        slot = slots[row]
+        seen[slot] += 1
+        if seen[slot] <= KNOWN:
+            continue
+        sums[slot] = max(sums[slot], 0.0) + bets[row]
+        maxima[slot, day[row]] = max(maxima[slot, day[row]], sums[slot], 0.0)
