@@ -150,7 +150,11 @@ def test_the_partitions_of_a_killed_member_move(kafka: KafkaCluster, client: str
 
 
 def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCluster, client: str, join: Open) -> None:
-    """`lost`, not `revoked`: somebody else has worked on them; what it had fetched is not handed out."""
+    """`lost`, not `revoked`: somebody else has worked on them; what it had fetched is not handed out.
+
+    Where the group expels it just before it leaves by itself, librdkafka tells of one partition after the other, and
+    hands out of the second in between: the store refuses that.
+    """
     made = settings(kafka, client, max_poll_interval_ms=6_000)
     make_topic(kafka, made.topics.events, 2)
     lost: list[tuple[frozenset[int], int]] = []
@@ -168,7 +172,9 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
     poll_until(lambda: len(heir.source.owned()) == 2, heir)  # the sleeper does not poll
     poll_until(lambda: frozenset().union(*(gone for gone, _ in lost)) == {0, 1}, sleeper, heir)
     assert [what for what, _ in sleeper.log if what == "revoked"] == []
-    assert {count for _, count in lost} == {before}
+    assert lost[0][1] == before
+    if client == "kafka-python":
+        assert {count for _, count in lost} == {before}
     poll_until(lambda: len(heir.source.owned()) == len(sleeper.source.owned()) == 1, heir, sleeper)
     write(made, spread(2, 100))
     more = sleeper.count + heir.count + 100  # at least: the heir may still read what the sleeper had read

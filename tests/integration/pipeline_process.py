@@ -33,15 +33,18 @@ AGENTS = 30
 
 
 def event(dice: random.Random, number: int, at_ms: int, odd: float) -> dict[str, Any]:
+    """A plain event; a share *odd* revokes the agent's token or uses it all the same: no model has to find that odd."""
     agent = dice.randrange(AGENTS)
     strange = dice.random() < odd
+    revoked = {"credential": {"method": "none", "token_id": f"t-{agent}"}} if strange else {}
     at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return {
-        "id": f"e-{number}", "time": at, "type": "tool.call", "tenant": "acme", "outcome": "success",
+        "id": f"e-{number}", "time": at, "tenant": "acme", "outcome": "success",
         "agent": {"id": f"agent-{agent}", "issuer": "https://as.example", "type": "Payer" if agent % 2 else "Reader"},
         "action": f"attack-{number}" if strange else ("read", "list", "write")[min(int(dice.expovariate(1)), 2)],
         "resource": {"target": f"evil-{number}" if strange else f"host-{agent}-{dice.randrange(4)}"},
         "session": f"s-{agent}-{at_ms // 7_200_000}", "bytes_out": dice.randrange(100, 2_000),
+        "type": "token.revoke" if strange and dice.random() < 0.3 else "tool.call", **revoked,
     }  # fmt: skip
 
 

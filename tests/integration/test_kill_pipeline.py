@@ -57,12 +57,14 @@ def killed_at_random(folder: Path, data: Path, dice: random.Random) -> int:
 
 
 def stored(data: Path) -> dict[str, Any]:
-    """Everything in the store that the pipeline writes, but the epoch, which counts starts."""
+    """Everything in the store that the pipeline writes, but which start and which commit wrote it."""
     with closing(sqlite3.connect(data / "trustwatch.db")) as connection:
-        tables = {
-            name: sorted(connection.execute(f"select * from {name}").fetchall(), key=repr)
-            for name in ("agents", "decisions", "dead_letters")
-        }
+        tables = {}
+        for name in ("agents", "decisions", "dead_letters"):
+            rows = connection.execute(f"select * from {name}")
+            columns = [column for column, *_ in rows.description]
+            kept = [at for at, column in enumerate(columns) if not column.startswith("version_")]
+            tables[name] = sorted(([row[at] for at in kept] for row in rows), key=repr)
         tables["outbox"] = sorted(connection.execute("select key, payload from outbox").fetchall())
         tables["offset"] = connection.execute('select "offset" from positions').fetchall()
         tables["events"] = sorted(connection.execute("select agent_id, events from agents").fetchall())

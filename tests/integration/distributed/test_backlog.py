@@ -13,8 +13,8 @@ from .rig import QUIET, tell, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
 
-BACKLOG = 300_000
-MORE_MIB = 130.0
+BACKLOG = 200_000
+MORE_MIB = 110.0
 """What it may take on top of a worker that has nothing to do: what is fetched ahead, agents, and the window."""
 
 
@@ -28,7 +28,7 @@ QUIET_TOPIC = """\
 
 
 def test_backlog_of_a_day_is_caught_up_with_in_bounded_memory(rig: Any, load: Any, serve: Any) -> None:
-    """300,000 records, some 200 MB of them, wait when it starts. A foreign topic is silent all the time."""
+    """200,000 records, some 140 MB of them, wait when it starts. A foreign topic is silent all the time."""
     foreign = f"{rig.name}.foreign"
     with rig.admin() as admin:
         topics = msgspec.structs.replace(rig.kafka_settings.topics, events=foreign)
