@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
     taken_over: int
 
 
-WHOLE = Sizes(300_000, 1_000_000, 3, 4, 0.0, 20.0, 100_000)
+WHOLE = Sizes(200_000, 400_000, 3, 4, 0.0, 12.0, 100_000)
 QUICK = Sizes(20_000, 20_000, 1, 1, 1_000.0, 2.0, 2_000)
 
 

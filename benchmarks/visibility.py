@@ -108,28 +108,20 @@ class Asker:
     def __init__(self, port: int, token: str) -> None:
         self._port = port
         self._head = f" HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n\r\n"
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def seen(self, agent: str, since_s: float) -> float:
         """Seconds from *since_s* until the replica knows *agent*."""
-        streams = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = streams
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         question = f"GET /v1/agents/{agent}/risk?tenant=bench{self._head}".encode()
         while (passed := time.monotonic() - since_s) < LOST_S:
             writer.write(question)
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             body = await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
             if b'"issuer":"urn:bench"' in body:
-                self._free.append(streams)
+                writer.close()
                 return time.monotonic() - since_s
             await asyncio.sleep(max(0.002, 0.03 * passed))
         raise SystemExit(f"a probe is not seen in {LOST_S:.0f} s")
-
-    async def close(self) -> None:
-        """Close the connections: they belong to one event loop."""
-        for _, writer in self._free:
-            writer.close()
-        self._free.clear()
 
 
 @contextlib.contextmanager
@@ -196,8 +188,6 @@ async def _probes(kafka: KafkaSettings, seconds: float, asker: Asker | None) -> 
             if asker is not None:
                 asking.append(asyncio.create_task(asker.seen(name, began[name])))
         seen = await asyncio.gather(*asking)
-    if asker is not None:
-        await asker.close()
     log.close()
     writer.close()
     return began, seen
