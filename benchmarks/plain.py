@@ -448,8 +448,12 @@ def _probability(
     fleet, tenant, group, task = (_known(scope, kind, item) for scope in levels)
     mine = _own(agent, kind, item)
     part = min(agent.shared / max(agent.events, 1), 1.0)
-    others = _mix(1.0, _without(fleet, tenant))
-    others = _mix(others, _without(tenant, group))
+    beyond_tenant, beyond_group = _without(fleet, tenant), _without(tenant, group)
+    others = _mix(1.0, beyond_tenant)
+    if beyond_tenant[0] <= 0 and beyond_group[0] <= 0 and beyond_group[1]:
+        others = min(others, _mix(1.0, beyond_group))  # new to both is one novelty
+    else:
+        others = _mix(others, beyond_group)
     others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
     own = _mix(others, mine)
     return _mix(own, task), own, others, mine[0]

@@ -101,6 +101,18 @@ def test_different_items_that_both_levels_know_are_shared_out() -> None:
     assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(fleet * 2 / 32))
 
 
+def test_what_neither_fleet_nor_tenant_has_is_one_novelty() -> None:
+    """New to the fleet (30 events, 1.125 actions of its own) and to the tenant's other group: the rarer of both counts."""
+    baseline = fitted(
+        *many(40, agent="peer", action="refund"), *many(10, agent="b", action="audit", role="Auditor"),
+        *many(30, agent="c", action="ship", tenant="globex"),
+    )  # fmt: skip
+
+    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2.125 / 32.125 * 2 / 42))
+    # What the fleet does all the time is no novelty: to the other group it has 2 / 12.
+    assert bits(baseline, action="ship")["action_surprise"] == pytest.approx(-math.log2(2 / 12 * 2 / 42))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
     """Over a baseline of nothing but its own events, an agent's surprises are those without any baseline."""

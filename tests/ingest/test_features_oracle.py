@@ -64,10 +64,12 @@ def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_features_oracle_agrees_over_a_baseline(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), tenants=st.sampled_from([1, 2]))
+def test_features_oracle_agrees_over_a_baseline(seed: int, tenants: int) -> None:
     """Fleet, tenant, peer group and task levels are fitted and weighed as the oracle does."""
     past, present = history(seed, 200, agents=4), history(seed ^ 1, 150)
+    for made in (*past, *present):
+        made["tenant"] = f"tenant-{int(made['agent']['id'][-1]) // 2 % tenants}"
     baseline = fitted(columns(past))
     batch = columns(present)
     builder = FeatureBuilder(baseline, 8)
