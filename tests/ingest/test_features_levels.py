@@ -102,7 +102,7 @@ def test_different_items_that_both_levels_know_are_shared_out() -> None:
 
 
 def test_what_neither_fleet_nor_tenant_has_is_one_novelty() -> None:
-    """New to the fleet (30 events, 1.125 actions of its own) and to the tenant's other group: the rarer of both counts."""
+    """New to the fleet (30 events, 1.125 actions) and to the tenant's other group: the rarer of both counts."""
     baseline = fitted(
         *many(40, agent="peer", action="refund"), *many(10, agent="b", action="audit", role="Auditor"),
         *many(30, agent="c", action="ship", tenant="globex"),
