@@ -140,9 +140,23 @@ def test_the_moments_of_commits_change_nothing(
     assert {decision.cause for decision in calm.state()[1].values()} == {"event", "tick"}
 
 
-def calm_events(kit: Any, make: Any, count: int = 400) -> list[Record]:
-    """Of one agent that nothing happens to."""
-    return list(kit.records([make.event(n, 1, make.START_MS + n) for n in range(count)]))
+SETTLED = 50
+
+
+def settled(one: Site, work: PartitionPipeline) -> None:
+    """The agent's first events are committed: an unknown agent becomes a known one, which is a change of level."""
+    work.apply(one.batch(work, SETTLED - 1))
+    work.finish()
+    work.apply(one.batch(work, 1))
+    work.finish()
+    assert not work._decisions
+    one.commits.clear()
+
+
+def calm_events(kit: Any, make: Any, count: int = 500) -> list[Record]:
+    """Of one agent that nothing happens to: usual work at a usual pace."""
+    start, usual = make.START_MS + 10**9, {"target": "host-1-2"}
+    return list(kit.records([make.event(n, 1, start + n * 600_000, resource=usual) for n in range(count)]))
 
 
 def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: Any, make: Any) -> None:
@@ -150,6 +164,7 @@ def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: An
     one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
     store = Failing(one.store)
     work = one.start(store=store, partitions=2)
+    settled(one, work)
 
     def waited_s() -> float:
         """How long records wait for the next commit."""
@@ -171,15 +186,16 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any
     """While batches are full, commits come at the interval alone."""
     one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
     work = one.start()
+    settled(one, work)
     for _ in range(24):
         work.apply(one.batch(work, 10))
         one.clock.advance(0.125)
         work.commit_if_due()
-    assert one.commits == [80, 160, 240]
+    assert one.commits == [SETTLED + offset for offset in (80, 160, 240)]
     work.apply(one.batch(work, 9))
     one.clock.advance(0.125)
     work.commit_if_due()
-    assert one.commits[-1] == 249
+    assert one.commits[-1] == SETTLED + 249
 
 
 def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
