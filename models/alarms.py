@@ -71,10 +71,12 @@ def fit_alarms(
         agents, time_ms: of each event.
     """
     keys, slots = np.unique(agents, return_inverse=True)
-    day = (time_ms - time_ms.min(initial=0)) // _DAY_MS if len(bets) else time_ms
-    maxima = np.full((len(keys), int(day.max(initial=0)) + 1), -1.0)
-    _climb(bets, slots, day, np.zeros(len(keys)), np.zeros(len(keys), np.int64), maxima)
-    reached = np.sort(maxima[maxima >= 0.0])
+    maxima = np.empty(len(bets) + len(keys))
+    days = _climb(
+        bets, slots, time_ms // _DAY_MS, np.zeros(len(keys)), np.zeros(len(keys), np.int64),
+        np.zeros(len(keys), np.int64), np.full(len(keys), -1.0), maxima,
+    )  # fmt: skip
+    reached = np.sort(maxima[:days])
     largest = max(math.ceil(TAIL_SHARE * len(reached)), TAIL_LEAST)
     if len(reached) <= largest:
         return AlarmTail.none()
@@ -84,12 +86,27 @@ def fit_alarms(
 
 
 @compiled
-def _climb(bets: Any, slots: Any, day: Any, sums: Any, seen: Any, maxima: Any) -> None:
-    """Highest sum of each agent and day in which it was known; -1 stays where there is none."""
+def _climb(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any) -> int:
+    """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
+
+    *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
+    day, below 0 where there is none.
+    """
+    found = 0
     for row in range(len(bets)):
         slot = slots[row]
         seen[slot] += 1
         if seen[slot] <= KNOWN:
             continue
+        if days[row] > day[slot]:
+            if highest[slot] >= 0.0:
+                maxima[found] = highest[slot]
+                found += 1
+            day[slot], highest[slot] = days[row], 0.0
         sums[slot] = max(sums[slot], 0.0) + bets[row]
-        maxima[slot, day[row]] = max(maxima[slot, day[row]], sums[slot], 0.0)
+        highest[slot] = max(highest[slot], sums[slot], 0.0)
+    for slot in range(len(highest)):
+        if highest[slot] >= 0.0:
+            maxima[found] = highest[slot]
+            found += 1
+    return found
