@@ -26,7 +26,8 @@ ONE_SIDED_95 = 1.645
 """Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
 
 KNOWN = 200
-"""Events that an agent has shown before its sum counts here: of a newcomer, little knowledge bets little anyway."""
+"""Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
+set the thresholds of all; newcomers therefore alarm more often than the budget says."""
 
 _DAY_MS = 86_400_000
 
@@ -36,7 +37,8 @@ class AlarmTail(NamedTuple):
 
     Attributes:
         start: natural log; below it lie all but `share` of the agent-days.
-        scale: mean excess over `start`, natural log, at the upper end of its uncertainty.
+        scale: mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median,
+            so that a few wild days of the history do not set the thresholds of all.
         share: in (0, 1], agent-days above `start`.
         days: agent-days of the history; fewer than LEAST_DAYS make the tail unusable.
     """
@@ -81,7 +83,7 @@ def fit_alarms(
     if len(reached) <= largest:
         return AlarmTail.none()
     start = float(reached[-largest - 1])
-    excess = float(reached[-largest:].mean() - start) * (1.0 + ONE_SIDED_95 / math.sqrt(largest))
+    excess = float(np.median(reached[-largest:]) - start) / math.log(2.0) * (1.0 + ONE_SIDED_95 / math.sqrt(largest))
     return AlarmTail(start, excess, largest / len(reached), len(reached))
 
 

@@ -3,10 +3,11 @@
 `e(p) = p**-0.5 / 2` has mean 1 for a uniform p, so wealth that is multiplied by it grows by luck alone no more often
 than a fair game allows (Vovk and Wang 2021, calibrators of p-values into e-values).
 
-An odd session is odd throughout, so its bets are not independent. Each bet that brings evidence therefore makes the
-following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten with a
-half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly odd events must not dull the
-one that matters. Streak and peak are fixed before the event is seen and only make bets smaller, so the game stays fair.
+An odd session is odd throughout, so its bets are not independent. Each bet on an odd event (p at most 0.05) therefore
+makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten
+with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly odd events must not
+dull the one that matters. Streak and peak are fixed before the event is seen and only make bets smaller, so the game
+stays fair.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from ..ingest.compiled import compiled
 LOG_HALF = float(np.log(0.5))
 
 DAMPING = 0.95
+LEAST_WEIGHT = 0.2
+"""However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
+
+STREAK_BET = LOG_HALF - 0.5 * float(np.log(0.05))
+"""Bets from which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
+otherwise damp a busy agent for good."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
@@ -36,7 +43,13 @@ def damped(bet: float, streak: float, peak: float) -> float:
     if bet <= 0.0:
         return bet
     fresh = max(bet - peak, 0.0)
-    return fresh + (bet - fresh) * math.pow(DAMPING, streak)
+    return fresh + (bet - fresh) * max(math.pow(DAMPING, streak), LEAST_WEIGHT)
+
+
+@compiled
+def longer(streak: float, bet: float) -> float:
+    """A streak after an event with this bet, before damping."""
+    return streak + 1.0 if bet >= STREAK_BET else streak
 
 
 @compiled
@@ -53,7 +66,7 @@ def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, la
         elapsed = max(time_ms[row] - last_ms[agent], 0)
         streak, peak, bet = forgotten(streaks[agent], elapsed), forgotten(peaks[agent], elapsed), bets[row]
         bets[row] = damped(bet, streak, peak)
-        streaks[agent] = streak + 1.0 if bet > 0.0 else streak
+        streaks[agent] = longer(streak, bet)
         peaks[agent] = max(peak, bet)
         last_ms[agent] += elapsed
 

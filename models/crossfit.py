@@ -72,7 +72,7 @@ def fit_cross(
 
 
 def _held_out(
-    columns: EventColumns, found: Scratch, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.bool_]
+    columns: EventColumns, found: Scratch, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float64]:
     """Vectors (n, F) of the agents that occur in *held*, against a baseline of all that is not held."""
     agents = columns.names[:, c.AGENT]

@@ -25,16 +25,20 @@ YOUNG = 3
 _ANNOUNCED = (c.CLIENT_CHANGE, c.CLIENT_REGISTER)
 
 
+NOTHING, ALL, CREDENTIAL = 0, 1, 2
+"""What of an event is learned (see `ingest.features.kernel.learn`)."""
+
+
 def becomes_habit(
     columns: EventColumns,
     rows: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
     taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_]:
-    """Whether each of *rows* may be learned, as far as its oddness goes.
+) -> npt.NDArray[np.uint8]:
+    """What of each of *rows* may be learned, as far as its oddness goes.
 
-    What an authorization server announces of a client (a new key, a new version) is no habit to be doubted. The draw
-    follows from agent and time, so that a replay makes the same.
+    The key that an authorization server announces for a client is no habit to be doubted; whatever else an odd
+    announcement names is doubted as in any event. The draw follows from agent and time: a replay makes the same.
 
     Args:
         rows: (m,), rows of the batch.
@@ -42,11 +46,12 @@ def becomes_habit(
         taught: (m,), events that each row's agent has taught before.
 
     Returns:
-        bool (m,).
+        uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
     lucky = drawn(columns.names[rows, c.AGENT], columns.time_ms[rows])
     announced = np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED)
-    return np.asarray(lucky | announced | (taught < YOUNG) | (p_values[rows] > ODD))
+    whole = lucky | (taught < YOUNG) | (p_values[rows] > ODD)
+    return np.where(whole, ALL, np.where(announced, CREDENTIAL, NOTHING)).astype(np.uint8)
 
 
 def drawn(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -14,11 +14,13 @@ from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
+from ..ingest.features.table import COUNT
 from .alarms import fit_alarms
 from .betting import damped_bets
 from .bundle import Seeds, TrainedModel
 from .crossfit import TURNS, fit_cross, in_order
 from .detector import DetectorSettings, Scores
+from .errors import NotEnoughHistory
 
 LEAST_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
@@ -55,12 +57,28 @@ def learn_with_held_out(
         progress: told the stage and how far it is.
 
     Returns:
-        the model, and the scores that each event got from a detector that had not seen it.
+        the model, and the scores that each event got from a detector that had not seen it. Events that are no behaviour
+        (our own denials) or that no token vouches for are left out of everything; their scores are those of calm.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    settings = settings or DetectorSettings()
+    taught = (columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0)
+    if taught.all():
+        return _learn(columns, salt, version, settings or DetectorSettings(), progress)
+    rows = np.flatnonzero(taught)
+    if not len(rows):
+        raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
+    model, scores = _learn(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
+    n = len(columns)
+    full = Scores(np.zeros(n), np.ones(n), np.zeros((n, COUNT)))
+    full.anomaly_score[rows], full.p_value[rows], full.u[rows] = scores
+    return model, full
+
+
+def _learn(
+    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: Progress
+) -> tuple[TrainedModel, Scores]:
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
     steps = TURNS * settings.folds + 2
     progress("reading history", 0, steps)

@@ -20,7 +20,7 @@ from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
 from ..ingest.features.slots import Slots
 from ..ingest.features.table import COUNT
 from ..models.bundle import TrainedModel
-from ..models.habits import becomes_habit
+from ..models.habits import NOTHING, becomes_habit
 from . import risk
 from .evidence import Explainer
 from .records import AgentName
@@ -163,7 +163,7 @@ class Engine:
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
         habit = becomes_habit(out.columns, rows, out.p_values, out.memory[rows, layout.N_EVENTS])
-        return np.asarray(calm & vouched & habit, np.uint8)
+        return np.where(calm & vouched, habit, np.uint8(NOTHING))
 
     def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
         """Names and peer groups of agents that are new in their slots, or have changed their group."""

@@ -255,11 +255,8 @@ class PartitionPipeline:
                 return store.commit(commit).dropped_dead_letters
             except Unavailable as error:
                 self._pause(error)
-            try:
-                if store.position(self.partition) == commit.position:
-                    return 0
-            except Unavailable:
-                continue
+            if self._patiently(lambda: store.position(self.partition)) == commit.position:
+                return 0
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         while True:

@@ -1,7 +1,10 @@
 """Promised against observed: what the alert budget says, and what it would have let through on the model's own history.
 
 Every event of a training history has an honest p-value, from a detector that had not seen it. Run through the risk
-kernel in order, they show how often normal agents would have reached each level. A budget of one alert in a thousand
+kernel in order, they show how often normal agents would have reached each level, by behaviour alone: hard signals are
+left out, and the thresholds come from the same history, so that the truth is a little worse.
+
+A budget of one alert in a thousand
 agent-days can not be checked on a hundred of them; then the answer is that nobody knows.
 """
 
@@ -52,7 +55,10 @@ class Promise(NamedTuple):
 
     def lines(self) -> list[str]:
         """The promise in words, one line each."""
-        told = [f"held-out history of {self.agent_days} agent-days against the alert budget, per 1,000 agent-days:"]
+        told = [
+            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days by behaviour (hard signals "
+            "come on top):"
+        ]
         for one in self.levels:
             verdict = "" if one.enough_data else "; too little history to tell"
             told.append(f"  {one.level}: {one.observed:.3g} observed, {one.budget:g} promised{verdict}")

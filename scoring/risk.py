@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.alarms import AlarmTail
-from ..models.betting import damped, forgotten
+from ..models.betting import damped, forgotten, longer
 from ..models.compiled import compiled
 from .records import RiskLevel
 
@@ -43,6 +43,10 @@ SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED, STREAK, PEAK = range(
 OUTPUTS = 9
 """Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
 and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
+
+MOST_STRETCH = 1.5
+"""Thresholds are at most this many times what independent events would need: a history full of odd days must not put
+levels out of reach. `scoring.promise` then says that the budget is not kept."""
 
 _APART = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -107,7 +111,8 @@ def thresholds(
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is at least what no more than the accepted share of the history's agent-days reached.
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MOST_STRETCH`
+        times that.
 
     Raises:
         ValueError: a budget that is not positive and finite: no threshold can promise it.
@@ -118,7 +123,8 @@ def thresholds(
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
         reached = np.array([alarms.reached_by(share) for share in allowed.tolist()])
-        wanted = np.maximum(np.log(rates / allowed), reached)
+        free = np.log(rates / allowed)
+        wanted = np.clip(reached, free, MOST_STRETCH * free)
     else:
         wanted = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
@@ -255,9 +261,9 @@ def update(
 def _bet(row: Any, p_value: float) -> float:
     """Evidence of one event; the agent's streak grows with it."""
     bet = evidence_of(p_value, row.confidence, row.streak, row.peak)
-    if bet > 0.0:
-        row.streak += 1.0
-        row.peak = max(row.peak, _LOG_HALF - 0.5 * math.log(p_value))
+    undamped = _LOG_HALF - 0.5 * math.log(p_value)
+    row.streak = longer(row.streak, undamped)
+    row.peak = max(row.peak, undamped)
     return bet
 
 

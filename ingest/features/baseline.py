@@ -20,7 +20,8 @@ from .layout import Array, Baseline
 from .tables import distinct_hash, pair, scope_row, table_add
 
 MAX_ITEMS = 1 << 24
-"""Items a baseline may hold over all scopes (200 MB); more is refused, since it could no longer be shared in memory."""
+"""Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
+refused, since it could no longer be shared in memory."""
 
 
 def empty_baseline() -> Baseline:
@@ -44,7 +45,7 @@ def _allocate(items: int, scopes: int) -> Baseline:
 
 def _capacity(entries: int) -> int:
     """Power of two that keeps an open-addressing table at most half full."""
-    return 1 << max(4, (2 * entries).bit_length())
+    return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
 def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline:

@@ -85,7 +85,7 @@ class FeatureBuilder:
         )  # fmt: skip
 
     def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
-        """Add the rows whose weight (uint8, shape (len(rows),)) is not 0 to their agents' baselines."""
+        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
         kernel.learn(
             rows, slots, columns.names, columns.codes, self.state, self.baseline, found, weights, self._scopes,
             self._scope_rows,
@@ -94,13 +94,13 @@ class FeatureBuilder:
     def vectors(
         self,
         columns: EventColumns,
-        learn: bool | npt.NDArray[np.bool_] = True,
+        learn: bool | npt.NDArray[np.bool_] | npt.NDArray[np.uint8] = True,
         rows: npt.NDArray[np.int64] | None = None,
     ) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
 
         Args:
-            learn: whether to learn, for all events or for each (shape (n,)).
+            learn: whether to learn, for all events or for each (shape (n,)); as weights, see `learn`.
             rows: only these, ascending; the vectors of others stay zero.
 
         Returns:

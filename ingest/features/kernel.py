@@ -25,6 +25,9 @@ from .vector import write_vector
 LATE, IGNORED = 1, 2
 """Bits of `Scratch.flags`: the event is older than one already seen of its agent; it is our own denial."""
 
+CREDENTIAL_ALONE = 2
+"""Weight of an event of which `learn` takes the credential alone."""
+
 _DAY_MS = 86_400_000
 _VERSION_COUNT = np.float32(50.0)
 _REFERENCE_AFTER = 200.0
@@ -256,7 +259,11 @@ def learn(
     rows: Array, slots: Array, names: Array, codes: Array, state: AgentState, baseline: Baseline, found: Scratch,
     weights: Array, scopes: Array, scope_rows: Array,
 ) -> None:  # fmt: skip
-    """Add events to their agents' baselines; rows whose weight is 0 (suspicious, self-asserted) are left out."""
+    """Add events to their agents' baselines.
+
+    Of rows whose weight is 0 (suspicious, self-asserted) nothing is learned, of those whose weight is 2 (odd, but an
+    announcement of the authorization server) the credential alone.
+    """
     for position in range(len(rows)):
         row = rows[position]
         if weights[position] == 0 or found.flags[row] == IGNORED:
@@ -264,11 +271,13 @@ def learn(
         slot = slots[row]
         numbers, table = state.numbers[slot], state.table[slot]
         for kind in range(l.KINDS):
-            if found.items[row, kind] != 0:
+            if found.items[row, kind] != 0 and (weights[position] != CREDENTIAL_ALONE or kind == l.K_CREDENTIAL):
                 own_add(table, numbers, kind, found.items[row, kind])
         announced = codes[row, c.TYPE] == c.CLIENT_CHANGE or codes[row, c.TYPE] == c.CLIENT_REGISTER
         if announced and found.items[row, l.K_CREDENTIAL] != 0:
             own_vouch(table, l.K_CREDENTIAL, found.items[row, l.K_CREDENTIAL])
+        if weights[position] == CREDENTIAL_ALONE:
+            continue
         for quantity in range(l.QUANTITIES):
             if found.quantities[row, quantity] >= 0.0:
                 _learn_quantity(numbers, quantity, found.quantities[row, quantity])

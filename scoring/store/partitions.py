@@ -73,6 +73,11 @@ class Partitions(Database):
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(mine).values(values))
+            # Going back means another topic: what was decided at offsets of the old one has been told.
+            old = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
+            connection.execute(update(DECISIONS).where(old).values(offset=-1))
+            old = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
+            connection.execute(update(AGENTS).where(old).values(version_offset=0))
         return Position(partition, epoch, offset)
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:

@@ -751,6 +751,19 @@ def test_set_position_above_an_epoch(store: Store) -> None:
     assert store.claim(1) == Position(1, 10**12 + 2, 0)
 
 
+def test_going_back_leaves_nothing_to_tell(store: Store) -> None:
+    """A lower position is that of another topic, at whose offsets nothing old is told again."""
+    write(store, agents=[agent("a")], decisions=[decision(1, agent("a").name, offset=3)], offset=10)
+    write(store, 1, agents=[agent("b")], decisions=[decision(2, agent("b").name, partition=1, offset=3)], offset=10)
+
+    store.set_position(0, 2)
+
+    assert list(store.unpublished_decisions(0, 0)) == []
+    assert list(store.unpublished_agents(0, 2)) == []
+    assert [one.agent.name.agent_id for one in store.unpublished_agents(0, -1)] == ["a"]
+    assert len(list(store.unpublished_decisions(1, 0))) == len(list(store.unpublished_agents(1, 2))) == 1
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_repartition(store: Store, chunk: int) -> None:
     """Every agent goes where it is told to, once; what was published is not published again, and what was not is."""

@@ -55,9 +55,19 @@ def test_what_reaches_further_asks_for_more() -> None:
     heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, LEAST_DAYS)
     assert heavy.reached_by(0.02) == pytest.approx(10.0 + 4.0 * math.log(5.0))
     assert (risk.thresholds(rates, budget, 0.2, heavy) > free).all()
+    wild = AlarmTail(100.0, 400.0, TAIL_SHARE, LEAST_DAYS)
+    assert np.allclose(risk.thresholds(rates, budget, 0.2, wild), risk.MOST_STRETCH * free)
     assert np.array_equal(risk.thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, LEAST_DAYS)), free)
     unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, LEAST_DAYS - 1)
     assert np.array_equal(risk.thresholds(rates, budget, 0.2, unusable), risk.thresholds(rates, budget, 0.2))
+
+
+def test_a_wild_day_does_not_set_the_thresholds_of_all() -> None:
+    """One agent that is impossible for a day moves the tail by less than a tenth."""
+    bets, who, times = history(40, 30, 50)
+    wild = (who == 7) & (times // DAY_MS == 20)
+    calm, odd = fit_alarms(bets, who, times), fit_alarms(np.where(wild, 3.0, bets), who, times)
+    assert odd.reached_by(0.001) < 1.1 * calm.reached_by(0.001)
 
 
 def test_a_budget_that_history_exceeds_anyway() -> None:

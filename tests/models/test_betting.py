@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from trustwatch.models.betting import DAMPING, STREAK_HALF_LIFE_MS, damped, damped_bets, log_bet
+from trustwatch.models.betting import DAMPING, LEAST_WEIGHT, STREAK_HALF_LIFE_MS, damped, damped_bets, log_bet
 
 P = 1e-4
 BET = math.log(0.5) - 0.5 * math.log(P)
@@ -28,9 +28,19 @@ def test_equal_bets_fade() -> None:
 
 def test_what_is_beyond_the_peak_counts_in_full() -> None:
     """Mildly odd events before do not dull the one that matters."""
-    mild = math.log(0.5) - 0.5 * math.log(0.1)
-    last = bets([0.1] * 10 + [P])[-1]
+    mild = math.log(0.5) - 0.5 * math.log(0.04)
+    last = bets([0.04] * 10 + [P])[-1]
     assert last == pytest.approx((BET - mild) + mild * DAMPING**10)
+
+
+def test_usual_events_damp_nothing() -> None:
+    """A quarter of all normal events bring some evidence; however many, an odd one counts in full thereafter."""
+    assert bets([0.2] * 500 + [P])[-1] == pytest.approx(BET)
+
+
+def test_a_long_streak_leaves_a_part() -> None:
+    """An agent that is odd all the time gathers evidence for ever, if slowly."""
+    assert bets([P] * 300)[-1] == pytest.approx(BET * LEAST_WEIGHT)
 
 
 def test_streaks_are_forgotten() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.models.habits import LEARNED_ONE_IN, ODD, YOUNG, becomes_habit
+from trustwatch.models.habits import ALL, CREDENTIAL, LEARNED_ONE_IN, ODD, YOUNG, becomes_habit, drawn
 
 ROWS = 2000
 KNOWN = np.full(ROWS, 100)
@@ -35,9 +35,9 @@ def test_what_is_not_odd_becomes_a_habit():
 )
 def test_the_draw_is_even(agent, start, step):
     """Whatever an agent's rhythm, about one odd event in eight is drawn, and no long run of them never is."""
-    drawn = np.flatnonzero(becomes_habit(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
-    assert len(drawn) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
-    assert np.diff(np.r_[0, drawn, ROWS]).max() < 150
+    lucky = np.flatnonzero(becomes_habit(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
+    assert len(lucky) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
+    assert np.diff(np.r_[0, lucky, ROWS]).max() < 150
 
 
 def test_the_draw_does_not_depend_on_the_cut_of_batches():
@@ -60,4 +60,7 @@ def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
 @pytest.mark.parametrize("kind", [c.CLIENT_CHANGE, c.CLIENT_REGISTER])
 def test_what_is_announced_is_learned(kind):
     """What an authorization server says of a client is no habit to be doubted."""
-    assert becomes_habit(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN).all()
+    learned = becomes_habit(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)
+    lucky = drawn(np.full(ROWS, 7, np.uint64), events(kind=kind).time_ms)
+    assert (learned[~lucky] == CREDENTIAL).all()
+    assert (learned[lucky] == ALL).all()

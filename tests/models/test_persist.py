@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import decode_event
@@ -17,7 +18,7 @@ from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.errors import NotEnoughHistory
-from trustwatch.models.learning import digest, learn_history
+from trustwatch.models.learning import digest, learn_history, learn_with_held_out
 from trustwatch.models.persist import load, save
 
 SALT = b"salt of persist"
@@ -133,3 +134,23 @@ def test_too_little_history_is_refused() -> None:
     """A detector is not fitted on a handful of events."""
     with pytest.raises(NotEnoughHistory):
         learn_history(history(20), SALT, "x", SETTINGS)
+
+
+def test_nobody_teaches_who_is_not_vouched_for() -> None:
+    """Self-asserted events and our own denials of a history are left out of model and calibration altogether."""
+    events = history(300)
+    foreign = events.take(np.arange(40))
+    codes = foreign.codes.copy()
+    codes[:20, c.SELF_ASSERTED], codes[20:, c.OWN_DENIAL] = 1, 1
+    both = EventColumns(
+        [*foreign.events, *events.events], np.concatenate([foreign.names, events.names]),
+        np.concatenate([foreign.numbers, events.numbers]), np.concatenate([codes, events.codes]),
+        np.concatenate([foreign.time_ms, events.time_ms]),
+    )  # fmt: skip
+    ours, scores = learn_with_held_out(both, SALT, "x", SETTINGS)
+    plain, alone = learn_with_held_out(events, SALT, "x", SETTINGS)
+    assert ours.baseline_version == plain.baseline_version
+    assert np.array_equal(ours.seeds.events, plain.seeds.events)
+    assert np.array_equal(scores.p_value, np.concatenate([np.ones(40), alone.p_value]))
+    with pytest.raises(NotEnoughHistory, match="vouches"):
+        learn_history(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")

@@ -92,6 +92,25 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     assert shares[4] <= budget.critical
 
 
+@pytest.mark.parametrize("per_hour", [5, 300, 1000])
+def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
+    """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
+    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), risk.Budget())
+    calm = 1.0 - dice.random(3 * per_hour)
+    p_values = np.concatenate([calm, np.full(200, 1e-4)])
+    times = T0 + np.concatenate([
+        np.arange(len(calm)) * 3_600_000 // per_hour, 3 * 3_600_000 + np.arange(200) * 6_000,
+    ])  # fmt: skip
+    n, state = len(p_values), risk.allocate(1)
+    levels, none = np.zeros((n, 2), np.int8), np.zeros(n)
+    risk.update(
+        np.arange(n), np.zeros(n, np.int32), state, times, p_values, none, np.ones(n), none, bounds,
+        np.zeros(n, np.int64), np.zeros(n, np.int8), np.zeros(n, np.bool_), SETTINGS, levels,
+        np.zeros((n, risk.OUTPUTS)),
+    )  # fmt: skip
+    assert levels[-200:, 1].max() >= 2
+
+
 def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
     """Busier groups and smaller budgets ask for more evidence, levels stay at least 1 apart, and nothing is free."""
     quiet, busy = risk.thresholds(np.array([1.0, 500.0]), risk.Budget())
