@@ -70,13 +70,10 @@ def spread(partitions: int, number: int) -> list[Record]:
     return [record(i, f"agent-{i % 40}") for i in range(number)]
 
 
-def test_members_share_the_partitions_and_every_record_comes_once(
-    kafka: KafkaCluster, client: str, join: Open, request: pytest.FixtureRequest
-) -> None:
+def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Partitions that move are revoked before they are assigned, and read on from where the store says."""
     if client == "kafka-python":
-        late = "after one rebalance in six or so members read on a minute or two late: docs/operations.md, what fails"
-        request.applymarker(pytest.mark.xfail(reason=late, strict=False))
+        pytest.skip("KNOWN FAULT: one time in six members read on a minute or two late: docs/operations.md, what fails")
     made = settings(kafka, client)
     make_topic(kafka, made.topics.events, 4)
     journal: list[tuple[str, str, frozenset[int]]] = []
