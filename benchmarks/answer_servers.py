@@ -25,7 +25,7 @@ from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit
 from trustwatch.scoring.channel import Update
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
 from trustwatch.scoring.view import RiskView
@@ -66,7 +66,7 @@ def ours(folder: Path) -> Any:
     store = open_store(sqlite_url(folder / "store.db"))
     verifier = TokenVerifier([issuer], jwks, callers.caller, rules, time.time)
     services = Services(
-        settings, verifier, log, store, view, PolicyTable(), "m", status,
+        settings, verifier, log, store, view, LivePolicy(PolicyBook()), "m", status,
         on_startup=(jwks.start,), on_shutdown=(jwks.close, log.close),
     )  # fmt: skip
     return create_app(services)

@@ -28,7 +28,7 @@ from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.learning import learn_history
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
 from trustwatch.scoring.residence import Residence
 
@@ -96,7 +96,7 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
         model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
     decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
     residence = Residence(model, EngineSettings(capacity=2 * AGENTS), None)
-    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), Context(PolicyTable(), {}, "shadow"), decode)
+    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), Context(LivePolicy(PolicyBook())), decode)
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [

@@ -26,6 +26,7 @@ METHODS = {
 }  # fmt: skip
 WORK = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
 OWN_DENIALS = {"ext_authz_denied", "revoked_by_trustwatch"}
+OWN_OUTAGES = {"ext_authz_error", "trustwatch_unavailable"}
 EFFECT_WEIGHT = {"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85}
 NAMING = ("action", "resource", "target", "audience", "peer", "principal", "network", "credential", "scope", "chain")
 CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome", "request_size", "answer_size"}
@@ -142,7 +143,8 @@ class PlainFeatures:
 
     def observe(self, event: Event) -> Observed:
         """Measure an event against what was known before it."""
-        if event["outcome"] == "denied" and event.get("error") in OWN_DENIALS:
+        ours = {"denied": OWN_DENIALS, "error": OWN_OUTAGES}.get(event["outcome"], set())
+        if event.get("error") in ours:
             return Observed(None, {}, {}, {}, 0, False, False, ())
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)

@@ -16,7 +16,7 @@ import structlog
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
 from .notify.alert import alert_row
-from .policy import PolicyTable
+from .policy import LivePolicy, PolicyBook
 from .processor import Processor
 from .records import AgentRow, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
 from .stages import Stages
@@ -76,7 +76,7 @@ class Surroundings(NamedTuple):
 
     source: DurableSource
     store: Store
-    policy: PolicyTable
+    policy: LivePolicy
     settings: PipelineSettings
     monotonic: Callable[[], float]  # seconds on a clock that never goes back
     sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
@@ -279,10 +279,11 @@ class PartitionPipeline:
         """Alerts tell of every change of level that people act on; cold starts are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
-        return alert_row(decision, policy_dict(self._around.policy, decision.level), self._around.settings.service)
+        return alert_row(decision, policy_dict(self._around.policy.book, decision), self._around.settings.service)
 
 
-def policy_dict(policy: PolicyTable, level: int) -> dict[str, Any]:
-    """Token policy of a level as plain data."""
-    value = policy[level]
+def policy_dict(book: PolicyBook, decision: Decision) -> dict[str, Any]:
+    """Token policy that holds from a decision on, as plain data."""
+    agent = decision.agent
+    value = book.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)
     return {name: getattr(value, name) for name in value.__struct_fields__}

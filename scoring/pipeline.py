@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..ingest.source import DurableSource
 from .partition import Committed, PartitionPipeline, PipelineSettings, Surroundings, policy_dict
-from .policy import PolicyTable
+from .policy import LivePolicy
 from .processor import Applied, Processor
 from .records import Position
 from .stages import Stages
@@ -30,7 +30,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, source: DurableSource, processor: Processor, store: Store, policy: PolicyTable,
+        self, source: DurableSource, processor: Processor, store: Store, policy: LivePolicy,
         settings: PipelineSettings, monotonic: Callable[[], float], sleep: Callable[[float], None],
         on_commit: Callable[[Committed], None],
     ) -> None:  # fmt: skip

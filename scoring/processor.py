@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +20,7 @@ from ..ingest.scan import Decode, RawEncoder
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .engine import NOTABLE, Scored
-from .policy import PolicyTable
+from .policy import LivePolicy
 from .reasons import plain
 from .records import DeadLetter, Decision, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
@@ -52,9 +51,7 @@ class Applied(NamedTuple):
 class Context(NamedTuple):
     """Names that decisions carry."""
 
-    policy: PolicyTable
-    modes: Mapping[str, str]  # tenant to shadow | enforce
-    default_mode: str
+    policy: LivePolicy
 
 
 class Processor:
@@ -238,19 +235,20 @@ class Processor:
         self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
         reasons: tuple[Reason, ...],
     ) -> Decision:  # fmt: skip
-        engine, context = self.engine, self.context
+        engine, book = self.engine, self.context.policy.book
         name = engine.agents.names[slot]
         assert name is not None
-        state = engine.risk[slot]
+        state, agent_type = engine.risk[slot], engine.agents.types[slot]
+        standing = book.standing(name.tenant, name.issuer, name.agent_id, agent_type)
         return Decision(
             decision_id=record_id(at_ms, partition, offset, name.key, order=offset), agent=name,
-            agent_type=engine.agents.types[slot],
+            agent_type=agent_type,
             decided_ms=at_ms, event_id="", event_time_ms=at_ms, previous_level=previous, level=level,
             risk_score=float(state["score"]), confidence=float(state["confidence"]),
             anomaly_score=float(state["anomaly"]), p_value=max(float(state["p_value"]), 0.0), reasons=reasons,
             counterfactual="", feature_vector={}, evidence=engine.explainer.evidence(slot),
             model_version=engine.model.version, baseline_version=engine.model.baseline_version,
-            policy_version=context.policy.version, mode=context.modes.get(name.tenant, context.default_mode),
+            policy_version=book.version, mode=standing.mode,
             cause=cause, partition=partition, offset=offset,
         )  # fmt: skip
 

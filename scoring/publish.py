@@ -16,7 +16,7 @@ from ..ingest.routing import agent_route
 from ..ingest.source import TopicWriter
 from .notify.alert import CONTENT_TYPE, alert_payload, rfc3339
 from .partition import policy_dict
-from .policy import PolicyTable
+from .policy import LivePolicy
 from .records import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
 from .store import Store
 
@@ -90,7 +90,7 @@ class TopicPublisher:
     """
 
     def __init__(
-        self, writer: TopicWriter, store: Store, names: TopicNames, policy: PolicyTable, service: str
+        self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str
     ) -> None:  # fmt: skip
         self._writer = writer
         self._store = store
@@ -179,7 +179,7 @@ class TopicPublisher:
             value = decision_event(decision, self._service)
             self._writer.send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
-                alert = alert_payload(decision, policy_dict(self._policy, decision.level), self._service)
+                alert = alert_payload(decision, policy_dict(self._policy.book, decision), self._service)
                 self._writer.send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
     def _remember(self, partition: int, told: dict[int, int]) -> None:

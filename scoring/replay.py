@@ -19,7 +19,7 @@ from ..ingest.formats.lenient import decode_history
 from ..ingest.source import RecordBatch, Source
 from ..models.bundle import TrainedModel
 from .engine import EngineSettings, Scored
-from .policy import PolicyTable
+from .policy import LivePolicy, PolicyBook
 from .processor import Applied, Context, Processor
 from .records import Decision, Reason, RiskLevel
 from .residence import Residence
@@ -70,7 +70,7 @@ class Replay:
         self._tick_at = 0
         self._malformed: list[MalformedEvent] = []
         residence = Residence(model, settings, None)
-        context = Context(PolicyTable(), {}, "shadow")
+        context = Context(LivePolicy(PolicyBook()))
         encoder = ColumnEncoder(model.salt, domains)
         self._processor = Processor(residence, encoder, DuplicateWindow(), context, self._decode)
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}

@@ -18,13 +18,14 @@ Version = tuple[int, int]
 
 
 class Entry:
-    """One agent in the view. `answer` caches the encoded risk answer until the next update."""
+    """One agent in the view. `answer` caches the encoded answer, made under policy `book`, until the next update."""
 
-    __slots__ = ("answer", "partition", "summary", "version")
+    __slots__ = ("answer", "book", "partition", "summary", "version")
 
     def __init__(self, summary: AgentSummary, partition: int, version: Version | None) -> None:
         self.summary = summary
         self.answer: bytes | None = None
+        self.book: object = None
         self.partition = partition
         self.version = version
 

@@ -15,7 +15,7 @@ from .. import clock
 from ..serve.group_worker import GroupWorker
 from ..serve.partitions import Growth
 from ..serve.restored import held, places, restore
-from ..serve.wiring import kafka_settings, opened_store, policy_table, service_url, topic_names
+from ..serve.wiring import kafka_settings, live_policy, opened_store, service_url, topic_names
 from ..settings import Settings, process_settings
 from .console import emit, say
 
@@ -139,7 +139,7 @@ def restored(
         risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
         publisher = TopicPublisher(
-            writer, store, topic_names(configured), policy_table(configured), service_url(configured)
+            writer, store, topic_names(configured), live_policy(configured), service_url(configured)
         )
         done = restore(store, risk, next_offsets, publisher)
     if json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ...scoring.policy import PolicyTable, TokenPolicy
+from ...scoring.policy import LivePolicy, PolicyBook, TokenPolicy
 from ...scoring.records import AgentSummary, RiskLevel
 from ...scoring.view import Entry, RiskView
 from ..callers import Caller
@@ -57,8 +57,7 @@ class RiskAnswers:
 
     def __init__(self, services: Services) -> None:
         self._view: RiskView = services.view
-        self._policy: PolicyTable = services.policy
-        self._settings = services.settings
+        self._policy: LivePolicy = services.policy
         self._model_version = services.model_version
         self._status: PipelineStatus = services.status
         self._now_ms = services.now_ms
@@ -76,8 +75,9 @@ class RiskAnswers:
         now_ms = self._now_ms()
         if entry is None:
             head = self._never_seen(caller, agent_id, tenant, issuer, now_ms)
-        elif entry.answer is None:
-            head = entry.answer = self._head(entry)
+        elif entry.answer is None or entry.book is not self._policy.book:
+            head = self._head(entry, self._policy.book)
+            entry.answer, entry.book = head, self._policy.book
         else:
             head = entry.answer
         return head + self.tail(now_ms, None if entry is None else entry.partition)
@@ -96,9 +96,10 @@ class RiskAnswers:
         self._tails[place] = expires_ms, stale, tail
         return tail
 
-    def _head(self, entry: Entry) -> bytes:
+    def _head(self, entry: Entry, book: PolicyBook) -> bytes:
         summary: AgentSummary = entry.summary
         name = summary.name
+        standing = book.standing(name.tenant, name.issuer, name.agent_id, summary.agent_type)
         head = Head(
             agent_id=name.agent_id,
             tenant=name.tenant or None,
@@ -109,17 +110,19 @@ class RiskAnswers:
             evaluated_at=iso_ms(summary.evaluated_ms),
             reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
             counterfactual=summary.counterfactual or None,
-            token_policy=self._policy[summary.level],
+            token_policy=standing.table[summary.level],
             decision_id=summary.decision_id or None,
             model_version=self._model_version,
-            policy_version=self._policy.version,
-            mode=self._settings.tenant(name.tenant).mode,
+            policy_version=book.version,
+            mode=standing.mode,
         )
         return _encode(head)[:-1]
 
     def _never_seen(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int) -> bytes:
         tenant = tenant if tenant is not None else caller.binding.default_tenant
         issuer = issuer if issuer is not None else caller.binding.default_issuer
+        book = self._policy.book
+        standing = book.standing(tenant or "", issuer or "", agent_id, "")
         head = Head(
             agent_id=agent_id,
             tenant=tenant or None,
@@ -130,11 +133,11 @@ class RiskAnswers:
             evaluated_at=iso_ms(now_ms),
             reasons=_NO_REASONS,
             counterfactual=None,
-            token_policy=self._policy[RiskLevel.UNKNOWN],
+            token_policy=standing.table[RiskLevel.UNKNOWN],
             decision_id=None,
             model_version=self._model_version,
-            policy_version=self._policy.version,
-            mode=self._settings.tenant(tenant or "").mode,
+            policy_version=book.version,
+            mode=standing.mode,
         )
         return _encode(head)[:-1]
 

@@ -69,6 +69,6 @@ async def openapi(request: Request) -> JSONResponse:
 @router.get("/v1/policy", summary="Token policy of every level")
 async def policy(parts: Part, caller: Reader) -> PolicyOut:  # noqa: ARG001 (the scope is what counts)
     """Scope `trust.score:read`."""
-    table = parts.services.policy
-    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(table[level])) for level in RiskLevel}
-    return PolicyOut(version=table.version, levels=levels)
+    book = parts.services.policy.book
+    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
+    return PolicyOut(version=book.version, levels=levels)

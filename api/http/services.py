@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ...ingest.log import GroupCommit
 from ...ingest.log.commit import CommitLog
 from ...scoring.channel import Change, Update
-from ...scoring.policy import PolicyTable
+from ...scoring.policy import LivePolicy
 from ...scoring.store import Store
 from ...scoring.view import RiskView
 from .. import clock as machine
@@ -160,7 +160,7 @@ class Services:
         log: where events become durable.
         store: lists and look-ups; called in threads.
         view: risk of every agent, in memory.
-        policy: token policy of each level.
+        policy: the policy book in force.
         model_version: of the model that scores.
         status: what is known of the pipeline.
         clock: seconds since 1970.
@@ -181,7 +181,7 @@ class Services:
     log: GroupCommit
     store: Store
     view: RiskView
-    policy: PolicyTable
+    policy: LivePolicy
     model_version: str
     status: PipelineStatus
     clock: Callable[[], float] = machine.now_s

@@ -35,7 +35,6 @@ from .wiring import (
     kafka_settings,
     opened_store,
     pipeline_settings,
-    policy_table,
     service_url,
     topic_names,
 )
@@ -62,13 +61,14 @@ class GroupWorker:
         self.writer = open_writer(kafka)
         self._model = load(settings.model_dir)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
-        warm_up(self._model, self._encoder, context(settings))
+        self._context = context(settings)
+        warm_up(self._model, self._encoder, self._context)
         warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
         self._residents = max(FEWEST_RESIDENTS, settings.pipeline.resident_agents // self.partitions)
-        policy = policy_table(settings)
+        policy = self._context.policy
         self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
         self._dropped = 0
         around = Surroundings(
@@ -82,7 +82,7 @@ class GroupWorker:
         residence = Residence(
             self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
         )
-        return Processor(residence, self._encoder, DuplicateWindow(settings.kafka.duplicate_window), context(settings))
+        return Processor(residence, self._encoder, DuplicateWindow(settings.kafka.duplicate_window), self._context)
 
     def tick(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""
@@ -99,6 +99,7 @@ class GroupWorker:
 
     def beat(self) -> Update:
         """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
+        self._context.policy.refresh()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
         fresh = {partition: fresh_ms(one, now_ms) for partition, one in progress.items()}

@@ -31,7 +31,7 @@ from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .backend import Backend, Known, opened
 from .roles import Roles, check_roles
-from .wiring import policy_table, service_url, webhook_targets
+from .wiring import live_policy, service_url, webhook_targets
 
 _log = structlog.get_logger(__name__)
 
@@ -91,7 +91,7 @@ class Service:
         )  # fmt: skip
         self._services = Services(
             settings=settings, verifier=verifier, log=backend.log, store=backend.store, view=view,
-            policy=policy_table(settings), model_version=model_version, status=status, deliveries=Counter(),
+            policy=live_policy(settings), model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
             ingest=self._ingest, on_silence=self._hear,
         )  # fmt: skip

@@ -6,14 +6,15 @@ from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
 from ...scoring.notify import WebhookTarget
 from ...scoring.pipeline import PipelineSettings
-from ...scoring.policy import PolicyTable, TokenPolicy
+from ...scoring.policy import LivePolicy, PolicyBook, PolicyRule, PolicyTable, TokenPolicy
 from ...scoring.processor import Context
 from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
 from ...scoring.risk import Budget, RiskSettings
 from ...scoring.store import SqlStore, open_store, sqlite_url
-from ..settings import LevelPolicy, Settings
+from ..settings import LevelPolicy, Settings, TokenPolicySettings
 from ..settings.kafka import KafkaSecuritySettings
+from ..settings.policy_file import LEVELS, PolicyFile, read_policy_file
 from ..settings.root import ANY_TENANT
 from ..settings.secret import Secret
 
@@ -39,6 +40,32 @@ def policy_table(settings: Settings) -> PolicyTable:
     return PolicyTable(policies, settings.token_policy.version)
 
 
+def policy_book(settings: Settings) -> PolicyBook:
+    """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
+    if settings.token_policy_file is not None:
+        return _book(read_policy_file(settings.token_policy_file))
+    modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
+    return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
+
+
+def live_policy(settings: Settings) -> LivePolicy:
+    """The policy book in force, and how it is read anew. Raises ConfigError."""
+    return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
+
+
+def _book(file: PolicyFile) -> PolicyBook:
+    levels = file.levels or TokenPolicySettings()
+    policies = {RiskLevel[name.upper()]: _policy(getattr(levels, name)) for name in LEVELS}
+    rules = [
+        PolicyRule(
+            rule.name, rule.tenants, rule.agent_types, rule.agents, rule.mode, rule.rollout_percent,
+            {RiskLevel[name.upper()]: _policy(policy) for name, policy in rule.levels.items()},
+        ) for rule in file.rules
+    ]  # fmt: skip
+    table = PolicyTable(policies, file.version)
+    return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
+
+
 def _policy(policy: LevelPolicy) -> TokenPolicy:
     scopes = ("*",) if policy.step_up else policy.step_up_scopes
     return TokenPolicy(
@@ -49,8 +76,7 @@ def _policy(policy: LevelPolicy) -> TokenPolicy:
 
 def context(settings: Settings) -> Context:
     """Names that decisions carry."""
-    modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
-    return Context(policy_table(settings), modes, settings.tenant(ANY_TENANT).mode)
+    return Context(live_policy(settings))
 
 
 def pipeline_settings(settings: Settings) -> PipelineSettings:

@@ -18,9 +18,11 @@ from ...scoring.store import Store
 from ...scoring.warm import warm_up
 from .. import clock
 from .child import Child, run_child
-from .wiring import context, engine_settings, opened_store, pipeline_settings, policy_table
+from .wiring import context, engine_settings, opened_store, pipeline_settings
 
 ALIVE_EVERY_S = 0.5
+POLICY_EVERY_S = 1.0
+"""The policy file is looked at this often."""
 
 
 class Worker:
@@ -33,17 +35,19 @@ class Worker:
     def __init__(self, child: Child) -> None:
         settings = child.settings
         self._child = child
+        self._looked_at = 0.0
         self._told_at = 0.0
         self.store: Store = opened_store(settings)
         self.source = LogReader(settings.data_dir / "log")
         model = load(settings.model_dir)
         encoder, told = ColumnEncoder(model.salt, settings.domains()), context(settings)
+        self._policy = told.policy
         warm_up(model, encoder, told)
         processor = Processor(
             Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told
         )  # fmt: skip
         self.pipeline = Pipeline(
-            self.source, processor, self.store, policy_table(settings), pipeline_settings(settings), clock.monotonic,
+            self.source, processor, self.store, told.policy, pipeline_settings(settings), clock.monotonic,
             child.sleep, self._committed,
         )  # fmt: skip
 
@@ -63,11 +67,15 @@ class Worker:
         self._told_at = clock.monotonic()
 
     def _say_alive(self) -> None:
-        if clock.monotonic() - self._told_at >= ALIVE_EVERY_S:
+        now = clock.monotonic()
+        if now - self._looked_at >= POLICY_EVERY_S:
+            self._looked_at = now
+            self._policy.refresh()
+        if now - self._told_at >= ALIVE_EVERY_S:
             stages = self.pipeline.stages
             offset = self.pipeline.position.offset
             self._child.sender.alive(offset, self._behind(offset), dict(stages.counts), dict(stages.seconds))
-            self._told_at = clock.monotonic()
+            self._told_at = now
 
     def _behind(self, offset: int) -> int:
         """Records that wait behind *offset*."""

@@ -50,7 +50,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
     if path is None and environ.get(SETTINGS_FILE):
         path = Path(environ[SETTINGS_FILE])
-    raw = {} if path is None else _read(path)
+    raw = {} if path is None else read_yaml(path)
     origin = "settings" if path is None else str(path)
     base = Path.cwd() if path is None else path.absolute().parent
     _override(raw, environ)
@@ -62,7 +62,8 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; empty is an empty one. Raises ConfigError, which quotes nothing of the file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")

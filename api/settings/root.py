@@ -35,6 +35,10 @@ class Settings(Part, frozen=True):
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
     risk: Annotated[RiskSettings, about("from evidence to levels")] = RiskSettings()
     token_policy: Annotated[TokenPolicySettings, about("what a level means for tokens")] = TokenPolicySettings()
+    token_policy_file: Annotated[
+        Path | None,
+        about("token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"),
+    ] = None
     retention_days: Annotated[
         int, about("decisions, finished deliveries and replayed dead letters are kept, days", ge=1, le=36_500)
     ] = 90

@@ -21,7 +21,7 @@ from trustwatch.models.learning import learn_history
 from trustwatch.models.persist import load, save
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
 from trustwatch.scoring.residence import Residence
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -30,6 +30,8 @@ SALT = b"salt of the kill test"
 START_MS = 1_764_547_200_000
 RECORDS = 4_000
 AGENTS = 30
+
+POLICY = LivePolicy(PolicyBook(default_mode="enforce"))
 
 
 def event(dice: random.Random, number: int, at_ms: int, odd: float) -> dict[str, Any]:
@@ -92,9 +94,9 @@ def run(folder: Path, data: Path, batch: int) -> None:
     store = open_store(sqlite_url(data / "trustwatch.db"))
     log, source = EventLog(data / "log"), LogReader(data / "log")
     residence = Residence(model, EngineSettings(capacity=12), store)
-    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), Context(PolicyTable(), {}, "enforce"))
+    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), Context(POLICY))
     pipeline = Pipeline(
-        source, processor, store, PolicyTable(), PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
+        source, processor, store, POLICY, PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
         time.monotonic, time.sleep, lambda done: None,
     )  # fmt: skip
     pipeline.start()

@@ -17,7 +17,7 @@ from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.learning import learn_history
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
 from trustwatch.scoring.residence import AgentLoader, Residence
 
@@ -109,7 +109,7 @@ class Kit:
     def processor(self, store: AgentLoader | None = None, capacity: int = 1000, **more: Any) -> Processor:
         """A processor of its own."""
         residence = Residence(self.model, EngineSettings(capacity=capacity, **more), store)
-        context = Context(PolicyTable(), {"acme": "enforce"}, "shadow")
+        context = Context(LivePolicy(PolicyBook(modes={"acme": "enforce"})))
         return Processor(residence, ColumnEncoder(self.model.salt), DuplicateWindow(4096), context)
 
     @staticmethod

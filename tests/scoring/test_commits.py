@@ -12,7 +12,7 @@ import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.partition import PartitionPipeline, PipelineSettings, Surroundings
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import Commit, Position
 from trustwatch.scoring.stages import Stages
 from trustwatch.scoring.store import CommitResult, SqlStore, open_store, sqlite_url
@@ -64,7 +64,7 @@ class Site:
 
     def start(self, *, store: Any = None, capacity: int = 4, partitions: int = 1) -> PartitionPipeline:
         around = Surroundings(
-            self.source, store or self.store, PolicyTable(), self.settings, self.clock,  # type: ignore[arg-type]
+            self.source, store or self.store, LivePolicy(PolicyBook()), self.settings, self.clock,  # type: ignore[arg-type]
             self._sleep, self._committed, Stages(self.clock), None, lambda: partitions,
         )  # fmt: skip
         work = PartitionPipeline(0, self.kit.processor(store or self.store, capacity), around)

@@ -16,11 +16,13 @@ from trustwatch.ingest.log import EventLog, LogReader
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.channel import LENGTH, MOST_ROWS, UpdateSender, decode_update, summaries
 from trustwatch.scoring.pipeline import Committed, Pipeline, PipelineSettings
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import Position, RiskLevel
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
+
+POLICY = LivePolicy(PolicyBook())
 
 
 class Site:
@@ -45,7 +47,7 @@ class Site:
         self.readers.append(source)
         chosen = PipelineSettings(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
         return Pipeline(
-            source, self.kit.processor(store, capacity), store, PolicyTable(), chosen, time.monotonic, self.pause,
+            source, self.kit.processor(store, capacity), store, POLICY, chosen, time.monotonic, self.pause,
             self.committed.append,
         )  # fmt: skip
 
@@ -158,7 +160,7 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
     log.sync()
     source = LogReader(other / "log")
     wrong = Pipeline(
-        source, kit.processor(site.store), site.store, PolicyTable(), PipelineSettings(), time.monotonic, site.pause,
+        source, kit.processor(site.store), site.store, POLICY, PipelineSettings(), time.monotonic, site.pause,
         site.committed.append,
     )  # fmt: skip
     with pytest.raises(CorruptLog, match="ends at 3"):

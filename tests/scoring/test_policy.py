@@ -1,27 +1,218 @@
-"""Token policy: the defaults of DESIGN section 6, and a version that follows the content."""
+"""Token policy: levels, rules, stages, reloading, and what they say to a request."""
 
 from __future__ import annotations
 
-from trustwatch.scoring.policy import PolicyTable, TokenPolicy
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy import (
+    LivePolicy,
+    PolicyBook,
+    PolicyRule,
+    PolicyTable,
+    Question,
+    TokenPolicy,
+    Verdict,
+    judge,
+)
 from trustwatch.scoring.records import RiskLevel
 
+ASKED = Question("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
 
-def test_defaults_are_those_of_the_design() -> None:
-    """Low 900 s; unknown and medium 300 s; high 60 s without refresh; critical denies and revokes."""
+
+def verdict(
+    level: RiskLevel, question: Question = ASKED, mode: str = "enforce", approved: tuple[str, ...] = ()
+) -> Verdict:
+    """What the default policy says."""
+    book = PolicyBook(default_mode=mode)  # type: ignore[arg-type]
+    return judge(question, book.standing("acme", "https://as", "bot", "Bot"), level, book.version, approved=approved)
+
+
+def test_the_default_policy_is_the_one_of_the_design() -> None:
+    """Low 900 s, unknown and medium 300 s, high 60 s without refresh, critical denied and revoked."""
     table = PolicyTable()
+
     lifetimes = {level.label: table[level].max_token_lifetime_s for level in RiskLevel}
+
     assert lifetimes == {"unknown": 300, "low": 900, "medium": 300, "high": 60, "critical": 0}
-    assert [table[level].allow for level in RiskLevel] == [True, True, True, True, False]
-    assert [table[level].revoke for level in RiskLevel] == [False, False, False, False, True]
-    assert [table[level].refresh_allowed for level in RiskLevel] == [True, True, True, False, False]
-    assert [table[level].step_up for level in RiskLevel] == [False, False, True, True, False]
-    assert "*write*" in table[RiskLevel.MEDIUM].step_up_scopes
+    assert (table[RiskLevel.CRITICAL].allow, table[RiskLevel.CRITICAL].revoke) == (False, True)
+    assert not table[RiskLevel.HIGH].refresh_allowed
 
 
-def test_version_names_the_content() -> None:
-    """Equal tables have equal versions, any change makes another, and an operator's own name wins."""
-    changed = {RiskLevel.HIGH: TokenPolicy(False, 0, (), False, False, True)}
+def test_another_policy_has_another_version() -> None:
+    """Unless the operator names it."""
+    changed = {RiskLevel.HIGH: TokenPolicy(True, 30, None, False, True, False, ("*",))}
+
     assert PolicyTable().version == PolicyTable({}).version
     assert PolicyTable(changed).version != PolicyTable().version
     assert PolicyTable(changed)[3] == changed[RiskLevel.HIGH]
     assert PolicyTable(version="7").version == "7"
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    """By tenant, type and agent; levels that it does not name are the book's."""
+    strict = TokenPolicy(True, 10, None, False, False, False)
+    book = PolicyBook(
+        rules=[
+            PolicyRule("one", tenants=("acme",), agent_types=("Pay*",), levels={RiskLevel.LOW: strict}),
+            PolicyRule("two", tenants=("acme",), mode="enforce"),
+        ]
+    )
+
+    pay, other = book.standing("acme", "", "a", "Payment"), book.standing("acme", "", "a", "Search")
+    nobody = book.standing("corp", "", "a", "Payment")
+
+    assert (pay.rule, pay.mode, pay.table[RiskLevel.LOW]) == ("one", "shadow", strict)
+    assert pay.table[RiskLevel.HIGH] == PolicyTable()[RiskLevel.HIGH]
+    assert (other.rule, other.mode) == ("two", "enforce")
+    assert (nobody.rule, nobody.mode) == ("", "shadow")
+
+
+def test_the_mode_is_the_tenants_unless_a_rule_says_otherwise() -> None:
+    """Both ways."""
+    book = PolicyBook(rules=[PolicyRule("careful", agents=("new-*",), mode="shadow")], modes={"acme": "enforce"})
+
+    modes = [
+        book.standing(tenant, "", agent, "").mode for tenant, agent in (("acme", "a"), ("acme", "new-1"), ("b", "a"))
+    ]
+
+    assert modes == ["enforce", "shadow", "shadow"]
+
+
+def test_a_stage_holds_for_its_share_and_only_grows() -> None:
+    """Whoever is in at 10 % is in at 40 %."""
+
+    def inside(percent: float) -> set[str]:
+        book = PolicyBook(rules=[PolicyRule("stage", mode="enforce", rollout_percent=percent)])
+        return {agent for agent in map(str, range(2000)) if book.standing("t", "i", agent, "").enforced}
+
+    few, more = inside(10), inside(40)
+
+    assert few < more
+    assert 150 < len(few) < 250
+    assert 720 < len(more) < 880
+    assert (inside(0), len(inside(100))) == (set(), 2000)
+
+
+def test_low_grants_all_that_is_asked_for() -> None:
+    """With the level's lifetime as ceiling."""
+    found = verdict(RiskLevel.LOW)
+
+    assert (found.allow, found.scopes, found.max_token_lifetime_s, found.reason) == (True, None, 900, "allowed")
+
+
+def test_medium_holds_back_what_writes_until_a_person_approves() -> None:
+    """And grants the rest."""
+    held = verdict(RiskLevel.MEDIUM)
+    approved = verdict(RiskLevel.MEDIUM, approved=("invoices:write",))
+
+    assert (held.allow, held.scopes, held.held_scopes, held.step_up) == (
+        True,
+        ("invoices:read",),
+        ("invoices:write",),
+        True,
+    )
+    assert (approved.allow, approved.scopes, approved.step_up) == (True, None, False)
+
+
+def test_high_needs_a_person_for_everything() -> None:
+    """Also for a request that names no scopes; once approved, tokens are short."""
+    alone, nameless = verdict(RiskLevel.HIGH), verdict(RiskLevel.HIGH, ASKED._replace(scopes=()))
+    approved = verdict(RiskLevel.HIGH, approved=("*",))
+
+    assert (alone.allow, alone.reason, nameless.reason) == (False, "step_up_required", "step_up_required")
+    assert (approved.allow, approved.max_token_lifetime_s, approved.scopes) == (True, 60, None)
+    assert verdict(RiskLevel.HIGH, ASKED._replace(scopes=()), approved=("*",)).allow
+
+
+def test_high_refuses_refresh_even_when_approved() -> None:
+    """A person approves scopes, not a longer life."""
+    found = verdict(RiskLevel.HIGH, ASKED._replace(refresh=True), approved=("*",))
+
+    assert (found.allow, found.reason) == (False, "refresh_refused")
+
+
+def test_critical_is_denied_and_revoked_whatever_was_approved() -> None:
+    """No step-up is offered either."""
+    found = verdict(RiskLevel.CRITICAL, approved=("*",))
+
+    assert (found.allow, found.reason, found.revoke, found.step_up) == (False, "risk_level", True, False)
+
+
+@pytest.mark.parametrize("level", list(RiskLevel))
+def test_shadow_changes_nothing_and_says_what_would_be(level: RiskLevel) -> None:
+    """Whatever the level."""
+    shadow, enforced = verdict(level, mode="shadow"), verdict(level)
+
+    assert (shadow.allow, shadow.max_token_lifetime_s, shadow.scopes, shadow.revoke) == (True, None, None, False)
+    assert shadow.refresh_allowed
+    assert shadow.would_allow == enforced.allow
+
+
+def test_scopes_that_a_level_does_not_get_are_refused_not_held() -> None:
+    """No approval helps."""
+    table = PolicyTable({RiskLevel.MEDIUM: TokenPolicy(True, 60, ("*:read",), True, True, False, ("*",))})
+    book = PolicyBook(table, default_mode="enforce")
+
+    found = judge(ASKED, book.standing("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
+    none = judge(
+        ASKED._replace(scopes=("x:write",)), book.standing("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",)
+    )
+
+    assert (found.scopes, found.refused_scopes) == (("invoices:read",), ("invoices:write",))
+    assert (none.allow, none.reason) == (False, "scopes_refused")
+
+
+SCOPES = st.lists(st.sampled_from(["a:read", "a:write", "b:read", "b:delete", "c"]), unique=True).map(tuple)
+
+
+@given(SCOPES, SCOPES, st.sampled_from(list(RiskLevel)), st.booleans())
+def test_never_more_than_was_asked_for_and_every_scope_has_one_fate(
+    asked: tuple[str, ...], approved: tuple[str, ...], level: RiskLevel, refresh: bool
+) -> None:
+    """Granted, held and refused scopes are a partition of those asked for; a higher level never grants more."""
+    question = ASKED._replace(scopes=asked, refresh=refresh)
+    found = verdict(level, question, approved=approved)
+    granted = (found.scopes if found.scopes is not None else asked) if found.allow else ()
+
+    assert set(granted) <= set(asked)
+    if found.allow:
+        assert sorted((*granted, *found.held_scopes, *found.refused_scopes)) == sorted(asked)
+    for higher in (other for other in RiskLevel if other > max(level, RiskLevel.LOW)):
+        stricter = verdict(higher, question, approved=approved)
+        left = (stricter.scopes if stricter.scopes is not None else asked) if stricter.allow else ()
+        assert set(left) <= set(granted)
+
+
+def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Path) -> None:
+    """The error is counted and kept until the file is right again."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+
+    def load() -> PolicyBook:
+        text = file.read_text() if file.exists() else "wrong"
+        if text == "wrong":
+            raise ConfigError(f"{file}: wrong")
+        return PolicyBook(PolicyTable(version=text))
+
+    live = LivePolicy(load(), file, load)
+    assert not live.refresh()
+
+    file.write_text("version-2")
+    assert live.refresh()
+    assert live.book.version == "version-2"
+
+    file.write_text("wrong")
+    assert not live.refresh()
+    assert (live.book.version, live.errors, "wrong" in live.error) == ("version-2", 1, True)
+
+    file.unlink()
+    live.refresh()
+    assert live.book.version == "version-2"
+
+    file.write_text("three")
+    assert live.refresh()
+    assert (live.book.version, live.error) == ("three", "")

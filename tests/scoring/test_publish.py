@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.scoring.follow import RiskFollower, epoch_of
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.publish import RiskRecord, TopicNames, TopicPublisher
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position, RiskLevel
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
@@ -67,7 +67,7 @@ def topics() -> Topics:
 
 @pytest.fixture
 def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
-    return TopicPublisher(topics, store, TopicNames(), PolicyTable(), "https://tw")
+    return TopicPublisher(topics, store, TopicNames(), LivePolicy(PolicyBook()), "https://tw")
 
 
 def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:

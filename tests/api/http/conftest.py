@@ -31,7 +31,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.channel import Update
-from trustwatch.scoring.policy import PolicyTable
+from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
 from trustwatch.scoring.view import RiskView
@@ -95,7 +95,7 @@ class Site:
             log=self.log,
             store=self.store,
             view=self.view,
-            policy=PolicyTable(version="3"),
+            policy=LivePolicy(PolicyBook(PolicyTable(version="3"))),
             model_version="2026-11-24.1",
             status=self.status,
             clock=self.clock,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from .records import RiskLevel
+from ..records import RiskLevel
 
 
 class TokenPolicy(msgspec.Struct, frozen=True):
@@ -55,6 +55,11 @@ class PolicyTable:
         self._policies = {**DEFAULT_POLICY, **(overrides or {})}
         encoded = msgspec.json.encode([self._policies[level] for level in RiskLevel])
         self.version = version or hashlib.sha256(encoded).hexdigest()[:12]
+
+    @property
+    def policies(self) -> dict[RiskLevel, TokenPolicy]:
+        """By level; a copy."""
+        return dict(self._policies)
 
     def __getitem__(self, level: int) -> TokenPolicy:
         return self._policies[RiskLevel(level)]

@@ -1,0 +1,170 @@
+"""The one value that every hook, gateway and actuator renders: what is to happen to one request of an agent.
+
+`judge` is a pure function of the policy, the level, the request and the approvals that people gave. Products differ in
+what they can do; their renderers say so. None of them decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import msgspec
+
+from ..records import RiskLevel
+from .book import Standing
+from .table import TokenPolicy
+
+
+class Question(NamedTuple):
+    """What an agent asks for.
+
+    Attributes:
+        tenant, issuer, agent_id: whose request; all may be "".
+        scopes: asked for; empty where the request names none.
+        refresh: a refresh token is used.
+        ancestors: the earlier actors of the delegation chain, nearest first.
+        approvable: whether a person's approval may be asked for by this way.
+    """
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    scopes: tuple[str, ...] = ()
+    refresh: bool = False
+    ancestors: tuple[str, ...] = ()
+    approvable: bool = True
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is to happen.
+
+    Attributes:
+        allow: what the asking server is to do. Always true in shadow mode.
+        would_allow: what the policy says, whatever the mode.
+        enforced: mode is `enforce`.
+        level: risk level that was acted on; a pin or an ancestor may make it another than the measured one.
+        reason: code, see `REASONS`.
+        max_token_lifetime_s: ceiling of a new token's lifetime; None = none (shadow mode).
+        scopes: the scopes asked for that may be granted; None = all of them.
+        step_up: a person must approve the scopes in `held_scopes` first.
+        held_scopes: scopes asked for that wait for a person.
+        refused_scopes: scopes asked for that the level does not get at all.
+        refresh_allowed: whether a refresh token may be issued or used.
+        revoke: tokens that are out are to die.
+        policy_version: of the book.
+        stale: what is known of the agent may be out of date.
+        rule: policy rule that matched; "" = none.
+    """
+
+    allow: bool
+    would_allow: bool
+    enforced: bool
+    level: RiskLevel
+    reason: str
+    max_token_lifetime_s: int | None
+    scopes: tuple[str, ...] | None
+    step_up: bool
+    held_scopes: tuple[str, ...]
+    refused_scopes: tuple[str, ...]
+    refresh_allowed: bool
+    revoke: bool
+    policy_version: str
+    stale: bool = False
+    rule: str = ""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether fewer scopes than asked for are granted; who can not grant fewer has to deny."""
+        return self.scopes is not None
+
+
+ALLOWED = "allowed"
+DENIED_BY_LEVEL = "risk_level"
+REFRESH_REFUSED = "refresh_refused"
+STEP_UP = "step_up_required"
+SCOPES_REFUSED = "scopes_refused"
+
+REASONS = {
+    ALLOWED: "nothing stands against it",
+    DENIED_BY_LEVEL: "the policy of the agent's risk level denies tokens",
+    REFRESH_REFUSED: "the policy of the agent's risk level allows no refresh",
+    STEP_UP: "every scope asked for waits for a person's approval",
+    SCOPES_REFUSED: "the policy of the agent's risk level grants none of the scopes asked for",
+}
+"""Reason codes of verdicts. They may leave the service; nothing else about why does."""
+
+
+def judge(
+    question: Question, standing: Standing, level: RiskLevel, version: str, *, approved: Collection[str] = (),
+    stale: bool = False,
+) -> Verdict:  # fmt: skip
+    """What the policy says to a request.
+
+    Args:
+        question: what is asked for.
+        standing: policy and mode of the agent.
+        level: to act on.
+        version: of the policy book.
+        approved: scope patterns that a person approved for this agent and that have not expired; `*` is all.
+        stale: whether what is known may be out of date.
+    """
+    policy = standing.table[level]
+    refused, held = _sorted_scopes(question, policy, approved)
+    left = tuple(scope for scope in question.scopes if scope not in refused and scope not in held)
+    step_up = bool(held) or (policy.step_up and not question.scopes and not _covers(approved, policy.step_up_scopes))
+    reason = _reason(question, policy, left, refused, step_up)
+    narrowed = bool(refused or held) and reason == ALLOWED
+    enforced = standing.enforced
+    return Verdict(
+        allow=reason == ALLOWED or not enforced, would_allow=reason == ALLOWED, enforced=enforced, level=level,
+        reason=reason, max_token_lifetime_s=policy.max_token_lifetime_s if enforced else None,
+        scopes=left if narrowed and enforced else None, step_up=step_up and policy.allow, held_scopes=held,
+        refused_scopes=refused, refresh_allowed=policy.refresh_allowed or not enforced,
+        revoke=policy.revoke and enforced, policy_version=version, stale=stale, rule=standing.rule,
+    )  # fmt: skip
+
+
+def _sorted_scopes(
+    question: Question, policy: TokenPolicy, approved: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Scopes asked for that are refused, and those that wait for a person."""
+    refused = tuple(
+        scope for scope in question.scopes
+        if policy.allowed_scopes is not None and not _any(policy.allowed_scopes, scope)
+    )  # fmt: skip
+    held = tuple(
+        scope for scope in question.scopes
+        if scope not in refused and policy.step_up and _any(policy.step_up_scopes, scope) and not _any(approved, scope)
+    )  # fmt: skip
+    return refused, held
+
+
+def _reason(
+    question: Question, policy: TokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool
+) -> str:  # fmt: skip
+    if not policy.allow:
+        return DENIED_BY_LEVEL
+    if question.refresh and not policy.refresh_allowed:
+        return REFRESH_REFUSED
+    if left:
+        return ALLOWED
+    if step_up and _all_held(question, policy):
+        return STEP_UP
+    return SCOPES_REFUSED if refused else ALLOWED
+
+
+def _all_held(question: Question, policy: TokenPolicy) -> bool:
+    """A request without scopes is held only where all scopes need a person: it gets what its client is registered for,
+    which nobody here knows."""
+    return bool(question.scopes) or "*" in policy.step_up_scopes
+
+
+def _covers(approved: Collection[str], wanted: Collection[str]) -> bool:
+    """Whether every wanted pattern was approved."""
+    return all(_any(approved, pattern) for pattern in wanted)
+
+
+def _any(patterns: Collection[str], scope: str) -> bool:
+    return any(fnmatchcase(scope, pattern) for pattern in patterns)
