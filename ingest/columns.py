@@ -51,6 +51,11 @@ WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "adm
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 """`error` values of denials that we caused: excluded from behaviour, else a contained agent could never recover."""
 
+OWN_OUTAGES = frozenset({"ext_authz_error", "trustwatch_unavailable"})
+"""`error` values of errors that came of our not answering a gateway or authorization server: no agent did them."""
+
+_OURS = {"success": frozenset(), "denied": OWN_DENIALS, "error": OWN_OUTAGES}
+
 _OUTCOME = {name: code for code, name in enumerate(OUTCOMES)}
 _TYPE = {name: code for code, name in enumerate(EVENT_TYPES)}
 _EFFECT_CODE: dict[str | None, int] = {None: EFFECTS.index("unknown"), **{n: code for code, n in enumerate(EFFECTS)}}
@@ -241,7 +246,7 @@ class ColumnEncoder:
             breadth, ungranted, len(chain) if chain else -1.0, lifetime,
             _EFFECT_CODE[event.effect], _OUTCOME[outcome], _TYPE[event.type], provenance, method, external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
-            agent.self_asserted, outcome == "denied" and event.error in OWN_DENIALS,
+            agent.self_asserted, event.error in _OURS[outcome],
             event.time.timestamp(),
         )  # fmt: skip
 

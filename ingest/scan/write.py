@@ -38,6 +38,8 @@ _METHOD_TEXTS, _METHOD_LENGTHS = _METHODS.texts, _METHODS.lengths
 _RANKS = np.array(list(c.METHOD_RANK.values()))
 _DENIALS = Lexicon(sorted(c.OWN_DENIALS))
 _DENIAL_TEXTS, _DENIAL_LENGTHS = _DENIALS.texts, _DENIALS.lengths
+_OUTAGES = Lexicon(sorted(c.OWN_OUTAGES))
+_OUTAGE_TEXTS, _OUTAGE_LENGTHS = _OUTAGES.texts, _OUTAGES.lengths
 _IS_WORK = np.array([name in c.WORK_TYPES for name in EVENT_TYPES])
 _UNKNOWN_EFFECT = EFFECTS.index("unknown")
 
@@ -182,6 +184,9 @@ def _write_codes(data: Bytes, found: Members, codes: c.Codes) -> None:
     if begins[_OUTCOME] == c.DENIED:
         denial = which_word(data, begins[_ERROR], lengths[_ERROR], _DENIAL_TEXTS, _DENIAL_LENGTHS)
         codes[c.OWN_DENIAL] = denial >= 0
+    elif begins[_OUTCOME] == c.ERROR:
+        outage = which_word(data, begins[_ERROR], lengths[_ERROR], _OUTAGE_TEXTS, _OUTAGE_LENGTHS)
+        codes[c.OWN_DENIAL] = outage >= 0
 
 
 @allocation_free

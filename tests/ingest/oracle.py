@@ -106,7 +106,7 @@ def _members(rng: random.Random, habit: random.Random) -> dict[str, Any]:
         "count": rng.randrange(1, 4),
         "client": {"ip": rng.choice(["10.1.2.3", "10.1.2.9", "2001:db8::1"])},
         "credential": {"method": rng.choice(["none", "private_key_jwt"]), "token_id": rng.choice("klmnop")},
-        "error": "ext_authz_denied" if rng.random() < 0.1 else "boom",
+        "error": rng.choice(["ext_authz_denied", "ext_authz_error"]) if rng.random() < 0.1 else "boom",
         "resource": _resource(rng),
     }
     used = {name for name in optional if habit.random() < 0.6}

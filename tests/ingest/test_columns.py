@@ -85,16 +85,18 @@ def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, un
     assert numbers[[c.BREADTH, c.UNGRANTED]].tolist() == [breadth, ungranted]
 
 
-def test_columns_mark_only_our_own_denials() -> None:
-    """A denial that we caused is marked by its error; the same error of a success, or another's denial, is not."""
+def test_columns_mark_only_our_own_denials_and_outages() -> None:
+    """What we caused is marked by outcome and error together; either alone is the agent's."""
     batch = columns(
         [
             event(outcome="denied", error="ext_authz_denied"), event(outcome="denied", error="revoked_by_trustwatch"),
             event(outcome="error", error="ext_authz_denied"), event(outcome="denied", error="forbidden"),
+            event(outcome="error", error="ext_authz_error"), event(outcome="error", error="trustwatch_unavailable"),
+            event(outcome="denied", error="ext_authz_error"), event(outcome="success", error="ext_authz_error"),
         ]
     )  # fmt: skip
 
-    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 1, 0, 0]
+    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 123, 999])

@@ -291,13 +291,18 @@ def test_failure_and_denial_pace_are_told_apart() -> None:
     assert denials["denial_pace"] > 5 and denials["failure_pace"] == 0
 
 
-def test_own_denials_are_no_behaviour() -> None:
-    """A contained agent's denials by us change nothing: zero vectors, and the next event is as if they never were."""
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [("denied", "ext_authz_denied"), ("denied", "revoked_by_trustwatch"), ("error", "ext_authz_error"),
+     ("error", "trustwatch_unavailable")],
+)  # fmt: skip
+def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
+    """Our denials and outages change nothing: zero vectors, and the next event is as if they never were."""
     watched, undisturbed = Watch(), Watch()
     watched.feed(*steady(30))
     undisturbed.feed(*steady(30))
 
-    ours = watched.feed(*steady(200, 1.0, 1800.0, outcome="denied", error="ext_authz_denied", action="wipe"))
+    ours = watched.feed(*steady(200, 1.0, 1800.0, outcome=outcome, error=error, action="wipe"))
 
     assert all(value == 0.0 for vector in ours for value in vector.values())
     assert watched.last(event(2100)) == undisturbed.last(event(2100))

@@ -109,7 +109,8 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
     made |= some(
         id=optional, tenant=optional, task=optional, peer=optional, session=optional, delegation=NAMES, status=AMOUNTS,
-        error=st.sampled_from(["ext_authz_denied", None, "x"]), bytes_in=AMOUNTS, bytes_out=AMOUNTS, count=AMOUNTS,
+        error=st.sampled_from(["ext_authz_denied", "ext_authz_error", None, "x"]), bytes_in=AMOUNTS, bytes_out=AMOUNTS,
+        count=AMOUNTS,
         effect=st.sampled_from(["read", "admin", "unknown", None]),
         attributes=st.dictionaries(TEXTS, AMOUNTS, max_size=3),
         vendor=st.recursive(
