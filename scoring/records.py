@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -114,6 +115,25 @@ class Decision(msgspec.Struct, frozen=True):
     offset: int
 
 
+EdgeKind = Literal["delegated", "called", "acts_for"]
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
+
+    `count` is how many events of a commit showed it; in the store, of all of them.
+    """
+
+    tenant: str
+    issuer: str
+    kind: EdgeKind
+    source: str
+    target: str
+    first_ms: int
+    last_ms: int
+    count: int
+
+
 class OutboxRow(msgspec.Struct, frozen=True):
     """Something that must leave at least once. `key` makes a repeated delivery recognisable."""
 
@@ -182,3 +202,5 @@ class Commit(msgspec.Struct, frozen=True):
     dead_letters: list[DeadLetter]
     published: int = 0
     """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
+    edges: Sequence[Edge] = ()
+    """Who had to do with whom in what is committed."""

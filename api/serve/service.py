@@ -179,6 +179,7 @@ class Service:
             try:
                 await asyncio.to_thread(self._backend.store.upkeep, now)
                 await asyncio.to_thread(self._backend.store.purge, oldest, agents_before_ms=forgotten)
+                await asyncio.to_thread(self._backend.store.purge_containment, oldest)
                 await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from ...ingest.errors import ConfigError
+from .containment import Containment
 from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
@@ -18,7 +19,7 @@ from .reads import Reads
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
-class SqlStore(State, Partitions, Reads, Deliveries, Housekeeping, Database):
+class SqlStore(State, Partitions, Reads, Deliveries, Containment, Housekeeping, Database):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:

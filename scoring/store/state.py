@@ -12,6 +12,7 @@ from ..records import AgentRow, Commit, DeadLetter, Position
 from . import codec
 from .base import CommitResult, Due
 from .chunks import IN_LIST, chunks
+from .containment import write_edges
 from .database import Database
 from .deliveries import ADD_COUNTER, INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
@@ -70,6 +71,8 @@ class State(Database):
             for statement, rows in ((_INSERT_DECISION, decisions), (INSERT_OUTBOX, outbox)):
                 if rows:
                     connection.execute(statement.on(connection), rows)
+            if commit.edges:
+                write_edges(connection, commit.edges)
             return CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
 
     def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:

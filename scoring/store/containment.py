@@ -1,0 +1,253 @@
+"""Containment's side: interventions, actuations and edges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, case, delete, select, tuple_, update
+
+from ...ingest.hashing import agent_key
+from ..containment import OPEN, Actuation, Intervention
+from ..records import AgentName, Edge, OutboxRow
+from . import codec
+from .base import MAX_PAGE, Page, Tenants
+from .chunks import IN_LIST, chunks
+from .database import Database
+from .deliveries import INSERT_OUTBOX
+from .dialects import insert_or_skip
+from .schema import ACTUATIONS, EDGES, INTERVENTIONS
+
+_ADD_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
+_ADD_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
+_ADD_EDGE = insert_or_skip(EDGES, "edge_id")
+_SEE_EDGE = (
+    update(EDGES)
+    .where(EDGES.c.edge_id == bindparam("id"))
+    .values(
+        count=EDGES.c.count + bindparam("more"),
+        last_ms=case((EDGES.c.last_ms < bindparam("last"), bindparam("last")), else_=EDGES.c.last_ms),
+        first_ms=case((EDGES.c.first_ms > bindparam("first"), bindparam("first")), else_=EDGES.c.first_ms),
+    )
+)
+_scopes = msgspec.json.Decoder(tuple[str, ...])
+_NAMES = ("tenant", "issuer", "agent_id")
+_INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if name not in ("agent", "scopes"))
+_ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
+
+
+class Containment(Database):
+    """Part of the store that containment uses; `trustwatch.scoring.store.base` says what each method promises."""
+
+    def add_intervention(self, made: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
+        with self.write() as connection:
+            if connection.execute(_ADD_INTERVENTION.on(connection), _intervention_params(made)).rowcount == 0:
+                return False
+            _enqueue(connection, outbox)
+        return True
+
+    def change_intervention(self, made: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
+        mine = (INTERVENTIONS.c.intervention_id == made.intervention_id, INTERVENTIONS.c.status == was)
+        values = _intervention_params(made)
+        del values["intervention_id"]
+        with self.write() as connection:
+            if connection.execute(update(INTERVENTIONS).where(*mine).values(values)).rowcount == 0:
+                return False
+            _enqueue(connection, outbox)
+        return True
+
+    def intervention(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
+        query = select(INTERVENTIONS).where(INTERVENTIONS.c.intervention_id == intervention_id)
+        if tenants is not None:
+            query = query.where(INTERVENTIONS.c.tenant.in_(sorted(tenants)))
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _to_intervention(row)
+
+    def open_interventions(self) -> list[Intervention]:
+        query = select(INTERVENTIONS).where(INTERVENTIONS.c.status.in_(sorted(OPEN)))
+        with self.read() as connection:
+            return [_to_intervention(row) for row in connection.execute(query)]
+
+    def interventions_since(self, updated_ms: int) -> list[Intervention]:
+        query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
+        with self.read() as connection:
+            return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]
+
+    def list_interventions(
+        self, tenants: Tenants = None, kind: str | None = None, status: str | None = None,
+        agent_key: int | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> Page[Intervention]:  # fmt: skip
+        query = select(INTERVENTIONS)
+        if tenants is not None:
+            query = query.where(INTERVENTIONS.c.tenant.in_(sorted(tenants)))
+        for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
+            if value is not None:
+                query = query.where(column == value)
+        if agent_key is not None:
+            query = query.where(INTERVENTIONS.c.agent_key == codec.signed(agent_key))
+        order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
+        if cursor is not None:
+            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
+        more = (
+            codec.to_cursor([rows[limit - 1].asked_ms, rows[limit - 1].intervention_id]) if len(rows) > limit else None
+        )
+        return Page([_to_intervention(row) for row in rows[:limit]], more)
+
+    def enqueue(self, rows: Sequence[OutboxRow]) -> None:
+        with self.write() as connection:
+            _enqueue(connection, rows)
+
+    def want(self, wanted: Actuation) -> Actuation | None:
+        values = _actuation_params(wanted)
+        mine = _is(wanted.target, wanted.agent.key)
+        with self.write() as connection:
+            connection.execute(_ADD_ACTUATION.on(connection), values | {"version": -1})
+            kept = ("target", "agent_key", "original", "tenant", "issuer", "agent_id")
+            changed = {name: value for name, value in values.items() if name not in kept}
+            older = (*mine, ACTUATIONS.c.version <= wanted.version)
+            if connection.execute(update(ACTUATIONS).where(*older).values(changed)).rowcount == 0:
+                return None
+            return _to_actuation(connection.execute(select(ACTUATIONS).where(*mine)).one())
+
+    def actuation(self, target: str, agent_key: int) -> Actuation | None:
+        with self.read() as connection:
+            row = connection.execute(select(ACTUATIONS).where(*_is(target, agent_key))).one_or_none()
+        return None if row is None else _to_actuation(row)
+
+    def keep_original(self, target: str, agent_key: int, original: bytes) -> bytes:
+        mine = _is(target, agent_key)
+        with self.write() as connection:
+            unset = (*mine, ACTUATIONS.c.original == b"")
+            connection.execute(update(ACTUATIONS).where(*unset).values(original=original))
+            kept: bytes = connection.execute(select(ACTUATIONS.c.original).where(*mine)).scalar_one()
+        return kept
+
+    def settle_actuation(self, done: Actuation) -> bool:
+        mine = (*_is(done.target, done.agent.key), ACTUATIONS.c.version == done.version)
+        values = {
+            name: getattr(done, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
+        }  # fmt: skip
+        with self.write() as connection:
+            return connection.execute(update(ACTUATIONS).where(*mine).values(values)).rowcount > 0
+
+    def list_actuations(
+        self, tenants: Tenants = None, agent_key: int | None = None, target: str | None = None, limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Actuation]:  # fmt: skip
+        query = select(ACTUATIONS)
+        if tenants is not None:
+            query = query.where(ACTUATIONS.c.tenant.in_(sorted(tenants)))
+        if agent_key is not None:
+            query = query.where(ACTUATIONS.c.agent_key == codec.signed(agent_key))
+        if target is not None:
+            query = query.where(ACTUATIONS.c.target == target)
+        order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
+        if cursor is not None:
+            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str, int]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = None if last is None else codec.to_cursor([last.updated_ms, last.target, last.agent_key])
+        return Page([_to_actuation(row) for row in rows[:limit]], more)
+
+    def edges(
+        self, keys: Collection[int], *, outgoing: bool, kinds: Collection[str], since_ms: int = 0, limit: int = 1_000
+    ) -> list[Edge]:
+        column = EDGES.c.source_key if outgoing else EDGES.c.target_key
+        found: list[Edge] = []
+        with self.read() as connection:
+            for part in chunks(keys, IN_LIST):
+                query = select(EDGES).where(column.in_([codec.signed(key) for key in part]))
+                query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
+                rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(found)))
+                found += [Edge(**{name: row._mapping[name] for name in Edge.__struct_fields__}) for row in rows]
+                if len(found) >= limit:
+                    break
+        return found
+
+    def purge_containment(self, before_ms: int) -> int:
+        finished = (~INTERVENTIONS.c.status.in_(sorted(OPEN)), INTERVENTIONS.c.updated_ms < before_ms)
+        done = (ACTUATIONS.c.updated_ms < before_ms, ACTUATIONS.c.original == b"")
+        with self.write() as connection:
+            return sum(
+                connection.execute(delete(table).where(*old)).rowcount
+                for table, old in (
+                    (INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < before_ms,))
+                )
+            )  # fmt: skip
+
+
+def node_key(edge: Edge, *, source: bool) -> int:
+    """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal one of its own."""
+    name = edge.source if source else edge.target
+    return agent_key(edge.tenant, edge.issuer, f"principal\x1f{name}" if _is_principal(edge, source) else name)
+
+
+def write_edges(connection: Connection, edges: Sequence[Edge]) -> None:
+    """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
+    rows = sorted((_edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
+    connection.execute(_ADD_EDGE.on(connection), [row | {"count": 0} for row in rows])
+    seen = [
+        {"id": row["edge_id"], "more": row["count"], "last": row["last_ms"], "first": row["first_ms"]} for row in rows
+    ]
+    connection.execute(_SEE_EDGE, seen)
+
+
+def _is_principal(edge: Edge, source: bool) -> bool:
+    return edge.kind == "acts_for" and not source
+
+
+def _edge_params(edge: Edge) -> dict[str, Any]:
+    values = msgspec.structs.asdict(edge)
+    named = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
+    return values | {
+        "edge_id": hashlib.sha256(named).hexdigest()[:40],
+        "source_key": codec.signed(node_key(edge, source=True)),
+        "target_key": codec.signed(node_key(edge, source=False)),
+    }
+
+
+def _enqueue(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    if rows:
+        connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in rows])
+
+
+def _is(target: str, agent_key: int) -> tuple[Any, Any]:
+    return ACTUATIONS.c.target == target, ACTUATIONS.c.agent_key == codec.signed(agent_key)
+
+
+def _named(agent: AgentName) -> dict[str, Any]:
+    return {"agent_key": codec.signed(agent.key), **{name: getattr(agent, name) for name in _NAMES}}
+
+
+def _intervention_params(made: Intervention) -> dict[str, Any]:
+    values = {name: getattr(made, name) for name in _INTERVENTION_PLAIN}
+    return values | _named(made.agent) | {"scopes": msgspec.json.encode(made.scopes)}
+
+
+def _to_intervention(row: Any) -> Intervention:
+    values = row._mapping
+    return Intervention(
+        agent=_agent(values), scopes=_scopes.decode(values["scopes"]),
+        **{name: values[name] for name in _INTERVENTION_PLAIN},
+    )  # fmt: skip
+
+
+def _actuation_params(made: Actuation) -> dict[str, Any]:
+    return {name: getattr(made, name) for name in _ACTUATION_PLAIN} | _named(made.agent)
+
+
+def _to_actuation(row: Any) -> Actuation:
+    values = row._mapping
+    return Actuation(agent=_agent(values), **{name: values[name] for name in _ACTUATION_PLAIN})
+
+
+def _agent(values: Any) -> AgentName:
+    return AgentName(codec.unsigned(values["agent_key"]), *(values[name] for name in _NAMES))

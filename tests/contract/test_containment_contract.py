@@ -1,0 +1,184 @@
+"""What every store promises about containment: interventions, actuations, edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.containment import Actuation, Intervention
+from trustwatch.scoring.records import AgentName, Commit, Edge, OutboxRow, Position
+from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+
+NOW = 1_764_000_000_000
+LONG = "https://agents.example/" + "é" * 1000
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    """A store of each kind, empty."""
+    if request.param == "sqlite":
+        opened = open_store(sqlite_url(tmp_path / "store.db"))
+    else:
+        opened = open_store(str(request.getfixturevalue("postgres_url")))
+    yield opened
+    opened.close()
+
+
+def name(agent_id: str, tenant: str = "acme") -> AgentName:
+    """An agent of one issuer."""
+    return AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
+
+
+def approval(number: int, **values: Any) -> Intervention:
+    """A pending approval."""
+    made = Intervention(
+        f"I{number:04}", "approval", "pending", name("bot"), 2, ("pay:write", "*"), "step_up_required", "hydra",
+        NOW + number, "", 0, "", NOW + 10_000, NOW + number,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **values)
+
+
+def alert(key: str) -> OutboxRow:
+    """Something that has to leave."""
+    return OutboxRow(key, "alert", "", b"{}", NOW)
+
+
+def waiting(store: SqlStore) -> int:
+    """Outbox rows that nobody routed yet."""
+    return store.route([Route("t", "alert", frozenset(range(5)), 0)], NOW)
+
+
+def test_an_intervention_is_written_once_with_what_leaves(store: SqlStore) -> None:
+    """The same id changes nothing, and sends nothing."""
+    assert store.add_intervention(approval(1), [alert("a")])
+    assert not store.add_intervention(approval(1, asked_why="other"), [alert("b")])
+
+    assert store.intervention("I0001") == approval(1)
+    assert waiting(store) == 1
+
+
+def test_of_two_that_decide_one_wins(store: SqlStore) -> None:
+    """The second finds another status, and nothing of it is written."""
+    store.add_intervention(approval(1))
+    yes = approval(1, status="approved", decided_by="ann", decided_ms=NOW + 9, why="known job", updated_ms=NOW + 9)
+    no = approval(1, status="rejected", decided_by="bob", decided_ms=NOW + 10, updated_ms=NOW + 10)
+
+    assert store.change_intervention(yes, "pending", [alert("yes")])
+    assert not store.change_intervention(no, "pending", [alert("no")])
+
+    assert store.intervention("I0001") == yes
+    assert waiting(store) == 1
+
+
+def test_interventions_are_listed_newest_first_and_by_what_is_asked(store: SqlStore) -> None:
+    """Tenants, kind, status and agent; pages follow each other."""
+    made = [approval(number) for number in range(5)]
+    made.append(approval(9, agent=name("other", "corp"), kind="pin", status="active"))
+    for one in made:
+        store.add_intervention(one)
+
+    first = store.list_interventions(tenants={"acme"}, limit=3)
+    rest = store.list_interventions(tenants={"acme"}, limit=3, cursor=first.next_cursor)
+
+    assert [one.intervention_id for one in first.items + rest.items] == ["I0004", "I0003", "I0002", "I0001", "I0000"]
+    assert rest.next_cursor is None
+    assert store.list_interventions(kind="pin").items == [made[-1]]
+    assert store.list_interventions(status="approved").items == []
+    assert store.list_interventions(agent_key=name("other", "corp").key).items == [made[-1]]
+    assert store.intervention("I0009", {"acme"}) is None
+
+
+def test_open_and_changed_interventions_are_found(store: SqlStore) -> None:
+    """What has no effect any more is not open; a follower sees every change."""
+    for number, status in enumerate(("pending", "approved", "rejected", "expired")):
+        store.add_intervention(approval(number, status=status))
+    store.add_intervention(approval(7, kind="pin", status="active"))
+
+    assert {one.intervention_id for one in store.open_interventions()} == {"I0000", "I0001", "I0007"}
+    assert [one.intervention_id for one in store.interventions_since(NOW + 3)] == ["I0003", "I0007"]
+
+
+def actuation(version: int, **values: Any) -> Actuation:
+    """What is wanted of one actuator."""
+    made = Actuation(
+        "hydra", name(LONG), version, b'{"level":"high"}', b"", "wanted", NOW - 5, NOW, 0, NOW, ""
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **values)
+
+
+def test_the_newest_wish_counts(store: SqlStore) -> None:
+    """An older one is refused; the same one may come again."""
+    assert store.want(actuation(5)) == actuation(5)
+    assert store.want(actuation(4)) is None
+    assert store.want(actuation(5)) is not None
+    assert store.want(actuation(6, desired=b"{}")) == actuation(6, desired=b"{}")
+    assert store.actuation("hydra", name(LONG).key) == actuation(6, desired=b"{}")
+    assert store.actuation("other", name(LONG).key) is None
+
+
+def test_what_was_there_first_is_kept_until_it_is_restored(store: SqlStore) -> None:
+    """Neither a second reading nor a newer wish replaces it."""
+    store.want(actuation(1))
+    assert store.keep_original("hydra", name(LONG).key, b"first") == b"first"
+    assert store.keep_original("hydra", name(LONG).key, b"second") == b"first"
+
+    again = store.want(actuation(2, original=b"third"))
+    assert again is not None
+    assert again.original == b"first"
+
+    assert store.settle_actuation(msgspec.structs.replace(again, status="restored", original=b"", confirmed_ms=NOW + 1))
+    done = store.actuation("hydra", name(LONG).key)
+    assert done is not None
+    assert (done.original, done.status, done.confirmed_ms) == (b"", "restored", NOW + 1)
+
+
+def test_who_is_overtaken_settles_nothing(store: SqlStore) -> None:
+    """It has to look again at what is wanted."""
+    old = store.want(actuation(1))
+    store.want(actuation(2))
+
+    assert old is not None
+    assert not store.settle_actuation(msgspec.structs.replace(old, status="confirmed"))
+    assert [one.status for one in store.list_actuations(tenants={"acme"}).items] == ["wanted"]
+    assert store.list_actuations(tenants={"corp"}).items == []
+
+
+def edge(kind: str, source: str, target: str, last_ms: int = NOW, count: int = 1) -> Edge:
+    """An edge among agents of one issuer."""
+    return Edge("acme", "https://as", kind, source, target, last_ms, last_ms, count)  # type: ignore[arg-type]
+
+
+def test_edges_add_up_over_commits(store: SqlStore) -> None:
+    """In the transaction of the state; found from both ends, at any length of names."""
+    place = store.claim(0)
+    first = [edge("delegated", "boss", LONG), edge("called", "boss", "ledger"), edge("acts_for", "boss", "ledger")]
+    second = [edge("delegated", "boss", LONG, NOW + 50, 3)]
+    for offset, edges in ((1, first), (2, second)):
+        store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=edges))
+        place = next_place
+
+    (delegated,) = store.edges([name("boss").key], outgoing=True, kinds={"delegated"})
+    (back,) = store.edges([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
+    called = store.edges([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
+
+    assert delegated == back == Edge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50, 4)
+    assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
+    assert store.edges([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
+
+
+def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> None:
+    """Otherwise nobody could restore it."""
+    store.add_intervention(approval(1, status="rejected"))
+    store.add_intervention(approval(2))
+    store.want(actuation(1))
+    store.want(actuation(1, agent=name("lowered")))
+    store.keep_original("hydra", name("lowered").key, b"x")
+
+    assert store.purge_containment(NOW + 1_000) == 2
+
+    assert store.intervention("I0002") is not None
+    assert [one.agent.agent_id for one in store.list_actuations().items] == ["lowered"]
