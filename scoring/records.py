@@ -162,9 +162,10 @@ class Delivery(msgspec.Struct, frozen=True):
     status: str  # pending | delivered | failed | suppressed | dead
     attempts: int
     next_attempt_ms: int  # earliest time of the next attempt; only while pending
-    last_error: str  # "" = none
+    last_error: str  # why it is not delivered, suppressed ones included; "" = no reason is known
     delivered_ms: int  # 0 = not (yet) delivered
     suppressed_before: int  # alerts cooled down between the previous alert and this one
+    payload: bytes = b""  # of the outbox row
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
 from ...scoring.risk import Budget, RiskSettings
 from ...scoring.store import SqlStore, open_store, sqlite_url
-from ..settings import LevelPolicy, Settings, TokenPolicySettings
+from ..settings import LevelPolicy, Settings, TokenPolicySettings, WebhookSettings
 from ..settings.kafka import KafkaSecuritySettings
 from ..settings.policy_file import LEVELS, PolicyFile, read_policy_file
 from ..settings.root import ANY_TENANT
@@ -102,11 +102,17 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
     """Targets of alerts. Raises ConfigError for one that can not be used."""
     return [
         WebhookTarget(
-            webhook.name, webhook.url, (webhook.secret.reveal(),),
-            levels=frozenset(RiskLevel[level.upper()] for level in webhook.levels), timeout_s=webhook.timeout_s,
-            allow_plain_loopback=webhook.allow_http,
+            webhook.name, webhook.url.reveal(), () if webhook.secret is None else (webhook.secret.reveal(),),
+            format=webhook.format, routing_key=_plain(webhook.routing_key), levels=_levels(webhook),
+            timeout_s=webhook.timeout_s, allow_plain_loopback=webhook.allow_http,
         ) for webhook in settings.webhooks
     ]  # fmt: skip
+
+
+def _levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
+    """Levels that it is told of. PagerDuty has to be told how an incident ends, whichever levels begin one."""
+    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format == "pagerduty" else set()
+    return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
 
 
 def opened_store(settings: Settings) -> SqlStore:

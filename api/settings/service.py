@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from .about import Level, Mode, Name, Part, about, check_url
 from .secret import Secret
+
+Format = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 
 
 class ListenSettings(Part, frozen=True):
@@ -33,14 +35,36 @@ class WebhookSettings(Part, frozen=True):
     """One target of alerts. Targets come from here alone, never from a request."""
 
     name: Annotated[Name, about("name of the target in delivery state and logs, at most 64 characters")]
-    url: Annotated[str, about("where alerts are posted: https")]
-    secret: Annotated[Secret, about("signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`")]
-    levels: Annotated[tuple[Level, ...], about("levels it is told of", min_length=1)] = ("medium", "high", "critical")
+    url: Annotated[
+        Secret, about("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
+    ]
+    format: Annotated[Format, about("how alerts are written for it")] = "cloudevents"
+    secret: Annotated[
+        Secret | None,
+        about(
+            "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
+            "for `cloudevents` and `ocsf`, which need it, and for no other"
+        ),
+    ] = None
+    routing_key: Annotated[
+        Secret | None, about("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
+    ] = None
+    levels: Annotated[
+        tuple[Level, ...], about("levels it is told of; `pagerduty` also of those below medium", min_length=1)
+    ] = ("medium", "high", "critical")
     timeout_s: Annotated[float, about("time budget of one attempt, s", gt=0, le=60)] = 10.0
     allow_http: Annotated[bool, about("accept an http `url`; only to loopback")] = False
 
     def __post_init__(self) -> None:
-        check_url(self.url, "`url`", loopback_http=self.allow_http)
+        check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
+        self._check("secret", self.secret, needed=self.format in ("cloudevents", "ocsf"))
+        self._check("routing_key", self.routing_key, needed=self.format == "pagerduty")
+
+    def _check(self, member: str, given: Secret | None, *, needed: bool) -> None:
+        if needed and given is None:
+            raise ValueError(f"Object missing required field `{member}`, which format `{self.format}` needs")
+        if given is not None and not needed:
+            raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
 
 
 class PipelineSettings(Part, frozen=True):

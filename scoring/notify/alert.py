@@ -1,4 +1,4 @@
-"""Alerts: CloudEvents (1.0, structured JSON) that an agent's risk level changed, or that a source is silent."""
+"""Alerts: CloudEvents (1.0, structured JSON) of a changed risk level, a silent source, or a test of the targets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from ..records import Decision, OutboxRow, RiskLevel
 ALERT_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
+APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
+TEST_TYPE = "io.trustwatch.alert.test.v1"
 CONTENT_TYPE = "application/cloudevents+json"
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> OutboxRow:
@@ -95,11 +96,32 @@ def silence_row(silence: Silence, source: str) -> OutboxRow:
     )  # fmt: skip
 
 
-def with_suppressed(payload: bytes, suppressed_before: int) -> bytes:
-    """*payload* with the number of alerts that cool-down kept back since the previous one."""
-    event = _decode(payload)
-    event["data"]["suppressed_before"] = suppressed_before
-    return _encode(event)
+def try_out_row(
+    test_id: str, target: str, by: str, at_ms: int, source: str, level: RiskLevel, tenant: str
+) -> OutboxRow:
+    """The outbox row of a test alert to *target* alone. It is never cooled down and says that nothing has happened.
+
+    Args:
+        test_id: of this test; the row's key is made of it and the target.
+        target: name of a configured target.
+        by: who asked for it.
+        at_ms: UTC milliseconds.
+        source: URI of this service.
+        level: one that the target takes; the alert itself announces none.
+        tenant: whose administrators see how it fares; "" = those of all tenants.
+    """
+    key = f"test-{test_id}-{target}"
+    data = {
+        "test": True, "message": "This is a test of alerts by Trustwatch. Nothing has happened, nothing is to be done.",
+        "target": target, "requested_by": by, "requested_at": rfc3339(at_ms), "suppressed_before": 0,
+    }  # fmt: skip
+    event = {
+        "specversion": "1.0", "id": key, "type": TEST_TYPE, "source": source, "subject": target,
+        "time": rfc3339(at_ms), "datacontenttype": "application/json", "data": data,
+    }  # fmt: skip
+    return OutboxRow(
+        key=key, kind=ALERT_KIND, target=target, payload=_encode(event), created_ms=at_ms, level=level, tenant=tenant,
+    )  # fmt: skip
 
 
 def rfc3339(at_ms: int) -> str:

@@ -1,7 +1,8 @@
-"""Alerts by webhook: an HTTP POST of the CloudEvent, signed as the Standard Webhooks specification says.
+"""Alerts by webhook: an HTTP POST of the CloudEvent or of what a product takes instead, signed where receivers check
+that as the Standard Webhooks specification says.
 
 Against server-side request forgery: targets come from the configuration alone, redirects are never followed, proxies
-and credentials of the environment are not used, and no more than `MAX_ERROR_CHARS` of an answer is read.
+and credentials of the environment are not used, and no more than `MAX_ERROR_CHARS` of an answer are kept.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from standardwebhooks import Webhook
 from ...ingest.errors import ConfigError
 from ..outbox.base import DeliveryResult, Target
 from ..store.base import Outgoing
-from .alert import CONTENT_TYPE, with_suppressed
 from .answer import MAX_ERROR_CHARS, judge
+from .newest import Newest
+from .render import FORMATS, SIGNED, Format, render
+
+_READ = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
+_SHORT = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
@@ -34,8 +39,10 @@ class WebhookTarget(Target):
 
     Args:
         url: https; plain http only to this machine's loopback and with *allow_plain_loopback*.
-        secrets: `whsec_` + base64 of 24 to 64 bytes. With several, each signs: give receivers the new one, add it here,
-            and take the old one away when all have changed.
+        secrets: `whsec_` + base64 of 24 to 64 bytes, for formats that are `SIGNED` and for no other. With several, each
+            signs: give receivers the new one, add it here, and take the old one away when all have changed.
+        format: how alerts are written for it.
+        routing_key: PagerDuty's integration key, for that format and no other.
         allow_plain_loopback: for demos and tests.
 
     Raises:
@@ -43,22 +50,34 @@ class WebhookTarget(Target):
     """
 
     url: str = field(repr=False)  # some products put a token into the path
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    format: Format = field(default="cloudevents", kw_only=True)
+    routing_key: str = field(default="", repr=False, kw_only=True)
     allow_plain_loopback: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_url(self)
-        if not self.secrets:
-            raise ConfigError(f"target {self.name}: secrets is empty; alerts are always signed")
-        for index, secret in enumerate(self.secrets):
-            if not _is_secret(secret):
-                raise ConfigError(f"target {self.name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
+        _check_secrets(self)
+
+    @property
+    def cools_down(self) -> bool:
+        """PagerDuty keeps one incident per agent: nothing repeats, and each end has to be told."""
+        return self.format != "pagerduty"
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the URL: it says whether the target changed, and no more."""
-        return hashlib.sha256(self.url.encode()).hexdigest()[:32]
+        """Hash of the URL (and routing key): it says whether the target changed, and no more."""
+        return hashlib.sha256((self.url + self.routing_key).encode()).hexdigest()[:32]
+
+    def hide(self, told: str) -> str:
+        """*told* by the target, without what of its secrets it repeats."""
+        parts = urlsplit(self.url)
+        tail = parts.path + (f"?{parts.query}" if parts.query else "")
+        hidden = {self.url, tail, *tail.split("/"), *self.secrets, self.routing_key}
+        for secret in sorted((part for part in hidden if len(part) >= _SHORT), key=len, reverse=True):
+            told = told.replace(secret, "***")
+        return told
 
 
 class WebhookNotifier:
@@ -72,17 +91,33 @@ class WebhookNotifier:
     def __init__(self, client: httpx.AsyncClient, clock: Callable[[], int]) -> None:
         self._client = client
         self._clock = clock
+        self._newest = Newest()
 
     async def deliver(self, row: Outgoing, target: WebhookTarget) -> DeliveryResult:
-        """Post once. 2xx is delivered; `judge` says what any other answer means; no connection is retried."""
-        body = with_suppressed(row.row.payload, row.suppressed_before)
-        headers = signed_headers(row.row.key, body, target.secrets, self._clock())
+        """Post once. 2xx is delivered; `judge` says what any other answer means; no connection is retried.
+
+        What a format has nothing to say about is skipped.
+        """
+        rendered = render(row.row.payload, target.format, row.suppressed_before, target.routing_key)
+        if rendered is None:
+            return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
+        if not target.cools_down and self._newest.is_older(target.name, rendered.alert):
+            return DeliveryResult("skipped", "a newer change of the same agent has been delivered")
+        headers = {"content-type": rendered.content_type}
+        if target.format in SIGNED:
+            headers |= signed_headers(row.row.key, rendered.body, target.secrets, self._clock())
+        result = await self._post(target, rendered.body, headers)
+        if result.outcome == "delivered" and not target.cools_down:
+            self._newest.note(target.name, rendered.alert)
+        return result
+
+    async def _post(self, target: WebhookTarget, body: bytes, headers: dict[str, str]) -> DeliveryResult:
         try:
             async with self._client.stream("POST", target.url, content=body, headers=headers) as response:
-                text = "" if response.is_success else await _beginning(response)
+                text = "" if response.is_success else target.hide(await _beginning(response))
                 return judge(response.status_code, response.headers.get("retry-after"), text, self._clock())
         except httpx.HTTPError as error:
-            return DeliveryResult("retry", f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS])
+            return DeliveryResult("retry", target.hide(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])
 
 
 def signed_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
@@ -90,7 +125,6 @@ def signed_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms
     at = datetime.fromtimestamp(at_ms // 1000, UTC)
     text = body.decode()
     return {
-        "content-type": CONTENT_TYPE,
         "webhook-id": message_id,
         "webhook-timestamp": str(at_ms // 1000),
         "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, text) for secret in secrets),
@@ -116,11 +150,11 @@ def webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = Non
 async def _beginning(response: httpx.Response) -> str:
     """Raw start of an answer: an endless or compressed one must not fill the memory."""
     data = b""
-    async for chunk in response.aiter_raw(MAX_ERROR_CHARS):
+    async for chunk in response.aiter_raw(_READ):
         data += chunk
-        if len(data) >= MAX_ERROR_CHARS:
+        if len(data) >= _READ:
             break
-    return data[:MAX_ERROR_CHARS].decode(errors="replace")
+    return data[:_READ].decode(errors="replace")
 
 
 def _check_url(target: WebhookTarget) -> None:
@@ -133,6 +167,21 @@ def _check_url(target: WebhookTarget) -> None:
         raise ConfigError(
             f"target {target.name}: url must be https:// (http:// only to loopback and with allow_plain_loopback)"
         )
+
+
+def _check_secrets(target: WebhookTarget) -> None:
+    if target.format not in FORMATS:
+        raise ConfigError(f"target {target.name}: format must be one of {', '.join(FORMATS)}")
+    signed = target.format in SIGNED
+    if signed and not target.secrets:
+        raise ConfigError(f"target {target.name}: secrets is empty; alerts as {target.format} are always signed")
+    if target.secrets and not signed:
+        raise ConfigError(f"target {target.name}: secrets sign nothing in format {target.format}; leave them out")
+    if bool(target.routing_key) != (target.format == "pagerduty"):
+        raise ConfigError(f"target {target.name}: routing_key belongs to format pagerduty, and to no other")
+    for index, secret in enumerate(target.secrets):
+        if not _is_secret(secret):
+            raise ConfigError(f"target {target.name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from ..store.base import Outgoing
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_TIMEOUT_S = 60.0
 
-Outcome = Literal["delivered", "retry", "failed", "gone"]
+Outcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Target:
             raise ConfigError(f"target {self.name}: levels is empty, so it would never be told anything")
 
     @property
+    def cools_down(self) -> bool:
+        """Whether repeated alerts about one agent and reason are kept back for a while."""
+        return True
+
+    @property
     def fingerprint(self) -> str:
         """Changes when the target is reconfigured. It is stored, so it must not reveal a secret."""
         return self.name
@@ -50,7 +55,8 @@ class DeliveryResult(NamedTuple):
     """What came of one attempt.
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
-    (nothing more to this target until it is reconfigured). *error* is at most a line, and is shown to operators.
+    (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and
+    *error* says why). *error* is at most a line, and is shown to operators.
     """
 
     outcome: Outcome

@@ -175,7 +175,9 @@ class _Lane:
             if result.retry_after_s is not None:
                 self._paused_until_ms = max(self._paused_until_ms, now + wait_ms)
             status, again_ms = "pending", now + wait_ms
-        if status != "delivered":
+        if status == "skipped":
+            status = "suppressed"
+        elif status != "delivered":
             _log.warning(
                 "delivery_failed",
                 target=row.target,
@@ -198,7 +200,8 @@ class _Lane:
 
 def _route(channel: Channel[Any], policy: DispatchPolicy) -> Route:
     levels = frozenset(map(int, channel.target.levels))
-    return Route(channel.target.name, channel.kind, levels, int(policy.cooldown_s * 1000))
+    cooldown_s = policy.cooldown_s if channel.target.cools_down else 0.0
+    return Route(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
 
 
 async def _pause(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:

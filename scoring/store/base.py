@@ -119,7 +119,7 @@ class Settlement(NamedTuple):
     seq: int
     target: str
     attempt: int
-    status: str  # pending (again at next_attempt_ms) | delivered | failed
+    status: str  # pending (again at next_attempt_ms) | delivered | failed | suppressed
     next_attempt_ms: int
     error: str
     at_ms: int
@@ -227,8 +227,14 @@ class ReadStore(Protocol):
         target: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        *,
+        agent_key: int | None = None,
+        key: str | None = None,
     ) -> Page[Delivery]:
-        """State of what leaves, newest first; rows that no target took are not among them. Raises BadCursor."""
+        """State of what leaves, newest first; rows that no target took are not among them. Raises BadCursor.
+
+        *agent_key*: about that agent alone; *key*: of that outbox row alone.
+        """
 
 
 class OutboxStore(Protocol):
@@ -264,6 +270,9 @@ class OutboxStore(Protocol):
 
     def resume_target(self, name: str) -> bool:
         """Send to the target again; whether it was stopped."""
+
+    def enqueue(self, rows: Sequence[OutboxRow]) -> None:
+        """Add rows that no commit brings; one whose key is there already is left out."""
 
     def note_heard(self, source: str, at_ms: int) -> None:
         """Note that something came from *source*; of what several processes note, the latest time counts."""

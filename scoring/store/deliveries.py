@@ -1,6 +1,7 @@
 """The dispatcher's side: outbox rows become deliveries, deliveries are leased, and how they end is written down.
 
-States: pending -> delivered | failed (the target refused for good) | dead (given up by age); suppressed from the start.
+States: pending -> delivered | failed (the target refused for good) | dead (given up by age) | suppressed
+(by the cool-down from the start, or because the target has nothing to do with it).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from .dialects import insert_or_skip, upsert
 from .schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
+
+COOLED_DOWN = "cool-down: the same reason and no higher level was told of this agent a short while before"
+"""Why most suppressed deliveries are."""
 
 HEARD = "source.heard_ms."
 """Before the name of a source in `counters`."""
@@ -166,6 +170,12 @@ class Deliveries(Database):
             connection.execute(ADD_COUNTER.on(connection), {"name": HEARD + source, "value": at_ms})
             connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
 
+    def enqueue(self, rows: Sequence[OutboxRow]) -> None:
+        if not rows:
+            return
+        with self.write() as connection:
+            connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in rows])
+
     def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
         mine = COUNTERS.c.name == HEARD + source
         with self.write() as connection:
@@ -182,7 +192,10 @@ def _route_row(connection: Connection, row: AnyRow, routes: Sequence[Route], now
     takers = [route for route in routes if _takes(route, row)]
     for route in takers:
         status, suppressed = _cooled_down(connection, row, route)
-        _queue(connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed)
+        error = "" if status == PENDING else COOLED_DOWN
+        _queue(
+            connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed, last_error=error
+        )
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _queue(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)

@@ -117,6 +117,9 @@ class Reads(Database):
         target: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        *,
+        agent_key: int | None = None,
+        key: str | None = None,
     ) -> Page[Delivery]:
         query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
         query = _visible(query, OUTBOX.c.tenant, tenants)
@@ -124,6 +127,10 @@ class Reads(Database):
             query = query.where(DELIVERIES.c.status == status)
         if target is not None:
             query = query.where(DELIVERIES.c.target == target)
+        if agent_key is not None:
+            query = query.where(DELIVERIES.c.agent_key == codec.signed(agent_key))
+        if key is not None:
+            query = query.where(OUTBOX.c.key == key)
         return self._newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
 
     def _newest(

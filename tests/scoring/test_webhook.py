@@ -11,8 +11,7 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import WebhookTarget, alert_payload, alert_row
-from trustwatch.scoring.notify.alert import with_suppressed
+from trustwatch.scoring.notify import WebhookTarget, alert_payload, alert_row, render
 from trustwatch.scoring.notify.answer import judge
 from trustwatch.scoring.notify.webhook import signed_headers
 from trustwatch.scoring.records import AgentName, Decision, Reason, RiskLevel
@@ -92,10 +91,12 @@ def test_alert_row() -> None:
     assert row == alert_row(DECISION, POLICY, SOURCE)
 
 
-def test_with_suppressed_changes_nothing_else() -> None:
+def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
     """Only the count of suppressed alerts differs in what is sent."""
     payload = alert_payload(DECISION, POLICY, SOURCE)
-    before, after = json.loads(payload), json.loads(with_suppressed(payload, 3))
+    rendered = render(payload, "cloudevents", 3)
+    assert rendered is not None
+    before, after = json.loads(payload), json.loads(rendered.body)
 
     assert before["data"].pop("suppressed_before") == 0
     assert after["data"].pop("suppressed_before") == 3
@@ -170,6 +171,11 @@ def test_answer_text_is_made_harmless() -> None:
         ({"secrets": ()}, "secrets is empty"),
         ({"secrets": (SECRETS[0], "hunter2")}, r"secrets\[1\]"),
         ({"secrets": ("whsec_aHVudGVyMg==",)}, r"secrets\[0\]"),
+        ({"format": "smoke"}, "format must be one of"),
+        ({"format": "ocsf", "secrets": ()}, "secrets is empty"),
+        ({"format": "slack"}, "leave them out"),
+        ({"format": "pagerduty", "secrets": ()}, "routing_key belongs"),
+        ({"routing_key": "hunter2"}, "routing_key belongs"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"timeout_s": float("nan")}, "timeout_s"),
         ({"levels": frozenset()}, "levels"),
