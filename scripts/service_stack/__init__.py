@@ -1,12 +1,34 @@
-"""Apache Kafka and PostgreSQL on loopback without Docker: for tests, and for trying the distributed form by hand.
+"""The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
+
+Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra) and
+gateways (Envoy, Caddy, NGINX), each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
 tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
 everything listens on 127.0.0.1 alone, and Kafka keeps records for ever, however old their timestamps are.
 """
 
+from .caddy import Caddy
+from .envoy import Envoy
+from .gateway import Gateway
+from .hydra import Hydra
 from .kafka import KAFKA_VERSION, KafkaCluster, Secured
+from .nginx import Nginx
 from .postgres import Postgres
+from .server import Server
 from .system import ServiceError, Unavailable
 
-__all__ = ["KAFKA_VERSION", "KafkaCluster", "Postgres", "Secured", "ServiceError", "Unavailable"]
+__all__ = [
+    "KAFKA_VERSION",
+    "Caddy",
+    "Envoy",
+    "Gateway",
+    "Hydra",
+    "KafkaCluster",
+    "Nginx",
+    "Postgres",
+    "Secured",
+    "Server",
+    "ServiceError",
+    "Unavailable",
+]

@@ -6,16 +6,32 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import KafkaCluster, Postgres, ServiceError, Unavailable
+from . import Caddy, Envoy, Gateway, Hydra, KafkaCluster, Nginx, Postgres, Server, ServiceError, Unavailable
+from .caddy import caddy_program
+from .envoy import envoy_program
+from .hydra import hydra_program
 from .jars import kafka_jars
+from .nginx import nginx_program
 from .postgres import binaries
 from .system import cache_folder
 
-SERVICES = ("kafka", "kafka3", "postgres")
-Service = KafkaCluster | Postgres
+STORES = ("kafka", "kafka3", "postgres")
+PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Envoy, Caddy, Nginx)}
+SERVICES = (*STORES, *PEERS)
+FETCHED: dict[str, Callable[[], str | Path]] = {
+    "kafka": kafka_jars,
+    "kafka3": kafka_jars,
+    "postgres": binaries,
+    "hydra": hydra_program,
+    "envoy": envoy_program,
+    "caddy": caddy_program,
+    "nginx": nginx_program,
+}
+Service = KafkaCluster | Postgres | Server
 
 
 def main(arguments: list[str]) -> int:
@@ -33,11 +49,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("scripts/services", description="Kafka and PostgreSQL on loopback.")
+    parser = argparse.ArgumentParser("scripts/services", description="What Trustwatch works with, on loopback.")
     parser.add_argument("--state", type=Path, help="folder of the services (default: services in the cache folder)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    start = _command(commands, "start", _start, "start, and wait until they answer")
+    start = _command(commands, "start", _start, f"start, and wait until they answer; all: {', '.join(STORES)}")
     _which(start)
+    start.add_argument("--port", type=int, help="of a peer, its first one (first start; default: a free one)")
+    start.add_argument("--upstream", metavar="URL", help="gateways: where requests go (first start)")
+    start.add_argument("--check", metavar="URL", help="gateways: who is asked about each request (first start)")
+    start.add_argument("--token-hook", metavar="URL", help="hydra: who is asked at each issuance")
     start.add_argument("--secure", action="store_true", help="kafka: listeners with TLS and SASL too (first start)")
     start.add_argument("--kafka-port", type=int, help="port of the (first) broker (first start; default: a free one)")
     start.add_argument("--postgres-port", type=int, help="port of PostgreSQL (first start; default: a free one)")
@@ -70,11 +90,15 @@ def _folder(given: argparse.Namespace, name: str) -> Path:
 
 
 def _chosen(given: argparse.Namespace) -> list[str]:
-    return list(SERVICES) if given.service == "all" else [given.service]
+    if given.service != "all":
+        return [given.service]
+    return list(STORES if given.do is _start else SERVICES)
 
 
 def _open(given: argparse.Namespace, name: str) -> Service:
     folder = _folder(given, name)
+    if name in PEERS:
+        return PEERS[name](folder, port=getattr(given, "port", None))
     if name == "postgres":
         return Postgres(folder, port=getattr(given, "postgres_port", None))
     port = getattr(given, "kafka_port", None)
@@ -92,9 +116,26 @@ def _start(given: argparse.Namespace) -> None:
     for name in _chosen(given):
         began = time.monotonic()
         service = _open(given, name)
+        _configure(given, service)
         service.start()
-        where = service.url.rpartition("@")[2] if isinstance(service, Postgres) else service.bootstrap
-        print(f"{name}: {where} (ready after {time.monotonic() - began:.1f} s)")
+        print(f"{name}: {_where(service)} (ready after {time.monotonic() - began:.1f} s)")
+
+
+def _configure(given: argparse.Namespace, service: Service) -> None:
+    if isinstance(service, Hydra) and given.token_hook is not None:
+        service.configure(**service.settings | {"token_hook": given.token_hook})
+    if not isinstance(service, Gateway):
+        return
+    if given.upstream is not None and given.check is not None:
+        service.configure(given.upstream, given.check)
+    elif not service.configured:
+        raise ServiceError(f"{service.NAME}: the first start needs --upstream URL and --check URL")
+
+
+def _where(service: Service) -> str:
+    if isinstance(service, KafkaCluster):
+        return service.bootstrap
+    return service.url.rpartition("@")[2] if isinstance(service, Postgres) else service.url
 
 
 def _stop(given: argparse.Namespace) -> None:
@@ -125,10 +166,8 @@ def _cluster(given: argparse.Namespace) -> KafkaCluster:
 
 
 def _fetch(given: argparse.Namespace) -> None:
-    if given.service != "postgres":
-        print(f"kafka: {kafka_jars()}")
-    if given.service in ("postgres", "all"):
-        print(f"postgres: {binaries()}")
+    for name in _chosen(given):
+        print(f"{name}: {FETCHED[name]()}")
 
 
 def _status(given: argparse.Namespace) -> None:

@@ -174,6 +174,12 @@ def guard(pid: int, mark: str) -> None:
     _guard.stdin.flush()
 
 
+# Its child waits until this shell is gone, and only then becomes the server.
+_ORPHAN = (
+    'log=$1; shift; ( while kill -0 $$ 2>/dev/null; do sleep 0.01; done; exec "$@" ) </dev/null >>"$log" 2>&1 & echo $!'
+)
+
+
 class Process:
     """One server process, known by its id and by a mark in its command line: it outlives whoever started it.
 
@@ -206,6 +212,17 @@ class Process:
                 **as_user(user),
             )
         self.pid = self._child.pid
+        if self._bound:
+            guard(self.pid, self.mark.decode())
+        return self.pid
+
+    def start_orphan(self, command: Sequence[str | Path], folder: Path) -> int:
+        """The same for a server that ends with its parent (PR_SET_PDEATHSIG): ours shall outlive whoever started it."""
+        done = subprocess.run(
+            ["sh", "-c", _ORPHAN, "sh", str(self.log), *(str(word) for word in command)],
+            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=folder, start_new_session=True,
+        )  # fmt: skip
+        self._child, self.pid = None, int(done.stdout)
         if self._bound:
             guard(self.pid, self.mark.decode())
         return self.pid
