@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import offline, remote, service, topics
+from . import alerts, offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("explain")(remote.explain)
 app.command("release")(remote.release)
 app.command("simulate")(offline.simulate_command)
 app.add_typer(topics.app)
+app.add_typer(alerts.app)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
 

@@ -125,7 +125,7 @@ def agents(
     """List agents with their risk."""
     service = Service(url, token)
     rows = []
-    for row in _pages(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
+    for row in pages(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
         rows.append(row)
     if json:
         for row in rows:
@@ -135,7 +135,7 @@ def agents(
                  "risk_score": "risk", "confidence": "confidence", "last_seen_at": "last seen"})  # fmt: skip
 
 
-def _pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
+def pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
     """Items of a paged list, at most *limit*."""
     cursor = None
     while limit > 0:

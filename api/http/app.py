@@ -19,7 +19,7 @@ from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloa
 from ..edge.bodies import CODINGS, MEDIA_TYPES
 from ..edge.silence import SilenceWatch
 from ..problems import Problem, install_problem_handlers, problem_response
-from . import route_agents, route_decisions, route_events, route_service
+from . import route_agents, route_alerts, route_decisions, route_events, route_service
 from .answers import RiskAnswers
 from .front import Front
 from .gate import Parts, StoreReader
@@ -84,7 +84,8 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
     _install_door_problems(app)
     app.include_router(route_service.router)
     if not only_service:
-        for router in (route_agents.router, route_decisions.router, route_events.router, route_events.letters):
+        routes = (route_agents, route_decisions, route_alerts, route_events)
+        for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
     return Front(app, services, answers, metrics, answering=not only_service)
 

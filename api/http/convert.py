@@ -87,10 +87,28 @@ def letter_out(stored: StoredLetter, *, with_raw: bool) -> LetterOut:
     )
 
 
+class _Head(msgspec.Struct):
+    """What a list shows of a CloudEvent."""
+
+    type: str = ""
+    subject: str = ""
+
+
+def _head(payload: bytes) -> _Head:
+    try:
+        return msgspec.json.decode(payload, type=_Head)
+    except msgspec.MsgspecError:  # none of our alerts: how it fares is shown all the same
+        return _Head()
+
+
 def delivery_out(delivery: Delivery) -> DeliveryOut:
     """The state of a delivery."""
+    head = _head(delivery.payload)
+    held_back = delivery.status == "suppressed"
     return DeliveryOut(
         key=delivery.key,
+        type=head.type,
+        subject=head.subject,
         target=delivery.target,
         kind=delivery.kind,
         tenant=delivery.tenant,
@@ -100,7 +118,8 @@ def delivery_out(delivery: Delivery) -> DeliveryOut:
         status=delivery.status,  # type: ignore[arg-type] # the store writes no other word; pydantic checks it
         attempts=delivery.attempts,
         next_attempt_at=iso_or_none(delivery.next_attempt_ms) if delivery.status == "pending" else None,
-        last_error=delivery.last_error or None,
+        last_error=None if held_back else delivery.last_error or None,
+        why=delivery.last_error or None,
         delivered_at=iso_or_none(delivery.delivered_ms),
         suppressed_before=delivery.suppressed_before,
     )

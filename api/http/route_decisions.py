@@ -1,10 +1,10 @@
-"""Decisions: history, single records, a live stream; and how the alerts about them fare."""
+"""Decisions: history, single records, a live stream."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query
@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 
 from ...ingest.hashing import agent_key
 from ..callers import Caller
-from .convert import change_out, decision_out, delivery_out
+from .convert import change_out, decision_out
 from .finding import ambiguous, find_entry, no_such, visible_tenants
-from .gate import Admin, Part, Parts, Reader
+from .gate import Part, Parts, Reader
 from .route_agents import Cursor, Issuer, Limit, Tenant
-from .schemas import DecisionOut, DeliveryOut, PageOut
+from .schemas import DecisionOut, PageOut
 from .services import PipelineStatus
 
 KEEP_ALIVE_S = 15.0
@@ -38,7 +38,7 @@ async def decisions(
     """Changes of level, newest first; of one agent, where `agent_id` is given. Scope `trust.score:read`."""
     tenants, key = visible_tenants(caller, tenant), None
     if agent_id is not None:
-        key = await _key_of(parts, caller, agent_id, tenant, issuer)
+        key = await key_of(parts, caller, agent_id, tenant, issuer)
         if key is None:
             return PageOut(items=[], next_cursor=None)
     page = await parts.read(parts.services.store.list_decisions, tenants, key, limit, cursor)
@@ -59,7 +59,7 @@ async def history(
     return await decisions(parts, caller, agent_id, tenant, issuer, limit, cursor)
 
 
-async def _key_of(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> int | None:
+async def key_of(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> int | None:
     """Key of the agent that is meant; the store knows those that the view has let go."""
     if tenant is not None and issuer is not None:
         return agent_key(tenant, issuer, agent_id)
@@ -117,19 +117,3 @@ async def decision(decision_id: str, parts: Part, caller: Reader) -> DecisionOut
     if found is None:
         raise no_such("decision")
     return decision_out(found)
-
-
-@router.get("/v1/deliveries", summary="How alerts fare")
-async def deliveries(
-    parts: Part,
-    caller: Admin,
-    tenant: Tenant = None,
-    status: Literal["pending", "delivered", "failed", "suppressed", "dead"] | None = None,
-    target: Annotated[str | None, Query(max_length=2048)] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> PageOut[DeliveryOut]:
-    """Deliveries to configured targets, newest first. Scope `trust.admin`."""
-    tenants = visible_tenants(caller, tenant)
-    page = await parts.read(parts.services.store.list_deliveries, tenants, status, target, limit, cursor)
-    return PageOut(items=[delivery_out(delivery) for delivery in page.items], next_cursor=page.next_cursor)

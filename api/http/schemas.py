@@ -220,22 +220,49 @@ class LetterOut(BaseModel):
     raw: str | None = Field(None, description="base64; only where one dead letter is asked for")
 
 
+DeliveryStatus = Literal["pending", "delivered", "failed", "suppressed", "dead"]
+
+
 class DeliveryOut(BaseModel):
-    """How one alert fares at one target."""
+    """How one alert fares at one target. `why` says why it was held back, or how the last attempt failed."""
 
     key: str
+    type: str
+    subject: str
     target: str
     kind: str
     tenant: str
     level: Level
     reason: str
     created_at: Time
-    status: Literal["pending", "delivered", "failed", "suppressed", "dead"]
+    status: DeliveryStatus
     attempts: int
     next_attempt_at: Time | None
     last_error: str | None
+    why: str | None
     delivered_at: Time | None
     suppressed_before: int
+
+
+class TestIn(BaseModel):
+    """Which target of alerts is to be tried."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"target": "soc"}})
+
+    target: str | None = Field(None, max_length=2048, description="its name in the settings; null is all")
+
+
+class SentTestOut(BaseModel):
+    """A test alert that is on its way; `key` is that of its delivery."""
+
+    key: str
+    target: str
+
+
+class TestsOut(BaseModel):
+    """Test alerts that are on their way, one per target."""
+
+    items: list[SentTestOut]
 
 
 class PolicyOut(BaseModel):

@@ -92,10 +92,7 @@ def pipeline_settings(settings: Settings) -> PipelineSettings:
 
 def service_url(settings: Settings) -> str:
     """Where this service is reached, for links in alerts."""
-    if settings.listen.public_url is not None:
-        return settings.listen.public_url.rstrip("/")
-    host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
-    return f"http://{host}:{settings.listen.port}"
+    return settings.listen.url()
 
 
 def webhook_targets(settings: Settings) -> list[WebhookTarget]:

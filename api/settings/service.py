@@ -23,6 +23,12 @@ class ListenSettings(Part, frozen=True):
         if self.public_url is not None:
             check_url(self.public_url, "`public_url`", loopback_http=True)
 
+    def url(self) -> str:
+        """Where the service is reached, for links."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
 
 class TenantSettings(Part, frozen=True):
     """One tenant; the entry `*` stands for every tenant that has none of its own."""
