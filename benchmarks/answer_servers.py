@@ -20,6 +20,7 @@ from trustwatch.api.callers import CallerDirectory
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.examples import RISK_EXAMPLE
 from trustwatch.api.http.schemas import RiskOut
+from trustwatch.api.serve.guarding import make_guard
 from trustwatch.api.settings import CallerSettings, IssuerSettings, Settings
 from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
@@ -65,8 +66,10 @@ def ours(folder: Path) -> Any:
     log = GroupCommit(EventLog(folder / "log"))
     store = open_store(sqlite_url(folder / "store.db"))
     verifier = TokenVerifier([issuer], jwks, callers.caller, rules, time.time)
+    policy = LivePolicy(PolicyBook())
+    guard = make_guard(settings, log, store, view, policy, status, lambda _: None)
     services = Services(
-        settings, verifier, log, store, view, LivePolicy(PolicyBook()), "m", status,
+        settings, verifier, log, store, guard, view, policy, "m", status,
         on_startup=(jwks.start,), on_shutdown=(jwks.close, log.close),
     )  # fmt: skip
     return create_app(services)

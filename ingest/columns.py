@@ -54,6 +54,9 @@ OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 OWN_OUTAGES = frozenset({"ext_authz_error", "trustwatch_unavailable"})
 """`error` values of errors that came of our not answering a gateway or authorization server: no agent did them."""
 
+OWN_RECORD = "recorded_by_trustwatch"
+"""`error` of events of type `approval` that tell what a person said about an agent: no agent did them."""
+
 _OURS = {"success": frozenset(), "denied": OWN_DENIALS, "error": OWN_OUTAGES}
 
 _OUTCOME = {name: code for code, name in enumerate(OUTCOMES)}
@@ -62,6 +65,7 @@ _EFFECT_CODE: dict[str | None, int] = {None: EFFECTS.index("unknown"), **{n: cod
 _PROVENANCE_CODE: dict[str | None, int] = {None: -1, **{n: code for code, n in enumerate(PROVENANCES)}}
 SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["error"]
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
+APPROVAL = _TYPE["approval"]
 
 _pack = struct.Struct(f"=Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
@@ -172,6 +176,10 @@ class EventColumns(NamedTuple):
         return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
 
 
+def _is_record(event: AuditEvent) -> bool:
+    return event.error == OWN_RECORD and event.type == "approval"
+
+
 class ColumnEncoder:
     """Turns decoded events into columns.
 
@@ -246,7 +254,7 @@ class ColumnEncoder:
             breadth, ungranted, len(chain) if chain else -1.0, lifetime,
             _EFFECT_CODE[event.effect], _OUTCOME[outcome], _TYPE[event.type], provenance, method, external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
-            agent.self_asserted, event.error in _OURS[outcome],
+            agent.self_asserted, event.error in _OURS[outcome] or _is_record(event),
             event.time.timestamp(),
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
 from ..edge.reports import IngestStatus, SilenceReport
+from ..guard import Guard
 from ..settings import Settings
 from ..tokens import JwksStatus, TokenVerifier
 
@@ -143,7 +144,8 @@ def live_lag(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
     return lambda: max(0, log.next_offset - (status.offset if status.heard_ms else first))
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Text that never repeats."""
     return uuid.uuid4().hex
 
 
@@ -158,6 +160,7 @@ class Services:
         settings: of the service.
         verifier: judges bearer tokens.
         log: where events become durable.
+        guard: what hooks and gateways ask.
         store: lists and look-ups; called in threads.
         view: risk of every agent, in memory.
         policy: the policy book in force.
@@ -180,13 +183,14 @@ class Services:
     verifier: TokenVerifier[Caller]
     log: GroupCommit
     store: Store
+    guard: Guard
     view: RiskView
     policy: LivePolicy
     model_version: str
     status: PipelineStatus
     clock: Callable[[], float] = machine.now_s
     monotonic: Callable[[], float] = machine.monotonic
-    new_id: Callable[[], str] = _new_id
+    new_id: Callable[[], str] = new_id
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
     deliveries: Counter[tuple[str, str]] = field(default_factory=Counter)
     issuers: Callable[[], Sequence[JwksStatus]] = tuple

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,6 +20,7 @@ from ...ingest.errors import ConfigError, TrustwatchError
 from ...models.persist import load
 from ...scoring.notify import ALERT_KIND, WebhookNotifier, webhook_client
 from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
+from ...scoring.records import AgentName
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
@@ -30,6 +31,7 @@ from ..http.services import PipelineStatus, Services
 from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .backend import Backend, Known, opened
+from .guarding import keep_guard, make_guard
 from .roles import Roles, check_roles
 from .wiring import live_policy, service_url, webhook_targets
 
@@ -89,9 +91,13 @@ class Service:
         self._silence = SilenceAlerts(
             backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
         )  # fmt: skip
+        policy = live_policy(settings)
+        self._guard = make_guard(
+            settings, backend.log, backend.store, view, policy, status, self._standing_changed
+        )  # fmt: skip
         self._services = Services(
-            settings=settings, verifier=verifier, log=backend.log, store=backend.store, view=view,
-            policy=live_policy(settings), model_version=model_version, status=status, deliveries=Counter(),
+            settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
+            policy=policy, model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
             ingest=self._ingest, on_silence=self._hear,
         )  # fmt: skip
@@ -102,6 +108,14 @@ class Service:
         """Something may have to leave."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
+
+    def _standing_changed(self, agents: Collection[AgentName]) -> None:
+        """A person pinned or approved something, here or elsewhere: answers made before say so no more."""
+        for agent in agents:
+            entry = self._services.view.get(agent.tenant, agent.issuer, agent.agent_id)
+            if entry is not None:
+                entry.answer = None
+        self._changed()
 
     async def _hear(self, callers: Sequence[SilenceReport]) -> None:
         """What of the sources is heard here, callers and foreign topics."""
@@ -118,6 +132,7 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
+        await self._guard.approvals.load()  # before the first answer: a pin that is forgotten lets somebody pass
         app = create_app(self._services, only_service=not self._roles.api)
         server = _Server(
             uvicorn.Config(
@@ -128,12 +143,13 @@ class Service:
         listener = listening_socket(self._settings)
         gc.collect()
         gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
-        quiet = asyncio.Event()
+        quiet, answered = asyncio.Event(), asyncio.Event()
         async with webhook_client() as client:
             self._dispatcher = self._make_dispatcher(client)
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
                 helpers = [group.create_task(self._tick(quiet)), *self._chores(group, quiet)]
+                guarding = group.create_task(keep_guard(self._guard, self._services.policy, self._changed, answered))
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -141,6 +157,8 @@ class Service:
                 self._status.close()
                 server.should_exit = True
                 await serving
+                answered.set()
+                await guarding  # what it was asked last is written before the log closes
                 await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
                 await asyncio.gather(*processes, *helpers)

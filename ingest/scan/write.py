@@ -40,6 +40,8 @@ _DENIALS = Lexicon(sorted(c.OWN_DENIALS))
 _DENIAL_TEXTS, _DENIAL_LENGTHS = _DENIALS.texts, _DENIALS.lengths
 _OUTAGES = Lexicon(sorted(c.OWN_OUTAGES))
 _OUTAGE_TEXTS, _OUTAGE_LENGTHS = _OUTAGES.texts, _OUTAGES.lengths
+_RECORDS = Lexicon([c.OWN_RECORD])
+_RECORD_TEXTS, _RECORD_LENGTHS = _RECORDS.texts, _RECORDS.lengths
 _IS_WORK = np.array([name in c.WORK_TYPES for name in EVENT_TYPES])
 _UNKNOWN_EFFECT = EFFECTS.index("unknown")
 
@@ -181,6 +183,11 @@ def _write_codes(data: Bytes, found: Members, codes: c.Codes) -> None:
         listed = is_listed(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])
         codes[c.CAPABILITY] = c.INSIDE if listed else c.OUTSIDE
     codes[c.OWN_DENIAL] = 0
+    if begins[_TYPE] == c.APPROVAL:
+        record = which_word(data, begins[_ERROR], lengths[_ERROR], _RECORD_TEXTS, _RECORD_LENGTHS)
+        codes[c.OWN_DENIAL] = record >= 0
+    if codes[c.OWN_DENIAL]:
+        return
     if begins[_OUTCOME] == c.DENIED:
         denial = which_word(data, begins[_ERROR], lengths[_ERROR], _DENIAL_TEXTS, _DENIAL_LENGTHS)
         codes[c.OWN_DENIAL] = denial >= 0

@@ -18,6 +18,7 @@ from trustwatch.api.callers import SCOPES, CallerDirectory
 from trustwatch.api.edge.reports import IngestStatus
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
+from trustwatch.api.serve.guarding import make_guard
 from trustwatch.api.settings import (
     CallerSettings,
     IssuerSettings,
@@ -89,13 +90,19 @@ class Site:
         jwks = Jwks(self.settings.issuers, rules, self.clock)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.log = GroupCommit(self.event_log)
+        policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        self.guard = make_guard(
+            self.settings, self.log, self.store, self.view, policy, self.status, lambda _: None,
+            lambda: int(self.clock() * 1000),
+        )  # fmt: skip
         return Services(
+            guard=self.guard,
             settings=self.settings,
             verifier=TokenVerifier(self.settings.issuers, jwks, callers.caller, rules, self.clock),
             log=self.log,
             store=self.store,
             view=self.view,
-            policy=LivePolicy(PolicyBook(PolicyTable(version="3"))),
+            policy=policy,
             model_version="2026-11-24.1",
             status=self.status,
             clock=self.clock,

@@ -1,0 +1,195 @@
+"""Approvals and pins: what a person is asked, what a person orders, and how it ends.
+
+The store is the truth; memory follows it (`follow`), and takes over at once what this process writes. A request that
+needs a person never waits for one: it is refused, and may be made again once somebody approved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.columns import OWN_RECORD
+from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.identity import record_id
+from ...scoring.containment import Intervention
+from ...scoring.interventions import Interventions
+from ...scoring.notify.alert import rfc3339
+from ...scoring.notify.approval import approval_row
+from ...scoring.records import AgentName, OutboxRow, RiskLevel
+from ...scoring.store.base import ContainmentStore
+from .audit import SOURCE, AuditSink
+
+PENDING_S = 3600.0
+"""An approval that nobody gives or refuses is over then; the next request asks anew."""
+
+WAITING = 1_000
+"""Requests for approval that may wait for the store at a time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class NotOpen(TrustwatchError):
+    """Somebody else decided first, or its time is over: answered with 409."""
+
+    code = "not_open"
+
+
+class Person(NamedTuple):
+    """Who decides, and why."""
+
+    name: str
+    why: str
+
+
+class Approvals:
+    """Asks persons, and does what they say.
+
+    Args:
+        store: of interventions.
+        known: what is in force, in memory.
+        audit: where every step is noted.
+        service: URI of this service, for links in alerts.
+        now_ms: UTC milliseconds.
+        changed: called after something was written that has to leave; with the agents whose standing changed.
+    """
+
+    def __init__(
+        self, store: ContainmentStore, known: Interventions, audit: AuditSink, service: str,
+        now_ms: Callable[[], int], changed: Callable[[Collection[AgentName]], None],
+    ) -> None:  # fmt: skip
+        self.known = known
+        self._store = store
+        self._audit = audit
+        self._service = service
+        self._now_ms = now_ms
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[tuple[int, tuple[str, ...]], str] = {}
+        self.unasked = 0
+        """Approvals that could not be asked for: the store did not take them, or too many waited."""
+
+    def ask(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
+        """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
+        wanted = tuple(sorted(set(scopes))) or ("*",)
+        now_ms = self._now_ms()
+        waiting = self.known.pending((agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms)
+        if waiting is not None:
+            return waiting.intervention_id
+        if asked := self._asking.get((agent.key, wanted)):
+            return asked
+        if len(self._tasks) >= WAITING:
+            self.unasked += 1
+            return ""
+        made = Intervention(
+            record_id(now_ms, "approval", agent.key, wanted), "approval", "pending", agent, int(level), wanted, why,
+            via, now_ms, "", 0, "", now_ms + int(PENDING_S * 1000), now_ms,
+        )  # fmt: skip
+        self._asking[agent.key, wanted] = made.intervention_id
+        task = asyncio.get_running_loop().create_task(self._write_request(made, wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return made.intervention_id
+
+    async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
+        try:
+            new = await asyncio.to_thread(self._store.add_intervention, made, [approval_row(made, self._service)])
+        except Unavailable as error:
+            self.unasked += 1
+            _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
+            return
+        finally:
+            self._asking.pop((made.agent.key, wanted), None)
+        if new:
+            self._took_over(made, "approval.request", made.asked_by, made.asked_why)
+
+    async def decide(self, asked: Intervention, person: Person, *, approve: bool, valid_s: float) -> Intervention:
+        """Approve (for *valid_s* seconds from now) or reject. Raises NotOpen, Unavailable."""
+        now_ms = self._now_ms()
+        if asked.status != "pending" or asked.expires_ms <= now_ms:
+            raise NotOpen(f"approval {asked.intervention_id} is {_standing(asked, now_ms)}")
+        made = msgspec.structs.replace(
+            asked, status="approved" if approve else "rejected", decided_by=person.name, decided_ms=now_ms,
+            why=person.why, expires_ms=now_ms + int(valid_s * 1000), updated_ms=now_ms,
+        )  # fmt: skip
+        await self._change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
+        return made
+
+    async def pin(self, agent: AgentName, level: RiskLevel, person: Person, valid_s: float) -> Intervention:
+        """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
+        now_ms = self._now_ms()
+        before = self.known.pin((agent.tenant, agent.issuer, agent.agent_id), now_ms)
+        made = Intervention(
+            record_id(now_ms, "pin", agent.key, person.name, int(level)), "pin", "active", agent, int(level), (),
+            person.why, person.name, now_ms, person.name, now_ms, person.why, now_ms + int(valid_s * 1000), now_ms,
+        )  # fmt: skip
+        await asyncio.to_thread(self._store.add_intervention, made)
+        self._took_over(made, "pin", person.name, person.why)
+        if before is not None and before.intervention_id != made.intervention_id:
+            await self.end(before, Person(person.name, "replaced by another pin"))
+        return made
+
+    async def end(self, made: Intervention, person: Person) -> Intervention:
+        """End a pin, or withdraw an approval. Raises NotOpen, Unavailable."""
+        now_ms = self._now_ms()
+        if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
+            raise NotOpen(f"{made.kind} {made.intervention_id} is {_standing(made, now_ms)}")
+        ended = msgspec.structs.replace(
+            made, status="ended", decided_by=person.name, decided_ms=now_ms, why=person.why, updated_ms=now_ms
+        )
+        await self._change(ended, made.status, f"{made.kind}.end", person)
+        return ended
+
+    async def follow(self) -> None:
+        """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
+        news = self.known.note(await asyncio.to_thread(self._store.interventions_since, self.known.since_ms))
+        now_ms = self._now_ms()
+        for made in self.known.expired(now_ms):
+            over = msgspec.structs.replace(made, status="expired", updated_ms=now_ms)
+            if await asyncio.to_thread(self._store.change_intervention, over, made.status):
+                self._took_over(over, f"{made.kind}.expire", "trustwatch", "its time is over")
+            else:
+                self.known.note([over])
+        if news:
+            self._changed({made.agent for made in news})
+
+    async def load(self) -> None:
+        """Take over all that is open. Raises Unavailable."""
+        self.known.note(await asyncio.to_thread(self._store.open_interventions))
+
+    async def close(self) -> None:
+        """Wait for requests that are being written."""
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def _change(self, made: Intervention, was: str, action: str, person: Person) -> None:
+        outbox: list[OutboxRow] = []
+        if not await asyncio.to_thread(self._store.change_intervention, made, was, outbox):
+            raise NotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
+        self._took_over(made, action, person.name, person.why)
+
+    def _took_over(self, made: Intervention, action: str, by: str, why: str) -> None:
+        """What is written holds here at once, is told, and is an audit event."""
+        self.known.note([made])
+        agent = made.agent
+        self._audit.add(
+            {
+                "time": rfc3339(self._now_ms()), "source": f"{SOURCE}approvals", "type": "approval",
+                "tenant": agent.tenant or None, "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+                "principal": {"id": by[:2048], "type": "user"}, "action": action, "outcome": "success",
+                "error": OWN_RECORD,
+                "attributes": {
+                    "intervention_id": made.intervention_id, "scopes": list(made.scopes), "why": why,
+                    "level": RiskLevel(made.level).label,
+                },
+            }
+        )  # fmt: skip
+        self._changed({agent})
+
+
+def _standing(made: Intervention, now_ms: int) -> str:
+    return "expired" if made.expires_ms <= now_ms else made.status

@@ -1,0 +1,105 @@
+"""The one place that hooks and gateways ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ...ingest.hashing import agent_key
+from ...scoring.notify.alert import rfc3339
+from ...scoring.policy import Question, Verdict
+from ...scoring.records import AgentName
+from ...scoring.verdicts import Known, Verdicts
+from .approvals import Approvals
+from .audit import SOURCE, AuditSink
+
+DENIED_BY_US = "revoked_by_trustwatch"
+"""`error` of the audit event of what we denied: the feature builder leaves it out (`ingest.columns.OWN_DENIALS`)."""
+
+
+class Decided(NamedTuple):
+    """A verdict with what it stands on. `approval_id` is the approval that waits for a person; "" = none does."""
+
+    verdict: Verdict
+    known: Known
+    approval_id: str
+
+    def claims(self) -> dict[str, Any]:
+        """What a token may tell resource servers, where the product lets a hook write claims."""
+        return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
+
+
+class Guard:
+    """Decides requests from memory, and counts and records what it decided.
+
+    Args:
+        verdicts: judges.
+        approvals: asks persons.
+        audit: takes the audit events.
+
+    Attributes:
+        counts: questions by (way, level, reason, mode).
+        failures: questions that could not be decided, by (way, what was answered then: open or closed).
+    """
+
+    def __init__(self, verdicts: Verdicts, approvals: Approvals, audit: AuditSink) -> None:
+        self.verdicts = verdicts
+        self.approvals = approvals
+        self.audit = audit
+        self.counts: Counter[tuple[str, str, str, str]] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()
+
+    def decide(self, question: Question, via: str) -> Decided:
+        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits."""
+        verdict, known = self.verdicts.ask(question)
+        mode = "enforce" if verdict.enforced else "shadow"
+        self.counts[via, verdict.level.label, verdict.reason, mode] += 1
+        approval_id = ""
+        if verdict.enforced and verdict.step_up and question.approvable:
+            name = AgentName(
+                agent_key(question.tenant, question.issuer, question.agent_id), question.tenant, question.issuer,
+                question.agent_id,
+            )  # fmt: skip
+            approval_id = self.approvals.ask(name, verdict.held_scopes, verdict.level, verdict.reason, via)
+        return Decided(verdict, known, approval_id)
+
+    def failed(self, via: str, *, fails_open: bool) -> None:
+        """Count a question that could not be decided, and how it was answered for that reason."""
+        self.failures[via, "open" if fails_open else "closed"] += 1
+
+    def record(
+        self, decided: Decided, question: Question, via: str, *, kind: str, action: str, at_ms: int,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Make an audit event of a question and its answer.
+
+        Args:
+            decided: the answer.
+            question: what was asked.
+            via: the way; its source is `urn:trustwatch:` + via.
+            kind: event type, as in the native event (`token.request`, `token.refresh`, `api.call`, …).
+            action: of the event; for tokens the grant type.
+            at_ms: when, UTC milliseconds.
+            more: further members of the event; never a token, a secret or a body.
+        """
+        verdict = decided.verdict
+        event: dict[str, Any] = {
+            "time": rfc3339(at_ms), "source": SOURCE + via, "type": kind, "action": action,
+            "agent": {"id": question.agent_id, "issuer": question.issuer or None},
+            "outcome": "success" if verdict.allow else "denied",
+            "error": None if verdict.allow else DENIED_BY_US,
+            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode(verdict)},
+        }  # fmt: skip
+        if question.tenant:
+            event["tenant"] = question.tenant
+        if question.scopes:
+            granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
+            event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
+        if question.ancestors:
+            event["delegation"] = [question.agent_id, *question.ancestors]
+        self.audit.add({**event, **(more or {})})
+
+
+def _mode(verdict: Verdict) -> str:
+    return "enforce" if verdict.enforced else "shadow"

@@ -1,0 +1,78 @@
+"""The guard of a running service: made once, fed by the view, and kept true by a chore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+import structlog
+
+from ...ingest.errors import Unavailable
+from ...ingest.log import GroupCommit
+from ...scoring.interventions import Interventions
+from ...scoring.policy import LivePolicy
+from ...scoring.records import AgentName
+from ...scoring.store import Store
+from ...scoring.verdicts import Verdicts
+from ...scoring.view import RiskView
+from .. import clock
+from ..edge import Admission, AgentRegistry
+from ..guard import Approvals, AuditSink, Guard
+from ..http.services import PipelineStatus, new_id
+from ..settings import Settings
+from .wiring import service_url
+
+FOLLOW_EVERY_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+def make_guard(
+    settings: Settings, log: GroupCommit, store: Store, view: RiskView, policy: LivePolicy, status: PipelineStatus,
+    changed: Callable[[Collection[AgentName]], None], now_ms: Callable[[], int] = clock.now_ms,
+) -> Guard:  # fmt: skip
+    """Everything the guard stands on.
+
+    Args:
+        changed: called with agents whose pins or approvals changed.
+        now_ms: UTC milliseconds.
+    """
+    known = Interventions()
+    audit = AuditSink(log, Admission(AgentRegistry(settings.registry)), now_ms, new_id)
+    approvals = Approvals(store, known, audit, service_url(settings), now_ms, changed)
+    staleness_ms = int(settings.risk.staleness_s * 1000)
+
+    def stale(partition: int | None) -> bool:
+        fresh_ms = status.fresh_ms if partition is None else status.fresh_of(partition)
+        return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
+
+    return Guard(Verdicts(view, policy, known, stale, now_ms), approvals, audit)
+
+
+async def keep_guard(guard: Guard, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event) -> None:
+    """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
+    writing = asyncio.create_task(guard.audit.run())
+    failing = False
+    try:
+        while not stop.is_set():
+            try:
+                await guard.approvals.follow()
+                failing = False
+            except Unavailable as error:
+                if not failing:
+                    _log.warning("pins and approvals can not be followed; what is known holds", error=str(error))
+                failing = True
+            if await asyncio.to_thread(policy.refresh):
+                on_policy()
+            await _pause(stop)
+    finally:
+        await guard.approvals.close()
+        await guard.audit.flush(5.0)
+        writing.cancel()
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), FOLLOW_EVERY_S)
+    except TimeoutError:
+        return

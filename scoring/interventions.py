@@ -1,0 +1,94 @@
+"""What people ordered, in memory: pins and approvals that are in force, for verdicts that touch no database.
+
+Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
+(`note`). Expiry needs no message: each entry says when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .containment import OPEN, Intervention
+from .records import RiskLevel
+
+OVERLAP_MS = 30_000
+"""Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
+
+Full = tuple[str, str, str]
+
+
+class Interventions:
+    """Interventions in force, by agent. For one thread."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Intervention] = {}
+        self._by_agent: dict[Full, dict[str, Intervention]] = {}
+        self._latest_ms = 0
+
+    @property
+    def since_ms(self) -> int:
+        """From when on changes have to be asked for."""
+        return max(0, self._latest_ms - OVERLAP_MS)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def note(self, changed: Iterable[Intervention]) -> list[Intervention]:
+        """Take over what changed, in any order; returns what was news here."""
+        news = []
+        for made in changed:
+            known = self._by_id.get(made.intervention_id)
+            self._latest_ms = max(self._latest_ms, made.updated_ms)
+            if known is not None and (known.updated_ms > made.updated_ms or known == made):
+                continue
+            if known is None and made.status not in OPEN:
+                continue
+            news.append(made)
+            self._keep(made)
+        return news
+
+    def _keep(self, made: Intervention) -> None:
+        full = (made.agent.tenant, made.agent.issuer, made.agent.agent_id)
+        mine = self._by_agent.setdefault(full, {})
+        if made.status in OPEN:
+            self._by_id[made.intervention_id] = mine[made.intervention_id] = made
+            return
+        self._by_id.pop(made.intervention_id, None)
+        mine.pop(made.intervention_id, None)
+        if not mine:
+            del self._by_agent[full]
+
+    def pin(self, full: Full, now_ms: int) -> Intervention | None:
+        """The pin that holds for an agent; of several, the last one that was made."""
+        mine = self._by_agent.get(full)
+        if not mine:
+            return None
+        pins = [one for one in mine.values() if one.kind == "pin" and one.expires_ms > now_ms]
+        return max(pins, key=lambda one: (one.asked_ms, one.intervention_id), default=None)
+
+    def approved(self, full: Full, now_ms: int) -> frozenset[str]:
+        """Scope patterns that a person approved for an agent."""
+        mine = self._by_agent.get(full)
+        if not mine:
+            return frozenset()
+        return frozenset(
+            scope for one in mine.values() if one.status == "approved" and one.expires_ms > now_ms
+            for scope in one.scopes
+        )  # fmt: skip
+
+    def pending(self, full: Full, scopes: Iterable[str], now_ms: int) -> Intervention | None:
+        """An approval that already waits for a person and would let these scopes pass."""
+        wanted = set(scopes)
+        for one in self._by_agent.get(full, {}).values():
+            if one.status == "pending" and one.expires_ms > now_ms and wanted <= set(one.scopes):
+                return one
+        return None
+
+    def expired(self, now_ms: int) -> list[Intervention]:
+        """Those whose time is over and that are not written down as ended."""
+        return [one for one in self._by_id.values() if one.expires_ms <= now_ms]
+
+    def pinned_level(self, full: Full, measured: RiskLevel, now_ms: int) -> RiskLevel:
+        """The level to act on."""
+        pin = self.pin(full, now_ms)
+        return measured if pin is None else RiskLevel(pin.level)

@@ -1,0 +1,96 @@
+"""Verdicts from memory: what is to happen to a request of an agent, asked by hooks and gateways while they wait.
+
+Only the current actor decides (RFC 8693: nested actors inform). The one exception is the operator's to make: the policy
+book may say that whom a *critical* agent delegated to is treated as at least at some level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .interventions import Interventions
+from .policy import LivePolicy, PolicyBook, Question, Verdict, judge
+from .records import AgentName, RiskLevel
+from .view import Entry, RiskView
+
+
+class Known(NamedTuple):
+    """What a verdict stands on, for logs, claims and audit events."""
+
+    entry: Entry | None  # None = never seen
+    measured: RiskLevel
+    acted_on: RiskLevel
+    pinned_by: str  # id of the pin; "" = none
+    ancestor: str  # the critical ancestor that raised the level; "" = none
+
+
+class Verdicts:
+    """Judges requests.
+
+    Args:
+        view: risk of every agent.
+        policy: the book in force.
+        interventions: what people ordered.
+        stale: whether what the view holds of a partition (None = of agents nobody knows) may be out of date.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(
+        self, view: RiskView, policy: LivePolicy, interventions: Interventions,
+        stale: Callable[[int | None], bool], now_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.view = view
+        self.policy = policy
+        self.interventions = interventions
+        self._stale = stale
+        self._now_ms = now_ms
+
+    def ask(self, question: Question) -> tuple[Verdict, Known]:
+        """The verdict, and what it stands on."""
+        book = self.policy.book
+        known = self.known(question, book)
+        entry = known.entry
+        standing = book.standing(
+            question.tenant, question.issuer, question.agent_id, "" if entry is None else entry.summary.agent_type
+        )
+        now_ms = self._now_ms()
+        approved = self.interventions.approved((question.tenant, question.issuer, question.agent_id), now_ms)
+        stale = self._stale(None if entry is None else entry.partition)
+        return judge(question, standing, known.acted_on, book.version, approved=approved, stale=stale), known
+
+    def known(self, question: Question, book: PolicyBook) -> Known:
+        """Risk of the agent that asks, and what else its level follows from."""
+        full = (question.tenant, question.issuer, question.agent_id)
+        entry = self.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        pin = self.interventions.pin(full, self._now_ms())
+        if pin is not None:
+            return Known(entry, measured, RiskLevel(pin.level), pin.intervention_id, "")
+        ancestor = self.critical_ancestor(question, book)
+        acted_on = max(measured, book.descendants) if ancestor else measured
+        return Known(entry, measured, acted_on, "", ancestor if acted_on > measured else "")
+
+    def critical_ancestor(self, question: Question, book: PolicyBook) -> str:
+        """The nearest earlier actor at `critical`; "" = none, or the policy leaves descendants alone."""
+        if book.descendants <= RiskLevel.LOW:
+            return ""
+        for ancestor in question.ancestors:
+            if self.level_of(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
+                return ancestor
+        return ""
+
+    def level_of(self, tenant: str, issuer: str, agent_id: str) -> RiskLevel:
+        """The level that is acted on for one agent by itself."""
+        full = (tenant, issuer, agent_id)
+        entry = self.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        return self.interventions.pinned_level(full, measured, self._now_ms())
+
+    def of_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
+        """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
+        book = self.policy.book
+        full = (name.tenant, name.issuer, name.agent_id)
+        level = self.interventions.pinned_level(full, measured, self._now_ms())
+        question = Question(*full)
+        return judge(question, book.standing(*full, agent_type), level, book.version)
