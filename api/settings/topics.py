@@ -49,7 +49,10 @@ class KafkaTopicSettings(Part, frozen=True):
     name: Annotated[Name, about("name of the source in logs, metrics and dead letters; no caller may have it")]
     format: Annotated[
         str,
-        about("`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy` or `mapping`"),
+        about(
+            "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, `hydra`, "
+            "`otlp` or `mapping`"
+        ),
     ]
     tenants: Annotated[tuple[Name, ...], about("tenants it may speak for; the only one is the default", min_length=1)]
     issuers: Annotated[tuple[Name, ...], about("agent issuers it may name; the only one is the default", min_length=1)]

@@ -1,4 +1,4 @@
-"""JMESPath expressions over JSON records, compiled once, with the four functions that gateways' logs need besides.
+"""JMESPath expressions over JSON records, compiled once, with the five functions that gateways' logs need besides.
 
 | function | gives |
 |---|---|
@@ -6,12 +6,14 @@
 | `host(text)` | the host of `host:port`, `[ipv6]:port` or a URL |
 | `ms(value)` | milliseconds of a duration such as `3ms`, `1.5s`, `250µs`; a number is milliseconds already |
 | `scale(number, factor)` | their product, for example of seconds and 1000 |
+| `sha256(text)` | `sha256:` and its digest in hex: for ids of tokens, which must not be kept as they are |
 
 All give null for null.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from typing import Any
@@ -45,6 +47,10 @@ class _Functions(functions.Functions):
     @functions.signature({"types": ["number", "null"]}, {"types": ["number"]})
     def _func_scale(self, number: float | None, factor: float) -> float | None:
         return None if number is None else number * factor
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_sha256(self, text: str | None) -> str | None:
+        return None if not text else f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 _options = jmespath.Options(custom_functions=_Functions())

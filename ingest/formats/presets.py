@@ -61,6 +61,7 @@ ENVOY = MappingSpec(
 """Envoy, Envoy Gateway and Envoy AI Gateway: their default keys and `jwt.*` added by configuration."""
 
 _MCP = '("mcp.method.name" || "mcp.method")'
+_OUR_REFUSAL = "reason == 'ExtAuth' && contains(['401', '403'], to_string(\"http.status\"))"
 AGENTGATEWAY = MappingSpec(
     anonymous="skip",
     encoding="logfmt",
@@ -74,9 +75,12 @@ AGENTGATEWAY = MappingSpec(
         "effect": f'{_MCP} || "http.method"',
         "resource.id": '"mcp.resource.uri" || no_query("http.path")',
         "resource.target": '"mcp.target" || host(endpoint) || "http.host"',
-        "outcome": '"mcp.error.code" && \'error\' || "a2a.response.error_code" && \'error\' || "http.status"',
+        # Refused by us, or by us not answering: see `ENVOY`.
+        "outcome": f"{_OUR_REFUSAL} && 'denied' || reason == 'ExtAuth' && 'error'"
+        ' || "mcp.error.code" && \'error\' || "a2a.response.error_code" && \'error\' || "http.status"',
         "status": '"http.status"',
-        "error": 'error || "mcp.error.message" || "error.type" || reason',
+        "error": f"{_OUR_REFUSAL} && 'ext_authz_denied' || reason == 'ExtAuth' && 'ext_authz_error'"
+        ' || error || "mcp.error.message" || "error.type" || reason',
         "duration_ms": "ms(duration)",
         "client.ip": 'host("src.addr")',
         "client.user_agent": '"user_agent.name"',

@@ -1,0 +1,221 @@
+"""Events of Keycloak: of users and clients, and of administrators, in every form in which a server gives them away.
+
+Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
+array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
+wrapped by a log shipper. Since Keycloak 24 the line's values are quoted; before, only those with a space are, in single
+quotes. In lines the word `null` means that there is nothing.
+
+What an administrator sent (`representation`) is never read: it holds secrets of clients.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import MalformedEvent
+from .family import Unpacked
+from .lines import decode_object, split_records, stamp_ms, wrapped_text, wrapped_time
+from .mapping import MappingSpec
+
+USER, ADMIN = "user", "admin"
+
+TYPES = {
+    "CLIENT_LOGIN": "token.request", "CODE_TO_TOKEN": "token.request", "PERMISSION_TOKEN": "token.request",
+    "OAUTH2_DEVICE_CODE_TO_TOKEN": "token.request", "AUTHREQID_TO_TOKEN": "token.request",
+    "OAUTH2_EXTENSION_GRANT": "token.request",
+    "REFRESH_TOKEN": "token.refresh", "TOKEN_EXCHANGE": "token.exchange", "INTROSPECT_TOKEN": "token.introspect",
+    "VALIDATE_ACCESS_TOKEN": "token.introspect", "REVOKE_GRANT": "token.revoke",
+    "CLIENT_REGISTER": "client.register", "CLIENT_UPDATE": "client.change", "CLIENT_DELETE": "client.change",
+}  # fmt: skip
+"""Our type by Keycloak's, without `_ERROR`. What people do (LOGIN, LOGOUT …) is nothing of an agent."""
+
+DENIED = (
+    "access_denied", "client_disabled", "consent_denied", "expired_code", "invalid_client",
+    "invalid_client_credentials", "invalid_code", "invalid_code_verifier", "invalid_scope", "invalid_signature",
+    "invalid_token", "invalid_user_credentials", "not_allowed", "pkce_verification_failed", "realm_disabled",
+    "rejected_by_user", "session_expired", "unauthorized_client", "user_disabled", "user_session_not_found",
+    "user_temporarily_disabled",
+)  # fmt: skip
+"""Errors by which the server refuses; every other error is a fault of the request or of the server."""
+
+REFUSED_INTROSPECTION = (
+    "access_denied", "invalid_client", "invalid_client_credentials", "invalid_request", "not_allowed",
+    "unauthorized_client",
+)  # fmt: skip
+"""Errors by which a server refuses to introspect. By every other it says that the token is dead: an answer, and a fault
+of nobody who asks."""
+
+METHODS = {
+    "client-secret": "client_secret_basic", "client-jwt": "private_key_jwt", "client-secret-jwt": "client_secret_jwt",
+    "client-x509": "tls_client_auth", "federated-jwt": "private_key_jwt", "none": "none",
+}  # fmt: skip
+"""RFC 7591 names. Keycloak does not say whether a secret came in the header or in the body."""
+
+_OUTCOMES = {"success": "success", **dict.fromkeys(DENIED, "denied"), "*": "error"}
+_OURS = "(error == 'client_disabled' || error == 'user_disabled' && own_account)"
+"""A disabled client can do nothing that is behaviour, and mostly it was us who disabled it; the record does not say."""
+
+USER_EVENTS = MappingSpec(
+    when="event && error != 'client_not_found'",
+    anonymous="skip",
+    time_format="ms",
+    members={
+        "id": "id",
+        "time": "time",
+        "agent.id": "clientId",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": "contains(['invalid_client', 'invalid_client_credentials'], error || '') || null",
+        "principal.id": "!own_account && event != 'token.introspect'"
+        " && (event != 'token.revoke' && userId || details.username)",
+        "delegation": "details.subject_token_client_id != clientId && details.subject_token_client_id"
+        " && [clientId, details.subject_token_client_id]",
+        "type": "event",
+        "action": "event",
+        "resource.audience": "details.audience",
+        "scopes.requested": "asked || error && details.scope",
+        "scopes.granted": "!error && details.scope",
+        "outcome": "error || 'success'",
+        "error": f"{_OURS} && 'revoked_by_trustwatch' || error",
+        "client.ip": "ipAddress",
+        "credential.method": "details.client_auth_method",
+        # Whoever introspects a token does not hold it.
+        "credential.token_id": "event != 'token.introspect' && sha256(details.token_id) || null",
+        "session": "sessionId",
+        "attributes.realm": "realmName || realmId",
+        "attributes.grant_type": "details.grant_type",
+        "attributes.event": "type",
+        "attributes.error": f"({_OURS} || code != error) && code || null",
+        "attributes.reason": "details.reason",
+        "attributes.key_id": "details.client_jwt_kid",
+        "attributes.issued_for": "details.token_issued_for",
+    },
+    values={"outcome": _OUTCOMES, "credential.method": METHODS},
+)
+"""Of users and clients."""
+
+ADMIN_EVENTS = MappingSpec(
+    anonymous="skip",
+    time_format="ms",
+    members={
+        "id": "id",
+        "time": "time",
+        "agent.id": "authDetails.clientId",
+        "principal.id": "authDetails.userId",
+        "type": "'admin'",
+        "action": "join(' ', [operationType, resourceType || 'UNKNOWN'])",
+        "effect": "operationType",
+        "resource.type": "resourceType",
+        "resource.id": "resourcePath",
+        "outcome": "error || 'success'",
+        "error": "error",
+        "client.ip": "authDetails.ipAddress",
+        "attributes.realm": "realmName || realmId",
+    },
+    values={
+        "outcome": _OUTCOMES,
+        "effect": {"CREATE": "write", "UPDATE": "write", "DELETE": "delete", "ACTION": "admin", "*": "unknown"},
+    },
+)
+"""Of administrators, people or agents. Keycloak names the client by its internal id here, not by its client id."""
+
+SPECS = {USER: USER_EVENTS, ADMIN: ADMIN_EVENTS}
+
+MAX_LINE = 64 * 1024
+"""Characters of a line."""
+
+LOGGER = "org.keycloak.events"
+_PAIR = re.compile(r"""([\w.-]+)=("(?:[^"\\]|\\.)*"|'[^']*'|.*?)(?=, [\w.-]+=|$)""", re.DOTALL)
+_START = re.compile(r"(?:^|\s)(?=(?:type|operationType)=)")
+_ACTOR = ("clientId", "userId", "ipAddress")
+_SHARED = ("realmId", "realmName", "error")
+_USER_PLACES = ("type", "sessionId", *_ACTOR, *_SHARED)
+_ADMIN_PLACES = ("operationType", "resourceType", "resourcePath", *_SHARED)
+_NO_SCOPES = "Invalid scopes: "
+
+
+def unpack(value: bytes) -> Iterator[Unpacked]:
+    """Events of a JSON object, an array of them, or lines of text."""
+    for raw in split_records(value):
+        try:
+            record = _of_json(raw) if raw.lstrip()[:1] == b"{" else _of_line(raw.decode(errors="replace"), None)
+        except MalformedEvent as error:
+            yield Unpacked(raw, error)
+        else:
+            yield Unpacked(raw, record, ADMIN if record is not None and "operationType" in record else USER)
+
+
+def _of_json(raw: bytes) -> dict[str, Any] | None:
+    record = decode_object(raw)
+    if isinstance(record.get("operationType"), str):
+        return _admin_event(record)
+    if isinstance(record.get("type"), str) and ("realmId" in record or "clientId" in record):
+        return _user_event(record)
+    text = wrapped_text(record)
+    if text is None:
+        raise MalformedEvent("neither an event of Keycloak (`type` or `operationType`) nor a line of its log")
+    logger = record.get("loggerName") or record.get("log.logger")
+    return None if logger not in (None, LOGGER) else _of_line(text, record)
+
+
+def _of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The event in a line of the log; None for every other line."""
+    start = _START.search(line)
+    prefix = line[: start.start()] if start else ""
+    named = wrapper is not None and (wrapper.get("loggerName") or wrapper.get("log.logger"))
+    # Other lines may quote what a stranger sent; so only Keycloak's own place in front of an event counts.
+    if start is None or (prefix.strip() and f"[{LOGGER}]" not in prefix and not named):
+        return None
+    if len(line) > MAX_LINE:
+        raise MalformedEvent(f"line has {len(line)} characters, limit is {MAX_LINE}")
+    pairs: dict[str, str | None] = {}
+    for name, value in _PAIR.findall(line[start.end() :].rstrip()):
+        pairs.setdefault(name, _plain(value))  # fixed places come first; what details say later never replaces them
+    time = stamp_ms(prefix)
+    if time is None and wrapper is not None:
+        time = wrapped_time(wrapper)
+    if time is None:
+        raise MalformedEvent("line names no time; ship it with the time in front, or in a member `timestamp`")
+    if "operationType" in pairs:
+        actor = {name: pairs.get(name) for name in _ACTOR}
+        return _admin_event({name: pairs.get(name) for name in _ADMIN_PLACES} | {"time": time, "authDetails": actor})
+    details = {name: value for name, value in pairs.items() if name not in _USER_PLACES}
+    return _user_event({name: pairs.get(name) for name in _USER_PLACES} | {"time": time, "details": details})
+
+
+def _plain(value: str) -> str | None:
+    """A value without quotes; only the quote itself is escaped in it."""
+    quote = value[:1]
+    if len(value) >= 2 and quote in ("'", '"') and value[-1] == quote:
+        value = value[1:-1].replace("\\" + quote, quote)
+    return None if value == "null" else value
+
+
+def _user_event(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with `event` (our type), `error` (what it says of the client), `code` (what the server said), `asked`
+    (scopes that were refused) and `own_account` (the client acts for itself)."""
+    kind = str(record["type"])
+    verb = kind.removesuffix("_ERROR")
+    found = record.get("details")
+    details = found if isinstance(found, dict) else {}
+    code = record.get("error") or ("unknown_error" if verb != kind else None)
+    reason = details.get("reason")
+    asked = reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
+    client, user = record.get("clientId"), details.get("username")
+    own = isinstance(client, str) and isinstance(user, str) and user.lower() == f"service-account-{client.lower()}"
+    event = TYPES.get(verb)
+    told = event == "token.introspect" and code not in REFUSED_INTROSPECTION
+    return {
+        **record,
+        "details": details,
+        "event": event,
+        "code": code,
+        "error": None if told else "invalid_scope" if asked else code,
+        "asked": asked,
+        "own_account": own or verb == "CLIENT_LOGIN",
+    }
+
+
+def _admin_event(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "representation"}

@@ -1,0 +1,292 @@
+"""OpenTelemetry: traces and logs as OTLP/JSON, the body of OTLP/HTTP or of a record of the collector's Kafka exporter.
+
+Taken are: spans with attributes of generative AI, MCP or A2A; events of Ory Hydra on spans; and access logs of
+agentgateway and Envoy. Everything else in a body is skipped. What a model or tool was told, and what it answered, is
+never read.
+
+Whoever can send to a collector can write any id into a span: all ids are self-asserted, unless the mapping of the
+source takes `agent.self_asserted` out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import MalformedEvent
+from . import hydra
+from .family import Unpacked
+from .mapping import MappingSpec
+from .presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
+
+SPAN, HYDRA, GATEWAY, PROXY = "span", "hydra", "agentgateway", "envoy"
+
+AGENTGATEWAY_SCOPE = "agentgateway.access"
+KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+FAILED = (2, "STATUS_CODE_ERROR")
+MAX_DEPTH = 16
+"""Nested lists and objects in a value of an attribute; deeper ones are nothing."""
+
+_ASSERTED = MappingSpec(members={"agent.self_asserted": "`true`"})
+_LOGGED = MappingSpec(members={**_ASSERTED.members, "id": "", "time": "time"}, time_format="ns")
+
+SPANS = MappingSpec(
+    anonymous="skip",
+    time_format="ns",
+    members={
+        "id": "id",
+        "time": "time",
+        "agent.id": "agent",
+        "agent.version": "!peer && attributes.\"gen_ai.agent.version\""
+        " || kind != 'SERVER' && resource.\"service.version\"",
+        "agent.instance": "kind != 'SERVER' && resource.\"service.instance.id\"",
+        "agent.self_asserted": "`true`",
+        "principal.id": 'attributes."enduser.id" || attributes."user.id"',
+        "peer": "peer",
+        "type": "attributes.\"mcp.method.name\" == 'tools/call' && 'tool.call'"
+        " || attributes.\"gen_ai.operation.name\" == 'execute_tool' && 'tool.call'"
+        " || (attributes.\"a2a.method\" || attributes.\"gen_ai.operation.name\" == 'invoke_agent') && 'a2a.message'"
+        " || 'api.call'",
+        "action": 'attributes."gen_ai.tool.name" || attributes."gen_ai.prompt.name" || attributes."mcp.method.name"'
+        ' || attributes."a2a.method" || attributes."gen_ai.operation.name"',
+        "effect": 'attributes."mcp.method.name" || attributes."gen_ai.operation.name" || \'-\'',
+        "resource.id": 'no_query(attributes."mcp.resource.uri") || attributes."gen_ai.data_source.id"',
+        "resource.target": 'attributes."server.address" || attributes."gen_ai.provider.name"'
+        ' || attributes."gen_ai.system"',
+        "outcome": "outcome",
+        "status": 'attributes."http.response.status_code"',
+        "error": 'attributes."error.type"',
+        "duration_ms": "duration_ms",
+        "client.ip": "kind == 'SERVER' && attributes.\"client.address\"",
+        "session": 'attributes."gen_ai.conversation.id" || attributes."mcp.session.id" || attributes."a2a.context.id"',
+        "trace_id": "trace_id",
+        "attributes.kind": "kind",
+        "attributes.model": 'attributes."gen_ai.response.model" || attributes."gen_ai.request.model"',
+        "attributes.input_tokens": 'attributes."gen_ai.usage.input_tokens"',
+        "attributes.output_tokens": 'attributes."gen_ai.usage.output_tokens"',
+    },
+    values={
+        "effect": {**EFFECT_OF_METHOD, "retrieval": "read"},
+        "outcome": {
+            "success": "success", "401": "denied", "403": "denied", "access_denied": "denied",
+            "insufficient_scope": "denied", "permission_denied": "denied", "PERMISSION_DENIED": "denied",
+            "unauthenticated": "denied", "UNAUTHENTICATED": "denied", "*": "error",
+        },
+    },
+)  # fmt: skip
+"""What agents and their servers do."""
+
+SPECS: Mapping[str, MappingSpec] = {
+    SPAN: SPANS, HYDRA: _ASSERTED.over(hydra.SPAN_EVENTS), GATEWAY: _LOGGED.over(AGENTGATEWAY),
+    PROXY: _ASSERTED.over(ENVOY),
+}  # fmt: skip
+
+
+class _Attribute(msgspec.Struct):
+    key: str = ""
+    value: Any = None
+
+
+class _Event(msgspec.Struct):
+    name: str = ""
+    timeUnixNano: Any = 0
+    attributes: list[_Attribute] = []
+
+
+class _Status(msgspec.Struct):
+    code: Any = 0
+
+
+class _Span(msgspec.Struct):
+    traceId: str = ""
+    spanId: str = ""
+    name: str = ""
+    kind: Any = 0
+    startTimeUnixNano: Any = 0
+    endTimeUnixNano: Any = 0
+    attributes: list[_Attribute] = []
+    events: list[_Event] = []
+    status: _Status | None = None
+
+
+class _Log(msgspec.Struct):
+    timeUnixNano: Any = 0
+    observedTimeUnixNano: Any = 0
+    attributes: list[_Attribute] = []
+    traceId: str = ""
+
+
+class _Resource(msgspec.Struct):
+    attributes: list[_Attribute] = []
+
+
+class _Scope(msgspec.Struct):
+    name: str = ""
+
+
+class _ScopeSpans(msgspec.Struct):
+    scope: _Scope | None = None
+    spans: list[msgspec.Raw] = []
+
+
+class _ScopeLogs(msgspec.Struct):
+    scope: _Scope | None = None
+    logRecords: list[msgspec.Raw] = []
+
+
+class _ResourceSpans(msgspec.Struct):
+    resource: _Resource | None = None
+    scopeSpans: list[_ScopeSpans] = []
+
+
+class _ResourceLogs(msgspec.Struct):
+    resource: _Resource | None = None
+    scopeLogs: list[_ScopeLogs] = []
+
+
+class _Body(msgspec.Struct):
+    resourceSpans: list[_ResourceSpans] | None = None
+    resourceLogs: list[_ResourceLogs] | None = None
+
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_body = msgspec.json.Decoder(_Body)
+_span = msgspec.json.Decoder(_Span)
+_log = msgspec.json.Decoder(_Log)
+
+
+def unpack(value: bytes) -> Iterator[Unpacked]:
+    """Spans, events on spans and log records of an export request.
+
+    Raises:
+        MalformedEvent: it is none.
+    """
+    try:
+        body = _body.decode(value)
+    except msgspec.ValidationError as error:
+        message, found, path = str(error).rpartition(" - at `")
+        raise MalformedEvent(message or str(error), path.removesuffix("`") if found else "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+    if body.resourceSpans is None and body.resourceLogs is None:
+        raise MalformedEvent("no OTLP/JSON: neither `resourceSpans` nor `resourceLogs`")
+    for traced in body.resourceSpans or ():
+        for spans in traced.scopeSpans:
+            for raw in spans.spans:
+                yield from _of_span(bytes(raw), traced.resource, spans.scope)
+    for logged in body.resourceLogs or ():
+        for logs in logged.scopeLogs:
+            for raw in logs.logRecords:
+                yield _of_log(bytes(raw), logged.resource, logs.scope)
+
+
+def _of_span(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> Iterator[Unpacked]:
+    """The span itself, and every event of Hydra on it."""
+    whole = _alone("resourceSpans", "scopeSpans", "spans", raw, resource, scope)
+    try:
+        span = _span.decode(raw)
+        attributes = _plain(span.attributes)
+        record = _span_record(span, attributes, {} if resource is None else _plain(resource.attributes))
+        found = [one for place, event in enumerate(span.events) if (one := _event_record(span, place, event))]
+    except (msgspec.DecodeError, MalformedEvent) as error:
+        yield Unpacked(whole, MalformedEvent(f"span can not be read: {error}"))
+        return
+    taken = any(name.startswith(("gen_ai.", "mcp.", "a2a.")) for name in attributes)
+    if taken or not found:
+        yield Unpacked(whole, record if taken else None, SPAN)
+    for one in found:
+        yield Unpacked(whole, one, HYDRA)
+
+
+def _of_log(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> Unpacked:
+    whole = _alone("resourceLogs", "scopeLogs", "logRecords", raw, resource, scope)
+    try:
+        log = _log.decode(raw)
+        attributes = _plain(log.attributes)
+        time = _nanoseconds(log.timeUnixNano) or _nanoseconds(log.observedTimeUnixNano)
+    except (msgspec.DecodeError, MalformedEvent) as error:
+        return Unpacked(whole, MalformedEvent(f"log record can not be read: {error}"))
+    if scope is not None and scope.name == AGENTGATEWAY_SCOPE:
+        trace = {"trace.id": log.traceId} if log.traceId else {}
+        return Unpacked(whole, {**trace, **attributes, "time": time}, GATEWAY)
+    is_envoys = "start_time" in attributes and "response_code" in attributes
+    return Unpacked(whole, attributes if is_envoys else None, PROXY)
+
+
+def _span_record(span: _Span, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
+    kind = _kind(span.kind)
+    start, end = _nanoseconds(span.startTimeUnixNano), _nanoseconds(span.endTimeUnixNano)
+    own = attributes.get("gen_ai.agent.id") or attributes.get("gen_ai.agent.name")
+    # A client's span of this kind names the agent that is asked, not the one that asks.
+    asked = own if kind == "CLIENT" and attributes.get("gen_ai.operation.name") == "invoke_agent" else None
+    service = None if kind == "SERVER" else resource.get("service.name")
+    ours = attributes.get("client_id") or resource.get("client_id") or (None if asked else own)
+    failed = span.status is not None and span.status.code in FAILED
+    return {
+        "id": f"{span.traceId}:{span.spanId}" if span.traceId and span.spanId else None,
+        "time": start or end or None,
+        "kind": kind,
+        "name": span.name,
+        "agent": ours or resource.get("gen_ai.agent.id") or service,
+        "peer": asked,
+        "outcome": attributes.get("error.type") or ("error" if failed else "success"),
+        "duration_ms": (end - start) / 1e6 if end >= start > 0 else None,
+        "trace_id": span.traceId,
+        "attributes": attributes,
+        "resource": resource,
+    }
+
+
+def _event_record(span: _Span, place: int, event: _Event) -> dict[str, Any] | None:
+    if event.name not in hydra.EVENTS:
+        return None
+    return {
+        "id": f"{span.traceId}:{span.spanId}:{place}" if span.traceId and span.spanId else None,
+        "name": event.name,
+        "time": _nanoseconds(event.timeUnixNano) or _nanoseconds(span.startTimeUnixNano) or None,
+        "trace_id": span.traceId,
+        "attributes": _plain(event.attributes),
+    }
+
+
+def _alone(top: str, middle: str, inner: str, raw: bytes, resource: _Resource | None, scope: _Scope | None) -> bytes:
+    """An export request of this one record: what a dead letter holds, so that it can be sent again."""
+    scoped = {"scope": scope or _Scope(), inner: [msgspec.Raw(raw)]}
+    return msgspec.json.encode({top: [{"resource": resource or _Resource(), middle: [scoped]}]})
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, int) and 0 <= value < len(KINDS):
+        return KINDS[value]
+    return str(value).removeprefix("SPAN_KIND_")
+
+
+def _nanoseconds(value: Any) -> int:
+    """64-bit integers are texts in OTLP/JSON; 0 is nothing."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**20:
+        return value
+    if value in (None, ""):
+        return 0
+    raise MalformedEvent("a time must be nanoseconds since 1970, as text or number")
+
+
+def _plain(attributes: Sequence[_Attribute]) -> dict[str, Any]:
+    return {one.key: _value(one.value, 0) for one in attributes}
+
+
+def _value(value: Any, depth: int) -> Any:
+    """An `AnyValue` without its wrapper."""
+    if not isinstance(value, dict) or not value or depth > MAX_DEPTH:
+        return None
+    kind, inner = next(iter(value.items()))
+    if kind == "intValue":
+        return int(inner) if isinstance(inner, str) and _INTEGER.fullmatch(inner) else inner
+    if kind == "arrayValue":
+        found = inner.get("values") if isinstance(inner, dict) else None
+        return [_value(one, depth + 1) for one in found] if isinstance(found, list) else []
+    return inner if kind in ("stringValue", "boolValue", "doubleValue") else None
