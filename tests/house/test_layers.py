@@ -10,13 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("ingest", "models", "scoring", "api")
+FOLDERS = (*LAYERS, "client")
+"""What is installed: the layers, and the client beside them."""
 
 IMPORTERS = {
     "sklearn": {"models/forest.py"},
     "sqlalchemy": {"scoring/store/"},
     "alembic": {"scoring/store/"},
     "psycopg": {"scoring/store/dialects/"},
-    "jwt": {"api/tokens/verify.py", "api/tokens/jwks.py", "api/tokens/sign.py"},
+    "jwt": {"api/tokens/verify.py", "api/tokens/jwks.py", "api/tokens/sign.py", "client/assertion.py"},
     "fastapi": {"api/"},
     "starlette": {"api/"},
     "uvicorn": {"api/serve/"},
@@ -28,6 +30,8 @@ IMPORTERS = {
     "jmespath": {"ingest/formats/expressions.py"},
     "kafka": {"ingest/kafka/kafka_python/"},
     "confluent_kafka": {"ingest/kafka/confluent/"},
+    "a2a": {"client/a2a.py"},
+    "mcp": {"client/mcp.py"},
 }
 """Outside technology -> the only files or folders that may import it."""
 
@@ -72,10 +76,25 @@ def test_imports_point_against_the_flow_of_events(layer: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+def test_the_client_stands_by_itself() -> None:
+    """It imports nothing of the service, and the service nothing of it."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {reached}"
+        for folder in FOLDERS
+        for path in modules(folder)
+        for level, name in imported(path)
+        if (reached := layer_reached(path, level, name)) in FOLDERS
+        and reached != folder and "client" in (folder, reached)
+    ]  # fmt: skip
+
+    assert modules("client")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("layer", FOLDERS)
 def test_nobody_imports_a_layer_by_its_folder_name(layer: str) -> None:
     """`import models` would work in a checkout only; site-packages holds no package of that name."""
-    places = [path for name in (*LAYERS, "tests", "benchmarks") for path in sorted((ROOT / name).rglob("*.py"))]
+    places = [path for name in (*FOLDERS, "tests", "benchmarks") for path in sorted((ROOT / name).rglob("*.py"))]
 
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -92,7 +111,7 @@ def test_each_outside_technology_has_one_importer(technology: str) -> None:
     """Whoever replaces a technology changes one place."""
     found = {
         path.relative_to(ROOT).as_posix()
-        for layer in LAYERS
+        for layer in FOLDERS
         for path in modules(layer)
         for level, name in imported(path)
         if level == 0 and name.split(".")[0] == technology
@@ -118,9 +137,9 @@ CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.t
 def test_only_the_clock_reads_the_clock() -> None:
     """Time is passed in, so that everything replays."""
     wrong = []
-    for layer in LAYERS:
+    for layer in FOLDERS:
         for path in modules(layer):
-            if path.relative_to(ROOT).as_posix() == "api/clock.py":
+            if path.relative_to(ROOT).as_posix() in ("api/clock.py", "client/clock.py"):
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("datetime.") in CLOCK:
@@ -133,7 +152,7 @@ def test_only_settings_read_the_environment() -> None:
     """Nothing else depends on the process it runs in."""
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for layer in LAYERS
+        for layer in FOLDERS
         for path in modules(layer)
         if path.relative_to(ROOT).as_posix() != "api/settings/load.py"
         for node in ast.walk(ast.parse(path.read_text()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("ingest", "models", "scoring", "api")
+FOLDERS = ("ingest", "models", "scoring", "api", "client")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -18,7 +18,7 @@ def test_every_folder_with_code_is_declared() -> None:
     """A folder that is not declared works in a checkout and is missing from the wheel."""
     declared = PROJECT["tool"]["setuptools"]["package-dir"]
     folders = {
-        path.parent.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
+        path.parent.relative_to(ROOT).as_posix() for layer in FOLDERS for path in (ROOT / layer).rglob("*.py")
     }  # fmt: skip
 
     assert set(declared.values()) == folders
@@ -33,13 +33,13 @@ def test_trustwatch_is_a_namespace() -> None:
     assert getattr(trustwatch, "__file__", None) is None
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", FOLDERS)
 def test_type_checkers_find_the_layers(layer: str) -> None:
-    """`.typing/trustwatch` links to the four folders."""
+    """`.typing/trustwatch` links to the folders."""
     assert (ROOT / ".typing" / "trustwatch" / layer).resolve() == ROOT / layer
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", FOLDERS)
 def test_importing_has_no_effect(layer: str, tmp_path: Path) -> None:
     """Importing every module of a layer writes no file, and prints nothing."""
     names = [

@@ -1,0 +1,28 @@
+"""For gateways and agents: look risk up, send audit events, enforce answers. Imports nothing of the service.
+
+`trustwatch.client.assertion` signs client assertions; `trustwatch.client.a2a` and `trustwatch.client.mcp` need the
+extras `a2a` and `mcp`. None of them is imported here.
+"""
+
+from __future__ import annotations
+
+from .answers import Answer, Question, Reason, TokenPolicy
+from .asgi import TrustMiddleware
+from .caller import Caller, caller_from_claims
+from .errors import ContentRefused, TokenFailed, TrustError, TrustUnavailable
+from .events import AuditEvent, fingerprint
+from .guard import Guard, Ruling, judge
+from .refusal import Challenge
+from .risk import TrustClient
+from .risk_async import AsyncTrustClient
+from .sender import EventSender
+from .sender_async import AsyncEventSender
+from .settings import RiskSettings, SenderSettings
+from .tokens import ClientCredentials, ClientSecret
+
+__all__ = [
+    "Answer", "AsyncEventSender", "AsyncTrustClient", "AuditEvent", "Caller", "Challenge", "ClientCredentials",
+    "ClientSecret", "ContentRefused", "EventSender", "Guard", "Question", "Reason", "RiskSettings", "Ruling",
+    "SenderSettings", "TokenFailed", "TokenPolicy", "TrustClient", "TrustError", "TrustMiddleware", "TrustUnavailable",
+    "caller_from_claims", "fingerprint", "judge",
+]  # fmt: skip

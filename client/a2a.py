@@ -1,0 +1,230 @@
+"""A2A servers: an event for each request of another agent, and the risk answer enforced. Needs the extra `a2a`.
+
+Methods, task and context ids are read, messages and artifacts never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from a2a.server.context import ServerCallContext
+from a2a.server.events.event_queue import Event
+from a2a.server.request_handlers.request_handler import RequestHandler
+from a2a.types import a2a_pb2 as types
+from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
+
+from .caller import Caller
+from .clock import Clock, SystemClock
+from .events import Agent, AuditEvent, Effect, Outcome, Resource
+from .guard import Guard, LooksUp, Ruling, Sends
+from .refusal import DETAILS
+
+T = TypeVar("T")
+LONGEST = 512
+
+EFFECTS: Mapping[str, Effect] = {
+    "SendMessage": "write", "SendStreamingMessage": "write", "CancelTask": "write", "GetTask": "read",
+    "ListTasks": "read", "SubscribeToTask": "read", "CreateTaskPushNotificationConfig": "write",
+    "GetTaskPushNotificationConfig": "read", "ListTaskPushNotificationConfigs": "read",
+    "DeleteTaskPushNotificationConfig": "delete", "GetExtendedAgentCard": "read",
+}  # fmt: skip
+"""Methods of A2A 1.0; the names of 0.3 and of REST and gRPC arrive here as these."""
+
+
+class TrustA2AHandler(RequestHandler):
+    """Wraps a request handler, so that JSON-RPC, REST and gRPC are all watched:
+    `create_jsonrpc_routes(TrustA2AHandler(…))`.
+
+    An event has type `a2a.message`, the method as action, the agent that calls, and this agent as peer. A refusal is an
+    A2A error; where HTTP clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give
+    this one a sender alone.
+
+    Args:
+        handler: what answers.
+        agent: id of the agent that this server is, told as the peer.
+        caller: reads the agent that calls from the context, where the app's own authentication has put who it is; None
+            = no agent, and the request passes untold. Never read an unverified token here.
+        client: asks for risk; None enforces nothing.
+        sender: takes the events; None tells nothing.
+        needed: scopes that a method needs, by its name.
+    """
+
+    def __init__(
+        self, handler: RequestHandler, agent: str, *, caller: Callable[[ServerCallContext], Caller | None],
+        client: LooksUp | None = None, sender: Sends | None = None,
+        needed: Mapping[str, Collection[str]] | None = None, clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self._handler = handler
+        self._agent = agent
+        self._caller = caller
+        self._guard = Guard(client, sender)
+        self._needed = needed or {}
+        self._clock = clock or SystemClock()
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._guard.counts()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the wrapped handler offers, such as its agent card."""
+        return getattr(self.__dict__["_handler"], name)
+
+    async def on_get_task(self, params: types.GetTaskRequest, context: ServerCallContext) -> types.Task | None:
+        return await self._watched("GetTask", params, context, self._handler.on_get_task)
+
+    async def on_list_tasks(
+        self, params: types.ListTasksRequest, context: ServerCallContext
+    ) -> types.ListTasksResponse:  # fmt: skip
+        return await self._watched("ListTasks", params, context, self._handler.on_list_tasks)
+
+    async def on_cancel_task(self, params: types.CancelTaskRequest, context: ServerCallContext) -> types.Task | None:
+        return await self._watched("CancelTask", params, context, self._handler.on_cancel_task)
+
+    async def on_message_send(
+        self, params: types.SendMessageRequest, context: ServerCallContext
+    ) -> types.Task | types.Message:
+        return await self._watched("SendMessage", params, context, self._handler.on_message_send)
+
+    async def on_message_send_stream(
+        self, params: types.SendMessageRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event]:
+        call = self._handler.on_message_send_stream
+        async for event in self._streamed("SendStreamingMessage", params, context, call):
+            yield event
+
+    async def on_subscribe_to_task(
+        self, params: types.SubscribeToTaskRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event]:
+        async for event in self._streamed("SubscribeToTask", params, context, self._handler.on_subscribe_to_task):
+            yield event
+
+    async def on_create_task_push_notification_config(
+        self, params: types.TaskPushNotificationConfig, context: ServerCallContext
+    ) -> types.TaskPushNotificationConfig:
+        call = self._handler.on_create_task_push_notification_config
+        return await self._watched("CreateTaskPushNotificationConfig", params, context, call)
+
+    async def on_get_task_push_notification_config(
+        self, params: types.GetTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> types.TaskPushNotificationConfig:
+        call = self._handler.on_get_task_push_notification_config
+        return await self._watched("GetTaskPushNotificationConfig", params, context, call)
+
+    async def on_list_task_push_notification_configs(
+        self, params: types.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
+    ) -> types.ListTaskPushNotificationConfigsResponse:
+        call = self._handler.on_list_task_push_notification_configs
+        return await self._watched("ListTaskPushNotificationConfigs", params, context, call)
+
+    async def on_delete_task_push_notification_config(
+        self, params: types.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> None:
+        call = self._handler.on_delete_task_push_notification_config
+        await self._watched("DeleteTaskPushNotificationConfig", params, context, call)
+
+    async def on_get_extended_agent_card(
+        self, params: types.GetExtendedAgentCardRequest, context: ServerCallContext
+    ) -> types.AgentCard:
+        call = self._handler.on_get_extended_agent_card
+        return await self._watched("GetExtendedAgentCard", params, context, call)
+
+    async def _watched(
+        self, method: str, params: Any, context: ServerCallContext,
+        call: Callable[[Any, ServerCallContext], Awaitable[T]],
+    ) -> T:  # fmt: skip
+        """One request and its answer."""
+        watch = await self._begin(method, params, context)
+        try:
+            result = await call(params, context)
+            watch.learn(result)
+            return result
+        except BaseException as error:
+            watch.fail(error)
+            raise
+        finally:
+            self._tell(watch)
+
+    async def _streamed(
+        self, method: str, params: Any, context: ServerCallContext,
+        call: Callable[[Any, ServerCallContext], AsyncGenerator[Event]],
+    ) -> AsyncGenerator[Event]:  # fmt: skip
+        """One request and its stream; the event comes at its end."""
+        watch = await self._begin(method, params, context)
+        stream = call(params, context)
+        try:
+            async for event in stream:
+                watch.learn(event)
+                yield event
+        except GeneratorExit:  # whoever listened has left; the agent did nothing wrong
+            raise
+        except BaseException as error:
+            watch.fail(error)
+            raise
+        finally:
+            await stream.aclose()
+            self._tell(watch)
+
+    async def _begin(self, method: str, params: Any, context: ServerCallContext) -> _Watch:
+        """Who calls, and whether the call may go on. Raises A2AError where it may not."""
+        watch = _Watch(method, params, self._caller(context), self._clock)
+        if watch.caller is None:
+            self._guard.unnamed()
+            return watch
+        ruling = await self._guard.ruling(watch.caller, EFFECTS[method], self._needed.get(method))
+        if ruling.refused:
+            watch.outcome, watch.error = ruling.told_as()
+            self._tell(watch)
+            raise refused(ruling)
+        return watch
+
+    def _tell(self, watch: _Watch) -> None:
+        if watch.caller is not None:
+            self._guard.tell(watch.caller.describe(watch.event(self._agent)))
+
+
+class _Watch:
+    """What is noted of one request."""
+
+    def __init__(self, method: str, params: Any, caller: Caller | None, clock: Clock) -> None:
+        self.method = method
+        self.caller = caller
+        self.outcome: Outcome = "success"
+        self.error: str | None = None
+        self._clock = clock
+        self._began, self._started = clock.wall(), clock.steady()
+        message = getattr(params, "message", None)
+        self._context = _text(getattr(message, "context_id", None)) or _text(getattr(params, "context_id", None))
+        named = (getattr(one, name, None) for one, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
+        self._task = next((text for one in named if (text := _text(one))), None)
+
+    def learn(self, result: object) -> None:
+        """Ids that only the answer knows, those of a new task."""
+        self._context = self._context or _text(getattr(result, "context_id", None))
+        own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
+        self._task = self._task or _text(own)
+
+    def fail(self, error: BaseException) -> None:
+        self.outcome, self.error = "error", type(error).__name__[:100]
+
+    def event(self, peer: str) -> AuditEvent:
+        """The event of this request."""
+        return AuditEvent(
+            time=datetime.fromtimestamp(self._began, UTC), agent=Agent(id="-"), type="a2a.message", action=self.method,
+            outcome=self.outcome, error=self.error, effect=EFFECTS[self.method],
+            resource=Resource(type="agent", id=peer), peer=peer, session=self._context, txn=self._task,
+            duration_ms=max(0.0, self._clock.steady() - self._started) * 1000.0,
+        )  # fmt: skip
+
+
+def refused(ruling: Ruling) -> A2AError:
+    """The error of a refused request; it tells nothing of risk."""
+    _, code, _, detail = DETAILS[ruling.action]
+    if ruling.action == "unavailable":
+        return InternalError(detail, {"error": code})
+    return InvalidRequestError(detail, {"error": code})
+
+
+def _text(value: object) -> str | None:
+    return value[:LONGEST] if isinstance(value, str) and value else None

@@ -1,0 +1,126 @@
+"""The risk answer (docs/api.md), and where the client got it from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+Level = Literal["unknown", "low", "medium", "high", "critical"]
+Mode = Literal["shadow", "enforce"]
+Source = Literal["service", "cache", "last_known", "fail_open"]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Whose risk is asked for. Without tenant or issuer the service searches what its caller is bound to."""
+
+    agent_id: str
+    tenant: str | None = None
+    issuer: str | None = None
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why risk moved."""
+
+    code: str
+    feature: str = ""
+    observed: str = ""
+    usual: str = ""
+    contribution: float = 0.0
+    text: str = ""
+
+
+class TokenPolicy(msgspec.Struct, frozen=True):
+    """What a level means for the tokens of an agent. `allowed_scopes`: glob patterns; None restricts nothing."""
+
+    allow: bool
+    max_token_lifetime_s: int
+    allowed_scopes: tuple[str, ...] | None
+    refresh_allowed: bool
+    step_up: bool
+    revoke: bool
+    step_up_scopes: tuple[str, ...] = ()
+
+
+UNKNOWN_POLICY = TokenPolicy(True, 300, None, True, False, False)
+"""The service's default policy of *unknown* (docs/risk.md); settings of the client may name another."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The risk of one agent.
+
+    Attributes:
+        risk_score, confidence: 0 to 1.
+        evaluated_at, expires_at: UTC; None in an answer that the service did not give.
+        source: `service`; `cache`: given by the service up to `cache_s` ago; `last_known`: older, since no new one is
+            to be had; `fail_open`: nothing is known of the agent.
+        age_s: seconds since the service gave it.
+    """
+
+    agent_id: str
+    tenant: str | None = None
+    issuer: str | None = None
+    risk_level: Level
+    risk_score: float
+    confidence: float
+    token_policy: TokenPolicy
+    evaluated_at: datetime | None = None
+    expires_at: datetime | None = None
+    stale: bool = False
+    reasons: tuple[Reason, ...] = ()
+    counterfactual: str | None = None
+    decision_id: str | None = None
+    model_version: str = ""
+    policy_version: str = ""
+    mode: Mode = "enforce"
+    source: Source = msgspec.field(default="service", name="_source")
+    age_s: float = msgspec.field(default=0.0, name="_age_s")
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A problem document (RFC 9457), as far as the client reads it."""
+
+    status: int = 0
+    code: str = ""
+    detail: str = ""
+
+
+class _Unanswered(msgspec.Struct, frozen=True):
+    problem: Problem
+
+
+class _Answers(msgspec.Struct, frozen=True):
+    answers: list[dict[str, Any]]
+
+
+_answers = msgspec.json.Decoder(_Answers)
+_problem = msgspec.json.Decoder(Problem)
+
+
+def read_answers(body: bytes) -> list[Answer | Problem]:
+    """Answers of `POST /v1/risk/query`, in the order of the questions.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    return [
+        msgspec.convert(one, _Unanswered).problem if "problem" in one else msgspec.convert(one, Answer)
+        for one in _answers.decode(body).answers
+    ]
+
+
+def read_problem(body: bytes) -> Problem:
+    """The problem that a refusal tells; an empty one where it tells none."""
+    try:
+        return _problem.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Problem()
+
+
+def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
+    """What an open client says when it knows nothing: *unknown*, and marked as such."""
+    return Answer(
+        agent_id=question.agent_id, tenant=question.tenant, issuer=question.issuer, risk_level="unknown",
+        risk_score=0.0, confidence=0.0, token_policy=policy, stale=True, source="fail_open",
+    )  # fmt: skip

@@ -1,0 +1,200 @@
+"""ASGI middleware: one audit event per request, and the risk answer enforced. Needs no web framework."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from .caller import Caller
+from .clock import Clock, SystemClock
+from .events import Agent, AuditEvent, Client, Effect, Outcome, Resource
+from .guard import Guard, LooksUp, Ruling, Sends
+from .refusal import Challenge, refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+EFFECTS: Mapping[str, Effect] = {
+    "GET": "read", "HEAD": "read", "OPTIONS": "read", "POST": "write", "PUT": "write", "PATCH": "write",
+    "DELETE": "delete",
+}  # fmt: skip
+LONGEST = 512
+_VARIES = re.compile(r"\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,}|[^/]*\d[^/]{11,}")
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class TrustMiddleware:
+    """Place it inside the app's authentication, so that what it reads has been verified.
+
+    Args:
+        app: the ASGI application.
+        caller: reads the agent from the scope, where the app's own authentication has put verified claims
+            (`caller_from_claims` helps); None = no agent, and the request passes untold. Never read an unverified token
+            here: anybody could act as anybody.
+        client: asks for risk; None enforces nothing.
+        sender: takes the events; None tells nothing.
+        action: names the action; else method and route (the router's pattern, or the path with `{id}` for what varies).
+        resource: names the resource; else the path, without its query.
+        needed: scopes that a request needs, so that a policy that names scopes is applied to the letter.
+        challenge: what a step-up asks for.
+        exclude: paths that are neither asked for nor told, exact or ending in `*`.
+    """
+
+    def __init__(
+        self, app: App, *, caller: Callable[[Scope], Caller | None], client: LooksUp | None = None,
+        sender: Sends | None = None, action: Callable[[Scope], str] | None = None,
+        resource: Callable[[Scope], Resource | None] | None = None,
+        needed: Callable[[Scope], Collection[str] | None] | None = None, challenge: Challenge | None = None,
+        exclude: Iterable[str] = ("/healthz", "/readyz"), clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self.app = app
+        self._caller = caller
+        self._guard = Guard(client, sender)
+        self._action = action or action_of
+        self._resource = resource or resource_of
+        self._needed = needed
+        self._challenge = challenge or Challenge()
+        self._exclude = tuple(exclude)
+        self._clock = clock or SystemClock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or self._excluded(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        caller = self._caller(scope)
+        if caller is None:
+            self._guard.unnamed()
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send, self._clock)
+        needed = self._needed(scope) if self._needed else None
+        ruling = await self._guard.ruling(caller, _effect(scope), needed)
+        try:
+            if ruling.refused:
+                await self._refuse(scope, ruling, exchange)
+            else:
+                await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            exchange.broken = type(error).__name__
+            raise
+        finally:
+            self._guard.tell(self._event(scope, caller, exchange, ruling))
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._guard.counts()
+
+    def _excluded(self, path: str) -> bool:
+        return any(path == one or (one.endswith("*") and path.startswith(one[:-1])) for one in self._exclude)
+
+    async def _refuse(self, scope: Scope, ruling: Ruling, exchange: _Exchange) -> None:
+        status, headers, body = refusal(ruling.action, self._challenge)
+        if scope["type"] == "websocket":  # closed before it is accepted: servers answer 403
+            exchange.status = 403
+            await exchange.receive()
+            await exchange.send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+        await exchange.send({"type": "http.response.body", "body": body})
+
+    def _event(self, scope: Scope, caller: Caller, exchange: _Exchange, ruling: Ruling) -> AuditEvent:
+        outcome, error = ruling.told_as() if ruling.refused else exchange.outcome()
+        event = AuditEvent(
+            time=datetime.fromtimestamp(exchange.began, UTC), agent=Agent(id=caller.agent_id), type="api.call",
+            action=self._action(scope)[:LONGEST] or "-", outcome=outcome, error=error, effect=_effect(scope),
+            resource=self._resource(scope), status=exchange.status, bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out, duration_ms=exchange.duration_ms(), client=_client(scope),
+            trace_id=_trace(scope),
+        )  # fmt: skip
+        return caller.describe(event)
+
+
+class _Exchange:
+    """Measures one request as it passes."""
+
+    def __init__(self, receive: Receive, send: Send, clock: Clock) -> None:
+        self._receive = receive
+        self._send = send
+        self._clock = clock
+        self._started = clock.steady()
+        self.began = clock.wall()
+        self.status: int | None = None
+        self.bytes_in = 0.0
+        self.bytes_out = 0.0
+        self.broken: str | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.bytes_in += len(message.get("body", b""))
+        elif message["type"] == "websocket.receive":
+            self.bytes_in += len(message.get("bytes") or message.get("text") or b"")
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+        elif kind == "websocket.accept":
+            self.status = 101
+        elif kind == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        elif kind == "websocket.send":
+            self.bytes_out += len(message.get("bytes") or message.get("text") or b"")
+        await self._send(message)
+
+    def duration_ms(self) -> float:
+        return max(0.0, self._clock.steady() - self._started) * 1000.0
+
+    def outcome(self) -> tuple[Outcome, str | None]:
+        """As the formats of gateways have it: 401 and 403 are denials, what is below 400 is a success."""
+        if self.broken is not None and (self.status is None or self.broken != "CancelledError"):
+            self.status = self.status or 500
+            return "error", self.broken[:100]
+        if self.status is None:
+            return "error", "no_response"
+        if self.status < 400:
+            return "success", None
+        return ("denied" if self.status in (401, 403) else "error"), None
+
+
+def action_of(scope: Mapping[str, Any]) -> str:
+    """Method and route: `GET /orders/{order_id}` by the router's pattern, else with `{id}` for parts that vary."""
+    method = scope.get("method", "WEBSOCKET")
+    pattern = getattr(scope.get("route"), "path", None)
+    if isinstance(pattern, str) and pattern:
+        return f"{method} {pattern}"
+    return f"{method} " + "/".join("{id}" if _VARIES.fullmatch(part) else part for part in scope["path"].split("/"))
+
+
+def resource_of(scope: Mapping[str, Any]) -> Resource:
+    """The path without its query, at the host that was asked for."""
+    host = _header(scope, b"host").rpartition("@")[2][:LONGEST]
+    return Resource(id=scope["path"][:LONGEST] or "/", target=host.split(":")[0] or None)
+
+
+def _effect(scope: Mapping[str, Any]) -> Effect:
+    return EFFECTS.get(scope.get("method", ""), "unknown")
+
+
+def _client(scope: Mapping[str, Any]) -> Client | None:
+    address = scope.get("client")
+    agent = _header(scope, b"user-agent")[:LONGEST]
+    found = Client(ip=address[0] if address else None, user_agent=agent or None)
+    return found if msgspec.structs.astuple(found) != (None, None, None) else None
+
+
+def _trace(scope: Mapping[str, Any]) -> str | None:
+    found = _TRACE.fullmatch(_header(scope, b"traceparent"))
+    return found.group(1) if found else None
+
+
+def _header(scope: Mapping[str, Any], name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope.get("headers", ()) if key == name), "")

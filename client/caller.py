@@ -1,0 +1,122 @@
+"""Who calls: what verified claims say about the agent, the person behind it, and the agents before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .events import Agent, AuditEvent, Credential, Principal, Scopes, fingerprint
+
+MOST_ACTORS = 16
+"""Actors of a delegation chain that are read."""
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent whose token has been verified by whoever made this.
+
+    Attributes:
+        agent_id, issuer, tenant: together the agent's key at the service.
+        agent_type, capabilities: count only where the sender is `trusted` in the service's settings.
+        principal: on whose behalf; None = nobody's but its own.
+        delegation: actors, the current one first.
+        scopes: of its token.
+        token_id: `fingerprint` of the token's `jti`, never the token.
+        session: conversation or workflow.
+    """
+
+    agent_id: str
+    issuer: str | None = None
+    tenant: str | None = None
+    agent_type: str | None = None
+    agent_version: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    principal: str | None = None
+    delegation: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    task: str | None = None
+    token_id: str | None = None
+    token_lifetime_s: float | None = None
+    session: str | None = None
+
+    def describe(self, event: AuditEvent) -> AuditEvent:
+        """*event* with everything that is known of the caller."""
+        given = self.scopes is not None
+        return msgspec.structs.replace(
+            event,
+            agent=Agent(
+                id=self.agent_id, issuer=self.issuer, type=self.agent_type, version=self.agent_version,
+                capabilities=None if self.capabilities is None else list(self.capabilities),
+            ),
+            tenant=self.tenant, task=self.task, session=event.session or self.session,
+            principal=Principal(id=self.principal) if self.principal else None,
+            delegation=list(self.delegation) or None,
+            scopes=Scopes(granted=list(self.scopes or ())) if given else None,
+            credential=Credential(token_id=self.token_id, token_lifetime_s=self.token_lifetime_s)
+            if self.token_id or self.token_lifetime_s else None,
+        )  # fmt: skip
+
+
+def caller_from_claims(
+    claims: Mapping[str, Any], *, tenant: str | None = None, tenant_claim: str = "organization_id"
+) -> Caller | None:
+    """The caller that verified claims of a JWT or of introspection name; None where they name none.
+
+    The agent is the current actor: the outermost `act` (RFC 8693), else `client_id`, `azp` or `cid`, else `sub`.
+        Earlier
+    actors inform and decide nothing.
+
+    Args:
+        claims: verified by you. An unverified token here lets anybody act as anybody.
+        tenant: of every caller; else `tenant_claim` names it.
+    """
+    actors = _actors(claims)
+    agent = actors[0] if actors else _first(claims, "client_id", "azp", "cid", "sub")
+    if agent is None:
+        return None
+    principal = _text(claims.get("delegated_user_id")) or _text(claims.get("sub"))
+    token_id = _text(claims.get("jti"))
+    return Caller(
+        agent_id=agent, issuer=_text(claims.get("iss")), tenant=tenant or _text(claims.get(tenant_claim)),
+        agent_type=_text(claims.get("agent_type")), agent_version=_text(claims.get("agent_version")),
+        capabilities=_names(claims.get("capabilities")), principal=principal if principal != agent else None,
+        delegation=tuple(actors), scopes=_names(claims.get("scope", claims.get("scp"))), task=_text(claims.get("task")),
+        token_id=fingerprint(token_id) if token_id else None,
+        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
+    )  # fmt: skip
+
+
+def _actors(claims: Mapping[str, Any]) -> list[str]:
+    """Subjects of the nested `act`, the current actor first."""
+    found: list[str] = []
+    inner = claims.get("act")
+    while isinstance(inner, Mapping) and len(found) < MOST_ACTORS:
+        name = _first(inner, "sub", "client_id")
+        if name is None:
+            break
+        found.append(name)
+        inner = inner.get("act")
+    return found
+
+
+def _lifetime_s(issued: object, ends: object) -> float | None:
+    if isinstance(issued, (int, float)) and isinstance(ends, (int, float)) and ends >= issued:
+        return float(ends - issued)
+    return None
+
+
+def _first(claims: Mapping[str, Any], *names: str) -> str | None:
+    return next((text for name in names if (text := _text(claims.get(name)))), None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, (list, tuple)):
+        return tuple(one for one in value if isinstance(one, str))
+    return None

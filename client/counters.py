@@ -1,0 +1,31 @@
+"""How often each thing happened."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+
+class Counters:
+    """Counts by name, from any thread; they start at 0 and never fall.
+
+    Args:
+        names: those shown even when they are 0.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+
+    def add(self, name: str, by: int = 1) -> None:
+        with self._lock:
+            self._counts[name] += by
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def all(self) -> Mapping[str, int]:
+        """A copy."""
+        with self._lock:
+            return dict(self._counts)

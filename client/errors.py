@@ -1,0 +1,47 @@
+"""What goes wrong between a client and the service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Cause = Literal[
+    "timeout", "network", "throttled", "server_error", "refused", "malformed", "token", "busy", "paused", "stale",
+]  # fmt: skip
+"""Why there is no answer.
+
+timeout: not within the time budget; network: no connection, or it broke; throttled: 429; server_error: 5xx; refused:
+another 4xx, or this agent can not be told apart from others; malformed: no answer that can be read; token: none to be
+had; busy: too many questions on their way; paused: it failed a moment ago and is not asked yet; stale: out of date, and
+not accepted.
+"""
+
+
+class TrustError(Exception):
+    """Base of the client's errors."""
+
+
+class TrustUnavailable(TrustError):
+    """There is no answer, and the fail mode is closed.
+
+    Attributes:
+        cause: why.
+        agents: ids of the agents without an answer.
+    """
+
+    def __init__(self, cause: Cause, detail: str, agents: tuple[str, ...]) -> None:
+        whose = f" for {', '.join(agents[:3])}" if agents else ""
+        super().__init__(f"no risk answer{whose}: {cause}: {detail}")
+        self.cause: Cause = cause
+        self.agents = agents
+
+
+class TokenFailed(TrustError):
+    """No access token is to be had. Its text never holds a secret."""
+
+
+class ContentRefused(TrustError, ValueError):
+    """An event holds what no audit event may hold: a token, a credential, a body. Its text names where, never what."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"event refused: {path} {reason}; audit events hold no tokens, credentials or bodies")
+        self.path = path

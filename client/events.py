@@ -1,0 +1,159 @@
+"""The native audit event (docs/events.md) as typed values, and its bytes.
+
+The members are those of the service's schema; a test holds the two together. Nothing here is imported from the service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .content import check_content
+from .errors import ContentRefused
+
+MAX_ID = 2048
+MAX_EVENT_BYTES = 256 * 1024
+
+EventType = Literal[
+    "token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect", "client.register",
+    "client.change", "api.call", "tool.call", "a2a.message", "approval", "admin", "other",
+]  # fmt: skip
+Effect = Literal["read", "write", "delete", "admin", "unknown"]
+Outcome = Literal["success", "denied", "error"]
+Provenance = Literal["granted", "derived", "new", "unknown"]
+
+DENIED_BY_TRUST = "ext_authz_denied"
+"""`error` of a denial that the service's own answer caused: with outcome `denied` it is no behaviour of the agent."""
+TRUST_UNAVAILABLE = "trustwatch_unavailable"
+"""`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Part(msgspec.Struct, omit_defaults=True):
+    """Members that say nothing are not sent."""
+
+
+class Agent(Part):
+    """Who acted: the software that holds the token."""
+
+    id: Id
+    issuer: Text | None = None
+    type: Text | None = None
+    version: Text | None = None
+    instance: Text | None = None
+    capabilities: Names | None = None
+    self_asserted: bool = False
+
+
+class Principal(Part):
+    """On whose behalf."""
+
+    id: Text | None = None
+    type: Text | None = None
+
+
+class Resource(Part):
+    """What was touched; `target` is the canonical destination (host, mail address, account)."""
+
+    type: Text | None = None
+    id: Text | None = None
+    target: Text | None = None
+    external: bool | None = None
+    audience: Text | None = None
+    provenance: Provenance | None = None
+
+
+class Scopes(Part):
+    """OAuth scopes asked for and given."""
+
+    requested: Names | None = None
+    granted: Names | None = None
+
+
+class Client(Part):
+    """Where the call came from."""
+
+    ip: Text | None = None
+    asn: int | None = None
+    user_agent: Text | None = None
+
+
+class Credential(Part):
+    """How the agent authenticated; never the secret itself (`fingerprint` names a token)."""
+
+    method: Text | None = None
+    thumbprint: Text | None = None
+    token_id: Text | None = None
+    token_lifetime_s: NonNegative | None = None
+
+
+class AuditEvent(Part, kw_only=True):
+    """One record of what an agent did or asked for. Units: `time` with UTC offset, bytes, milliseconds."""
+
+    time: datetime
+    agent: Agent
+    type: EventType
+    action: Id
+    outcome: Outcome
+    id: Text | None = None
+    source: Text | None = None
+    tenant: Text | None = None
+    principal: Principal | None = None
+    delegation: Names | None = None
+    task: Text | None = None
+    effect: Effect | None = None
+    resource: Resource | None = None
+    peer: Text | None = None
+    scopes: Scopes | None = None
+    status: int | None = None
+    error: Text | None = None
+    bytes_in: NonNegative | None = None
+    bytes_out: NonNegative | None = None
+    duration_ms: NonNegative | None = None
+    count: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    client: Client | None = None
+    credential: Credential | None = None
+    session: Text | None = None
+    trace_id: Text | None = None
+    txn: Text | None = None
+    attributes: dict[str, Any] | None = None
+
+
+_decoder = msgspec.json.Decoder(AuditEvent)
+
+
+def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, bytes]:
+    """Id and JSON of *event*; a missing id is made up, so that sending it twice is one event.
+
+    Args:
+        source: where the event names none.
+
+    Raises:
+        ContentRefused: it holds a token, a credential or a body.
+        ValueError: a member is of the wrong kind or too long, the time has no offset, or a number is not finite.
+    """
+    if not isinstance(event.time, datetime) or event.time.tzinfo is None:
+        raise ValueError("event refused: time needs a UTC offset, like datetime.now(UTC)")
+    event = msgspec.structs.replace(event, id=event.id or uuid.uuid4().hex, source=event.source or source)
+    check_content(msgspec.to_builtins(event))
+    try:
+        raw = msgspec.json.encode(event)
+        _decoder.decode(raw)  # structs do not check what they are made of
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ValueError(f"event refused: {error}") from None
+    if len(raw) > MAX_EVENT_BYTES:
+        raise ContentRefused("$", f"has {len(raw)} bytes; the most is {MAX_EVENT_BYTES}")
+    return event.id or "", raw
+
+
+def fingerprint(text: str) -> str:
+    """Names a token (best its `jti`) in `credential.token_id` without telling it: `sha256:` and 32 hex digits."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]

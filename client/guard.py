@@ -1,0 +1,132 @@
+"""What the ASGI, A2A and MCP middlewares share: ask, judge, tell. A request is never broken by a failure of ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple, Protocol
+
+from .answers import Answer
+from .caller import Caller
+from .counters import Counters
+from .errors import TrustUnavailable
+from .events import DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Effect, Outcome
+
+log = logging.getLogger("trustwatch.client")
+
+Action = Literal["allow", "deny", "step_up", "unavailable"]
+COUNTED = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
+
+
+class LooksUp(Protocol):
+    """An `AsyncTrustClient`, or what answers like one."""
+
+    async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
+
+
+class Sends(Protocol):
+    """An `EventSender` or `AsyncEventSender`."""
+
+    def send(self, event: AuditEvent) -> str: ...
+
+
+class Ruling(NamedTuple):
+    """What is to happen to a request.
+
+    Attributes:
+        action: what to do.
+        would: what the policy says; another than `action` in shadow mode.
+        answer: the risk, where there is one.
+    """
+
+    action: Action
+    would: Action
+    answer: Answer | None = None
+
+    @property
+    def refused(self) -> bool:
+        return self.action != "allow"
+
+    def told_as(self) -> tuple[Outcome, str]:
+        """Outcome and error of the event of a refused request: neither counts as the agent's doing."""
+        return ("error", TRUST_UNAVAILABLE) if self.action == "unavailable" else ("denied", DENIED_BY_TRUST)
+
+
+ALLOW = Ruling("allow", "allow")
+
+
+def judge(answer: Answer, effect: Effect | None = None, needed: Collection[str] | None = None) -> Ruling:
+    """What *answer* means for one request.
+
+    Args:
+        answer: the risk of the agent that calls.
+        effect: of the request; where the scopes it needs are not known, a policy that holds some scopes for a person
+            holds everything but reads.
+        needed: scopes that the request needs; None = not known. One that the level does not get at all denies it.
+    """
+    policy = answer.token_policy
+    would: Action = "allow"
+    if not policy.allow or policy.revoke or not _all(needed or (), policy.allowed_scopes):
+        would = "deny"
+    elif policy.step_up and _held(policy.step_up_scopes, effect, needed):
+        would = "step_up"
+    return Ruling(would if answer.mode == "enforce" else "allow", would, answer)
+
+
+def _held(patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None) -> bool:
+    if not patterns or "*" in patterns:
+        return True
+    if needed is None:
+        return effect != "read"
+    return any(fnmatchcase(scope, pattern) for scope in needed for pattern in patterns)
+
+
+def _all(needed: Collection[str], patterns: Collection[str] | None) -> bool:
+    return patterns is None or all(any(fnmatchcase(scope, pattern) for pattern in patterns) for scope in needed)
+
+
+class Guard:
+    """Asks for the risk of callers and tells what they did.
+
+    Args:
+        client: None enforces nothing.
+        sender: None tells nothing.
+    """
+
+    def __init__(self, client: LooksUp | None, sender: Sends | None) -> None:
+        self._client = client
+        self._sender = sender
+        self._counters = Counters(*COUNTED)
+
+    async def ruling(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
+        """What is to happen to a request of *caller*, as far as anybody enforces."""
+        if self._client is None:
+            return ALLOW
+        try:
+            answer = await self._client.risk(caller.agent_id, tenant=caller.tenant, issuer=caller.issuer)
+            found = judge(answer, effect, needed)
+        except TrustUnavailable:
+            found = Ruling("unavailable", "unavailable")
+        self._counters.add(found.action)
+        if found.would != found.action:
+            self._counters.add("shadow")
+        return found
+
+    def tell(self, event: AuditEvent) -> None:
+        """Queue *event*; what no event may be is counted and left out."""
+        if self._sender is None:
+            return
+        try:
+            self._sender.send(event)
+        except ValueError as error:
+            self._counters.add("untold")
+            log.warning("%s", error)
+
+    def unnamed(self) -> None:
+        """A request named no agent: the app's own authentication has the say, nothing is told."""
+        self._counters.add("unnamed")
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened."""
+        return self._counters.all()

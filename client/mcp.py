@@ -1,0 +1,153 @@
+"""MCP servers: an event for each call of a tool, and the risk answer enforced. Needs the extra `mcp`.
+
+Names of tools, prompts and resources are read, arguments and results never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import AccessToken
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+
+from .caller import Caller, caller_from_claims
+from .clock import Clock, SystemClock
+from .events import Agent, AuditEvent, Effect, EventType, Outcome, Resource
+from .guard import Guard, LooksUp, Ruling, Sends
+from .refusal import DETAILS
+
+Context = ServerRequestContext[Any, Any]
+TOOL_CALL = "tools/call"
+ACCESS_REFUSED = -32040
+"""JSON-RPC error code of refusals, in the range that is left to implementations; `data.error` says which."""
+LONGEST = 256
+
+READS = frozenset({
+    "tools/list", "resources/list", "resources/templates/list", "resources/read", "prompts/list", "prompts/get",
+    "completion/complete",
+})  # fmt: skip
+_NAMED: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class TrustMcpMiddleware:
+    """A server middleware: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
+
+    Tool calls are events of type `tool.call` whose action is the tool; lists and reads are `api.call` with the method.
+    Handshakes, pings and notifications are neither asked for nor told. A refusal is a JSON-RPC error; where HTTP
+    clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give this one a sender alone.
+
+    Args:
+        server: name of this server, told as the peer.
+        caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified.
+            None = no agent, and the request passes untold.
+        client: asks for risk; None enforces nothing.
+        sender: takes the events; None tells nothing.
+        effects: what tools do, by name (`read`, `write`, `delete`, `admin`); others are `unknown`.
+        needed: scopes that a tool needs, by name.
+    """
+
+    def __init__(
+        self, server: str, *, caller: Callable[[Context], Caller | None] | None = None,
+        client: LooksUp | None = None, sender: Sends | None = None, effects: Mapping[str, Effect] | None = None,
+        needed: Mapping[str, Collection[str]] | None = None, clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self._server = server
+        self._caller = caller or caller_of_token
+        self._guard = Guard(client, sender)
+        self._effects = effects or {}
+        self._needed = needed or {}
+        self._clock = clock or SystemClock()
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.request_id is None or (ctx.method != TOOL_CALL and ctx.method not in READS):
+            return await call_next(ctx)
+        caller = self._caller(ctx)
+        if caller is None:
+            self._guard.unnamed()
+            return await call_next(ctx)
+        began, started = self._clock.wall(), self._clock.steady()
+        name = _name(ctx)
+        effect: Effect = "read" if ctx.method in READS else self._effects.get(name or "", "unknown")
+        ruling = await self._guard.ruling(caller, effect, self._needed.get(name or ""))
+        outcome: tuple[Outcome, str | None] = "error", "cancelled"
+        try:
+            if ruling.refused:
+                outcome = ruling.told_as()
+                raise refused(ruling)
+            result = await call_next(ctx)
+            outcome = ("error", "tool_error") if _failed(result) else ("success", None)
+            return result
+        except Exception as error:
+            if not ruling.refused:
+                outcome = "error", f"jsonrpc {error.code}" if isinstance(error, MCPError) else type(error).__name__
+            raise
+        finally:
+            event = self._event(ctx, caller, name, effect, outcome, began)
+            event.duration_ms = max(0.0, self._clock.steady() - started) * 1000.0
+            self._guard.tell(event)
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._guard.counts()
+
+    def _event(
+        self, ctx: Context, caller: Caller, name: str | None, effect: Effect, outcome: tuple[Outcome, str | None],
+        began: float,
+    ) -> AuditEvent:  # fmt: skip
+        tool = ctx.method == TOOL_CALL
+        kind: EventType = "tool.call" if tool else "api.call"
+        event = AuditEvent(
+            time=datetime.fromtimestamp(began, UTC), agent=Agent(id=caller.agent_id), type=kind,
+            action=(name if tool and name else ctx.method)[:LONGEST], outcome=outcome[0], error=outcome[1],
+            effect=effect, resource=_resource(ctx, self._server, name), peer=self._server, session=_session(ctx),
+        )  # fmt: skip
+        return caller.describe(event)
+
+
+def caller_of_token(_: Context) -> Caller | None:
+    """The caller of the access token that the SDK's bearer authentication verified; None where there is none."""
+    token = get_access_token()
+    return None if token is None else caller_from_claims(claims_of(token))
+
+
+def claims_of(token: AccessToken) -> dict[str, Any]:
+    """Claims of a verified token, as its verifier supplied them."""
+    said: dict[str, Any] = {"client_id": token.client_id, "scope": " ".join(token.scopes), "sub": token.subject}
+    if token.expires_at is not None:
+        said["exp"] = token.expires_at
+    return said | dict(token.claims or {})
+
+
+def refused(ruling: Ruling) -> MCPError:
+    """The error of a refused request; it tells nothing of risk."""
+    _, code, _, detail = DETAILS[ruling.action]
+    return MCPError(ACCESS_REFUSED, detail, {"error": code})
+
+
+def _name(ctx: Context) -> str | None:
+    value = (ctx.params or {}).get(_NAMED.get(ctx.method, ""))
+    return value[:LONGEST] if isinstance(value, str) and value else None
+
+
+def _failed(result: HandlerResult) -> bool:
+    if isinstance(result, Mapping):
+        return bool(result.get("isError"))
+    return bool(getattr(result, "is_error", False))
+
+
+def _resource(ctx: Context, server: str, name: str | None) -> Resource:
+    if ctx.method == "resources/read" and name:
+        return Resource(type="mcp", id=urlsplit(name)._replace(query="", fragment="").geturl(), target=server)
+    return Resource(type="mcp", id=f"{server}/{name}" if name else server, target=server)
+
+
+def _session(ctx: Context) -> str | None:
+    """`Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
+    headers = getattr(ctx.request, "headers", None)
+    found = headers.get("mcp-session-id") if headers is not None else None
+    return found[:LONGEST] if isinstance(found, str) and found else None

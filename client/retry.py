@@ -1,0 +1,30 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+_random = random.SystemRandom()
+MOST_EXPONENT = 20
+
+
+def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
+    """Seconds that `Retry-After` asks for (a number or a date), from 0; None where it says nothing of use."""
+    said = headers.get("retry-after", "").strip()
+    if said.isascii() and said.isdigit() and len(said) <= 9:
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - wall)
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+def backoff(attempt: int, first_s: float, most_s: float) -> float:
+    """Seconds to wait before the next attempt: at random up to a bound that doubles, so that many senders spread.
+
+    Args:
+        attempt: attempts that failed so far, from 1.
+    """
+    return _random.uniform(0.0, min(most_s, first_s * 2.0 ** min(attempt - 1, MOST_EXPONENT)))

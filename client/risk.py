@@ -1,0 +1,153 @@
+"""Risk look-up for threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from .answers import Answer, Question
+from .clock import Clock, SystemClock
+from .lookup import BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
+from .settings import RiskSettings, checked_url
+from .tokens import SyncSource, Tokens, bearer
+
+
+class TrustClient:
+    """Looks risk up within a time budget; safe from any thread.
+
+    Args:
+        url: of the service; https, or http to this machine.
+        token: gives an access token with scope `trust.score:read`: a callable, asked for each request, or
+            `ClientCredentials`.
+        settings: cache, budget, and the fail mode, which must be named.
+        http: an httpx client of your own (proxy, certificates); it stays yours to close. Without one, neither proxies
+            nor other things of the environment are used.
+        clock: for tests.
+        insecure_http: allows http to another machine, for a mesh that encrypts by itself.
+
+    Raises:
+        ValueError: a setting or the URL is wrong.
+    """
+
+    def __init__(
+        self, url: str, token: SyncSource, settings: RiskSettings, *, http: httpx.Client | None = None,
+        clock: Clock | None = None, insecure_http: bool = False,
+    ) -> None:  # fmt: skip
+        self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
+        clock = clock or SystemClock()
+        self._desk = Desk(settings, clock)
+        self._clock = clock
+        self._settings = settings
+        self._own = http is None
+        self._http = http or httpx.Client(trust_env=False)
+        self._tokens = Tokens(token, clock, self._http)
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
+        self._flights: dict[Question, Future[dict[Question, Found]]] = {}
+        self._lock = threading.Lock()
+
+    def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
+        """Risk of one agent, at most `budget_s` from now.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        return self.query([Question(agent_id, tenant, issuer)])[0]
+
+    def query(self, questions: Sequence[Question]) -> list[Answer]:
+        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
+
+        Raises:
+            TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
+        """
+        deadline = self._clock.steady() + self._settings.budget_s
+        found, flights = self._start(questions)
+        for question, flight in flights.items():
+            try:
+                found[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
+            except TimeoutError:
+                found[question] = LATE
+        return self._desk.settle(questions, found)
+
+    def check(self, timeout_s: float = 10.0) -> None:
+        """Ask once without budget and fail mode, so that a wrong token, URL or binding shows at start. Warms
+        connections.
+
+        Raises:
+            TrustUnavailable: with the cause.
+        """
+        found = self._pool.submit(self._fetch, (), timeout_s).result()
+        self._desk.raise_nobody(found)
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._desk.counters.all()
+
+    def close(self) -> None:
+        """End threads and connections; what is on its way is waited for, up to `request_timeout_s`."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._own:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(
+        self, questions: Sequence[Question]
+    ) -> tuple[dict[Question, Found], dict[Question, Future[dict[Question, Found]]]]:
+        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
+        found: dict[Question, Found] = {}
+        flights: dict[Question, Future[dict[Question, Found]]] = {}
+        new: list[Question] = []
+        with self._lock:
+            for question in dict.fromkeys(questions):
+                if (answer := self._desk.cached(question)) is not None:
+                    found[question] = answer
+                elif (flight := self._flights.get(question)) is not None:
+                    flights[question] = flight
+                    self._desk.counters.add("joined")
+                else:
+                    new.append(question)
+            refused = self._desk.paused() if new else None
+            if refused is None and len(self._flights) + len(new) > self._settings.max_in_flight:
+                refused = BUSY
+            if refused is not None:
+                return found | dict.fromkeys(new, refused), flights
+            for chunk in chunks(new):
+                flight = self._pool.submit(self._fetch, chunk, self._settings.request_timeout_s)
+                flights |= dict.fromkeys(chunk, flight)
+                self._flights |= dict.fromkeys(chunk, flight)
+        return found, flights
+
+    def _fetch(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, Found]:
+        """Ask for *chunk*; never raises."""
+        try:
+            reply = self._ask(query_body(chunk), timeout_s)
+            return self._desk.accept(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
+            return self._desk.broken(chunk, error)
+        finally:
+            with self._lock:
+                for question in chunk:
+                    self._flights.pop(question, None)
+
+    def _ask(self, body: bytes, timeout_s: float) -> httpx.Response:
+        """One request; a token that the service refuses is replaced once."""
+        for last in (False, True):
+            token = self._tokens.get()
+            self._desk.counters.add("requests")
+            headers = {"content-type": "application/json"} | bearer(token)
+            reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.drop(token)
+        raise AssertionError("unreachable")

@@ -1,0 +1,140 @@
+"""Risk look-up for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from .answers import Answer, Question
+from .clock import Clock, SystemClock
+from .lookup import BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
+from .settings import RiskSettings, checked_url
+from .tokens import AsyncSource, AsyncTokens, bearer
+
+Flight = asyncio.Task[dict[Question, Found]]
+
+
+class AsyncTrustClient:
+    """`TrustClient` for asyncio; belongs to the event loop that first uses it.
+
+    Args:
+        url, settings, http, clock, insecure_http: as for `TrustClient`.
+        token: as there; the callable may be async.
+    """
+
+    def __init__(
+        self, url: str, token: AsyncSource, settings: RiskSettings, *, http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None, insecure_http: bool = False,
+    ) -> None:  # fmt: skip
+        self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
+        clock = clock or SystemClock()
+        self._desk = Desk(settings, clock)
+        self._settings = settings
+        self._own = http is None
+        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._tokens = AsyncTokens(token, clock, self._http)
+        self._flights: dict[Question, Flight] = {}
+        self._tasks: set[Flight] = set()
+
+    async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
+        """Risk of one agent, at most `budget_s` from now.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        return (await self.query([Question(agent_id, tenant, issuer)]))[0]
+
+    async def query(self, questions: Sequence[Question]) -> list[Answer]:
+        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
+
+        Raises:
+            TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
+        """
+        found, flights = self._start(questions)
+        if flights:
+            await asyncio.wait(set(flights.values()), timeout=self._settings.budget_s)
+        for question, flight in flights.items():
+            landed = flight.done() and not flight.cancelled()
+            found[question] = flight.result()[question] if landed else LATE
+        return self._desk.settle(questions, found)
+
+    async def check(self, timeout_s: float = 10.0) -> None:
+        """As `TrustClient.check`.
+
+        Raises:
+            TrustUnavailable: with the cause.
+        """
+        self._desk.raise_nobody(await self._fetch((), timeout_s))
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._desk.counters.all()
+
+    async def close(self) -> None:
+        """End what is on its way, and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._own:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _start(self, questions: Sequence[Question]) -> tuple[dict[Question, Found], dict[Question, Flight]]:
+        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
+        found: dict[Question, Found] = {}
+        flights: dict[Question, Flight] = {}
+        new: list[Question] = []
+        for question in dict.fromkeys(questions):
+            if (answer := self._desk.cached(question)) is not None:
+                found[question] = answer
+            elif (flight := self._flights.get(question)) is not None:
+                flights[question] = flight
+                self._desk.counters.add("joined")
+            else:
+                new.append(question)
+        refused = self._desk.paused() if new else None
+        if refused is None and len(self._flights) + len(new) > self._settings.max_in_flight:
+            refused = BUSY
+        if refused is not None:
+            return found | dict.fromkeys(new, refused), flights
+        for chunk in chunks(new):
+            flight = asyncio.create_task(self._fetch(chunk, self._settings.request_timeout_s))
+            self._tasks.add(flight)
+            flight.add_done_callback(self._tasks.discard)
+            flights |= dict.fromkeys(chunk, flight)
+            self._flights |= dict.fromkeys(chunk, flight)
+        return found, flights
+
+    async def _fetch(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, Found]:
+        """Ask for *chunk*; never raises but when it is cancelled."""
+        try:
+            reply = await self._ask(query_body(chunk), timeout_s)
+            return self._desk.accept(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
+            return self._desk.broken(chunk, error)
+        finally:
+            for question in chunk:
+                self._flights.pop(question, None)
+
+    async def _ask(self, body: bytes, timeout_s: float) -> httpx.Response:
+        """One request; a token that the service refuses is replaced once."""
+        for last in (False, True):
+            token = await self._tokens.get()
+            self._desk.counters.add("requests")
+            headers = {"content-type": "application/json"} | bearer(token)
+            reply = await self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.drop(token)
+        raise AssertionError("unreachable")
