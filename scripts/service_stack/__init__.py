@@ -1,6 +1,6 @@
 """The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
 
-Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra) and
+Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra, Keycloak) and
 gateways (Envoy, Caddy, NGINX), each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
@@ -13,6 +13,7 @@ from .envoy import Envoy
 from .gateway import Gateway
 from .hydra import Hydra
 from .kafka import KAFKA_VERSION, KafkaCluster, Secured
+from .keycloak import Keycloak
 from .nginx import Nginx
 from .postgres import Postgres
 from .server import Server
@@ -25,6 +26,7 @@ __all__ = [
     "Gateway",
     "Hydra",
     "KafkaCluster",
+    "Keycloak",
     "Nginx",
     "Postgres",
     "Secured",

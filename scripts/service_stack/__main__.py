@@ -10,23 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import Caddy, Envoy, Gateway, Hydra, KafkaCluster, Nginx, Postgres, Server, ServiceError, Unavailable
+from . import Caddy, Envoy, Gateway, Hydra, KafkaCluster, Keycloak, Nginx, Postgres, Server, ServiceError, Unavailable
 from .caddy import caddy_program
 from .envoy import envoy_program
 from .hydra import hydra_program
 from .jars import kafka_jars
+from .keycloak import keycloak_home
 from .nginx import nginx_program
 from .postgres import binaries
 from .system import cache_folder
 
 STORES = ("kafka", "kafka3", "postgres")
-PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Envoy, Caddy, Nginx)}
+PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, Envoy, Caddy, Nginx)}
 SERVICES = (*STORES, *PEERS)
 FETCHED: dict[str, Callable[[], str | Path]] = {
     "kafka": kafka_jars,
     "kafka3": kafka_jars,
     "postgres": binaries,
     "hydra": hydra_program,
+    "keycloak": keycloak_home,
     "envoy": envoy_program,
     "caddy": caddy_program,
     "nginx": nginx_program,
