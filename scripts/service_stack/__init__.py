@@ -1,7 +1,7 @@
 """The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
 
-Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra, Keycloak) and
-gateways (Envoy, Caddy, NGINX), each a `Server`.
+Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra,
+Keycloak) and gateways (Envoy, Caddy, NGINX), each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
 tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
