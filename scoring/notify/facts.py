@@ -19,6 +19,7 @@ Kind = Literal["level", "silence", "approval", "test", "other"]
 MAX_LIST = 50
 """Reasons, scopes and the like beyond this are left out: agents choose how many there are."""
 
+_NOT_SHOWN = frozenset({"reasons", "reason", "message", "links", "risk_level", "suppressed_before"})
 _KINDS: Mapping[str, Kind] = {
     ALERT_TYPE: "level", SILENCE_TYPE: "silence", APPROVAL_TYPE: "approval", TEST_TYPE: "test",
 }  # fmt: skip
@@ -163,7 +164,7 @@ def _title(
 
 
 def _shown(kind: Kind, data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    labels = _LABELS[kind] or {name: name for name in data if name not in ("reasons", "reason", "links", "risk_level")}
+    labels = _LABELS[kind] or {name: name for name in data if name not in _NOT_SHOWN}
     rows = [(text(label), text(data.get(name))) for name, label in labels.items()]
     kept_back = data.get("suppressed_before")
     if isinstance(kept_back, int) and kept_back > 0 and kind != "other":

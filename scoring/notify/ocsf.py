@@ -34,7 +34,6 @@ _RISK: Final = {
     RiskLevel.LOW: (1, "Low"), RiskLevel.MEDIUM: (2, "Medium"), RiskLevel.HIGH: (3, "High"),
     RiskLevel.CRITICAL: (4, "Critical"),
 }  # fmt: skip
-_TEST_VERDICT = (6, "Test")
 _BEHAVIORAL = (2, "Behavioral")
 _RESOURCE_UID = (10, "Resource UID")
 _ELSEWHERE = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
@@ -53,7 +52,9 @@ def ocsf_body(alert: Facts) -> dict[str, Any]:
         "metadata": _metadata(alert), "finding_info": _finding(alert, at_ms),
         "unmapped": {name: value for name, value in alert.data.items() if name not in _ELSEWHERE},
     }  # fmt: skip
-    return body | _verdict(alert) | _scores(alert) | _about(alert)
+    if alert.kind == "test":
+        body["comment"] = "; ".join(alert.reasons)
+    return body | _scores(alert) | _about(alert)
 
 
 def _activity(alert: Facts) -> tuple[int, str]:
@@ -75,7 +76,7 @@ def _named(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
 def _metadata(alert: Facts) -> dict[str, Any]:
     known = {
         "uid": alert.event_id, "event_code": alert.type, "tenant_uid": text(alert.data.get("tenant")),
-        "original_time": alert.time,
+        "original_time": alert.time, "labels": ["test"] if alert.kind == "test" else [],
     }  # fmt: skip
     return {"version": SCHEMA, "product": dict(PRODUCT), **_filled(known)}
 
@@ -90,10 +91,6 @@ def _finding(alert: Facts, at_ms: int) -> dict[str, Any]:
     return {"uid": dedup_key(alert), "modified_time": at_ms, **_filled(known)}
 
 
-def _verdict(alert: Facts) -> dict[str, Any]:
-    return _named("verdict", _TEST_VERDICT, "verdict") if alert.kind == "test" else {}
-
-
 def _scores(alert: Facts) -> dict[str, Any]:
     """Risk and confidence as whole numbers of 0 to 100, as the framework has them."""
     scores: dict[str, Any] = {}
@@ -103,8 +100,7 @@ def _scores(alert: Facts) -> dict[str, Any]:
             scores[name] = round(value * 100)
     if alert.kind == "level" and alert.level in _RISK:
         scores |= _named("risk_level", _RISK[alert.level], "risk_level")
-    policy = text(alert.data.get("policy_version"))
-    return scores | ({"policy": {"name": "token policy", "version": policy}} if policy else {})
+    return scores
 
 
 def _about(alert: Facts) -> dict[str, Any]:

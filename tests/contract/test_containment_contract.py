@@ -147,16 +147,16 @@ def test_who_is_overtaken_settles_nothing(store: SqlStore) -> None:
     assert store.list_actuations(tenants={"corp"}).items == []
 
 
-def edge(kind: str, source: str, target: str, last_ms: int = NOW, count: int = 1) -> Edge:
+def edge(kind: str, source: str, target: str, last_ms: int = NOW) -> Edge:
     """An edge among agents of one issuer."""
-    return Edge("acme", "https://as", kind, source, target, last_ms, last_ms, count)  # type: ignore[arg-type]
+    return Edge("acme", "https://as", kind, source, target, last_ms, last_ms)  # type: ignore[arg-type]
 
 
-def test_edges_add_up_over_commits(store: SqlStore) -> None:
+def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     """In the transaction of the state; found from both ends, at any length of names."""
     place = store.claim(0)
     first = [edge("delegated", "boss", LONG), edge("called", "boss", "ledger"), edge("acts_for", "boss", "ledger")]
-    second = [edge("delegated", "boss", LONG, NOW + 50, 3)]
+    second = [edge("delegated", "boss", LONG, NOW + 50)]
     for offset, edges in ((1, first), (2, second)):
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=edges))
         place = next_place
@@ -165,7 +165,7 @@ def test_edges_add_up_over_commits(store: SqlStore) -> None:
     (back,) = store.edges([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
     called = store.edges([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
 
-    assert delegated == back == Edge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50, 4)
+    assert delegated == back == Edge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
     assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
     assert store.edges([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 

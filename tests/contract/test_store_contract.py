@@ -509,6 +509,42 @@ def test_delivery_list(store: Store) -> None:
     assert store.list_deliveries(tenants={"nobody"}).items == []
 
 
+def test_deliveries_of_one_agent_or_row(store: Store) -> None:
+    """Found by the agent that they are about, with a key beyond the signed numbers, and by their own key."""
+    write(store, outbox=[alert(1), alert(2, agent_key=2**64 - 5), alert(3, agent_key=2**64 - 5)])
+    store.route([route("a"), route("b")], NOW)
+
+    assert [one.key for one in store.list_deliveries(agent_key=2**64 - 5, target="a").items] == ["alert-3", "alert-2"]
+    assert [(one.target, one.payload) for one in store.list_deliveries(key="alert-1").items] == [
+        ("b", b"{}"),
+        ("a", b"{}"),
+    ]
+    assert store.list_deliveries(agent_key=7, key="alert-2").items == []
+
+
+def test_enqueued_rows(store: Store) -> None:
+    """They are routed like those of commits; a key that is there already is left out."""
+    store.enqueue([])
+    store.enqueue([alert(1), alert(2)])
+    store.enqueue([alert(2, payload=b"new"), alert(3)])
+    store.route([route("a")], NOW)
+
+    assert states(store) == [("alert-1", "pending", 0), ("alert-2", "pending", 0), ("alert-3", "pending", 0)]
+    assert {one.payload for one in store.list_deliveries().items} == {b"{}"}
+
+
+def test_suppressed_deliveries_say_why(store: Store) -> None:
+    """By cool-down from the start, or settled so with a reason of the notifier."""
+    write(store, outbox=[alert(1), alert(2)])
+    store.route([route("a", cooldown_ms=60_000)], NOW)
+    (leased,) = store.lease("a", NOW, 9, 1000)
+    store.settle([Settlement(leased.seq, "a", leased.attempt, "suppressed", 0, "no use for it", NOW)])
+
+    found = {one.key: (one.status, one.last_error[:9]) for one in store.list_deliveries().items}
+    assert found == {"alert-1": ("suppressed", "no use fo"), "alert-2": ("suppressed", "cool-down")}
+    assert store.lease("a", NOW + 10**9, 9, 1000) == []
+
+
 def test_cooldown(store: Store) -> None:
     """Within the cool-down of agent and reason alerts are suppressed and counted; the next one says how many."""
     minute = 60_000

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +24,8 @@ from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, Ou
 from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.dialects import sqlite
 
-SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
-Answer = tuple[int, dict[str, str], bytes]
-
-
-class Receiver:
-    """An HTTP server that answers as told (then 204) and keeps what it got. `hang` holds every answer back."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.answers: list[Answer] = []
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.go = threading.Event()
-        self.go.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook"
-
-    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers, text = receiver.answers.pop(0) if receiver.answers else (204, {}, b"")
-                receiver.go.wait(5)  # much longer than any time budget in these tests
-                with contextlib.suppress(ConnectionError):
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    if status != 204:
-                        self.send_header("content-length", str(len(text)))
-                    self.end_headers()
-                    self.wfile.write(text)
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        return Handler
-
-    def close(self) -> None:
-        self.go.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def keys(self) -> list[str]:
-        return [headers["webhook-id"] for headers, _ in self.got]
+from ..contract import alert_support
+from ..contract.alert_support import ROUTING_KEY, SECRET, Receiver
 
 
 class Clock:
@@ -412,6 +363,37 @@ def test_too_old_is_dead(store: SqlStore, clock: Clock, receiver: Receiver) -> N
     state = states(store)["alert-D1", "soc"]
     assert (state.status, state.last_error) == ("dead", "given up: too old; last error: HTTP 500")
     assert len(receiver.got) == 1
+
+
+def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """No cool-down there: it would leave incidents open. What it has no use for is suppressed and says why."""
+    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    steps = ((1, 3), (3, 4), (4, 2), (2, 1), (1, 2))
+    for number, (before, after) in enumerate(steps):
+        clock.now += 1
+        payload = alert_support.change(RiskLevel(before), RiskLevel(after), decided_ms=clock())
+        put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
+        dispatch(store, clock, [pager])
+
+    assert [body["event_action"] for body in receiver.bodies] == ["trigger", "trigger", "resolve", "trigger"]
+    assert {body["routing_key"] for body in receiver.bodies} == {ROUTING_KEY}
+    found = states(store)
+    assert [found[f"alert-D{n}", "soc"].status for n in range(5)] == ["delivered"] * 2 + ["suppressed"] + [
+        "delivered"
+    ] * 2
+    assert found["alert-D2", "soc"].last_error == "a fall that stays at medium or above is nothing to pagerduty"
+
+
+def test_a_changed_format_holds_for_what_waits(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """Alerts are written at delivery: what was put there before the change arrives in the new format."""
+    receiver.answers = [(503, {}, b"")]
+    put(store, alert(1, clock))
+    dispatch(store, clock, [alert_support.target(receiver.url, "cloudevents")])
+    clock.now += 1_000_000
+    dispatch(store, clock, [alert_support.target(receiver.url, "slack")])
+
+    assert [sorted(body)[0] for body in receiver.bodies] == ["data", "blocks"]
+    assert states(store)["alert-D1", "soc"].status == "delivered"
 
 
 async def _until(condition: Callable[[], bool]) -> None:
