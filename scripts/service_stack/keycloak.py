@@ -45,7 +45,7 @@ def _fetch(folder: Path, features: tuple[str, ...]) -> None:
         with zipfile.ZipFile(work / f"keycloak-quarkus-dist-{KEYCLOAK_VERSION}.zip") as archive:
             archive.extractall(work)
         made = work / f"keycloak-{KEYCLOAK_VERSION}"
-        options = ["--db=dev-file", "--cache=local", "--health-enabled=true", "--metrics-enabled=true"]
+        options = ["--db=dev-file", "--health-enabled=true", "--metrics-enabled=true"]
         if features:
             options.append(f"--features={','.join(features)}")
         _must(["nice", "sh", made / "bin" / "kc.sh", "build", *options], BUILD_S, work, {"JAVA": program})
@@ -118,6 +118,7 @@ hostname={self.url}
 db-url=jdbc:h2:file:{self.folder}/data/keycloak;NON_KEYWORDS=VALUE
 bootstrap-admin-username={ADMIN}
 bootstrap-admin-password={self._state["password"]}
+cache=local
 log=console
 log-level=INFO,io.smallrye.health:off
 log-console-output={"json" if given["log_json"] else "default"}
