@@ -212,8 +212,9 @@ class PartitionPipeline:
         with stages.timed("rows"):
             rows = self._processor.residence.take_dirty()
         position = Position(self.partition, self.position.epoch, self._next)
+        edges = self._processor.edges.take() if self._processor.edges is not None else ()
         outbox = [row for decision in self._decisions if (row := self._alert(decision)) is not None]
-        commit = Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published)
+        commit = Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published, edges)
         self._bury(commit.dead_letters)
         with stages.timed("commit"):
             dropped = self._write(commit)

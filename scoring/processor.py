@@ -19,6 +19,7 @@ from ..ingest.features.slots import Slots
 from ..ingest.scan import Decode, RawEncoder
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
+from .delegation import EdgeCollector
 from .engine import NOTABLE, Scored
 from .policy import LivePolicy
 from .reasons import plain
@@ -64,16 +65,18 @@ class Processor:
         context: policy and modes.
         decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
             accepts it must read as the same event (see `RawEncoder`).
+        edges: picks out who had to do with whom; None where nobody writes it.
     """
 
     def __init__(
         self, residence: Residence, encoder: ColumnEncoder, window: DuplicateWindow, context: Context,
-        decode: Decode = decode_event,
+        decode: Decode = decode_event, edges: EdgeCollector | None = None,
     ) -> None:  # fmt: skip
         self.residence = residence
         self.engine = residence.engine
         self.window = window
         self.context = context
+        self.edges = edges
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
         self._release = msgspec.json.Decoder(Release)
 
@@ -107,6 +110,8 @@ class Processor:
         rows = new[encoded.positions]
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
+            if self.edges is not None:
+                self.edges.see(encoded.columns)
             scored = self.engine.score(_not_ahead(encoded.columns, received))
             applied.scored.append((scored, offsets[rows]))
             self._decide(batch.partition, scored, offsets[rows], received, applied)

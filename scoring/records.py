@@ -121,7 +121,7 @@ EdgeKind = Literal["delegated", "called", "acts_for"]
 class Edge(msgspec.Struct, frozen=True):
     """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
 
-    `count` is how many events of a commit showed it; in the store, of all of them.
+    Written when it is new and once an hour while it goes on, so `last_ms` may be up to an hour old.
     """
 
     tenant: str
@@ -131,7 +131,6 @@ class Edge(msgspec.Struct, frozen=True):
     target: str
     first_ms: int
     last_ms: int
-    count: int
 
 
 class OutboxRow(msgspec.Struct, frozen=True):

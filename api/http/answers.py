@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import msgspec
 
+from ...scoring.containment import Intervention
 from ...scoring.policy import LivePolicy, PolicyBook, TokenPolicy
-from ...scoring.records import AgentSummary, RiskLevel
+from ...scoring.records import AgentName, AgentSummary, RiskLevel
 from ...scoring.view import Entry, RiskView
 from ..callers import Caller
 from .finding import find_entry
@@ -23,6 +24,15 @@ from .times import iso_ms
 
 REASONS_FROM = 0.05
 """Risk below which reasons are history and no longer shown."""
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """A person's word on the level that policy acts on."""
+
+    level: str
+    by: str
+    why: str
+    expires_at: str
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -37,6 +47,7 @@ class Head(msgspec.Struct, frozen=True):
     evaluated_at: str
     reasons: msgspec.Raw
     counterfactual: str | None
+    pin: Pinned | None
     token_policy: TokenPolicy
     decision_id: str | None
     model_version: str
@@ -62,6 +73,7 @@ class RiskAnswers:
         self._status: PipelineStatus = services.status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
+        self._interventions = services.guard.approvals.known
         self._tails: dict[int, tuple[int, bool, bytes]] = {}
 
     def answer(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
@@ -76,8 +88,10 @@ class RiskAnswers:
         if entry is None:
             head = self._never_seen(caller, agent_id, tenant, issuer, now_ms)
         elif entry.answer is None or entry.book is not self._policy.book:
-            head = self._head(entry, self._policy.book)
-            entry.answer, entry.book = head, self._policy.book
+            pin = self._pin(entry.summary.name, now_ms)
+            head = self._head(entry, self._policy.book, pin)
+            if pin is None:  # one that is pinned changes when the pin ends
+                entry.answer, entry.book = head, self._policy.book
         else:
             head = entry.answer
         return head + self.tail(now_ms, None if entry is None else entry.partition)
@@ -96,7 +110,7 @@ class RiskAnswers:
         self._tails[place] = expires_ms, stale, tail
         return tail
 
-    def _head(self, entry: Entry, book: PolicyBook) -> bytes:
+    def _head(self, entry: Entry, book: PolicyBook, pin: Intervention | None) -> bytes:
         summary: AgentSummary = entry.summary
         name = summary.name
         standing = book.standing(name.tenant, name.issuer, name.agent_id, summary.agent_type)
@@ -110,7 +124,8 @@ class RiskAnswers:
             evaluated_at=iso_ms(summary.evaluated_ms),
             reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
             counterfactual=summary.counterfactual or None,
-            token_policy=standing.table[summary.level],
+            pin=_pinned(pin),
+            token_policy=standing.table[summary.level if pin is None else pin.level],
             decision_id=summary.decision_id or None,
             model_version=self._model_version,
             policy_version=book.version,
@@ -118,11 +133,15 @@ class RiskAnswers:
         )
         return _encode(head)[:-1]
 
+    def _pin(self, name: AgentName, now_ms: int) -> Intervention | None:
+        return self._interventions.pin((name.tenant, name.issuer, name.agent_id), now_ms)
+
     def _never_seen(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int) -> bytes:
         tenant = tenant if tenant is not None else caller.binding.default_tenant
         issuer = issuer if issuer is not None else caller.binding.default_issuer
         book = self._policy.book
         standing = book.standing(tenant or "", issuer or "", agent_id, "")
+        pin = self._interventions.pin((tenant or "", issuer or "", agent_id), now_ms)
         head = Head(
             agent_id=agent_id,
             tenant=tenant or None,
@@ -133,13 +152,20 @@ class RiskAnswers:
             evaluated_at=iso_ms(now_ms),
             reasons=_NO_REASONS,
             counterfactual=None,
-            token_policy=standing.table[RiskLevel.UNKNOWN],
+            pin=_pinned(pin),
+            token_policy=standing.table[RiskLevel.UNKNOWN if pin is None else pin.level],
             decision_id=None,
             model_version=self._model_version,
             policy_version=book.version,
             mode=standing.mode,
         )
         return _encode(head)[:-1]
+
+
+def _pinned(pin: Intervention | None) -> Pinned | None:
+    if pin is None:
+        return None
+    return Pinned(RiskLevel(pin.level).label, pin.decided_by, pin.why, iso_ms(pin.expires_ms))
 
 
 def shows_reasons(summary: AgentSummary) -> bool:

@@ -18,8 +18,9 @@ from ...ingest.events import AuditEvent
 from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
 from ..edge.bodies import CODINGS, MEDIA_TYPES
 from ..edge.silence import SilenceWatch
+from ..guard.approvals import NotOpen
 from ..problems import Problem, install_problem_handlers, problem_response
-from . import route_agents, route_alerts, route_decisions, route_events, route_service
+from . import route_agents, route_alerts, route_containment, route_decisions, route_events, route_otlp, route_service
 from .answers import RiskAnswers
 from .front import Front
 from .gate import Parts, StoreReader
@@ -84,7 +85,7 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
     _install_door_problems(app)
     app.include_router(route_service.router)
     if not only_service:
-        routes = (route_agents, route_decisions, route_alerts, route_events)
+        routes = (route_containment, route_agents, route_decisions, route_alerts, route_events, route_otlp)
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
     return Front(app, services, answers, metrics, answering=not only_service)
@@ -143,6 +144,10 @@ def _install_door_problems(app: FastAPI) -> None:
         headers = {"Accept": ", ".join(MEDIA_TYPES), "Accept-Encoding": ", ".join(CODINGS)}
         return problem_response(Problem(415, UnsupportedBody.code, "Unsupported body", str(error), headers))
 
+    async def not_open(_: Request, error: Exception) -> Response:
+        return problem_response(Problem(409, NotOpen.code, "Not open", str(error)))
+
+    app.add_exception_handler(NotOpen, not_open)
     app.add_exception_handler(Overloaded, overloaded)
     app.add_exception_handler(BodyTooLarge, too_large)
     app.add_exception_handler(UnsupportedBody, unsupported)

@@ -23,6 +23,7 @@ RISK_EXAMPLE: dict[str, Any] = {
         }
     ],
     "counterfactual": "medium if at most 2 new accounts per hour",
+    "pin": None,
     "token_policy": {
         "allow": True,
         "max_token_lifetime_s": 60,
@@ -56,6 +57,7 @@ RECEIPT_EXAMPLE: dict[str, Any] = {
     "accepted": 1,
     "duplicate": 0,
     "rejected": 1,
+    "skipped": 0,
     "rejections": [
         {
             "index": 1,

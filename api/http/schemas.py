@@ -40,6 +40,15 @@ class TokenPolicyOut(BaseModel):
     step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
 
 
+class PinnedOut(BaseModel):
+    """A person's word on the level that policy acts on, until it expires."""
+
+    level: Level
+    by: str
+    why: str
+    expires_at: Time
+
+
 class RiskOut(BaseModel):
     """The risk of one agent, as of `evaluated_at`."""
 
@@ -54,6 +63,7 @@ class RiskOut(BaseModel):
     evaluated_at: Time
     reasons: list[ReasonOut]
     counterfactual: str | None
+    pin: PinnedOut | None = Field(description="a person's word on the level that `token_policy` follows")
     token_policy: TokenPolicyOut
     decision_id: str | None
     model_version: str
@@ -203,6 +213,7 @@ class ReceiptOut(BaseModel):
     accepted: int
     duplicate: int
     rejected: int
+    skipped: int = Field(description="records that are no audit events by design; of foreign formats alone")
     rejections: list[RejectionOut]
     rejections_omitted: int
 

@@ -18,6 +18,7 @@ from ...ingest.kafka.wire import headers_of
 from ...ingest.source import Kind, Record
 from ...models.persist import load
 from ...scoring.channel import Update
+from ...scoring.delegation import EdgeCollector
 from ...scoring.group import GroupPipeline, Progress
 from ...scoring.partition import Committed, Surroundings
 from ...scoring.processor import Processor
@@ -82,7 +83,13 @@ class GroupWorker:
         residence = Residence(
             self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
         )
-        return Processor(residence, self._encoder, DuplicateWindow(settings.kafka.duplicate_window), self._context)
+        return Processor(
+            residence,
+            self._encoder,
+            DuplicateWindow(settings.kafka.duplicate_window),
+            self._context,
+            edges=EdgeCollector(),
+        )
 
     def tick(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

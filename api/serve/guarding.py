@@ -49,6 +49,14 @@ def make_guard(
     return Guard(Verdicts(view, policy, known, stale, now_ms), approvals, audit)
 
 
+def forget_answers(view: RiskView, agents: Collection[AgentName]) -> None:
+    """A person pinned or approved something: what was encoded before says so no more."""
+    for agent in agents:
+        entry = view.get(agent.tenant, agent.issuer, agent.agent_id)
+        if entry is not None:
+            entry.answer = None
+
+
 async def keep_guard(guard: Guard, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event) -> None:
     """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
     writing = asyncio.create_task(guard.audit.run())

@@ -31,7 +31,7 @@ from ..http.services import PipelineStatus, Services
 from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .backend import Backend, Known, opened
-from .guarding import keep_guard, make_guard
+from .guarding import forget_answers, keep_guard, make_guard
 from .roles import Roles, check_roles
 from .wiring import live_policy, service_url, webhook_targets
 
@@ -110,11 +110,8 @@ class Service:
             self._dispatcher.wake()
 
     def _standing_changed(self, agents: Collection[AgentName]) -> None:
-        """A person pinned or approved something, here or elsewhere: answers made before say so no more."""
-        for agent in agents:
-            entry = self._services.view.get(agent.tenant, agent.issuer, agent.agent_id)
-            if entry is not None:
-                entry.answer = None
+        """A person pinned or approved something, here or elsewhere."""
+        forget_answers(self._services.view, agents)
         self._changed()
 
     async def _hear(self, callers: Sequence[SilenceReport]) -> None:

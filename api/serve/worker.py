@@ -11,6 +11,7 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.log import LogReader
 from ...models.persist import load
+from ...scoring.delegation import EdgeCollector
 from ...scoring.pipeline import PARTITION, Committed, Pipeline
 from ...scoring.processor import Processor
 from ...scoring.residence import Residence
@@ -44,7 +45,8 @@ class Worker:
         self._policy = told.policy
         warm_up(model, encoder, told)
         processor = Processor(
-            Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told
+            Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told,
+            edges=EdgeCollector(),
         )  # fmt: skip
         self.pipeline = Pipeline(
             self.source, processor, self.store, told.policy, pipeline_settings(settings), clock.monotonic,

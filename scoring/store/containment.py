@@ -27,7 +27,6 @@ _SEE_EDGE = (
     update(EDGES)
     .where(EDGES.c.edge_id == bindparam("id"))
     .values(
-        count=EDGES.c.count + bindparam("more"),
         last_ms=case((EDGES.c.last_ms < bindparam("last"), bindparam("last")), else_=EDGES.c.last_ms),
         first_ms=case((EDGES.c.first_ms > bindparam("first"), bindparam("first")), else_=EDGES.c.first_ms),
     )
@@ -193,11 +192,10 @@ def node_key(edge: Edge, *, source: bool) -> int:
 def write_edges(connection: Connection, edges: Sequence[Edge]) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
     rows = sorted((_edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
-    connection.execute(_ADD_EDGE.on(connection), [row | {"count": 0} for row in rows])
-    seen = [
-        {"id": row["edge_id"], "more": row["count"], "last": row["last_ms"], "first": row["first_ms"]} for row in rows
-    ]
-    connection.execute(_SEE_EDGE, seen)
+    connection.execute(_ADD_EDGE.on(connection), rows)
+    connection.execute(
+        _SEE_EDGE, [{"id": row["edge_id"], "last": row["last_ms"], "first": row["first_ms"]} for row in rows]
+    )
 
 
 def _is_principal(edge: Edge, source: bool) -> bool:

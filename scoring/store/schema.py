@@ -252,7 +252,6 @@ EDGES = Table(
     _text("target"),
     _long("first_ms"),
     _long("last_ms"),
-    _long("count"),
     Index("ix_edges_source", "source_key", "kind"),
     Index("ix_edges_target", "target_key", "kind"),
     Index("ix_edges_time", "last_ms"),

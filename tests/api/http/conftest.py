@@ -18,7 +18,7 @@ from trustwatch.api.callers import SCOPES, CallerDirectory
 from trustwatch.api.edge.reports import IngestStatus
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
-from trustwatch.api.serve.guarding import make_guard
+from trustwatch.api.serve.guarding import forget_answers, make_guard
 from trustwatch.api.settings import (
     CallerSettings,
     IssuerSettings,
@@ -92,7 +92,8 @@ class Site:
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         self.guard = make_guard(
-            self.settings, self.log, self.store, self.view, policy, self.status, lambda _: None,
+            self.settings, self.log, self.store, self.view, policy, self.status,
+            lambda agents: forget_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
         )  # fmt: skip
         return Services(
@@ -111,11 +112,18 @@ class Site:
             behind=live_lag(self.event_log, self.status),
             ingest=self.ingest,
             on_startup=(jwks.start, self._running),
-            on_shutdown=(jwks.close, self.log.close),
+            on_shutdown=(jwks.close, self._guarded, self.log.close),
         )
 
     async def _running(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.writing = asyncio.create_task(self.guard.audit.run())
+        await self.guard.approvals.load()
+
+    async def _guarded(self) -> None:
+        await self.guard.approvals.close()
+        await self.guard.audit.flush(5.0)
+        self.writing.cancel()
 
     def _start(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))

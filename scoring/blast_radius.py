@@ -1,0 +1,83 @@
+"""Blast radius: whom an agent reached, by delegation and by calls, and what is known of their risk.
+
+Walks the stored edges breadth first, a level at a time. What is not reached any more drops out by the age of edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..ingest.hashing import agent_key
+from .records import AgentName, Edge, RiskLevel
+from .store.base import ContainmentStore
+
+DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
+MOST_DEPTH = 16
+MOST_NODES = 2_000
+Kinds = tuple[str, ...]
+
+
+class Reached(NamedTuple):
+    """One agent in the blast radius.
+
+    Attributes:
+        depth: steps from the agent that was asked about.
+        kind: `delegated` where every step to it was a delegation, else `called`.
+        via: the agent before it on the shortest way.
+        level: its own level; None = never seen.
+    """
+
+    name: AgentName
+    depth: int
+    kind: str
+    via: str
+    first_ms: int
+    last_ms: int
+    level: RiskLevel | None
+
+
+class BlastRadius(NamedTuple):
+    """Whom an agent reached. `complete` is false where more were found than are told."""
+
+    agents: list[Reached]
+    principals: list[Edge]  # on whose behalf the agent acted
+    complete: bool
+
+
+def blast_radius(
+    store: ContainmentStore, start: AgentName, level_of: Callable[[AgentName], RiskLevel | None], *,
+    since_ms: int = 0, kinds: Kinds = (DELEGATED, CALLED), depth: int = MOST_DEPTH,
+) -> BlastRadius:  # fmt: skip
+    """Agents reached from *start* by edges seen since *since_ms*. Raises Unavailable."""
+    found: dict[str, Reached] = {}
+    frontier, complete = {start.agent_id: DELEGATED}, True
+    for step in range(1, min(depth, MOST_DEPTH) + 1):
+        keys = [agent_key(start.tenant, start.issuer, agent_id) for agent_id in frontier]
+        room = MOST_NODES - len(found)
+        edges = store.edges(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=room + 1)
+        complete = complete and len(edges) <= room
+        reached = _next(edges[:room], frontier, found, start.agent_id)
+        for edge, kind in reached.values():
+            name = AgentName(agent_key(edge.tenant, edge.issuer, edge.target), edge.tenant, edge.issuer, edge.target)
+            found[edge.target] = Reached(name, step, kind, edge.source, edge.first_ms, edge.last_ms, level_of(name))
+        frontier = {target: kind for target, (_, kind) in reached.items()}
+        if not frontier or not complete:
+            break
+    principals = store.edges([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms)
+    agents = sorted(found.values(), key=lambda one: (one.depth, -(one.level or 0), one.name.agent_id))
+    return BlastRadius(agents, principals, complete)
+
+
+def _next(
+    edges: list[Edge], frontier: dict[str, str], found: dict[str, Reached], start: str
+) -> dict[str, tuple[Edge, str]]:
+    """Agents that are new at this step; a way by delegation alone is told before one with a call in it."""
+    reached: dict[str, tuple[Edge, str]] = {}
+    for edge in edges:
+        if edge.target in found or edge.target == start:
+            continue
+        kind = DELEGATED if edge.kind == DELEGATED and frontier[edge.source] == DELEGATED else CALLED
+        if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):
+            reached[edge.target] = edge, kind
+    return reached

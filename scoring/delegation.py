@@ -1,0 +1,91 @@
+"""Who had to do with whom: pairs are picked out of batches and written with the state they belong to.
+
+A pair is written when it is new, and once an hour of event time while it goes on: what is written is a first and a
+last time, so that writing it twice changes nothing. Most batches therefore write none. Only what a token vouches for
+makes an edge: an agent that merely claims to act for another must not drag it into its blast radius.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.events import AuditEvent
+from .records import Edge, EdgeKind
+
+HOUR_MS = 3_600_000
+REMEMBERED = 500_000
+"""Pairs whose last hour is remembered; when there are more, all are forgotten and written once more than needed."""
+
+MOST_CHAIN = 8
+"""Actors of a chain that make edges; a longer one is a sign in itself (feature `chain_depth`)."""
+
+_KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
+    (c.CHAIN, 0x9E3779B97F4A7C15, "delegated"),
+    (c.PEER, 0xC2B2AE3D27D4EB4F, "called"),
+    (c.PRINCIPAL, 0x165667B19E3779F9, "acts_for"),
+)  # fmt: skip
+
+
+class EdgeCollector:
+    """Picks edges out of batches of one partition."""
+
+    def __init__(self) -> None:
+        self._hours: dict[int, int] = {}
+        self._new: dict[tuple[str, str, str, str, str], Edge] = {}
+
+    def see(self, columns: EventColumns) -> None:
+        """Take what is new of a batch."""
+        vouched = (columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0)
+        for column, factor, kind in _KINDS:
+            rows = np.flatnonzero(vouched & (columns.names[:, column] != 0))
+            if len(rows):
+                self._see_kind(columns, rows, columns.names[rows, column], np.uint64(factor), kind)
+
+    def take(self) -> list[Edge]:
+        """Edges to write, each once; they are forgotten here."""
+        taken, self._new = list(self._new.values()), {}
+        return taken
+
+    def _see_kind(
+        self, columns: EventColumns, rows: npt.NDArray[np.int64], others: Any, factor: np.uint64, kind: EdgeKind
+    ) -> None:
+        marks = columns.names[rows, c.AGENT] * factor ^ others
+        hours = columns.time_ms[rows] // HOUR_MS
+        first = np.sort(np.unique(marks ^ hours.astype(np.uint64), return_index=True)[1])  # in the order of events
+        for at, mark, hour in zip(first.tolist(), marks[first].tolist(), hours[first].tolist(), strict=True):
+            if self._hours.get(mark, -1) >= hour:
+                continue
+            if len(self._hours) >= REMEMBERED:
+                self._hours.clear()
+            self._hours[mark] = hour
+            row = int(rows[at])
+            self._add(columns.events[row], kind, int(columns.time_ms[row]))
+
+    def _add(self, event: AuditEvent, kind: EdgeKind, at_ms: int) -> None:
+        tenant, issuer = event.tenant or "", event.agent.issuer or ""
+        for source, target in _pairs(event, kind):
+            if source == target or not source or not target:
+                continue
+            named = (tenant, issuer, kind, source, target)
+            known = self._new.get(named)
+            first = at_ms if known is None else min(known.first_ms, at_ms)
+            last = at_ms if known is None else max(known.last_ms, at_ms)
+            self._new[named] = Edge(tenant, issuer, kind, source, target, first, last)
+
+
+def _pairs(event: AuditEvent, kind: EdgeKind) -> list[tuple[str, str]]:
+    """(source, target) of the edges that an event shows."""
+    if kind == "called":
+        return [(event.agent.id, event.peer or "")]
+    if kind == "acts_for":
+        return [(event.agent.id, (event.principal.id if event.principal else None) or "")]
+    chain = list(event.delegation or ())[:MOST_CHAIN]
+    if chain and chain[0] != event.agent.id:  # the current actor comes first; some write only those before it
+        chain.insert(0, event.agent.id)
+    return [(earlier, later) for later, earlier in pairwise(chain)]

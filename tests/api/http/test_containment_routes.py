@@ -1,0 +1,217 @@
+"""Approvals, pins, blast radius and principals, over real HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from trustwatch.scoring.policy import Question
+from trustwatch.scoring.records import Commit, Edge, Position
+
+AS = "https://as.example"
+LOW, HIGH, CRITICAL = 1, 3, 4
+
+
+def ask(site: Any, *scopes: str, agent_id: str = "bot") -> Any:
+    """A request of an agent at issuance."""
+    return site.inside(lambda: site.guard.decide(Question("acme", AS, agent_id, scopes), "test"))
+
+
+def settled(site: Any) -> None:
+    """Wait until what was asked for in the background is written."""
+
+    async def wait() -> None:
+        await site.guard.approvals.close()
+        assert await site.guard.audit.flush(5.0)
+
+    site.wait(wait())
+
+
+def post(site: Any, path: str, client: str = "gateway", **body: Any) -> Any:
+    """A person's order."""
+    return site.client.post(path, json=body, headers=site.auth(client))
+
+
+def test_a_request_that_needs_a_person_asks_one_once(site: Any, summary: Any) -> None:
+    """It is refused meanwhile; the same request again finds the same approval, and an alert leaves once."""
+    site.report([summary(level=HIGH)])
+
+    first, second = ask(site, "pay:write"), ask(site, "pay:write")
+    settled(site)
+    third = ask(site, "pay:write")
+
+    (listed,) = site.get("/v1/approvals", status="pending").json()["items"]
+    assert not first.verdict.allow
+    assert first.approval_id == second.approval_id == third.approval_id == listed["intervention_id"]
+    assert (listed["agent_id"], listed["scopes"], listed["asked_by"], listed["level"]) == (
+        "bot", ["pay:write"], "test", "high",
+    )  # fmt: skip
+    (told,) = [event for event in site.events() if event["type"] == "approval"]
+    assert (told["action"], told["error"]) == ("approval.request", "recorded_by_trustwatch")
+    assert site.get(f"/v1/approvals/{first.approval_id}").json() == listed
+
+
+def test_what_a_person_approves_passes_until_it_expires(site: Any, summary: Any) -> None:
+    """For those scopes alone, with a short lifetime, and not for another agent."""
+    site.report([summary(level=HIGH), summary("other", level=HIGH)])
+    asked = ask(site, "pay:write")
+    settled(site)
+
+    done = post(site, f"/v1/approvals/{asked.approval_id}/approve", why="planned", valid_s=600)
+
+    assert (done.status_code, done.json()["status"], done.json()["decided_by"]) == (200, "approved", "gateway")
+    passed = ask(site, "pay:write").verdict
+    assert (passed.allow, passed.max_token_lifetime_s) == (True, 60)
+    assert not ask(site, "pay:delete").verdict.allow
+    assert not ask(site, "pay:write", agent_id="other").verdict.allow
+    site.clock.now += 601
+    assert not ask(site, "pay:write").verdict.allow
+
+
+def test_of_two_persons_the_first_decides(site: Any, summary: Any) -> None:
+    """The other is told; a rejected request may be asked anew."""
+    site.report([summary(level=HIGH)])
+    asked = ask(site, "pay:write").approval_id
+    settled(site)
+
+    rejected = post(site, f"/v1/approvals/{asked}/reject", why="nobody knows of it")
+    late = post(site, f"/v1/approvals/{asked}/approve", why="fine")
+    site.clock.now += 1
+    again = ask(site, "pay:write").approval_id
+
+    assert rejected.json()["status"] == "rejected"
+    assert (late.status_code, late.json()["code"]) == (409, "not_open")
+    assert again not in ("", asked)
+
+
+def test_an_approval_is_withdrawn(site: Any, summary: Any) -> None:
+    """From then on the scopes need a person again."""
+    site.report([summary(level=HIGH)])
+    asked = ask(site, "pay:write").approval_id
+    settled(site)
+    post(site, f"/v1/approvals/{asked}/approve", why="planned")
+
+    assert ask(site, "pay:write").verdict.allow
+    assert post(site, f"/v1/approvals/{asked}/withdraw", why="over").json()["status"] == "ended"
+    assert not ask(site, "pay:write").verdict.allow
+
+
+def test_a_pin_fixes_what_policy_acts_on_and_hides_nothing(site: Any, summary: Any) -> None:
+    """The answer shows the measured risk, the policy of the pinned level, and who said so, until it expires."""
+    site.report([summary(level=LOW, risk_score=0.1)])
+    before = site.get("/v1/agents/bot/risk").json()
+
+    made = post(site, "/v1/agents/bot/pin", level="critical", why="key leaked", valid_s=600)
+    during = site.get("/v1/agents/bot/risk").json()
+    denied = ask(site, "x:read").verdict
+    site.clock.now += 601
+    after = site.get("/v1/agents/bot/risk").json()
+
+    assert made.status_code == 201
+    assert (before["pin"], during["risk_level"], during["token_policy"]["revoke"]) == (None, "low", True)
+    assert (during["pin"]["by"], during["pin"]["why"]) == ("gateway", "key leaked")
+    assert (denied.allow, denied.reason) == (False, "risk_level")
+    assert (after["pin"], after["token_policy"]) == (None, before["token_policy"])
+
+
+def test_the_last_pin_counts_and_ends(site: Any, summary: Any) -> None:
+    """A pin may also vouch: an agent at critical passes as low; ending it restores what is measured."""
+    site.report([summary(level=CRITICAL)])
+    post(site, "/v1/agents/bot/pin", level="high", why="look at it")
+    site.clock.now += 1
+    post(site, "/v1/agents/bot/pin", level="low", why="false alarm, see CHG-7")
+
+    assert ask(site, "x:read").verdict.allow
+    listed = site.get("/v1/interventions", kind="pin", status="active").json()["items"]
+    assert [one["level"] for one in listed] == ["low"]
+
+    assert post(site, "/v1/agents/bot/unpin", why="checked").json()["status"] == "ended"
+    assert not ask(site, "x:read").verdict.allow
+    assert post(site, "/v1/agents/bot/unpin", why="again").status_code == 404
+
+
+def test_an_agent_that_was_never_seen_may_be_pinned(site: Any) -> None:
+    """A stolen key is known before it is used."""
+    path = f"/v1/agents/{quote('https://agents.example/new', safe='')}/pin?tenant=acme&issuer={quote(AS)}"
+
+    assert post(site, path, level="critical", why="stolen").status_code == 201
+
+    assert not ask(site, "x", agent_id="https://agents.example/new").verdict.allow
+
+
+@pytest.mark.parametrize(
+    ("client", "path", "body", "status"),
+    [
+        ("globex", "/v1/agents/bot/pin", {"level": "low", "why": "x"}, 404),
+        ("gateway", "/v1/agents/gateway/pin", {"level": "low", "why": "x"}, 403),
+        ("gateway", "/v1/agents/bot/pin", {"level": "low"}, 422),
+        ("gateway", "/v1/agents/bot/pin", {"level": "unknown", "why": "x"}, 422),
+        ("gateway", "/v1/agents/bot/pin", {"level": "low", "why": "x", "valid_s": 1e9}, 422),
+        ("gateway", "/v1/approvals/none/approve", {"why": "x"}, 404),
+        ("gateway", "/v1/approvals/none/reject", {}, 422),
+    ],
+)
+def test_orders_that_are_refused(
+    site: Any, summary: Any, client: str, path: str, body: dict[str, Any], status: int
+) -> None:
+    """Another tenant's agent, an agent about itself, no reason given, no end in sight."""
+    site.report([summary(), summary("gateway")])
+
+    assert post(site, path, client, **body).status_code == status
+    assert site.get("/v1/interventions").json()["items"] == []
+
+
+def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
+    """Reading is not enough."""
+    site.report([summary()])
+    headers = site.auth("gateway", "trust.score:read")
+
+    answer = site.client.post("/v1/agents/bot/pin", json={"level": "low", "why": "x"}, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+
+
+def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0) -> None:
+    """Store edges as a commit does."""
+    at_ms = int((site.clock.now - age_s) * 1000)
+    place = site.store.claim(0)
+    made = [Edge("acme", AS, kind, source, target, at_ms, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
+    site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [], [], [], [], edges=made))
+
+
+def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> None:
+    """Over all steps, by delegation before calls, with their own risk, in circles too."""
+    site.report([summary(level=CRITICAL), summary("child", level=LOW)])
+    edges(
+        site, ("delegated", "bot", "child"), ("delegated", "child", "grandchild"), ("called", "bot", "ledger"),
+        ("delegated", "grandchild", "bot"), ("acts_for", "bot", "ann@acme.example"), ("called", "bot", "child"),
+        ("delegated", "ledger", "far"),
+    )  # fmt: skip
+    edges(site, ("delegated", "bot", "long-ago"), age_s=30 * 86_400)
+
+    found = site.get("/v1/agents/bot/blast-radius").json()
+    near = site.get("/v1/agents/bot/blast-radius", depth=1).json()
+    old = site.get("/v1/agents/bot/blast-radius", days=60).json()
+
+    assert [(one["agent_id"], one["depth"], one["kind"], one["via"], one["risk_level"]) for one in found["agents"]] == [
+        ("child", 1, "delegated", "bot", "low"), ("ledger", 1, "called", "bot", None),
+        ("far", 2, "called", "ledger", None), ("grandchild", 2, "delegated", "child", None),
+    ]  # fmt: skip
+    assert [one["principal_id"] for one in found["principals"]] == ["ann@acme.example"]
+    assert (found["risk_level"], found["complete"]) == ("critical", True)
+    assert {one["agent_id"] for one in near["agents"]} == {"child", "ledger"}
+    assert "long-ago" in {one["agent_id"] for one in old["agents"]}
+
+
+def test_a_principal_is_as_risky_as_who_acts_for_it(site: Any, summary: Any) -> None:
+    """An agent of the same name is somebody else."""
+    site.report([summary(level=HIGH, risk_score=0.8), summary("calm", level=LOW, risk_score=0.1)])
+    edges(site, ("acts_for", "bot", "ann"), ("acts_for", "calm", "ann"), ("called", "calm", "ann"))
+
+    found = site.get("/v1/principals/ann/risk", tenant="acme", issuer=AS).json()
+
+    assert (found["risk_level"], found["risk_score"]) == ("high", 0.8)
+    assert [one["agent_id"] for one in found["agents"]] == ["bot", "calm"]
+    assert site.get("/v1/principals/bob/risk", tenant="acme", issuer=AS).status_code == 404
+    assert site.get("/v1/principals/ann/risk", tenant="globex", issuer=AS).status_code == 403

@@ -1,0 +1,94 @@
+"""Who had to do with whom, out of batches: new pairs, going ones once an hour, and nothing that is merely claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trustwatch.scoring.delegation import EdgeCollector
+from trustwatch.scoring.records import Edge
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def event(make: Any) -> Any:
+    """An event of an agent at a minute after the start."""
+
+    def build(agent: str, minute: float = 0.0, **members: Any) -> dict[str, Any]:
+        return make.event(0, agent, make.START_MS + int(minute * 60_000), **members)  # type: ignore[no-any-return]
+
+    return build
+
+
+def seen(kit: Any, *batches: list[dict[str, Any]]) -> list[set[tuple[str, str, str]]]:
+    """(kind, source, target) of the edges after each batch."""
+    collector = EdgeCollector()
+    found = []
+    for batch in batches:
+        collector.see(kit.columns(batch))
+        found.append({(edge.kind, edge.source, edge.target) for edge in collector.take()})
+    return found
+
+
+def test_chains_peers_and_principals_make_edges(kit: Any, event: Any) -> None:
+    """The chain is read from its end: whoever comes later in it delegated to whoever comes before."""
+    (found,) = seen(
+        kit,
+        [
+            event("pay", delegation=["pay", "plan", "front"], principal={"id": "ann"}),
+            event("plan", peer="ledger"),
+        ],
+    )
+
+    assert found == {
+        ("delegated", "plan", "pay"), ("delegated", "front", "plan"), ("acts_for", "pay", "ann"),
+        ("called", "plan", "ledger"),
+    }  # fmt: skip
+
+
+def test_a_chain_without_the_current_actor_is_read_alike(kit: Any, event: Any) -> None:
+    """Some write only the actors before it."""
+    assert seen(kit, [event("pay", delegation=["plan"])]) == [{("delegated", "plan", "pay")}]
+
+
+def test_a_pair_that_goes_on_is_written_once_an_hour(kit: Any, event: Any) -> None:
+    """Also when events come late, or in one batch."""
+    batches = [[event("a", minute, peer="b")] for minute in (1, 30, 59, 61, 2, 119, 121)]
+
+    assert [bool(found) for found in seen(kit, *batches)] == [True, False, False, True, False, False, True]
+    assert seen(kit, [event("a", minute, peer="b") for minute in (1, 30, 59)]) == [{("called", "a", "b")}]
+
+
+def test_an_edge_says_when(kit: Any, event: Any, make: Any) -> None:
+    """In event time, from the first to the last of what is written."""
+    collector = EdgeCollector()
+    collector.see(kit.columns([event("a", minute, peer="b") for minute in (10, 70, 200)]))
+
+    (edge,) = collector.take()
+
+    assert edge == Edge(
+        "acme", edge.issuer, "called", "a", "b", make.START_MS + 10 * 60_000, make.START_MS + 200 * 60_000
+    )  # fmt: skip
+    assert collector.take() == []
+
+
+def test_nobody_is_drawn_in_by_a_claim(kit: Any, event: Any) -> None:
+    """Not by an agent that no token vouches for, nor by what we refused."""
+    claimed = event("thief", delegation=["thief", "boss"], peer="victim")
+    claimed["agent"]["self_asserted"] = True
+    refused = event("thief", peer="victim", outcome="denied", error="ext_authz_denied")
+
+    assert seen(kit, [claimed, refused]) == [set()]
+
+
+def test_nobody_has_to_do_with_itself(kit: Any, event: Any) -> None:
+    """An agent that acts for itself is no news."""
+    assert seen(kit, [event("a", peer="a", principal={"id": "a"}, delegation=["a"])]) == [set()]
+
+
+def test_a_chain_without_end_makes_few_edges(kit: Any, event: Any) -> None:
+    """Its length is a feature of its own; the table of edges must not be flooded by one event."""
+    (found,) = seen(kit, [event("a0", delegation=[f"a{number}" for number in range(200)])])
+
+    assert len(found) == 7
