@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from ..ingest.errors import SourceNotAllowed, TrustwatchError
+from ..ingest.formats import MappingSpec, Parser, parser_of
 from .settings import CallerSettings
 from .tokens.verify import Claims
 
@@ -58,6 +59,8 @@ class SourceBinding:
         sources: glob patterns of the event source.
         trusted: whether its word on an agent's type and capabilities counts.
         events_per_s: its own limit, None = none.
+        record_format: in which its events come where a request does not say.
+        mapping: changes to that format.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class SourceBinding:
         *,
         trusted: bool = False,
         events_per_s: float | None = None,
+        record_format: str = "native",
+        mapping: MappingSpec | None = None,
     ) -> None:
         self.name = name
         self.tenants = frozenset(tenants)
@@ -76,6 +81,9 @@ class SourceBinding:
         self.sources = tuple(sources)
         self.trusted = trusted
         self.events_per_s = events_per_s
+        self.format = record_format
+        self._mapping = mapping
+        self._parsers: dict[str, Parser] = {}
         self._source = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
         self._allowed: set[tuple[str | None, str | None, str | None]] = set()
 
@@ -88,6 +96,17 @@ class SourceBinding:
     def default_issuer(self) -> str | None:
         """Issuer of an agent that names none: the only one of this binding, else None."""
         return _only(self.issuers)
+
+    def parser(self, name: str) -> Parser:
+        """The parser of a format, with the mapping of this caller where the format is its own.
+
+        Raises:
+            ConfigError: there is no such format, or it needs a mapping that this caller does not have.
+        """
+        parser = self._parsers.get(name)
+        if parser is None:
+            parser = self._parsers[name] = parser_of(name, self._mapping if name == self.format else None)
+        return parser
 
     def check(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
         """Raise unless an event may claim these, after defaults are filled in.
@@ -210,4 +229,6 @@ def _binding(caller: CallerSettings) -> SourceBinding:
         caller.sources,
         trusted=caller.trusted,
         events_per_s=caller.events_per_s,
+        record_format=caller.format,
+        mapping=caller.mapping.spec(),
     )

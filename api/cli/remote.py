@@ -49,6 +49,10 @@ class Service:
             raise fail(f"{self.client.base_url} does not answer ({error}); is the service running?") from None
         return response
 
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+
     def get(self, path: str, **parameters: Any) -> Any:
         """JSON of a successful GET."""
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -69,33 +73,40 @@ def problem(response: httpx.Response) -> str:
 
 def ingest(
     files: Annotated[list[Path], typer.Argument(help="JSONL files of events, plain or gzip; - is stdin")],
+    record_format: Annotated[
+        str | None, typer.Option("--format", help="format of the lines (envoy, keycloak, …); default: as the caller's")
+    ] = None,
     url: Url = LOCAL,
     token: Token = "",
     json: Json = False,
 ) -> None:
     """Send events to a running service."""
     service = Service(url, token)
-    counts = Counter(accepted=0, duplicate=0, rejected=0)
+    counts = Counter(accepted=0, duplicate=0, rejected=0, skipped=0)
     source = FileSource(inputs(files))
     with byte_progress("sending", source.total_bytes) as progress:
         source = FileSource(inputs(files), progress=progress)
         sent = 0
         while (batch := source.poll(BATCH, 0.0)) is not None:
             body = b"\n".join(record.payload for record in batch.records)
-            _count(counts, _send(service, body), sent)
+            _count(counts, _send(service, body, record_format), sent)
             sent += len(batch.records)
     if json:
         emit(dict(counts))
     else:
-        say(f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}")
+        skipped = f", skipped {counts['skipped']}" if counts["skipped"] else ""
+        say(f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}")
     if counts["rejected"]:
         raise typer.Exit(1)
 
 
-def _send(service: Service, body: bytes) -> dict[str, Any]:
+def _send(service: Service, body: bytes, record_format: str | None) -> dict[str, Any]:
     """Send one batch; wait where the service asks to."""
     for _ in range(RETRIES):
-        response = service.request("POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
+        response = service.request(
+            "POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"},
+            params={} if record_format is None else {"format": record_format},
+        )  # fmt: skip
         if response.status_code not in (429, 503):
             break
         clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
@@ -106,7 +117,7 @@ def _send(service: Service, body: bytes) -> dict[str, Any]:
 
 
 def _count(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
-    for name in ("accepted", "duplicate", "rejected"):
+    for name in counts:
         counts[name] += answer[name]
     told = counts["rejected"] - answer["rejected"]
     for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - told)]:

@@ -5,7 +5,7 @@ One file per matter: `bodies` (request body to records), `registry` (what the op
 """
 
 from .admission import Admission
-from .bodies import MAX_BODY, MAX_EVENTS, Parcel, inflate, parcels_of, stored_parcel
+from .bodies import MAX_BODY, MAX_EVENTS, Parcel, foreign_parcels, inflate, parcels_of, stored_parcel, stored_parcels
 from .door import Door, Receipt, Rejection
 from .errors import BodyTooLarge, Overloaded, UnsupportedBody
 from .limits import Limits
@@ -24,7 +24,9 @@ __all__ = [
     "Receipt",
     "Rejection",
     "UnsupportedBody",
+    "foreign_parcels",
     "inflate",
     "parcels_of",
     "stored_parcel",
+    "stored_parcels",
 ]

@@ -12,6 +12,7 @@ from ...ingest.errors import MalformedEvent
 from ...ingest.formats.bodies import split_json, split_ndjson
 from ...ingest.formats.cloudevents import ATTRIBUTES, binary_envelope, from_binary, split_batch, structured_parcel
 from ...ingest.formats.parcel import Parcel as Parcel
+from ...ingest.formats.parcel import Parsed, Parser, refused
 from .errors import BodyTooLarge, UnsupportedBody
 
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -25,6 +26,12 @@ NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/json
 CLOUDEVENT: Final = "application/cloudevents+json"
 CLOUDEVENTS: Final = "application/cloudevents-batch+json"
 MEDIA_TYPES: Final = (JSON, *NDJSON, CLOUDEVENT, CLOUDEVENTS)
+TEXT: Final = "text/plain"
+"""Lines of a log; only of formats that have such."""
+
+BY_MEDIA_TYPE: Final = ("native", "ndjson", "cloudevents")
+"""Formats that the media type tells apart."""
+
 CODINGS: Final = ("identity", "gzip", "x-gzip")
 
 _GZIP = 16 + zlib.MAX_WBITS
@@ -71,18 +78,50 @@ def parcels_of(content_type: str, headers: Mapping[str, str], body: bytes) -> li
         MalformedEvent: the body as a whole can not be taken apart.
         BodyTooLarge: more than MAX_EVENTS records.
     """
-    kind = _media_type(content_type)
+    kind = _media_type(content_type, MEDIA_TYPES)
     parcels = _split(kind, headers, body)
-    if len(parcels) > MAX_EVENTS:
-        raise BodyTooLarge(f"the body holds {len(parcels)} events; one request may hold {MAX_EVENTS}")
+    _check_count(len(parcels))
     return parcels
 
 
-def _media_type(content_type: str) -> str:
+def foreign_parcels(content_type: str, body: bytes, parser: Parser) -> Parsed:
+    """Records of a body in a gateway's or authorization server's own format, in order.
+
+    Args:
+        content_type: value of the header; JSON is one value, NDJSON and text are one a line.
+        body: without content coding.
+        parser: of the format.
+
+    Raises:
+        UnsupportedBody, MalformedEvent, BodyTooLarge: as `parcels_of`.
+    """
+    kind = _media_type(content_type, (JSON, *NDJSON, TEXT))
+    values = [body] if kind == JSON else split_ndjson(body)
+    _check_count(len(values))
+    parcels, skipped = [], 0
+    for value in values:
+        try:
+            parsed = parser(value, {})
+        except MalformedEvent as error:
+            if kind == JSON:
+                raise
+            parsed = Parsed([refused(value, error)])
+        parcels += parsed.parcels
+        skipped += parsed.skipped
+        _check_count(len(parcels) + skipped)
+    return Parsed(parcels, skipped)
+
+
+def _check_count(records: int) -> None:
+    if records > MAX_EVENTS:
+        raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_EVENTS}")
+
+
+def _media_type(content_type: str, known: tuple[str, ...]) -> str:
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
-    if kind not in MEDIA_TYPES:
-        raise UnsupportedBody(f"Content-Type must be one of {', '.join(MEDIA_TYPES)}")
+    if kind not in known:
+        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known)}")
     for parameter in parameters.lower().split(";"):
         name, _, value = parameter.strip().partition("=")
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
@@ -98,6 +137,14 @@ def _split(kind: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
     if "ce-specversion" in headers:
         return [Parcel(_envelope(headers, body), lambda: from_binary(headers, body))]
     return [Parcel(raw) for raw in (split_json(body) if kind == JSON else split_ndjson(body))]
+
+
+def stored_parcels(raw: bytes, parser: Parser) -> list[Parcel]:
+    """What is in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
+    try:
+        return parser(raw, {}).parcels
+    except MalformedEvent as error:
+        return [refused(raw, error)]
 
 
 def stored_parcel(raw: bytes) -> Parcel:

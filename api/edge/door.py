@@ -47,6 +47,7 @@ class Receipt(msgspec.Struct):
     accepted: int = 0
     duplicate: int = 0
     rejected: int = 0
+    skipped: int = 0
     rejections: list[Rejection] = []
     rejections_omitted: int = 0
 

@@ -26,7 +26,7 @@ PREFIX = b"/v1/agents/"
 SUFFIX = b"/risk"
 ROUTE = "/v1/agents/{agent_id}/risk"
 SHORTEST = len(PREFIX) + len(SUFFIX) + 1
-EVENTS = "/v1/events"
+EVENTS, TRACES, LOGS = "/v1/events", "/v1/traces", "/v1/logs"
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of a request body, except those with events, which have their own bound."""
 
@@ -113,7 +113,7 @@ class Front:
         return self._answers.answer(caller, agent_id, tenant, issuer)
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == EVENTS:  # has a bound of its own, and takes room in memory as the body arrives
+        if scope["path"] in (EVENTS, TRACES, LOGS):  # bounded themselves, and take room in memory as the body arrives
             await self.app(scope, receive, send)
         elif declared_length(scope) > MAX_BODY:
             detail = f"the body may have {MAX_BODY} bytes"

@@ -32,7 +32,7 @@ METRICS: Final = (
     Metric("trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")),
     Metric("trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)),
     Metric("trustwatch_events_total", "counter", "events", "events at the door by source and outcome: accepted, "
-           "duplicate or rejected", ("source", "outcome")),
+           "duplicate, rejected or skipped", ("source", "outcome")),
     Metric("trustwatch_events_refused_requests_total", "counter", "requests", "requests with events that were told to "
            "come again, by source and cause: rate, share, memory, lag, disk", ("source", "cause")),
     Metric("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),

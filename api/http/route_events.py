@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any
 
-import anyio.to_thread
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.formats.parcel import Parcel, refused
+from ...ingest.errors import ConfigError
+from ...ingest.formats.parcel import Parcel, Parsed, Parser
 from ...scoring.records import DeadLetter
-from ..callers import ANY, Caller, SourceBinding, TenantNotAllowed
-from ..edge import MAX_BODY, BodyTooLarge, Overloaded, Receipt, inflate, parcels_of, stored_parcel
-from ..edge.bodies import CLOUDEVENT, CLOUDEVENTS, JSON, NDJSON
-from ..edge.limits import Hold
+from ..callers import ANY, Caller, SourceBinding
+from ..edge import foreign_parcels, parcels_of, stored_parcel, stored_parcels
+from ..edge.bodies import BY_MEDIA_TYPE, CLOUDEVENT, CLOUDEVENTS, JSON, NDJSON, TEXT
 from ..edge.sources import topic_binding
 from ..problems import Problem, ProblemError
 from .convert import letter_out
 from .examples import EVENT_EXAMPLE
 from .finding import no_such
-from .front import declared_length
 from .gate import Admin, Part, Parts, Sender
 from .route_agents import Cursor, Limit
 from .schemas import LetterOut, PageOut, ReceiptOut, problems
+from .taking import Split, count, respond, take
 
-INFLATE_IN_THREAD = 32 * 1024
-"""Compressed bytes from which unpacking would hold up other requests."""
+Format = Annotated[
+    str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
+]
 
 _EVENT = {"$ref": "#/components/schemas/AuditEvent"}
 _CLOUDEVENT = {
@@ -52,10 +51,11 @@ _BODIES: dict[str, Any] = {
         },
     },
     CLOUDEVENTS: {"schema": {"type": "array", "items": _CLOUDEVENT}},
+    TEXT: {"schema": {"type": "string"}},
 }
 _PROBLEMS = problems(
     {
-        400: "every record was refused; members as of the receipt",
+        400: "every record was refused (members as of the receipt), or there is no such format",
         413: "too many bytes or events",
         415: "media type, charset or content coding",
         429: "come again after `Retry-After`; nothing was kept",
@@ -75,86 +75,33 @@ letters = APIRouter(tags=["dead letters"])
     openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
     summary="Send audit events",
 )
-async def events(request: Request, parts: Part, caller: Sender) -> Response:
+async def events(request: Request, parts: Part, caller: Sender, record_format: Format = None) -> Response:
     """Native events or CloudEvents (structured, batch, or binary by `ce-*` headers), one or up to 10,000 in a body.
 
     202 when everything that is counted as accepted is on disk. A wrong record rejects only itself and becomes a dead
     letter. Sending the same again is safe: events are known by tenant, source and id. Scope `trust.ingest`.
+
+    Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
+    parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
     """
-    binding = caller.binding
-    if not binding.tenants:
-        raise TenantNotAllowed("this caller is bound to no tenant, so it may send no events")
+    receipt = await take(request, parts, caller, _split(caller, record_format))
+    return respond(receipt)
+
+
+def _split(caller: Caller, wanted: str | None) -> Split:
+    """How bodies are read: as the request says, else as the caller's settings do."""
+    name = wanted or caller.binding.format
+    if name in BY_MEDIA_TYPE:
+        return Split(lambda headers, body: Parsed(parcels_of(headers.get("content-type", ""), headers, body)))
+    parser = _parser(caller, name)
+    return Split(lambda headers, body: foreign_parcels(headers.get("content-type", ""), body, parser), heavy=True)
+
+
+def _parser(caller: Caller, name: str) -> Parser:
     try:
-        receipt = await _take(request, parts, binding)
-    except Overloaded as error:
-        parts.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
-        raise
-    _count(parts, binding, receipt)
-    parts.silence.heard(binding.name, parts.services.monotonic(), parts.services.now_ms())
-    return _respond(receipt)
-
-
-async def _take(request: Request, parts: Parts, binding: SourceBinding) -> Receipt:
-    limits = parts.door.limits
-    limits.check(binding)
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    with limits.hold(binding) as hold:
-        body = await _body(request, hold)
-        try:
-            body = await _inflated(body, headers.get("content-encoding", ""), hold)
-            parcels = parcels_of(headers.get("content-type", ""), headers, body)
-        except MalformedEvent as error:
-            limits.taken(binding, 1)
-            return await parts.door.refuse(body, binding, error)
-        limits.taken(binding, len(parcels))
-        return await parts.door.receive(parcels, binding)
-
-
-async def _body(request: Request, hold: Hold) -> bytes:
-    """The body as it was sent; room in memory is taken as it arrives."""
-    too_large = BodyTooLarge(f"the body may have {MAX_BODY} bytes")
-    if declared_length(request.scope) > MAX_BODY:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        hold.grow(len(chunk))
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise too_large
-    return bytes(body)
-
-
-async def _inflated(body: bytes, coding: str, hold: Hold) -> bytes:
-    if len(body) > INFLATE_IN_THREAD and coding:
-        plain = await anyio.to_thread.run_sync(inflate, body, coding)
-    else:
-        plain = inflate(body, coding)
-    if plain is not body:
-        hold.grow(len(plain))
-    return plain
-
-
-def _count(parts: Parts, binding: SourceBinding, receipt: Receipt) -> None:
-    for outcome in ("accepted", "duplicate", "rejected"):
-        count = getattr(receipt, outcome)
-        if count:
-            parts.metrics.counter("trustwatch_events_total", binding.name, outcome).inc(count)
-
-
-def _respond(receipt: Receipt) -> Response:
-    """202, or 400 where nothing at all could be used."""
-    if receipt.rejected and not receipt.accepted and not receipt.duplicate:
-        raise all_rejected(receipt)
-    return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
-
-
-def all_rejected(receipt: Receipt) -> ProblemError:
-    """400 with the members of the receipt."""
-    first = receipt.rejections[0]
-    more = f" (and {receipt.rejected - 1} more)" if receipt.rejected > 1 else ""
-    detail = f"{first.reason} - at `{first.path}`{more}"
-    members = {"path": first.path, **msgspec.to_builtins(receipt)}
-    return ProblemError(Problem(400, "events_rejected", "Events rejected", detail, members=members))
+        return caller.binding.parser(name)
+    except ConfigError as error:
+        raise ProblemError(Problem(400, "unknown_format", "Unknown format", str(error))) from None
 
 
 def visible_sources(caller: Caller) -> Collection[str] | None:
@@ -192,29 +139,35 @@ async def dead_letter(letter_id: str, parts: Part, caller: Admin) -> LetterOut:
     responses={400: _PROBLEMS[400]},
     summary="Send a refused record in again",
 )
-async def replay(letter_id: str, parts: Part, caller: Admin) -> Response:
+async def replay(letter_id: str, parts: Part, caller: Admin, record_format: Format = None) -> Response:
     """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 
-    What came from a foreign topic is read as its mapping says now, and with what that topic may speak for.
+    What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
+    from a caller with a format of its own, as its mapping says now, unless `format` says otherwise.
     """
     store = parts.services.store
     found = await parts.read(store.dead_letter, letter_id, visible_sources(caller))
     if found is None:
         raise no_such("dead letter")
-    parcels, binding = _once_more(parts, caller, found.letter)
+    parcels, binding = _once_more(parts, caller, found.letter, record_format)
     receipt = await parts.door.receive(parcels, binding, keep_refused=False)
-    _count(parts, binding, receipt)
-    answer = _respond(receipt)
+    count(parts, binding, receipt)
+    answer = respond(receipt)
     await parts.read(store.mark_replayed, [letter_id], parts.services.now_ms())
     return answer
 
 
-def _once_more(parts: Parts, caller: Caller, letter: DeadLetter) -> tuple[list[Parcel], SourceBinding]:
+def _once_more(
+    parts: Parts, caller: Caller, letter: DeadLetter, wanted: str | None
+) -> tuple[list[Parcel], SourceBinding]:
     """What is in a dead letter, and whose word it is. Letters of topics are seen by callers of all tenants alone."""
-    topic = next((topic for topic in parts.services.settings.kafka.topics if topic.name == letter.source), None)
-    if topic is None:
+    settings = parts.services.settings
+    topic = next((topic for topic in settings.kafka.topics if topic.name == letter.source), None)
+    if topic is not None:
+        return stored_parcels(letter.raw, topic.parser()), topic_binding(topic)
+    sender = next((sender for sender in settings.callers if sender.name == letter.source), None)
+    name = wanted or ("native" if sender is None else sender.format)
+    if name in BY_MEDIA_TYPE:
         return [stored_parcel(letter.raw)], caller.binding
-    try:
-        return topic.parser()(letter.raw, {}).parcels, topic_binding(topic)
-    except MalformedEvent as error:
-        return [refused(letter.raw, error)], topic_binding(topic)
+    parser = sender.parser() if sender is not None and name == sender.format else _parser(caller, name)
+    return stored_parcels(letter.raw, parser), caller.binding

@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ...ingest.errors import ConfigError
+from ...ingest.formats import Parser, parser_of
 from .about import Name, Part, Silence, about, check_url
+from .topics import MappingSettings
 
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
@@ -56,10 +59,24 @@ class CallerSettings(Part, frozen=True):
     silence_s: Annotated[
         Silence | None, about("it counts as silent after so long without an event, s; null is never")
     ] = None
+    format: Annotated[
+        str, about("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
+    ] = "native"
+    mapping: Annotated[MappingSettings, about("own mapping (`mapping`), or changes to that of its `format`")] = (
+        MappingSettings()
+    )
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:
             raise ValueError("a caller has a `client_id` or a `subject`")
+        try:
+            self.parser()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    def parser(self) -> Parser:
+        """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
+        return parser_of(self.format, self.mapping.spec())
 
 
 class RegisteredAgent(Part, frozen=True):

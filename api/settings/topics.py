@@ -50,8 +50,8 @@ class KafkaTopicSettings(Part, frozen=True):
     format: Annotated[
         str,
         about(
-            "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, `hydra`, "
-            "`otlp` or `mapping`"
+            "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, "
+            "`hydra`, `otlp` or `mapping`"
         ),
     ]
     tenants: Annotated[tuple[Name, ...], about("tenants it may speak for; the only one is the default", min_length=1)]

@@ -284,7 +284,7 @@ def test_ingest_command_sends_files(running: Any, make_event: Any, tmp_path: Any
     at = ("--url", running.url, "--token", running.token(), "--json")
     result = running.run("ingest", str(good), *at)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == {"accepted": 1200, "duplicate": 0, "rejected": 0}
+    assert json.loads(result.stdout) == {"accepted": 1200, "duplicate": 0, "rejected": 0, "skipped": 0}
     bad = "".join(json.dumps(make_event("cli", n)) + "\n" for n in (0, 1)) + '{"id": "x"}\n'
     result = running.run("ingest", "-", *at, input=bad)
     assert result.returncode == 1
