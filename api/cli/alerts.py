@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -31,9 +32,9 @@ def list_deliveries(
     json: Json = False,
 ) -> None:
     """List deliveries, newest first: state, attempts, and why one was held back or not delivered."""
-    service = Service(url, token)
     wanted = {"target": target, "status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-    _show(list(pages(service, "/v1/deliveries", limit, **wanted)), json=json)
+    with closing(Service(url, token)) as service:
+        _show(list(pages(service, "/v1/deliveries", limit, **wanted)), json=json)
 
 
 @app.command()
@@ -48,11 +49,11 @@ def test(
 
     Ends with status 1 unless every target has taken it.
     """
-    service = Service(url, token)
-    response = service.request("POST", "/v1/alerts/test", json={"target": target})
-    if not response.is_success:
-        raise fail(problem(response))
-    rows = _settled(service, response.json()["items"], wait)
+    with closing(Service(url, token)) as service:
+        response = service.request("POST", "/v1/alerts/test", json={"target": target})
+        if not response.is_success:
+            raise fail(problem(response))
+        rows = _settled(service, response.json()["items"], wait)
     _show(rows, json=json)
     missed = [row["target"] for row in rows if row["status"] != "delivered"]
     if missed:

@@ -9,9 +9,7 @@ import msgspec
 
 from ..containment import Intervention
 from ..records import OutboxRow, RiskLevel
-from .alert import ALERT_KIND, rfc3339
-
-APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
+from .alert import ALERT_KIND, APPROVAL_TYPE, rfc3339
 
 
 def approval_row(asked: Intervention, source: str) -> OutboxRow:
