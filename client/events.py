@@ -138,13 +138,13 @@ def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, byt
 
     Raises:
         ContentRefused: it holds a token, a credential or a body.
-        ValueError: a member is of the wrong kind or too long, the time has no offset, or a number is not finite.
+        ValueError: a member is of the wrong kind or too long, or the time has no offset.
     """
     if not isinstance(event.time, datetime) or event.time.tzinfo is None:
         raise ValueError("event refused: time needs a UTC offset, like datetime.now(UTC)")
     event = msgspec.structs.replace(event, id=event.id or uuid.uuid4().hex, source=event.source or source)
-    check_content(msgspec.to_builtins(event))
     try:
+        check_content(msgspec.to_builtins(event))
         raw = msgspec.json.encode(event)
         _decoder.decode(raw)  # structs do not check what they are made of
     except (msgspec.MsgspecError, TypeError) as error:

@@ -1,0 +1,43 @@
+"""Importing the client costs little: it must not import the service, nor what only the service needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SERVER = {
+    "fastapi", "starlette", "uvicorn", "pydantic", "sqlalchemy", "alembic", "psycopg", "numba", "llvmlite", "numpy",
+    "scipy", "sklearn", "kafka", "confluent_kafka", "jmespath", "prometheus_client", "standardwebhooks", "structlog",
+    "typer", "yaml", "jwt", "a2a", "mcp", "crc32c", "lz4",
+}  # fmt: skip
+OURS = {"trustwatch.ingest", "trustwatch.models", "trustwatch.scoring", "trustwatch.api"}
+
+
+def loaded(module: str, folder: Path) -> set[str]:
+    """Modules of a fresh interpreter after it imported *module*."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_server_stays_out(tmp_path: Path) -> None:
+    """In a fresh interpreter, since this one has it all."""
+    found = loaded("trustwatch.client", tmp_path)
+
+    assert "trustwatch.client.risk" in found
+    assert {name.split(".")[0] for name in found} & SERVER == set()
+    assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()
+
+
+@pytest.mark.parametrize(("module", "own"), [("assertion", "jwt"), ("a2a", "a2a"), ("mcp", "mcp")])
+def test_extras_bring_their_own_and_nothing_of_ours(module: str, own: str, tmp_path: Path) -> None:
+    """Each of the modules that are imported by hand loads the library that it is for, and no part of the service."""
+    found = loaded(f"trustwatch.client.{module}", tmp_path)
+
+    assert own in found
+    assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()
+    # a2a-sdk imports sqlalchemy by itself where it finds it.
+    assert {name.split(".")[0] for name in found} & {"fastapi", "alembic", "numba", "sklearn", "kafka"} == set()
