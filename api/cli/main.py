@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, offline, remote, service, topics
+from . import alerts, containment, offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -23,6 +23,10 @@ app.command("ingest")(remote.ingest)
 app.command("agents")(remote.agents)
 app.command("explain")(remote.explain)
 app.command("release")(remote.release)
+app.command("pin")(containment.pin)
+app.command("unpin")(containment.unpin)
+app.command("blast-radius")(containment.blast_radius)
+app.add_typer(containment.approvals)
 app.command("simulate")(offline.simulate_command)
 app.add_typer(topics.app)
 app.add_typer(alerts.app)

@@ -16,7 +16,10 @@ from trustwatch.models.persist import load
 from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
-COMMANDS = ("serve", "train", "replay", "ingest", "agents", "explain", "release", "simulate", "token", "demo")
+COMMANDS = (
+    "serve", "train", "replay", "ingest", "agents", "explain", "release", "pin", "unpin", "blast-radius", "approvals",
+    "simulate", "token", "demo",
+)  # fmt: skip
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
