@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...ingest.hashing import agent_key
@@ -50,9 +50,17 @@ class Guard:
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
         self.failures: Counter[tuple[str, str]] = Counter()
 
-    def decide(self, question: Question, via: str) -> Decided:
-        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits."""
+    def decide(self, question: Question, via: str, fit: Callable[[Verdict], Verdict] | None = None) -> Decided:
+        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits.
+
+        Args:
+            question: what is asked.
+            via: the way.
+            fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
+        """
         verdict, known = self.verdicts.ask(question)
+        if fit is not None:
+            verdict = fit(verdict)
         mode = "enforce" if verdict.enforced else "shadow"
         self.counts[via, verdict.level.label, verdict.reason, mode] += 1
         approval_id = ""

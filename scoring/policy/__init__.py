@@ -3,7 +3,7 @@
 from .book import PolicyBook, PolicyRule, Standing
 from .live import LivePolicy
 from .table import DEFAULT_POLICY, WRITE_SCOPES, PolicyTable, TokenPolicy
-from .verdict import ALLOWED, Question, Verdict, judge
+from .verdict import ALLOWED, Question, Verdict, denied, judge
 
 __all__ = [
     "ALLOWED",
@@ -17,5 +17,6 @@ __all__ = [
     "Standing",
     "TokenPolicy",
     "Verdict",
+    "denied",
     "judge",
 ]

@@ -110,6 +110,12 @@ class PolicyBook:
             known = self._known[asked] = self._find(tenant, issuer, agent_id, agent_type)
         return known
 
+    def may_enforce(self, tenant: str) -> bool:
+        """Whether policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
+        return self._modes.get(tenant, self.default_mode) == ENFORCE or any(
+            rule.mode == ENFORCE and _any(rule.tenants, tenant) for rule, _ in self._rules
+        )
+
     def policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int) -> TokenPolicy:
         """Token policy of an agent at a level."""
         return self.standing(tenant, issuer, agent_id, agent_type).table[level]

@@ -85,6 +85,9 @@ DENIED_BY_LEVEL = "risk_level"
 REFRESH_REFUSED = "refresh_refused"
 STEP_UP = "step_up_required"
 SCOPES_REFUSED = "scopes_refused"
+STALE = "stale"
+NOT_NARROWED = "scopes_not_narrowable"
+NOT_SHORTENED = "lifetime_not_supported"
 
 REASONS = {
     ALLOWED: "nothing stands against it",
@@ -92,8 +95,18 @@ REASONS = {
     REFRESH_REFUSED: "the policy of the agent's risk level allows no refresh",
     STEP_UP: "every scope asked for waits for a person's approval",
     SCOPES_REFUSED: "the policy of the agent's risk level grants none of the scopes asked for",
+    STALE: "what is known of the agent may be out of date, and who asks is set to be denied then",
+    NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
+    NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
 }
 """Reason codes of verdicts. They may leave the service; nothing else about why does."""
+
+
+def denied(verdict: Verdict, reason: str) -> Verdict:
+    """The verdict as a denial, where what it allows can not be done; the same in shadow mode, which changes nothing."""
+    if not (verdict.enforced and verdict.allow):
+        return verdict
+    return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
 
 
 def judge(
