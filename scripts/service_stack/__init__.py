@@ -1,7 +1,7 @@
 """The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
 
 Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra,
-Keycloak) and gateways (Envoy, Caddy, NGINX), each a `Server`.
+Keycloak, node-oidc-provider) and gateways (Envoy, Caddy, NGINX), each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
 tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
@@ -15,6 +15,7 @@ from .hydra import Hydra
 from .kafka import KAFKA_VERSION, KafkaCluster, Secured
 from .keycloak import Keycloak
 from .nginx import Nginx
+from .oidc_provider import OidcProvider
 from .postgres import Postgres
 from .server import Server
 from .system import ServiceError, Unavailable
@@ -28,6 +29,7 @@ __all__ = [
     "KafkaCluster",
     "Keycloak",
     "Nginx",
+    "OidcProvider",
     "Postgres",
     "Secured",
     "Server",

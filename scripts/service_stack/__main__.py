@@ -10,18 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import Caddy, Envoy, Gateway, Hydra, KafkaCluster, Keycloak, Nginx, Postgres, Server, ServiceError, Unavailable
+from . import (
+    Caddy,
+    Envoy,
+    Gateway,
+    Hydra,
+    KafkaCluster,
+    Keycloak,
+    Nginx,
+    OidcProvider,
+    Postgres,
+    Server,
+    ServiceError,
+    Unavailable,
+)
 from .caddy import caddy_program
 from .envoy import envoy_program
 from .hydra import hydra_program
 from .jars import kafka_jars
 from .keycloak import keycloak_home
 from .nginx import nginx_program
+from .oidc_provider import node_modules
 from .postgres import binaries
 from .system import cache_folder
 
 STORES = ("kafka", "kafka3", "postgres")
-PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, Envoy, Caddy, Nginx)}
+PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, Envoy, Caddy, Nginx)}
 SERVICES = (*STORES, *PEERS)
 FETCHED: dict[str, Callable[[], str | Path]] = {
     "kafka": kafka_jars,
@@ -29,6 +43,7 @@ FETCHED: dict[str, Callable[[], str | Path]] = {
     "postgres": binaries,
     "hydra": hydra_program,
     "keycloak": keycloak_home,
+    "oidc-provider": node_modules,
     "envoy": envoy_program,
     "caddy": caddy_program,
     "nginx": nginx_program,
