@@ -58,7 +58,7 @@ METRICS: Final = (
            "the new level", ("level",)),
     Metric("trustwatch_agents", "observed gauge", "agents", "agents in the risk view"),
     Metric("trustwatch_deliveries_total", "observed counter", "attempts", "attempts to deliver alerts by target and "
-           "outcome: delivered, retry, failed or gone", ("target", "outcome")),
+           "outcome: delivered, retry, failed, gone or skipped", ("target", "outcome")),
     Metric("trustwatch_issuer_keys", "observed gauge", "keys", "keys held of each issuer; without any, its tokens are "
            "refused", ("issuer",)),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
-from ...scoring.notify import WebhookTarget
+from ...scoring.notify import STATEFUL, WebhookTarget
 from ...scoring.pipeline import PipelineSettings
 from ...scoring.policy import LivePolicy, PolicyBook, PolicyRule, PolicyTable, TokenPolicy
 from ...scoring.processor import Context
@@ -107,8 +107,8 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
 
 
 def _levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
-    """Levels that it is told of. PagerDuty has to be told how an incident ends, whichever levels begin one."""
-    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format == "pagerduty" else set()
+    """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL else set()
     return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
 
 

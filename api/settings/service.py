@@ -56,7 +56,8 @@ class WebhookSettings(Part, frozen=True):
         Secret | None, about("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
     ] = None
     levels: Annotated[
-        tuple[Level, ...], about("levels it is told of; `pagerduty` also of those below medium", min_length=1)
+        tuple[Level, ...],
+        about("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
     ] = ("medium", "high", "critical")
     timeout_s: Annotated[float, about("time budget of one attempt, s", gt=0, le=60)] = 10.0
     allow_http: Annotated[bool, about("accept an http `url`; only to loopback")] = False

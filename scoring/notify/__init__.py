@@ -12,7 +12,7 @@ from .alert import (
     silence_row,
     try_out_row,
 )
-from .render import FORMATS, SIGNED, Format, render
+from .render import FORMATS, SIGNED, STATEFUL, Format, render
 from .webhook import WebhookNotifier, WebhookTarget, webhook_client
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "SIGNED",
     "SILENCE_TYPE",
+    "STATEFUL",
     "TEST_TYPE",
     "Format",
     "Silence",

@@ -22,6 +22,9 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 SIGNED: frozenset[Format] = frozenset({"cloudevents", "ocsf"})
 """Formats of receivers that check a signature. The others know us by a secret in the URL or the body."""
 
+STATEFUL: frozenset[Format] = frozenset({"pagerduty", "ocsf"})
+"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be told."""
+
 JSON = "application/json"
 
 _encode = msgspec.json.Encoder().encode

@@ -25,7 +25,7 @@ from ..outbox.base import DeliveryResult, Target
 from ..store.base import Outgoing
 from .answer import MAX_ERROR_CHARS, judge
 from .newest import Newest
-from .render import FORMATS, SIGNED, Format, render
+from .render import FORMATS, SIGNED, STATEFUL, Format, render
 
 _READ = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
 _SHORT = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
@@ -62,8 +62,8 @@ class WebhookTarget(Target):
 
     @property
     def cools_down(self) -> bool:
-        """PagerDuty keeps one incident per agent: nothing repeats, and each end has to be told."""
-        return self.format != "pagerduty"
+        """Cool-down would leave open what a stateful receiver keeps."""
+        return self.format not in STATEFUL
 
     @property
     def fingerprint(self) -> str:
@@ -101,13 +101,13 @@ class WebhookNotifier:
         rendered = render(row.row.payload, target.format, row.suppressed_before, target.routing_key)
         if rendered is None:
             return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
-        if not target.cools_down and self._newest.is_older(target.name, rendered.alert):
+        if target.format == "pagerduty" and self._newest.is_older(target.name, rendered.alert):
             return DeliveryResult("skipped", "a newer change of the same agent has been delivered")
         headers = {"content-type": rendered.content_type}
         if target.format in SIGNED:
             headers |= signed_headers(row.row.key, rendered.body, target.secrets, self._clock())
         result = await self._post(target, rendered.body, headers)
-        if result.outcome == "delivered" and not target.cools_down:
+        if result.outcome == "delivered" and target.format == "pagerduty":
             self._newest.note(target.name, rendered.alert)
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,14 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
     assert targets["siem"].secrets == (SECRET,)
 
 
-def test_pagerduty_is_told_how_incidents_end(tmp_path: Path) -> None:
-    """Whatever levels begin one; the others are told of what they ask for alone. Only there nothing cools down."""
+def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
+    """Whatever levels begin an incident or finding; the others are told of what they ask for alone, and cool down."""
     targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
 
     assert targets["pager"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
     assert targets["chat"].levels == {RiskLevel.CRITICAL}
-    assert targets["siem"].levels == {RiskLevel.LOW, RiskLevel.HIGH}
-    assert [name for name, target in targets.items() if not target.cools_down] == ["pager"]
+    assert targets["siem"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH}
+    assert [name for name, target in targets.items() if not target.cools_down] == ["pager", "siem"]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,20 @@ def test_errors_say_what_the_format_needs(tmp_path: Path, members: str, parts: l
     message = str(refused.value)
     assert [part for part in parts if part not in message] == [], message
     assert [secret for secret in (SECRET, KEY, "T0KEN-OF") if secret in message] == []
+
+
+def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
+    """It has a target of each format, as the table beside it."""
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    for name, secret in (("siem.secret", SECRET), ("pager.key", KEY)):
+        (tmp_path / name).write_text(secret)
+    file = tmp_path / "trustwatch.yaml"
+    file.write_text(example, encoding="utf-8")
+    targets = webhook_targets(load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}))
+
+    table = page.partition("## Formats")[2].partition("```yaml")[0]
+    assert [target.format for target in targets] == re.findall(r"^\| `(\w+)`", table, re.MULTILINE)[1:] == [*FORMATS]
 
 
 def test_settings_show_no_address_and_no_key(tmp_path: Path) -> None:
