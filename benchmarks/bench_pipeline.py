@@ -27,6 +27,7 @@ from trustwatch.ingest.source import Kind, Record, RecordBatch
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.learning import learn_history
 from trustwatch.scoring import risk
+from trustwatch.scoring.delegation import EdgeCollector
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
@@ -96,14 +97,15 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
         model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
     decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
     residence = Residence(model, EngineSettings(capacity=2 * AGENTS), None)
-    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), Context(LivePolicy(PolicyBook())), decode)
+    context = Context(LivePolicy(PolicyBook()))
+    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), context, decode, EdgeCollector())
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [
             (made.window, "mark", "duplicate window"), (made._encoder, "encode", "scan to columns"),
             (builder, "admit", "agents to slots"), (builder, "observe", "observe (features)"),
             (builder, "learn", "learn"), (made.engine.rules, "evidence", "hard signals"),
-            (made, "_decide", "decide, explain"),
+            (made, "_decide", "decide, explain"), (made.edges, "see", "who with whom"),
         ]  # fmt: skip
         for owner, name, stage in stages:
             setattr(owner, name, clock.timed(stage, getattr(owner, name)))

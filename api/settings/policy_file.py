@@ -11,7 +11,7 @@ import msgspec
 from ...ingest.errors import ConfigError
 from .about import Level, Mode, Name, Part, about
 from .load import read_yaml
-from .risk import LevelPolicy, TokenPolicySettings
+from .risk import LevelPolicies, LevelPolicy
 from .table import hint
 
 LEVELS: tuple[Level, ...] = ("unknown", "low", "medium", "high", "critical")
@@ -40,7 +40,7 @@ class PolicyFile(Part, frozen=True):
     descendants: Annotated[
         Level, about("agents that a `critical` agent delegated to are treated as at least at this level")
     ] = "low"
-    levels: Annotated[TokenPolicySettings | None, about("policies by level; members not given keep their default")] = (
+    levels: Annotated[LevelPolicies | None, about("policies by level; members not given keep their default")] = (
         None
     )
     rules: Annotated[tuple[RuleSettings, ...], about("first match wins")] = ()
@@ -66,7 +66,7 @@ def read_policy_file(path: Path) -> PolicyFile:
 
 def _fill(raw: dict[str, Any]) -> None:
     """Members of a level that are not given: a rule's are the file's, the file's are the defaults of *that* level."""
-    defaults = msgspec.to_builtins(TokenPolicySettings())
+    defaults = msgspec.to_builtins(LevelPolicies())
     given = raw.get("levels")
     base = {name: _over(defaults[name], given.get(name) if isinstance(given, dict) else None) for name in LEVELS}
     if isinstance(given, dict):

@@ -61,10 +61,9 @@ class LevelPolicy(Part, frozen=True):
 WRITE_SCOPES = ("*write*", "*delete*", "*admin*", "*manage*")
 
 
-class TokenPolicySettings(Part, frozen=True):
+class LevelPolicies(Part, frozen=True):
     """Policy per level; a member that is not given keeps the default of its level."""
 
-    version: Annotated[Name, about("`policy_version` of answers and decisions; raise it with every change")] = "1"
     unknown: Annotated[LevelPolicy, about("an agent never seen, or too little known")] = LevelPolicy()
     low: Annotated[LevelPolicy, about("as usual")] = LevelPolicy(max_token_lifetime_s=900)
     medium: Annotated[LevelPolicy, about("unusual")] = LevelPolicy(step_up_scopes=WRITE_SCOPES)
@@ -74,3 +73,9 @@ class TokenPolicySettings(Part, frozen=True):
     critical: Annotated[LevelPolicy, about("contain")] = LevelPolicy(
         allow=False, max_token_lifetime_s=0, allowed_scopes=(), refresh_allowed=False, revoke=True
     )
+
+
+class TokenPolicySettings(LevelPolicies, frozen=True):
+    """The same with the name it goes by."""
+
+    version: Annotated[Name, about("`policy_version` of answers and decisions; raise it with every change")] = "1"

@@ -20,9 +20,9 @@ _JSON_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Pa
 _MAPPING = "mapping of text"
 
 
-def settings_table() -> str:
-    """Markdown table of every member: path, type, default, meaning."""
-    rows = [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in members(Settings)]
+def settings_table(root: type = Settings) -> str:
+    """Markdown table of every member of *root*: path, type, default, meaning."""
+    rows = [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in members(root)]
     return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 

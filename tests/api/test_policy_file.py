@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.serve.wiring import live_policy, policy_book
-from trustwatch.api.settings import Settings
+from trustwatch.api.settings import Settings, settings_table
+from trustwatch.api.settings.policy_file import PolicyFile
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy import PolicyBook, PolicyTable
 from trustwatch.scoring.records import RiskLevel
@@ -109,3 +110,14 @@ def test_a_change_holds_at_once_and_a_mistake_does_not(tmp_path: Path) -> None:
     assert not live.refresh()
 
     assert (live.book.version, live.errors) == ("22", 1)
+
+
+def test_docs_show_the_policy_table_and_an_example_that_works(tmp_path: Path) -> None:
+    """docs/policy.md holds the table of the declarations, and its example is a policy."""
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    _, _, rest = text.partition("<!-- policy table -->\n")
+    table, _, _ = rest.partition("<!-- end of policy table -->")
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+
+    assert table == settings_table(PolicyFile)
+    assert book(tmp_path, example).rules[0].name == "payments-canary"
