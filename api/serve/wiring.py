@@ -12,9 +12,10 @@ from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
 from ...scoring.risk import Budget, RiskSettings
 from ...scoring.store import SqlStore, open_store, sqlite_url
-from ..settings import LevelPolicy, Settings, TokenPolicySettings, WebhookSettings
+from ..settings import LevelPolicy, Settings, WebhookSettings
 from ..settings.kafka import KafkaSecuritySettings
 from ..settings.policy_file import LEVELS, PolicyFile, read_policy_file
+from ..settings.risk import LevelPolicies
 from ..settings.root import ANY_TENANT
 from ..settings.secret import Secret
 
@@ -54,7 +55,7 @@ def live_policy(settings: Settings) -> LivePolicy:
 
 
 def _book(file: PolicyFile) -> PolicyBook:
-    levels = file.levels or TokenPolicySettings()
+    levels = file.levels or LevelPolicies()
     policies = {RiskLevel[name.upper()]: _policy(getattr(levels, name)) for name in LEVELS}
     rules = [
         PolicyRule(
