@@ -97,7 +97,7 @@ _FAILED = "name == 'OAuth2TokenExchangeError'"
 # Hydra 2.3 names the client only where the hook refused or failed, and no reason; later versions give the hint of the
 # error, which is this one for `access_denied`.
 _BY_HOOK = (
-    f"(!{_REASON} || contains({_REASON}, 'oken hook')"
+    f"(!({_REASON}) || contains({_REASON}, 'oken hook')"
     f" || starts_with({_REASON}, 'Make sure that the request you are making is valid'))"
 )
 

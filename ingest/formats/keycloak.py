@@ -73,7 +73,7 @@ USER_EVENTS = MappingSpec(
         " && [clientId, details.subject_token_client_id]",
         "type": "event",
         "action": "event",
-        "resource.audience": "details.audience",
+        "resource.audience": "audience",
         "scopes.requested": "asked || error && details.scope",
         "scopes.granted": "!error && details.scope",
         "outcome": "error || 'success'",
@@ -194,7 +194,8 @@ def _plain(value: str) -> str | None:
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any]:
     """The record with `event` (our type), `error` (what it says of the client), `code` (what the server said), `asked`
-    (scopes that were refused) and `own_account` (the client acts for itself)."""
+    (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts for
+    itself)."""
     kind = str(record["type"])
     verb = kind.removesuffix("_ERROR")
     found = record.get("details")
@@ -202,6 +203,7 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any]:
     code = record.get("error") or ("unknown_error" if verb != kind else None)
     reason = details.get("reason")
     asked = reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
+    audience = details.get("audience")
     client, user = record.get("clientId"), details.get("username")
     own = isinstance(client, str) and isinstance(user, str) and user.lower() == f"service-account-{client.lower()}"
     event = TYPES.get(verb)
@@ -213,6 +215,7 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any]:
         "code": code,
         "error": None if told else "invalid_scope" if asked else code,
         "asked": asked,
+        "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
         "own_account": own or verb == "CLIENT_LOGIN",
     }
 

@@ -191,7 +191,7 @@ def _of_span(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> It
         attributes = _plain(span.attributes)
         record = _span_record(span, attributes, {} if resource is None else _plain(resource.attributes))
         found = [one for place, event in enumerate(span.events) if (one := _event_record(span, place, event))]
-    except (msgspec.DecodeError, MalformedEvent) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
         yield Unpacked(whole, MalformedEvent(f"span can not be read: {error}"))
         return
     taken = any(name.startswith(("gen_ai.", "mcp.", "a2a.")) for name in attributes)
@@ -207,7 +207,7 @@ def _of_log(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> Unp
         log = _log.decode(raw)
         attributes = _plain(log.attributes)
         time = _nanoseconds(log.timeUnixNano) or _nanoseconds(log.observedTimeUnixNano)
-    except (msgspec.DecodeError, MalformedEvent) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
         return Unpacked(whole, MalformedEvent(f"log record can not be read: {error}"))
     if scope is not None and scope.name == AGENTGATEWAY_SCOPE:
         trace = {"trace.id": log.traceId} if log.traceId else {}

@@ -25,7 +25,7 @@ EFFECT_OF_METHOD = {
 }  # fmt: skip
 _BY_METHOD = {"outcome": OUTCOME_OF_STATUS, "effect": EFFECT_OF_METHOD}
 
-_ENVOY_AGENT = '"jwt.act.sub" || "jwt.client_id"'
+_ENVOY_AGENT = '"jwt.act.sub" || "jwt.client_id" || "jwt.azp"'
 ENVOY = MappingSpec(
     anonymous="skip",
     members={
@@ -50,6 +50,8 @@ ENVOY = MappingSpec(
         "duration_ms": "duration",
         "client.ip": "host(downstream_remote_address)",
         "client.user_agent": '"user-agent"',
+        "scopes.granted": '"jwt.scope"',
+        "credential.token_id": 'sha256("jwt.jti")',
         "session": '"mcp.session.id"',
         "attributes.request_id": '"x-request-id"',
         "attributes.model": '"gen_ai.response.model" || "gen_ai.request.model"',
