@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats import MappingSpec, parser_of
@@ -55,6 +56,14 @@ def test_envoy_with_identity() -> None:
         "bytes_out": 2, "duration_ms": 15, "client": {"ip": "127.0.0.1", "user_agent": "curl/8.14.1"},
         "attributes": {"request_id": "acc5ee3d-8d25-4189-9c43-8770921f86d8"},
     }  # fmt: skip
+
+
+def test_envoys_refusals_by_us_and_our_outages_are_no_behaviour() -> None:
+    """Of the four events with an identity only the call that was let through counts for the agent."""
+    events = [event for line in read(ENVOY).splitlines() for event in parsed("envoy", line)[0]]
+    columns = ColumnEncoder(bytes(16)).encode([decode_event(json.dumps(event).encode()) for event in events])
+
+    assert columns.codes[:, OWN_DENIAL].tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["ai_gateway_llm_access_log", "ai_gateway_mcp_access_log"])
