@@ -203,7 +203,7 @@ class CallerDirectory:
         for caller in callers:
             issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
             if issuer is not None:
-                self._bindings[issuer, caller.client_id, caller.subject] = _binding(caller)
+                self._bindings[issuer, caller.client_id, caller.subject] = binding_of(caller)
 
     def caller(self, claims: Claims) -> Caller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
@@ -221,7 +221,8 @@ class CallerDirectory:
         )
 
 
-def _binding(caller: CallerSettings) -> SourceBinding:
+def binding_of(caller: CallerSettings) -> SourceBinding:
+    """What the events of a configured caller may claim."""
     return SourceBinding(
         caller.name,
         caller.tenants,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from ...ingest.errors import ConfigError
 from ...ingest.formats.parcel import Parcel, Parsed, Parser
 from ...scoring.records import DeadLetter
-from ..callers import ANY, Caller, SourceBinding
+from ..callers import ANY, Caller, SourceBinding, binding_of
 from ..edge import foreign_parcels, parcels_of, stored_parcel, stored_parcels
 from ..edge.bodies import BY_MEDIA_TYPE, CLOUDEVENT, CLOUDEVENTS, JSON, NDJSON, TEXT
 from ..edge.sources import topic_binding
@@ -93,13 +93,13 @@ def _split(caller: Caller, wanted: str | None) -> Split:
     name = wanted or caller.binding.format
     if name in BY_MEDIA_TYPE:
         return Split(lambda headers, body: Parsed(parcels_of(headers.get("content-type", ""), headers, body)))
-    parser = _parser(caller, name)
+    parser = _parser(caller.binding, name)
     return Split(lambda headers, body: foreign_parcels(headers.get("content-type", ""), body, parser), heavy=True)
 
 
-def _parser(caller: Caller, name: str) -> Parser:
+def _parser(binding: SourceBinding, name: str) -> Parser:
     try:
-        return caller.binding.parser(name)
+        return binding.parser(name)
     except ConfigError as error:
         raise ProblemError(Problem(400, "unknown_format", "Unknown format", str(error))) from None
 
@@ -143,7 +143,7 @@ async def replay(letter_id: str, parts: Part, caller: Admin, record_format: Form
     """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 
     What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
-    from a caller with a format of its own, as its mapping says now, unless `format` says otherwise.
+    from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
     """
     store = parts.services.store
     found = await parts.read(store.dead_letter, letter_id, visible_sources(caller))
@@ -169,5 +169,6 @@ def _once_more(
     name = wanted or ("native" if sender is None else sender.format)
     if name in BY_MEDIA_TYPE:
         return [stored_parcel(letter.raw)], caller.binding
-    parser = sender.parser() if sender is not None and name == sender.format else _parser(caller, name)
-    return stored_parcels(letter.raw, parser), caller.binding
+    # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
+    binding = caller.binding if sender is None else binding_of(sender)
+    return stored_parcels(letter.raw, _parser(binding, name)), binding

@@ -27,6 +27,7 @@ from trustwatch.api.settings import (
     Settings,
     TenantSettings,
 )
+from trustwatch.api.settings.topics import MappingSettings
 from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
@@ -49,6 +50,22 @@ CALLERS = (
     CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
     CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
     CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
+    CallerSettings(
+        name="keycloak",
+        client_id="keycloak",
+        tenants=("acme",),
+        issuers=(AS,),
+        format="keycloak",
+        mapping=MappingSettings(members={"attributes.server": "'kc-1'"}),
+    ),
+    CallerSettings(
+        name="otel",
+        client_id="otel",
+        tenants=("acme",),
+        issuers=(AS,),
+        format="otlp",
+        mapping=MappingSettings(members={"agent.self_asserted": ""}),
+    ),
 )
 
 
