@@ -36,7 +36,6 @@ class Rendered(NamedTuple):
 
     body: bytes
     content_type: str
-    alert: Facts
 
 
 def render(payload: bytes, wanted: Format, suppressed_before: int = 0, routing_key: str = "") -> Rendered | None:
@@ -57,7 +56,7 @@ def render(payload: bytes, wanted: Format, suppressed_before: int = 0, routing_k
         data["suppressed_before"] = suppressed_before
     alert = facts(event)
     body = _body(event, alert, wanted, routing_key)
-    return None if body is None else Rendered(_encode(body), CONTENT_TYPE if wanted == "cloudevents" else JSON, alert)
+    return None if body is None else Rendered(_encode(body), CONTENT_TYPE if wanted == "cloudevents" else JSON)
 
 
 def _body(event: dict[str, Any], alert: Facts, wanted: Format, routing_key: str) -> Mapping[str, Any] | None:

@@ -24,7 +24,6 @@ from ...ingest.errors import ConfigError
 from ..outbox.base import DeliveryResult, Target
 from ..store.base import Outgoing
 from .answer import MAX_ERROR_CHARS, judge
-from .newest import Newest
 from .render import FORMATS, SIGNED, STATEFUL, Format, render
 
 _READ = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
@@ -66,6 +65,11 @@ class WebhookTarget(Target):
         return self.format not in STATEFUL
 
     @property
+    def ordered(self) -> bool:
+        """An incident that is triggered again after it was resolved would stay open."""
+        return self.format == "pagerduty"
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the URL (and routing key): it says whether the target changed, and no more."""
         return hashlib.sha256((self.url + self.routing_key).encode()).hexdigest()[:32]
@@ -91,7 +95,6 @@ class WebhookNotifier:
     def __init__(self, client: httpx.AsyncClient, clock: Callable[[], int]) -> None:
         self._client = client
         self._clock = clock
-        self._newest = Newest()
 
     async def deliver(self, row: Outgoing, target: WebhookTarget) -> DeliveryResult:
         """Post once. 2xx is delivered; `judge` says what any other answer means; no connection is retried.
@@ -101,19 +104,11 @@ class WebhookNotifier:
         rendered = render(row.row.payload, target.format, row.suppressed_before, target.routing_key)
         if rendered is None:
             return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
-        if target.format == "pagerduty" and self._newest.is_older(target.name, rendered.alert):
-            return DeliveryResult("skipped", "a newer change of the same agent has been delivered")
         headers = {"content-type": rendered.content_type}
         if target.format in SIGNED:
             headers |= signed_headers(row.row.key, rendered.body, target.secrets, self._clock())
-        result = await self._post(target, rendered.body, headers)
-        if result.outcome == "delivered" and target.format == "pagerduty":
-            self._newest.note(target.name, rendered.alert)
-        return result
-
-    async def _post(self, target: WebhookTarget, body: bytes, headers: dict[str, str]) -> DeliveryResult:
         try:
-            async with self._client.stream("POST", target.url, content=body, headers=headers) as response:
+            async with self._client.stream("POST", target.url, content=rendered.body, headers=headers) as response:
                 text = "" if response.is_success else target.hide(await _beginning(response))
                 return judge(response.status_code, response.headers.get("retry-after"), text, self._clock())
         except httpx.HTTPError as error:

@@ -46,6 +46,11 @@ class Target:
         return True
 
     @property
+    def ordered(self) -> bool:
+        """Whether an alert about an agent must not arrive after a newer one about it."""
+        return False
+
+    @property
     def fingerprint(self) -> str:
         """Changes when the target is reconfigured. It is stored, so it must not reveal a secret."""
         return self.name

@@ -25,6 +25,8 @@ LEASE_MARGIN_S = 10.0
 ROUTE_BATCH = 200
 """Outbox rows routed in one transaction: a few milliseconds, so that the pipeline's commits get between."""
 
+SUPERSEDED = DeliveryResult("skipped", "a newer change of the same agent has been delivered")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -143,15 +145,34 @@ class _Lane:
         name, now = self._target.name, self._clock()
         if now < self._paused_until_ms or await self._stopped():
             return 0
-        lease_ms = int((self._target.timeout_s + LEASE_MARGIN_S) * 1000)
+        turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
+        lease_ms = int((self._target.timeout_s * turns + LEASE_MARGIN_S) * 1000)
         rows = await asyncio.to_thread(self._store.lease, name, now, self._policy.concurrency, lease_ms)
-        results = await asyncio.gather(*(self._attempt(row) for row in rows))
+        results = await self._attempts(rows)
         ended = [self._settlement(row, result) for row, result in zip(rows, results, strict=True)]
         await asyncio.to_thread(self._store.settle, ended)
         gone = next((result for result in results if result.outcome == "gone"), None)
         if gone is not None:
             await self._stop(gone.error)
         return len(rows)
+
+    async def _attempts(self, rows: list[Outgoing]) -> list[DeliveryResult]:
+        """What came of each row: all at once, or those about one agent one after the other where order matters."""
+        if not (rows and self._target.ordered):
+            return await asyncio.gather(*(self._attempt(row) for row in rows))
+        superseded = await asyncio.to_thread(self._store.superseded, self._target.name, [row.seq for row in rows])
+        results = {seq: SUPERSEDED for seq in superseded}
+        by_agent: dict[int, list[Outgoing]] = {}
+        for row in sorted(rows, key=lambda row: row.seq):
+            if row.seq not in superseded:
+                by_agent.setdefault(row.row.agent_key, []).append(row)
+
+        async def one_by_one(of_agent: list[Outgoing]) -> None:
+            for row in of_agent:
+                results[row.seq] = await self._attempt(row)
+
+        await asyncio.gather(*map(one_by_one, by_agent.values()))
+        return [results[row.seq] for row in rows]
 
     async def _attempt(self, row: Outgoing) -> DeliveryResult:
         try:

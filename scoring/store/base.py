@@ -253,6 +253,12 @@ class OutboxStore(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write how leased deliveries ended."""
 
+    def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
+        """Those of *seqs* that a delivered one about the same agent's level has overtaken at *target*.
+
+        What has no cool-down group tells of no level: it neither overtakes nor is overtaken.
+        """
+
     def next_due_ms(self, target: str) -> int | None:
         """When the next pending delivery of *target* is due; None = there is none."""
 

@@ -6,7 +6,7 @@ States: pending -> delivered | failed (the target refused for good) | dead (give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
@@ -68,6 +68,21 @@ _LEASED = (
     DELIVERIES.c.attempts == bindparam("a"),
     DELIVERIES.c.status == PENDING,
 )
+_LATER = DELIVERIES.alias("later")
+_OVERTAKEN = select(DELIVERIES.c.seq).where(
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.seq.in_(bindparam("seqs", expanding=True)),
+    DELIVERIES.c.group != "",
+    select(_LATER.c.seq)
+    .where(
+        _LATER.c.target == DELIVERIES.c.target,
+        _LATER.c.agent_key == DELIVERIES.c.agent_key,
+        _LATER.c.group != "",
+        _LATER.c.seq > DELIVERIES.c.seq,
+        _LATER.c.status == DELIVERED,
+    )
+    .exists(),
+)
 _LEASE = update(DELIVERIES).where(*_LEASED).values(attempts=bindparam("attempt"), next_attempt_ms=bindparam("until"))
 _SETTLE = (
     update(DELIVERIES)
@@ -122,6 +137,10 @@ class Deliveries(Database):
             return
         with self.write() as connection:
             connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
+
+    def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
+        with self.read() as connection:
+            return set(connection.execute(_OVERTAKEN, {"t": target, "seqs": list(seqs)}).scalars())
 
     def next_due_ms(self, target: str) -> int | None:
         query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(

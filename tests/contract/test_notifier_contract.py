@@ -172,15 +172,3 @@ def test_pagerduty_is_told_of_rises_and_of_the_end(receiver: Receiver) -> None:
     assert "stays at medium or above" in results[2].error
     assert [body["event_action"] for body in receiver.bodies] == ["trigger", "trigger", "resolve"]
     assert len({body["dedup_key"] for body in receiver.bodies}) == 1
-
-
-def test_a_retried_trigger_does_not_reopen_what_is_resolved(receiver: Receiver) -> None:
-    """The trigger fails, the resolve arrives, the trigger is tried again: it is older, and is left."""
-    rise = outgoing(change(RiskLevel.LOW, RiskLevel.HIGH, decided_ms=1_764_000_000_000), "a")
-    fall = outgoing(change(RiskLevel.HIGH, RiskLevel.LOW, decided_ms=1_764_000_000_001), "b")
-    again = outgoing(change(RiskLevel.LOW, RiskLevel.HIGH, decided_ms=1_764_000_000_002), "c")
-    receiver.answers = [(503, {}, b"")]
-    results = deliver(target(receiver.url, "pagerduty"), rise, fall, rise, again)
-
-    assert [one.outcome for one in results] == ["retry", "delivered", "skipped", "delivered"]
-    assert [body["event_action"] for body in receiver.bodies] == ["trigger", "resolve", "trigger"]

@@ -533,6 +533,22 @@ def test_enqueued_rows(store: Store) -> None:
     assert {one.payload for one in store.list_deliveries().items} == {b"{}"}
 
 
+def test_overtaken_deliveries(store: Store) -> None:
+    """By a delivered one about the same agent at the same target, of any reason; requests of people stand outside."""
+    rows = [alert(1), alert(2, group="drift"), alert(3, group=""), alert(4, agent_key=8), alert(5), alert(6, group="")]
+    write(store, outbox=rows)
+    store.route([route("a"), route("b")], NOW)
+    leased = {target: store.lease(target, NOW, 9, 1000) for target in "ab"}
+    seqs = [one.seq for one in leased["a"]]
+    assert store.superseded("a", seqs) == store.superseded("a", []) == set()
+
+    ended = [Settlement(seqs[place], "a", 1, "delivered", 0, "", NOW) for place in (4, 5)]
+    store.settle([*ended, Settlement(seqs[5], "b", 1, "delivered", 0, "", NOW)])
+    assert store.superseded("a", seqs) == {seqs[0], seqs[1]}
+    assert store.superseded("a", seqs[1:]) == {seqs[1]}
+    assert store.superseded("b", seqs) == set()
+
+
 def test_suppressed_deliveries_say_why(store: Store) -> None:
     """By cool-down from the start, or settled so with a reason of the notifier."""
     write(store, outbox=[alert(1), alert(2)])

@@ -17,8 +17,6 @@ from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.notify import FORMATS, Format, render
-from trustwatch.scoring.notify.facts import facts
-from trustwatch.scoring.notify.newest import Newest
 from trustwatch.scoring.notify.slack import escape
 from trustwatch.scoring.records import AgentName, Reason, RiskLevel
 
@@ -263,24 +261,3 @@ def test_an_event_without_data_is_told_too(data: Any) -> None:
 
     for wanted in FORMATS:
         assert body(payload, wanted)
-
-
-def test_the_newest_change_is_remembered_for_so_many_agents() -> None:
-    """Beyond the bound the agents that were told least recently are forgotten; order goes by time, then place."""
-
-    def alert(name: str, at: int, offset: int = 0) -> Any:
-        agent = AgentName(1, "acme", "https://as", name)
-        made = change(RiskLevel.LOW, RiskLevel.HIGH, agent=agent, decided_ms=1_764_000_000_000 + at, offset=offset)
-        return facts(msgspec.json.decode(made))
-
-    newest = Newest(kept=2)
-    newest.note("t", alert("a", 5, 5))
-    newest.note("t", alert("a", 1))
-    older = [newest.is_older("t", alert("a", *at)) for at in ((4, 9), (5, 4), (5, 5), (6, 0))]
-    assert older == [True, True, False, False]
-    assert not newest.is_older("other", alert("a", 4))
-
-    for name in ("b", "c"):
-        newest.note("t", alert(name, 5))
-    assert not newest.is_older("t", alert("a", 4))
-    assert newest.is_older("t", alert("b", 4))

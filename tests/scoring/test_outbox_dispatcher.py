@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,40 @@ def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Cl
         "delivered"
     ] * 2
     assert found["alert-D2", "soc"].last_error == "a fall that stays at medium or above is nothing to pagerduty"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_retried_trigger_does_not_reopen_what_is_resolved(
+    store: SqlStore, clock: Clock, receiver: Receiver, workers: int
+) -> None:
+    """The trigger fails, the resolve arrives, the trigger is due again: it is left, whichever process looks. A later
+    rise is told."""
+    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    receiver.answers = [(503, {}, b"")]
+    for number, (before, after) in enumerate(((1, 3), (3, 1), (1, 3))):
+        payload = alert_support.change(RiskLevel(before), RiskLevel(after))
+        put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
+        dispatch(store, clock, [pager])
+        if number == 1:
+            clock.now += 10_000
+            for _ in range(workers):
+                dispatch(store, clock, [pager])
+
+    assert [body["event_action"] for body in receiver.bodies] == ["trigger", "resolve", "trigger"]
+    found = states(store)["alert-D0", "soc"]
+    assert (found.status, found.last_error) == ("suppressed", "a newer change of the same agent has been delivered")
+
+
+def test_changes_of_one_agent_reach_pagerduty_in_their_order(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
+    """Though several rows are tried at once: those about one agent one after the other."""
+    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    levels = [1, 3, 1, 4, 1, 2, 1, 3, 1]
+    for number, (before, after) in enumerate(pairwise(levels)):
+        payload = alert_support.change(RiskLevel(before), RiskLevel(after))
+        put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
+    dispatch(store, clock, [pager], policy=DispatchPolicy(concurrency=8))
+
+    assert [body["event_action"] for body in receiver.bodies] == ["trigger", "resolve"] * 4
 
 
 def test_a_changed_format_holds_for_what_waits(store: SqlStore, clock: Clock, receiver: Receiver) -> None:

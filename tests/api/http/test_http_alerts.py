@@ -150,7 +150,7 @@ def test_without_targets_there_is_nothing_to_test(site: Any) -> None:
 
 def test_deliveries_by_agent_and_why_they_were_held_back(alerting: Any, receiver: Receiver) -> None:
     """Of one agent alone, with the reason of what was suppressed or refused."""
-    receiver.answers = [(400, {}, b"invalid")] * 3
+    receiver.answers = [(400, {}, b"invalid")] * 20
     alerting.store.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3), agent_alert(3, "other", 3)])
     drain(alerting)
 
