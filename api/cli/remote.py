@@ -121,7 +121,9 @@ def _count(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
         counts[name] += answer[name]
     told = counts["rejected"] - answer["rejected"]
     for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - told)]:
-        say(f"record {sent + rejection['index'] + 1}: {rejection['reason']} - at `{rejection['path']}`")
+        # Records that were skipped have no place in the answer, so lines can not be numbered behind them.
+        record = "a record" if answer["skipped"] else f"record {sent + rejection['index'] + 1}"
+        say(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 
 def agents(

@@ -199,7 +199,7 @@ class ReleaseOut(BaseModel):
 class RejectionOut(BaseModel):
     """One record that was refused."""
 
-    index: int = Field(description="place in the body, from 0")
+    index: int = Field(description="place in the body, from 0; skipped records do not count")
     path: str = Field(examples=["$.agent.id"])
     reason: str
     dead_letter_id: str

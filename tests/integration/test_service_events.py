@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -288,7 +289,7 @@ def test_ingest_command_sends_files(running: Any, make_event: Any, tmp_path: Any
     bad = "".join(json.dumps(make_event("cli", n)) + "\n" for n in (0, 1)) + '{"id": "x"}\n'
     result = running.run("ingest", "-", *at, input=bad)
     assert result.returncode == 1
-    assert json.loads(result.stdout) == {"accepted": 0, "duplicate": 2, "rejected": 1}
+    assert json.loads(result.stdout) == {"accepted": 0, "duplicate": 2, "rejected": 1, "skipped": 0}
     assert "record 3" in result.stderr
     running.settle()
     assert running.counts(prefix="cli") == {"cli": 1200}
@@ -297,6 +298,18 @@ def test_ingest_command_sends_files(running: Any, make_event: Any, tmp_path: Any
     told = running.run("explain", "cli", *at[:-1])
     assert told.returncode == 0
     assert told.stdout.startswith("cli  (acme-corp")
+
+
+def test_ingest_command_sends_a_servers_own_log(running: Any) -> None:
+    """`--format`: what Keycloak wrote to its log becomes events of its clients."""
+    log = Path(__file__).parents[1] / "ingest" / "lines" / "keycloak_26.7.3.log"
+
+    result = running.run(
+        "ingest", str(log), "--format", "keycloak", "--url", running.url, "--token", running.token(), "--json"
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == {"accepted": 18, "duplicate": 0, "rejected": 0, "skipped": 2}
 
 
 def test_no_service_is_one_line(running: Any) -> None:
