@@ -414,7 +414,17 @@ def test_changes_of_one_agent_reach_pagerduty_in_their_order(store: SqlStore, cl
     for number, (before, after) in enumerate(pairwise(levels)):
         payload = alert_support.change(RiskLevel(before), RiskLevel(after))
         put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
-    dispatch(store, clock, [pager], policy=DispatchPolicy(concurrency=8))
+
+    async def use(dispatcher: Dispatcher) -> None:
+        receiver.go.clear()
+        draining = asyncio.create_task(dispatcher.drain())
+        await _until(lambda: len(receiver.got) > 0)
+        await asyncio.sleep(0.2)
+        assert len(receiver.got) == 1
+        receiver.go.set()
+        await draining
+
+    dispatch(store, clock, [pager], use, DispatchPolicy(concurrency=8))
 
     assert [body["event_action"] for body in receiver.bodies] == ["trigger", "resolve"] * 4
 
