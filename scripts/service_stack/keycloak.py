@@ -115,6 +115,8 @@ http-host={HOST}
 http-port={self.port}
 http-management-port={self.port_of("management")}
 hostname={self.url}
+proxy-headers=xforwarded
+proxy-trusted-addresses=127.0.0.0/8
 db-url=jdbc:h2:file:{self.folder}/data/keycloak;NON_KEYWORDS=VALUE
 bootstrap-admin-username={ADMIN}
 bootstrap-admin-password={self._state["password"]}

@@ -27,6 +27,8 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.learning import learn_history, session_ids
 from trustwatch.models.persist import save
 
+from .peers_fixtures import *  # noqa: F403 # fixtures count where a conftest has them
+
 AUDIENCE = "trustwatch"
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 HISTORY = timedelta(days=4)
