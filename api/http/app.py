@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -19,10 +20,11 @@ from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloa
 from ..edge.bodies import CODINGS, MEDIA_TYPES
 from ..edge.silence import SilenceWatch
 from ..guard.approvals import NotOpen
+from ..hooks import HookServer, Needs
 from ..problems import Problem, install_problem_handlers, problem_response
 from . import route_agents, route_alerts, route_containment, route_decisions, route_events, route_otlp, route_service
 from .answers import RiskAnswers
-from .front import Front
+from .front import Front, caller_of
 from .gate import Parts, StoreReader
 from .metrics import Metrics
 from .schemas import problems
@@ -88,7 +90,8 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
         routes = (route_containment, route_agents, route_decisions, route_alerts, route_events, route_otlp)
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
-    return Front(app, services, answers, metrics, answering=not only_service)
+    hooks = None if only_service else _hooks(services, metrics)
+    return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks)
 
 
 def _door(services: Services) -> Door:
@@ -96,6 +99,14 @@ def _door(services: Services) -> Door:
     limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
     admission = Admission(AgentRegistry(services.settings.registry))
     return Door(services.log, admission, limits, services.clock, services.new_id)
+
+
+def _hooks(services: Services, metrics: Metrics) -> HookServer:
+    needs = Needs(
+        services.guard, services.policy, partial(caller_of, services.verifier), services.settings.listen.url(),
+        services.clock, services.monotonic, metrics.hook_answered, services.new_id,
+    )  # fmt: skip
+    return HookServer(services.settings.hooks, needs)
 
 
 def _silence(services: Services) -> SilenceWatch:

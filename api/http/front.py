@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
 from ..callers import SCORE_READ, Caller
+from ..hooks import HookServer
 from ..problems import CONTENT_TYPE, Problem, ProblemError, internal_problem, problem_of
 from ..tokens import TokenVerifier, UnknownKey, bearer_token
 from .answers import RiskAnswers
@@ -59,12 +60,15 @@ class Front:
         answers: risk answers.
         metrics: counts every request, of both.
         answering: whether risk is answered at all; a worker holds none.
+        hooks: authorization servers' hooks; None where none is answered.
     """
 
     def __init__(
-        self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics, *, answering: bool = True
-    ) -> None:
+        self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics, *, answering: bool = True,
+        hooks: HookServer | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
+        self._hooks = hooks
         self._verifier = services.verifier
         self._monotonic = services.monotonic
         self._new_id = services.new_id
@@ -82,6 +86,8 @@ class Front:
         path = scope.get("raw_path") or b""
         if self._answering and path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= SHORTEST:
             await self._risk(scope, path, send)
+        elif self._hooks is not None and self._hooks.serves(path):
+            await self._hooks(scope, receive, send)
         else:
             await self._pass(scope, receive, send)
 

@@ -61,6 +61,22 @@ METRICS: Final = (
            "outcome: delivered, retry, failed, gone or skipped", ("target", "outcome")),
     Metric("trustwatch_issuer_keys", "observed gauge", "keys", "keys held of each issuer; without any, its tokens are "
            "refused", ("issuer",)),
+    Metric("trustwatch_verdicts_total", "observed counter", "verdicts", "verdicts on requests for tokens and on calls, "
+           "by way (the product that asked), risk level that was acted on, reason and mode; in shadow mode a reason other "
+           "than allowed is what would have been refused", ("via", "level", "reason", "mode")),
+    Metric("trustwatch_verdict_failures_total", "observed counter", "verdicts", "questions that could not be decided, "
+           "by way and by what was answered for that reason: open (as if nothing stood against it) or closed",
+           ("via", "fails")),
+    Metric("trustwatch_hook_seconds", "histogram", "s", "time from request to answer of the hooks at issuance, by name",
+           ("hook",)),
+    Metric("trustwatch_audit_events_total", "observed counter", "events", "audit events of our own (what hooks and "
+           "gateways asked, what people decided), by outcome: written, or dropped (no room, or a fault of ours)",
+           ("outcome",)),
+    Metric("trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"),
+    Metric("trustwatch_policy_reloads_total", "observed counter", "reloads", "token policy files taken over since the "
+           "start, by outcome: loaded, or failed (the last good one holds)", ("outcome",)),
+    Metric("trustwatch_approvals_unasked_total", "observed counter", "approvals", "approvals that no person could be "
+           "asked for: the store took none, or too many waited"),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
     Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
     Metric("trustwatch_source_silent", "observed gauge", "0 or 1", "whether a source (caller or foreign topic) with "
@@ -115,6 +131,12 @@ class Metrics:
         """A histogram with its labels."""
         return self._histograms[name].labels(*labels)
 
+    def hook_answered(self, hook: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer of a hook. Hooks and their routes are named in the settings, so there are few."""
+        self.counter("trustwatch_http_requests_total", route, str(status)).inc()
+        self.histogram("trustwatch_http_request_seconds", route).observe(seconds)
+        self.histogram("trustwatch_hook_seconds", hook).observe(seconds)
+
     def text(self) -> bytes:
         """Exposition format 0.0.4."""
         return generate_latest(self.registry)
@@ -134,6 +156,7 @@ class _Observed(Collector):
 
     def collect(self) -> Iterator[Any]:
         values = {**_of_process(self._services), **_of_pipeline(self._services)}
+        values |= _of_guard(self._services)
         values |= _of_topics(self._services.ingest) | _of_silence(self._silence, self._services)
         values["trustwatch_body_bytes"] = {(): self._held_bytes()}
         for metric in METRICS:
@@ -175,6 +198,18 @@ def _of_pipeline(services: Services) -> dict[str, Labelled]:
         "trustwatch_decisions_total": {
             (RiskLevel(level).label,): count for level, count in sorted(status.changes.items())
         },
+    }
+
+
+def _of_guard(services: Services) -> dict[str, Labelled]:
+    guard, policy = services.guard, services.policy
+    return {
+        "trustwatch_verdicts_total": {labels: count for labels, count in guard.counts.items()},
+        "trustwatch_verdict_failures_total": {labels: count for labels, count in guard.failures.items()},
+        "trustwatch_audit_events_total": {("written",): guard.audit.written, ("dropped",): guard.audit.dropped},
+        "trustwatch_audit_events_waiting": {(): len(guard.audit)},
+        "trustwatch_policy_reloads_total": {("loaded",): policy.reloads, ("failed",): policy.errors},
+        "trustwatch_approvals_unasked_total": {(): guard.approvals.unasked},
     }
 
 

@@ -5,6 +5,7 @@ test holds `docs/settings.md`. Nothing else in Trustwatch reads the environment.
 """
 
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .hooks import HookSettings
 from .load import OVERRIDES, load_settings, process_settings
 from .risk import AlertBudget, LevelPolicy, RiskSettings, TokenPolicySettings
 from .root import Settings
@@ -17,6 +18,7 @@ __all__ = [
     "AlertBudget",
     "CallerSettings",
     "DeadLetterSettings",
+    "HookSettings",
     "IssuerSettings",
     "LevelPolicy",
     "ListenSettings",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from .about import Name, Part, about
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .hooks import HookSettings
 from .kafka import KafkaSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
@@ -29,6 +30,7 @@ class Settings(Part, frozen=True):
     tenants: Annotated[Mapping[Name, TenantSettings], about("tenants by name; `*` is every other tenant")] = {}
     registry: Annotated[tuple[RegisteredAgent, ...], about("agents as the operator knows them; first match wins")] = ()
     webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
+    hooks: Annotated[tuple[HookSettings, ...], about("authorization servers that ask while they issue tokens")] = ()
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
@@ -47,6 +49,9 @@ class Settings(Part, frozen=True):
         _unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
         _unique("callers", "name", (caller.name for caller in self.callers))
         _unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
+        _unique("hooks", "name", (hook.name for hook in self.hooks))
+        if [hook.kind for hook in self.hooks].count("authzen") > 1:
+            raise ValueError("only one hook may be of kind `authzen`: its paths are fixed - at `$.hooks`")
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_topics(self.kafka.topics, self.callers)
 

@@ -88,6 +88,7 @@ SCOPES_REFUSED = "scopes_refused"
 STALE = "stale"
 NOT_NARROWED = "scopes_not_narrowable"
 NOT_SHORTENED = "lifetime_not_supported"
+UNDECIDED = "undecided"
 
 REASONS = {
     ALLOWED: "nothing stands against it",
@@ -98,6 +99,7 @@ REASONS = {
     STALE: "what is known of the agent may be out of date, and who asks is set to be denied then",
     NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
     NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
+    UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
 """Reason codes of verdicts. They may leave the service; nothing else about why does."""
 
