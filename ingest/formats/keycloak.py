@@ -58,7 +58,6 @@ _OURS = "(error == 'client_disabled' || error == 'user_disabled' && own_account)
 """A disabled client can do nothing that is behaviour, and mostly it was us who disabled it; the record does not say."""
 
 USER_EVENTS = MappingSpec(
-    when="event && error != 'client_not_found'",
     anonymous="skip",
     time_format="ms",
     members={
@@ -192,21 +191,20 @@ def _plain(value: str) -> str | None:
     return None if value == "null" else value
 
 
-def _user_event(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with `event` (our type), `error` (what it says of the client), `code` (what the server said), `asked`
-    (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts for
-    itself)."""
+def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record with what follows from it; None where it is nothing of an agent, or of a client that there is not.
+
+    Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's), `asked`
+    (scopes that were refused), `audience` (in an order that does not change), `own_account` (the client acts for itself).
+    """
     kind = str(record["type"])
     verb = kind.removesuffix("_ERROR")
-    found = record.get("details")
-    details = found if isinstance(found, dict) else {}
-    code = record.get("error") or ("unknown_error" if verb != kind else None)
-    reason = details.get("reason")
-    asked = reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
-    audience = details.get("audience")
-    client, user = record.get("clientId"), details.get("username")
-    own = isinstance(client, str) and isinstance(user, str) and user.lower() == f"service-account-{client.lower()}"
-    event = TYPES.get(verb)
+    event, code = TYPES.get(verb), record.get("error") or ("unknown_error" if verb != kind else None)
+    if event is None or code == "client_not_found":
+        return None
+    details = record.get("details")
+    details = details if isinstance(details, dict) else {}
+    asked, audience = _refused_scopes(details.get("reason")), details.get("audience")
     told = event == "token.introspect" and code not in REFUSED_INTROSPECTION
     return {
         **record,
@@ -216,8 +214,16 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any]:
         "error": None if told else "invalid_scope" if asked else code,
         "asked": asked,
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
-        "own_account": own or verb == "CLIENT_LOGIN",
+        "own_account": verb == "CLIENT_LOGIN" or _is_own(details.get("username"), record.get("clientId")),
     }
+
+
+def _refused_scopes(reason: Any) -> str | None:
+    return reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
+
+
+def _is_own(user: Any, client: Any) -> bool:
+    return isinstance(user, str) and isinstance(client, str) and user.lower() == f"service-account-{client.lower()}"
 
 
 def _admin_event(record: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,6 @@ def test_all_formats_are_listed() -> None:
 
 def test_all_functions_are_named() -> None:
     """Each function of the page exists."""
-    for text in ("no_query('a?b')", "host('a:1')", "ms('1.5s')", "scale(`2`, `3`)"):
+    for text in ("no_query('a?b')", "host('a:1')", "ms('1.5s')", "scale(`2`, `3`)", "sha256('a')"):
         assert text.partition("(")[0] in PAGE
         assert Expression(text)({}) is not None

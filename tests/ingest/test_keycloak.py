@@ -221,8 +221,9 @@ def test_an_administrators_line() -> None:
 
 @pytest.mark.parametrize("when", ["type", "authDetails.clientId == 'agent'"])
 def test_settings_may_leave_administrators_out(when: str) -> None:
-    """The condition holds for both kinds of events."""
+    """The condition holds for both kinds of events, and lets nothing in that is nothing of an agent."""
     assert taken("keycloak", ADMIN, MappingSpec(when=when)) == Taken([], 1, [])
+    assert taken("keycloak", user(type="LOGIN"), MappingSpec(when="type")) == Taken([], 1, [])
 
 
 def test_the_issuer_may_come_from_the_realm() -> None:
