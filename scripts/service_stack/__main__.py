@@ -74,7 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--port", type=int, help="of a peer, its first one (first start; default: a free one)")
     start.add_argument("--upstream", metavar="URL", help="gateways: where requests go (first start)")
     start.add_argument("--check", metavar="URL", help="gateways: who is asked about each request (first start)")
+    start.add_argument(
+        "--identity", metavar="ISSUER=JWKS_URL", action="append", type=_pair,
+        help="envoy: whose tokens it verifies to log who called (first start; may be repeated)",
+    )  # fmt: skip
     start.add_argument("--token-hook", metavar="URL", help="hydra: who is asked at each issuance")
+    start.add_argument("--evaluations", metavar="URL", help="oidc-provider: AuthZEN endpoint, asked at each issuance")
+    start.add_argument("--token-file", metavar="FILE", type=Path, help="oidc-provider: with the bearer token for that")
     start.add_argument("--secure", action="store_true", help="kafka: listeners with TLS and SASL too (first start)")
     start.add_argument("--kafka-port", type=int, help="port of the (first) broker (first start; default: a free one)")
     start.add_argument("--postgres-port", type=int, help="port of PostgreSQL (first start; default: a free one)")
@@ -139,14 +145,28 @@ def _start(given: argparse.Namespace) -> None:
 
 
 def _configure(given: argparse.Namespace, service: Service) -> None:
+    """What the command line says for the first time, or anew; all else stays as it was."""
     if isinstance(service, Hydra) and given.token_hook is not None:
         service.configure(**service.settings | {"token_hook": given.token_hook})
-    if not isinstance(service, Gateway):
-        return
+    if isinstance(service, OidcProvider) and given.evaluations is not None:
+        file = None if given.token_file is None else given.token_file.absolute()
+        service.configure(evaluations_url=given.evaluations, token_file=file)
+    if isinstance(service, Gateway):
+        _configure_gateway(given, service)
+
+
+def _configure_gateway(given: argparse.Namespace, gateway: Gateway) -> None:
     if given.upstream is not None and given.check is not None:
-        service.configure(given.upstream, given.check)
-    elif not service.configured:
-        raise ServiceError(f"{service.NAME}: the first start needs --upstream URL and --check URL")
+        gateway.configure(given.upstream, given.check, identity=dict(given.identity or ()))
+    elif not gateway.configured:
+        raise ServiceError(f"{gateway.NAME}: the first start needs --upstream URL and --check URL")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    issuer, separator, url = text.rpartition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ISSUER=JWKS_URL")
+    return issuer, url
 
 
 def _where(service: Service) -> str:
