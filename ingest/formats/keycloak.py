@@ -2,8 +2,7 @@
 
 Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
 array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
-wrapped by a log shipper. Since Keycloak 24 the line's values are quoted; before, only those with a space are, in single
-quotes. In lines the word `null` means that there is nothing.
+wrapped by a log shipper. Servers quote the line's values; old ones only those with a space, in single quotes. In lines the word `null` means that there is nothing.
 
 What an administrator sent (`representation`) is never read: it holds secrets of clients.
 """
@@ -194,8 +193,9 @@ def _plain(value: str) -> str | None:
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
     """The record with what follows from it; None where it is nothing of an agent, or of a client that there is not.
 
-    Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's), `asked`
-    (scopes that were refused), `audience` (in an order that does not change), `own_account` (the client acts for itself).
+    Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's),
+    `asked` (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts
+    for itself).
     """
     kind = str(record["type"])
     verb = kind.removesuffix("_ERROR")
