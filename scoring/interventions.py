@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .containment import OPEN, Intervention
-from .records import RiskLevel
+from .records import AgentName, RiskLevel
 
 OVERLAP_MS = 30_000
 """Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
@@ -65,6 +65,16 @@ class Interventions:
             return None
         pins = [one for one in mine.values() if one.kind == "pin" and one.expires_ms > now_ms]
         return max(pins, key=lambda one: (one.asked_ms, one.intervention_id), default=None)
+
+    def pinned_agents(self, now_ms: int) -> list[AgentName]:
+        """Agents with a pin in force."""
+        pins = (one for one in self._by_id.values() if one.kind == "pin" and one.expires_ms > now_ms)
+        return list({one.agent.key: one.agent for one in pins}.values())
+
+    def pinned_levels(self, now_ms: int) -> dict[Full, RiskLevel]:
+        """The level that is acted on, of every agent that is pinned."""
+        pins = {full: self.pin(full, now_ms) for full in list(self._by_agent)}
+        return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
 
     def approved(self, full: Full, now_ms: int) -> frozenset[str]:
         """Scope patterns that a person approved for an agent."""

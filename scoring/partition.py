@@ -15,6 +15,7 @@ import structlog
 
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
+from .actuators.desired import decided_action
 from .notify.alert import alert_row
 from .policy import LivePolicy, PolicyBook
 from .processor import Processor
@@ -213,7 +214,7 @@ class PartitionPipeline:
             rows = self._processor.residence.take_dirty()
         position = Position(self.partition, self.position.epoch, self._next)
         edges = self._processor.edges.take() if self._processor.edges is not None else ()
-        outbox = [row for decision in self._decisions if (row := self._alert(decision)) is not None]
+        outbox = [row for decision in self._decisions for row in self._leaving(decision)]
         commit = Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published, edges)
         self._bury(commit.dead_letters)
         with stages.timed("commit"):
@@ -275,6 +276,11 @@ class PartitionPipeline:
                 offset=self._next,
             )  # fmt: skip
         self._around.sleep(self._around.settings.retry_s)
+
+    def _leaving(self, decision: Decision) -> list[OutboxRow]:
+        """Actions before alerts: they are what stops an agent."""
+        rows = (decided_action(decision, self._around.policy.book), self._alert(decision))
+        return [row for row in rows if row is not None]
 
     def _alert(self, decision: Decision) -> OutboxRow | None:
         """Alerts tell of every change of level that people act on; cold starts are no news."""

@@ -1,0 +1,196 @@
+"""Carries wishes of the outbox to an actuator until the server says that it is so.
+
+The store keeps, per target and agent, the newest wish and what the server had before anything was lowered. Each attempt
+compares itself with that: an older wish is dropped, and one that is overtaken while it is applied goes on with the
+newer, so that whoever is last to touch the server leaves the newest wish there. Several processes may do so at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+
+from ..containment import Actuation, ActuationStatus
+from ..outbox.base import DeliveryResult
+from ..store.base import ContainmentStore, Outgoing
+from .base import Actuator, ActuatorError, ActuatorTarget, Brought, UnknownClient
+from .desired import BadAction, Desired, decode_desired, encode_desired
+
+MOST_ROUNDS = 8
+"""Wishes that may overtake each other within one attempt; the next attempt goes on."""
+
+MARGIN = 0.9
+"""Share of the target's time for the server, so that there is some left to write down that it did not answer."""
+
+Wish = Callable[[Desired], Awaitable[Desired]]
+Observe = Callable[[str, str, float | None], None]
+
+
+class _Round(NamedTuple):
+    """What one try at the server came to."""
+
+    row: Actuation
+    result: DeliveryResult
+    outcome: str
+
+
+class ActuatorNotifier:
+    """`Notifier` for rows of kind `action`: one target, one actuator.
+
+    Args:
+        actuator: reaches the server.
+        store: keeps wishes and originals.
+        wish: what is to hold now for the agent of a row (`Wishes.now`).
+        clock: UTC milliseconds.
+        observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
+            restored, unchanged, superseded, skipped, retry, failed.
+    """
+
+    def __init__(
+        self, actuator: Actuator, store: ContainmentStore, wish: Wish, clock: Callable[[], int], observe: Observe
+    ) -> None:
+        self._actuator = actuator
+        self._store = store
+        self._wish = wish
+        self._clock = clock
+        self._observe = observe
+        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def deliver(self, row: Outgoing, target: ActuatorTarget) -> DeliveryResult:
+        """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
+        try:
+            asked = decode_desired(row.row.payload)
+        except BadAction as error:
+            return self._told(target, "failed", DeliveryResult("failed", str(error)))
+        if not target.serves(asked.tenant, asked.issuer):
+            return self._told(target, "skipped", DeliveryResult("skipped", "not of the tenants and issuers it serves"))
+        lock = self._locks.setdefault(asked.agent_key, asyncio.Lock())
+        async with lock:
+            return await self._bring_about(row.seq, asked, target)
+
+    async def _bring_about(self, version: int, asked: Desired, target: ActuatorTarget) -> DeliveryResult:
+        wish = await self._wish(asked)
+        before = await asyncio.to_thread(self._store.actuation, target.name, wish.agent_key)
+        wish = _of_its_time(wish, before)
+        if before is None and wish.restores:
+            return self._told(target, "unchanged", DeliveryResult("delivered"))
+        row = await asyncio.to_thread(self._store.want, self._wanted(version, wish, target))
+        if row is None:
+            return self._told(target, "superseded", DeliveryResult("delivered"))
+        done = _revoked_for(before)
+        for _ in range(MOST_ROUNDS):
+            tried = await self._try(row, wish, target, done)
+            if await asyncio.to_thread(self._store.settle_actuation, tried.row):
+                contained_s = self._contained_s(tried.row, wish, before)
+                return self._told(target, tried.outcome, tried.result, contained_s)
+            newer = await self._overtaken_by(tried.row)
+            if newer is None:
+                break
+            row, wish, before = newer, decode_desired(newer.desired), None
+        error = "newer wishes overtook each other; the next attempt goes on"
+        return self._told(target, "retry", DeliveryResult("retry", error))
+
+    async def _overtaken_by(self, mine: Actuation) -> Actuation | None:
+        """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
+        newer = await asyncio.to_thread(self._store.actuation, mine.target, mine.agent.key)
+        if newer is None or newer.original or not mine.original:
+            return newer
+        kept = await asyncio.to_thread(self._store.keep_original, mine.target, mine.agent.key, mine.original)
+        return msgspec.structs.replace(newer, original=kept)
+
+    async def _try(self, row: Actuation, wish: Desired, target: ActuatorTarget, done: str) -> _Round:
+        held = row
+        try:
+            async with asyncio.timeout(target.timeout_s * MARGIN):
+                client = target.client_of(wish.agent_id)
+                if not wish.restores and not row.original:
+                    found = await self._actuator.capture(client)
+                    kept = await asyncio.to_thread(self._store.keep_original, target.name, wish.agent_key, found)
+                    held = msgspec.structs.replace(row, original=kept)
+                return await self._reach(client, held, wish, done)
+        except UnknownClient as error:
+            return self._unknown(held, wish, str(error))
+        except ActuatorError as error:
+            result = DeliveryResult("retry", str(error), error.retry_after_s)
+            return _Round(self._row(held, "wanted", str(error)), result, "retry")
+        except TimeoutError:
+            error_text = f"no answer of the server within {target.timeout_s * MARGIN:g} s"
+            return _Round(self._row(held, "wanted", error_text), DeliveryResult("retry", error_text), "retry")
+
+    async def _reach(self, client: str, row: Actuation, wish: Desired, done: str) -> _Round:
+        """Lower or restore, and what that makes of the row."""
+        if wish.restores:
+            if row.original:
+                await self._actuator.restore(client, row.original)
+            restored = msgspec.structs.replace(row, original=b"")
+            outcome = "restored" if row.original else "unchanged"
+            return _Round(self._row(restored, "restored", ""), DeliveryResult("delivered"), outcome)
+        if done and done == wish.decision_id and wish.allow:
+            # They died when it was decided. Those issued since are the agent's by the same policy.
+            wish = msgspec.structs.replace(wish, revoke=False)
+        brought: Brought = await self._actuator.lower(client, row.original, wish)
+        status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
+        lowered = msgspec.structs.replace(row, original=brought.original)
+        return _Round(self._row(lowered, status, ""), DeliveryResult("delivered"), status)
+
+    def _unknown(self, row: Actuation, wish: Desired, error: str) -> _Round:
+        """No such client: an error where something was to be lowered; to be restored there is nothing left."""
+        if wish.restores:
+            gone = msgspec.structs.replace(row, original=b"")
+            return _Round(self._row(gone, "restored", error), DeliveryResult("delivered"), "restored")
+        return _Round(self._row(row, "failed", error), DeliveryResult("failed", error), "failed")
+
+    def _wanted(self, version: int, wish: Desired, target: ActuatorTarget) -> Actuation:
+        return Actuation(
+            target.name, wish.name, version, encode_desired(wish), b"", "wanted", wish.caused_ms, wish.decided_ms, 0,
+            self._clock(), "",
+        )  # fmt: skip
+
+    def _row(self, row: Actuation, status: ActuationStatus, error: str) -> Actuation:
+        now = self._clock()
+        confirmed_ms = now if status in ("confirmed", "restored") else 0
+        return msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
+
+    def _contained_s(self, row: Actuation, wish: Desired, before: Actuation | None) -> float | None:
+        """From the event to the confirmed consequence; told once for each decision that lowers something."""
+        told = _confirmed(before)
+        if row.status != "confirmed" or not wish.caused_ms or (told and told.decision_id == wish.decision_id):
+            return None
+        return max(0.0, (row.confirmed_ms - wish.caused_ms) / 1000)
+
+    def _told(
+        self, target: ActuatorTarget, outcome: str, result: DeliveryResult, contained_s: float | None = None
+    ) -> DeliveryResult:
+        self._observe(target.name, outcome, contained_s)
+        return result
+
+
+def _wish_of(row: Actuation | None) -> Desired | None:
+    """What was wanted; None = nothing, or what another version of us wrote."""
+    try:
+        return None if row is None else decode_desired(row.desired)
+    except BadAction:
+        return None
+
+
+def _of_its_time(wish: Desired, before: Actuation | None) -> Desired:
+    """*wish* with the times of its decision, where that was wanted before: a further look does not make it later."""
+    was = _wish_of(before)
+    if was is None or not wish.decision_id or was.decision_id != wish.decision_id:
+        return wish
+    return msgspec.structs.replace(wish, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
+
+
+def _confirmed(before: Actuation | None) -> Desired | None:
+    """What the server has confirmed last."""
+    return _wish_of(before) if before is not None and before.status == "confirmed" else None
+
+
+def _revoked_for(before: Actuation | None) -> str:
+    """The decision whose revocation the server has confirmed; "" = none."""
+    told = _confirmed(before)
+    return told.decision_id if told is not None and told.revoke else ""

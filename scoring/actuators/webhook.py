@@ -1,0 +1,83 @@
+"""Any server that takes what is wanted by a signed HTTP POST (Standard Webhooks), for products without an actuator.
+
+The body is JSON: `action` (`lower` or `restore`) and the members of `Desired`. 2xx says that it is accepted; what that
+is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+import httpx
+import msgspec
+
+from ..notify.webhook import WebhookTarget, signed_headers
+from .base import Brought, NotConfirmed, NotReached, Refused, UnknownClient
+from .desired import Desired
+from .told import told
+
+
+class WebhookActuator:
+    """`Actuator` by webhook.
+
+    Args:
+        http: from `trustwatch.scoring.notify.webhook_client`.
+        target: where to post, how to sign (format `cloudevents`, whose secrets sign; the body is ours).
+        clock: UTC milliseconds; each attempt is signed for its own time.
+        confirm_url: asked afterwards; "" = 2xx is all there is.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, target: WebhookTarget, clock: Callable[[], int], confirm_url: str = ""
+    ) -> None:  # fmt: skip
+        self._http = http
+        self._target = target
+        self._clock = clock
+        self._confirm_url = confirm_url
+
+    async def capture(self, client_id: str) -> bytes:
+        """The client's name: the receiver keeps what it has to restore."""
+        return msgspec.json.encode({"client_id": client_id})
+
+    async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
+        """Tell what is wanted."""
+        return Brought(original, await self._tell("lower", client_id, msgspec.to_builtins(wish)))
+
+    async def restore(self, client_id: str, original: bytes) -> Brought:
+        """Tell that everything is to be as it was."""
+        return Brought(original, await self._tell("restore", client_id, {}))
+
+    async def _tell(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
+        body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
+        await self._post(self._target.url, action, client_id, body)
+        if not self._confirm_url:
+            return False
+        answer = await self._post(self._confirm_url, action, client_id, body)
+        try:
+            confirmed = answer.json()["confirmed"] is True
+        except (ValueError, TypeError, KeyError):
+            confirmed = False
+        if not confirmed:
+            raise NotConfirmed("confirm_url does not say that it is so")
+        return True
+
+    async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx.Response:
+        headers = signed_headers(_message_id(action, body), body, self._target.secrets, self._clock())
+        headers["content-type"] = "application/json"
+        try:
+            answer = await self._http.post(url, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise NotReached(type(error).__name__) from None
+        if answer.is_success:
+            return answer
+        text = f"HTTP {answer.status_code}{self._target.hide(told(answer))}"
+        if answer.status_code == 404:
+            raise UnknownClient(f"the receiver knows no client {client_id}: {text}")
+        raise Refused(text) if answer.status_code in (401, 403) else NotReached(text)
+
+
+def _message_id(action: str, body: bytes) -> str:
+    """The same for the same wish, so that a receiver knows it again."""
+    return f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"

@@ -1,0 +1,133 @@
+"""What is to hold for an agent now, and for whom actuators have to look.
+
+Rows of the outbox are calls to look: between a row and its delivery people pin, the policy changes, time passes. So a
+delivery asks here, and never applies what has been overtaken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from ..containment import Actuation
+from ..policy import Verdict
+from ..records import AgentName, AgentRow, OutboxRow, RiskLevel
+from ..store import Store
+from ..store.base import MAX_PAGE, AgentQuery, Page, Tenants
+from ..verdicts import Verdicts
+from .desired import Desired, action_row, desired_of
+
+PRINCIPALS_MS = 30 * 86_400_000
+"""Consents of principals that the agent acted for within this time die with its tokens."""
+
+MOST_PRINCIPALS = 200
+_ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL))
+
+
+class Wishes:
+    """Wishes of one process. For one event loop; the store is asked in threads.
+
+    Args:
+        store: levels and principals of agents, and what is lowered.
+        verdicts: policy and pins.
+        now_ms: UTC milliseconds.
+        new_id: text that never repeats, for keys of rows.
+    """
+
+    def __init__(
+        self, store: Store, verdicts: Verdicts, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._verdicts = verdicts
+        self._now_ms = now_ms
+        self._new_id = new_id
+
+    async def now(self, asked: Desired) -> Desired:
+        """What holds for the agent that *asked* is about. Raises Unavailable."""
+        name = asked.name
+        row = await asyncio.to_thread(self._store.agent, name.tenant, name.issuer, name.agent_id)
+        wish = self._judged(name, row, asked)
+        if not wish.revoke:
+            return wish
+        principals = await asyncio.to_thread(self._principals, name)
+        return desired_of(
+            name, wish.agent_type, self._verdict(name, row, asked), wish.decision_id, caused_ms=wish.caused_ms,
+            decided_ms=wish.decided_ms, principals=principals,
+        )  # fmt: skip
+
+    def _judged(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Desired:
+        agent_type = asked.agent_type if row is None else row.agent_type
+        pin = self._verdicts.interventions.pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
+        decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
+        return desired_of(
+            name, agent_type, self._verdict(name, row, asked), decided if pin is None else pin.intervention_id,
+            caused_ms=asked.caused_ms if pin is None else 0, decided_ms=asked.decided_ms,
+        )  # fmt: skip
+
+    def _verdict(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Verdict:
+        measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
+        return self._verdicts.of_agent(name, asked.agent_type if row is None else row.agent_type, measured)
+
+    def _principals(self, name: AgentName) -> tuple[str, ...]:
+        since_ms = self._now_ms() - PRINCIPALS_MS
+        edges = self._store.edges(
+            [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MOST_PRINCIPALS
+        )
+        return tuple(sorted({edge.target for edge in edges}))
+
+    async def look_at(self, names: Iterable[AgentName], target: str = "") -> int:
+        """Enqueue a look at those agents; how many there are. Raises Unavailable."""
+        rows = [self._look(name, target) for name in names]
+        await asyncio.to_thread(self._store.enqueue, rows)
+        return len(rows)
+
+    async def look_at_all(self, target: str = "", tenants: Tenants = None) -> int:
+        """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
+
+        These are the agents at `medium` and above, those that are pinned, and those of which the store knows that
+        something is lowered or was not brought about, at whatever level they are now.
+        """
+        pinned = [
+            name for name in self._verdicts.interventions.pinned_agents(self._now_ms())
+            if tenants is None or name.tenant in tenants
+        ]  # fmt: skip
+        found = await asyncio.to_thread(self._concerned, target, tenants)
+        names = {name.key: name for name in chain(pinned, found)}
+        return await self.look_at(names.values(), target)
+
+    def _concerned(self, target: str, tenants: Tenants) -> list[AgentName]:
+        def elevated(cursor: str | None) -> Page[AgentName]:
+            page = self._store.list_agents(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
+            return Page([agent.name for agent in page.items], page.next_cursor)
+
+        def lowered(cursor: str | None) -> Page[AgentName]:
+            page = self._store.list_actuations(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
+            return Page([one.agent for one in page.items if _is_open(one)], page.next_cursor)
+
+        return [*_all(elevated), *_all(lowered)]
+
+    def _look(self, name: AgentName, target: str) -> OutboxRow:
+        """A row that says what is known here; what is done is decided when it is delivered."""
+        full = (name.tenant, name.issuer, name.agent_id)
+        entry = self._verdicts.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        agent_type = "" if entry is None else entry.summary.agent_type
+        verdict = self._verdicts.of_agent(name, agent_type, measured)
+        decision_id = "" if entry is None else entry.summary.decision_id
+        wish = desired_of(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
+        return action_row(f"action-{self._new_id()}", wish, target)
+
+
+def _is_open(one: Actuation) -> bool:
+    return bool(one.original) or one.status in ("wanted", "applied", "failed")
+
+
+def _all(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
+    cursor: str | None = None
+    while True:
+        page = page_of(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
