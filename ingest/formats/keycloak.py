@@ -2,7 +2,8 @@
 
 Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
 array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
-wrapped by a log shipper. Servers quote the line's values; old ones only those with a space, in single quotes. In lines the word `null` means that there is nothing.
+wrapped by a log shipper. Servers quote the line's values; old ones only those with a space, in single quotes. In lines
+the word `null` means that there is nothing.
 
 What an administrator sent (`representation`) is never read: it holds secrets of clients.
 """
