@@ -6,7 +6,7 @@ book may say that whom a *critical* agent delegated to is treated as at least at
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .interventions import Interventions
@@ -45,6 +45,8 @@ class Verdicts:
         self.interventions = interventions
         self._stale = stale
         self._now_ms = now_ms
+        self.descendants: Mapping[tuple[str, str, str], str] = {}
+        """Agents that a critical one delegated to, and that one; kept true by a chore, empty where nobody minds."""
 
     def ask(self, question: Question) -> tuple[Verdict, Known]:
         """The verdict, and what it stands on."""
@@ -72,9 +74,14 @@ class Verdicts:
         return Known(entry, measured, acted_on, "", ancestor if acted_on > measured else "")
 
     def critical_ancestor(self, question: Question, book: PolicyBook) -> str:
-        """The nearest earlier actor at `critical`; "" = none, or the policy leaves descendants alone."""
+        """An earlier actor at `critical`, of the request or known from before; "" = none, or policy leaves them alone.
+
+        What is known counts too: a thief leaves the chain out where it can.
+        """
         if book.descendants <= RiskLevel.LOW:
             return ""
+        if known := self.descendants.get((question.tenant, question.issuer, question.agent_id)):
+            return known
         for ancestor in question.ancestors:
             if self.level_of(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
                 return ancestor
@@ -91,6 +98,9 @@ class Verdicts:
         """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
         book = self.policy.book
         full = (name.tenant, name.issuer, name.agent_id)
-        level = self.interventions.pinned_level(full, measured, self._now_ms())
         question = Question(*full)
+        if self.interventions.pin(full, self._now_ms()) is None and self.critical_ancestor(question, book):
+            level = max(measured, book.descendants)
+        else:
+            level = self.interventions.pinned_level(full, measured, self._now_ms())
         return judge(question, book.standing(*full, agent_type), level, book.version)

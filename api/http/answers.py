@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from ...scoring.containment import Intervention
-from ...scoring.policy import LivePolicy, PolicyBook, TokenPolicy
+from ...scoring.policy import LivePolicy, PolicyBook, Question, TokenPolicy
 from ...scoring.records import AgentName, AgentSummary, RiskLevel
 from ...scoring.view import Entry, RiskView
 from ..callers import Caller
@@ -48,6 +48,7 @@ class Head(msgspec.Struct, frozen=True):
     reasons: msgspec.Raw
     counterfactual: str | None
     pin: Pinned | None
+    critical_ancestor: str | None
     token_policy: TokenPolicy
     decision_id: str | None
     model_version: str
@@ -73,6 +74,7 @@ class RiskAnswers:
         self._status: PipelineStatus = services.status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
+        self._verdicts = services.guard.verdicts
         self._interventions = services.guard.approvals.known
         self._tails: dict[int, tuple[int, bool, bytes]] = {}
 
@@ -114,6 +116,7 @@ class RiskAnswers:
         summary: AgentSummary = entry.summary
         name = summary.name
         standing = book.standing(name.tenant, name.issuer, name.agent_id, summary.agent_type)
+        ancestor = self._ancestor(name.tenant, name.issuer, name.agent_id, book)
         head = Head(
             agent_id=name.agent_id,
             tenant=name.tenant or None,
@@ -125,7 +128,8 @@ class RiskAnswers:
             reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
             counterfactual=summary.counterfactual or None,
             pin=_pinned(pin),
-            token_policy=standing.table[summary.level if pin is None else pin.level],
+            critical_ancestor=ancestor or None,
+            token_policy=standing.table[_acted_on(RiskLevel(summary.level), pin, ancestor, book)],
             decision_id=summary.decision_id or None,
             model_version=self._model_version,
             policy_version=book.version,
@@ -136,12 +140,17 @@ class RiskAnswers:
     def _pin(self, name: AgentName, now_ms: int) -> Intervention | None:
         return self._interventions.pin((name.tenant, name.issuer, name.agent_id), now_ms)
 
+    def _ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
+        """The critical agent above this one, where the policy minds."""
+        return self._verdicts.critical_ancestor(Question(tenant, issuer, agent_id), book)
+
     def _never_seen(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int) -> bytes:
         tenant = tenant if tenant is not None else caller.binding.default_tenant
         issuer = issuer if issuer is not None else caller.binding.default_issuer
         book = self._policy.book
         standing = book.standing(tenant or "", issuer or "", agent_id, "")
         pin = self._interventions.pin((tenant or "", issuer or "", agent_id), now_ms)
+        ancestor = self._ancestor(tenant or "", issuer or "", agent_id, book)
         head = Head(
             agent_id=agent_id,
             tenant=tenant or None,
@@ -153,7 +162,8 @@ class RiskAnswers:
             reasons=_NO_REASONS,
             counterfactual=None,
             pin=_pinned(pin),
-            token_policy=standing.table[RiskLevel.UNKNOWN if pin is None else pin.level],
+            critical_ancestor=ancestor or None,
+            token_policy=standing.table[_acted_on(RiskLevel.UNKNOWN, pin, ancestor, book)],
             decision_id=None,
             model_version=self._model_version,
             policy_version=book.version,
@@ -166,6 +176,13 @@ def _pinned(pin: Intervention | None) -> Pinned | None:
     if pin is None:
         return None
     return Pinned(RiskLevel(pin.level).label, pin.decided_by, pin.why, iso_ms(pin.expires_ms))
+
+
+def _acted_on(measured: RiskLevel, pin: Intervention | None, ancestor: str, book: PolicyBook) -> RiskLevel:
+    """The level that policy acts on: a person's word, else what is measured, or what a critical ancestor leaves."""
+    if pin is not None:
+        return RiskLevel(pin.level)
+    return max(measured, book.descendants) if ancestor else measured
 
 
 def shows_reasons(summary: AgentSummary) -> bool:

@@ -23,7 +23,13 @@ RISK_EXAMPLE: dict[str, Any] = {
         }
     ],
     "counterfactual": "medium if at most 2 new accounts per hour",
-    "pin": None,
+    "pin": {
+        "level": "high",
+        "by": "analyst",
+        "why": "its key may have leaked",
+        "expires_at": "2026-11-25T08:00:00.000Z",
+    },
+    "critical_ancestor": "agent-orchestrator",
     "token_policy": {
         "allow": True,
         "max_token_lifetime_s": 60,

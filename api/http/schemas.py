@@ -64,6 +64,9 @@ class RiskOut(BaseModel):
     reasons: list[ReasonOut]
     counterfactual: str | None
     pin: PinnedOut | None = Field(description="a person's word on the level that `token_policy` follows")
+    critical_ancestor: str | None = Field(
+        description="a `critical` agent that delegated to this one, where the policy minds"
+    )
     token_policy: TokenPolicyOut
     decision_id: str | None
     model_version: str

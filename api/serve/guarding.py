@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection
 import structlog
 
 from ...ingest.errors import Unavailable
+from ...ingest.hashing import agent_key
 from ...ingest.log import GroupCommit
+from ...scoring.descendants import Descendants
 from ...scoring.interventions import Interventions
 from ...scoring.policy import LivePolicy
-from ...scoring.records import AgentName
+from ...scoring.records import AgentName, RiskLevel
 from ...scoring.store import Store
 from ...scoring.verdicts import Verdicts
 from ...scoring.view import RiskView
@@ -77,6 +79,30 @@ async def keep_guard(guard: Guard, policy: LivePolicy, on_policy: Callable[[], N
         await guard.approvals.close()
         await guard.audit.flush(5.0)
         writing.cancel()
+
+
+async def keep_descendants(
+    guard: Guard, policy: LivePolicy, store: Store, changed: Callable[[Collection[AgentName]], None],
+    stop: asyncio.Event, now_ms: Callable[[], int] = clock.now_ms,
+) -> None:  # fmt: skip
+    """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
+    verdicts, failing = guard.verdicts, False
+    finder = Descendants(store, lambda: verdicts.interventions.pinned_levels(now_ms()), now_ms)
+    while not stop.is_set():
+        try:
+            if policy.book.descendants > RiskLevel.LOW:
+                found, differing = await asyncio.to_thread(finder.look)
+            else:
+                found, differing = {}, set(finder.ancestors)
+            finder.ancestors = verdicts.descendants = found
+            if differing:
+                changed([AgentName(agent_key(*full), *full) for full in sorted(differing)])
+            failing = False
+        except Unavailable as error:
+            if not failing:
+                _log.warning("descendants of critical agents can not be looked for", error=str(error))
+            failing = True
+        await _pause(stop)
 
 
 async def _pause(stop: asyncio.Event) -> None:

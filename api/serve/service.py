@@ -31,7 +31,7 @@ from ..http.services import PipelineStatus, Services
 from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .backend import Backend, Known, opened
-from .guarding import forget_answers, keep_guard, make_guard
+from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
 from .roles import Roles, check_roles
 from .wiring import live_policy, service_url, webhook_targets
 
@@ -147,6 +147,13 @@ class Service:
                 processes = [group.create_task(process.run()) for process in self._processes]
                 helpers = [group.create_task(self._tick(quiet)), *self._chores(group, quiet)]
                 guarding = group.create_task(keep_guard(self._guard, self._services.policy, self._changed, answered))
+                helpers.append(
+                    group.create_task(
+                        keep_descendants(
+                            self._guard, self._services.policy, self._backend.store, self._standing_changed, quiet
+                        )
+                    )
+                )
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from trustwatch.scoring.policy import Question
-from trustwatch.scoring.records import Commit, Edge, Position
+from trustwatch.api.serve.guarding import keep_descendants
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.policy import PolicyBook, PolicyTable, Question
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Edge, Position, RiskLevel
 
 AS = "https://as.example"
 LOW, HIGH, CRITICAL = 1, 3, 4
@@ -180,6 +184,19 @@ def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0) -> None:
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [], [], [], [], edges=made))
 
 
+def now_ms(site: Any) -> Callable[[], int]:
+    """The clock of the service."""
+    return lambda: int(site.clock.now * 1000)
+
+
+def store_level(site: Any, agent_id: str, level: int) -> None:
+    """Store an agent as a commit does."""
+    name = AgentName(agent_key("acme", AS, agent_id), "acme", AS, agent_id)
+    row = AgentRow(name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
+    place = site.store.claim(0)
+    site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [row], [], [], []))
+
+
 def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> None:
     """Over all steps, by delegation before calls, with their own risk, in circles too."""
     site.report([summary(level=CRITICAL), summary("child", level=LOW)])
@@ -215,3 +232,44 @@ def test_a_principal_is_as_risky_as_who_acts_for_it(site: Any, summary: Any) -> 
     assert [one["agent_id"] for one in found["agents"]] == ["bot", "calm"]
     assert site.get("/v1/principals/bob/risk", tenant="acme", issuer=AS).status_code == 404
     assert site.get("/v1/principals/ann/risk", tenant="globex", issuer=AS).status_code == 403
+
+
+def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: Any, summary: Any) -> None:
+    """Known from stored delegation, whether or not a request tells of it; calls make nobody a descendant."""
+    site.report([summary(level=CRITICAL), summary("child", level=LOW), summary("called", level=LOW)])
+    edges(site, ("delegated", "bot", "child"), ("delegated", "child", "grandchild"), ("called", "bot", "called"))
+    store_level(site, "bot", CRITICAL)
+    site.guard.verdicts.policy.book = PolicyBook(
+        PolicyTable(version="4"), modes={"acme": "enforce"}, descendants=RiskLevel.CRITICAL
+    )
+    stop, told = asyncio.Event(), []
+
+    async def one_round() -> None:
+        task = asyncio.ensure_future(
+            keep_descendants(site.guard, site.guard.verdicts.policy, site.store, told.extend, stop, now_ms(site))
+        )
+        await asyncio.sleep(0.3)
+        stop.set()
+        await task
+
+    site.wait(one_round())
+
+    assert {name.agent_id for name in told} == {"child", "grandchild"}
+    assert not ask(site, "x", agent_id="child").verdict.allow
+    assert not ask(site, "x", agent_id="grandchild").verdict.allow
+    assert ask(site, "x", agent_id="called").verdict.allow
+    answer = site.get("/v1/agents/child/risk").json()
+    assert (answer["risk_level"], answer["critical_ancestor"], answer["token_policy"]["allow"]) == ("low", "bot", False)
+
+
+def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any) -> None:
+    """Where the policy minds; by default nested actors inform and no more."""
+    site.report([summary(level=CRITICAL)])
+    question = Question("acme", AS, "child", ("x",), ancestors=("planner", "bot"))
+
+    by_default = site.inside(lambda: site.guard.decide(question, "test")).verdict
+    site.guard.verdicts.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)
+    minded = site.inside(lambda: site.guard.decide(question, "test"))
+
+    assert by_default.allow
+    assert (minded.verdict.level, minded.known.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)

@@ -38,6 +38,8 @@ def test_an_answer_has_the_members_of_the_design(site: Any, summary: Any) -> Non
             {"code": "c", "feature": "f", "observed": "o", "usual": "u", "contribution": 0.5, "text": "t"},
         ],
         "counterfactual": None,
+        "pin": None,
+        "critical_ancestor": None,
         "token_policy": {
             "allow": True,
             "max_token_lifetime_s": 60,
