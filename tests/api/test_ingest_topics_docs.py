@@ -36,6 +36,29 @@ def test_the_example_does_what_the_page_says(tmp_path: Path) -> None:
     assert b"secret" not in record.payload
 
 
+def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path) -> None:
+    """Lines of node-oidc-provider, as `scripts/service_stack` makes it write them, through the mapping of the page."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n" + block("oidc-provider"))
+    (caller,) = load_settings(path, {}).callers
+    lines = (Path(__file__).parents[1] / "ingest" / "lines" / "oidc_provider.jsonl").read_bytes().splitlines()
+
+    found = [caller.parser()(line, {}) for line in lines]
+
+    parcels = [parcel for parsed in found for parcel in parsed.parcels]
+    events = [json.loads(parcel.native()) for parcel in parcels if parcel.native is not None]
+    assert (len(events), sum(parsed.skipped for parsed in found)) == (len(lines) - 2, 2)
+    assert {(event["type"], event["outcome"], event.get("error")) for event in events} == {
+        ("client.register", "success", None), ("token.request", "success", None), ("token.exchange", "success", None),
+        ("token.exchange", "denied", "invalid_scope"), ("token.exchange", "denied", "invalid_grant"),
+        ("token.request", "denied", "revoked_by_trustwatch"), ("token.introspect", "success", None),
+        ("token.introspect", "error", "unsupported_token_type"), ("token.revoke", "success", None),
+        ("token.request", "error", "invalid_target"), ("token.request", "denied", "invalid_scope"),
+    }  # fmt: skip
+    exchange = next(event for event in events if event["type"] == "token.exchange")
+    assert exchange["delegation"][0] == exchange["agent"]["id"] and len(exchange["delegation"]) == 2
+
+
 def test_all_formats_are_listed() -> None:
     """The table of the page is the registry."""
     assert set(re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE)) - {"format"} == set(FORMATS)
