@@ -62,8 +62,8 @@ METRICS: Final = (
     Metric("trustwatch_issuer_keys", "observed gauge", "keys", "keys held of each issuer; without any, its tokens are "
            "refused", ("issuer",)),
     Metric("trustwatch_verdicts_total", "observed counter", "verdicts", "verdicts on requests for tokens and on calls, "
-           "by way (the product that asked), risk level that was acted on, reason and mode; in shadow mode a reason other "
-           "than allowed is what would have been refused", ("via", "level", "reason", "mode")),
+           "by way (the product that asked), risk level that was acted on, reason and mode; in shadow mode a reason "
+           "other than allowed is what would have been refused", ("via", "level", "reason", "mode")),
     Metric("trustwatch_verdict_failures_total", "observed counter", "verdicts", "questions that could not be decided, "
            "by way and by what was answered for that reason: open (as if nothing stood against it) or closed",
            ("via", "fails")),
