@@ -80,12 +80,12 @@ def unpack(value: bytes) -> Iterator[Unpacked]:
 EVENTS = {
     "OAuth2AccessTokenIssued": "token.request", "OAuth2TokenExchangeError": "token.request",
     "OAuth2AccessTokenRevoked": "token.revoke", "OAuth2ClientCreated": "client.register",
-    "OAuth2ClientUpdated": "client.change", "OAuth2ClientDeleted": "client.change",
     "OAuth2ConsentAccepted": "approval", "OAuth2ConsentRejected": "approval", "OAuth2ConsentRevoked": "token.revoke",
     "OAuth2DeviceUserCodeAccepted": "approval",
 }  # fmt: skip
 """Our type by the name of a span event. Of the others, refresh and ID tokens come with an access token, logins are a
-person's, and an inspection names whose token was looked at, not who looked."""
+person's, an inspection names whose token was looked at, not who looked, and a client is changed and deleted by an
+administrator or by us: that must not count as something the client did."""
 
 GRANTS = {"refresh_token": "token.refresh", "urn:ietf:params:oauth:grant-type:token-exchange": "token.exchange"}
 
@@ -111,9 +111,11 @@ SPAN_EVENTS = MappingSpec(
         "principal.id": "attributes.OAuth2Subject != attributes.OAuth2ClientID && attributes.OAuth2Subject",
         "type": _TYPE,
         "action": _TYPE,
-        "outcome": f"({_FAILED} || name == 'OAuth2ConsentRejected') && 'denied' || 'success'",
-        "error": f"{_FAILED} && ({_BY_HOOK} && 'revoked_by_trustwatch' || {_REASON})",
-        "client.ip": "attributes.ClientIP",
+        "outcome": f"{_FAILED} && failed && 'error' || ({_FAILED} || name == 'OAuth2ConsentRejected') && 'denied'"
+        " || 'success'",
+        "error": f"{_FAILED} && (failed && {_BY_HOOK} && 'trustwatch_unavailable'"
+        f" || {_BY_HOOK} && 'revoked_by_trustwatch' || {_REASON})",
+        "client.ip": "name != 'OAuth2ClientCreated' && host(attributes.ClientIP) || null",
         "trace_id": "trace_id",
         "attributes.event": "name",
         "attributes.grant_type": "attributes.OAuth2GrantType",

@@ -224,7 +224,6 @@ def _span_record(span: _Span, attributes: dict[str, Any], resource: dict[str, An
     asked = own if kind == "CLIENT" and attributes.get("gen_ai.operation.name") == "invoke_agent" else None
     service = None if kind == "SERVER" else resource.get("service.name")
     ours = attributes.get("client_id") or resource.get("client_id") or (None if asked else own)
-    failed = span.status is not None and span.status.code in FAILED
     return {
         "id": f"{span.traceId}:{span.spanId}" if span.traceId and span.spanId else None,
         "time": start or end or None,
@@ -232,12 +231,16 @@ def _span_record(span: _Span, attributes: dict[str, Any], resource: dict[str, An
         "name": span.name,
         "agent": ours or resource.get("gen_ai.agent.id") or service,
         "peer": asked,
-        "outcome": attributes.get("error.type") or ("error" if failed else "success"),
+        "outcome": attributes.get("error.type") or ("error" if _failed(span) else "success"),
         "duration_ms": (end - start) / 1e6 if end >= start > 0 else None,
         "trace_id": span.traceId,
         "attributes": attributes,
         "resource": resource,
     }
+
+
+def _failed(span: _Span) -> bool:
+    return span.status is not None and span.status.code in FAILED
 
 
 def _event_record(span: _Span, place: int, event: _Event) -> dict[str, Any] | None:
@@ -248,6 +251,7 @@ def _event_record(span: _Span, place: int, event: _Event) -> dict[str, Any] | No
         "name": event.name,
         "time": _nanoseconds(event.timeUnixNano) or _nanoseconds(span.startTimeUnixNano) or None,
         "trace_id": span.traceId,
+        "failed": _failed(span),
         "attributes": _plain(event.attributes),
     }
 

@@ -11,7 +11,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats import MappingSpec, parser_of
 
 LINES = Path(__file__).parent / "lines"
-"""What running servers wrote: Keycloak 26.7.3 and Ory Hydra 2.3.0, taken down by our own tests of them."""
+"""What running servers wrote: Keycloak 26.7.3, Ory Hydra 2.3.0 and node-oidc-provider of `scripts/services`."""
 
 
 class Taken(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.ingest.formats import MappingSpec, parser_of
 
-from .formats_support import Taken, one, taken
+from .formats_support import LINES, Taken, one, taken
 
 START = 1_764_000_000_123_456_789
 TRACE, SPAN = "435cf05aec2200ec45146f118d82a2bd", "61b840ab7a229146"
@@ -127,7 +127,7 @@ def hydra(name: str, **values: Any) -> Any:
 def test_a_token_that_hydra_issued() -> None:
     """The event names the client; the span around it is nothing of its own."""
     issued = hydra("OAuth2AccessTokenIssued", OAuth2ClientID="bot", OAuth2GrantType="client_credentials",
-                   OAuth2Subject="bot", ClientIP="198.51.100.7", OAuth2TokenFormat="jwt")  # fmt: skip
+                   OAuth2Subject="bot", ClientIP="198.51.100.7:36414", OAuth2TokenFormat="jwt")  # fmt: skip
 
     (event,), skipped, _ = taken("otlp", issued)
 
@@ -147,7 +147,7 @@ def test_a_token_that_hydra_issued() -> None:
          "token.exchange"),
         ("OAuth2AccessTokenIssued", {}, "token.request"),
         ("OAuth2AccessTokenRevoked", {}, "token.revoke"), ("OAuth2ClientCreated", {}, "client.register"),
-        ("OAuth2ClientUpdated", {}, "client.change"), ("OAuth2ConsentAccepted", {}, "approval"),
+        ("OAuth2ConsentAccepted", {}, "approval"),
     ],
 )  # fmt: skip
 def test_types_of_hydras_events(name: str, more: dict[str, Any], expected: str) -> None:
@@ -178,11 +178,28 @@ def test_what_our_hook_refused_is_ours(reason: str | None, error: str) -> None:
     assert (event["outcome"], event["error"]) == ("denied", error)
 
 
-@pytest.mark.parametrize("name", ["OAuth2RefreshTokenIssued", "OAuth2AccessTokenInspected", "OAuth2LoginAccepted", "x"])
+@pytest.mark.parametrize("name", ["OAuth2RefreshTokenIssued", "OAuth2AccessTokenInspected", "OAuth2ClientUpdated", "x"])
 def test_other_events_of_hydra_are_skipped(name: str) -> None:
-    """They come with one that is taken, are a person's, or do not say who acted."""
+    """They come with one that is taken, are an administrator's or our doing, or do not say who acted."""
     assert taken("otlp", hydra(name, OAuth2ClientID="bot")) == Taken([], 1, [])
     assert taken("otlp", hydra("OAuth2TokenExchangeError")) == Taken([], 1, [])
+
+
+def test_what_hydra_2_3_sent() -> None:
+    """A client's life: made, given a token, refused by the hook (403), and with a hook that failed (401, so 500).
+
+    Its wrong scope and wrong secret have events too, which name nobody; its introspection, revocation, change and
+    deletion are not its own acts, or do not say that they are.
+    """
+    events, skipped, refusals = taken("otlp", (LINES / "hydra_2.3.0_traces.json").read_bytes())
+
+    assert [(event["type"], event["outcome"], event.get("error"), event.get("client")) for event in events] == [
+        ("client.register", "success", None, None),
+        ("token.request", "success", None, {"ip": "127.0.0.1"}),
+        ("token.request", "denied", "revoked_by_trustwatch", {"ip": "127.0.0.1"}),
+        ("token.request", "error", "trustwatch_unavailable", {"ip": "127.0.0.1"}),
+    ]
+    assert len({event["agent"]["id"] for event in events}) == 1 and (skipped, refusals) == (8, [])
 
 
 def test_agentgateways_access_log() -> None:
