@@ -119,9 +119,9 @@ class Guard:
             return
         try:
             self._sender.send(event)
-        except ValueError as error:
+        except Exception as error:  # content that is refused, or a sender that is broken: no request pays for it
             self._counters.add("untold")
-            log.warning("%s", error)
+            log.warning("event not told: %s", error)
 
     def unnamed(self) -> None:
         """A request named no agent: the app's own authentication has the say, nothing is told."""

@@ -21,6 +21,8 @@ from .settings import RiskSettings
 
 log = logging.getLogger("trustwatch.client")
 
+MOST_ID = 2_048
+_OF_THE_QUESTION = (400, 409, 413, 422)
 QUERY_PATH = "/v1/risk/query"
 MOST_QUESTIONS = 1_000
 LONGEST_PAUSE_S = 30.0
@@ -40,6 +42,7 @@ Found = Answer | Failure
 
 LATE = Failure("timeout", "no answer within the time budget")
 BUSY = Failure("busy", "too many questions on their way")
+UNASKABLE = Failure("refused", "ids have 1 to 2,048 characters, tenants and issuers at most that")
 NOBODY = Question("")
 """Stands for the questions of a request that has none: a check of the connection."""
 
@@ -76,6 +79,12 @@ class Desk:
         self.counters.add("cache")
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.at)
 
+    def known(self, question: Question) -> Found | None:
+        """What needs no request: an answer that still stands, or that the service could not read the question."""
+        if (answer := self.cached(question)) is not None:
+            return answer
+        return None if _askable(question) else UNASKABLE
+
     def paused(self) -> Failure | None:
         """Whether the service is not to be asked now, after it failed."""
         if self.clock.steady() < self._paused_until:
@@ -87,7 +96,10 @@ class Desk:
     ) -> dict[Question, Found]:
         """What a reply says to each question; answers are remembered."""
         if status != 200:
-            return self.fail(questions, *_refusal(status, body), retry_after(headers, self.clock.wall()))
+            cause, detail = _refusal(status, body)
+            # What is wrong with one question must not keep others from being asked.
+            pause = 0.0 if status in _OF_THE_QUESTION else retry_after(headers, self.clock.wall())
+            return self.fail(questions, cause, detail, pause)
         try:
             replies = read_answers(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -198,6 +210,15 @@ def query_body(questions: Sequence[Question]) -> bytes:
 def chunks(questions: Sequence[Question]) -> list[Sequence[Question]]:
     """As many requests as the service's bound asks for."""
     return [questions[at : at + MOST_QUESTIONS] for at in range(0, len(questions), MOST_QUESTIONS)]
+
+
+def _askable(question: Question) -> bool:
+    """Whether the service reads such a question: ids come from tokens, and whoever chose one must not spoil others."""
+    texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
+    try:
+        return bool(question.agent_id) and all(len(text) <= MOST_ID and text.encode() is not None for text in texts)
+    except UnicodeEncodeError:
+        return False
 
 
 def _refusal(status: int, body: bytes) -> tuple[Cause, str]:

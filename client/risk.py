@@ -110,7 +110,7 @@ class TrustClient:
         new: list[Question] = []
         with self._lock:
             for question in dict.fromkeys(questions):
-                if (answer := self._desk.cached(question)) is not None:
+                if (answer := self._desk.known(question)) is not None:
                     found[question] = answer
                 elif (flight := self._flights.get(question)) is not None:
                     flights[question] = flight
@@ -131,6 +131,8 @@ class TrustClient:
     def _fetch(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, Found]:
         """Ask for *chunk*; never raises."""
         try:
+            if chunk and (failure := self._desk.paused()) is not None:  # it failed while this one waited
+                return dict.fromkeys(chunk, failure)
             reply = self._ask(query_body(chunk), timeout_s)
             return self._desk.accept(chunk, reply.status_code, reply.headers, reply.content)
         except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from trustwatch.client import Question, RiskSettings, TokenPolicy, TrustUnavailable
+from trustwatch.client import Question, RiskSettings, TokenPolicy, TrustClient, TrustUnavailable
 
 from .client_support import Clock, Reply, Scripted, risk
 
@@ -252,6 +252,39 @@ def test_too_many_at_once_are_refused(server: Scripted, make_client: Make) -> No
 
     assert {one.source for one in answers} == {"fail_open"}
     assert (server.requests, client.counts()["cause_busy"]) == ([], 3)
+
+
+@pytest.mark.parametrize("agent", ["", "x" * 2_049, "lone \ud800 surrogate"])
+def test_a_question_that_nobody_can_read_is_not_asked(
+    server: Scripted, make_client: Make, clock: Clock, agent: str
+) -> None:
+    """Ids come from tokens: whoever chose one must not bring the others to the fail mode."""
+    client = make_client(server.url, token, settings(fail_mode="open", pause_s=60.0), clock=clock)
+
+    assert [one.source for one in client.query([Question(agent), Question("bot")])] == ["fail_open", "service"]
+    assert client.risk("other").source == "service"
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+def test_a_refused_question_pauses_nobody(server: Scripted, make_client: Make, clock: Clock, status: int) -> None:
+    server.then(Reply(status))
+    client = make_client(server.url, token, settings(fail_mode="open", pause_s=60.0), clock=clock)
+
+    assert [client.risk(name).source for name in ("odd", "bot")] == ["fail_open", "service"]
+
+
+def test_what_waits_in_line_is_dropped_once_the_service_fails(server: Scripted) -> None:
+    """Else a dead service would be asked for everybody who came meanwhile, long after they left."""
+    server.answer = lambda request: Reply(500, wait_s=0.3)
+    more = settings(fail_mode="open", budget_s=0.01, pause_s=60.0, workers=1)
+    with TrustClient(server.url, token, more) as client:
+        for number in range(30):
+            assert client.risk(f"agent-{number}").source == "fail_open"
+        time.sleep(1.0)
+
+        assert len(server.requests) == 1
+        assert client.risk("late").source == "fail_open"
+        assert client.counts()["cause_paused"] == 1
 
 
 def test_a_refused_token_is_replaced_once(server: Scripted, make_client: Make) -> None:
