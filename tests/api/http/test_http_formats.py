@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import Callable
@@ -9,7 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from trustwatch.api.settings import CallerSettings, load_settings
+from trustwatch.ingest.formats import otlp_proto
 from trustwatch.ingest.source import Kind
 from trustwatch.scoring.records import Commit, DeadLetter, Position
 
@@ -52,6 +57,17 @@ def export(site: Any, path: str, body: Any, client: str = "otel", **headers: str
 
 def spans(*made: Any) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {"name": "sdk"}, "spans": list(made)}]}]}
+
+
+def binary_ids(body: dict[str, Any]) -> dict[str, Any]:
+    """OTLP/JSON with ids in base64, as JSON of protobuf has bytes."""
+    (scoped,) = body["resourceSpans"][0]["scopeSpans"]
+    ids = ("traceId", "spanId")
+    made = [
+        {**one, **{name: base64.b64encode(bytes.fromhex(one[name])).decode() for name in ids if name in one}}
+        for one in scoped["spans"]
+    ]
+    return {"resourceSpans": [{"resource": {}, "scopeSpans": [{**scoped, "spans": made}]}]}
 
 
 def test_a_callers_format_is_that_of_its_settings(site: Any) -> None:
@@ -211,13 +227,59 @@ def test_a_body_that_is_no_otlp(site: Any) -> None:
     assert len(site.logged(Kind.DEAD)) == 1
 
 
+def test_protobuf(site: Any) -> None:
+    """What SDKs send: ids are hexadecimal then, and the answer is protobuf too, empty where everything was taken."""
+    message = json_format.ParseDict(binary_ids(spans(SPAN, {"name": "GET /"})), ExportTraceServiceRequest())
+
+    answer = export(site, "/v1/traces", message.SerializeToString(), content_type="application/x-protobuf")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == "application/x-protobuf"
+    (event,) = natives(site)
+    assert (event["id"], event["action"]) == (f"{SPAN['traceId']}:{SPAN['spanId']}", "read_file")
+
+
+def test_protobuf_with_refused_records(site: Any) -> None:
+    """The answer counts them."""
+    record = {"timeUnixNano": str(2**63), "attributes": [{"key": "client_id", "value": {"stringValue": "bot"}}]}
+    good = {**record, "timeUnixNano": "1763999940000000000"}
+    status = {"key": "http.status", "value": {"intValue": "200"}}
+    scoped = {
+        "scope": {"name": "agentgateway.access"},
+        "logRecords": [record, {**good, "attributes": [*good["attributes"], status]}],
+    }
+    message = json_format.ParseDict({"resourceLogs": [{"scopeLogs": [scoped]}]}, ExportLogsServiceRequest())
+
+    answer = export(site, "/v1/logs", gzip.compress(message.SerializeToString()), content_type="application/x-protobuf",
+                    content_encoding="gzip")  # fmt: skip
+
+    assert answer.status_code == 200
+    partial = ExportLogsServiceResponse.FromString(answer.content).partial_success
+    assert partial.rejected_log_records == 1 and partial.error_message
+    assert len(natives(site)) == len(site.logged(Kind.DEAD)) == 1
+
+
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
-def test_protobuf_is_refused_with_what_to_do(site: Any, path: str) -> None:
-    """415 says which setting of the exporter to change."""
-    answer = export(site, path, b"\x0a\x00", content_type="application/x-protobuf")
+def test_what_is_no_protobuf_is_refused(site: Any, path: str) -> None:
+    """And kept."""
+    answer = export(site, path, b"\x0a\xff", content_type="application/x-protobuf")
+
+    assert answer.status_code == 400 and "no OTLP protobuf" in answer.json()["detail"]
+    assert [record.kind for record in site.logged(Kind.DEAD)] == [Kind.DEAD]
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
+@pytest.mark.parametrize("kind", ["application/x-protobuf", "text/plain"])
+def test_without_the_extra_protobuf_is_refused_with_what_to_do(
+    site: Any, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
+) -> None:
+    """415 says what to install, or which setting of the exporter to change."""
+    monkeypatch.setattr(otlp_proto, "available", lambda: False)
+
+    answer = export(site, path, b"\x0a\x00", content_type=kind)
 
     assert answer.status_code == 415
-    assert "protobuf is not read" in answer.json()["detail"] and "http/json" in answer.json()["detail"]
+    assert "extra `otlp`" in answer.json()["detail"] and "http/json" in answer.json()["detail"]
 
 
 def test_export_needs_the_scope_and_a_binding(site: Any) -> None:
