@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .postgres import Postgres
 from .server import HOST, Server, answers
 from .system import ServiceError, Unavailable, cache_folder, ensure_command, locked, run, tail
 
@@ -44,7 +46,7 @@ def hydra_program() -> Path:
     """Path of the program, built where it is not in the cache: two minutes on two cores, 300 MiB of modules.
 
     Raises:
-        Unavailable: no Go, no C compiler (SQLite is C), or it can not be fetched or built.
+        Unavailable: no Go, or it can not be fetched or built.
     """
     program = cache_folder() / f"hydra-{HYDRA_VERSION}" / "hydra"
     if not program.exists():
@@ -62,17 +64,16 @@ def _go() -> str:
 
 def _build(program: Path) -> None:
     go = _go()
-    ensure_command("gcc", "gcc")
     work = Path(tempfile.mkdtemp(prefix="hydra-", dir=cache_folder()))
     try:
         (work / "go.mod").write_text(GO_MOD)
         (work / "main.go").write_text(MAIN_GO)
         version = f"-X github.com/ory/hydra/v2/driver/config.Version=v{HYDRA_VERSION}"
         command: list[str | Path] = [
-            "nice", go, "build", "-mod=mod", "-p", "1", "-trimpath", "-tags", "sqlite", "-ldflags", f"-s -w {version}",
+            "nice", go, "build", "-mod=mod", "-p", "1", "-trimpath", "-ldflags", f"-s -w {version}",
             "-o", work / "out" / "hydra", ".",
         ]  # fmt: skip
-        done = run(command, folder=work, environment={"CGO_ENABLED": "1"}, timeout_s=BUILD_S)
+        done = run(command, folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
         if done.returncode != 0:
             raise Unavailable(f"Go can not fetch or build Ory Hydra {HYDRA_VERSION}:\n{tail(done.stdout)}")
         (work / "out").rename(program.parent)
@@ -83,7 +84,9 @@ def _build(program: Path) -> None:
 
 
 class Hydra(Server):
-    """Hydra with SQLite: the public API at `url`, the admin API (open to all on loopback) at `admin_url`.
+    """Hydra with a PostgreSQL of its own: on SQLite it answers 500 as soon as two ask at once ("database is locked").
+
+    The public API is at `url`, the admin API (open to all on loopback) at `admin_url`.
 
     Clients: `POST {admin_url}/admin/clients` or, dynamically, `POST {url}/oauth2/register`. A `client_assertion` must
     have the token endpoint as its audience: Hydra refuses the issuer.
@@ -140,6 +143,17 @@ class Hydra(Server):
             }
         )
 
+    def stop(self) -> None:
+        """End it and its database in good order. Data stay."""
+        super().stop()
+        self._database.stop()
+
+    def remove(self, *, keep_logs: bool = False) -> None:
+        """End both at once and delete *folder*, but for the log if that is to be kept."""
+        self.kill()
+        self._database.remove()
+        super().remove(keep_logs=keep_logs)
+
     def status(self) -> dict[str, Any]:
         """As of every server, with the admin API's address."""
         return super().status() | {"admin_url": self.admin_url, "issuer": self.issuer}
@@ -181,13 +195,18 @@ class Hydra(Server):
             "log": {"format": "json", "level": "info"},
         }
 
+    @functools.cached_property
+    def _database(self) -> Postgres:
+        return Postgres(self.folder / "postgres", bound=self._process.bound)
+
     def _dsn(self) -> str:
-        return f"sqlite://{self.folder}/hydra.sqlite?_fk=true&_journal_mode=WAL&_busy_timeout=5000"
+        return f"{self._database.url}?sslmode=disable&max_conns=20&max_idle_conns=10"
 
     def _command(self) -> list[str | Path]:
         return [hydra_program(), "serve", "all", "--dev", "--sqa-opt-out", "--config", self.folder / "hydra.json"]
 
     def _before(self) -> None:
+        self._database.start()
         file = self.folder / "hydra.json"
         command: list[str | Path] = [hydra_program(), "migrate", "sql", "up", "--yes", "--config", file, self._dsn()]
         done = run(command, folder=self.folder)

@@ -186,6 +186,7 @@ class Process:
     Attributes:
         pid: id of the process, None before the first start.
         log: file with its output.
+        bound: whether it ends with us, however we end.
     """
 
     def __init__(self, name: str, mark: str, log: Path, pid: int | None, *, bound: bool = False) -> None:
@@ -193,7 +194,7 @@ class Process:
         self.mark = mark.encode()
         self.log = log
         self.pid = pid
-        self._bound = bound
+        self.bound = bound
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(
@@ -212,7 +213,7 @@ class Process:
                 **as_user(user),
             )
         self.pid = self._child.pid
-        if self._bound:
+        if self.bound:
             guard(self.pid, self.mark.decode())
         return self.pid
 
@@ -223,7 +224,7 @@ class Process:
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=folder, start_new_session=True,
         )  # fmt: skip
         self._child, self.pid = None, int(done.stdout)
-        if self._bound:
+        if self.bound:
             guard(self.pid, self.mark.decode())
         return self.pid
 
