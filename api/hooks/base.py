@@ -192,6 +192,11 @@ def listed(value: Any) -> list[Any]:
     return value if type(value) is list else []
 
 
+def members(value: Any) -> dict[str, Any]:
+    """*value* if it is an object, else an empty one."""
+    return value if type(value) is dict else {}
+
+
 def whole(value: Any) -> int | None:
     """Whole seconds of a number or of digits; None where it is neither."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:

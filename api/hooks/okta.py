@@ -10,7 +10,21 @@ from __future__ import annotations
 from ...scoring.policy import Verdict, denied
 from ...scoring.policy.verdict import NOT_NARROWED, NOT_SHORTENED
 from ..guard import Decided
-from .base import Asked, HookAnswer, Product, at, bounded, decoded, event, json_answer, principal, text, whole
+from .base import (
+    Asked,
+    HookAnswer,
+    Product,
+    Unreadable,
+    at,
+    bounded,
+    decoded,
+    event,
+    json_answer,
+    members,
+    principal,
+    text,
+    whole,
+)
 
 SHORTEST_S, LONGEST_S = 300, 86_400
 
@@ -27,8 +41,9 @@ class Okta(Product):
         asked = at(protocol, "request")
         grant = text(at(asked, "grant_type")) or text(at(asked, "response_type")) or "unknown"
         client = at(protocol, "client", "id") or at(asked, "client_id")
-        granted = at(access, "scopes")
-        scopes = list(granted) if type(granted) is dict and granted else text(at(asked, "scope")).split()
+        if access is not None and type(access) is not dict:
+            raise Unreadable("data.access is no object")
+        scopes = list(members(at(access, "scopes"))) or text(at(asked, "scope")).split()
         question = self.question({"data": data}, client, scopes, grant, at(access, "claims", "act"))
         ip = text(at(data, "context", "request", "ipAddress"))
         audience = text(at(access, "claims", "aud"))
@@ -64,7 +79,7 @@ class Okta(Product):
         lifetime_s = self.lifetime_s(asked, decided.verdict)
         if lifetime_s != asked.lifetime_s:
             patch.append({"op": "replace", "path": "/token/lifetime/expiration", "value": lifetime_s})
-        known = at(asked.data, "claims") or {}
+        known = members(at(asked.data, "claims"))
         for name, value in self.claims(decided).items():
             patch.append({"op": "replace" if name in known else "add", "path": f"/claims/{name}", "value": value})
         if not patch:

@@ -21,6 +21,7 @@ from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
 from trustwatch.scoring.channel import Update
+from trustwatch.scoring.containment import Intervention
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -132,6 +133,16 @@ class Desk:
         for event in found:
             event.pop("id")
         return found
+
+    def asked(self) -> list[Intervention]:
+        """Approvals that persons were asked for."""
+        self.runner.run(self.guard.approvals.close())
+        return self.store.open_interventions()
+
+    def metric(self, line: str) -> float:
+        """Value of a metric with its labels, as written in the exposition; 0 where there is none."""
+        lines = self.send("GET", "/metrics", **self.auth("all")).text.splitlines()
+        return next((float(one.rpartition(" ")[2]) for one in lines if one.startswith(f"{line} ")), 0.0)
 
     def close(self) -> None:
         async def end() -> None:

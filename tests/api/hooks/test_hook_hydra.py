@@ -33,7 +33,7 @@ def credentials(body: Any) -> dict[str, Any]:
 def test_hydras_own_request_at_every_level(
     make_desk: Any, body: Any, level: str, enforced: int | str, in_shadow: int
 ) -> None:
-    """The refresh that Hydra's own test sends: its claims are given back with ours, or it is denied; never in shadow."""
+    """The refresh of Hydra's own test: its claims are given back with ours, or it is denied; never in shadow."""
     for mode, expected in (("enforce", enforced), ("shadow", in_shadow)):
         desk = make_desk("hydra", mode=mode)
         if level != "unknown":
@@ -67,7 +67,9 @@ def test_the_older_refresh_hook_is_understood(make_desk: Any, body: Any) -> None
 def test_claims_of_the_session_survive_to_the_digit(make_desk: Any, body: Any) -> None:
     """Hydra drops what is not given back, so nothing may be lost or written another way."""
     request = body("hydra_token")
-    kept = '{"n": 12345678901234567890, "f": 1.10, "e": 1e300, "deep": {"a": [null, true, "é\\u0000"]}, "risk_level": "old"}'
+    kept = (
+        '{"n": 12345678901234567890, "f": 1.10, "e": 1e300, "d": {"a": [null, true, "é\\u0000"]}, "risk_level": "old"}'
+    )
     content = json.dumps(request).replace('{"hooked": "legacy"}, "client_id"', f'{kept}, "client_id"').encode()
     assert kept.encode() in content
 
@@ -138,7 +140,7 @@ def test_scopes_that_wait_for_a_person_can_not_be_left_out(make_desk: Any, body:
     assert desk.ask("hydra", request).json()["reason"] == "scopes_not_narrowable"
     request["request"]["granted_scopes"] = ["read"]
     assert desk.ask("hydra", request).status_code == 200
-    (asked,) = desk.store.open_interventions()
+    (asked,) = desk.asked()
     assert (asked.kind, asked.scopes, asked.asked_by) == ("approval", ("notes:write",), "hydra")
 
 
