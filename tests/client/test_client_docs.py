@@ -1,0 +1,50 @@
+"""docs/client.md names every count, cause and mode that there is, and shows code that works."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import trustwatch.client
+from trustwatch.client import errors, guard, lookup, mcp, outbox, settings
+from trustwatch.client.answers import Source
+
+TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*lookup.COUNTED, *outbox.COUNTED, *guard.COUNTED, *get_args(errors.Cause), *get_args(settings.FailMode),
+     *get_args(Source)],
+)  # fmt: skip
+def test_every_name_is_told(name: str) -> None:
+    assert f"`{name}`" in TEXT
+
+
+def test_figures_are_the_defaults() -> None:
+    risk, send = settings.RiskSettings(fail_mode="open"), settings.SenderSettings()
+
+    assert f"`budget_s` ({risk.budget_s * 1000:.0f} ms)" in TEXT
+    assert f"`cache_s` ({risk.cache_s:.0f} s)" in TEXT
+    assert f"`pause_s` ({risk.pause_s} s)" in TEXT
+    assert f"`last_known_s` ({risk.last_known_s:.0f} s)" in TEXT
+    assert f"up to {send.batch_events} events or {send.batch_bytes >> 20} MiB, after at most {send.linger_s} s" in TEXT
+    assert f"{send.queue_size:,} events wait at most" in TEXT
+    assert f"code {mcp.ACCESS_REFUSED}" in TEXT
+    assert risk.unknown_policy.max_token_lifetime_s == 300
+
+
+def test_what_the_code_imports_exists() -> None:
+    """Every block parses, and every name that it takes from the client is there."""
+    assert len(BLOCKS) == 3
+    for block in BLOCKS:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trustwatch"):
+                module = __import__(node.module, fromlist=["_"])
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    named = set(re.findall(r"`(?:trustwatch\.client\.)?([A-Z]\w+)`", TEXT)) & set(dir(trustwatch.client))
+    assert {"TrustClient", "AsyncTrustClient", "EventSender", "AsyncEventSender", "TrustMiddleware"} <= named
