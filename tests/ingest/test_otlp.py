@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
-from trustwatch.ingest.formats import MappingSpec, parser_of
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from trustwatch.ingest.formats import MappingSpec, otlp_proto, parser_of
 
 from .formats_support import LINES, Taken, one, taken
 
@@ -200,6 +203,20 @@ def test_what_hydra_2_3_sent() -> None:
         ("token.request", "error", "trustwatch_unavailable", {"ip": "127.0.0.1"}),
     ]
     assert len({event["agent"]["id"] for event in events}) == 1 and (skipped, refusals) == (8, [])
+
+
+def test_the_same_as_protobuf() -> None:
+    """What a running Hydra really sends; whichever way it comes, the events are equal."""
+    raw = (LINES / "hydra_2.3.0_traces.json").read_bytes()
+    body = json.loads(raw)
+    for scoped in body["resourceSpans"][0]["scopeSpans"]:
+        for one_span in scoped["spans"]:
+            for name in ("traceId", "spanId", "parentSpanId"):
+                if name in one_span:
+                    one_span[name] = base64.b64encode(bytes.fromhex(one_span[name])).decode()
+    message = json_format.ParseDict(body, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+
+    assert taken("otlp", otlp_proto.to_json("traces", message.SerializeToString())) == taken("otlp", raw)
 
 
 def test_agentgateways_access_log() -> None:
