@@ -1,7 +1,7 @@
-"""The local development key: lets the demo issue itself a token (RFC 9068).
+"""What we sign: tokens of the local development key (RFC 9068), and assertions by which we prove who we are elsewhere.
 
-Nothing trusts it unless the settings name its issuer and its `jwks_file`, as they would any other issuer. The only
-module that imports PyJWT for signing.
+Nothing trusts the local key unless the settings name its issuer and its `jwks_file`, as they would any other issuer.
+The only module that imports PyJWT for signing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ from ...ingest.errors import ConfigError
 LOCAL_ISSUER: Final = "urn:trustwatch:local"
 KEY_FILE: Final = "local-key.pem"
 JWKS_FILE: Final = "local-jwks.json"
+ASSERTION_S: Final = 60
+"""Lifetime of an assertion, s."""
 
 
 class LocalKey:
@@ -103,6 +105,40 @@ class LocalKey:
             "jti": token_id,
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt", "kid": self.kid})
+
+
+def assertion_signer(
+    key: str, key_id: str, algorithm: str, now_s: Callable[[], float], new_id: Callable[[], str]
+) -> Callable[[str, str], str]:
+    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
+
+    Args:
+        key: private key, PEM.
+        key_id: `kid`, as the server knows it.
+        algorithm: JWS algorithm that fits the key.
+        now_s: seconds since 1970.
+        new_id: text that never repeats.
+
+    Returns:
+        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_S`.
+
+    Raises:
+        ConfigError: the key is none, or does not fit the algorithm.
+    """
+
+    def sign(client_id: str, audience: str) -> str:
+        issued = int(now_s())
+        claims = {
+            "iss": client_id, "sub": client_id, "aud": audience, "iat": issued, "exp": issued + ASSERTION_S,
+            "jti": new_id(),
+        }  # fmt: skip
+        return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id})
+
+    try:
+        sign("trial", "trial")  # a wrong key shows at start, not at the first containment
+    except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError):
+        raise ConfigError(f"the key {key_id!r} is no private key in PEM for {algorithm}") from None
+    return sign
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from .admin_api import AdminApi
+from .base import UnknownClient
 from .client_state import Client, ClientActuator
 from .desired import Desired
 from .durations import duration_s
@@ -52,6 +53,8 @@ class HydraActuator(ClientActuator[HydraState]):
         self._default_s = default_s
 
     async def _read(self, client_id: str) -> Client:
+        if "/" in client_id or client_id in (".", ".."):
+            raise UnknownClient(f"client {client_id}: the path of Hydra's admin API can not name it")
         path, missing = f"/admin/clients/{quote(client_id, safe='')}", f"Hydra has no client {client_id}"
         answer = await self._api.call("GET", path, expect=(200,), missing=missing)
         client: dict[str, Any] = answer.json()

@@ -8,6 +8,7 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 from ...ingest.errors import ConfigError
 from ..records import RiskLevel
 from ..store.base import Outgoing
+from .policy import DispatchPolicy
 
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_TIMEOUT_S = 60.0
@@ -86,8 +87,13 @@ class Notifier(Protocol[T_contra]):
 
 @dataclass(frozen=True)
 class Channel(Generic[T]):
-    """A target together with the notifier that reaches it, for rows of *kind*."""
+    """A target together with the notifier that reaches it, for rows of *kind*.
+
+    Args:
+        policy: how it is tried again, at once and how often; None = as the dispatcher does. Ages are the dispatcher's.
+    """
 
     kind: str
     target: T
     notifier: Notifier[T]
+    policy: DispatchPolicy | None = None

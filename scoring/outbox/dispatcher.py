@@ -121,7 +121,7 @@ class _Lane:
         self._store = store
         self._target = channel.target
         self._notifier = channel.notifier
-        self._policy = policy
+        self._policy = channel.policy or policy
         self._clock = clock
         self._random = random_source
         self._observe = observe

@@ -27,7 +27,7 @@ from trustwatch.scoring.outbox import DeliveryResult
 from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
 
 from ..integration.peers_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
-from .actuator_support import DEFAULT_S, ODD, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
+from .actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]
@@ -198,7 +198,7 @@ def test_what_is_kept_holds_no_secret(world: World) -> None:
 
 def test_an_odd_client_id_is_one_client(world: World) -> None:
     """Client ids are texts, URLs among them."""
-    odd, plain = world.client(ODD), world.client()
+    odd, plain = world.client(world.ODD), world.client()
     before, others = world.shown(odd), world.shown(plain)
 
     original = lower(world, odd, wish(odd, "high"))
