@@ -44,6 +44,7 @@ class EventSender:
         self._tokens = Tokens(token, clock, self._http)
         self._changed = threading.Condition()
         self._closing = False
+        self._hurry = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trustwatch-events", daemon=True)
         self._thread.start()
@@ -70,6 +71,7 @@ class EventSender:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        self._hurry.set()
         self.flush(timeout_s)
         left = self._outbox.abandon()
         self._stop.set()
@@ -110,7 +112,8 @@ class EventSender:
             wait = self._outbox.settle(batch, attempt, *self._post(batch.body))
             if wait is None:
                 return
-            self._stop.wait(wait)
+            if self._hurry.wait(wait):  # the end is near: there is no time to be patient
+                self._stop.wait(min(wait, self._settings.backoff_s))
 
     def _post(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
         """Status, headers and body of the reply; no status where there is none."""

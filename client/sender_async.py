@@ -37,6 +37,7 @@ class AsyncEventSender:
         self._tokens = AsyncTokens(token, clock, self._http)
         self._changed = asyncio.Event()
         self._done = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -68,6 +69,7 @@ class AsyncEventSender:
         self._outbox.close()
         self._closing = True
         self._changed.set()
+        self._hurry.set()
         await self.flush(timeout_s)
         if self._task is not None:
             self._task.cancel()
@@ -118,7 +120,15 @@ class AsyncEventSender:
             wait = self._outbox.settle(batch, attempt, *await self._post(batch.body))
             if wait is None:
                 return
-            await asyncio.sleep(wait)
+            await self._wait(wait)
+
+    async def _wait(self, seconds: float) -> None:
+        """Between two attempts; near the end there is no time to be patient."""
+        try:
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+        except TimeoutError:
+            return
+        await asyncio.sleep(min(seconds, self._settings.backoff_s))
 
     async def _post(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
         """Status, headers and body of the reply; no status where there is none."""

@@ -107,7 +107,7 @@ def test_the_cache_is_bounded(server: Scripted, make_client: Make, clock: Clock)
 def test_many_who_ask_are_one_request(server: Scripted, make_client: Make) -> None:
     """While the first is on its way the others wait for it."""
     calm = server.calm
-    server.answer = lambda request: calm(request)._replace(wait_s=0.3)
+    server.answer = lambda request: calm(request)._replace(wait_s=0.8)
     client = make_client(server.url, token, settings(cache_s=0.0))
 
     with ThreadPoolExecutor(8) as pool:

@@ -175,6 +175,20 @@ def test_closing_sends_what_is_left(server: Scripted, make_sender: Make) -> None
     assert received(server) == ["act-0"]
 
 
+def test_closing_does_not_sleep_through_a_long_wait(server: Scripted, make_sender: Make) -> None:
+    """The service is back before the wait that it asked for is over."""
+    server.then(Reply(503, headers={"Retry-After": "50"}))
+    sender = make_sender(server.url, token, settings(linger_s=0.0))
+    sender.send(event())
+    deadline = time.monotonic() + 5.0
+    while sender.counts()["retries"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert sender.close(timeout_s=5.0)
+
+    assert received(server) == ["act-0", "act-0"]
+
+
 def test_closing_gives_up_in_time_and_says_so(server: Scripted, make_sender: Make) -> None:
     server.answer = lambda request: Reply(503)
     sender = make_sender(server.url, token, settings())
