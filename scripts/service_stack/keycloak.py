@@ -72,6 +72,7 @@ class Keycloak(Server):
 
     NAME = "keycloak"
     PORTS: ClassVar[tuple[str, ...]] = ("http", "management")
+    DEFAULTS: ClassVar[dict[str, Any]] = {"features": (), "log_json": False, "heap_mb": 512}
     START_S: ClassVar[float] = 180.0
 
     @property
@@ -102,10 +103,7 @@ class Keycloak(Server):
         self._configure({"features": list(features), "log_json": log_json, "heap_mb": heap_mb})
 
     def _secrets(self) -> dict[str, Any]:
-        return {
-            "password": secrets.token_urlsafe(12),
-            "settings": {"features": [], "log_json": False, "heap_mb": 512},
-        }
+        return {"password": secrets.token_urlsafe(12)}
 
     def _files(self) -> dict[str, str]:
         given = self.settings
@@ -128,7 +126,7 @@ log-console-color=false
 spi-events-listener--jboss-logging--success-level=info
 spi-events-listener--jboss-logging--error-level=warn
 """
-        options = "".join(f"{name}={given[name]}\n" for name in ("features", "heap_mb"))
+        options = f"{','.join(given['features'])}\n{given['heap_mb']}\n"
         return {"keycloak.conf": text, "launch.txt": options}  # the latter for nobody to read: what else asks a restart
 
     def _before(self) -> None:

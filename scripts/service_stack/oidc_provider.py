@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .server import Server, answers
 from .system import Unavailable, cache_folder, ensure_command, locked, run, tail
@@ -73,6 +73,10 @@ class OidcProvider(Server):
     """
 
     NAME = "oidc-provider"
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "resources": RESOURCES, "lifetime_s": 3600, "policy_version": "1", "clients": (), "operators": (),
+        "trustwatch": None,
+    }  # fmt: skip
 
     @property
     def issuer(self) -> str:
@@ -136,10 +140,6 @@ class OidcProvider(Server):
     def status(self) -> dict[str, Any]:
         """As of every server, with the issuer."""
         return super().status() | {"issuer": self.issuer}
-
-    def _secrets(self) -> dict[str, Any]:
-        plain = {"lifetime_s": 3600, "policy_version": "1", "clients": [], "operators": [], "trustwatch": None}
-        return {"settings": {"resources": RESOURCES} | plain}
 
     def _files(self) -> dict[str, str]:
         configuration = {"issuer": self.issuer, "port": self.port} | self.settings

@@ -43,6 +43,8 @@ class Server(ABC):
     """As in `scripts/services start NAME`."""
     PORTS: ClassVar[tuple[str, ...]] = ("http",)
     """What the server listens for; the first is the one that `port` and `status` tell."""
+    DEFAULTS: ClassVar[dict[str, Any]] = {}
+    """Settings of a server that nothing was said about."""
     START_S: ClassVar[float] = 60.0
     STOP_S: ClassVar[float] = 15.0
 
@@ -94,7 +96,8 @@ class Server(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """What `configure` was given last."""
-        return dict(self._state["settings"])
+        given: dict[str, Any] = self._state["settings"]
+        return self.DEFAULTS | given
 
     @property
     def configured(self) -> bool:

@@ -113,6 +113,29 @@ def test_hydra_obeys_its_hook(hydra: Hydra) -> None:
     assert agent.ask().status_code == 200
 
 
+def test_hydra_tells_whose_token_it_was(hydra: Hydra) -> None:
+    """By span events, soon, and with the token that the receiver asks for: its log has no client in it."""
+    with Endpoint(lambda _: (200, {"content-type": "application/x-protobuf"}, b"")) as receiver:
+        hydra.configure(spans=receiver.url, spans_token="t-1")
+        hydra.start()
+        agent = hydra_client(hydra)
+        agent.token()
+        assert agent.ask(scope="nope").status_code == 400
+        told = [b"OAuth2AccessTokenIssued", b"OAuth2TokenExchangeError", agent.client_id.encode()]
+        deadline = time.monotonic() + 5
+        while not all(word in b"".join(body for *_, body in receiver.seen) for word in told):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert {(path, headers["authorization"]) for _, path, headers, _ in receiver.seen} == {
+            ("/v1/traces", "Bearer t-1")
+        }
+        hydra.configure()
+        hydra.start()
+    assert agent.client_id not in "".join(
+        line for line in hydra.log.read_text().splitlines() if "/oauth2/token" in line
+    )
+
+
 def test_hydra_comes_back(hydra: Hydra) -> None:
     """After kill -9 with the clients and keys it had, on the same ports."""
     agent, url = hydra_client(hydra), hydra.url
