@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,6 +35,26 @@ def started(request: pytest.FixtureRequest, name: str, make: Callable[[], KafkaC
     service.remove(keep_logs=True)
 
 
+@pytest.fixture(scope="session")
+def _refused_sockets() -> None:
+    """Mend kafka-python for the tests: it leaves the socket of a refused connection to whoever collects its traceback.
+
+    Where a test fails, pytest keeps that until the run ends, and fails the run for the socket.
+    """
+    from kafka.net.inet import KafkaNetSocket
+
+    connect = KafkaNetSocket.sock_connect
+
+    async def closing(self: Any, net: Any, sock: Any, address: Any, timeout_at: float | None = None) -> Any:
+        try:
+            return await connect(self, net, sock, address, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
+
+    KafkaNetSocket.sock_connect = closing
+
+
 @pytest.fixture(autouse=True)
 def _services_run(request: pytest.FixtureRequest) -> None:
     """Whatever an earlier test killed or paused runs again."""
@@ -44,7 +64,9 @@ def _services_run(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _refused_sockets: None
+) -> Iterator[KafkaCluster]:
     """One broker, with listeners for TLS and SASL (`kafka.secured`). Topics are each test's own: names of its own."""
     from service_stack import KafkaCluster
 
@@ -53,7 +75,9 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def kafka_cluster3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+def kafka_cluster3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _refused_sockets: None
+) -> Iterator[KafkaCluster]:
     """Three brokers, replication factor 3, two in sync at least: one may be killed."""
     from service_stack import KafkaCluster
 

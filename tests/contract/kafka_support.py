@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.identity import raw_id_hash
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 
 CLIENTS = ("kafka-python", "confluent")
 NOW_MS = 1_780_000_000_000
-QUIET = [
-    pytest.mark.filterwarnings("ignore:unclosed .*socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:multiple unraisable:pytest.PytestUnraisableExceptionWarning"),
-]
-"""kafka-python leaves the sockets of refused connections to the garbage collector."""
-
 _names = itertools.count()
 
 
@@ -98,7 +90,11 @@ class Member:
         self.records: dict[int, list[Record]] = {}
         self.offsets: dict[int, list[int]] = {}
         self.source: KafkaGroupSource = open_group_source(made)
-        self.source.join(self)
+        try:
+            self.source.join(self)
+        except BaseException:
+            self.source.close()
+            raise
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Go on where it stopped, else where it was told to begin."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gc
 import http.server
 import threading
 import time
@@ -31,12 +30,12 @@ from trustwatch.ingest.log import LogFailed
 from trustwatch.ingest.routing import partition_of
 from trustwatch.ingest.source import TopicWriter
 
-from .kafka_support import CLIENTS, NOW_MS, QUIET, Member, foreign_producer, make_topic, poll_until, record, settings
+from .kafka_support import CLIENTS, NOW_MS, Member, foreign_producer, make_topic, poll_until, record, settings
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
 
-pytestmark = [pytest.mark.integration, *QUIET]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(params=CLIENTS)
@@ -51,7 +50,6 @@ def closing(made: Any) -> Iterator[Any]:
         yield made
     finally:
         made.close()
-        gc.collect()  # see QUIET
 
 
 def read_all(made: KafkaSettings, *topics: str) -> dict[int, list[Raw]]:

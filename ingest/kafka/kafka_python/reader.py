@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition, errors
 from ...errors import CorruptLog, Unavailable
 from ..protocols import MOST_RECORDS, Fetched, Starts, start_of
 from ..settings import KafkaSettings
+from .joining import keep_joins
 from .options import opened, translated
 from .reading import bounds, partition_count, raw_of, reading
 
@@ -50,6 +51,7 @@ class Reader:
         try:
             counts = {topic: partition_count(self._consumer, topic) for topic in topics}
             if group_id:
+                keep_joins(self._consumer)
                 self._consumer.subscribe(list(topics))
             else:
                 self._take([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])

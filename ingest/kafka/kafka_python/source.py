@@ -20,6 +20,7 @@ from ..handout import Handout
 from ..ranges import out_of_range
 from ..settings import KafkaSettings
 from .batches import parts_of, read_batches
+from .joining import keep_joins
 from .options import opened, translated
 from .polling import Helper
 from .reading import bounds, end_offset, partition_count, reading
@@ -63,6 +64,7 @@ class GroupSource:
             self._helper.close()
             raise
         self._most = read_batches(self._consumer)
+        keep_joins(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`.

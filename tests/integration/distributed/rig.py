@@ -5,7 +5,6 @@ Workers are the product's own processes, started as the service starts them: a t
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 import re
@@ -48,13 +47,6 @@ if TYPE_CHECKING:
 FAULTY = Path(__file__).with_name("faulty_worker.py")
 SESSION_S = 6
 PARTITIONS = 4
-QUIET = [
-    pytest.mark.filterwarnings("ignore:unclosed .*socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:multiple unraisable:pytest.PytestUnraisableExceptionWarning"),
-]
-"""kafka-python leaves the sockets of refused connections to the garbage collector; `Rig.close` has it collect them."""
-
 UNDISTURBED = "undisturbed"
 """Prefix of the topics that undisturbed runs tell; nobody reads them."""
 
@@ -360,7 +352,6 @@ class Rig:
         self.postgres.start()
         for database in filter(None, (self.database, self._undisturbed)):
             self.postgres.drop_database(database)
-        gc.collect()  # see QUIET
 
 
 def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:

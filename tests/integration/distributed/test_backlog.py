@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from .rig import QUIET, tell, wait
+from .rig import tell, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 BACKLOG = 200_000
 MORE_MIB = 110.0

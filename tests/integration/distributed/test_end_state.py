@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from .rig import PARTITIONS, QUIET, wait
+from .rig import PARTITIONS, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def test_killed_workers(rig: Any, load: Any) -> None:

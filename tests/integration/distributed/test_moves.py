@@ -13,9 +13,9 @@ from trustwatch.ingest.kafka import KafkaLog, open_writer
 from trustwatch.ingest.routing import agent_route, partition_of
 from trustwatch.scoring.records import AgentRow
 
-from .rig import PARTITIONS, QUIET, tell, wait
+from .rig import PARTITIONS, tell, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SOON_S = 10.0
 

@@ -13,9 +13,9 @@ from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import EVENT_TYPE
 from trustwatch.ingest.routing import agent_route, partition_of
 
-from .rig import PARTITIONS, QUIET
+from .rig import PARTITIONS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
 

@@ -14,9 +14,9 @@ from trustwatch.ingest.routing import agent_route, partition_of
 from trustwatch.scoring.publish import RiskRecord, risk_record
 from trustwatch.scoring.records import AgentName, AgentRow, RiskLevel
 
-from .rig import PARTITIONS, QUIET, wait
+from .rig import PARTITIONS, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *QUIET]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 STALE_S = 3
 SOON_S = 5.0
