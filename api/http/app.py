@@ -19,6 +19,8 @@ from ...ingest.events import AuditEvent
 from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
 from ..edge.bodies import CODINGS, MEDIA_TYPES
 from ..edge.silence import SilenceWatch
+from ..gateway import GatewayIssuers, GatewayServer
+from ..gateway import Needs as GatewayNeeds
 from ..guard.approvals import NotOpen
 from ..hooks import HookServer, Needs
 from ..problems import Problem, install_problem_handlers, problem_response
@@ -71,13 +73,14 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
     """
     door = _door(services)
     silence = SilenceWatch({}, services.monotonic()) if only_service else _silence(services)
-    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence)
+    issuers = None if only_service else _gateway_issuers(services)
+    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence, issuers)
     answers = RiskAnswers(services)
     app = DocumentedApp(
         title="Trustwatch",
         version=version("trustwatch"),
         description=ABOUT,
-        lifespan=_lifespan(services, silence),
+        lifespan=_lifespan(services, silence, issuers),
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -91,7 +94,8 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
     hooks = None if only_service else _hooks(services, metrics)
-    return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks)
+    gateway = None if issuers is None else _gateway(services, metrics, issuers)
+    return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks, gateway=gateway)
 
 
 def _door(services: Services) -> Door:
@@ -109,6 +113,19 @@ def _hooks(services: Services, metrics: Metrics) -> HookServer:
     return HookServer(services.settings.hooks, needs)
 
 
+def _gateway_issuers(services: Services) -> GatewayIssuers | None:
+    settings = services.settings
+    return GatewayIssuers(settings.gateway, settings.verification, services.clock) if settings.gateway.issuers else None
+
+
+def _gateway(services: Services, metrics: Metrics, issuers: GatewayIssuers) -> GatewayServer:
+    needs = GatewayNeeds(
+        issuers, services.guard, services.policy, partial(caller_of, services.verifier), services.clock,
+        services.monotonic, metrics.gateway_answered, services.new_id,
+    )  # fmt: skip
+    return GatewayServer(services.settings.gateway, needs)
+
+
 def _silence(services: Services) -> SilenceWatch:
     callers = services.settings.callers
     bounds = {caller.name: caller.silence_s for caller in callers if caller.silence_s is not None}
@@ -123,17 +140,23 @@ async def _watch_silence(services: Services, silence: SilenceWatch) -> None:
             await services.on_silence(list(silence))
 
 
-def _lifespan(services: Services, silence: SilenceWatch) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    services: Services, silence: SilenceWatch, issuers: GatewayIssuers | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for start in services.on_startup:
             await start()
+        if issuers is not None:
+            await issuers.start()
         watch = asyncio.create_task(_watch_silence(services, silence))
         try:
             yield
         finally:
             watch.cancel()
             services.status.close()
+            if issuers is not None:
+                await issuers.close()
             for stop in services.on_shutdown:
                 await stop()
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
 from ..callers import SCORE_READ, Caller
+from ..gateway import GatewayServer
 from ..hooks import HookServer
 from ..problems import CONTENT_TYPE, Problem, ProblemError, internal_problem, problem_of
 from ..tokens import TokenVerifier, UnknownKey, bearer_token
@@ -61,14 +62,16 @@ class Front:
         metrics: counts every request, of both.
         answering: whether risk is answered at all; a worker holds none.
         hooks: authorization servers' hooks; None where none is answered.
+        gateway: checks for gateways; None where none is answered.
     """
 
     def __init__(
         self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics, *, answering: bool = True,
-        hooks: HookServer | None = None,
+        hooks: HookServer | None = None, gateway: GatewayServer | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self._hooks = hooks
+        self._gateway = gateway
         self._verifier = services.verifier
         self._monotonic = services.monotonic
         self._new_id = services.new_id
@@ -84,6 +87,9 @@ class Front:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
+        if self._gateway is not None and (way := self._gateway.way(path)):
+            await self._gateway(way, scope, receive, send)
+            return
         if self._answering and path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= SHORTEST:
             await self._risk(scope, path, send)
         elif self._hooks is not None and self._hooks.serves(path):

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from ...scoring.records import RiskLevel
 from ..edge.reports import IngestStatus
 from ..edge.silence import SilenceWatch
+from ..gateway import GatewayIssuers
 from .services import Services
 
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -22,7 +23,7 @@ class Metric(NamedTuple):
     """One metric. *kind* `counter` and `histogram` are counted here as things happen, `observed …` read when asked."""
 
     name: str
-    kind: str  # counter | histogram | observed counter | observed gauge
+    kind: str  # counter | histogram | observed counter | observed gauge | observed histogram
     unit: str
     meaning: str
     labels: tuple[str, ...] = ()
@@ -69,6 +70,21 @@ METRICS: Final = (
            ("via", "fails")),
     Metric("trustwatch_hook_seconds", "histogram", "s", "time from request to answer of the hooks at issuance, by name",
            ("hook",)),
+    Metric("trustwatch_gateway_seconds", "histogram", "s", "time from request to answer of checks for gateways, by way",
+           ("way",)),
+    Metric("trustwatch_gateway_answers_total", "counter", "answers", "answers to gateways by way and kind: allowed, "
+           "denied, step_up, missing_token, invalid_token, no_keys (of the issuer), undecided and allowed_unjudged (a "
+           "fault of ours); of introspection active, inactive, denied, unreachable, unauthorized, unreadable",
+           ("way", "answer")),
+    Metric("trustwatch_tokens_revoked_total", "observed counter", "tokens", "tokens that were seen at a gateway or "
+           "introspection though policy says revoke, by issuer and by what came of their revocation (RFC 7009)",
+           ("issuer", "outcome")),
+    Metric("trustwatch_actuations_total", "observed counter", "attempts", "attempts of actuators by target and outcome: "
+           "confirmed (lowered, and read back), applied (accepted, nobody can be asked), restored, unchanged (nothing was "
+           "to be done), superseded (something newer is wanted), skipped (another's agent), retry or failed",
+           ("target", "outcome")),
+    Metric("trustwatch_containment_seconds", "observed histogram", "s", "time from the event to what the server confirmed "
+           "because of it, by target", ("target",)),
     Metric("trustwatch_audit_events_total", "observed counter", "events", "audit events of our own (what hooks and "
            "gateways asked, what people decided), by outcome: written, or dropped (no room, or a fault of ours)",
            ("outcome",)),
@@ -106,11 +122,13 @@ class Metrics:
         registry: where they are registered; one application each.
         held_bytes: bytes of request bodies with events that are in memory.
         silence: of callers.
+        gateway: issuers behind gateways, where there are any.
     """
 
     def __init__(
-        self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int], silence: SilenceWatch
-    ) -> None:
+        self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int], silence: SilenceWatch,
+        gateway: GatewayIssuers | None = None,
+    ) -> None:  # fmt: skip
         self.registry = registry
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -121,7 +139,8 @@ class Metrics:
                 self._histograms[metric.name] = Histogram(
                     metric.name, metric.meaning, metric.labels, buckets=BUCKETS, registry=registry
                 )
-        registry.register(_Observed(services, held_bytes, silence))
+        self._gateway: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram, Histogram]] = {}
+        registry.register(_Observed(services, held_bytes, silence, gateway))
 
     def counter(self, name: str, *labels: str) -> Counter:
         """A counter with its labels, to be kept where it is counted often."""
@@ -137,6 +156,21 @@ class Metrics:
         self.histogram("trustwatch_http_request_seconds", route).observe(seconds)
         self.histogram("trustwatch_hook_seconds", hook).observe(seconds)
 
+    def gateway_answered(self, way: str, route: str, status: int, kind: str, seconds: float) -> None:
+        """Count one answer to a gateway. What counts it is looked up once: agents wait for each."""
+        found = self._gateway.get((way, status, kind))
+        if found is None:
+            found = self._gateway[way, status, kind] = (
+                self.counter("trustwatch_http_requests_total", route, str(status)),
+                self.counter("trustwatch_gateway_answers_total", way, kind),
+                self.histogram("trustwatch_http_request_seconds", route),
+                self.histogram("trustwatch_gateway_seconds", way),
+            )
+        for counter in found[:2]:
+            counter.inc()
+        for histogram in found[2:]:
+            histogram.observe(seconds)
+
     def text(self) -> bytes:
         """Exposition format 0.0.4."""
         return generate_latest(self.registry)
@@ -145,8 +179,11 @@ class Metrics:
 class _Observed(Collector):
     """Metrics that are read from the services when asked for."""
 
-    def __init__(self, services: Services, held_bytes: Callable[[], int], silence: SilenceWatch) -> None:
+    def __init__(
+        self, services: Services, held_bytes: Callable[[], int], silence: SilenceWatch, gateway: GatewayIssuers | None
+    ) -> None:
         self._services = services
+        self._gateway = gateway
         self._held_bytes = held_bytes
         self._silence = silence
 
@@ -157,10 +194,15 @@ class _Observed(Collector):
     def collect(self) -> Iterator[Any]:
         values = {**_of_process(self._services), **_of_pipeline(self._services)}
         values |= _of_guard(self._services)
+        values["trustwatch_tokens_revoked_total"] = {}
+        if self._gateway is not None:
+            values |= _of_gateway(self._gateway, values["trustwatch_issuer_keys"])
         values |= _of_topics(self._services.ingest) | _of_silence(self._silence, self._services)
         values["trustwatch_body_bytes"] = {(): self._held_bytes()}
         for metric in METRICS:
-            if metric.kind.startswith("observed"):
+            if metric.kind == "observed histogram":
+                yield _containment(metric, self._services)
+            elif metric.kind.startswith("observed"):
                 kind = GaugeMetricFamily if metric.kind.endswith("gauge") else CounterMetricFamily
                 family = kind(metric.name, metric.meaning, labels=metric.labels)
                 for labels, value in values[metric.name].items():
@@ -175,10 +217,18 @@ def _of_process(services: Services) -> dict[str, Labelled]:
         "trustwatch_log_failed": {(): float(services.log.log.failed)},
         "trustwatch_agents": {(): len(services.view)},
         "trustwatch_deliveries_total": {labels: count for labels, count in services.deliveries.items()},
+        "trustwatch_actuations_total": {labels: count for labels, count in services.actuations.outcomes.items()},
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuers()},
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
         "trustwatch_watchers": {(): len(services.status.watchers)},
     }
+
+
+def _containment(metric: Metric, services: Services) -> HistogramMetricFamily:
+    family, figures = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels), services.actuations
+    for target in figures.targets:
+        family.add_metric((target,), figures.buckets(target), figures.seconds[target])
+    return family
 
 
 def _of_pipeline(services: Services) -> dict[str, Labelled]:
@@ -210,6 +260,14 @@ def _of_guard(services: Services) -> dict[str, Labelled]:
         "trustwatch_audit_events_waiting": {(): len(guard.audit)},
         "trustwatch_policy_reloads_total": {("loaded",): policy.reloads, ("failed",): policy.errors},
         "trustwatch_approvals_unasked_total": {(): guard.approvals.unasked},
+    }
+
+
+def _of_gateway(gateway: GatewayIssuers, keys: Labelled) -> dict[str, Labelled]:
+    held: Labelled = {(issuer.issuer,): issuer.keys for issuer in gateway.jwks.status()}
+    return {
+        "trustwatch_tokens_revoked_total": {labels: count for labels, count in gateway.revoked.items()},
+        "trustwatch_issuer_keys": {**held, **keys},
     }
 
 

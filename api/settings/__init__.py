@@ -5,6 +5,7 @@ test holds `docs/settings.md`. Nothing else in Trustwatch reads the environment.
 """
 
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .gateway import AskedServerSettings, GatewayClientSettings, GatewayIssuerSettings, GatewaySettings
 from .hooks import HookSettings
 from .load import OVERRIDES, load_settings, process_settings
 from .risk import AlertBudget, LevelPolicy, RiskSettings, TokenPolicySettings
@@ -16,8 +17,12 @@ from .table import settings_table
 __all__ = [
     "OVERRIDES",
     "AlertBudget",
+    "AskedServerSettings",
     "CallerSettings",
     "DeadLetterSettings",
+    "GatewayClientSettings",
+    "GatewayIssuerSettings",
+    "GatewaySettings",
     "HookSettings",
     "IssuerSettings",
     "LevelPolicy",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from .about import Name, Part, about
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
@@ -31,6 +32,7 @@ class Settings(Part, frozen=True):
     registry: Annotated[tuple[RegisteredAgent, ...], about("agents as the operator knows them; first match wins")] = ()
     webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], about("authorization servers that ask while they issue tokens")] = ()
+    gateway: Annotated[GatewaySettings, about("gateways that ask about each call of an agent")] = GatewaySettings()
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()

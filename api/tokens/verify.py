@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -47,14 +48,18 @@ _SENTENCES: Sequence[tuple[type[Exception], str]] = (
 )
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Claims(msgspec.Struct, frozen=True):
-    """What a verified token says. Times are seconds since 1970."""
+    """What a verified token says. Times are seconds since 1970; `members` are all claims, as they are."""
 
     issuer: str
     subject: str
     client_id: str  # "" = the token names no client
     scopes: frozenset[str]
     exp: float
+    members: Mapping[str, Any] = NOTHING
 
 
 class KeySet:
@@ -220,7 +225,7 @@ def _read(claims: Mapping[str, Any], exp: float) -> Claims:
     if not claims["sub"]:
         raise InvalidToken("the token has an empty subject")
     scopes = frozenset(_scopes(claims.get("scope")) + _scopes(claims.get("scp")))
-    return Claims(issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp)
+    return Claims(issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims)
 
 
 def _scopes(value: Any) -> list[str]:

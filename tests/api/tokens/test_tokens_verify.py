@@ -42,12 +42,14 @@ def test_accepts_a_right_token(name: str, issuer: IssuerSettings, keys: KeySet, 
     """ES256, RS256 and EdDSA tokens of the issuer are accepted with what they say."""
     claims = check(request.getfixturevalue(name).token(), issuer, keys)
 
+    assert claims.members["scope"] == "trust.score:read trust.ingest"
     assert claims == Claims(
         issuer=ISSUER,
         subject="service-account-1",
         client_id="gateway-1",
         scopes=frozenset({"trust.score:read", "trust.ingest"}),
         exp=NOW + 300,
+        members=claims.members,
     )
 
 

@@ -1,0 +1,87 @@
+"""What gateways are answered: made once, sent as it is. A denial tells nothing but that it is one.
+
+Allowed is exactly 200 with an empty body: Envoy takes any other status for a denial. Denied is 401 or 403 and nothing
+else: NGINX turns any other status into 500. Envoy, Caddy and Traefik hand all headers of a denial to the client, so
+there is none that tells why, how risky, or by whose rules.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from ...scoring.records import RiskLevel
+from ..settings import GatewaySettings
+
+Header = tuple[bytes, bytes]
+
+NO_STORE: Header = (b"cache-control", b"no-store")
+JSON: Header = (b"content-type", b"application/json")
+EMPTY: Header = (b"content-length", b"0")
+
+STEP_UP_ERROR = "insufficient_user_authentication"
+STEP_UP_SENTENCE = "a person must approve this first; try again later"
+
+
+class Answer(NamedTuple):
+    """One answer. `kind` is the word for it in metrics."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+    kind: str
+
+
+class Answers:
+    """All answers to checks.
+
+    Args:
+        settings: of gateways.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        name = settings.risk_header
+        told = {level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel}
+        self._allowed = {level: Answer(200, [*told[level], NO_STORE, EMPTY], b"", "allowed") for level in RiskLevel}
+        self.unjudged = Answer(200, [NO_STORE, EMPTY], b"", "allowed_unjudged")
+        """Allowed since we could not decide, and are set to fail open: no level is told."""
+
+    def allowed(self, level: RiskLevel) -> Answer:
+        """The call may go on."""
+        return self._allowed[level]
+
+    def denied(self, request_id: str, kind: str = "denied") -> Answer:
+        """The call may not go on, whoever asks again; also where we can not decide and fail closed."""
+        return _refusal(403, "access_denied", request_id, kind)
+
+    def step_up(self, request_id: str, approval_id: str) -> Answer:
+        """A person must approve first (RFC 9470)."""
+        more = [(b"www-authenticate", self.challenge(STEP_UP_ERROR, STEP_UP_SENTENCE))]
+        if approval_id and self._settings.tell_approval:
+            more.append((b"x-approval-id", approval_id.encode("ascii", "ignore")))
+        return _refusal(401, STEP_UP_ERROR, request_id, "step_up", *more)
+
+    def unauthenticated(self, request_id: str, error: str, sentence: str) -> Answer:
+        """No token (*error* is ""), or one that is refused."""
+        challenge = (b"www-authenticate", self.challenge(error, sentence if error else ""))
+        return _refusal(401, error or "missing_token", request_id, error or "missing_token", challenge)
+
+    def challenge(self, error: str = "", sentence: str = "") -> bytes:
+        """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
+        given = {
+            "realm": self._settings.realm, "error": error, "error_description": sentence,
+            "resource_metadata": self._settings.resource_metadata,
+        }  # fmt: skip
+        return ("Bearer " + ", ".join(f'{name}="{_quoted(value)}"' for name, value in given.items() if value)).encode()
+
+
+def _refusal(status: int, error: str, request_id: str, kind: str, *more: Header) -> Answer:
+    body = msgspec.json.encode({"error": error, "request_id": request_id})
+    return Answer(status, [*more, JSON, NO_STORE, (b"content-length", b"%d" % len(body))], body, kind)
+
+
+def _quoted(value: str) -> str:
+    """Only the characters that RFC 6750 allows."""
+    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)

@@ -1,0 +1,89 @@
+"""What gateways send, read from the headers that each product is known to send. Nothing of it decides but the token."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from ..tokens import BadAuthorization, MissingToken
+
+AUTHORIZATION = b"authorization"
+REQUEST_ID = b"x-request-id"
+METHODS = (b"x-forwarded-method", b"x-original-method")
+"""Traefik, Caddy, APISIX; NGINX by its configuration."""
+URIS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
+HOSTS = (b"x-forwarded-host", b"x-original-host")
+
+MOST_TARGET = 512
+"""Characters of a path that an audit event holds."""
+
+_METHOD = re.compile(rb"[A-Za-z]{1,32}\Z")
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_HOST = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
+
+
+class Credential(NamedTuple):
+    """A token as it was presented."""
+
+    token: bytes
+    dpop: bool
+
+
+def header(scope: Scope, *names: bytes) -> bytes | None:
+    """The first of the headers *names* that is there once; one that is there twice counts as not there."""
+    for name in names:
+        found: list[bytes] = [value for key, value in scope["headers"] if key == name]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def credential(scope: Scope) -> Credential:
+    """The token of a request.
+
+    Raises:
+        MissingToken: there is no Authorization header, or it has a scheme that carries no access token.
+        BadAuthorization: there are several, or it is malformed.
+    """
+    given = None
+    for name, value in scope["headers"]:
+        if name == AUTHORIZATION:
+            if given is not None:
+                raise BadAuthorization("the request has several Authorization headers")
+            given = value
+    if not given:
+        raise MissingToken("the request has no access token")
+    scheme, _, token = given.partition(b" ")
+    scheme, token = scheme.lower(), token.strip(b" ")
+    if scheme not in (b"bearer", b"dpop"):
+        raise MissingToken("the request has no access token")
+    if not token or b" " in token:
+        raise BadAuthorization("the Authorization header holds no access token")
+    return Credential(token, scheme == b"dpop")
+
+
+def forwarded_method(scope: Scope) -> str:
+    """The method of the call that a sub-request is about; "" = not told, which no list of safe methods holds."""
+    given = header(scope, *METHODS) or b""
+    return given.decode().upper() if _METHOD.match(given) else ""
+
+
+def request_id(scope: Scope) -> str:
+    """The gateway's own id of the call, where it sends one that is fit to be repeated; "" = none."""
+    given = header(scope, REQUEST_ID) or b""
+    return given.decode() if _ID.match(given) else ""
+
+
+def forwarded_target(scope: Scope) -> str:
+    """Host and path of the call that a sub-request is about, as the gateway told them."""
+    return target(header(scope, *HOSTS), header(scope, *URIS) or b"")
+
+
+def target(host: bytes | None, uri: bytes) -> str:
+    """Host and path, printable, without query: that may hold secrets."""
+    path = uri.partition(b"?")[0].partition(b"#")[0]
+    shown = "".join(sign if " " < sign <= "~" else f"%{ord(sign):02X}" for sign in path.decode("latin-1"))
+    name = host.decode() if host is not None and _HOST.match(host) else ""
+    return (name + shown)[:MOST_TARGET]

@@ -1,0 +1,138 @@
+"""Gateways: whose tokens agents present there, how calls are answered, and the introspection façade."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from .about import Name, Part, about, check_url
+from .access import IssuerSettings
+from .hooks import HeaderName
+from .secret import Secret
+
+Method = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
+SHORTEST_SECRET = 16
+
+
+class AskedServerSettings(Part, frozen=True):
+    """The authorization server's own introspection endpoint (RFC 7662)."""
+
+    url: Annotated[str, about("introspection endpoint: https (http only to loopback)")]
+    tokens: Annotated[
+        Literal["opaque", "all"],
+        about("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
+    ] = "opaque"
+    cache_s: Annotated[float, about("how long an answer is kept, s", ge=0, le=5)] = 2.0
+    timeout_s: Annotated[float, about("time budget of one question, s", gt=0, le=30)] = 2.0
+
+    def __post_init__(self) -> None:
+        check_url(self.url, "`url`", loopback_http=True)
+
+
+class GatewayIssuerSettings(IssuerSettings, frozen=True):
+    """One authorization server whose tokens agents present at gateways."""
+
+    audiences: Annotated[
+        tuple[Name, ...], about("`aud` values of the APIs behind the gateways; a token must hold one", min_length=1)
+    ]
+    tenant: Annotated[Name | None, about("tenant of its agents, where `tenant_claim` does not say")] = None
+    tenant_claim: Annotated[
+        Name | None, about("claim that names the tenant, as `organization_id`; it wins over `tenant`")
+    ] = None
+    agent_issuer: Annotated[
+        Name | None, about("issuer of its agents as events name it; null is the `iss` of the token")
+    ] = None
+    introspection: Annotated[
+        AskedServerSettings | None, about("its own introspection endpoint, for opaque tokens at `/introspect`")
+    ] = None
+
+    revocation_url: Annotated[
+        str | None,
+        about("its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"),
+    ] = None
+    client_id: Annotated[
+        Name | None,
+        about("our client at both, by `client_secret_basic`; null sends no credentials (Hydra's admin API)"),
+    ] = None
+    client_secret: Annotated[Secret | None, about("its secret: `{env: NAME}` or `{file: PATH}`")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revocation_url is not None:
+            check_url(self.revocation_url, "`revocation_url`", loopback_http=True)
+        if (self.client_id is None) != (self.client_secret is None):
+            raise ValueError("`client_id` and `client_secret` go together")
+        if self.tenant is None and self.tenant_claim is None:
+            raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
+
+
+class GatewayClientSettings(Part, frozen=True):
+    """A gateway that asks `/introspect` by `client_secret_basic`, where it can not get a token for `trust.decide`."""
+
+    client_id: Annotated[Name, about("its user name in Basic authentication")]
+    secret: Annotated[Secret, about("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
+    tenants: Annotated[tuple[Name, ...], about("tenants whose tokens it may ask about; `*` is all", min_length=1)] = (
+        "*",
+    )
+
+    def __post_init__(self) -> None:
+        secret = self.secret.reveal()
+        if len(secret) < SHORTEST_SECRET or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(f"`secret` must have at least {SHORTEST_SECRET} printable ASCII characters")
+
+
+class GatewaySettings(Part, frozen=True):
+    """Checks for gateways. Without issuers there are none: neither `/ext-authz`, `/forward-auth` nor `/introspect`."""
+
+    issuers: Annotated[
+        tuple[GatewayIssuerSettings, ...], about("authorization servers whose tokens agents present at gateways")
+    ] = ()
+    clients: Annotated[
+        tuple[GatewayClientSettings, ...], about("gateways that ask `/introspect` by a secret instead of a token")
+    ] = ()
+    safe_methods: Annotated[
+        tuple[Method, ...],
+        about("methods that pass while only some of the token's scopes wait for a person; all others need every scope"),
+    ] = ("GET", "HEAD", "OPTIONS")
+    dpop: Annotated[
+        Literal["refuse", "gateway"],
+        about("`Authorization: DPoP`: refused, or accepted since the gateway itself has checked the proof"),
+    ] = "refuse"
+    risk_header: Annotated[
+        HeaderName | None, about("header of an allowed call that tells the upstream the risk level; null tells nothing")
+    ] = None
+    tell_approval: Annotated[
+        bool, about("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
+    ] = False
+    realm: Annotated[str, msgspec.Meta(pattern=r"^[ !#-\[\]-~]{1,128}\Z"), about("`realm` of challenges")] = "agents"
+    resource_metadata: Annotated[
+        str | None, about("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
+    ] = None
+    risk_claims: Annotated[bool, about("active answers of `/introspect` carry `risk_level` and `policy_version`")] = (
+        False
+    )
+    on_failure: Annotated[
+        Literal["open", "closed"],
+        about("what a call with a verified token gets that can not be decided for a fault of ours"),
+    ] = "closed"
+    on_stale: Annotated[
+        Literal["use", "deny"], about("what is done where risk may be out of date: use what is known, or deny")
+    ] = "use"
+    on_unreachable: Annotated[
+        Literal["error", "inactive"],
+        about("`/introspect` while the issuer's own introspection can not be asked: 503, or `active: false`"),
+    ] = "error"
+    record: Annotated[
+        Literal["denials", "all"], about("calls that become audit events; the gateway's access log tells of the others")
+    ] = "denials"
+
+    def __post_init__(self) -> None:
+        if self.resource_metadata is not None:
+            check_url(self.resource_metadata, "`resource_metadata`", loopback_http=True)
+        for part, names in (
+            ("issuers", [issuer.issuer for issuer in self.issuers]),
+            ("clients", [client.client_id for client in self.clients]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"`{part}` name the same one twice")
