@@ -24,7 +24,16 @@ from ..gateway import Needs as GatewayNeeds
 from ..guard.approvals import NotOpen
 from ..hooks import HookServer, Needs
 from ..problems import Problem, install_problem_handlers, problem_response
-from . import route_agents, route_alerts, route_containment, route_decisions, route_events, route_otlp, route_service
+from . import (
+    route_actuations,
+    route_agents,
+    route_alerts,
+    route_containment,
+    route_decisions,
+    route_events,
+    route_otlp,
+    route_service,
+)
 from .answers import RiskAnswers
 from .front import Front, caller_of
 from .gate import Parts, StoreReader
@@ -90,7 +99,15 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
     _install_door_problems(app)
     app.include_router(route_service.router)
     if not only_service:
-        routes = (route_containment, route_agents, route_decisions, route_alerts, route_events, route_otlp)
+        routes = (
+            route_actuations,
+            route_containment,
+            route_agents,
+            route_decisions,
+            route_alerts,
+            route_events,
+            route_otlp,
+        )
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
     hooks = None if only_service else _hooks(services, metrics)

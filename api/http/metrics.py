@@ -79,12 +79,12 @@ METRICS: Final = (
     Metric("trustwatch_tokens_revoked_total", "observed counter", "tokens", "tokens that were seen at a gateway or "
            "introspection though policy says revoke, by issuer and by what came of their revocation (RFC 7009)",
            ("issuer", "outcome")),
-    Metric("trustwatch_actuations_total", "observed counter", "attempts", "attempts of actuators by target and outcome: "
-           "confirmed (lowered, and read back), applied (accepted, nobody can be asked), restored, unchanged (nothing was "
-           "to be done), superseded (something newer is wanted), skipped (another's agent), retry or failed",
+    Metric("trustwatch_actuations_total", "observed counter", "attempts", "attempts of actuators by target and "
+           "outcome: confirmed (lowered, and read back), applied (accepted, nobody can be asked), restored, unchanged "
+           "(nothing was to be done), superseded (something newer is wanted), skipped (not its agent), retry or failed",
            ("target", "outcome")),
-    Metric("trustwatch_containment_seconds", "observed histogram", "s", "time from the event to what the server confirmed "
-           "because of it, by target", ("target",)),
+    Metric("trustwatch_containment_seconds", "observed histogram", "s", "time from the event to what the server "
+           "confirmed because of it, by target", ("target",)),
     Metric("trustwatch_audit_events_total", "observed counter", "events", "audit events of our own (what hooks and "
            "gateways asked, what people decided), by outcome: written, or dropped (no room, or a fault of ours)",
            ("outcome",)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ...ingest.log import GroupCommit
 from ...ingest.log.commit import CommitLog
+from ...scoring.actuators import ActuationFigures, Wishes
 from ...scoring.channel import Change, Update
 from ...scoring.policy import LivePolicy
 from ...scoring.store import Store
@@ -173,6 +174,8 @@ class Services:
         deliveries: attempts to deliver alerts so far, by target and outcome.
         issuers: how the keys of each issuer fare.
         behind: logged records that wait to be applied, for the bound at the door; None = the log has its own bound.
+        wishes: what actuators are to bring about, and who asks them to look; None = in tests without any.
+        actuations: how actuators fared in this process.
         ingest: how foreign topics fare, where they are read here.
         on_silence: given what is known of the callers that are watched, every second.
         on_startup: awaited in order before the first request.
@@ -195,6 +198,8 @@ class Services:
     deliveries: Counter[tuple[str, str]] = field(default_factory=Counter)
     issuers: Callable[[], Sequence[JwksStatus]] = tuple
     behind: Callable[[], int] | None = None
+    wishes: Wishes | None = None
+    actuations: ActuationFigures = field(default_factory=ActuationFigures)
     ingest: IngestStatus = field(default_factory=IngestStatus)
     on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None
     on_startup: tuple[Hook, ...] = ()

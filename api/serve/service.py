@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
@@ -30,6 +31,7 @@ from ..http import create_app
 from ..http.services import PipelineStatus, Services
 from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
+from .acting import Acting
 from .backend import Backend, Known, opened
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
 from .roles import Roles, check_roles
@@ -95,11 +97,12 @@ class Service:
         self._guard = make_guard(
             settings, backend.log, backend.store, view, policy, status, self._standing_changed
         )  # fmt: skip
+        self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
         self._services = Services(
             settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
             policy=policy, model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
-            ingest=self._ingest, on_silence=self._hear,
+            wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, on_silence=self._hear,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
         self._processes = backend.processes(Known(view, status, self._changed, self._ingest))
@@ -112,6 +115,13 @@ class Service:
     def _standing_changed(self, agents: Collection[AgentName]) -> None:
         """A person pinned or approved something, here or elsewhere."""
         forget_answers(self._services.view, agents)
+        if self._roles.workers:
+            self._acting.look_at(agents)
+        self._changed()
+
+    def _policy_changed(self) -> None:
+        """Another book is in force."""
+        self._acting.look_at_all()
         self._changed()
 
     async def _hear(self, callers: Sequence[SilenceReport]) -> None:
@@ -146,7 +156,9 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
                 helpers = [group.create_task(self._tick(quiet)), *self._chores(group, quiet)]
-                guarding = group.create_task(keep_guard(self._guard, self._services.policy, self._changed, answered))
+                guarding = group.create_task(
+                    keep_guard(self._guard, self._services.policy, self._policy_changed, answered)
+                )
                 helpers.append(
                     group.create_task(
                         keep_descendants(
@@ -166,6 +178,7 @@ class Service:
                 await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
                 await asyncio.gather(*processes, *helpers)
+        await self._acting.close()
         await self._jwks.close()
 
     def _chores(self, group: asyncio.TaskGroup, quiet: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -173,11 +186,13 @@ class Service:
         if not self._roles.workers:
             return []
         assert self._dispatcher is not None
-        return [group.create_task(self._upkeep(quiet)), group.create_task(self._dispatcher.run(quiet))]
+        chores = (self._upkeep(quiet), self._dispatcher.run(quiet), self._acting.keep(quiet))
+        return [group.create_task(chore) for chore in chores]
 
     def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
         notifier = WebhookNotifier(client, clock.now_ms)
-        channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
+        alerts = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
+        channels: list[Channel[Any]] = [*self._acting.channels, *alerts]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._delivered)

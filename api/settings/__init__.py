@@ -5,6 +5,7 @@ test holds `docs/settings.md`. Nothing else in Trustwatch reads the environment.
 """
 
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .actuators import ActuatorAuthSettings, ActuatorSettings
 from .gateway import AskedServerSettings, GatewayClientSettings, GatewayIssuerSettings, GatewaySettings
 from .hooks import HookSettings
 from .load import OVERRIDES, load_settings, process_settings
@@ -16,6 +17,8 @@ from .table import settings_table
 
 __all__ = [
     "OVERRIDES",
+    "ActuatorAuthSettings",
+    "ActuatorSettings",
     "AlertBudget",
     "AskedServerSettings",
     "CallerSettings",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from .about import Name, Part, about
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .actuators import ActuatorSettings
 from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
@@ -33,6 +34,9 @@ class Settings(Part, frozen=True):
     webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], about("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, about("gateways that ask about each call of an agent")] = GatewaySettings()
+    actuators: Annotated[
+        tuple[ActuatorSettings, ...], about("authorization servers whose clients are lowered and restored")
+    ] = ()
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
@@ -54,6 +58,8 @@ class Settings(Part, frozen=True):
         _unique("hooks", "name", (hook.name for hook in self.hooks))
         if [hook.kind for hook in self.hooks].count("authzen") > 1:
             raise ValueError("only one hook may be of kind `authzen`: its paths are fixed - at `$.hooks`")
+        _unique("actuators", "name", (actuator.name for actuator in self.actuators))
+        _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_topics(self.kafka.topics, self.callers)
 
@@ -78,6 +84,14 @@ def _unique(part: str, member: str, names: Iterable[str]) -> None:
                 f"the same as that of `$.{part}[{seen[name]}]`, must be unique - at `$.{part}[{index}].{member}`"
             )
         seen[name] = index
+
+
+def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
+    """Deliveries are told apart by the name of their target."""
+    for index, name in enumerate(actuators):
+        if name in webhooks:
+            at = f"at `$.actuators[{index}].name`"
+            raise ValueError(f"the same as that of `$.webhooks[{webhooks.index(name)}]`, must be unique - {at}")
 
 
 def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:

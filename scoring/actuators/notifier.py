@@ -180,7 +180,7 @@ def _wish_of(row: Actuation | None) -> Desired | None:
 def _of_its_time(wish: Desired, before: Actuation | None) -> Desired:
     """*wish* with the times of its decision, where that was wanted before: a further look does not make it later."""
     was = _wish_of(before)
-    if was is None or not wish.decision_id or was.decision_id != wish.decision_id:
+    if was is None or not wish.decision_id or (was.decision_id, was.level) != (wish.decision_id, wish.level):
         return wish
     return msgspec.structs.replace(wish, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
 

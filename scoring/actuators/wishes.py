@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
+from ...ingest.hashing import agent_key
 from ..containment import Actuation
 from ..policy import Verdict
 from ..records import AgentName, AgentRow, OutboxRow, RiskLevel
@@ -85,15 +86,14 @@ class Wishes:
     async def look_at_all(self, target: str = "", tenants: Tenants = None) -> int:
         """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
 
-        These are the agents at `medium` and above, those that are pinned, and those of which the store knows that
-        something is lowered or was not brought about, at whatever level they are now.
+        These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
+        those of which the store knows that something is lowered or was not brought about, whatever their level is now.
         """
-        pinned = [
-            name for name in self._verdicts.interventions.pinned_agents(self._now_ms())
-            if tenants is None or name.tenant in tenants
-        ]  # fmt: skip
+        known = self._verdicts.interventions.pinned_agents(self._now_ms())
+        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.descendants]
+        mine = [name for name in known if tenants is None or name.tenant in tenants]
         found = await asyncio.to_thread(self._concerned, target, tenants)
-        names = {name.key: name for name in chain(pinned, found)}
+        names = {name.key: name for name in chain(mine, found)}
         return await self.look_at(names.values(), target)
 
     def _concerned(self, target: str, tenants: Tenants) -> list[AgentName]:
