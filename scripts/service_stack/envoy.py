@@ -54,7 +54,7 @@ ACCESS_LOG: dict[str, str] = {
 
 CHECK_HEADERS = ("user-agent", "x-request-id", "x-forwarded-for", "mcp-method", "mcp-name")
 """Of the request, told to the check beside what Envoy always tells (host, method, path, authorization)."""
-DENIAL_HEADERS = ("www-authenticate", "content-type", "retry-after")
+DENIAL_HEADERS = ("www-authenticate", "x-approval-id", "x-request-id", "content-type", "retry-after")
 """Of the check's denial, told to the client; Envoy would hand on all of them."""
 
 

@@ -42,6 +42,8 @@ http {{
     location / {{
       auth_request /_check;
       auth_request_set $risk_level $upstream_http_x_risk_level;
+      auth_request_set $approval_id $upstream_http_x_approval_id;
+      add_header X-Approval-Id $approval_id always;
       proxy_set_header X-Risk-Level $risk_level;
       proxy_pass {given["upstream"].rstrip("/")};
     }}

@@ -299,8 +299,13 @@ def check(request: Endpoint.Request) -> Endpoint.Answer:
     """Allows one token; says to the others what they have to do."""
     if request[2].get("authorization") == "Bearer good":
         return 200, {"X-Risk-Level": "low"}, b""
-    challenge = {"WWW-Authenticate": 'Bearer error="insufficient_user_authentication"', "X-Internal": "score 0.9"}
-    return (401 if "authorization" in request[2] else 403), challenge, b"no"
+    if "authorization" in request[2]:
+        return (
+            401,
+            {"WWW-Authenticate": 'Bearer error="insufficient_user_authentication"', "X-Approval-Id": "a-1"},
+            b"no",
+        )
+    return 403, {}, b"no"
 
 
 OUTAGE = {"envoy": 403, "caddy": 502, "nginx": 500}
@@ -325,6 +330,7 @@ def test_gateways_ask_for_each_request(request: pytest.FixtureRequest, name: str
         stepped = agent.post(f"{gateway.url}/tools/call", headers={"authorization": "Bearer bad"}, content=b"{}")
         assert stepped.status_code == 401
         assert "insufficient_user_authentication" in stepped.headers["www-authenticate"]
+        assert stepped.headers["x-approval-id"] == "a-1"
         assert agent.get(gateway.url).status_code == 403
         checks.close()
         assert agent.get(gateway.url, headers={"authorization": "Bearer good"}).status_code == OUTAGE[name]
