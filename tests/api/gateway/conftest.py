@@ -215,11 +215,13 @@ def issuer(tmp_path: Path) -> Issuer:
 def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callable[..., Desk]]:
     desks: list[Desk] = []
 
-    def make(*issuers: GatewayIssuerSettings, mode: str = "enforce", table: Any = None, **gateway: Any) -> Desk:
+    def make(
+        *issuers: GatewayIssuerSettings, mode: str = "enforce", table: Any = None, none: bool = False, **gateway: Any
+    ) -> Desk:  # fmt: skip
         folder = tmp_path / str(len(desks))
         folder.mkdir()
         shutil.copyfile(database, folder / "trustwatch.db")
-        given = GatewaySettings(issuers=issuers or (issuer.settings(),), **gateway)
+        given = GatewaySettings(issuers=() if none else issuers or (issuer.settings(),), **gateway)
         book = PolicyBook(PolicyTable(table, version="7"), modes={"acme": mode})  # type: ignore[dict-item]
         desks.append(Desk(folder, folder / "trustwatch.db", given, issuer, book))
         return desks[-1]
