@@ -98,12 +98,12 @@ def prepare(folder: Path, count: int) -> list[str]:
 
 
 class Service:
-    """`trustwatch serve` on a free port."""
+    """`trustwatch serve` on a free port, which *settings* have as `{port}`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = SETTINGS) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        (folder / "settings.yaml").write_text(SETTINGS.format(port=self.port))
+        (folder / "settings.yaml").write_text(settings.format(port=self.port))
         key = LocalKey.open(folder / "data")
         self.token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
         command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(folder / "settings.yaml")]

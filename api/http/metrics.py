@@ -90,7 +90,9 @@ METRICS: Final = (
            ("outcome",)),
     Metric("trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"),
     Metric("trustwatch_policy_reloads_total", "observed counter", "reloads", "token policy files taken over since the "
-           "start, by outcome: loaded, or failed (the last good one holds)", ("outcome",)),
+           "start"),
+    Metric("trustwatch_policy_errors_total", "observed counter", "reloads", "token policy files that were wrong and "
+           "did not come into force: the last good one holds"),
     Metric("trustwatch_approvals_unasked_total", "observed counter", "approvals", "approvals that no person could be "
            "asked for: the store took none, or too many waited"),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
@@ -258,7 +260,8 @@ def _of_guard(services: Services) -> dict[str, Labelled]:
         "trustwatch_verdict_failures_total": {labels: count for labels, count in guard.failures.items()},
         "trustwatch_audit_events_total": {("written",): guard.audit.written, ("dropped",): guard.audit.dropped},
         "trustwatch_audit_events_waiting": {(): len(guard.audit)},
-        "trustwatch_policy_reloads_total": {("loaded",): policy.reloads, ("failed",): policy.errors},
+        "trustwatch_policy_reloads_total": {(): policy.reloads},
+        "trustwatch_policy_errors_total": {(): policy.errors},
         "trustwatch_approvals_unasked_total": {(): guard.approvals.unasked},
     }
 
