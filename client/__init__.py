@@ -7,6 +7,7 @@ extras `a2a` and `mcp`. None of them is imported here.
 from __future__ import annotations
 
 from .answers import Answer, Question, Reason, TokenPolicy
+from .approvals import Approvals, shown_by_token
 from .asgi import TrustMiddleware
 from .caller import Caller, caller_from_claims
 from .errors import ContentRefused, TokenFailed, TrustError, TrustUnavailable
@@ -21,8 +22,8 @@ from .settings import RiskSettings, SenderSettings
 from .tokens import ClientCredentials, ClientSecret
 
 __all__ = [
-    "Answer", "AsyncEventSender", "AsyncTrustClient", "AuditEvent", "Caller", "Challenge", "ClientCredentials",
-    "ClientSecret", "ContentRefused", "EventSender", "Guard", "Question", "Reason", "RiskSettings", "Ruling",
-    "SenderSettings", "TokenFailed", "TokenPolicy", "TrustClient", "TrustError", "TrustMiddleware", "TrustUnavailable",
-    "caller_from_claims", "fingerprint", "judge",
+    "Answer", "Approvals", "AsyncEventSender", "AsyncTrustClient", "AuditEvent", "Caller", "Challenge",
+    "ClientCredentials", "ClientSecret", "ContentRefused", "EventSender", "Guard", "Question", "Reason",
+    "RiskSettings", "Ruling", "SenderSettings", "TokenFailed", "TokenPolicy", "TrustClient", "TrustError",
+    "TrustMiddleware", "TrustUnavailable", "caller_from_claims", "fingerprint", "judge", "shown_by_token",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 
+from .approvals import Approved
 from .caller import Caller
 from .clock import Clock, SystemClock
 from .events import Agent, AuditEvent, Effect, Outcome, Resource
@@ -49,17 +50,19 @@ class TrustA2AHandler(RequestHandler):
         client: asks for risk; None enforces nothing.
         sender: takes the events; None tells nothing.
         needed: scopes that a method needs, by its name.
+        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
     """
 
     def __init__(
         self, handler: RequestHandler, agent: str, *, caller: Callable[[ServerCallContext], Caller | None],
         client: LooksUp | None = None, sender: Sends | None = None,
-        needed: Mapping[str, Collection[str]] | None = None, clock: Clock | None = None,
+        needed: Mapping[str, Collection[str]] | None = None, approved: Approved | None = None,
+        clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._handler = handler
         self._agent = agent
         self._caller = caller
-        self._guard = Guard(client, sender)
+        self._guard = Guard(client, sender, approved)
         self._needed = needed or {}
         self._clock = clock or SystemClock()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from .approvals import Approved
 from .caller import Caller
 from .clock import Clock, SystemClock
 from .events import Agent, AuditEvent, Client, Effect, Outcome, Resource
@@ -44,6 +45,7 @@ class TrustMiddleware:
         resource: names the resource; else the path, without its query.
         needed: scopes that a request needs, so that a policy that names scopes is applied to the letter.
         challenge: what a step-up asks for.
+        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         exclude: paths that are neither asked for nor told, exact or ending in `*`.
     """
 
@@ -51,12 +53,13 @@ class TrustMiddleware:
         self, app: App, *, caller: Callable[[Scope], Caller | None], client: LooksUp | None = None,
         sender: Sends | None = None, action: Callable[[Scope], str] | None = None,
         resource: Callable[[Scope], Resource | None] | None = None,
-        needed: Callable[[Scope], Collection[str] | None] | None = None, challenge: Challenge | None = None,
+        needed: Callable[[Scope], Collection[str] | None] | None = None,
+        challenge: Challenge | None = None, approved: Approved | None = None,
         exclude: Iterable[str] = ("/healthz", "/readyz"), clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self._caller = caller
-        self._guard = Guard(client, sender)
+        self._guard = Guard(client, sender, approved)
         self._action = action or action_of
         self._resource = resource or resource_of
         self._needed = needed

@@ -24,6 +24,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         scopes: of its token.
         token_id: `fingerprint` of the token's `jti`, never the token.
         session: conversation or workflow.
+        acr, auth_time: how, and when (seconds since 1970), a person authenticated, as the token says.
     """
 
     agent_id: str
@@ -39,6 +40,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str | None = None
     token_lifetime_s: float | None = None
     session: str | None = None
+    acr: str | None = None
+    auth_time: float | None = None
 
     def describe(self, event: AuditEvent) -> AuditEvent:
         """*event* with everything that is known of the caller."""
@@ -83,7 +86,8 @@ def caller_from_claims(
         capabilities=_names(claims.get("capabilities")), principal=principal if principal != agent else None,
         delegation=tuple(actors), scopes=_names(claims.get("scope", claims.get("scp"))), task=_text(claims.get("task")),
         token_id=fingerprint(token_id) if token_id else None,
-        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
+        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")), acr=_text(claims.get("acr")),
+        auth_time=float(at) if isinstance(at := claims.get("auth_time"), (int, float)) else None,
     )  # fmt: skip
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .answers import Answer
+from .approvals import Approved, approved_scopes
 from .caller import Caller
 from .counters import Counters
 from .errors import TrustUnavailable
 from .events import DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Effect, Outcome
+from .refusal import Action
 
 log = logging.getLogger("trustwatch.client")
 
-Action = Literal["allow", "deny", "step_up", "unavailable"]
 COUNTED = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
 
 
@@ -56,7 +57,10 @@ class Ruling(NamedTuple):
 ALLOW = Ruling("allow", "allow")
 
 
-def judge(answer: Answer, effect: Effect | None = None, needed: Collection[str] | None = None) -> Ruling:
+def judge(
+    answer: Answer, effect: Effect | None = None, needed: Collection[str] | None = None,
+    approved: Collection[str] = (),
+) -> Ruling:  # fmt: skip
     """What *answer* means for one request.
 
     Args:
@@ -64,26 +68,36 @@ def judge(answer: Answer, effect: Effect | None = None, needed: Collection[str] 
         effect: of the request; where the scopes it needs are not known, a policy that holds some scopes for a person
             holds everything but reads.
         needed: scopes that the request needs; None = not known. One that the level does not get at all denies it.
+        approved: scope patterns that a person approved for this agent; `*` is all.
     """
     policy = answer.token_policy
     would: Action = "allow"
     if not policy.allow or policy.revoke or not _all(needed or (), policy.allowed_scopes):
         would = "deny"
-    elif policy.step_up and _held(policy.step_up_scopes, effect, needed):
+    elif policy.step_up and _held(policy.step_up_scopes, effect, needed, approved):
         would = "step_up"
     return Ruling(would if answer.mode == "enforce" else "allow", would, answer)
 
 
-def _held(patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None) -> bool:
-    if not patterns or "*" in patterns:
-        return True
-    if needed is None:
-        return effect != "read"
-    return any(fnmatchcase(scope, pattern) for scope in needed for pattern in patterns)
+def _held(
+    patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None, approved: Collection[str]
+) -> bool:
+    """Whether something of the request waits for a person."""
+    patterns = patterns or ("*",)
+    if needed:
+        return any(_any(scope, patterns) and not _any(scope, approved) for scope in needed)
+    if needed is None and "*" not in patterns and effect == "read":
+        return False
+    held = patterns if needed is None or "*" in patterns else ()
+    return any(pattern not in approved and "*" not in approved for pattern in held)
+
+
+def _any(scope: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(scope, pattern) for pattern in patterns)
 
 
 def _all(needed: Collection[str], patterns: Collection[str] | None) -> bool:
-    return patterns is None or all(any(fnmatchcase(scope, pattern) for pattern in patterns) for scope in needed)
+    return patterns is None or all(_any(scope, patterns) for scope in needed)
 
 
 class Guard:
@@ -92,10 +106,12 @@ class Guard:
     Args:
         client: None enforces nothing.
         sender: None tells nothing.
+        approved: what persons approved, asked when an answer wants a step-up; None = nothing is.
     """
 
-    def __init__(self, client: LooksUp | None, sender: Sends | None) -> None:
+    def __init__(self, client: LooksUp | None, sender: Sends | None, approved: Approved | None = None) -> None:
         self._client = client
+        self._approved = approved
         self._sender = sender
         self._counters = Counters(*COUNTED)
 
@@ -106,6 +122,8 @@ class Guard:
         try:
             answer = await self._client.risk(caller.agent_id, tenant=caller.tenant, issuer=caller.issuer)
             found = judge(answer, effect, needed)
+            if found.action == "step_up" and self._approved is not None:
+                found = judge(answer, effect, needed, await approved_scopes(self._approved, caller))
         except TrustUnavailable:
             found = Ruling("unavailable", "unavailable")
         self._counters.add(found.action)

@@ -15,6 +15,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
+from .approvals import Approved
 from .caller import Caller, caller_from_claims
 from .clock import Clock, SystemClock
 from .events import Agent, AuditEvent, Effect, EventType, Outcome, Resource
@@ -49,16 +50,18 @@ class TrustMcpMiddleware:
         sender: takes the events; None tells nothing.
         effects: what tools do, by name (`read`, `write`, `delete`, `admin`); others are `unknown`.
         needed: scopes that a tool needs, by name.
+        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
     """
 
     def __init__(
         self, server: str, *, caller: Callable[[Context], Caller | None] | None = None,
         client: LooksUp | None = None, sender: Sends | None = None, effects: Mapping[str, Effect] | None = None,
-        needed: Mapping[str, Collection[str]] | None = None, clock: Clock | None = None,
+        needed: Mapping[str, Collection[str]] | None = None, approved: Approved | None = None,
+        clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._server = server
         self._caller = caller or caller_of_token
-        self._guard = Guard(client, sender)
+        self._guard = Guard(client, sender, approved)
         self._effects = effects or {}
         self._needed = needed or {}
         self._clock = clock or SystemClock()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Literal
 
 import msgspec
 
-from .guard import Action
-
+Action = Literal["allow", "deny", "step_up", "unavailable"]
 Headers = list[tuple[bytes, bytes]]
 _QUOTABLE = re.compile(r'[^\x20-\x7e]|["\\]')
 RETRY_AFTER_S = 1

@@ -20,7 +20,7 @@ from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
-from common import PORT, URL, Authentication, caller, service_token
+from common import BUDGET_S, PORT, URL, Authentication, caller, service_token
 from starlette.applications import Starlette
 from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
@@ -35,7 +35,7 @@ CARD = types.AgentCard(
     skills=[types.AgentSkill(id="echo", name="Echo", description="Says it again.", tags=["example"])],
 )  # fmt: skip
 
-client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="closed", budget_s=0.2))
+client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="closed", budget_s=BUDGET_S))
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:clerk"))
 
 

@@ -11,6 +11,8 @@ from trustwatch.client import Caller, caller_from_claims
 
 URL = os.environ.get("TRUSTWATCH_URL", "http://127.0.0.1:8420")
 TENANT = os.environ.get("TENANT", "acme-corp")
+BUDGET_S = float(os.environ.get("BUDGET_S", "0.05"))
+"""Longest look-up, s: what a request may wait for us."""
 PORT = int(os.environ.get("PORT", "8480"))
 
 

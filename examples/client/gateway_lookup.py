@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import sys
 
-from common import TENANT, URL, service_token
+from common import BUDGET_S, TENANT, URL, service_token
 from trustwatch.client import RiskSettings, TrustClient, TrustUnavailable, judge
 
-SETTINGS = RiskSettings(fail_mode="last_known", last_known_s=300, without_last_known="closed", budget_s=0.05)
+SETTINGS = RiskSettings(fail_mode="last_known", last_known_s=300, without_last_known="closed", budget_s=BUDGET_S)
 
 
 def main() -> None:

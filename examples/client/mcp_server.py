@@ -2,7 +2,7 @@
 
     python examples/client/mcp_server.py
 
-Its fail mode is `last_known`, else open. The SDK's own bearer authentication verifies tokens, of audience
+Its fail mode is open. The SDK's own bearer authentication verifies tokens, of audience
 `http://127.0.0.1:8480/mcp` (the resource indicator of the server).
 """
 
@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import uvicorn
-from common import PORT, TENANT, URL, service_token, verified
+from common import BUDGET_S, PORT, TENANT, URL, service_token, verified
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
@@ -22,7 +22,7 @@ from trustwatch.client.mcp import TrustMcpMiddleware
 
 RESOURCE = f"http://127.0.0.1:{PORT}/mcp"
 
-client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="last_known", without_last_known="open"))
+client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="open", budget_s=BUDGET_S))
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:ledger"))
 
 

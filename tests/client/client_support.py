@@ -47,8 +47,11 @@ class Scripted:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
                 owner.requests.append(request)
                 reply = owner.answer(request)

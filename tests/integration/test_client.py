@@ -247,6 +247,7 @@ class Example:
         self.environment = os.environ | {
             "TRUSTWATCH_URL": service.url, "TRUSTWATCH_TOKEN_FILE": str(folder / "token"), "TENANT": "acme-corp",
             "JWKS_FILE": str(service.folder / "data" / "local-jwks.json"), "PORT": str(self.port),
+            "BUDGET_S": "5",  # the machine that tests run on is shared
         }  # fmt: skip
         self.log = (folder / f"{name}.log").open("w+b")
         self.command = [sys.executable, str(EXAMPLES / f"{name}.py")]
@@ -284,7 +285,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, world: Any) -> Iterator[An
 
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "policy.yaml").write_text(POLICY)
-    made = Service(folder / "service", world.model, f"token_policy_file: {json.dumps(str(folder / 'policy.yaml'))}\n")
+    more = f"token_policy_file: {json.dumps(str(folder / 'policy.yaml'))}\n"
+    more += "hooks:\n  - {name: pdp, kind: authzen, tenant: acme-corp, issuer: 'urn:trustwatch:local'}\n"
+    made = Service(folder / "service", world.model, more)
     made.start()
     yield made
     made.close()
@@ -361,6 +364,38 @@ def test_example_of_an_api(make_example: Any) -> None:
     assert taken(example.service) - before == 8
     seen(example.service, good_api=5, evil_api=0, odd_api=0, dark_api=1)
     assert "Traceback" not in example.said()
+
+
+def test_a_person_lets_a_step_up_pass(make_example: Any) -> None:
+    """Asked for at the service's decision point, approved there, seen by the example. Other scopes and agents wait."""
+    example = make_example("asgi_app")
+    example.start()
+    service = example.service
+
+    def ask(agent: str, method: str = "GET") -> int:
+        path = "/orders/42" if method == "GET" else "/orders"
+        headers = example.headers(agent, "orders")
+        return httpx.request(method, example.url + path, headers=headers, timeout=30).status_code
+
+    assert ask("odd-human") == 401
+    question = {
+        "subject": {"type": "client", "id": "odd-human"}, "action": {"name": "orders:read"},
+        "resource": {"type": "order", "id": "42"},
+    }  # fmt: skip
+    decided = service.client.post("/access/v1/evaluation", json=question, headers=service.auth())
+    assert decided.json()["decision"] is False
+    (waiting,) = service.wait(lambda: service.pages("/v1/approvals", status="pending", tenant="acme-corp"))
+    assert (waiting["agent_id"], waiting["scopes"]) == ("odd-human", ["orders:read"])
+    assert ask("odd-human") == 401
+
+    approve = f"/v1/approvals/{waiting['intervention_id']}/approve"
+    done = service.client.post(approve, json={"why": "seen on paper"}, headers=service.auth())
+
+    assert done.status_code == 200, done.text
+    service.wait(lambda: ask("odd-human") == 200, 10.0)
+    assert ask("odd-human", "POST") == 401
+    assert ask("odd-other") == 401
+    example.stop()
 
 
 def test_a_contained_agent_is_not_kept_down_by_its_refusals(make_example: Any) -> None:
