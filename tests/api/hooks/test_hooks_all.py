@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from trustwatch.api.hooks.base import MAX_BODY
 from trustwatch.api.settings import Secret
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.policy import PolicyBook, PolicyRule, PolicyTable
 from trustwatch.scoring.records import RiskLevel
 
@@ -304,3 +305,21 @@ def test_a_critical_ancestor_counts_where_policy_says_so(make_desk: Any, body: A
         request["session"]["extra"] = {"act": {"sub": "orchestrator"}}
 
         assert desk.ask("hydra", request).status_code == expected
+
+
+def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it no person can be asked, which is counted; tokens are judged as before."""
+    desk = make_desk("hydra")
+    desk.level("medium", "app-client")
+
+    def away(*_: Any) -> bool:
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(desk.store, "add_intervention", away)
+    request = body("hydra_token")
+    assert desk.ask("hydra", request).status_code == 200
+    request["request"]["granted_scopes"] = ["notes:write"]
+
+    assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
+    desk.runner.run(desk.guard.approvals.close())
+    assert desk.metric("trustwatch_approvals_unasked_total") == 1

@@ -1,0 +1,58 @@
+"""`docs/hooks.md` and `docs/fail-modes.md` are held to what there is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from trustwatch.api.hooks.server import PRODUCTS
+from trustwatch.api.settings import load_settings
+from trustwatch.scoring.policy.verdict import ALLOWED, REASONS
+
+ROOT = Path(__file__).parents[3]
+FAIL_MODES = (ROOT / "docs" / "fail-modes.md").read_text()
+HOOKS = (ROOT / "docs" / "hooks.md").read_text()
+
+
+def test_the_tests_that_fail_modes_names_are_there() -> None:
+    """A row without its test is a promise."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", FAIL_MODES)
+    assert len(named) > 10
+    functions = {
+        file: {
+            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+        }
+        for file, _ in named
+    }
+
+    assert [f"{file}::{name}" for file, name in named if name not in functions[file]] == []
+
+
+def test_every_hook_has_its_rows_in_fail_modes() -> None:
+    """One where we do not answer, one where we answer without a verdict."""
+    words = {"hydra": "Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "ZITADEL", "authzen": "AuthZEN"}
+    assert {*PRODUCTS, "authzen"} == {*words}
+    rows = [line.split("|")[1] for line in FAIL_MODES.splitlines() if line.startswith("|")]
+
+    assert {kind: sum(word in row for row in rows) for kind, word in words.items()} == dict.fromkeys(words, 2)
+
+
+def test_every_reason_is_told(tmp_path: Path) -> None:
+    """They reach clients, whose developers will ask."""
+    told = HOOKS.partition("Reason codes that may reach clients:")[2].partition("\n\n")[0]
+
+    assert set(re.findall(r"`(\w+)`", told.partition("Nothing else")[0])) == {*REASONS} - {ALLOWED}
+
+
+def test_the_settings_of_the_page_are_settings(tmp_path: Path) -> None:
+    """Every YAML block with hooks loads."""
+    (tmp_path / "hydra-hook.key").write_text("a secret of 24 letters!!")
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", HOOKS, re.DOTALL) if "hooks:" in block]
+    assert len(blocks) == 2
+    for block in blocks:
+        file = tmp_path / "trustwatch.yaml"
+        issuer = 'issuers: [{issuer: "https://as.example", audiences: [t], jwks_uri: "https://as.example/jwks"}]\n'
+        file.write_text(issuer + block)
+
+        assert load_settings(file, {}).hooks
