@@ -26,6 +26,8 @@ _OF_THE_QUESTION = (400, 409, 413, 422)
 QUERY_PATH = "/v1/risk/query"
 MOST_QUESTIONS = 1_000
 LONGEST_PAUSE_S = 30.0
+BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""A connection that ended under a request: a look-up may be made again, once, within the same budget."""
 COUNTED = (
     "asked", "cache", "joined", "requests", "service", "stale", "fail_open", "fail_closed", "last_known",
 )  # fmt: skip

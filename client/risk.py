@@ -12,7 +12,7 @@ import httpx
 
 from .answers import Answer, Question
 from .clock import Clock, SystemClock
-from .lookup import BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
+from .lookup import BROKEN, BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
 from .settings import RiskSettings, checked_url
 from .tokens import SyncSource, Tokens, bearer
 
@@ -143,12 +143,17 @@ class TrustClient:
                     self._flights.pop(question, None)
 
     def _ask(self, body: bytes, timeout_s: float) -> httpx.Response:
-        """One request; a token that the service refuses is replaced once."""
+        """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = self._tokens.get()
             self._desk.counters.add("requests")
             headers = {"content-type": "application/json"} | bearer(token)
-            reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            try:
+                reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            except BROKEN:
+                if last:
+                    raise
+                continue
             if reply.status_code != 401 or last:
                 return reply
             self._tokens.drop(token)

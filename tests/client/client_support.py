@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Reply(NamedTuple):
-    """What the server answers: `status`, JSON value or bytes, headers, and how long it waits before."""
+    """What the server answers: `status` (0 hangs up), JSON value or bytes, headers, and how long it waits before."""
 
     status: int = 200
     body: Any = b""
@@ -56,6 +56,9 @@ class Scripted:
                 owner.requests.append(request)
                 reply = owner.answer(request)
                 time.sleep(reply.wait_s)
+                if reply.status == 0:  # hang up
+                    self.close_connection = True
+                    return
                 raw = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
                 try:
                     self.send_response(reply.status)

@@ -176,6 +176,20 @@ def test_nobody_there_is_a_failure_of_the_network(make_client: Make) -> None:
     assert raised.value.cause == "network"
 
 
+def test_a_connection_that_the_service_closed_is_replaced_once(server: Scripted, make_client: Make) -> None:
+    """As when it restarts; twice is a failure of the network."""
+    client = make_client(server.url, token, settings(cache_s=0.0))
+    client.risk("bot")
+    server.then(Reply(0))
+    assert client.risk("bot").source == "service"
+    server.then(Reply(0), Reply(0))
+
+    with pytest.raises(TrustUnavailable) as raised:
+        client.risk("bot")
+
+    assert (raised.value.cause, len(server.requests)) == ("network", 5)
+
+
 def test_last_known_until_it_is_too_old(server: Scripted, make_client: Make, clock: Clock) -> None:
     server.answer = lambda request: Reply(500)
     server.then(Reply(200, {"answers": [risk("bot", level="critical", allow=False)]}))
