@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick bench-detection clean
+.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-quick: ## the same on small data: shows that they run
 
 bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on traces (TRUSTWATCH_SHARED) and attacks (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_detection $(ARGS)
+
+bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind a real Envoy (ARGS=--write: into docs)
+	$(BIN)/python -m benchmarks.bench_containment $(ARGS)
 
 $(VENV)/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'

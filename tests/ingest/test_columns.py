@@ -85,6 +85,19 @@ def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, un
     assert numbers[[c.BREADTH, c.UNGRANTED]].tolist() == [breadth, ungranted]
 
 
+def test_columns_mark_what_people_said_of_an_agent() -> None:
+    """No behaviour of the agent, whatever the outcome; any other event of that error is its own."""
+    batch = columns(
+        [
+            event(type="approval", error="recorded_by_trustwatch"), event(type="approval", outcome="denied"),
+            event(type="approval", outcome="denied", error="recorded_by_trustwatch"),
+            event(error="recorded_by_trustwatch"), event(type="approval", error="recorded"),
+        ]
+    )  # fmt: skip
+
+    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 0, 1, 0, 0]
+
+
 def test_columns_mark_only_our_own_denials_and_outages() -> None:
     """What we caused is marked by outcome and error together; either alone is the agent's."""
     batch = columns(

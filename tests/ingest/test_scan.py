@@ -301,3 +301,15 @@ def test_scan_may_serve_the_lenient_decoder(pair: Pair) -> None:
     assert decode_history(raw) == (decode_event(raw), False)
     assert found.refused == [] and found.columns.codes[1].tolist() == pair.check([raw]).columns.codes[0].tolist()
     assert msgspec.json.encode(found.columns.events[1]) == msgspec.json.encode(decode_history(foreign)[0])
+
+
+@pytest.mark.parametrize("kind", ["approval", "tool.call"])
+@pytest.mark.parametrize("outcome", ["success", "denied", "error"])
+def test_scan_knows_what_people_said_of_an_agent(kind: str, outcome: str) -> None:
+    """As the reference does: by type and error together."""
+    pair = Pair()
+    made = {**WHOLE, "type": kind, "outcome": outcome, "error": "recorded_by_trustwatch"}
+
+    pair.check([compact(made)])
+
+    assert pair.scanned == 1

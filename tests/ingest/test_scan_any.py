@@ -104,13 +104,13 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
     )
     made = {
         "time": draw(st.sampled_from(["2026-03-02T08:00:14.137Z", "1999-12-31T23:59:59+05:30"])), "agent": agent,
-        "type": draw(st.sampled_from(["tool.call", "token.revoke", "a2a.message", "admin", "other"])),
+        "type": draw(st.sampled_from(["tool.call", "token.revoke", "a2a.message", "admin", "approval", "other"])),
         "action": draw(TEXTS), "outcome": draw(st.sampled_from(["success", "denied", "error"])),
     }  # fmt: skip
     made |= some(
         id=optional, tenant=optional, task=optional, peer=optional, session=optional, delegation=NAMES, status=AMOUNTS,
-        error=st.sampled_from(["ext_authz_denied", "ext_authz_error", None, "x"]), bytes_in=AMOUNTS, bytes_out=AMOUNTS,
-        count=AMOUNTS,
+        error=st.sampled_from(["ext_authz_denied", "ext_authz_error", "recorded_by_trustwatch", None, "x"]),
+        bytes_in=AMOUNTS, bytes_out=AMOUNTS, count=AMOUNTS,
         effect=st.sampled_from(["read", "admin", "unknown", None]),
         attributes=st.dictionaries(TEXTS, AMOUNTS, max_size=3),
         vendor=st.recursive(
