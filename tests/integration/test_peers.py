@@ -216,11 +216,11 @@ def test_oidc_provider_nests_actors(oidc_provider: OidcProvider) -> None:
     one = second.exchange(token).json()["access_token"]
     two = third.exchange(one).json()["access_token"]
 
-    assert claims_of(one)["act"] == {"sub": second.client_id}
+    assert claims_of(one)["act"] == {"sub": second.client_id, "act": {"sub": first.client_id}}
     claims = claims_of(two)
     assert claims["sub"] == first.client_id
     assert claims["client_id"] == third.client_id
-    assert claims["act"] == {"sub": third.client_id, "act": {"sub": second.client_id}}
+    assert claims["act"] == {"sub": third.client_id, "act": claims_of(one)["act"]}
     assert claims["delegated_user_id"] == "user-1"
     assert claims["exp"] <= claims_of(token)["exp"]
     assert second.exchange(token, scope="tools:write").json()["error"] == "invalid_scope"

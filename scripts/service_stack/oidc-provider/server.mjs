@@ -92,14 +92,13 @@ function agentOf(client) {
   return Object.fromEntries(AGENT.map((name) => [name, client?.[name]]).filter(([, value]) => value !== undefined));
 }
 
-async function question(ctx, resource, client) {
-  const subject = exchanged.get(ctx); // the token will be about it, but the client is who acts
-  const about = !subject || await ctx.oidc.provider.Client.find(subject.sub) ? 'client' : 'user';
+function question(ctx, resource, client) {
+  const subject = exchanged.get(ctx); // whom the token will be about, be it an agent; the client is who acts
   const grant = subject ? 'token_exchange' : ctx.oidc.params.grant_type;
   const scopes = (ctx.oidc.params.scope ?? '').split(' ').filter(Boolean);
   const names = [`issue:access_token:${grant}`, ...scopes];
   return {
-    subject: { type: about, id: subject?.sub ?? client.clientId, ...(!subject && { properties: agentOf(client) }) },
+    subject: subject ? { type: 'user', id: subject.sub } : { type: 'client', id: client.clientId, properties: agentOf(client) },
     resource: { type: 'audience', id: resource },
     context: {
       client_id: client.clientId, iss: config.issuer, ip: ctx.ip,
@@ -115,7 +114,7 @@ async function ask(ctx, resource, client) {
   const { url, token_file: tokenFile, timeout_ms: timeout } = config.trustwatch;
   const headers = { 'content-type': 'application/json' };
   if (tokenFile) headers.authorization = `Bearer ${readFileSync(tokenFile, 'utf8').trim()}`;
-  const body = JSON.stringify(await question(ctx, resource, client));
+  const body = JSON.stringify(question(ctx, resource, client));
   const answer = await fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(timeout) });
   if (answer.status !== 200) throw new Error(`${url} answers ${answer.status}`);
   return (await answer.json()).evaluations;
@@ -188,11 +187,10 @@ async function subjectOf(ctx, keys) {
 async function exchange(provider, keys, ctx) {
   const { client, params } = ctx.oidc;
   const subject = await subjectOf(ctx, keys);
-  const from = subject.act ?? (subject.client_id === subject.sub ? undefined : { sub: subject.client_id });
   exchanged.set(ctx, {
     sub: subject.sub,
     user: subject.delegated_user_id,
-    act: { sub: client.clientId, ...(from && { act: from }) },
+    act: { sub: client.clientId, act: subject.act ?? { sub: subject.client_id } }, // who had the token acted before
     left: subject.exp - Date.now() / 1000,
   });
   const resource = params.resource ?? params.audience ?? Object.keys(config.resources)[0];
