@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.actuators import (
     Actuator,
@@ -31,7 +34,15 @@ from trustwatch.scoring.actuators import (
 from trustwatch.scoring.actuators.client_state import Client, ClientActuator
 from trustwatch.scoring.notify import webhook_client
 
-from ..integration.peers import KeycloakRealm, OAuthClient, claims_of, hydra_client, realm
+from ..integration.peers import (
+    KeycloakRealm,
+    OAuthClient,
+    claims_of,
+    hydra_client,
+    new_key,
+    public_keys,
+    realm,
+)
 
 if TYPE_CHECKING:
     from service_stack import Hydra, Keycloak
@@ -284,6 +295,10 @@ class HydraWorld(World):
         answer = httpx.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token})
         return bool(answer.json()["active"])
 
+    def opened_sync(self) -> httpx.Client:
+        """The admin API, for an operator."""
+        return httpx.Client(base_url=self.hydra.admin_url)
+
     def stop(self) -> None:
         self.hydra.stop()
 
@@ -316,6 +331,14 @@ class KeycloakWorld(World):
         user = self.realm.admin("GET", f"/clients/{ours}/service-account-user").json()["id"]
         roles = [self.realm.admin("GET", f"/clients/{management}/roles/{name}").json() for name in ROLES]
         self.realm.admin("POST", f"/users/{user}/role-mappings/clients/{management}", json=roles)
+
+    def use_private_key(self, path: Path) -> str:
+        """Let the actuator's client prove itself by a private key, written to *path*, alone; returns its `kid`."""
+        key = new_key()
+        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        keys = {"use.jwks.string": "true", "jwks.string": json.dumps(public_keys(key))}
+        self.realm.change("trustwatch", clientAuthenticatorType="client-jwt", attributes=keys)
+        return "key-1"
 
     def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
         proof = SecretProof("trustwatch", self.secret if good else "wrong")
