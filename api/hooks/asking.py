@@ -75,7 +75,7 @@ class Asking:
     def record(self, asked: Asked, decided: Decided, lifetime_s: int | None = None) -> None:
         """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
         try:
-            more = {**asked.more, **_scopes(asked.question, decided.verdict)}
+            more = {**_scopes(asked.question, decided.verdict), **asked.more}
             if decided.verdict.allow and lifetime_s is not None:
                 more["credential"] = {"token_lifetime_s": lifetime_s}
             self._guard.record(

@@ -121,4 +121,5 @@ def _asked(who: Who, items: list[Item], tenant: str, issuer: str) -> Asked:
         principal=principal(who.principal, who.agent), resource={"type": kind, "id": name},
         count=len(items) if len(items) > 1 else None,
     )  # fmt: skip
-    return Asked(question, items[0].action, None, more, kind="api.call")
+    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
+    return Asked(question, items[0].action, None, {**more, "scopes": None}, kind="api.call")

@@ -43,7 +43,7 @@ def point_to(hydra: Hydra, service: Any, secret: str) -> None:
 
 
 def hostile(service: Any, make_event: Callable[..., dict[str, Any]], client: OAuthClient, issuer: str) -> None:
-    """A stolen credential at work: a revoked token is used, with another key and method, outside what it is meant for."""
+    """A stolen credential at work: a revoked token is used, with another key and method, outside its task."""
     agent = {"id": client.client_id, "issuer": issuer, "type": "Clerk", "capabilities": ["read_file"]}
     known = {"method": "private_key_jwt", "thumbprint": "key-1", "token_id": "sha256:1"}
     other = {"method": "client_secret_basic", "thumbprint": "key-2", "token_id": "sha256:1"}

@@ -164,6 +164,7 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
     }  # fmt: skip
     assert (call["type"], call["action"]) == ("api.call", "can_read")
     assert call["resource"] == {"type": "audience", "id": "https://telemetry.example"}
+    assert call["scopes"] is None
 
 
 @pytest.mark.parametrize(
