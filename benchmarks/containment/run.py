@@ -27,7 +27,7 @@ class Contained:
 
     client_id: str
     calls_passed: int
-    to_gateway_s: float  # until the gateway refused the token that is out
+    to_gateway_s: float  # until the gateway let nothing pass any more with the token that is out
     to_confirmed_s: float  # until the authorization server said that it is revoked
     from_caused_s: float  # the service's own figure: event that tipped it -> confirmed
     introspection: bool  # inactive at our façade and at the authorization server
@@ -114,7 +114,7 @@ async def contain(site: Site, hijacks: int, apart_s: float, settle_s: float = 5.
 
 
 async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
-    theft = await traffic.steal(number, lambda _: True, WITHIN_S)
+    theft = await traffic.steal(number, WITHIN_S)
     row = await asyncio.to_thread(_confirmed, site, theft)
     account = traffic.accounts[number]
     inactive = await asyncio.to_thread(lambda: not site.is_active(theft.token) and not site.at_hydra(theft.token))
@@ -123,7 +123,7 @@ async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
     return Contained(
         theft.client_id, theft.calls_passed,
         theft.refused_at_gateway - theft.began if theft.refused_at_gateway else -1.0,
-        row["confirmed_s"] - theft.began if row else -1.0, row["confirmed_s"] - row["caused_s"] if row else -1.0,
+        row["confirmed_s"] - theft.began if row else -1.0, row["confirmed_s"] - row["caused_s"] if row and row["caused_s"] else -1.0,
         inactive, refused, again != 200,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,10 @@ from .population import Call, Client, Session, starts
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PROBE_S = 0.02
-"""How often a thief tries again once it was refused: to see when, and that it stays so."""
+"""How soon a thief tries something else when it was refused."""
+
+IN_VAIN = 12
+"""After so many refusals in a row, of reads and writes alike, it gives up."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Theft:
     """The thief's first request to the API (its token request came before, and may count as malicious already)."""
     asked: float = 0.0
     refused_at_gateway: float = 0.0
+    """From then on nothing passed."""
     calls_passed: int = 0
     token: str = ""
     lifetime_s: int = 0
@@ -122,8 +125,8 @@ class Traffic:
             if status != 200:
                 self.benign.call_refusals.append((account.client_id, status))
 
-    async def steal(self, number: int, until: Callable[[Theft], bool], within_s: float) -> Theft:
-        """Somebody uses a client's key, until it is refused and *until* says so."""
+    async def steal(self, number: int, within_s: float) -> Theft:
+        """Somebody uses a client's key until nothing passes any more, whatever it tries."""
         account = self.accounts[number]
         theft, session = Theft(account.client_id), account.client.theft(self._dice)
         self.stolen.add(account.client_id)
@@ -134,16 +137,16 @@ class Traffic:
             answer.raise_for_status()
             theft.token, theft.lifetime_s = answer.json()["access_token"], answer.json()["expires_in"]
             theft.began = time.time()
-            at = 0
-            while time.monotonic() < deadline:
+            at = in_vain = 0
+            while time.monotonic() < deadline and in_vain < IN_VAIN:
                 status = await self._call(http, session.calls[at % len(session.calls)], theft.token)
                 theft.statuses.append(status)
                 if status == 200:
                     theft.calls_passed += 1
-                elif not theft.refused_at_gateway:
-                    theft.refused_at_gateway = time.time()
-                if theft.refused_at_gateway and until(theft):
-                    break
+                    in_vain, theft.refused_at_gateway = 0, 0.0
+                else:
+                    in_vain += 1
+                    theft.refused_at_gateway = theft.refused_at_gateway or time.time()
                 await asyncio.sleep(session.gaps[at % len(session.gaps)] if status == 200 else PROBE_S)
                 at += 1
         return theft
