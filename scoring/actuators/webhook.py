@@ -43,7 +43,9 @@ class WebhookActuator:
 
     async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
         """Tell what is wanted."""
-        return Brought(original, await self._tell("lower", client_id, msgspec.to_builtins(wish)))
+        told = msgspec.to_builtins(wish)
+        del told["agent_key"]  # ours, and larger than the numbers of some languages
+        return Brought(original, await self._tell("lower", client_id, told))
 
     async def restore(self, client_id: str, original: bytes) -> Brought:
         """Tell that everything is to be as it was."""
