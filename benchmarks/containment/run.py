@@ -123,7 +123,8 @@ async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
     return Contained(
         theft.client_id, theft.calls_passed,
         theft.refused_at_gateway - theft.began if theft.refused_at_gateway else -1.0,
-        row["confirmed_s"] - theft.began if row else -1.0, row["confirmed_s"] - row["caused_s"] if row and row["caused_s"] else -1.0,
+        row["confirmed_s"] - theft.began if row else -1.0,
+        row["confirmed_s"] - row["caused_s"] if row and row["caused_s"] else -1.0,
         inactive, refused, again != 200,
     )  # fmt: skip
 
