@@ -32,11 +32,11 @@ class Credential(NamedTuple):
 
 
 def header(scope: Scope, *names: bytes) -> bytes | None:
-    """The first of the headers *names* that is there once; one that is there twice counts as not there."""
+    """The first of the headers *names* that is there; None where it is there twice: one may be the agent's own."""
     for name in names:
         found: list[bytes] = [value for key, value in scope["headers"] if key == name]
-        if len(found) == 1:
-            return found[0]
+        if found:
+            return found[0] if len(found) == 1 else None
     return None
 
 

@@ -185,8 +185,8 @@ def test_what_envoy_logs_of_our_refusals_is_no_behaviour(
     assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
 
     lines = access_lines(envoy, 4)
-    events = [parser_of("envoy")(json.dumps(line).encode(), {}) for line in lines]
-    found = [json.loads(parcel.native() if parcel.native else parcel.raw) for parsed in events for parcel in parsed.parcels]
+    parcels = [one for line in lines for one in parser_of("envoy")(json.dumps(line).encode(), {}).parcels]
+    found = [json.loads(one.native() if one.native else one.raw) for one in parcels]
     assert {event["agent"]["id"] for event in found} == {second.client_id}
     assert [event["outcome"] for event in found] == ["success", "success", "denied", "error"]
     assert found[2]["error"] in OWN_DENIALS
