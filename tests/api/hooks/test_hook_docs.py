@@ -31,11 +31,14 @@ def test_the_tests_that_fail_modes_names_are_there() -> None:
 
 def test_every_hook_has_its_rows_in_fail_modes() -> None:
     """One where we do not answer, one where we answer without a verdict."""
-    words = {"hydra": "Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "ZITADEL", "authzen": "AuthZEN"}
-    assert {*PRODUCTS, "authzen"} == {*words}
-    rows = [line.split("|")[1] for line in FAIL_MODES.splitlines() if line.startswith("|")]
+    names = {
+        "hydra": "Ory Hydra token hook", "okta": "Okta token inline hook", "wso2": "WSO2 pre-issue action",
+        "zitadel": "ZITADEL Actions v2", "authzen": "AuthZEN decision point",
+    }  # fmt: skip
+    assert {*PRODUCTS, "authzen"} == {*names}
+    rows = [line.split("|")[1].strip() for line in FAIL_MODES.splitlines() if line.startswith("|")]
 
-    assert {kind: sum(word in row for row in rows) for kind, word in words.items()} == dict.fromkeys(words, 2)
+    assert {name: rows.count(name) for name in names.values()} == dict.fromkeys(names.values(), 2)
 
 
 def test_every_reason_is_told(tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ class Token(NamedTuple):
     lifetime_s: int | None
 
 
+seconds = st.sampled_from([60, 299, 300, 301, 900, 3600, 86_400])
+mostly = st.sampled_from([True, True, True, False])
 policies = st.builds(
     TokenPolicy,
-    allow=st.booleans(), max_token_lifetime_s=st.integers(1, 90_000),
+    allow=mostly, max_token_lifetime_s=seconds | st.integers(1, 90_000),
     allowed_scopes=st.none() | st.lists(st.sampled_from(PATTERNS), max_size=3).map(tuple),
-    refresh_allowed=st.booleans(), step_up=st.booleans(), revoke=st.booleans(),
+    refresh_allowed=mostly, step_up=st.booleans(), revoke=st.booleans(),
     step_up_scopes=st.lists(st.sampled_from(PATTERNS), max_size=2).map(tuple),
 )  # fmt: skip
 wishes = st.lists(st.sampled_from(SCOPES), unique=True, max_size=5)
@@ -120,10 +122,10 @@ def every(make_desk: Any) -> Any:
     return make_desk(*PRODUCTS)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     policy=policies, level=st.sampled_from([*RiskLevel]), scopes=wishes, refresh=st.booleans(),
-    lifetime_s=st.integers(300, 86_400), enforce=st.booleans(),
+    lifetime_s=seconds.filter(lambda one: one >= 300) | st.integers(300, 86_400), enforce=mostly,
 )  # fmt: skip
 def test_no_answer_grants_more(
     every: Any,
