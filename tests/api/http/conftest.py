@@ -18,6 +18,7 @@ from trustwatch.api.callers import SCOPES, CallerDirectory
 from trustwatch.api.edge.reports import IngestStatus
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
+from trustwatch.api.http.services import new_id as services_id
 from trustwatch.api.serve.guarding import forget_answers, make_guard
 from trustwatch.api.settings import (
     CallerSettings,
@@ -32,6 +33,7 @@ from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
 from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.actuators import ActuationFigures, Wishes
 from trustwatch.scoring.channel import Update
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary
@@ -98,6 +100,7 @@ class Site:
         self.view = RiskView()
         self.status = PipelineStatus()
         self.ingest = IngestStatus()
+        self.actuations = ActuationFigures()
         self.pause = 0.0
         self.ids = iter(range(10**9))
         self._start()
@@ -119,6 +122,8 @@ class Site:
             verifier=TokenVerifier(self.settings.issuers, jwks, callers.caller, rules, self.clock),
             log=self.log,
             store=self.store,
+            wishes=Wishes(self.store, self.guard.verdicts, lambda: int(self.clock() * 1000), services_id),
+            actuations=self.actuations,
             view=self.view,
             policy=policy,
             model_version="2026-11-24.1",
