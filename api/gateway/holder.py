@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ...scoring.policy import Question
 from ..hooks.base import MAX_SCOPES, TooMuch, actors
 from ..settings import GatewayIssuerSettings
@@ -21,13 +23,19 @@ class Holder(NamedTuple):
         question: about its agent; the same at every call, the answer is not.
         bound: bound to a key by DPoP (`cnf.jkt`), so it is worth nothing under `Bearer` (RFC 9449 section 7.1).
         issuer: `iss` of the token, for its revocation.
-        members: all claims, or members of the issuer's introspection answer.
+        encoded: all claims, or members of the issuer's introspection answer, as JSON: a fraction of what objects take,
+            and wanted by introspection alone.
     """
 
     question: Question
     bound: bool
     issuer: str
-    members: Mapping[str, Any]
+    encoded: bytes
+
+    def members(self) -> dict[str, Any]:
+        """All claims, decoded anew."""
+        found: dict[str, Any] = msgspec.json.decode(self.encoded)
+        return found
 
 
 class Holders:
@@ -69,7 +77,15 @@ class Holders:
         )  # fmt: skip
         confirmation = members.get("cnf")
         bound = isinstance(confirmation, dict) and "jkt" in confirmation
-        return Holder(question, bound, settings.issuer, members)
+        return Holder(question, bound, settings.issuer, _encoded(members))
+
+
+def _encoded(members: Mapping[str, Any]) -> bytes:
+    """Half a surrogate pair can be written in a token and in no event or log: it must not come further than here."""
+    try:
+        return msgspec.json.encode(members)
+    except (UnicodeEncodeError, RecursionError):
+        raise InvalidToken("the token holds text that is no Unicode") from None
 
 
 def _actor(act: Any) -> str:

@@ -118,7 +118,7 @@ class Introspection:
         self._judging.record(decided, question, VIA, "token.introspect", "introspect", "")
         if not decided.verdict.allow:
             return INACTIVE._replace(kind="denied")
-        members: dict[str, Any] = {**narrowed(holder.members, decided.verdict), "active": True}
+        members: dict[str, Any] = {**narrowed(holder.members(), decided.verdict), "active": True}
         if self._settings.risk_claims and decided.verdict.policy_version:
             members |= decided.claims()
         return _answer(200, members, "active")
@@ -135,7 +135,7 @@ class Introspection:
         asked = self._issuers.asked.get(issuer)
         if asked is None or asked.settings.tokens != "all":
             return holder
-        return self._issuers.holders.of_answer(issuer, {**holder.members, **await asked.ask(token)})
+        return self._issuers.holders.of_answer(issuer, {**holder.members(), **await asked.ask(token)})
 
     async def _verified(self, token: bytes, issuer: str) -> Holder:
         try:

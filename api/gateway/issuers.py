@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -13,11 +13,12 @@ import msgspec
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...scoring.actuators.auth import ClientProof, SecretProof
+from ...scoring.actuators.auth import AssertionProof, ClientProof, SecretProof
 from ...scoring.actuators.rfc7009 import RevocationEndpoint, TokenRevoker
 from ..settings import AskedServerSettings, GatewayIssuerSettings, GatewaySettings, VerificationSettings
 from ..tokens import InvalidToken, Jwks, TokenCache, TokenVerifier
 from ..tokens.jwks import Clock
+from ..tokens.sign import assertion_signer
 from .holder import Holder, Holders
 
 MAX_ANSWER = 64 * 1024
@@ -156,6 +157,7 @@ class GatewayIssuers:
         settings: of gateways.
         rules: of verification.
         clock: seconds since 1970.
+        new_id: text that never repeats.
 
     Attributes:
         verifier: judges the tokens of agents.
@@ -164,7 +166,10 @@ class GatewayIssuers:
         revoked: such tokens, by (issuer, outcome).
     """
 
-    def __init__(self, settings: GatewaySettings, rules: VerificationSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: GatewaySettings, rules: VerificationSettings, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        proofs = {one.issuer: _proof(one, clock, new_id) for one in settings.issuers}
         self.holders = Holders(settings.issuers)
         self.jwks = Jwks(settings.issuers, rules, clock)
         self.verifier: TokenVerifier[Holder] = TokenVerifier(
@@ -177,10 +182,10 @@ class GatewayIssuers:
             follow_redirects=False, trust_env=False, timeout=LONGEST_S, limits=httpx.Limits(max_connections=200)
         )
         self.asked = {
-            one.issuer: AskedServer(one, one.introspection, _proof(one), self._http, clock)
+            one.issuer: AskedServer(one, one.introspection, proofs[one.issuer], self._http, clock)
             for one in settings.issuers if one.introspection is not None
         }  # fmt: skip
-        endpoints = [endpoint for one in settings.issuers if (endpoint := _revocation(one)) is not None]
+        endpoints = [endpoint for one in settings.issuers if (endpoint := _revocation(one, proofs[one.issuer]))]
         self.revoker = TokenRevoker(endpoints, self._http, self._revoked)
 
     def _revoked(self, name: str, outcome: str) -> None:
@@ -199,16 +204,17 @@ class GatewayIssuers:
         await self._http.aclose()
 
 
-def _proof(issuer: GatewayIssuerSettings) -> ClientProof:
-    if issuer.client_id is None or issuer.client_secret is None:
+def _proof(issuer: GatewayIssuerSettings, clock: Clock, new_id: Callable[[], str]) -> ClientProof:
+    if issuer.client_id is None:
         return _NoProof()
-    return SecretProof(issuer.client_id, issuer.client_secret.reveal())
+    if issuer.private_key is not None:
+        sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
+        return AssertionProof(issuer.client_id, sign, issuer.issuer)
+    return SecretProof(issuer.client_id, "" if issuer.client_secret is None else issuer.client_secret.reveal())
 
 
-def _revocation(issuer: GatewayIssuerSettings) -> RevocationEndpoint | None:
+def _revocation(issuer: GatewayIssuerSettings, proof: ClientProof) -> RevocationEndpoint | None:
     if issuer.revocation_url is None:
         return None
     introspection = "" if issuer.introspection is None else issuer.introspection.url
-    return RevocationEndpoint(
-        issuer.issuer, frozenset({issuer.issuer}), issuer.revocation_url, _proof(issuer), introspection
-    )
+    return RevocationEndpoint(issuer.issuer, frozenset({issuer.issuer}), issuer.revocation_url, proof, introspection)

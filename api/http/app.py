@@ -132,7 +132,9 @@ def _hooks(services: Services, metrics: Metrics) -> HookServer:
 
 def _gateway_issuers(services: Services) -> GatewayIssuers | None:
     settings = services.settings
-    return GatewayIssuers(settings.gateway, settings.verification, services.clock) if settings.gateway.issuers else None
+    if not settings.gateway.issuers:
+        return None
+    return GatewayIssuers(settings.gateway, settings.verification, services.clock, services.new_id)
 
 
 def _gateway(services: Services, metrics: Metrics, issuers: GatewayIssuers) -> GatewayServer:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .about import Name, Part, about, check_url
-from .access import IssuerSettings
+from .access import Algorithm, IssuerSettings
 from .hooks import HeaderName
 from .secret import Secret
 
@@ -52,17 +52,25 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
         about("its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"),
     ] = None
     client_id: Annotated[
-        Name | None,
-        about("our client at both, by `client_secret_basic`; null sends no credentials (Hydra's admin API)"),
+        Name | None, about("our client at both; null sends no credentials, as for Hydra's admin API")
     ] = None
-    client_secret: Annotated[Secret | None, about("its secret: `{env: NAME}` or `{file: PATH}`")] = None
+    client_secret: Annotated[
+        Secret | None, about("its secret, for client_secret_basic: `{env: NAME}` or `{file: PATH}`")
+    ] = None
+    private_key: Annotated[
+        Secret | None, about("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
+    ] = None
+    key_id: Annotated[str, about("`kid` of the private key, as the server knows it")] = ""
+    key_algorithm: Annotated[Algorithm, about("what our assertions are signed with")] = "ES256"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.revocation_url is not None:
             check_url(self.revocation_url, "`revocation_url`", loopback_http=True)
-        if (self.client_id is None) != (self.client_secret is None):
-            raise ValueError("`client_id` and `client_secret` go together")
+        if (self.client_secret is not None) + (self.private_key is not None) != (self.client_id is not None):
+            raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+        if self.private_key is not None and not self.key_id:
+            raise ValueError("a `private_key` needs its `key_id`")
         if self.tenant is None and self.tenant_claim is None:
             raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
 

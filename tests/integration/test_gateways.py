@@ -6,11 +6,13 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats import parser_of
 
@@ -264,18 +266,38 @@ def test_opaque_tokens_are_introspected_through_us(
 ) -> None:
     """A gateway changes one URL: its server's answers come back until the agent is denied; then the token is inactive
     here, and soon dead at its own server too, since it is revoked as it is seen."""
-    answer = httpx.post(
-        f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic", "client_name": "tw"}
-    )
-    ours = answer.json()
+    basic = {"token_endpoint_auth_method": "client_secret_basic", "client_name": "tw"}
+    ours = httpx.post(f"{oidc_provider.url}/reg", json=basic).json()
+    credentials = f'client_secret: "{ours["client_secret"]}"'
+    check_introspection(make_service, oidc_provider, ours["client_id"], credentials)
+
+
+def test_we_introspect_by_private_key_jwt(
+    make_service: Callable[..., Any], oidc_provider: OidcProvider, tmp_path: Path
+) -> None:
+    """The same, where our client at the server proves itself by a key."""
+    ours = oidc_client(oidc_provider)
+    file = tmp_path / "our-key.pem"
+    file.write_bytes(ours.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    credentials = f'private_key: {{file: "{file}"}}\n      key_id: key-1\n      key_algorithm: RS256'
+    check_introspection(make_service, oidc_provider, ours.client_id, credentials)
+
+
+def check_introspection(
+    make_service: Callable[..., Any], oidc_provider: OidcProvider, ours: str, credentials: str
+) -> None:
+    """*ours* is our client at the server, *credentials* settings of its proof."""
+    watcher = httpx.post(
+        f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic"}
+    ).json()  # fmt: skip
     opaque = {RESOURCE: {"scope": SCOPE, "format": "opaque"}}
-    oidc_provider.configure(resources=opaque, operators=(ours["client_id"],))
+    oidc_provider.configure(resources=opaque, operators=(ours,))
     oidc_provider.start()
     agent, other = oidc_client(oidc_provider), oidc_client(oidc_provider)
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     more += f"""\
-      client_id: "{ours["client_id"]}"
-      client_secret: "{ours["client_secret"]}"
+      client_id: "{ours}"
+      {credentials}
       introspection: {{url: "{oidc_provider.token_url}/introspection", cache_s: 0}}
       revocation_url: "{oidc_provider.token_url}/revocation"
   clients: [{{client_id: kong, secret: "sixteen letters!"}}]
@@ -292,7 +314,7 @@ def test_opaque_tokens_are_introspected_through_us(
         return found
 
     def at_its_server(value: str) -> bool:
-        pair = (ours["client_id"], ours["client_secret"])
+        pair = (watcher["client_id"], watcher["client_secret"])
         said = httpx.post(f"{oidc_provider.token_url}/introspection", data={"token": value}, auth=pair).json()
         return bool(said["active"])
 

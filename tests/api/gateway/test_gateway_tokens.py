@@ -47,6 +47,8 @@ def faulty(desk: Any, name: str) -> str:
         "actor that is a text": lambda: issuer.token(act="bot"),
         "actor with an endless name": lambda: issuer.token(act={"sub": "x" * 3000}),
         "earlier actor with an endless name": lambda: issuer.token(act={"sub": "bot", "act": {"sub": "x" * 3000}}),
+        "half a character": lambda: issuer.token("bot\ud800"),
+        "half a character anywhere": lambda: issuer.token(extra={"deep": ["\udfff"]}),
         "too many scopes": lambda: issuer.token(scope=" ".join(map(str, range(1001)))),
         "bound to a key": lambda: issuer.token(cnf={"jkt": "x"}),
     }  # fmt: skip
@@ -57,7 +59,8 @@ FAULTS = [
     "expired", "not valid yet", "another audience", "another issuer", "no exp", "no aud", "an id token",
     "a refresh token", "crit", "another key", "unsigned", "broken signature", "broken body", "no JWT", "dots",
     "too long", "actor without name", "actor that is a text", "actor with an endless name",
-    "earlier actor with an endless name", "too many scopes", "bound to a key",
+    "earlier actor with an endless name", "too many scopes", "bound to a key", "half a character",
+    "half a character anywhere",
 ]  # fmt: skip
 
 
