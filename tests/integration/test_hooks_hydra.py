@@ -109,6 +109,57 @@ def test_a_person_may_pin_a_client_that_was_never_seen(asking: tuple[Hydra, Any]
     assert claims_of(client.token())["risk_level"] != "critical"
 
 
+def signed_in(hydra: Hydra, client: OAuthClient, session: dict[str, Any]) -> dict[str, Any]:
+    """What the token endpoint gives a client for which ann has just consented; *session* is what consent puts in."""
+    redirect, scope = "http://127.0.0.1/callback", "offline openid tools:read"
+    query = {"response_type": "code", "client_id": client.client_id, "redirect_uri": redirect, "scope": scope}
+    steps = (
+        ("login", {"subject": "ann"}),
+        ("consent", {"grant_scope": scope.split(), "session": session}),
+    )
+    with httpx.Client(timeout=30) as browser:
+        at = browser.get(f"{hydra.url}/oauth2/auth", params=query | {"state": "12345678"}).headers["location"]
+        for step, accepted in steps:
+            challenge = {f"{step}_challenge": httpx.URL(at).params[f"{step}_challenge"]}
+            url = f"{hydra.admin_url}/admin/oauth2/auth/requests/{step}/accept"
+            accept = httpx.put(url, params=challenge, json=accepted).json()["redirect_to"]
+            at = browser.get(accept).headers["location"]
+    code = httpx.URL(at).params["code"]
+    answer = client.post(client.token_url, grant_type="authorization_code", code=code, redirect_uri=redirect)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_a_refresh_keeps_claims_and_is_refused_at_high(asking: tuple[Hydra, Any]) -> None:
+    """Claims that consent gave stay beside ours, in both tokens; a refresh token is of no use while risk is high, and good after."""
+    hydra, service = asking
+    client = hydra_client(
+        hydra, grant_types=["authorization_code", "refresh_token"], response_types=["code"],
+        redirect_uris=["http://127.0.0.1/callback"], scope="offline openid tools:read",
+    )  # fmt: skip
+    session = {"access_token": {"act": {"sub": "orchestrator"}, "cost": 1.5}, "id_token": {"nick": "ann"}}
+    first = signed_in(hydra, client, session)
+    second = client.post(client.token_url, grant_type="refresh_token", refresh_token=first["refresh_token"]).json()
+    for tokens in (first, second):
+        ours = claims_of(tokens["access_token"])["ext"]
+        assert ours.pop("policy_version")
+        assert ours == {**session["access_token"], "risk_level": "unknown"}
+        assert claims_of(tokens["id_token"])["nick"] == "ann"
+
+    where = {"tenant": "acme-corp", "issuer": hydra.issuer}
+    wish = {"level": "high", "why": "looks odd", "valid_s": 600}
+    path = f"/v1/agents/{client.client_id}"
+    assert service.client.post(f"{path}/pin", params=where, json=wish, headers=service.auth()).status_code == 201
+    refused = client.post(client.token_url, grant_type="refresh_token", refresh_token=second["refresh_token"])
+
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
+    labels = 'level="high",mode="enforce",reason="refresh_refused",via="hydra"'
+    assert service.metric(f"trustwatch_verdicts_total{{{labels}}}") == 1
+    service.client.post(f"{path}/unpin", params=where, json={"why": "clear"}, headers=service.auth()).raise_for_status()
+    again = client.post(client.token_url, grant_type="refresh_token", refresh_token=second["refresh_token"])
+    assert again.status_code == 200  # a refusal does not use the refresh token up
+
+
 def test_hydra_fails_closed_when_nobody_answers(asking: tuple[Hydra, Any]) -> None:
     """docs/fail-modes.md: stopped, frozen or with a wrong secret, no client gets a token, and all do afterwards."""
     hydra, service = asking
