@@ -15,7 +15,7 @@ from ...scoring.records import RiskLevel
 from ...scoring.verdicts import Known
 from ..guard import Decided, Guard
 from ..settings import HookSettings
-from .base import EVENT_SCOPES, Asked, TooMuch, Unreadable
+from .base import EVENT_SCOPES, Asked, ByClient, Unreadable
 
 Fit = Callable[[Asked, Verdict], Verdict]
 
@@ -62,11 +62,11 @@ class Asking:
 
         Where no policy is enforced nothing may be refused. What a client can bring about never opens the door.
         """
-        opened = self.settings.on_failure == "open" and not isinstance(error, TooMuch)
+        opened = self.settings.on_failure == "open" and not isinstance(error, ByClient)
         opened = opened or not self._may_enforce(tenant)
         self._guard.failed(self.via, fails_open=opened)
         answered = "open" if opened else "closed"
-        if isinstance(error, (Unreadable, TooMuch)):
+        if isinstance(error, (Unreadable, ByClient)):
             _log.warning("hook_unreadable", hook=self.settings.name, why=str(error), answered=answered)
         else:
             self._tell("hook_failed", error, answered=answered)

@@ -19,7 +19,7 @@ from ..callers import DECIDE, Caller
 from ..guard import Decided
 from ..problems import problem_of
 from .asking import Asking
-from .base import Asked, HookAnswer, HookRequest, TooMuch, Unreadable, decoded, json_answer
+from .base import Asked, HookAnswer, HookRequest, ByClient, Unreadable, decoded, json_answer
 from .evaluations import FIRST_DENY, FIRST_PERMIT, Evaluations, Item, Who, questions, read_evaluations
 
 EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"
@@ -60,7 +60,7 @@ class AuthZen:
         """The answer to a whole request about agents of a tenant and issuer."""
         try:
             asked = read_evaluations(decoded(request.body), several=self._several)
-        except (Unreadable, TooMuch) as error:
+        except (Unreadable, ByClient) as error:
             return _echo(request, _sentence(400, str(error)))
         every = questions(asked.items, tenant, issuer)
         decided = {who: self._asking.decide(one, _fit) for who, one in every.items()}

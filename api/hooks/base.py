@@ -34,11 +34,13 @@ class Unreadable(TrustwatchError):
     code = "unreadable"
 
 
-class TooMuch(TrustwatchError):
-    """More than a hook takes. A client may bring that about, so it never opens the door: denied where policy is
-    enforced, whatever `on_failure` says."""
+class ByClient(TrustwatchError):
+    """A client may have brought it about: more than a hook takes, or signs that make a body no JSON.
 
-    code = "too_much"
+    It never opens the door: denied where policy is enforced, whatever `on_failure` says.
+    """
+
+    code = "by_client"
 
 
 class HookRequest(NamedTuple):
@@ -102,7 +104,7 @@ class Product(ABC):
 
     @abstractmethod
     def read(self, body: bytes) -> Asked:
-        """The question in a body. Raises Unreadable, TooMuch."""
+        """The question in a body. Raises Unreadable, ByClient."""
 
     @abstractmethod
     def render(self, asked: Asked, decided: Decided) -> HookAnswer:
@@ -148,11 +150,11 @@ class Product(ABC):
 
 
 def decoded(body: bytes) -> dict[str, Any]:
-    """A JSON object; members that nobody knows are no error. Raises Unreadable."""
+    """A JSON object; members that nobody knows are no error. Raises ByClient, Unreadable."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unreadable("the body is no JSON") from None
+        raise ByClient("the body is no JSON") from None  # half a surrogate in a parameter of the client is enough
     if type(found) is not dict:
         raise Unreadable("the body is no JSON object")
     return found
@@ -173,17 +175,17 @@ def text(value: Any) -> str:
 
 
 def bounded(name: str) -> str:
-    """*name* itself. Raises TooMuch where no event could hold it."""
+    """*name* itself. Raises ByClient where no event could hold it."""
     if len(name) > MAX_ID:
-        raise TooMuch(f"a name has more than {MAX_ID} characters")
+        raise ByClient(f"a name has more than {MAX_ID} characters")
     return name
 
 
 def names(values: Iterable[Any]) -> tuple[str, ...]:
-    """The texts among *values*, each once, in order. Raises TooMuch."""
+    """The texts among *values*, each once, in order. Raises ByClient."""
     found = tuple(dict.fromkeys(bounded(value) for value in values if type(value) is str and value))
     if len(found) > MAX_SCOPES:
-        raise TooMuch(f"more than {MAX_SCOPES} scopes")
+        raise ByClient(f"more than {MAX_SCOPES} scopes")
     return found
 
 

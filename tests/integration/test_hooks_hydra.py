@@ -131,7 +131,7 @@ def signed_in(hydra: Hydra, client: OAuthClient, session: dict[str, Any]) -> dic
 
 
 def test_a_refresh_keeps_claims_and_is_refused_at_high(asking: tuple[Hydra, Any]) -> None:
-    """Claims that consent gave stay beside ours, in both tokens; a refresh token is good for nothing while risk is high."""
+    """Claims that consent gave stay beside ours, in both tokens; a refresh token is of no use while risk is high."""
     hydra, service = asking
     client = hydra_client(
         hydra, grant_types=["authorization_code", "refresh_token"], response_types=["code"],
