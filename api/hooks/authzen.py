@@ -19,7 +19,7 @@ from ..callers import DECIDE, Caller
 from ..guard import Decided
 from ..problems import problem_of
 from .asking import Asking
-from .base import Asked, HookAnswer, HookRequest, ByClient, Unreadable, decoded, json_answer
+from .base import Asked, ByClient, HookAnswer, HookRequest, Unreadable, decoded, json_answer
 from .evaluations import FIRST_DENY, FIRST_PERMIT, Evaluations, Item, Who, questions, read_evaluations
 
 EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"

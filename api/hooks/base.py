@@ -35,12 +35,16 @@ class Unreadable(TrustwatchError):
 
 
 class ByClient(TrustwatchError):
-    """A client may have brought it about: more than a hook takes, or signs that make a body no JSON.
-
-    It never opens the door: denied where policy is enforced, whatever `on_failure` says.
-    """
+    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
+    `on_failure` says."""
 
     code = "by_client"
+
+
+class TooMuch(ByClient):
+    """More than a hook takes."""
+
+    code = "too_much"
 
 
 class HookRequest(NamedTuple):
@@ -175,17 +179,17 @@ def text(value: Any) -> str:
 
 
 def bounded(name: str) -> str:
-    """*name* itself. Raises ByClient where no event could hold it."""
+    """*name* itself. Raises TooMuch where no event could hold it."""
     if len(name) > MAX_ID:
-        raise ByClient(f"a name has more than {MAX_ID} characters")
+        raise TooMuch(f"a name has more than {MAX_ID} characters")
     return name
 
 
 def names(values: Iterable[Any]) -> tuple[str, ...]:
-    """The texts among *values*, each once, in order. Raises ByClient."""
+    """The texts among *values*, each once, in order. Raises TooMuch."""
     found = tuple(dict.fromkeys(bounded(value) for value in values if type(value) is str and value))
     if len(found) > MAX_SCOPES:
-        raise ByClient(f"more than {MAX_SCOPES} scopes")
+        raise TooMuch(f"more than {MAX_SCOPES} scopes")
     return found
 
 

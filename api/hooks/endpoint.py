@@ -9,7 +9,7 @@ from starlette.types import Scope
 from ...scoring.policy.verdict import UNDECIDED
 from ..guard import Decided
 from .asking import Asking
-from .base import Asked, HookAnswer, HookRequest, Product, ByClient
+from .base import Asked, HookAnswer, HookRequest, Product, TooMuch
 from .proof import Proof
 
 Answering = Callable[[HookRequest], HookAnswer]
@@ -65,7 +65,7 @@ class HookEndpoint:
         """The answer to a body of more than *most* bytes, which is not read."""
         if self._proof.of_body:
             return self._unauthenticated()
-        return self._failed(ByClient(f"a body of more than {most} bytes"))
+        return self._failed(TooMuch(f"a body of more than {most} bytes"))
 
     def _failed(self, error: Exception) -> HookAnswer:
         return self._undecided(opened=self._asking.fails_open(error, self._asking.settings.tenant or ""))

@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from ...scoring.policy import Question
-from .base import MAX_SCOPES, REFRESH, Asked, ByClient, Unreadable, actors, at, bounded, event, principal, text
+from .base import MAX_SCOPES, REFRESH, Asked, TooMuch, Unreadable, actors, at, bounded, event, principal, text
 
 GATE = re.compile(r"issue:([^:]+):(.+)")
 
@@ -59,7 +59,7 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> Evaluations:
 
     Raises:
         Unreadable: it is none as a whole.
-        ByClient: more than MAX_SCOPES of them.
+        TooMuch: more than MAX_SCOPES of them.
     """
     given = data.get("evaluations") if several else None
     if given is not None and type(given) is not list:
@@ -70,7 +70,7 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> Evaluations:
             raise Unreadable(item.error)
         return Evaluations([item], EXECUTE_ALL, False)
     if len(given) > MAX_SCOPES:
-        raise ByClient(f"evaluations may have {MAX_SCOPES} items")
+        raise TooMuch(f"evaluations may have {MAX_SCOPES} items")
     semantic = at(data, "options", "evaluations_semantic") or EXECUTE_ALL
     if semantic not in SEMANTICS:
         raise Unreadable(f"options.evaluations_semantic must be one of {', '.join(SEMANTICS)}")
