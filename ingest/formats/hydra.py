@@ -31,6 +31,8 @@ _PATHS = {
 }  # fmt: skip
 _PATH = "http_request.path"
 _HOOK = "contains(error.debug || '', 'oken hook')"
+_GRANT_REFUSED = "not allowed to use authorization grant"
+"""Of a reason: what a client hears whose grants our actuator took. The record does not say who took them."""
 _HOOK_DOWN = f"({_HOOK} || starts_with(error.debug || '', 'Unable to execute HTTP Request'))"
 
 LOG = MappingSpec(
@@ -48,6 +50,8 @@ LOG = MappingSpec(
         "outcome": "error.message || 'success'",
         "status": "error.status_code || http_response.status",
         "error": f"error.message == 'access_denied' && {_HOOK} && 'revoked_by_trustwatch'"
+        f" || error.message == 'unauthorized_client' && contains(error.reason || '', '{_GRANT_REFUSED}')"
+        " && 'revoked_by_trustwatch'"
         f" || error.message == 'server_error' && {_HOOK_DOWN} && 'trustwatch_unavailable' || error.message",
         "bytes_out": "http_response.size",
         "duration_ms": "scale(http_response.took, `0.000001`)",
@@ -114,7 +118,7 @@ SPAN_EVENTS = MappingSpec(
         "outcome": f"{_FAILED} && failed && 'error' || ({_FAILED} || name == 'OAuth2ConsentRejected') && 'denied'"
         " || 'success'",
         "error": f"{_FAILED} && (failed && {_BY_HOOK} && 'trustwatch_unavailable'"
-        f" || {_BY_HOOK} && 'revoked_by_trustwatch' || {_REASON})",
+        f" || ({_BY_HOOK} || contains({_REASON}, '{_GRANT_REFUSED}')) && 'revoked_by_trustwatch' || {_REASON})",
         "client.ip": "name != 'OAuth2ClientCreated' && host(attributes.ClientIP) || null",
         "trace_id": "trace_id",
         "attributes.event": "name",

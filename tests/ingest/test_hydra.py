@@ -22,10 +22,16 @@ DONE: dict[str, Any] = {
 BY_HEADER = {"agent__id": 'http_request.headers."x-client-id"'}
 
 
-def failed(message: str, debug: str = "", code: int = 400, path: str = "/oauth2/token") -> dict[str, Any]:
+TAKEN = "The OAuth 2.0 Client is not allowed to use authorization grant 'client_credentials'."
+"""What a client hears whose grants were taken (Hydra 2.3.0)."""
+
+
+def failed(
+    message: str, debug: str = "", code: int = 400, path: str = "/oauth2/token", reason: str = "why"
+) -> dict[str, Any]:
     """The line of an error."""
     return {
-        "audience": "application", "error": {"debug": debug, "message": message, "reason": "why", "status_code": code},
+        "audience": "application", "error": {"debug": debug, "message": message, "reason": reason, "status_code": code},
         "http_request": {**REQUEST, "path": path}, "level": "info", "msg": "access denied",
         "time": "2026-11-25T12:36:59.4397437Z",
     }  # fmt: skip
@@ -68,6 +74,8 @@ def test_a_failure_is_one_event() -> None:
         (failed("access_denied", "the user said no", 403), "denied", "access_denied"),
         (failed("invalid_client", "", 401), "denied", "invalid_client"),
         (failed("invalid_request"), "error", "invalid_request"),
+        (failed("unauthorized_client", reason=TAKEN), "denied", "revoked_by_trustwatch"),
+        (failed("unauthorized_client"), "denied", "unauthorized_client"),
     ],
 )  # fmt: skip
 def test_what_our_hook_refused_or_missed_is_ours(line: dict[str, Any], outcome: str, error: str) -> None:

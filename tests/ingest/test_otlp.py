@@ -166,6 +166,7 @@ def test_types_of_hydras_events(name: str, more: dict[str, Any], expected: str) 
         (None, "revoked_by_trustwatch"),
         ("The token hook target responded with an error.", "revoked_by_trustwatch"),
         ("Make sure that the request you are making is valid. Maybe …", "revoked_by_trustwatch"),
+        ("The OAuth 2.0 Client is not allowed to use authorization grant 'refresh_token'.", "revoked_by_trustwatch"),
         (
             "The requested scope is invalid, unknown, or malformed.",
             "The requested scope is invalid, unknown, or malformed.",
