@@ -99,16 +99,24 @@ class FileSource:
         Raises:
             UnreadableFile: a file cannot be read.
         """
-        while len(self._lines) < max_records and not (self._stream and self._lines) and self._fill_more():
-            pass
-        lines = [self._lines.popleft() for _ in range(min(max_records, len(self._lines)))]
+        base, lines = self.take(max_records)
         if not lines:
-            self.exhausted = True
             return None
-        records = [Record(Kind.EVENT, raw_id_hash(line), self.received_ms, line) for line in lines]
-        batch = RecordBatch(0, self._offset, records)
-        self._offset = batch.next_offset
-        return batch
+        return RecordBatch(0, base, [Record(Kind.EVENT, raw_id_hash(line), self.received_ms, line) for line in lines])
+
+    def take(self, max_lines: int) -> tuple[int, list[bytes]]:
+        """As `poll`, for a reader that makes the records itself: the offset of the first line, and the lines.
+
+        Raises:
+            UnreadableFile: a file cannot be read.
+        """
+        while len(self._lines) < max_lines and not (self._stream and self._lines) and self._fill_more():
+            pass
+        lines = [self._lines.popleft() for _ in range(min(max_lines, len(self._lines)))]
+        self.exhausted = not lines
+        base = self._offset
+        self._offset += len(lines)
+        return base, lines
 
     def end_offset(self, partition: int) -> int:
         """Number of records in all files (reads them once to count); of a stream, records handed out so far."""

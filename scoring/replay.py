@@ -18,7 +18,7 @@ from ..ingest.events import AuditEvent
 from ..ingest.formats.lenient import decode_history
 from ..ingest.source import RecordBatch, Source
 from ..models.bundle import TrainedModel
-from .engine import EngineSettings, Scored
+from .engine import Engine, EngineSettings, Scored
 from .policy import LivePolicy, PolicyBook
 from .processor import Applied, Context, Processor
 from .records import Decision, Reason, RiskLevel
@@ -61,18 +61,24 @@ class Replay:
         model: to score with.
         settings: learning on (as live) or off, budgets.
         domains: the tenants' internal domains.
+        window: recognises duplicates; a back-test passes one that leaves out other shares' events, too.
+        newest: event time, UTC milliseconds, of the newest event of the last batch, where that is not all here.
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None,
+        window: DuplicateWindow | None = None, newest: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
         self._mended = 0
         self._tick_at = 0
+        self.ticked_ms = 0
+        """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
         self._malformed: list[MalformedEvent] = []
         residence = Residence(model, settings, None)
         context = Context(LivePolicy(PolicyBook()))
         encoder = ColumnEncoder(model.salt, domains)
-        self._processor = Processor(residence, encoder, DuplicateWindow(), context, self._decode)
+        self._processor = Processor(residence, encoder, window or DuplicateWindow(), context, self._decode)
+        self._newest = newest
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
         self._decisions: list[Decision] = []
 
@@ -83,19 +89,34 @@ class Replay:
 
     def run(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
         """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
+        for applied in self.applied(source, on_malformed):
+            for scored, _ in applied.scored:
+                yield from self._lines(scored)
+
+    @property
+    def engine(self) -> Engine:
+        """Scores, and knows the agents by slot."""
+        return self._processor.engine
+
+    def applied(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[Applied]:
+        """As `run`, batch by batch, in arrays. A batch must be looked at before the next one is asked for."""
         while (batch := source.poll(BATCH, 0.0)) is not None:
             applied = self._processor.apply(batch)
             self._tick(batch, applied)
             for letter in applied.dead:
                 on_malformed(letter.offset, letter.path, letter.reason)
             self._count(applied)
-            for scored, _ in applied.scored:
-                yield from self._lines(scored)
+            yield applied
 
     def _tick(self, batch: RecordBatch, applied: Applied) -> None:
         """Let due levels step down, at most once a minute of event time."""
-        newest = max((int(scored.columns.time_ms.max()) for scored, _ in applied.scored), default=0)
+        if self._newest is not None:
+            newest = self._newest()
+        else:
+            newest = max((int(scored.columns.time_ms.max()) for scored, _ in applied.scored), default=0)
+        self.ticked_ms = 0
         if newest >= self._tick_at:
+            self.ticked_ms = newest
             self._processor.tick(batch.partition, batch.next_offset - 1, newest, applied)
             self._tick_at = newest + TICK_MS
 

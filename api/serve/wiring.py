@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
 from ...scoring.notify import STATEFUL, WebhookTarget
@@ -44,9 +46,14 @@ def policy_table(settings: Settings) -> PolicyTable:
 def policy_book(settings: Settings) -> PolicyBook:
     """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
     if settings.token_policy_file is not None:
-        return _book(read_policy_file(settings.token_policy_file))
+        return policy_book_of(settings.token_policy_file)
     modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
     return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
+
+
+def policy_book_of(path: Path) -> PolicyBook:
+    """Token policies of a policy file. Raises ConfigError where it is wrong."""
+    return _book(read_policy_file(path))
 
 
 def live_policy(settings: Settings) -> LivePolicy:

@@ -27,6 +27,8 @@ IMPORTERS = {
     "prometheus_client": {"api/http/"},
     "standardwebhooks": {"scoring/notify/"},
     "yaml": {"api/settings/"},
+    "jinja2": {"api/report/"},
+    "markupsafe": {"api/report/"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": set(),  # by name, in ingest/formats/otlp_proto.py: an extra
     "kafka": {"ingest/kafka/kafka_python/"},

@@ -1,0 +1,198 @@
+"""Charts as inline SVG. Colours come from the page's style sheet, by class; every chart says in words what it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 420, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 44
+_TICKS = 4
+
+Point = tuple[float, float]
+Format = Callable[[float], str]
+
+
+class Series(NamedTuple):
+    """One line or one stack. *style* is a CSS class that says colour and dashes."""
+
+    name: str
+    points: Sequence[Point]
+    style: str
+    steps: bool = False
+
+
+class Axis(NamedTuple):
+    """*least* and *most* None: from the data. Logarithmic axes leave out what is not above 0."""
+
+    label: str
+    least: float | None = None
+    most: float | None = None
+    log: bool = False
+    told: Format = "{:.3g}".format
+
+
+class _Scale(NamedTuple):
+    axis: Axis
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """Place on the canvas, px."""
+        low, high, value = (math.log10(x) if self.axis.log else x for x in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        """Values to label."""
+        if self.axis.log:
+            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            stride = max(1, math.ceil((last - first + 1) / (_TICKS + 2)))
+            return [10.0**power for power in range(first, last + 1, stride)]
+        step = _round_step((self.high - self.low) / _TICKS)
+        first = math.ceil(self.low / step - 1e-9)
+        return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def _round_step(rough: float) -> float:
+    """The next of 1, 2, 5 times a power of ten."""
+    power = float(10.0 ** math.floor(math.log10(rough)))
+    return next(power * factor for factor in (1.0, 2.0, 5.0, 10.0) if power * factor >= rough * 0.999)
+
+
+def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Scale:
+    usable = [value for value in values if not axis.log or value > 0]
+    low = axis.least if axis.least is not None else min(usable, default=1.0 if axis.log else 0.0)
+    high = axis.most if axis.most is not None else max(usable, default=1.0)
+    if high <= low:
+        high = low * 10 if axis.log else low + 1.0
+    if axis.log:
+        low, high = low / 1.15, high * 1.15
+    return _Scale(axis, low, high, start, end)
+
+
+def line_chart(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup:
+    """Lines over two axes, with a legend below."""
+    points = [point for one in series for point in one.points]
+    across = _scale(x, [at for at, _ in points], _LEFT, WIDTH - _RIGHT)
+    up = _scale(y, [value for _, value in points], HEIGHT - _BOTTOM, _TOP)
+    drawn = [_line(one, across, up) for one in series]
+    return _figure(title, _frame(across, up) + Markup("").join(drawn), series)
+
+
+def bar_chart(title: str, labels: Sequence[str], y: Axis, series: Sequence[Series]) -> Markup:
+    """Stacked bars, one per label; the points of a series are (position, height)."""
+    heights = [0.0] * len(labels)
+    up = _scale(y._replace(least=0.0), [*_totals(len(labels), series)], HEIGHT - _BOTTOM, _TOP)
+    wide = (WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
+    parts = [_ticks_up(up)]
+    for one in series:
+        for position, value in one.points:
+            place = int(position)
+            if value > 0:
+                top, bottom = up.at(heights[place] + value), up.at(heights[place])
+                parts.append(_bar(one, labels[place], value, _LEFT + wide * place, wide, top, bottom))
+                heights[place] += value
+    parts.append(_labels_below(labels, wide))
+    return _figure(title, Markup("").join(parts), series)
+
+
+def _totals(count: int, series: Sequence[Series]) -> list[float]:
+    totals = [0.0] * count
+    for one in series:
+        for position, value in one.points:
+            totals[int(position)] += value
+    return totals
+
+
+def _bar(one: Series, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
+    return Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
+        one.style, _px(left + wide * 0.1), _px(top), _px(wide * 0.8), _px(bottom - top),
+        f"{label}: {value:g} {one.name}",
+    )  # fmt: skip
+
+
+def _labels_below(labels: Sequence[str], wide: float) -> Markup:
+    step = max(1, math.ceil(len(labels) * 75 / (WIDTH - _LEFT - _RIGHT)))
+    return Markup("").join(
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _px(max(_LEFT + wide * (place + 0.5), _LEFT + 20)), HEIGHT - _BOTTOM + 16, labels[place]
+        )
+        for place in range(0, len(labels), step)
+    )
+
+
+def _line(one: Series, across: _Scale, up: _Scale) -> Markup:
+    shown = [
+        (across.at(a), up.at(b)) for a, b in one.points
+        if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
+    ]  # fmt: skip
+    if not shown:
+        return Markup("")
+    if one.steps:
+        corners = (corner for before, now in pairwise(shown) for corner in ((now[0], before[1]), now))
+        shown = [shown[0], *corners]
+    path = " ".join(f"{_px(a)},{_px(b)}" for a, b in shown)
+    line = Markup('<polyline class="line {}" points="{}"/>').format(one.style, path)
+    if len(shown) > 12:
+        return line
+    dots = (
+        Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(one.style, _px(a), _px(b)) for a, b in shown
+    )
+    return line + Markup("").join(dots)
+
+
+def _frame(across: _Scale, up: _Scale) -> Markup:
+    parts = [_ticks_up(up)]
+    for value in across.ticks():
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                _px(across.at(value)), HEIGHT - _BOTTOM + 16, across.axis.told(value)
+            )
+        )
+    parts.append(
+        Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _px((_LEFT + WIDTH - _RIGHT) / 2), HEIGHT - 8, across.axis.label
+        )
+    )
+    return Markup("").join(parts)
+
+
+_TICK_UP = Markup(
+    '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
+)
+
+
+def _ticks_up(up: _Scale) -> Markup:
+    parts = []
+    for value in up.ticks():
+        at = up.at(value)
+        parts.append(
+            _TICK_UP.format(_LEFT, WIDTH - _RIGHT, _px(at), _px(at), _LEFT - 6, _px(at + 4), up.axis.told(value))
+        )
+    middle = _px((_TOP + HEIGHT - _BOTTOM) / 2)
+    parts.append(
+        Markup('<text class="axis" x="11" y="{}" text-anchor="middle" transform="rotate(-90 11 {})">{}</text>').format(
+            middle, middle, up.axis.label
+        )
+    )
+    return Markup("").join(parts)
+
+
+def _figure(title: str, inner: Markup, series: Sequence[Series]) -> Markup:
+    legend = Markup("").join(
+        Markup('<li><span class="key {}"></span>{}</li>').format(one.style, one.name) for one in series
+    )
+    return Markup(
+        '<figure><figcaption>{}</figcaption><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+        '<ul class="legend">{}</ul></figure>'
+    ).format(title, WIDTH, HEIGHT, escape(title), inner, legend)
+
+
+def _px(value: float) -> str:
+    return f"{value:.1f}"

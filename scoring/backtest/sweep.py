@@ -1,0 +1,101 @@
+"""Other alert budgets: the p-values of one run through the risk kernel again, under the thresholds of each budget.
+
+It costs a fraction of another run and is exact but for one thing: what the run did not learn, because its own budget
+found it suspicious, it did not learn for the others either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as c
+from ...ingest.features.kernel import IGNORED
+from ...models.bundle import TrainedModel
+from .. import risk
+from ..engine import Agents, Scored
+from ..records import RiskLevel
+
+ALERTING = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
+"""Levels that an alert is raised at."""
+
+
+def rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
+    """How often an event brought its agent from below each alerting level to it or above, int64 (3,).
+
+    Args:
+        levels: int8 (n, 2), after the event in column 1.
+        out: float64 (n, risk.OUTPUTS).
+        counted: bool (n,), rows that count.
+    """
+    before, after = out[counted, risk.RESTED], levels[counted, 1]
+    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING])
+
+
+class Sweep:
+    """Alerts at several budgets.
+
+    Args:
+        model, settings: of the run.
+        budgets: to try.
+    """
+
+    def __init__(self, model: TrainedModel, settings: risk.RiskSettings, budgets: Sequence[risk.Budget]) -> None:
+        self._model = model
+        self._settings = settings
+        self._bounds = [
+            risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
+        ]  # fmt: skip
+        self._states = [risk.allocate(0) for _ in budgets]
+        self._known: dict[int, int] = {}
+        self._bound_of = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
+        self.rises = np.zeros((len(budgets), len(ALERTING)), np.int64)
+
+    def see(self, scored: Scored, agents: Agents, counted: npt.NDArray[np.bool_]) -> None:
+        """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
+        columns, n = scored.columns, len(scored.columns)
+        places = self._places(columns.names[:, c.AGENT])
+        self._bound_of[places] = agents.bounds[scored.slots]
+        coverage = self._model.coverage(columns.names[:, c.GROUP])
+        levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+        rows, skip = np.arange(n), scored.found.flags == IGNORED
+        for at, (bounds, state) in enumerate(zip(self._bounds, self._states, strict=True)):
+            risk.update(
+                rows, places, state, columns.time_ms, scored.p_values, scored.anomaly, coverage, scored.signals, bounds,
+                scored.bound_of, columns.codes[:, c.SELF_ASSERTED], skip, self._settings, levels, out,
+            )  # fmt: skip
+            self.rises[at] += rises(levels, out, counted)
+
+    def tick(self, now_ms: int) -> None:
+        """Time passes, as in the run, behind the batch that was seen last."""
+        for bounds, state in zip(self._bounds, self._states, strict=True):
+            due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
+            levels = np.zeros((len(due), 2), np.int8)
+            risk.advance(due.astype(np.int32), state, bounds, self._bound_of, now_ms, self._settings, levels)
+
+    def _places(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        """Row of each agent in the states; agents that are new here begin as the model's history left them."""
+        agents, inverse = np.unique(keys, return_inverse=True)
+        known = self._known
+        first = len(known)
+        found = [known.setdefault(key, len(known)) for key in agents.tolist()]
+        if len(known) > first:
+            fresh = [key for key, place in zip(agents.tolist(), found, strict=True) if place >= first]
+            self._seed(np.array(fresh, np.uint64), first)
+        return np.array(found, np.int32)[inverse]
+
+    def _seed(self, keys: npt.NDArray[np.uint64], first: int) -> None:
+        seeds = self._model.seeds
+        at = seeds.find(keys)
+        places = first + np.flatnonzero(at >= 0)
+        if len(self._bound_of) < first + len(keys):
+            self._bound_of = np.resize(self._bound_of, 2 * (first + len(keys)))
+        for position, state in enumerate(self._states):
+            if len(state) < first + len(keys):
+                grown = risk.allocate(2 * (first + len(keys)))
+                grown[:first] = state[:first]
+                self._states[position] = state = grown
+            risk.seed(state, places, seeds.events[at[at >= 0]], self._settings)
