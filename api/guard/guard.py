@@ -104,6 +104,10 @@ class Guard:
         if question.scopes:
             granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
             event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
+            if verdict.allow and len(granted) < len(question.scopes):
+                # What we left out ourselves is not what the agent asked too much: its risk would feed itself.
+                event["scopes"] = {"requested": list(question.scopes)}
+                event["attributes"]["granted"] = " ".join(granted)
         if question.ancestors:
             event["delegation"] = [question.agent_id, *question.ancestors]
         self.audit.add({**event, **(more or {})})

@@ -108,5 +108,7 @@ def _scopes(question: Question, verdict: Verdict) -> dict[str, Any]:
     if len(question.scopes) <= EVENT_SCOPES:
         return {}
     requested = question.scopes[:EVENT_SCOPES]
-    left = () if not verdict.allow else requested if verdict.scopes is None else verdict.scopes[:EVENT_SCOPES]
+    if verdict.allow and verdict.scopes is not None and len(verdict.scopes) < len(question.scopes):
+        return {"scopes": {"requested": list(requested)}}
+    left = () if not verdict.allow else requested
     return {"scopes": {"requested": list(requested), "granted": list(left)}}

@@ -158,9 +158,11 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
         "time": "2025-11-24T16:00:00.000Z", "source": "urn:trustwatch:authzen", "type": "token.request",
         "action": "client_credentials", "agent": {"id": "bot", "issuer": "https://as.example"}, "outcome": "success",
         "error": None, "tenant": "acme", "delegation": ["bot", "root"],
-        "scopes": {"requested": ["telemetry:read", "telemetry:write"], "granted": ["telemetry:read"]},
+        "scopes": {"requested": ["telemetry:read", "telemetry:write"]},
         "resource": {"audience": "https://telemetry.example"}, "credential": {"token_lifetime_s": 300},
-        "attributes": {"verdict": "allowed", "risk_level": "medium", "mode": "enforce"},
+        "attributes": {
+            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read",
+        },
     }  # fmt: skip
     assert (call["type"], call["action"]) == ("api.call", "can_read")
     assert call["resource"] == {"type": "audience", "id": "https://telemetry.example"}
