@@ -1,0 +1,66 @@
+"""The world in small: agents, an authorization server, a gateway, and Trustwatch; one agent is turned, and contained.
+
+    python examples/agents/run.py [--exit] [--report FILE]
+
+See README.md. Exit status: 0 all was seen, 1 something was not, 3 a server can not be had on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the servers: scripts/service_stack
+
+from rich.console import Console
+from service_stack import ServiceError, Unavailable
+from story import Story
+from telling import Teller
+from world import running
+
+UNAVAILABLE = 3
+
+
+def ask_terminal(_: dict[str, Any]) -> str:
+    """What the person at the terminal says."""
+    while True:
+        said = input("   approve or reject? ").strip().lower()
+        if said in ("approve", "reject"):
+            return said
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exit", action="store_true", help="play by itself and end; the approval is rejected")
+    parser.add_argument("--report", type=Path, help="write what was seen as JSON")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything ends with us
+    teller = Teller(Console(highlight=False, soft_wrap=True))
+    decide = (lambda _: "reject") if given.exit or not sys.stdin.isatty() else ask_terminal
+    try:
+        with running(teller.say) as world:
+            teller.place = world.place
+            story = Story(world, teller, decide)
+            complete = story.run()
+            if given.report:
+                given.report.write_text(json.dumps(story.seen, indent=1))
+            if not given.exit:
+                input("\nEverything still runs. Enter ends it. ")
+            return 0 if complete else 1
+    except Unavailable as reason:
+        teller.speak(f"SERVER NOT TO BE HAD: {reason}", "bold red")
+        return UNAVAILABLE
+    except (ServiceError, RuntimeError) as reason:
+        teller.speak(str(reason), "bold red")
+        return 1
+    except (KeyboardInterrupt, EOFError):
+        teller.speak("Ended.")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""What happens, in order, and what was to be seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from diary import Diaries, Fact
+from doors import NetworkDoors
+from identity import Identity
+from office import POISONED
+from roles import ROLES, Refused
+from telling import Teller
+from world import World
+
+WITHIN_S = 30.0
+TURNED, SAFE = "clerk", ("front-desk", "researcher", "archivist", "support")
+ORDERS = ("clerk: pay inv-3", "support: answer t-4", "clerk: pay inv-8", "support: answer t-9", "clerk: pay inv-14")
+AFTERWARDS = "clerk: pay inv-17"
+CALM = ("unknown", "low")
+
+Decide = Callable[[dict[str, Any]], str]
+"""What a person says to an approval: `approve` or `reject`."""
+
+
+class Story:
+    """One run.
+
+    Args:
+        world: running.
+        teller: the terminal.
+        decide: asks the person.
+
+    Attributes:
+        seen: what the test reads, by name.
+    """
+
+    def __init__(self, world: World, teller: Teller, decide: Decide) -> None:
+        self._world, self._teller, self._decide = world, teller, decide
+        self._dana, self._place = world.dana, world.place
+        self.seen: dict[str, Any] = {}
+        self._worst = dict.fromkeys(SAFE, "unknown")
+
+    def run(self) -> bool:
+        """Play it; whether everything was seen that was to be seen."""
+        logs = [self._world.log_of(name) for name in ROLES]
+        with Diaries(logs, self._dana.decisions, self._teller.fact) as self._diaries:
+            for chapter in (self._work, self._turn, self._contain, self._ask_person, self._recover):
+                chapter()
+            self._diaries.look()
+        return self._conclude()
+
+    def _work(self) -> None:
+        self._teller.chapter("1. An ordinary morning: agents work, Trustwatch watches")
+        self._order(*ORDERS)
+        self._settled()
+        tokens = self._tokens(TURNED)
+        self.seen["lifetime_before_s"] = tokens[-1]["lifetime_s"] if tokens else None
+        self.seen["claims"] = tokens[-1]["claims"] if tokens else {}
+        self.seen["act"] = [one["claims"].get("act") for one in self._diaries.of("archivist", "token")][-1:]
+        self.seen["levels_before"] = self._levels()
+        self._tell_levels()
+
+    def _turn(self) -> None:
+        self._teller.chapter(f"2. Somebody has written an instruction into invoice {POISONED}; the clerk reads it")
+        self._mark = len(self._diaries.facts)
+        self._order(f"clerk: pay {POISONED}")
+        self._wait("the clerk is critical", lambda: self._dana.risk(TURNED)["risk_level"] == "critical")
+        self._settled()
+        risk = self._dana.risk(TURNED)
+        changes = [one for one in self._facts("decision") if self._place.name_of(one["agent_id"]) == TURNED]
+        self.seen["levels"] = [one["level"] for one in changes]
+        self.seen["reasons"] = [reason["text"] for one in changes for reason in one["reasons"]]
+        shorter = [one["lifetime_s"] for one in self._tokens(TURNED, self._mark)[1:]]
+        self.seen["lifetimes_after_s"] = shorter
+        self._teller.speak(f"Why: {'; '.join(one['text'] for one in risk['reasons'][:3])}", "bold")
+
+    def _contain(self) -> None:
+        self._teller.chapter("3. Contained: no new token, no call with the live one; and whom it reached")
+        refused = [one for one in self._diaries.of(TURNED, "tool", self._mark) if one["status"] == 403]
+        self.seen["refused_live_s"] = [one["left_s"] for one in refused]
+        before = len(self._diaries.facts)
+        self._order(AFTERWARDS)
+        self.seen["token_refused"] = [one["error"] for one in self._diaries.of(TURNED, "no_token", before)]
+        reached = self._dana.blast_radius(TURNED)
+        self.seen["children"] = {self._place.name_of(one["agent_id"]): one["kind"] for one in reached}
+        for one in reached:
+            name, level = self._place.name_of(one["agent_id"]), one["risk_level"] or "unknown"
+            via = self._place.name_of(one["via"])
+            self._teller.speak(f"   blast radius: {name}, {one['kind']} by {via}, {one['depth']} away, itself {level}")
+        self.seen["child_lifetime_s"] = self._child_lifetime()
+
+    def _ask_person(self) -> None:
+        self._teller.chapter("4. A person is asked: the clerk wants tools that write")
+        waiting = self._wait("an approval waits", lambda: [
+            one for one in self._dana.approvals(TURNED) if one["status"] == "pending"
+        ])[0]  # fmt: skip
+        self.seen["approval_asked"] = {name: waiting[name] for name in ("scopes", "level", "asked_why", "asked_by")}
+        self._teller.speak(f"   approval {waiting['intervention_id']}: {' '.join(waiting['scopes'])} for the clerk, "
+                           f"which was {waiting['level']} then ({waiting['asked_why']})")  # fmt: skip
+        verdict = self._decide(waiting)
+        done = self._dana.decide(waiting, verdict, f"invoice {POISONED} made it ask")
+        self.seen["approval"] = done["status"]
+        self._teller.speak(f"   {done['decided_by']}: {done['status']}, “{done['why']}”", "bold")
+
+    def _recover(self) -> None:
+        self._teller.chapter(f"5. Dana throws {POISONED} away and vouches for the clerk")
+        self._dana.release(TURNED, f"was turned by invoice {POISONED}, which is gone")
+        self._wait("the clerk is calm", lambda: self._dana.risk(TURNED)["risk_level"] in CALM)
+        self._settled()
+        self._diaries.look()
+        before = len(self._diaries.facts)
+        self._order(AFTERWARDS)
+        self._settled()
+        self.seen["child_lifetime_recovered_s"] = self._child_lifetime()
+        tokens = self._tokens(TURNED, before)
+        self.seen["lifetime_recovered_s"] = tokens[-1]["lifetime_s"] if tokens else None
+        paid = [one for one in self._diaries.of(TURNED, "tool", before) if one["tool"] == "pay_invoice"]
+        self.seen["paid_again"] = bool(paid) and paid[-1]["status"] == 200 and not paid[-1]["failed"]
+        self.seen["others"] = self._worst | {name: max(level, self._worst[name], key=_rank)
+                                             for name, level in self._levels().items() if name in SAFE}  # fmt: skip
+        self.seen["level_recovered"] = self._levels()[TURNED]
+        self._tell_levels()
+
+    def _conclude(self) -> bool:
+        self._teller.chapter("Seen")
+        seen = self.seen
+        shortest = min(seen["lifetimes_after_s"], default=None)
+        lines = (
+            ("critical" in seen["levels"], f"the clerk's risk rose: {' → '.join(seen['levels'])}"),
+            (any(word in " ".join(seen["reasons"]) for word in ("customer", "send_mail")),
+             f"the reason names what it did: {next(iter(seen['reasons']), '')}"),
+            (shortest is not None and shortest < seen["lifetime_before_s"],
+             f"its next token was shorter: {seen['lifetime_before_s']} s → {seen['lifetimes_after_s']} s"),
+            (any(left > 0 for left in seen["refused_live_s"]),
+             f"{len(seen['refused_live_s'])} calls with a live token were refused at the gateway (403)"),
+            ("access_denied" in seen["token_refused"], f"no new token: {', '.join(seen['token_refused'])}"),
+            (seen["children"].get("researcher") == "delegated" and seen["children"].get("archivist") == "delegated",
+             f"its delegated children were found: {', '.join(seen['children'])}; "
+             f"the researcher's token was down to {seen['child_lifetime_s']} s, "
+             f"and is {seen['child_lifetime_recovered_s']} s again"),
+            (seen["approval"] in ("approved", "rejected"), f"a person was asked, and said: {seen['approval']}"),
+            (seen["lifetime_recovered_s"] == seen["lifetime_before_s"] and seen["paid_again"],
+             f"it recovered: {seen['level_recovered']}, tokens of {seen['lifetime_recovered_s']} s again, and it pays"),
+            (all(level in CALM for level in seen["others"].values()),
+             f"the others stayed calm: {', '.join(f'{name} {level}' for name, level in seen['others'].items())}"),
+        )  # fmt: skip
+        for done, text in lines:
+            self._teller.seen(done, text)
+        return all(done for done, _ in lines)
+
+    def _order(self, *orders: str) -> None:
+        """Dana's orders, handed out by the front desk one after the other. Refusals are part of the story."""
+        asyncio.run(self._hand_out(orders))
+        self._diaries.look()
+
+    async def _hand_out(self, orders: tuple[str, ...]) -> None:
+        me, role = self._place.agents["front-desk"], ROLES["front-desk"]
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            identity = Identity(self._place.issuer, me["client_id"], me["key"], http)
+            for order in orders:
+                doors = NetworkDoors(self._place, "front-desk", role, identity, note=self._diaries.note)
+                try:
+                    await role.plan(order, doors)
+                except Refused as why:
+                    self._teller.speak(f"   front desk: {why}", "red")
+
+    def _child_lifetime(self) -> int:
+        """How long a token lives by which the researcher, asked by the front desk, reaches tools."""
+        before = len(self._diaries.facts)
+        self._order("researcher: check north-rope")
+        return int(self._tokens("researcher", before)[-1]["lifetime_s"])
+
+    def _settled(self) -> None:
+        """Events are on their way for some tenths of a second."""
+        time.sleep(1.5)
+        self._diaries.look()
+
+    def _wait(self, what: str, until: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + WITHIN_S
+        while not (found := until()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not within {WITHIN_S:.0f} s: {what}")
+            time.sleep(0.2)
+        return found
+
+    def _facts(self, what: str) -> list[Fact]:
+        return [one for one in self._diaries.facts[self._mark :] if one["what"] == what]
+
+    def _tokens(self, agent: str, since: int = 0) -> list[Fact]:
+        """Tokens for the tools that an agent got."""
+        return [one for one in self._diaries.of(agent, "token", since) if one["resource"] == self._place.tools_url]
+
+    def _levels(self) -> dict[str, str]:
+        found = {name: self._dana.risk(name)["risk_level"] for name in ROLES}
+        for name in SAFE:
+            self._worst[name] = max(self._worst[name], found[name], key=_rank)
+        return found
+
+    def _tell_levels(self) -> None:
+        self._teller.speak("   " + ", ".join(f"{name}: {level}" for name, level in self._levels().items()))
+
+
+def _rank(level: str) -> int:
+    return ("unknown", "low", "medium", "high", "critical").index(level)
