@@ -144,6 +144,7 @@ class Service:
         server = _Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,
+                ws="none",  # what gateways ask about an upgrade is a question like any other
                 timeout_graceful_shutdown=10,
             )
         )  # fmt: skip

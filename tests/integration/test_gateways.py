@@ -356,6 +356,20 @@ RAW = [
 ]
 
 
+def test_an_upgrade_is_a_call_like_any_other(site: Site, oidc_provider: OidcProvider) -> None:
+    """Caddy and Traefik hand on `Upgrade` with all other headers; the check is HTTP all the same."""
+    agent = oidc_client(oidc_provider)
+    headers = bearer(agent.token()) | {
+        "connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }  # fmt: skip
+    for path in ("/ext-authz/ws", "/forward-auth"):
+        assert httpx.get(site.service.url + path, headers=headers).status_code == 200
+    site.pin(agent.client_id, "critical")
+    for path in ("/ext-authz/ws", "/forward-auth"):
+        assert httpx.get(site.service.url + path, headers=headers).status_code == 403
+
+
 def test_a_body_that_a_gateway_sends_along_is_not_read(site: Site) -> None:
     """APISIX by POST and Envoy with `with_request_body` do; the connection serves the next call all the same."""
     body = b"x" * 1_000_000
