@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from ...ingest.hashing import agent_key
 from ...scoring.actuators import Desired, decode_desired
 from ...scoring.actuators.desired import BadAction
 from ...scoring.containment import Actuation
@@ -70,10 +71,15 @@ async def actuations(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> PageOut[ActuationOut]:
-    """Last changed first. An agent that never was above `low` has none. Scope `trust.score:read`."""
+    """Last changed first. An agent that never was above `low` has none; one never seen has to be named in full.
+
+    Scope `trust.score:read`.
+    """
     tenants, key = visible_tenants(caller, tenant), None
     if agent_id is not None:
         key = await key_of(parts, caller, agent_id, tenant, issuer)
+        if key is None and tenant is not None and issuer is not None:
+            key = agent_key(tenant, issuer, agent_id)  # pinned, and never seen
         if key is None:
             return PageOut(items=[], next_cursor=None)
     page = await parts.read(parts.services.store.list_actuations, tenants, key, target, limit, cursor)

@@ -83,7 +83,7 @@ class ActuatorNotifier:
             return self._told(target, "superseded", DeliveryResult("delivered"))
         done = _revoked_for(before)
         for _ in range(MOST_ROUNDS):
-            tried = await self._try(row, wish, target, done)
+            tried = _since_then(await self._try(row, wish, target, done), wish, before)
             if await asyncio.to_thread(self._store.settle_actuation, tried.row):
                 contained_s = self._contained_s(tried.row, wish, before)
                 return self._told(target, tried.outcome, tried.result, contained_s)
@@ -183,6 +183,15 @@ def _of_its_time(wish: Desired, before: Actuation | None) -> Desired:
     if was is None or not wish.decision_id or (was.decision_id, was.level) != (wish.decision_id, wish.level):
         return wish
     return msgspec.structs.replace(wish, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
+
+
+def _since_then(tried: _Round, wish: Desired, before: Actuation | None) -> _Round:
+    """A further look that finds all as it was confirmed before says since when it is so."""
+    told = _confirmed(before)
+    same = told is not None and (told.decision_id, told.level) == (wish.decision_id, wish.level)
+    if before is None or not same or tried.row.status != "confirmed":
+        return tried
+    return tried._replace(row=msgspec.structs.replace(tried.row, confirmed_ms=before.confirmed_ms))
 
 
 def _confirmed(before: Actuation | None) -> Desired | None:

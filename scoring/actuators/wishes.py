@@ -16,6 +16,7 @@ from ..policy import Verdict
 from ..records import AgentName, AgentRow, OutboxRow, RiskLevel
 from ..store import Store
 from ..store.base import MAX_PAGE, AgentQuery, Page, Tenants
+from ..store.chunks import chunks
 from ..verdicts import Verdicts
 from .desired import Desired, action_row, desired_of
 
@@ -23,6 +24,9 @@ PRINCIPALS_MS = 30 * 86_400_000
 """Consents of principals that the agent acted for within this time die with its tokens."""
 
 MOST_PRINCIPALS = 200
+AT_ONCE = 500
+"""Rows in one transaction, so that the pipeline's commits get between."""
+
 _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL))
 
 
@@ -80,7 +84,8 @@ class Wishes:
     async def look_at(self, names: Iterable[AgentName], target: str = "") -> int:
         """Enqueue a look at those agents; how many there are. Raises Unavailable."""
         rows = [self._look(name, target) for name in names]
-        await asyncio.to_thread(self._store.enqueue, rows)
+        for part in chunks(rows, AT_ONCE):
+            await asyncio.to_thread(self._store.enqueue, part)
         return len(rows)
 
     async def look_at_all(self, target: str = "", tenants: Tenants = None) -> int:

@@ -65,6 +65,9 @@ def test_what_is_lowered_is_shown(lowering: Any, summary: Any) -> None:
     }  # fmt: skip
     assert lowering.get("/v1/actuations", agent_id="bot").json()["items"] == [shown]
     assert lowering.get("/v1/actuations", agent_id="nobody").json()["items"] == []
+    assert lowering.get("/v1/actuations", agent_id="other").json()["items"] == []
+    unseen = lowering.get("/v1/actuations", agent_id="other", tenant="acme", issuer=AS).json()["items"]
+    assert [one["target"] for one in unseen] == ["kc"]
     (waiting,) = lowering.get("/v1/actuations", target="kc").json()["items"]
     assert (waiting["status"], waiting["error"], waiting["original"]) == ("wanted", "token endpoint: HTTP 401", None)
     assert (waiting["caused_at"], waiting["confirmed_at"]) == (None, None)

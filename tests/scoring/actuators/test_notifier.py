@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,8 +233,12 @@ def test_a_further_look_tells_no_second_containment(store: SqlStore) -> None:
     world.start()
 
     desk.send(1, asked)
+    first = desk.row()
+    time.sleep(0.01)
     desk.send(2, msgspec.structs.replace(asked, caused_ms=0, decided_ms=now_ms()))
 
+    assert (desk.row().confirmed_ms, desk.row().wanted_ms) == (first.confirmed_ms, first.wanted_ms)
+    assert desk.row().updated_ms > first.updated_ms
     assert desk.outcomes == ["retry", "confirmed", "confirmed"]
     told = [seconds for _, _, seconds in desk.seen if seconds is not None]
     assert len(told) == 1
