@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
 COMMANDS = (
-    "serve", "train", "replay", "ingest", "agents", "explain", "release", "pin", "unpin", "blast-radius", "approvals",
-    "simulate", "token", "demo",
+    "serve", "train", "replay", "backtest", "ingest", "agents", "explain", "release", "pin", "unpin", "blast-radius",
+    "approvals", "simulate", "token", "demo",
 )  # fmt: skip
 
 
