@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel integration acceptance check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo example-agents test test-wheel integration acceptance check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## build the environment in .venv (done by every other target)
 
@@ -24,6 +24,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## train on a simulated week, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
+
+example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
+	$(BIN)/python examples/agents/run.py $(ARGS)
 
 test: $(READY) ## unit, contract and house tests
 	$(BIN)/python -m pytest -m "not integration and not acceptance" $(ARGS)

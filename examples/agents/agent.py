@@ -22,11 +22,11 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
 from doors import NetworkDoors
-from identity import Identity, Verifier
+from identity import Identity, Verifier, caller_of
 from place import Place, note, read_place
 from roles import ROLES, Refused, Role
 from starlette.applications import Starlette
-from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings, caller_from_claims
+from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
 
 CARD_PATH = "/.well-known/agent-card.json"
@@ -115,7 +115,7 @@ def make_app(place: Place, name: str) -> Authentication:
     planner = Planner(place, name, Identity(place.issuer, me["client_id"], me["key"], http))
     handler = TrustA2AHandler(
         DefaultRequestHandler(planner, InMemoryTaskStore(), card), me["client_id"], client=client, sender=sender,
-        caller=lambda context: caller_from_claims(context.state.get("claims") or {}),
+        caller=lambda context: caller_of(context.state.get("claims")),
     )  # fmt: skip
 
     @contextlib.asynccontextmanager

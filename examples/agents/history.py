@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from identity import caller_of
 from office import INVOICES, SUPPLIERS, TICKETS, TOOLS
 from place import Place
 from roles import MESSAGE, ROLES, TENANT, USER, Role
 from tools import NAME as OFFICE
-from trustwatch.client import AuditEvent, caller_from_claims
+from trustwatch.client import AuditEvent
 from trustwatch.client.events import Agent, Resource
 
 DAYS, SHIFTS, ORDERS = 30, 4, (3, 7)
@@ -34,6 +35,8 @@ class Diary:
     def __init__(self, place: Place, seed: int) -> None:
         self.place, self.draw = place, random.Random(seed)
         self.now = 0.0
+        self.busy = 1.0
+        """How much slower than usual the machine is."""
         self.events: list[tuple[str, bytes]] = []
 
     def add(self, event: dict[str, Any] | AuditEvent) -> None:
@@ -49,11 +52,11 @@ class Diary:
 
     def think(self) -> None:
         """An agent takes its time, and a call takes some more."""
-        self.now += self.draw.uniform(0.3, 0.6) + self.draw.uniform(0.04, 0.15)
+        self.now += self.draw.uniform(0.3, 0.6) + self.busy * self.draw.lognormvariate(-2.0, 0.7)
 
     def brief_ms(self) -> float:
         """How long a tool takes: some milliseconds, on a busy machine many."""
-        return self.draw.lognormvariate(1.8, 0.9)
+        return self.busy * self.draw.lognormvariate(1.8, 0.8)
 
     def lines(self) -> Iterator[bytes]:
         """All events, oldest first."""
@@ -72,7 +75,7 @@ class PaperDoors:
         self._diary.think()
         claims = self._token(self._diary.place.tools_url, self._role.scope)
         self._diary.add(seen_by_gateway(claims, self._diary.time()))
-        caller = caller_from_claims(claims)
+        caller = caller_of(claims)
         assert caller is not None
         event = AuditEvent(
             time=self._diary.time(), agent=Agent(id="-"), type="tool.call", action=name, outcome="success",
@@ -91,7 +94,7 @@ class PaperDoors:
         self._diary.think()
         other = self._diary.place.agents[agent]
         claims = self._token(other["url"], MESSAGE)
-        caller = caller_from_claims(claims)
+        caller = caller_of(claims)
         assert caller is not None
         event = AuditEvent(
             time=self._diary.time(), agent=Agent(id="-"), type="a2a.message", action="SendMessage", outcome="success",
@@ -146,12 +149,12 @@ def seen_at_issuance(claims: dict[str, Any], resource: str, scope: str, at: date
 def seen_by_gateway(claims: dict[str, Any], at: datetime) -> dict[str, Any]:
     """What the settings make of a line of Envoy's access log (`trust.GATEWAY`)."""
     more: dict[str, Any] = {} if claims["sub"] == claims["client_id"] else {"principal": {"id": claims["sub"]}}
-    caller = caller_from_claims(claims)
+    caller = caller_of(claims)
     assert caller is not None
     return more | _who(claims) | {
         "time": _written(at), "type": "api.call", "action": "POST /mcp", "effect": "unknown", "outcome": "success",
         "status": 200, "resource": {"id": "/mcp", "target": "127.0.0.1"}, "client": {"ip": "127.0.0.1"},
-        "scopes": {"granted": claims["scope"].split()}, "credential": {"token_id": caller.token_id},
+        "credential": {"token_id": caller.token_id},
     }  # fmt: skip
 
 
@@ -192,6 +195,7 @@ async def _work(diary: Diary, starts: list[datetime]) -> None:
     role = ROLES["front-desk"]
     for start in starts:
         diary.now = max(diary.now + 60.0, start.timestamp())
+        diary.busy = diary.draw.lognormvariate(0.3, 0.6)
         for _ in range(diary.draw.randint(*ORDERS)):
             await role.plan(an_order(diary.draw), PaperDoors(diary, "front-desk", role))
             diary.now += diary.draw.uniform(0.2, 1.5)

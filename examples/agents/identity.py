@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import httpx
 import jwt
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from roles import TENANT, USER, Role
+from trustwatch.client import Caller, caller_from_claims
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -82,6 +84,13 @@ class Identity:
             raise TokenRefused(str(answer.json().get("error", answer.status_code)))
         value = str(answer.json()["access_token"])
         return Token(value, jwt.decode(value, options={"verify_signature": False}))
+
+
+def caller_of(claims: dict[str, Any] | None) -> Caller | None:
+    """Who calls, by verified claims, as it is told to Trustwatch: without the scopes of its token. Trustwatch itself
+    narrows those, and what it did itself is no behaviour of the agent."""
+    found = caller_from_claims(claims or {})
+    return None if found is None else msgspec.structs.replace(found, scopes=None)
 
 
 class Verifier:

@@ -12,7 +12,7 @@ from diary import Diaries, Fact
 from doors import NetworkDoors
 from identity import Identity
 from office import POISONED
-from roles import ROLES, Refused
+from roles import ROLES, SERVERS, Refused
 from telling import Teller
 from world import World
 
@@ -48,10 +48,21 @@ class Story:
         """Play it; whether everything was seen that was to be seen."""
         logs = [self._world.log_of(name) for name in ROLES]
         with Diaries(logs, self._dana.decisions, self._teller.fact) as self._diaries:
-            for chapter in (self._work, self._turn, self._contain, self._ask_person, self._recover):
+            for chapter in (self._introduce, self._work, self._turn, self._contain, self._ask_person, self._recover):
                 chapter()
             self._diaries.look()
         return self._conclude()
+
+    def _introduce(self) -> None:
+        self._teller.chapter("Who works here, as they publish it")
+        self.seen["cards"] = []
+        for name in SERVERS:
+            card = _public(f"{self._place.agents[name]['url']}.well-known/agent-card.json")
+            skill = card["skills"][0]["name"]
+            self._teller.card(name, card["supportedInterfaces"][0]["url"], skill, card["description"])
+            self.seen["cards"].append(card["name"])
+        base, _, path = self._place.tools_url.rpartition("/")
+        self.seen["resource"] = _public(f"{base}/.well-known/oauth-protected-resource/{path}")["resource"]
 
     def _work(self) -> None:
         self._teller.chapter("1. An ordinary morning: agents work, Trustwatch watches")
@@ -62,6 +73,8 @@ class Story:
         self.seen["claims"] = tokens[-1]["claims"] if tokens else {}
         self.seen["act"] = [one["claims"].get("act") for one in self._diaries.of("archivist", "token")][-1:]
         self.seen["levels_before"] = self._levels()
+        if tokens:
+            self._teller.claims(TURNED, tokens[-1]["claims"])
         self._tell_levels()
 
     def _turn(self) -> None:
@@ -70,13 +83,13 @@ class Story:
         self._order(f"clerk: pay {POISONED}")
         self._wait("the clerk is critical", lambda: self._dana.risk(TURNED)["risk_level"] == "critical")
         self._settled()
-        risk = self._dana.risk(TURNED)
         changes = [one for one in self._facts("decision") if self._place.name_of(one["agent_id"]) == TURNED]
         self.seen["levels"] = [one["level"] for one in changes]
         self.seen["reasons"] = [reason["text"] for one in changes for reason in one["reasons"]]
         shorter = [one["lifetime_s"] for one in self._tokens(TURNED, self._mark)[1:]]
         self.seen["lifetimes_after_s"] = shorter
-        self._teller.speak(f"Why: {'; '.join(one['text'] for one in risk['reasons'][:3])}", "bold")
+        self._teller.speak(f"   why: {'; '.join(one['text'] for one in changes[0]['reasons'][:3])}", "bold")
+        self._teller.speak("   all of it lay within its scopes and capabilities: only its behaviour was another")
 
     def _contain(self) -> None:
         self._teller.chapter("3. Contained: no new token, no call with the live one; and whom it reached")
@@ -86,8 +99,9 @@ class Story:
         self._order(AFTERWARDS)
         self.seen["token_refused"] = [one["error"] for one in self._diaries.of(TURNED, "no_token", before)]
         reached = self._dana.blast_radius(TURNED)
-        self.seen["children"] = {self._place.name_of(one["agent_id"]): one["kind"] for one in reached}
-        for one in reached:
+        children = [one for one in reached if one["kind"] == "delegated"]
+        self.seen["children"] = [self._place.name_of(one["agent_id"]) for one in children]
+        for one in children:
             name, level = self._place.name_of(one["agent_id"]), one["risk_level"] or "unknown"
             via = self._place.name_of(one["via"])
             self._teller.speak(f"   blast radius: {name}, {one['kind']} by {via}, {one['depth']} away, itself {level}")
@@ -138,7 +152,7 @@ class Story:
             (any(left > 0 for left in seen["refused_live_s"]),
              f"{len(seen['refused_live_s'])} calls with a live token were refused at the gateway (403)"),
             ("access_denied" in seen["token_refused"], f"no new token: {', '.join(seen['token_refused'])}"),
-            (seen["children"].get("researcher") == "delegated" and seen["children"].get("archivist") == "delegated",
+            ({"researcher", "archivist"} <= set(seen["children"]) and seen["child_lifetime_s"] < 301,
              f"its delegated children were found: {', '.join(seen['children'])}; "
              f"the researcher's token was down to {seen['child_lifetime_s']} s, "
              f"and is {seen['child_lifetime_recovered_s']} s again"),
@@ -202,6 +216,11 @@ class Story:
 
     def _tell_levels(self) -> None:
         self._teller.speak("   " + ", ".join(f"{name}: {level}" for name, level in self._levels().items()))
+
+
+def _public(url: str) -> dict[str, Any]:
+    """A document that is open to all."""
+    return dict(httpx.get(url, trust_env=False, timeout=30).raise_for_status().json())
 
 
 def _rank(level: str) -> int:

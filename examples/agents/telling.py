@@ -11,6 +11,9 @@ from rich.text import Text
 LEVELS = {
     "unknown": "cyan", "low": "green", "medium": "yellow", "high": "bold red", "critical": "bold white on red",
 }  # fmt: skip
+CLAIMS = (
+    "agent_type", "capabilities", "delegated_user_id", "organization_id", "policy_version", "risk_level"
+)  # fmt: skip
 REFUSED = {401: "a new token is wanted (401)", 403: "refused by the gateway (403)"}
 
 
@@ -37,6 +40,18 @@ class Teller:
     def speak(self, text: str, style: str = "") -> None:
         """A line of the story itself."""
         self._console.print(Text(text, style=style))
+
+    def card(self, name: str, url: str, skill: str, description: str) -> None:
+        """An agent's card, in short."""
+        self._console.print(self._line(name, "card  ") + Text(f"{url} {skill}: {description}"))
+
+    def claims(self, name: str, claims: dict[str, Any]) -> None:
+        """What a token says of its agent."""
+        told = {one: claims.get(one) for one in CLAIMS}
+        told["capabilities"] = f"{len(claims.get('capabilities', ()))} actions"
+        self._console.print(
+            self._line(name, "claims ") + Text(", ".join(f"{one} {value}" for one, value in told.items()))
+        )
 
     def fact(self, fact: dict[str, Any]) -> None:
         """A line for a fact of `diary.Diaries`; some are not worth one."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
-from identity import Verifier
+from identity import Verifier, caller_of
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
@@ -20,7 +20,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from office import TOOLS, Tool
 from place import Place, read_place
-from trustwatch.client import AsyncEventSender, SenderSettings
+from trustwatch.client import AsyncEventSender, Caller, SenderSettings
 from trustwatch.client.mcp import TrustMcpMiddleware
 
 NAME = "office"
@@ -54,6 +54,12 @@ def checked(tool: Tool) -> Callable[[str], str]:
     return run
 
 
+def who_calls(_: Any) -> Caller | None:
+    """The agent of the token that the SDK verified."""
+    token = get_access_token()
+    return caller_of(token.claims if token else None)
+
+
 def make_app(place: Place) -> Any:
     """The server as an ASGI app."""
     sender = AsyncEventSender(
@@ -66,7 +72,7 @@ def make_app(place: Place) -> Any:
             issuer_url=place.issuer,  # type: ignore[arg-type]
             resource_server_url=place.tools_url, validate_token_resource=True,  # type: ignore[arg-type]
         ),
-        middleware=[TrustMcpMiddleware(NAME, sender=sender, effects=effects)],
+        middleware=[TrustMcpMiddleware(NAME, sender=sender, effects=effects, caller=who_calls)],
     )  # fmt: skip
     for name, tool in TOOLS.items():
         server.add_tool(checked(tool), name=name, description=f"{name.replace('_', ' ')}", structured_output=False)

@@ -20,6 +20,7 @@ GATEWAY = """\
         type: "'api.call'"
         action: "'POST /mcp'"
         effect: "'unknown'"
+        scopes.granted: ""            # Trustwatch itself narrows those
         bytes_in: ""
         bytes_out: ""
         duration_ms: ""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from history import write_history
 from identity import SCOPES, register
@@ -26,6 +27,9 @@ from trust import Person, write_settings
 HERE = Path(__file__).parent
 READY_S = 120.0
 """Compiling Trustwatch's kernels takes a minute on a machine where it never ran."""
+
+METADATA = "/.well-known/oauth-protected-resource"
+"""What resources say of themselves (RFC 9728) is open to all."""
 
 Say = Callable[[str], None]
 
@@ -112,6 +116,7 @@ class World:
         check = f"{self.place.trust_url}/ext-authz"
         keys = {self._provider.issuer: self._provider.jwks_url}
         self._envoy.configure(f"http://127.0.0.1:{port}", check, identity=keys)
+        self._envoy.configure_raw(with_open_path(self._envoy.configuration(), METADATA))
         self._envoy.start()
         ship = f"tail -n +1 --pid=$$ -F {self._envoy.access_log} | {sys.executable} -m trustwatch.api ingest -"
         token = (self.folder / "gateway.token").read_text()
@@ -128,6 +133,16 @@ class World:
         process.start(command, HERE, environment)
         self._mine.append(process)
         return process
+
+
+def with_open_path(configuration: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """An Envoy configuration in which the check is not asked about paths below *prefix*."""
+    (manager,) = configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    routes = manager["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+    per_route = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+    unasked = {"envoy.filters.http.ext_authz": {"@type": per_route, "disabled": True}}
+    routes.insert(0, {**routes[0], "match": {"prefix": prefix}, "typed_per_filter_config": unasked})
+    return configuration
 
 
 @contextlib.contextmanager
