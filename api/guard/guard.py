@@ -78,9 +78,12 @@ class Guard:
 
     def record(
         self, decided: Decided, question: Question, via: str, *, kind: str, action: str, at_ms: int,
-        more: Mapping[str, Any] | None = None,
+        lifetime_s: int | None = None, more: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Make an audit event of a question and its answer.
+
+        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back on
+        recovery, would otherwise look like a change of the agent's habits.
 
         Args:
             decided: the answer.
@@ -89,6 +92,7 @@ class Guard:
             kind: event type, as in the native event (`token.request`, `token.refresh`, `api.call`, …).
             action: of the event; for tokens the grant type.
             at_ms: when, UTC milliseconds.
+            lifetime_s: that we allow the token, s; None = we say nothing of it.
             more: further members of the event; never a token, a secret or a body.
         """
         verdict = decided.verdict
@@ -99,13 +103,15 @@ class Guard:
             "error": None if verdict.allow else DENIED_BY_US,
             "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode(verdict)},
         }  # fmt: skip
+        if lifetime_s is not None:
+            event["attributes"]["token_lifetime_s"] = lifetime_s
         if question.tenant:
             event["tenant"] = question.tenant
         if question.scopes:
             granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
             event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
             if verdict.allow and len(granted) < len(question.scopes):
-                # What we left out ourselves is not what the agent asked too much: its risk would feed itself.
+                # Not granted by us is not asked too much: else its risk would feed itself.
                 event["scopes"] = {"requested": list(question.scopes)}
                 event["attributes"]["granted"] = " ".join(granted)
         if question.ancestors:

@@ -76,11 +76,9 @@ class Asking:
         """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
         try:
             more = {**_scopes(asked.question, decided.verdict), **asked.more}
-            if decided.verdict.allow and lifetime_s is not None:
-                more["credential"] = {"token_lifetime_s": lifetime_s}
             self._guard.record(
                 decided, asked.question, self.via, kind=asked.event_type, action=asked.action, at_ms=self._now_ms(),
-                more=more,
+                lifetime_s=lifetime_s if decided.verdict.allow else None, more=more,
             )  # fmt: skip
         except Exception as error:
             self._guard.audit.dropped += 1

@@ -142,7 +142,6 @@ def seen_at_issuance(claims: dict[str, Any], resource: str, scope: str, at: date
         "type": "token.exchange" if act else "token.request",
         "action": "token_exchange" if act else "client_credentials", "outcome": "success",
         "resource": {"audience": resource}, "scopes": {"requested": scope.split(), "granted": scope.split()},
-        "credential": {"token_lifetime_s": LIFETIME_S},
     }  # fmt: skip
 
 

@@ -87,10 +87,10 @@ class Identity:
 
 
 def caller_of(claims: dict[str, Any] | None) -> Caller | None:
-    """Who calls, by verified claims, as it is told to Trustwatch: without the scopes of its token. Trustwatch itself
-    narrows those, and what it did itself is no behaviour of the agent."""
+    """Who calls, by verified claims, as it is told to Trustwatch: without scopes and lifetime of its token. Those
+    Trustwatch itself narrows and shortens, and what it did itself is no behaviour of the agent."""
     found = caller_from_claims(claims or {})
-    return None if found is None else msgspec.structs.replace(found, scopes=None)
+    return None if found is None else msgspec.structs.replace(found, scopes=None, token_lifetime_s=None)
 
 
 class Verifier:

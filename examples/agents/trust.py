@@ -68,7 +68,6 @@ version: "harbour-1"
 mode: enforce
 descendants: medium                   # whom a critical agent delegated to is treated as at least at medium
 levels:
-  unknown: {max_token_lifetime_s: 900}   # until its first event of the day; its month before is in the model
   high: {max_token_lifetime_s: 60, step_up: false, step_up_scopes: ["*write*"]}
 """
 

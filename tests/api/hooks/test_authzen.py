@@ -159,9 +159,9 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
         "action": "client_credentials", "agent": {"id": "bot", "issuer": "https://as.example"}, "outcome": "success",
         "error": None, "tenant": "acme", "delegation": ["bot", "root"],
         "scopes": {"requested": ["telemetry:read", "telemetry:write"]},
-        "resource": {"audience": "https://telemetry.example"}, "credential": {"token_lifetime_s": 300},
+        "resource": {"audience": "https://telemetry.example"},
         "attributes": {
-            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read",
+            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read", "token_lifetime_s": 300,
         },
     }  # fmt: skip
     assert (call["type"], call["action"]) == ("api.call", "can_read")

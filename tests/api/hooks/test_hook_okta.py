@@ -127,6 +127,5 @@ def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
         "action": "client_credentials", "agent": {"id": "bot", "issuer": "https://as.example"}, "outcome": "success",
         "error": None, "tenant": "acme", "scopes": {"requested": scopes, "granted": scopes},
         "client": {"ip": "198.51.100.7"}, "resource": {"audience": "api://payments"},
-        "credential": {"token_lifetime_s": 900},
-        "attributes": {"verdict": "allowed", "risk_level": "low", "mode": "enforce"},
+        "attributes": {"verdict": "allowed", "risk_level": "low", "mode": "enforce", "token_lifetime_s": 900},
     }  # fmt: skip
