@@ -6,13 +6,14 @@ compare-and-set on the position; whoever is refused there drops the partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from ..ingest.errors import Fenced
 from ..ingest.source import GroupSource
+from .committing import commit_together
 from .partition import PartitionPipeline, Surroundings
 from .processor import Processor
 from .records import Position
@@ -98,24 +99,36 @@ class GroupPipeline:
         self._changed()
 
     def step(self) -> int:
-        """Read and apply one batch, commit what is due; returns the number of records."""
-        with self.stages.timed("poll"):
-            batch = self._source.poll(self._around.settings.batch, self._around.settings.poll_s)
-        if batch is not None and batch.partition in self._work:
-            self._guarded(batch.partition, lambda work: work.apply(batch))
-        for partition in list(self._work):
-            self._guarded(partition, PartitionPipeline.commit_if_due)
+        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
+        count = self._apply(self._around.settings.poll_s)
+        for _ in range(len(self._work) - 1 if count else 0):  # what is at hand shares the commit
+            more = self._apply(0.0)
+            count += more
+            if not more:
+                break
+        self._commit_due()
         self._claim_again()
-        return 0 if batch is None else len(batch.records)
+        return count
 
-    def _guarded(self, partition: int, do: Callable[[PartitionPipeline], None]) -> None:
-        """Work on a partition; where the store says that it is not ours, drop it."""
-        work = self._work.get(partition)
-        if work is None:
-            return
-        try:
-            do(work)
-        except Fenced as error:
+    def _apply(self, timeout_s: float) -> int:
+        with self.stages.timed("poll"):
+            batch = self._source.poll(self._around.settings.batch, timeout_s)
+        if batch is None:
+            return 0
+        if batch.partition in self._work:
+            self._work[batch.partition].apply(batch)
+        return len(batch.records)
+
+    def _commit_due(self) -> None:
+        """Where one partition is due, all go along that are not far behind: a transaction more costs more than rows."""
+        waiting = [work for _, work in sorted(self._work.items()) if work.unsaved]
+        due = {work.partition for work in waiting if work.due}
+        if due:
+            self._commit([work for work in waiting if work.partition in due or not work.busy])
+
+    def _commit(self, works: Sequence[PartitionPipeline]) -> None:
+        """Commit; where the store says that a partition is not ours, drop it."""
+        for partition, error in (commit_together(works, self._around) if works else {}).items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self._work.pop(partition, None)
             self._source.pause(partition)
@@ -134,8 +147,7 @@ class GroupPipeline:
 
     def finish(self) -> None:
         """Commit what was applied on every partition."""
-        for partition in list(self._work):
-            self._guarded(partition, PartitionPipeline.finish)
+        self._commit([work for _, work in sorted(self._work.items()) if work.unsaved])
 
     def progress(self) -> dict[int, Progress]:
         """How far each of our partitions is."""

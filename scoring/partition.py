@@ -16,10 +16,11 @@ import structlog
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
 from .actuators.desired import decided_action
+from .committing import Committed, commit_together
 from .notify.alert import alert_row
 from .policy import LivePolicy, PolicyBook
 from .processor import Processor
-from .records import AgentRow, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
+from .records import Commit, DeadLetter, Decision, Edge, OutboxRow, Position, RiskLevel
 from .stages import Stages
 from .store import Store
 
@@ -47,15 +48,6 @@ class PipelineSettings(NamedTuple):
     service: str = "https://trustwatch.invalid"  # `source` of alerts
 
 
-class Committed(NamedTuple):
-    """What became durable, for the risk view: changed agents, decisions, and how far the partition is."""
-
-    rows: Sequence[AgentRow]
-    decisions: Sequence[Decision]
-    position: Position
-    dropped_dead_letters: int
-
-
 class Publisher(Protocol):
     """Tells the world, by topics, what became durable. At least once: versions let readers drop what they have."""
 
@@ -66,7 +58,13 @@ class Publisher(Protocol):
         """
 
     def committed(self, commit: Commit) -> None:
-        """Send agents, decisions and alerts of *commit*. Raises Unavailable: send all of it again."""
+        """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
+
+    def acknowledged(self) -> None:
+        """Wait until everything that `committed` sent has arrived.
+
+        Raises Unavailable: some of it did not, and is sent again by the next call.
+        """
 
     def recover(self, position: Position, published: int) -> None:
         """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
@@ -84,7 +82,6 @@ class Surroundings(NamedTuple):
     on_commit: Callable[[Committed], None]  # called after each commit with what became durable
     stages: Stages
     publisher: Publisher | None = None
-    partitions: Callable[[], int] = lambda: 1  # that share the time of this worker
 
 
 class PartitionPipeline:
@@ -101,6 +98,7 @@ class PartitionPipeline:
         self._around = around
         self._decisions: list[Decision] = []
         self._dead: list[DeadLetter] = []
+        self._edges: list[Edge] = []
         self.position = Position(partition, 0, 0)
         self.committed_ms = 0
         """Arrival of the last record that was committed; 0 = none was."""
@@ -114,7 +112,7 @@ class PartitionPipeline:
         self._commit_took_s = 0.0
         self._busy = False
         self._complained_at = -COMPLAIN_EVERY_S
-        processor.residence.wait = self._pause
+        processor.residence.wait = self.pause
 
     @property
     def partition(self) -> int:
@@ -128,14 +126,14 @@ class PartitionPipeline:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
         partition = self.partition
-        self.position = self._patiently(lambda: self._around.store.claim(partition))
+        self.position = self.patiently(lambda: self._around.store.claim(partition))
         self._next = self.position.offset
-        self._end = self._patiently(lambda: self._around.source.end_offset(partition))
+        self._end = self.patiently(lambda: self._around.source.end_offset(partition))
         self._check_end(self._end)
         self._recover()
         window = self._processor.window
         first = window.first_offset_to_rebuild(self._next)
-        hashes = self._patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
+        hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
         window.restore(first, hashes)
         return self._next
 
@@ -150,8 +148,8 @@ class PartitionPipeline:
         publisher = self._around.publisher
         if publisher is None:
             return
-        known = self._patiently(lambda: self._around.store.published(self.partition))
-        self._patiently(lambda: publisher.recover(self.position, known))
+        known = self.patiently(lambda: self._around.store.published(self.partition))
+        self.patiently(lambda: publisher.recover(self.position, known))
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
@@ -175,15 +173,27 @@ class PartitionPipeline:
         """Offset of the next record to apply."""
         return self._next
 
-    def commit_if_due(self) -> None:
-        """Commit when much waits, or something urgent, or for long enough."""
-        if self.unsaved and (self._much() or self._around.monotonic() - self._committed_at >= self._wait_s()):
-            self.commit()
+    @property
+    def busy(self) -> bool:
+        """Whether a batch since the last commit was full: more waits than is read at a time."""
+        return self._busy
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to commit: much waits, or something urgent, or for long enough."""
+        if not self.unsaved:
+            return False
+        return self._much() or self._around.monotonic() - self._committed_at >= self._wait_s()
 
     def finish(self) -> None:
-        """Commit what was applied."""
+        """Commit what was applied. Raises Fenced."""
         if self.unsaved:
             self.commit()
+
+    def commit(self) -> None:
+        """Write everything since the last commit in one transaction, then tell of it. Raises Fenced."""
+        for error in commit_together([self], self._around).values():
+            raise error
 
     def _much(self) -> bool:
         """Whether as much waits as memory has room for."""
@@ -201,32 +211,34 @@ class PartitionPipeline:
         settings = self._around.settings
         most_s = affordable_s = settings.commit_interval_s
         if settings.commit_share > 0.0:
-            took_s = self._commit_took_s * self._around.partitions()
-            affordable_s = min(most_s, max(took_s / settings.commit_share, SOONEST_S))
+            affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, SOONEST_S))
         if self._decisions:
             return affordable_s if self._busy else 0.0
         return most_s if self._busy else affordable_s
 
-    def commit(self) -> None:
-        """Write everything since the last commit in one transaction, then tell of it."""
-        stages, started = self._around.stages, self._around.monotonic()
-        with stages.timed("rows"):
-            rows = self._processor.residence.take_dirty()
+    def gather(self) -> Commit:
+        """Everything since the last commit."""
+        rows = self._processor.residence.take_dirty()
         position = Position(self.partition, self.position.epoch, self._next)
-        edges = self._processor.edges.take() if self._processor.edges is not None else ()
+        if self._processor.edges is not None:
+            self._edges.extend(
+                self._processor.edges.take()
+            )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._leaving(decision)]
-        commit = Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published, edges)
-        self._bury(commit.dead_letters)
-        with stages.timed("commit"):
-            dropped = self._write(commit)
+        return Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges)
+
+    def settle(self, commit: Commit) -> None:
+        """*commit*, from `gather`, is in the store."""
         self._processor.residence.settled()
-        self.position = position
+        self.position = commit.position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms
-        self._decisions, self._dead, self._busy = [], [], False
-        self._publish(commit)
-        self._around.on_commit(Committed(rows, commit.decisions, position, dropped))
-        self._commit_took_s = self._around.monotonic() - started
+        self._decisions, self._dead, self._edges, self._busy = [], [], [], False
+
+    def told(self, took_s: float) -> None:
+        """All that is committed was told; that took so many seconds, with all that was committed at the same time."""
+        self._published = self.position.offset
+        self._commit_took_s = took_s
 
     def behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
@@ -237,37 +249,16 @@ class PartitionPipeline:
             self.idle = False
         return max(0, self._end - self.position.offset)
 
-    def _bury(self, letters: Sequence[DeadLetter]) -> None:
-        publisher = self._around.publisher
-        if publisher is not None and letters:
-            self._patiently(lambda: publisher.bury(letters))
-
-    def _publish(self, commit: Commit) -> None:
-        publisher = self._around.publisher
-        if publisher is not None:
-            with self._around.stages.timed("publish"):
-                self._patiently(lambda: publisher.committed(commit))
-        self._published = commit.position.offset
-
-    def _write(self, commit: Commit) -> int:
-        """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
-        store = self._around.store
-        while True:
-            try:
-                return store.commit(commit).dropped_dead_letters
-            except Unavailable as error:
-                self._pause(error)
-            if self._patiently(lambda: store.position(self.partition)) == commit.position:
-                return 0
-
-    def _patiently(self, call: Callable[[], Any]) -> Any:
+    def patiently(self, call: Callable[[], Any]) -> Any:
+        """The answer of *call*, again and again while a service does not answer."""
         while True:
             try:
                 return call()
             except Unavailable as error:
-                self._pause(error)
+                self.pause(error)
 
-    def _pause(self, error: Unavailable) -> None:
+    def pause(self, error: Unavailable) -> None:
+        """Wait before another try, and complain now and then."""
         now = self._around.monotonic()
         if now - self._complained_at >= COMPLAIN_EVERY_S:
             self._complained_at = now

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..ingest.source import DurableSource
-from .partition import Committed, PartitionPipeline, PipelineSettings, Surroundings, policy_dict
+from .committing import Committed
+from .partition import PartitionPipeline, PipelineSettings, Surroundings, policy_dict
 from .policy import LivePolicy
 from .processor import Applied, Processor
 from .records import Position
@@ -59,7 +60,8 @@ class Pipeline:
             batch = self._source.poll(self._settings.batch, self._settings.poll_s)
         if batch is not None:
             self._work.apply(batch)
-        self._work.commit_if_due()
+        if self._work.due:
+            self._work.commit()
         return 0 if batch is None else len(batch.records)
 
     def finish(self) -> None:

@@ -7,11 +7,12 @@ version, and nothing is written twice to be sent once. Readers drop a version ol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from ..ingest.errors import Unavailable
 from ..ingest.routing import agent_route
 from ..ingest.source import TopicWriter
 from .notify.alert import CONTENT_TYPE, alert_payload, rfc3339
@@ -66,6 +67,14 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     fresh_ms: int
 
 
+class _Told(NamedTuple):
+    """What was sent of a commit."""
+
+    position: Position
+    rows: Sequence[AgentRow]
+    decisions: Sequence[Decision]
+
+
 class TopicNames(NamedTuple):
     """Where things are sent."""
 
@@ -99,37 +108,82 @@ class TopicPublisher:
         self._service = service
         self._told: dict[int, dict[int, int]] = {}
         """By partition and agent: the mark of what was told last."""
+        self._unsure: list[_Told] = []
+        """What was sent and perhaps has not arrived."""
+        self._doubtful = False
+        """Whether some of it is known not to have."""
         self.sent = 0
         self.unchanged = 0
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Send dead letters with their raw bytes. Raises Unavailable."""
+        """Send dead letters with their raw bytes, and wait until they have arrived. Raises Unavailable."""
         for letter in letters:
             headers = (
                 ("letter_id", letter.letter_id.encode()), ("reason", letter.reason.encode()),
                 ("path", letter.path.encode()), ("source", letter.source.encode()),
                 ("source_partition", b"%d" % letter.partition), ("source_offset", b"%d" % letter.offset),
             )  # fmt: skip
-            self._writer.send(
+            self._send(
                 self._names.dead_letters, letter.letter_id.encode(), letter.raw, headers=headers,
                 timestamp_ms=letter.received_ms,
             )  # fmt: skip
-        self._writer.flush(_FLUSH_S)
+        self._flush()
 
     def committed(self, commit: Commit) -> None:
-        """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable."""
+        """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
         position = commit.position
-        known, told = self._told.setdefault(position.partition, {}), {}
+        known, marks = self._told.setdefault(position.partition, {}), {}
+        rows = []
         for row in commit.agents:
             mark = _mark(row)
             if known.get(row.name.key) == mark:
                 self.unchanged += 1
                 continue
-            told[row.name.key] = mark
-            self._send_risk(row, position.partition, position.epoch, position.offset)
-        self._send_decisions(commit.decisions)
-        self._writer.flush(_FLUSH_S)
-        self._remember(position.partition, told)
+            marks[row.name.key] = mark
+            rows.append(row)
+        told = _Told(position, rows, commit.decisions)
+        self._tell(told)
+        self._unsure.append(told)
+        self._remember(position.partition, marks)
+
+    def acknowledged(self) -> None:
+        """Wait until what `committed` sent has arrived. Raises Unavailable: the next call sends all of it again."""
+        if not self._unsure:
+            return
+        if self._doubtful:
+            for told in self._unsure:
+                self._tell(told)
+            self._doubtful = False
+        self._flush()
+
+    def _doubt(self) -> None:
+        """A record was not taken: others that wait may be gone with it, so they are sent again."""
+        self._doubtful = bool(self._unsure)
+
+    def _send(
+        self, topic: str, key: bytes, value: bytes, *, partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
+    ) -> None:  # fmt: skip
+        try:
+            self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
+        except Unavailable:
+            self._doubt()
+            raise
+
+    def _flush(self) -> None:
+        try:
+            self._writer.flush(_FLUSH_S)
+        except Unavailable:  # the writer does not say which record it was
+            self._doubt()
+            raise
+        if not self._doubtful:
+            self._unsure.clear()
+
+    def _tell(self, told: _Told) -> None:
+        place = told.position
+        for row in told.rows:
+            self._send_risk(row, place.partition, place.epoch, place.offset)
+        self._send_decisions(told.decisions)
 
     def recover(self, position: Position, published: int) -> None:
         """Send again what commits after *published* wrote. Raises Unavailable.
@@ -142,7 +196,7 @@ class TopicPublisher:
         for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.unpublished_decisions(position.partition, published))
-        self._writer.flush(_FLUSH_S)
+        self._flush()
 
     def tell_all(self, position: Position) -> int:
         """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
@@ -154,21 +208,21 @@ class TopicPublisher:
         for summary, _, _ in self._store.unpublished_agents(position.partition, -1):
             self._send_risk(summary, position.partition, position.epoch, position.offset)
             count += 1
-        self._writer.flush(_FLUSH_S)
+        self._flush()
         return count
 
     def heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
         """Say how far a partition is; not waited for, since the next one says it again."""
         beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
         key = b'{"partition":%d}' % position.partition
-        self._writer.send(self._names.risk, key, _encode(beat), partition=position.partition)
+        self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
         name = row.name
         key = agent_route(name.tenant, name.issuer, name.agent_id)
         value = _encode(risk_record(row, partition, epoch, offset))
-        self._writer.send(self._names.risk, key, value, partition=partition)
+        self._send(self._names.risk, key, value, partition=partition)
         self.sent += 1
 
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
@@ -177,10 +231,10 @@ class TopicPublisher:
             key = agent_route(name.tenant, name.issuer, name.agent_id)
             headers = (("content-type", CONTENT_TYPE.encode()),)
             value = decision_event(decision, self._service)
-            self._writer.send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
+            self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
                 alert = alert_payload(decision, policy_dict(self._policy.book, decision), self._service)
-                self._writer.send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
+                self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
     def _remember(self, partition: int, told: dict[int, int]) -> None:
         if sum(map(len, self._told.values())) + len(told) > REMEMBERED:

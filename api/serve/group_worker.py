@@ -18,9 +18,10 @@ from ...ingest.kafka.wire import headers_of
 from ...ingest.source import Kind, Record
 from ...models.persist import load
 from ...scoring.channel import Update
+from ...scoring.committing import Committed
 from ...scoring.delegation import EdgeCollector
 from ...scoring.group import GroupPipeline, Progress
-from ...scoring.partition import Committed, Surroundings
+from ...scoring.partition import Surroundings
 from ...scoring.processor import Processor
 from ...scoring.publish import TopicPublisher
 from ...scoring.residence import Residence
@@ -74,7 +75,7 @@ class GroupWorker:
         self._dropped = 0
         around = Surroundings(
             self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
-            Stages(clock.monotonic), self.publisher, lambda: len(self.source.owned()),
+            Stages(clock.monotonic), self.publisher,
         )  # fmt: skip
         self.pipeline = GroupPipeline(self.source, around, self._processor)
 

@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from ...ingest.errors import Fenced
 from ..containment import Actuation, Intervention
 from ..records import (
     AgentName,
@@ -139,6 +140,13 @@ class StateStore(Protocol):
 
         Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
         read `position` and go on from there.
+        """
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+        """Write *commits*, each of another partition, in one transaction; a result for each, in their order.
+
+        Those whose position is not the expected one are left out, and get `Fenced` (not raised); all others are written
+        together, or nothing. After Unavailable as `commit`.
         """
 
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:

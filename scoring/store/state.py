@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, literal_column, select, tuple_, update
@@ -60,20 +60,34 @@ class State(Database):
             return _position(connection, partition)
 
     def commit(self, commit: Commit) -> CommitResult:
-        _check(commit)
-        # Rows are made before the transaction starts: the lock is held for the writing alone.
-        decisions = [codec.decision_params(decision) for decision in commit.decisions]
-        outbox = [codec.outbox_params(row) for row in commit.outbox]
+        (result,) = self.commit_all([commit])
+        if isinstance(result, Fenced):
+            raise result
+        return result
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+        for commit in commits:
+            _check(commit)
+        # Rows are made before the transaction starts: the locks are held for the writing alone.
+        decisions = [[codec.decision_params(one) for one in commit.decisions] for commit in commits]
+        outbox = [[codec.outbox_params(row) for row in commit.outbox] for commit in commits]
         with self.write() as connection:
-            _advance(connection, commit)
-            if commit.agents:
-                self._dialect.write_agents(connection, commit.agents, commit.position)
-            for statement, rows in ((_INSERT_DECISION, decisions), (INSERT_OUTBOX, outbox)):
-                if rows:
+            refused = _advance_all(connection, commits)
+            taken = [number for number, error in enumerate(refused) if error is None]
+            for number in taken:
+                if commits[number].agents:
+                    self._dialect.write_agents(connection, commits[number].agents, commits[number].position)
+            for statement, params in ((_INSERT_DECISION, decisions), (INSERT_OUTBOX, outbox)):
+                if rows := [row for number in taken for row in params[number]]:
                     connection.execute(statement.on(connection), rows)
-            if commit.edges:
-                write_edges(connection, commit.edges)
-            return CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
+            if edges := [edge for number in taken for edge in commits[number].edges]:
+                write_edges(connection, edges)
+            return [
+                CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
+                if error is None
+                else error
+                for commit, error in zip(commits, refused, strict=True)
+            ]
 
     def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:
         """Keep as many of *letters* as there is room for; count the others and return their number."""
@@ -142,7 +156,15 @@ def _check(commit: Commit) -> None:
         raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
 
 
-def _advance(connection: Connection, commit: Commit) -> None:
+def _advance_all(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
+    """Move the positions, those of lower partitions first, so that two who do it never wait in a circle."""
+    refused: list[Fenced | None] = [None] * len(commits)
+    for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
+        refused[number] = _advance(connection, commits[number])
+    return refused
+
+
+def _advance(connection: Connection, commit: Commit) -> Fenced | None:
     expected = commit.expected
     params: dict[str, Any] = {
         "p": expected.partition,
@@ -151,9 +173,10 @@ def _advance(connection: Connection, commit: Commit) -> None:
         "new_offset": commit.position.offset,
         "new_published": commit.published,
     }
-    if connection.execute(_ADVANCE, params).rowcount != 1:
-        stored = _position(connection, expected.partition)
-        raise Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
+    if connection.execute(_ADVANCE, params).rowcount == 1:
+        return None
+    stored = _position(connection, expected.partition)
+    return Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
 
 
 def _position(connection: Connection, partition: int) -> Position:

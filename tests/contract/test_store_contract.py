@@ -23,7 +23,17 @@ from trustwatch.scoring.records import (
     Reason,
     RiskLevel,
 )
-from trustwatch.scoring.store import AgentQuery, BadCursor, Due, Route, Settlement, Store, open_store, sqlite_url
+from trustwatch.scoring.store import (
+    AgentQuery,
+    BadCursor,
+    CommitResult,
+    Due,
+    Route,
+    Settlement,
+    Store,
+    open_store,
+    sqlite_url,
+)
 
 Opener = Callable[[Path, int], Store]
 
@@ -161,6 +171,33 @@ def test_fenced_commit_writes_nothing(store: Store, wrong: Position) -> None:
     assert store.list_decisions().items == []
     assert store.route([Route("t", "alert", ALL, 0)], NOW) == 0
     assert store.letter_counts() == (0, 0)
+
+
+def test_commits_of_several_partitions(store: Store) -> None:
+    """In one transaction, each by its own position: what is refused is not written, and holds nobody up."""
+    places = [store.claim(partition) for partition in (0, 1, 2)]
+    names = "abc"
+    commits = []
+    for at, name in zip(places, names, strict=True):
+        number, row = at.partition, agent(name)
+        new = Position(number, at.epoch, 5 + number)
+        commits.append(Commit(at, new, [row], [decision(number, row.name)], [alert(number)], [letter(number)]))
+    store.claim(1)
+    results = store.commit_all([commits[2], commits[1], commits[0]])
+    assert [type(result) for result in results] == [CommitResult, Fenced, CommitResult]
+    assert store.positions() == [Position(0, 1, 5), Position(1, 2, 0), Position(2, 1, 7)]
+    assert set(store.agents([agent(name).name.key for name in names])) == {agent(name).name.key for name in "ac"}
+    assert len(store.list_decisions().items) == 2
+    assert store.letter_counts() == (2, 0)
+    versions = [(one.epoch, one.offset) for partition in (0, 2) for one in store.unpublished_agents(partition, 0)]
+    assert len(versions) == 2
+
+    bad = Commit(store.position(2), Position(2, 1, 9), [agent("d", risk_score=None)], [], [], [])
+    good = Commit(store.position(0), Position(0, 1, 9), [agent("e")], [], [], [])
+    with pytest.raises(Exception, match=r"(?i)null"):
+        store.commit_all([good, bad])
+    assert store.position(0) == Position(0, 1, 5)
+    assert store.agents([agent("e").name.key]) == {}
 
 
 @pytest.mark.parametrize("new", [Position(1, 1, 5), Position(0, 2, 5), Position(0, 1, 0)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
+from trustwatch.scoring.committing import commit_together
 from trustwatch.scoring.partition import PartitionPipeline, PipelineSettings, Surroundings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import Commit, Position
@@ -62,12 +63,14 @@ class Site:
         self.commits: list[int] = []
         self.sleep: Callable[[float], None] = lambda _seconds: None
 
-    def start(self, *, store: Any = None, capacity: int = 4, partitions: int = 1) -> PartitionPipeline:
-        around = Surroundings(
+    def around(self, store: Any = None) -> Surroundings:
+        return Surroundings(
             self.source, store or self.store, LivePolicy(PolicyBook()), self.settings, self.clock,  # type: ignore[arg-type]
-            self._sleep, self._committed, Stages(self.clock), None, lambda: partitions,
+            self._sleep, self._committed, Stages(self.clock),
         )  # fmt: skip
-        work = PartitionPipeline(0, self.kit.processor(store or self.store, capacity), around)
+
+    def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
+        work = PartitionPipeline(partition, self.kit.processor(store or self.store, capacity), self.around(store))
         work.take_over()
         return work
 
@@ -96,6 +99,11 @@ def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., Site]]:
     yield make
     for one in made:
         one.store.close()
+
+
+def commit_if_due(work: PartitionPipeline) -> None:
+    if work.due:
+        work.commit()
 
 
 def history(kit: Any, make: Any) -> list[Record]:
@@ -131,7 +139,7 @@ def test_the_moments_of_commits_change_nothing(
     while work.next_offset < len(records):
         work.apply(wild.batch(work, dice.randrange(1, 11)))
         wild.clock.advance(dice.random() * 0.2)
-        work.commit_if_due()
+        commit_if_due(work)
         if dice.random() < 0.02:
             work = wild.start(store=store)  # what was not committed is read again
     work.finish()
@@ -160,10 +168,10 @@ def calm_events(kit: Any, make: Any, count: int = 500) -> list[Record]:
 
 
 def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: Any, make: Any) -> None:
-    """What a commit took, times the partitions, over the share: so long is waited, between 20 ms and the interval."""
+    """What a commit took over the share: so long is waited, between 20 ms and the interval."""
     one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
     store = Failing(one.store)
-    work = one.start(store=store, partitions=2)
+    work = one.start(store=store)
     settled(one, work)
 
     def waited_s() -> float:
@@ -173,10 +181,10 @@ def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: An
             work.apply(one.batch(work, 1))
             one.clock.advance(0.01)
             at = one.clock()
-            work.commit_if_due()
+            commit_if_due(work)
         return at - started
 
-    for cost_s, wait_s in ((0.0, 0.02), (0.01, 0.02), (0.05, 0.08), (0.3, 0.4), (0.0, 1.0), (0.0, 0.02)):
+    for cost_s, wait_s in ((0.0, 0.02), (0.01, 0.02), (0.05, 0.04), (0.3, 0.2), (0.0, 1.0), (0.0, 0.02)):
         # Of the commit at the end of this wait, which the next one answers for.
         store.fail = lambda _commit, cost_s=cost_s: one.clock.advance(cost_s)  # type: ignore[misc]
         assert waited_s() == pytest.approx(wait_s, abs=0.0101)
@@ -190,11 +198,11 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any
     for _ in range(24):
         work.apply(one.batch(work, 10))
         one.clock.advance(0.125)
-        work.commit_if_due()
+        commit_if_due(work)
     assert one.commits == [SETTLED + offset for offset in (80, 160, 240)]
     work.apply(one.batch(work, 9))
     one.clock.advance(0.125)
-    work.commit_if_due()
+    commit_if_due(work)
     assert one.commits[-1] == SETTLED + 249
 
 
@@ -219,7 +227,7 @@ def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
             waited = bool(work._decisions)
             work.apply(one.batch(work, size))
             one.clock.advance(0.01)
-            work.commit_if_due()
+            commit_if_due(work)
             assert size == 10 or not (waited or work._decisions)
         return times
 
@@ -235,9 +243,10 @@ class Failing:
         self._store = store
         self.fail: Callable[[Commit], None] = lambda _commit: None
 
-    def commit(self, commit: Commit) -> CommitResult:
-        self.fail(commit)
-        return self._store.commit(commit)
+    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+        for commit in commits:
+            self.fail(commit)
+        return self._store.commit_all(commits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -301,3 +310,33 @@ def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
     with pytest.raises(Fenced):
         work.finish()
     assert one.store.position(0) == Position(0, 1, 20)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
+    site: Callable[..., Site], kit: Any, make: Any, answered: bool
+) -> None:  # fmt: skip
+    """One transaction for all; where its outcome is unknown, each position tells of its own part."""
+    one = site(history(kit, make))
+    store = Failing(one.store)
+    works = [one.start(store=store, partition=partition, capacity=100) for partition in range(3)]
+    for work in works:
+        work.apply(one.batch(work, 10 + work.partition))
+    other = one.store.claim(1)
+    tries = []
+
+    def lost_answer(commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+        tries.append([commit.position.partition for commit in commits])
+        found = one.store.commit_all(commits)
+        if not answered and len(tries) == 1:
+            raise Unavailable("no answer")
+        return found
+
+    store.commit_all = lost_answer  # type: ignore[method-assign]
+    refused = commit_together(works, one.around(store))
+    assert tries == ([[0, 1, 2]] if answered else [[0, 1, 2], [1]])
+    assert list(refused) == [1]
+    assert one.commits == [10, 12]
+    assert one.store.positions() == [Position(0, 1, 10), other, Position(2, 1, 12)]
+    assert [work.unsaved for work in works] == [False, True, False]
+    assert works[1].position == Position(1, 1, 0)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.follow import RiskFollower, epoch_of
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.publish import RiskRecord, TopicNames, TopicPublisher
@@ -30,15 +31,20 @@ class Topics:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
+        self.broken = self.full = False
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
         headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
     ) -> None:  # fmt: skip
+        if self.full:
+            raise Unavailable("full")
         self.sent.append(Sent(topic, key, value, partition))
 
     def flush(self, timeout_s: float) -> None:
-        """All is written."""
+        """All is written, or some of it lost."""
+        if self.broken:
+            raise Unavailable("broken")
 
     def partitions(self, topic: str) -> int:
         return 4
@@ -103,6 +109,47 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     assert topics.risk() == []
     publisher.committed(commit(store, mine, 40, agent(1)))
     assert topics.risk() == [("a1", "low", 3, 40)]
+
+
+def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+    """Who waits afterwards hears of a failure; then all that is not sure is sent again."""
+    first = commit(store, store.claim(0), 10, agent(1))
+    publisher.committed(first)
+    publisher.acknowledged()
+    assert topics.risk() == [("a1", "low", 1, 10)]
+    second = commit(store, first.position, 20, agent(1, RiskLevel.HIGH), agent(2))
+    publisher.committed(second)
+    publisher.committed(commit(store, store.claim(1), 5, agent(3)))
+    told = topics.risk()
+    assert len(told) == 3
+
+    topics.broken = True
+    for wait in (publisher.acknowledged, lambda: publisher.bury([])):  # whoever flushes first gets the error
+        with pytest.raises(Unavailable):
+            wait()
+    topics.broken = False
+    topics.sent = []
+    publisher.bury([])  # what it flushed was not the records that were lost
+    publisher.acknowledged()
+    assert topics.risk() == told
+    publisher.acknowledged()
+    assert topics.risk() == []
+
+
+def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """A producer that begins afresh forgets what it had."""
+    publisher.committed(commit(store, store.claim(0), 10, agent(1)))
+    told = topics.risk()
+    topics.full = True
+    with pytest.raises(Unavailable):
+        publisher.heartbeat(Position(0, 1, 10), 0, NOW)
+    with pytest.raises(Unavailable):
+        publisher.acknowledged()
+    topics.full = False
+    publisher.acknowledged()
+    assert topics.risk() == told
 
 
 def test_what_a_crash_kept_back_is_told_at_the_take_over(

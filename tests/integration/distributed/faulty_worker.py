@@ -48,14 +48,11 @@ class FaultyWorker(group_worker.GroupWorker):
         number = signal.SIGKILL if WHAT.startswith("kill") else signal.SIGSTOP
         when = WHAT.partition("-")[2]
         if when in ("before-commit", "after-commit"):
-            self.store.commit = struck(self.store.commit, lambda: strike(number), after=when == "after-commit")  # type: ignore[method-assign]
+            self.store.commit_all = struck(self.store.commit_all, lambda: strike(number), after=when == "after-commit")  # type: ignore[method-assign]
         elif when == "while-publishing":
-            self.publisher.committed = struck(self.publisher.committed, self._kill_at_flush)  # type: ignore[method-assign]
+            self.publisher.committed = struck(self.publisher.committed, lambda: strike(number), after=True)  # type: ignore[method-assign]
         else:
             raise SystemExit(f"no such fault: {WHAT}")
-
-    def _kill_at_flush(self) -> None:
-        self.writer.flush = lambda _timeout_s: strike(signal.SIGKILL)  # type: ignore[method-assign]
 
 
 def strike(number: int) -> None:

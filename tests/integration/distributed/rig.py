@@ -34,6 +34,7 @@ from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Raw, open_admin, op
 from trustwatch.ingest.log import LogFailed
 from trustwatch.ingest.routing import agent_route
 from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.actuators.desired import ACTION_KIND
 from trustwatch.scoring.channel import LENGTH, Update, decode_update
 from trustwatch.scoring.publish import RiskRecord
 from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
@@ -175,6 +176,7 @@ class State(NamedTuple):
     agents: dict[int, AgentRow]
     decisions: dict[str, Decision]
     alerts: dict[str, str]  # outbox key -> payload
+    actions: dict[str, str]  # the same, of what actuators are to bring about
     letters: dict[str, StoredLetter]
 
 
@@ -358,11 +360,11 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     """All of a database."""
     keys = [summary.name.key for summary in store.all_summaries()]
     decisions = [one for partition in range(8) for one in store.unpublished_decisions(partition, -1)]
-    rows = postgres.sql("select key, encode(payload, 'hex') from outbox", database)
-    alerts = {}
+    rows = postgres.sql("select kind, key, encode(payload, 'hex') from outbox", database)
+    leaving: dict[str, dict[str, str]] = {"alert": {}, ACTION_KIND: {}}
     for line in rows.splitlines():
-        key, _, payload = line.partition("|")
-        alerts[key] = bytes.fromhex(payload).decode()
+        kind, key, payload = line.split("|")
+        leaving[kind][key] = bytes.fromhex(payload).decode()
     letters, cursor = [], None
     while True:
         page = store.list_dead_letters(limit=500, cursor=cursor)
@@ -371,7 +373,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         if cursor is None:
             break
     return State(
-        store.agents(keys), {one.decision_id: one for one in decisions}, alerts,
+        store.agents(keys), {one.decision_id: one for one in decisions}, leaving["alert"], leaving[ACTION_KIND],
         {one.letter.letter_id: one for one in letters},
     )  # fmt: skip
 

@@ -37,6 +37,7 @@ def test_killed_workers(rig: Any, load: Any) -> None:
     causes = {decision.cause for decision in state.decisions.values()}
     assert causes == {"event", "tick"}  # else the run has proved too little
     assert state.alerts
+    assert state.actions
 
 
 def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> None:
@@ -61,7 +62,7 @@ def test_workers_come_and_go_and_a_sleeper_is_fenced(rig: Any, load: Any) -> Non
         sleeper.signal(signal.SIGCONT)
         wait(lambda: sleeper.count("fenced") or "partition lost" in sleeper.log(), 20.0, "the sleeper noticed")  # noqa: B023
         if fault.startswith("stop-before"):
-            assert sleeper.count("fenced") == 1
+            assert sleeper.count("fenced") >= 1  # all that it had to commit
             assert "another worker owns the partition" in sleeper.log()
         comes.stop()
         sleeper.working()  # it is a member like any other again
