@@ -82,8 +82,8 @@ class Guard:
     ) -> None:  # fmt: skip
         """Make an audit event of a question and its answer.
 
-        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back on
-        recovery, would otherwise look like a change of the agent's habits.
+        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back
+        on recovery, would otherwise look like a change of the agent's habits.
 
         Args:
             decided: the answer.

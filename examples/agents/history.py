@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from trustwatch.client.events import Agent, Resource
 
 DAYS, SHIFTS, ORDERS = 30, 4, (3, 7)
 """Days of history, shifts a day (at any hour: the example may be tried at any hour), and orders a shift: from, to."""
+BRANCHES = 3
+"""Offices whose month is written. Today one of them works; agents of the others are the peers of those here."""
 LIFETIME_S = 900
 
 
@@ -44,7 +45,7 @@ class Diary:
         if isinstance(event, AuditEvent):
             event = msgspec.json.decode(msgspec.json.encode(event))
         event.setdefault("tenant", TENANT)
-        event["id"] = f"paper-{len(self.events)}"
+        event["id"] = f"paper-{self.draw.getrandbits(96):x}"
         self.events.append((event["time"], json.dumps(event).encode()))
 
     def time(self) -> datetime:
@@ -57,10 +58,6 @@ class Diary:
     def brief_ms(self) -> float:
         """How long a tool takes: some milliseconds, on a busy machine many."""
         return self.busy * self.draw.lognormvariate(1.8, 0.8)
-
-    def lines(self) -> Iterator[bytes]:
-        """All events, oldest first."""
-        return (line for _, line in sorted(self.events, key=lambda one: one[0]))
 
 
 class PaperDoors:
@@ -182,12 +179,23 @@ def an_order(draw: random.Random) -> str:
 
 def write_history(path: Path, place: Place, ends: datetime, seed: int) -> int:
     """Write the month before *ends* as JSON lines; returns the number of events."""
-    diary = Diary(place, seed)
-    starts = [ends - timedelta(days=diary.draw.uniform(0.1, DAYS)) for _ in range(DAYS * SHIFTS)]
-    asyncio.run(_work(diary, sorted(starts)))
+    events: list[tuple[str, bytes]] = []
+    for branch in range(BRANCHES):
+        diary = Diary(_branch(place, branch), seed + branch)
+        starts = [ends - timedelta(days=diary.draw.uniform(0.1, DAYS)) for _ in range(DAYS * SHIFTS)]
+        asyncio.run(_work(diary, sorted(starts)))
+        events += diary.events
     with path.open("wb") as file:
-        file.writelines(line + b"\n" for line in diary.lines())
-    return len(diary.events)
+        file.writelines(line + b"\n" for _, line in sorted(events, key=lambda one: one[0]))
+    return len(events)
+
+
+def _branch(place: Place, number: int) -> Place:
+    """The place as another office knows it: agents of the same roles, with names of their own."""
+    if number == 0:
+        return place
+    agents = {name: one | {"client_id": f"{name}-of-branch-{number}"} for name, one in place.agents.items()}
+    return place._replace(agents=agents)
 
 
 async def _work(diary: Diary, starts: list[datetime]) -> None:

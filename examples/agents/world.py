@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,8 +98,8 @@ class World:
     def _start_trustwatch(self, port: int) -> None:
         settings = write_settings(self.folder, self.place, port)
         history = self.folder / "history.jsonl"
-        count = write_history(history, self.place, datetime.now(UTC), seed=int(time.time()))
-        self._say(f"learning what is normal here from {count} events of a month on paper")
+        count = write_history(history, self.place, datetime.now(UTC), seed=7)
+        self._say(f"learning what is normal here from {count} events of a month on paper (trustwatch train)")
         train = ["train", str(history), "--model", str(self.folder / "model"), "--settings", str(settings)]
         command = [sys.executable, "-m", "trustwatch.api", *train]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
