@@ -40,9 +40,7 @@ class PolicyFile(Part, frozen=True):
     descendants: Annotated[
         Level, about("agents that a `critical` agent delegated to are treated as at least at this level")
     ] = "low"
-    levels: Annotated[LevelPolicies | None, about("policies by level; members not given keep their default")] = (
-        None
-    )
+    levels: Annotated[LevelPolicies | None, about("policies by level; members not given keep their default")] = None
     rules: Annotated[tuple[RuleSettings, ...], about("first match wins")] = ()
 
     def __post_init__(self) -> None:
