@@ -13,12 +13,16 @@ from ..records import RiskLevel
 from .evaluation import Evaluation, evaluate
 from .labels import Labels
 from .plan import Plan
-from .policing import ASKED, GRANTED, OUTCOMES, Policed, Revoked
+from .policing import ASKED, OUTCOMES, Policed, Revoked
 from .run import Problem
 from .sweep import ALERTING
 from .tally import Counts, Who
 
 _HOUR_S = 3600
+_FIGURES = {
+    "roc_auc": "ROC-AUC", "average_precision": "average precision", "recall_at_1_percent": "recall at 1 % false",
+    "recall_at_5_percent": "recall at 5 % false",
+}  # fmt: skip
 MOST_AGENTS = 1000
 """Agents of one list that are told; the figures count all."""
 
@@ -272,9 +276,9 @@ def _figures(a: Side, b: Side) -> list[Difference]:
 
 def _separations(a: Evaluation, b: Evaluation) -> list[Difference]:
     rows = [
-        Difference(f"{figure.replace('_', ' ')} of {unit}", getattr(x, figure), getattr(y, figure))
+        Difference(f"{words} of {unit}", getattr(x, figure), getattr(y, figure))
         for unit, x, y in (("events", a.by_event, b.by_event), ("sessions", a.by_session, b.by_session))
-        for figure in ("roc_auc", "average_precision", "recall_at_1_percent", "recall_at_5_percent")
+        for figure, words in _FIGURES.items()
     ]
     for x, y in zip(a.levels, b.levels, strict=True):
         rows.append(Difference(f"bad sessions detected at {x.level}", x.detected, y.detected))
@@ -302,8 +306,3 @@ def _told_ms(at_ms: int) -> str:
 
 def _told_time(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def touched(policy: PolicyOutcome) -> int:
-    """Requests that are not simply allowed."""
-    return sum(number for outcome, number in policy.totals.items() if outcome != GRANTED)
