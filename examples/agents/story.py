@@ -11,7 +11,7 @@ import httpx
 from diary import Diaries, Fact
 from doors import NetworkDoors
 from identity import Identity
-from office import POISONED
+from office import INJECTION, POISONED, follow_ups
 from roles import ROLES, SERVERS, Refused
 from telling import Teller
 from world import World
@@ -85,10 +85,11 @@ class Story:
         self._settled()
         changes = [one for one in self._facts("decision") if self._place.name_of(one["agent_id"]) == TURNED]
         self.seen["levels"] = [one["level"] for one in changes]
-        self.seen["reasons"] = [reason["text"] for one in changes for reason in one["reasons"]]
+        texts = dict.fromkeys(reason["text"] for one in changes for reason in one["reasons"])
+        self.seen["reasons"] = sorted(texts, key=lambda text: not _names_it(text))
         shorter = [one["lifetime_s"] for one in self._tokens(TURNED, self._mark)[1:]]
         self.seen["lifetimes_after_s"] = shorter
-        self._teller.speak(f"   why: {'; '.join(one['text'] for one in changes[0]['reasons'][:3])}", "bold")
+        self._teller.speak(f"   why: {'; '.join(self.seen['reasons'][:3])}", "bold")
         self._teller.speak("   all of it lay within its scopes and capabilities: only its behaviour was another")
 
     def _contain(self) -> None:
@@ -145,7 +146,7 @@ class Story:
         shortest = min(seen["lifetimes_after_s"], default=None)
         lines = (
             ("critical" in seen["levels"], f"the clerk's risk rose: {' → '.join(seen['levels'])}"),
-            (any(word in " ".join(seen["reasons"]) for word in ("customer", "send_mail")),
+            (bool(seen["reasons"]) and _names_it(seen["reasons"][0]),
              f"the reason names what it did: {next(iter(seen['reasons']), '')}"),
             (shortest is not None and shortest < seen["lifetime_before_s"],
              f"its next token was shorter: {seen['lifetime_before_s']} s → {seen['lifetimes_after_s']} s"),
@@ -216,6 +217,11 @@ class Story:
 
     def _tell_levels(self) -> None:
         self._teller.speak("   " + ", ".join(f"{name}: {level}" for name, level in self._levels().items()))
+
+
+def _names_it(reason: str) -> bool:
+    """Whether a reason names something that the instruction made the clerk do."""
+    return reason.startswith("first use") and any(tool in reason for tool, _ in follow_ups(INJECTION))
 
 
 def _public(url: str) -> dict[str, Any]:
