@@ -19,7 +19,7 @@ from .tokens import AsyncSource, AsyncTokens, bearer
 log = logging.getLogger("trustwatch.client")
 
 Approved = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
-"""Scope patterns that a person approved for a caller; `*` is all."""
+"""Scopes that a person approved for a caller, to the letter; `*` is all."""
 
 PATH = "/v1/interventions"
 MOST = 10_000
@@ -58,7 +58,7 @@ class Approvals:
         self._kept: OrderedDict[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = OrderedDict()
 
     async def __call__(self, caller: Caller) -> tuple[str, ...]:
-        """Scope patterns that are approved for *caller* now; none where the service does not say."""
+        """Scopes that are approved for *caller* now; none where the service does not say."""
         who = caller.agent_id, caller.tenant, caller.issuer
         until, found = self._kept.get(who, (0.0, ()))
         if until > self._clock.steady():

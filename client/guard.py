@@ -68,7 +68,7 @@ def judge(
         effect: of the request; where the scopes it needs are not known, a policy that holds some scopes for a person
             holds everything but reads.
         needed: scopes that the request needs; None = not known. One that the level does not get at all denies it.
-        approved: scope patterns that a person approved for this agent; `*` is all.
+        approved: scopes that a person approved for this agent, to the letter; `*` is all.
     """
     policy = answer.token_policy
     would: Action = "allow"
@@ -85,7 +85,7 @@ def _held(
     """Whether something of the request waits for a person."""
     patterns = patterns or ("*",)
     if needed:
-        return any(_any(scope, patterns) and not _any(scope, approved) for scope in needed)
+        return any(_any(scope, patterns) and not {scope, "*"} & set(approved) for scope in needed)
     if needed is None and "*" not in patterns and effect == "read":
         return False
     held = patterns if needed is None or "*" in patterns else ()
@@ -93,7 +93,8 @@ def _held(
 
 
 def _any(scope: str, patterns: Collection[str]) -> bool:
-    return any(fnmatchcase(scope, pattern) for pattern in patterns)
+    """Whatever the case, as at the service."""
+    return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
 def _all(needed: Collection[str], patterns: Collection[str] | None) -> bool:

@@ -47,9 +47,9 @@ class BlastRadius(NamedTuple):
 
 def blast_radius(
     store: ContainmentStore, start: AgentName, level_of: Callable[[AgentName], RiskLevel | None], *,
-    since_ms: int = 0, kinds: Kinds = (DELEGATED, CALLED), depth: int = MOST_DEPTH,
+    since_ms: int = 0, kinds: Kinds = (DELEGATED, CALLED), depth: int = MOST_DEPTH, people: bool = True,
 ) -> BlastRadius:  # fmt: skip
-    """Agents reached from *start* by edges seen since *since_ms*. Raises Unavailable."""
+    """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
     found: dict[str, Reached] = {}
     frontier, complete = {start.agent_id: DELEGATED}, True
     for step in range(1, min(depth, MOST_DEPTH) + 1):
@@ -64,7 +64,7 @@ def blast_radius(
         frontier = {target: kind for target, (_, kind) in reached.items()}
         if not frontier or not complete:
             break
-    principals = store.edges([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms)
+    principals = store.edges([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
     agents = sorted(found.values(), key=lambda one: (one.depth, -(one.level or 0), one.name.agent_id))
     return BlastRadius(agents, principals, complete)
 
@@ -75,7 +75,7 @@ def _next(
     """Agents that are new at this step; a way by delegation alone is told before one with a call in it."""
     reached: dict[str, tuple[Edge, str]] = {}
     for edge in edges:
-        if edge.target in found or edge.target == start:
+        if edge.target in found or edge.target == start or edge.source not in frontier:  # keys are hashes
             continue
         kind = DELEGATED if edge.kind == DELEGATED and frontier[edge.source] == DELEGATED else CALLED
         if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):

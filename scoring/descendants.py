@@ -5,7 +5,7 @@ Calls do not count here: whoever is called by a hijacked agent is a victim, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ..ingest.hashing import agent_key
 from .blast_radius import DELEGATED, blast_radius
@@ -22,33 +22,34 @@ class Descendants:
 
     Args:
         store: of agents and edges.
-        pinned: agents that are pinned, with the level that is acted on.
         now_ms: UTC milliseconds.
     """
 
-    def __init__(
-        self, store: Store, pinned: Callable[[], dict[Full, RiskLevel]], now_ms: Callable[[], int]
-    ) -> None:  # fmt: skip
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
-        self._pinned = pinned
         self._now_ms = now_ms
         self.ancestors: dict[Full, str] = {}
         """Descendant to the critical agent above it."""
 
-    def look(self) -> tuple[dict[Full, str], set[Full]]:
-        """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable."""
+    def look(self, pinned: Mapping[Full, RiskLevel]) -> tuple[dict[Full, str], set[Full]]:
+        """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable.
+
+        Args:
+            pinned: agents that are pinned, with the level that is acted on.
+        """
         found: dict[Full, str] = {}
         since_ms = self._now_ms() - SINCE_MS
-        for name in self._critical():
-            radius = blast_radius(self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,))
+        for name in self._critical(pinned):
+            radius = blast_radius(
+                self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
+            )
             for one in radius.agents:
                 found.setdefault((one.name.tenant, one.name.issuer, one.name.agent_id), name.agent_id)
         changed = {full for full in found.keys() | self.ancestors.keys() if (full in found) != (full in self.ancestors)}
         return found, changed
 
-    def _critical(self) -> Iterable[AgentName]:
+    def _critical(self, pinned: Mapping[Full, RiskLevel]) -> Iterable[AgentName]:
         """Agents that are acted on as critical."""
-        pinned = self._pinned()
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
                 yield AgentName(agent_key(*full), *full)

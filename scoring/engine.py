@@ -92,12 +92,13 @@ class Agents:
     def note(self, slot: int, key: int, event: AuditEvent) -> bool:
         """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
 
-        What a known agent is, only a token can say: otherwise anybody could move it to another peer group.
+        What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
+        that says nothing of it (a gateway's log, our own records) changes nothing either.
         """
         agent = event.agent
         if self.names[slot] is None:
             self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
-        elif agent.self_asserted:
+        elif agent.self_asserted or not agent.type:
             return False
         self.types[slot] = agent.type or ""
         return True
@@ -179,6 +180,8 @@ class Engine:
             if self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row]):
                 self.agents.groups[slot] = groups[row]
                 self.agents.bounds[slot] = self.model.group_row(groups[row])
+            elif not columns.events[row].agent.type:
+                groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
 
     def due(self, now_ms: int) -> Slots:
         """Resident agents whose level changes by *now_ms* without any event."""

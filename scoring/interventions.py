@@ -39,8 +39,8 @@ class Interventions:
         for made in changed:
             known = self._by_id.get(made.intervention_id)
             self._latest_ms = max(self._latest_ms, made.updated_ms)
-            if known is not None and (known.updated_ms > made.updated_ms or known == made):
-                continue
+            if known is not None and (known == made or (known.updated_ms > made.updated_ms and made.status in OPEN)):
+                continue  # an end is final, whatever clock it was written by
             if known is None and made.status not in OPEN:
                 continue
             news.append(made)
@@ -60,11 +60,15 @@ class Interventions:
 
     def pin(self, full: Full, now_ms: int) -> Intervention | None:
         """The pin that holds for an agent; of several, the last one that was made."""
-        mine = self._by_agent.get(full)
-        if not mine:
+        if full not in self._by_agent:
             return None
-        pins = [one for one in mine.values() if one.kind == "pin" and one.expires_ms > now_ms]
-        return max(pins, key=lambda one: (one.asked_ms, one.intervention_id), default=None)
+        return next(iter(self.pins(full, now_ms)), None)
+
+    def pins(self, full: Full, now_ms: int) -> list[Intervention]:
+        """All pins of an agent that have not ended, the one that holds first."""
+        mine = self._by_agent.get(full, {}).values()
+        found = [one for one in mine if one.kind == "pin" and one.expires_ms > now_ms]
+        return sorted(found, key=lambda one: (one.asked_ms, one.intervention_id), reverse=True)
 
     def pinned_agents(self, now_ms: int) -> list[AgentName]:
         """Agents with a pin in force."""
@@ -76,23 +80,31 @@ class Interventions:
         pins = {full: self.pin(full, now_ms) for full in list(self._by_agent)}
         return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
 
-    def approved(self, full: Full, now_ms: int) -> frozenset[str]:
-        """Scope patterns that a person approved for an agent."""
+    def approved(self, full: Full, now_ms: int, level: int = 0) -> frozenset[str]:
+        """Scopes that a person approved for an agent when it was at *level* or above: a yes at `medium` is none at
+        `high`."""
         mine = self._by_agent.get(full)
         if not mine:
             return frozenset()
         return frozenset(
-            scope for one in mine.values() if one.status == "approved" and one.expires_ms > now_ms
+            scope
+            for one in mine.values()
+            if one.status == "approved" and one.expires_ms > now_ms and one.level >= level
             for scope in one.scopes
         )  # fmt: skip
 
-    def pending(self, full: Full, scopes: Iterable[str], now_ms: int) -> Intervention | None:
-        """An approval that already waits for a person and would let these scopes pass."""
+    def pending(self, full: Full, scopes: Iterable[str], now_ms: int, most: int) -> Intervention | None:
+        """An approval that waits for a person and would let these scopes pass; the newest where *most* wait already.
+
+        So an agent that asks for ever other scopes does not flood those who approve.
+        """
         wanted = set(scopes)
-        for one in self._by_agent.get(full, {}).values():
-            if one.status == "pending" and one.expires_ms > now_ms and wanted <= set(one.scopes):
+        mine = self._by_agent.get(full, {}).values()
+        waiting = [one for one in mine if one.status == "pending" and one.expires_ms > now_ms]
+        for one in waiting:
+            if wanted <= set(one.scopes):
                 return one
-        return None
+        return max(waiting, key=lambda one: (one.asked_ms, one.intervention_id)) if len(waiting) >= most else None
 
     def expired(self, now_ms: int) -> list[Intervention]:
         """Those whose time is over and that are not written down as ended."""

@@ -167,7 +167,8 @@ class Processor:
 
     def _type_of(self, slot: int, event: AuditEvent) -> str:
         """The agent's type when the event happened; what nobody vouches for leaves it as it is."""
-        return self.engine.agents.types[slot] if event.agent.self_asserted else event.agent.type or ""
+        known = self.engine.agents.types[slot]
+        return known if event.agent.self_asserted else event.agent.type or known
 
     def _keep(
         self, slot: int, decision_id: str, reasons: tuple[Reason, ...], counterfactual: str, scored: Scored, row: int,

@@ -57,7 +57,9 @@ class Verdicts:
             question.tenant, question.issuer, question.agent_id, "" if entry is None else entry.summary.agent_type
         )
         now_ms = self._now_ms()
-        approved = self.interventions.approved((question.tenant, question.issuer, question.agent_id), now_ms)
+        approved = self.interventions.approved(
+            (question.tenant, question.issuer, question.agent_id), now_ms, int(known.acted_on)
+        )
         stale = self._stale(None if entry is None else entry.partition)
         return judge(question, standing, known.acted_on, book.version, approved=approved, stale=stale), known
 

@@ -65,6 +65,10 @@ class Introspection:
         self._issuers = issuers
         self._judging = judging
         self._identify = identify
+        self._tenant_of = {
+            issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
+        }
+        """None = its tokens say."""
         self._clients = {client.client_id: client for client in settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer | None:
@@ -108,7 +112,7 @@ class Introspection:
 
     async def _answer(self, token: bytes, tenants: Collection[str]) -> Answer:
         try:
-            holder = await self._holder(token)
+            holder = await self._holder(token, tenants)
         except InvalidToken:
             return INACTIVE
         question = holder.question
@@ -123,14 +127,14 @@ class Introspection:
             members |= decided.claims()
         return _answer(200, members, "active")
 
-    async def _holder(self, token: bytes) -> Holder:
+    async def _holder(self, token: bytes, tenants: Collection[str]) -> Holder:
         """Whose token it is. Raises InvalidToken, Unreachable."""
         if len(token) > MAX_TOKEN or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
             issuer = named_issuer(token.decode())
         except InvalidToken:
-            return await self._opaque(token)
+            return await self._opaque(token, tenants)
         holder = await self._verified(token, issuer)
         asked = self._issuers.asked.get(issuer)
         if asked is None or asked.settings.tokens != "all":
@@ -146,10 +150,16 @@ class Introspection:
                 raise Unreachable("the issuer's keys can not be had") from None
             raise
 
-    async def _opaque(self, token: bytes) -> Holder:
-        """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active."""
+    async def _opaque(self, token: bytes, tenants: Collection[str]) -> Holder:
+        """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active.
+
+        Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
+        """
         unreachable: Unreachable | None = None
         for issuer, server in self._issuers.asked.items():
+            tenant = self._tenant_of[issuer]
+            if tenant is not None and tenant not in tenants and ANY not in tenants:
+                continue
             try:
                 return self._issuers.holders.of_answer(issuer, await server.ask(token))
             except InvalidToken:

@@ -20,12 +20,16 @@ from ...scoring.containment import Intervention
 from ...scoring.interventions import Interventions
 from ...scoring.notify.alert import rfc3339
 from ...scoring.notify.approval import approval_row
+from ...scoring.policy.verdict import ALL
 from ...scoring.records import AgentName, OutboxRow, RiskLevel
 from ...scoring.store.base import ContainmentStore
 from .audit import SOURCE, AuditSink
 
 PENDING_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
+
+MOST_PENDING = 5
+"""Approvals that may wait for persons about one agent; a further request finds the newest of them."""
 
 WAITING = 1_000
 """Requests for approval that may wait for the store at a time."""
@@ -75,9 +79,12 @@ class Approvals:
 
     def ask(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
         """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
-        wanted = tuple(sorted(set(scopes))) or ("*",)
+        wanted = tuple(sorted(set(scopes) - {ALL}))
+        if not wanted and scopes:
+            return ""
+        wanted = wanted or (ALL,)
         now_ms = self._now_ms()
-        waiting = self.known.pending((agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms)
+        waiting = self.known.pending((agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms, MOST_PENDING)
         if waiting is not None:
             return waiting.intervention_id
         if asked := self._asking.get((agent.key, wanted)):
@@ -114,7 +121,7 @@ class Approvals:
             raise NotOpen(f"approval {asked.intervention_id} is {_standing(asked, now_ms)}")
         made = msgspec.structs.replace(
             asked, status="approved" if approve else "rejected", decided_by=person.name, decided_ms=now_ms,
-            why=person.why, expires_ms=now_ms + int(valid_s * 1000), updated_ms=now_ms,
+            why=person.why, expires_ms=now_ms + int(valid_s * 1000), updated_ms=_later(asked, now_ms),
         )  # fmt: skip
         await self._change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
         return made
@@ -122,16 +129,31 @@ class Approvals:
     async def pin(self, agent: AgentName, level: RiskLevel, person: Person, valid_s: float) -> Intervention:
         """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
         now_ms = self._now_ms()
-        before = self.known.pin((agent.tenant, agent.issuer, agent.agent_id), now_ms)
         made = Intervention(
             record_id(now_ms, "pin", agent.key, person.name, int(level)), "pin", "active", agent, int(level), (),
             person.why, person.name, now_ms, person.name, now_ms, person.why, now_ms + int(valid_s * 1000), now_ms,
         )  # fmt: skip
         await asyncio.to_thread(self._store.add_intervention, made)
         self._took_over(made, "pin", person.name, person.why)
-        if before is not None and before.intervention_id != made.intervention_id:
-            await self.end(before, Person(person.name, "replaced by another pin"))
+        await self._end_pins(agent, Person(person.name, "replaced by another pin"), made.intervention_id)
         return made
+
+    async def unpin(self, agent: AgentName, person: Person) -> Intervention | None:
+        """End every pin of an agent, hidden ones too; the one that held, None where none did. Raises Unavailable."""
+        return await self._end_pins(agent, person, "")
+
+    async def _end_pins(self, agent: AgentName, person: Person, but: str) -> Intervention | None:
+        """End the active pins of an agent but one. Who comes too late finds them ended, which is what it wanted."""
+        ended = None
+        for pin in self.known.pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
+            if pin.intervention_id == but:
+                continue
+            try:
+                done = await self.end(pin, person)
+            except NotOpen:
+                continue
+            ended = ended or done
+        return ended
 
     async def end(self, made: Intervention, person: Person) -> Intervention:
         """End a pin, or withdraw an approval. Raises NotOpen, Unavailable."""
@@ -139,23 +161,25 @@ class Approvals:
         if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
             raise NotOpen(f"{made.kind} {made.intervention_id} is {_standing(made, now_ms)}")
         ended = msgspec.structs.replace(
-            made, status="ended", decided_by=person.name, decided_ms=now_ms, why=person.why, updated_ms=now_ms
-        )
+            made, status="ended", decided_by=person.name, decided_ms=now_ms, why=person.why,
+            updated_ms=_later(made, now_ms),
+        )  # fmt: skip
         await self._change(ended, made.status, f"{made.kind}.end", person)
         return ended
 
     async def follow(self) -> None:
         """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
         news = self.known.note(await asyncio.to_thread(self._store.interventions_since, self.known.since_ms))
-        now_ms = self._now_ms()
-        for made in self.known.expired(now_ms):
-            over = msgspec.structs.replace(made, status="expired", updated_ms=now_ms)
-            if await asyncio.to_thread(self._store.change_intervention, over, made.status):
-                self._took_over(over, f"{made.kind}.expire", "trustwatch", "its time is over")
-            else:
-                self.known.note([over])
         if news:
             self._changed({made.agent for made in news})
+        now_ms = self._now_ms()
+        for made in self.known.expired(now_ms):
+            over = msgspec.structs.replace(made, status="expired", updated_ms=_later(made, now_ms))
+            if await asyncio.to_thread(self._store.change_intervention, over, made.status):
+                self._took_over(over, f"{made.kind}.expire", "trustwatch", "its time is over")
+            else:  # another process was first: it holds no longer here either
+                self.known.note([over])
+                self._changed({made.agent})
 
     async def load(self) -> None:
         """Take over all that is open. Raises Unavailable."""
@@ -189,6 +213,11 @@ class Approvals:
             }
         )  # fmt: skip
         self._changed({agent})
+
+
+def _later(made: Intervention, now_ms: int) -> int:
+    """When it changed: never before it did last, whatever the clocks of other processes say."""
+    return max(now_ms, made.updated_ms + 1)
 
 
 def _standing(made: Intervention, now_ms: int) -> str:

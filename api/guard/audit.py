@@ -7,6 +7,7 @@ for them. The queue is bounded: what finds no room is counted, never held.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ SOURCE = "urn:trustwatch:"
 
 MOST = 100_000
 ROUND = 500
+ROUND_BYTES = 4 * 1024 * 1024
 RETRY_S = 0.5
 
 _log = structlog.get_logger(__name__)
@@ -89,6 +91,17 @@ class AuditSink:
                 await self._round()
             self._idle.set()
 
+    def _next(self) -> list[Record]:
+        """Records of one commit: as many as there are, and as the log takes at a time."""
+        records: list[Record] = []
+        size = 0
+        for record in itertools.islice(self._queue, ROUND):
+            size += len(record.payload)
+            if records and size > ROUND_BYTES:
+                break
+            records.append(record)
+        return records
+
     async def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is queued; False = it took longer than *timeout_s*."""
         try:
@@ -98,13 +111,17 @@ class AuditSink:
         return True
 
     async def _round(self) -> None:
-        records = [self._queue[at] for at in range(min(ROUND, len(self._queue)))]
+        records = self._next()
         try:
             await self._log.commit(records)
         except Unavailable as error:
             _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
             await asyncio.sleep(RETRY_S)
             return
+        except Exception as error:  # a fault of ours: these records are lost and counted, those behind them are not
+            _log.error("audit events are lost", error=repr(error)[:200], events=len(records))
+            self.dropped += len(records)
+            self.written -= len(records)
         for _ in records:
             self._queue.popleft()
         self.written += len(records)

@@ -64,7 +64,7 @@ class Guard:
         mode = "enforce" if verdict.enforced else "shadow"
         self.counts[via, verdict.level.label, verdict.reason, mode] += 1
         approval_id = ""
-        if verdict.enforced and verdict.step_up and question.approvable:
+        if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
             name = AgentName(
                 agent_key(question.tenant, question.issuer, question.agent_id), question.tenant, question.issuer,
                 question.agent_id,

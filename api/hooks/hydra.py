@@ -14,6 +14,7 @@ from ...scoring.policy import Verdict, denied
 from ...scoring.policy.verdict import NOT_NARROWED
 from ..guard import Decided
 from .base import (
+    REFRESH,
     Asked,
     HookAnswer,
     Product,
@@ -59,8 +60,10 @@ class Hydra(Product):
         """The agent is the client: with client credentials the session names nobody else."""
         data = decoded(body)
         asked = at(data, "request") or at(data, "requester")  # the older hook calls it so
-        grants = listed(at(asked, "payload", "grant_type")) or listed(at(asked, "grant_types"))
-        grant = next((text(one) for one in grants if text(one)), "unknown")
+        # What the client wrote, and as Hydra took it apart: it splits at blanks, and so do we.
+        told = [*listed(at(asked, "payload", "grant_type")), *listed(at(asked, "grant_types"))]
+        grants = [grant for one in told for grant in text(one).split()]
+        grant = REFRESH if REFRESH in grants else next(iter(grants), "unknown")
         granted = listed(at(asked, "granted_scopes")) or listed(at(asked, "requested_scopes"))
         session = at(data, "session")
         question = self.question(data, at(asked, "client_id"), granted, grant, at(session, "extra", "act"))

@@ -81,7 +81,7 @@ async def approval(intervention_id: str, parts: Part, caller: Reader) -> Interve
 async def approve(intervention_id: str, parts: Part, caller: Judge, wish: ApproveIn) -> InterventionOut:
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
     asked = await _found(parts, caller, intervention_id, "approval")
-    person = _person(caller, asked.agent, wish.why)
+    person = _person(parts, caller, asked.agent, wish.why)
     made = await parts.services.guard.approvals.decide(asked, person, approve=True, valid_s=wish.valid_s)
     return intervention_out(made)
 
@@ -90,7 +90,7 @@ async def approve(intervention_id: str, parts: Part, caller: Judge, wish: Approv
 async def reject(intervention_id: str, parts: Part, caller: Judge, wish: WhyIn) -> InterventionOut:
     """The next request that needs a person asks anew. Scope `trust.feedback`."""
     asked = await _found(parts, caller, intervention_id, "approval")
-    person = _person(caller, asked.agent, wish.why)
+    person = _person(parts, caller, asked.agent, wish.why)
     return intervention_out(await parts.services.guard.approvals.decide(asked, person, approve=False, valid_s=0.0))
 
 
@@ -98,7 +98,9 @@ async def reject(intervention_id: str, parts: Part, caller: Judge, wish: WhyIn) 
 async def withdraw(intervention_id: str, parts: Part, caller: Judge, wish: WhyIn) -> InterventionOut:
     """End an approval before its time. Scope `trust.feedback`."""
     made = await _found(parts, caller, intervention_id, "approval")
-    return intervention_out(await parts.services.guard.approvals.end(made, _person(caller, made.agent, wish.why)))
+    return intervention_out(
+        await parts.services.guard.approvals.end(made, _person(parts, caller, made.agent, wish.why))
+    )
 
 
 @router.post("/v1/agents/{agent_id:path}/pin", status_code=201, responses=AMBIGUOUS, summary="Pin an agent's level")
@@ -110,7 +112,7 @@ async def pin(
     Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
     """
     name = _named(parts, caller, agent_id, tenant, issuer)
-    person = _person(caller, name, wish.why)
+    person = _person(parts, caller, name, wish.why)
     made = await parts.services.guard.approvals.pin(name, RiskLevel[wish.level.upper()], person, wish.valid_s)
     return intervention_out(made)
 
@@ -121,12 +123,10 @@ async def unpin(
 ) -> InterventionOut:
     """The measured level is acted on again. Scope `trust.feedback`."""
     name = _named(parts, caller, agent_id, tenant, issuer)
-    made = parts.services.guard.approvals.known.pin(
-        (name.tenant, name.issuer, name.agent_id), parts.services.now_ms()
-    )  # fmt: skip
+    made = await parts.services.guard.approvals.unpin(name, _person(parts, caller, name, wish.why))
     if made is None:
         raise no_such("pin")
-    return intervention_out(await parts.services.guard.approvals.end(made, _person(caller, name, wish.why)))
+    return intervention_out(made)
 
 
 @router.get("/v1/agents/{agent_id:path}/blast-radius", responses=AMBIGUOUS, summary="Whom an agent reached")
@@ -212,9 +212,10 @@ def _named(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issu
     return AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
 
-def _person(caller: Caller, agent: AgentName, why: str) -> Person:
-    """Who orders it. An agent can not speak for itself."""
-    if agent.agent_id in (caller.client_id, caller.subject):
+def _person(parts: Parts, caller: Caller, agent: AgentName, why: str) -> Person:
+    """Who orders it. An agent can not speak for itself, by no client that is known to be its own."""
+    own = {agent.agent_id, *(one.clients.get(agent.agent_id, "") for one in parts.services.settings.actuators)}
+    if {caller.client_id, caller.subject} & own - {""}:
         detail = "nobody decides about itself; another caller has to"
         raise ProblemError(Problem(403, "own_decision", "Own decision", detail))
     return Person(caller.name or caller.subject, why)

@@ -87,11 +87,12 @@ async def keep_descendants(
 ) -> None:  # fmt: skip
     """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
     verdicts, failing = guard.verdicts, False
-    finder = Descendants(store, lambda: verdicts.interventions.pinned_levels(now_ms()), now_ms)
+    finder = Descendants(store, now_ms)
     while not stop.is_set():
         try:
             if policy.book.descendants > RiskLevel.LOW:
-                found, differing = await asyncio.to_thread(finder.look)
+                pinned = verdicts.interventions.pinned_levels(now_ms())  # here: the loop changes it
+                found, differing = await asyncio.to_thread(finder.look, pinned)
             else:
                 found, differing = {}, set(finder.ancestors)
             finder.ancestors = verdicts.descendants = found
@@ -102,6 +103,8 @@ async def keep_descendants(
             if not failing:
                 _log.warning("descendants of critical agents can not be looked for", error=str(error))
             failing = True
+        except Exception as error:  # those known stay; the service goes on
+            _log.error("descendants_failed", error=repr(error)[:200])
         await _pause(stop)
 
 

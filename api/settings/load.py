@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = msgspec.yaml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{path}: is no YAML{_place(error)}") from None
     if raw is None:
         return {}

@@ -58,7 +58,7 @@ class LevelPolicy(Part, frozen=True):
             raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
 
 
-WRITE_SCOPES = ("*write*", "*delete*", "*admin*", "*manage*")
+WRITE_SCOPES = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
 
 class LevelPolicies(Part, frozen=True):

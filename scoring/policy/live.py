@@ -46,9 +46,9 @@ class LivePolicy:
         self._seen = mark
         try:
             book = self._load()
-        except ConfigError as error:
+        except Exception as error:  # whatever it is, the last good book holds
             self.errors += 1
-            self.error = str(error)
+            self.error = str(error) if isinstance(error, ConfigError) else f"{self._path}: {error!r}"
             _log.error("token policy was not reloaded; the last good one holds", error=self.error)
             return False
         self.reloads += 1

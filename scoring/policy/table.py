@@ -32,7 +32,7 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     step_up_scopes: tuple[str, ...] = ()
 
 
-WRITE_SCOPES = ("*write*", "*delete*", "*admin*", "*manage*")
+WRITE_SCOPES = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
 DEFAULT_POLICY: dict[RiskLevel, TokenPolicy] = {
     RiskLevel.LOW: TokenPolicy(True, 900, None, True, False, False),

@@ -80,6 +80,9 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.scopes is not None
 
 
+ALL = "*"
+"""In approvals: every scope. A scope that is itself called so is never asked for."""
+
 ALLOWED = "allowed"
 DENIED_BY_LEVEL = "risk_level"
 REFRESH_REFUSED = "refresh_refused"
@@ -122,7 +125,7 @@ def judge(
         standing: policy and mode of the agent.
         level: to act on.
         version: of the policy book.
-        approved: scope patterns that a person approved for this agent and that have not expired; `*` is all.
+        approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
         stale: whether what is known may be out of date.
     """
     policy = standing.table[level]
@@ -151,7 +154,7 @@ def _sorted_scopes(
     )  # fmt: skip
     held = tuple(
         scope for scope in question.scopes
-        if scope not in refused and policy.step_up and _any(policy.step_up_scopes, scope) and not _any(approved, scope)
+        if scope not in refused and policy.step_up and _any(policy.step_up_scopes, scope) and not _is(approved, scope)
     )  # fmt: skip
     return refused, held
 
@@ -178,8 +181,14 @@ def _all_held(question: Question, policy: TokenPolicy) -> bool:
 
 def _covers(approved: Collection[str], wanted: Collection[str]) -> bool:
     """Whether every wanted pattern was approved."""
-    return all(_any(approved, pattern) for pattern in wanted)
+    return all(_is(approved, pattern) for pattern in wanted)
+
+
+def _is(approved: Collection[str], scope: str) -> bool:
+    """Whether a scope was approved: to the letter. What a request calls a scope must not become a pattern."""
+    return scope in approved or ALL in approved
 
 
 def _any(patterns: Collection[str], scope: str) -> bool:
-    return any(fnmatchcase(scope, pattern) for pattern in patterns)
+    """Whatever the case: `Files.ReadWrite` writes, too."""
+    return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)

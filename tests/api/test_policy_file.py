@@ -88,6 +88,7 @@ def test_without_a_file_the_settings_hold() -> None:
         ("version: '1'\ndescendants: unknown", ["descendants"]),
         ("version: [", ["is no YAML", "line "]),
         ("- a", ["mapping"]),
+        ("version: 2026-02-30", ["is no YAML"]),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_where(tmp_path: Path, text: str, parts: list[str]) -> None:

@@ -81,7 +81,8 @@ def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:
     ("policy", "effect", "needed", "approved", "action"),
     [
         (ALL, "write", None, ("*",), "allow"), (ALL, "read", None, ("a:*",), "step_up"),
-        (ALL, "write", ("a:write",), ("a:*",), "allow"), (ALL, "write", ("a:write", "b"), ("a:*",), "step_up"),
+        (ALL, "write", ("a:write",), ("a:write",), "allow"), (ALL, "write", ("a:write",), ("a:*",), "step_up"),
+        (ALL, "write", ("a:write", "b"), ("a:write",), "step_up"),
         (WRITES, "write", None, ("*write*", "*delete*"), "allow"), (WRITES, "write", None, ("*write*",), "step_up"),
         (WRITES, "write", ("a:write", "b:read"), ("a:write",), "allow"), (DENY, "read", None, ("*",), "deny"),
     ],

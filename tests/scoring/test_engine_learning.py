@@ -189,3 +189,31 @@ def test_huge_numbers_do_not_poison(kit: Any, make: Any, huge: float) -> None:
         scored = engine.score(kit.columns([make.event(number, "fresh", at, **more)]))
         assert np.isfinite(scored.vectors).all()
         assert np.isfinite(scored.risk).all()
+
+
+def test_an_event_that_says_nothing_of_the_type_changes_none(kit: Any, make: Any) -> None:
+    """A gateway's log and our own records carry no type: the agent is judged among the peers it is known to have."""
+    engine = engine_of(kit)
+    typed = kit.columns([make.event(n, 1, make.START_MS + n * 60_000) for n in range(5)])
+    slot = int(engine.score(typed).slots[0])
+    group, row = int(engine.agents.groups[slot]), int(engine.agents.bounds[slot])
+    bare = make.event(9, 1, make.START_MS + 9 * 60_000)
+    del bare["agent"]["type"]
+
+    scored = engine.score(kit.columns([bare]))
+
+    assert (engine.agents.types[slot], int(engine.agents.groups[slot])) == ("Payer", group)
+    assert int(scored.bound_of[0]) == row
+
+
+def test_an_agent_that_first_came_without_a_type_gets_it_later(kit: Any, make: Any) -> None:
+    """As soon as somebody who may say so says it."""
+    engine = engine_of(kit)
+    bare = make.event(1, 1, make.START_MS)
+    del bare["agent"]["type"]
+    slot = int(engine.score(kit.columns([bare])).slots[0])
+    assert engine.agents.types[slot] == ""
+
+    engine.score(kit.columns([make.event(2, 1, make.START_MS + 60_000)]))
+
+    assert engine.agents.types[slot] == "Payer"

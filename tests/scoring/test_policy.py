@@ -216,3 +216,33 @@ def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Pa
     file.write_text("three")
     assert live.refresh()
     assert (live.book.version, live.error) == ("three", "")
+
+
+def test_what_a_request_calls_a_scope_never_becomes_a_pattern() -> None:
+    """Approved is what was asked for, to the letter; signs of patterns in it mean nothing."""
+    asked = ASKED._replace(scopes=("invoices:*", "a[1]:write"))
+
+    assert not verdict(RiskLevel.HIGH, approved=("invoices:*",)).allow
+    assert verdict(RiskLevel.HIGH, asked, approved=("invoices:*", "a[1]:write")).allow
+
+
+@pytest.mark.parametrize("scope", ["Files.ReadWrite.All", "ADMIN", "orders:create", "Users.Update"])
+def test_what_changes_things_is_held_whatever_its_case(scope: str) -> None:
+    """At medium, by the default policy."""
+    assert verdict(RiskLevel.MEDIUM, ASKED._replace(scopes=(scope, "x:read"))).held_scopes == (scope,)
+
+
+def test_a_reader_that_fails_in_any_way_changes_nothing(tmp_path: Path) -> None:
+    """A date that does not exist is no reason to end the service."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+
+    def load() -> PolicyBook:
+        raise ValueError("day is out of range for month")
+
+    live = LivePolicy(PolicyBook(PolicyTable(version="1")), file, load)
+    file.write_text("22")
+
+    assert not live.refresh()
+    assert (live.book.version, live.errors) == ("1", 1)
+    assert "out of range" in live.error

@@ -161,7 +161,8 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
         "scopes": {"requested": ["telemetry:read", "telemetry:write"]},
         "resource": {"audience": "https://telemetry.example"},
         "attributes": {
-            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read", "token_lifetime_s": 300,
+            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read",
+            "token_lifetime_s": 300,
         },
     }  # fmt: skip
     assert (call["type"], call["action"]) == ("api.call", "can_read")

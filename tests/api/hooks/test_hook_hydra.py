@@ -155,3 +155,16 @@ def test_who_delegated_is_heard(make_desk: Any, body: Any) -> None:
 
     (event,) = desk.events()
     assert event["delegation"] == ["app-client", "orchestrator", "root"]
+
+
+def test_a_refresh_is_one_however_the_client_writes_it(make_desk: Any, body: Any) -> None:
+    """Hydra takes `refresh_token ` for a refresh, so it is one for the policy of `high`, too."""
+    desk = make_desk("hydra")
+    request = credentials(body)
+    request["request"]["grant_types"] = ["refresh_token"]
+    request["request"]["payload"] = {"grant_type": ["refresh_token "]}
+
+    desk.ask("hydra", request)
+
+    (event,) = desk.events()
+    assert (event["type"], event["action"]) == ("token.refresh", "refresh_token")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from trustwatch.api.serve.guarding import keep_descendants
+from trustwatch.api.settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.policy import PolicyBook, PolicyTable, Question
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Edge, Position, RiskLevel
@@ -273,3 +275,78 @@ def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any)
 
     assert by_default.allow
     assert (minded.verdict.level, minded.known.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)
+
+
+def test_an_approval_at_medium_is_none_at_high(site: Any, summary: Any) -> None:
+    """Risk that rose since is something else than what the person saw."""
+    site.report([summary(level=2)])
+    asked = ask(site, "pay:write", "pay:read")
+    settled(site)
+    post(site, f"/v1/approvals/{asked.approval_id}/approve", why="planned")
+    assert ask(site, "pay:write").verdict.allow
+
+    site.report([summary(level=HIGH)])
+    assert not ask(site, "pay:write").verdict.allow
+
+
+def test_a_request_that_passes_asks_nobody(site: Any, summary: Any) -> None:
+    """At medium, one that names no scope gets what its client is registered for; no approval of everything is made."""
+    site.report([summary(level=2)])
+
+    passed = ask(site)
+    settled(site)
+
+    assert (passed.verdict.allow, passed.approval_id) == (True, "")
+    assert site.get("/v1/approvals").json()["items"] == []
+
+
+def test_an_agent_can_not_flood_those_who_approve(site: Any, summary: Any) -> None:
+    """Nor ask for everything by calling a scope so."""
+    site.report([summary(level=HIGH)])
+
+    for number in range(20):
+        ask(site, f"scope-{number}")
+        settled(site)
+    everything = ask(site, "*")
+
+    assert len(site.get("/v1/approvals", status="pending").json()["items"]) == 5
+    assert (everything.verdict.allow, everything.approval_id) == (False, "")
+
+
+def test_what_another_replica_ended_is_ended_whatever_its_clock(site: Any, summary: Any) -> None:
+    """Also where the one that made it is ahead."""
+    site.report([summary(level=LOW)])
+    post(site, "/v1/agents/bot/pin", level="critical", why="look at it")
+    (pin,) = site.store.open_interventions()
+    behind = msgspec.structs.replace(pin, status="ended", updated_ms=pin.updated_ms - 2_000)
+    site.store.change_intervention(behind, "active")
+
+    site.wait(site.guard.approvals.follow())
+
+    assert ask(site, "x").verdict.allow
+
+
+def test_two_pins_of_two_replicas_both_end(site: Any, summary: Any) -> None:
+    """What hides below the last pin must not come back with its end."""
+    site.report([summary(level=LOW)])
+    post(site, "/v1/agents/bot/pin", level="low", why="fine")
+    (pin,) = site.store.open_interventions()
+    other = msgspec.structs.replace(pin, intervention_id="I-other", level=4, asked_ms=pin.asked_ms + 5)
+    site.store.add_intervention(other)
+    site.wait(site.guard.approvals.follow())
+    assert not ask(site, "x").verdict.allow
+
+    post(site, "/v1/agents/bot/unpin", why="over")
+
+    assert site.store.open_interventions() == []
+
+
+def test_an_agent_decides_about_itself_by_no_client_of_its_own(new_site: Any, summary: Any) -> None:
+    """The client that actuators know it by is the agent, too."""
+    actuator = ActuatorSettings(
+        name="as", kind="hydra", url="https://as.example", issuers=(AS,), clients={"bot": "gateway"}
+    )
+    site = new_site(actuators=(actuator,))
+    site.report([summary()])
+
+    assert post(site, "/v1/agents/bot/pin", level="low", why="x").json()["code"] == "own_decision"
