@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,15 +26,19 @@ from ..report import render
 from ..serve.wiring import engine_settings, policy_book, policy_book_of
 from ..settings import Settings, process_settings
 from .console import byte_progress, emit, say
-from .offline import Events, Json, SettingsFile
+from .offline import Json, SettingsFile
 
 _SHOWN_AGENTS = 20
+History = Annotated[
+    list[Path],
+    typer.Argument(help="JSONL files of native events, plain or gzip, or archives; oldest first; - is stdin"),
+]
 
 _WHEN = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 def backtest_command(
-    events: Events,
+    events: History,
     model: Annotated[Path | None, typer.Option(help="directory of a model; default: that of the settings")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="label file: adds ROC, precision and recall, detection delay")
@@ -120,14 +124,32 @@ def _utc(at: datetime | None) -> datetime | None:
 
 @contextmanager
 def _files(events: list[Path]) -> Iterator[list[Path]]:
-    """Files as given; standard input as a file of its own, since every process reads all of it."""
-    if [str(path) for path in events] != ["-"]:
-        yield events
-        return
-    with tempfile.NamedTemporaryFile(prefix="trustwatch-backtest-") as kept:
+    """Files as given; standard input and archives as files of their own, since every process reads all of them."""
+    with ExitStack() as stack:
+        yield [_file(path, stack, alone=len(events) == 1) for path in events]
+
+
+def _file(path: Path, stack: ExitStack, alone: bool) -> Path:
+    piped = alone and str(path) == "-"
+    if not piped and not path.is_dir():
+        return path
+    kept = tempfile.NamedTemporaryFile(prefix="trustwatch-backtest-")  # noqa: SIM115 (the stack closes it)
+    stack.enter_context(kept)
+    if piped:
         shutil.copyfileobj(sys.stdin.buffer, kept)
-        kept.flush()
-        yield [Path(kept.name)]
+    else:
+        kept.writelines(line + b"\n" for line in _archived(path))
+    kept.flush()
+    return Path(kept.name)
+
+
+def _archived(path: Path) -> Iterable[bytes]:
+    """Events of an archive; the library that reads it is an extra."""
+    try:
+        from ...ingest.archive.reader import raw_lines
+    except ModuleNotFoundError:
+        raise ConfigError(f"{path} is a folder; archives need pyarrow: pip install 'trustwatch[archive]'") from None
+    return raw_lines(path)
 
 
 def _tell(outcome: Outcome, seconds: float, report: Path | None, as_json: bool) -> None:

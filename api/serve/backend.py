@@ -24,6 +24,7 @@ from .. import clock
 from ..edge.reports import IngestStatus
 from ..http.services import PipelineStatus, live_lag
 from ..settings import Settings
+from .archiving import archived_up_to, check_archive
 from .ingesting import IngestProcess
 from .roles import Roles
 from .updates import ChildProcess
@@ -107,7 +108,10 @@ class Embedded(Backend):
             if update.changes:
                 known.changed()
 
-        return [ChildProcess("worker", self.settings_file, apply, known.status.ended)]
+        worker = ChildProcess("worker", self.settings_file, apply, known.status.ended)
+        if self.settings.archive.directory is None:
+            return [worker]
+        return [worker, ChildProcess("archiver", self.settings_file, apply)]
 
     def behind(self, status: PipelineStatus) -> Callable[[], int]:
         """Counted live."""
@@ -123,7 +127,10 @@ class Embedded(Backend):
 
     async def drop_applied(self, status: PipelineStatus) -> None:
         """Remove old segments of the log."""
-        needed = self._window.first_offset_to_rebuild(status.offset)
+        used = status.offset
+        if self.settings.archive.directory is not None:
+            used = min(used, await asyncio.to_thread(archived_up_to, self.settings.archive.directory))
+        needed = self._window.first_offset_to_rebuild(used)
         now = clock.now_ms()
         await self.log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
 
@@ -193,6 +200,7 @@ class Distributed(Backend):
 async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -> AsyncIterator[Backend]:
     """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
     distributed = bool(settings.kafka.bootstrap_servers)
+    check_archive(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     make: Callable[[Settings], EventLog | KafkaLog] = _kafka_log if distributed else _event_log
     log = await asyncio.to_thread(make, settings)

@@ -9,6 +9,7 @@ from typing import Annotated
 from .about import Name, Part, about
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuators import ActuatorSettings
+from .archive import ArchiveSettings
 from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
@@ -38,6 +39,7 @@ class Settings(Part, frozen=True):
         tuple[ActuatorSettings, ...], about("authorization servers whose clients are lowered and restored")
     ] = ()
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
+    archive: Annotated[ArchiveSettings, about("events as Parquet files, for analysts")] = ArchiveSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
@@ -62,6 +64,11 @@ class Settings(Part, frozen=True):
         _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_topics(self.kafka.topics, self.callers)
+        if self.archive.directory is not None and self.kafka.bootstrap_servers:
+            raise ValueError(
+                "the archive follows the embedded log; with Kafka, a connector of your own archives the events topic "
+                "- at `$.archive.directory`"
+            )
 
     def tenant(self, name: str) -> TenantSettings:
         """Settings of a tenant: its own, else those of `*`, else the defaults."""

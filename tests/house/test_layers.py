@@ -31,6 +31,7 @@ IMPORTERS = {
     "markupsafe": {"api/report/"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": set(),  # by name, in ingest/formats/otlp_proto.py: an extra
+    "pyarrow": {"ingest/archive/"},
     "kafka": {"ingest/kafka/kafka_python/"},
     "confluent_kafka": {"ingest/kafka/confluent/"},
     "a2a": {"client/a2a.py"},

@@ -1,0 +1,74 @@
+"""Columns of an archived event. `raw` holds the record as it was logged; the others are its main members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..events import AuditEvent
+
+_TIME, _TEXT, _NAMES = pa.timestamp("ms", tz="UTC"), pa.string(), pa.list_(pa.string())
+_MOST_INT = 2**63 - 1
+
+
+def _whole(value: int | None) -> int | None:
+    """None for what no column holds; `raw` still does."""
+    return value if value is None or abs(value) <= _MOST_INT else None
+
+
+COLUMNS: dict[str, tuple[Any, Callable[[AuditEvent], Any]]] = {
+    "id": (_TEXT, lambda e: e.id),
+    "source": (_TEXT, lambda e: e.source),
+    "type": (_TEXT, lambda e: e.type),
+    "tenant_name": (_TEXT, lambda e: e.tenant or ""),
+    "issuer": (_TEXT, lambda e: e.agent.issuer),
+    "agent_id": (_TEXT, lambda e: e.agent.id),
+    "agent_type": (_TEXT, lambda e: e.agent.type),
+    "self_asserted": (pa.bool_(), lambda e: e.agent.self_asserted),
+    "principal_id": (_TEXT, lambda e: e.principal and e.principal.id),
+    "delegation": (_NAMES, lambda e: e.delegation),
+    "task": (_TEXT, lambda e: e.task),
+    "action": (_TEXT, lambda e: e.action),
+    "effect": (_TEXT, lambda e: e.effect),
+    "resource_type": (_TEXT, lambda e: e.resource and e.resource.type),
+    "resource_id": (_TEXT, lambda e: e.resource and e.resource.id),
+    "resource_target": (_TEXT, lambda e: e.resource and e.resource.target),
+    "audience": (_TEXT, lambda e: e.resource and e.resource.audience),
+    "peer": (_TEXT, lambda e: e.peer),
+    "scopes_requested": (_NAMES, lambda e: e.scopes and e.scopes.requested),
+    "scopes_granted": (_NAMES, lambda e: e.scopes and e.scopes.granted),
+    "outcome": (_TEXT, lambda e: e.outcome),
+    "status": (pa.int64(), lambda e: _whole(e.status)),
+    "error": (_TEXT, lambda e: e.error),
+    "bytes_in": (pa.float64(), lambda e: e.bytes_in),
+    "bytes_out": (pa.float64(), lambda e: e.bytes_out),
+    "duration_ms": (pa.float64(), lambda e: e.duration_ms),
+    "count": (pa.float64(), lambda e: e.count),
+    "client_ip": (_TEXT, lambda e: e.client and e.client.ip),
+    "credential_method": (_TEXT, lambda e: e.credential and e.credential.method),
+    "token_lifetime_s": (pa.float64(), lambda e: e.credential and e.credential.token_lifetime_s),
+    "session": (_TEXT, lambda e: e.session),
+    "trace_id": (_TEXT, lambda e: e.trace_id),
+}
+"""Column -> its Arrow type, and how an event fills it; null where the event does not say."""
+
+SCHEMA = pa.schema(
+    [
+        ("offset", pa.int64()), ("received", _TIME), ("time", _TIME),
+        *((name, kind) for name, (kind, _) in COLUMNS.items()), ("raw", pa.binary()),
+    ]
+)  # fmt: skip
+
+
+def table(rows: Sequence[tuple[int, int, int, AuditEvent, bytes]]) -> pa.Table:
+    """Rows of (offset, received, time, event, raw) as a table; times in UTC milliseconds."""
+    columns = [
+        pa.array([row[0] for row in rows], pa.int64()),
+        pa.array([row[1] for row in rows], pa.int64()).cast(_TIME),
+        pa.array([row[2] for row in rows], pa.int64()).cast(_TIME),
+        *(pa.array([fill(row[3]) for row in rows], kind) for kind, fill in COLUMNS.values()),
+        pa.array([row[4] for row in rows], pa.binary()),
+    ]
+    return pa.table(columns, schema=SCHEMA)

@@ -1,0 +1,28 @@
+"""Archives a log until it is killed or has seen all of it: `python archive_process.py DATA_DIR ARCHIVE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from trustwatch.api.serve import archiver
+from trustwatch.api.settings import Settings
+from trustwatch.api.settings.archive import ArchiveSettings
+from trustwatch.ingest.log import LogReader
+
+
+def main(data_dir: Path, directory: Path) -> None:
+    archiver.MOST, archiver.POLL, archiver.POLL_S = 40, 40, 0.0
+    with LogReader(data_dir / "log") as reader:
+        end = reader.end_offset(0)
+    run = archiver.Archiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
+    run.start()
+    print("started", flush=True)  # noqa: T201
+    while run._next < end:
+        run.step()
+    run.flush()
+    run.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
