@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,17 +189,14 @@ def test_a_window_of_time(history: History) -> None:
         (("--compare", "/nowhere"), 1, "/nowhere"),
     ],
 )
-def test_errors_say_what_to_do(
-    history: History, arguments: tuple[object, ...], status: int, said: str, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Usage errors end with 2, others with 1 and one line."""
-    from trustwatch.api.cli import main
+def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], status: int, said: str) -> None:
+    """Usage errors end with 2, others with 1 and one line. As a process of its own: the command sets up logging."""
+    command = ["backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
 
-    command = ["trustwatch", "backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
-    monkeypatch.setattr("sys.argv", [str(one) for one in command])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == status
-    assert said in capfd.readouterr().err
+    done = subprocess.run(
+        [sys.executable, "-m", "trustwatch.api", *map(str, command)], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
