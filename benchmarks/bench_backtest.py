@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.events import raw_events
+from benchmarks.events import timed_events
 from benchmarks.harness import finish, machine, options, table
 
 TARGET = 0.6
-AGENTS, PER_AGENT_DAY = 10_000, 2000.0
+AGENTS, PER_AGENT_DAY = 3_000, 2000.0
 
 
 def command(*arguments: object) -> dict[str, Any]:
@@ -37,10 +38,11 @@ def command(*arguments: object) -> dict[str, Any]:
 
 def prepare(folder: Path, history: int, live: int) -> tuple[Path, Path]:
     """A model, and events that follow its history."""
-    raws = raw_events(history + live, AGENTS, PER_AGENT_DAY, True)
+    events = timed_events(AGENTS, PER_AGENT_DAY, True)
     past, day, model = folder / "past.jsonl", folder / "day.jsonl", folder / "model"
-    past.write_bytes(b"\n".join(raws[:history]) + b"\n")
-    day.write_bytes(b"\n".join(raws[history:]) + b"\n")
+    for path, number in ((past, history), (day, live)):
+        with path.open("wb") as file:
+            file.writelines(raw + b"\n" for raw, _ in islice(events, number))
     command("train", past, "--model", model)
     return day, model
 
@@ -50,7 +52,7 @@ def main() -> int:
     parser = options("back-test benchmark")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    history, live, rounds = (20_000, 20_000, 1) if given.quick else (300_000, 1_000_000, 2)
+    history, live, rounds = (20_000, 20_000, 1) if given.quick else (90_000, 1_000_000, 2)
     with tempfile.TemporaryDirectory(prefix="bench-backtest-") as name:
         folder = Path(name)
         day, model = prepare(folder, history, live)
