@@ -2,7 +2,8 @@
 becomes the history that its model learns from.
 
 Each event has the shape of the live one: those of the middlewares are made by the same code, those of the hook at
-issuance and of Envoy's log are written as they arrive. `tests/integration/test_example_agents.py` holds them together.
+issuance and of Envoy's log are written as they arrive. Were they another, an ordinary morning would be an odd one; the
+test of this example sees that it is not.
 """
 
 from __future__ import annotations
