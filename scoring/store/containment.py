@@ -42,7 +42,8 @@ class Containment(Database):
 
     def add_intervention(self, made: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
         with self.write() as connection:
-            if connection.execute(_ADD_INTERVENTION.on(connection), _intervention_params(made)).rowcount == 0:
+            add = _ADD_INTERVENTION.on(connection).returning(INTERVENTIONS.c.intervention_id)
+            if connection.execute(add, _intervention_params(made)).first() is None:  # rowcount is not told everywhere
                 return False
             _enqueue(connection, outbox)
         return True
