@@ -49,7 +49,13 @@ def main() -> int:
             if given.report:
                 given.report.write_text(json.dumps(story.seen, indent=1))
             if not given.exit:
-                input("\nEverything still runs. Enter ends it. ")
+                teller.speak(
+                    f"\nEverything still runs: logs and settings in {world.folder}; for the commands of trustwatch:"
+                )
+                teller.speak(
+                    f"  export TRUSTWATCH_URL={world.place.trust_url} TRUSTWATCH_TOKEN=$(cat {world.folder}/dana.token)"
+                )
+                input("Enter ends it. ")
             return 0 if complete else 1
     except Unavailable as reason:
         teller.speak(f"SERVER NOT TO BE HAD: {reason}", "bold red")

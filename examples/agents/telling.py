@@ -62,7 +62,8 @@ class Teller:
 
     def seen(self, done: bool, text: str) -> None:
         """One thing that was to be seen."""
-        self._console.print(Text("  ✔ " if done else "  ✘ ", style="bold green" if done else "bold red") + Text(text))
+        mark = ("  ✔ ", "bold green") if done else ("  ✘ ", "bold red")
+        self._console.print(Text.assemble(mark, text))
 
     def _token(self, fact: dict[str, Any]) -> Text:
         claims = fact["claims"]
@@ -94,13 +95,13 @@ class Teller:
     def _decision(self, fact: dict[str, Any]) -> Text | None:
         if self.place is None or fact["previous_level"] == fact["level"]:
             return None
-        line = Text("▌ risk   ", style="bold blue") + Text(f"{self.place.name_of(fact['agent_id']):<11}")
+        line = Text.assemble(("▌ risk   ", "bold blue")) + Text(f"{self.place.name_of(fact['agent_id']):<11}")
         line += Text(f"{fact['previous_level']} → ") + Text(fact["level"], style=LEVELS[fact["level"]])
         reason = fact["reasons"][0]["text"] if fact["reasons"] else str(fact["cause"])
         return line + Text(f" ({fact['risk_score']:.2f}): {reason}")
 
     def _line(self, agent: str, what: str) -> Text:
-        return Text(f"{agent:>11}  ", style="bold") + Text(what, style="dim")
+        return Text.assemble((f"{agent:>11}  ", "bold"), (what, "dim"))
 
     def _chain(self, act: dict[str, Any]) -> str:
         name = self.place.name_of(act["sub"]) if self.place else act["sub"]
