@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .events import Agent, AuditEvent, Credential, Principal, Scopes, fingerprint
+from .events import Agent, AuditEvent, Credential, Principal, fingerprint
 
 MOST_ACTORS = 16
 """Actors of a delegation chain that are read."""
@@ -44,8 +44,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     auth_time: float | None = None
 
     def describe(self, event: AuditEvent) -> AuditEvent:
-        """*event* with everything that is known of the caller."""
-        given = self.scopes is not None
+        """*event* with what is known of the caller.
+
+        Not with the scopes and the lifetime of its token: where Trustwatch narrows or shortens tokens both follow from
+        its own verdicts, and would look like a change of the agent's habits.
+        """
         return msgspec.structs.replace(
             event,
             agent=Agent(
@@ -55,9 +58,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             tenant=self.tenant, task=self.task, session=event.session or self.session,
             principal=Principal(id=self.principal) if self.principal else None,
             delegation=list(self.delegation) or None,
-            scopes=Scopes(granted=list(self.scopes or ())) if given else None,
-            credential=Credential(token_id=self.token_id, token_lifetime_s=self.token_lifetime_s)
-            if self.token_id or self.token_lifetime_s else None,
+            credential=Credential(token_id=self.token_id) if self.token_id else None,
         )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ ENVOY = MappingSpec(
         "duration_ms": "duration",
         "client.ip": "host(downstream_remote_address)",
         "client.user_agent": '"user-agent"',
-        "scopes.granted": '"jwt.scope"',
+        # Not the scopes of the token: what we left out of it ourselves is no change of the agent's habits.
         "credential.token_id": 'sha256("jwt.jti")',
         "session": '"mcp.session.id"',
         "attributes.request_id": '"x-request-id"',
