@@ -35,6 +35,8 @@ class Reached(NamedTuple):
     first_ms: int
     last_ms: int
     level: RiskLevel | None
+    risk: float  # of who acted over the last step to it, as of `risk_ms`
+    risk_ms: int
 
 
 class BlastRadius(NamedTuple):
@@ -60,7 +62,17 @@ def blast_radius(
         reached = _next(edges[:room], frontier, found, start.agent_id)
         for edge, kind in reached.values():
             name = AgentName(agent_key(edge.tenant, edge.issuer, edge.target), edge.tenant, edge.issuer, edge.target)
-            found[edge.target] = Reached(name, step, kind, edge.source, edge.first_ms, edge.last_ms, level_of(name))
+            found[edge.target] = Reached(
+                name,
+                step,
+                kind,
+                edge.source,
+                edge.first_ms,
+                edge.last_ms,
+                level_of(name),
+                edge.risk,
+                edge.risk_ms,
+            )
         frontier = {target: kind for target, (_, kind) in reached.items()}
         if not frontier or not complete:
             break

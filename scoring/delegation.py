@@ -22,6 +22,11 @@ HOUR_MS = 3_600_000
 REMEMBERED = 500_000
 """Pairs whose last hour is remembered; when there are more, all are forgotten and written once more than needed."""
 
+RISKY, RISE = 0.3, 0.05
+"""Risk scores from which a pair's risk is written beside its hour, and by how much more than was written before."""
+
+Rows = npt.NDArray[np.int64]
+
 MOST_CHAIN = 8
 """Actors of a chain that make edges; a longer one is a sign in itself (feature `chain_depth`)."""
 
@@ -37,25 +42,31 @@ class EdgeCollector:
 
     def __init__(self) -> None:
         self._hours: dict[int, int] = {}
+        self._risks: dict[int, float] = {}
         self._new: dict[tuple[str, str, str, str, str], Edge] = {}
 
-    def see(self, columns: EventColumns) -> None:
-        """Take what is new of a batch."""
+    def see(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
+        """Take what is new of a batch.
+
+        Args:
+            columns: n events.
+            risks: shape (n,): risk score of each event's agent after it, in [0, 1].
+        """
         vouched = (columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0)
         for column, factor, kind in _KINDS:
             rows = np.flatnonzero(vouched & (columns.names[:, column] != 0))
             if len(rows):
-                self._see_kind(columns, rows, columns.names[rows, column], np.uint64(factor), kind)
+                marks = columns.names[rows, c.AGENT] * np.uint64(factor) ^ columns.names[rows, column]
+                self._see_new(columns, risks, rows, marks, kind)
+                self._see_risky(columns, risks, rows, marks, kind)
 
     def take(self) -> list[Edge]:
         """Edges to write, each once; they are forgotten here."""
         taken, self._new = list(self._new.values()), {}
         return taken
 
-    def _see_kind(
-        self, columns: EventColumns, rows: npt.NDArray[np.int64], others: Any, factor: np.uint64, kind: EdgeKind
-    ) -> None:
-        marks = columns.names[rows, c.AGENT] * factor ^ others
+    def _see_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
+        """Pairs that are new, or not written in their hour."""
         hours = columns.time_ms[rows] // HOUR_MS
         first = np.sort(np.unique(marks ^ hours.astype(np.uint64), return_index=True)[1])  # in the order of events
         for at, mark, hour in zip(first.tolist(), marks[first].tolist(), hours[first].tolist(), strict=True):
@@ -65,18 +76,33 @@ class EdgeCollector:
                 self._hours.clear()
             self._hours[mark] = hour
             row = int(rows[at])
-            self._add(columns.events[row], kind, int(columns.time_ms[row]))
+            self._add(columns.events[row], kind, int(columns.time_ms[row]), float(risks[row]))
 
-    def _add(self, event: AuditEvent, kind: EdgeKind, at_ms: int) -> None:
+    def _see_risky(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
+        """Pairs whose risk has risen since it was written: few, since few agents are at risk."""
+        risky = risks[rows] >= RISKY
+        for row, mark in zip(rows[risky].tolist(), marks[risky].tolist(), strict=True):
+            risk = float(risks[row])
+            if risk < self._risks.get(mark, 0.0) + RISE:
+                continue
+            if len(self._risks) >= REMEMBERED:
+                self._risks.clear()
+            self._risks[mark] = risk
+            self._add(columns.events[row], kind, int(columns.time_ms[row]), risk)
+
+    def _add(self, event: AuditEvent, kind: EdgeKind, at_ms: int, risk: float) -> None:
         tenant, issuer = event.tenant or "", event.agent.issuer or ""
         for source, target in _pairs(event, kind):
             if source == target or not source or not target:
                 continue
             named = (tenant, issuer, kind, source, target)
             known = self._new.get(named)
-            first = at_ms if known is None else min(known.first_ms, at_ms)
-            last = at_ms if known is None else max(known.last_ms, at_ms)
-            self._new[named] = Edge(tenant, issuer, kind, source, target, first, last)
+            if known is None:
+                self._new[named] = Edge(tenant, issuer, kind, source, target, at_ms, at_ms, risk, at_ms)
+                continue
+            worst, worst_ms = max((known.risk, known.risk_ms), (risk, at_ms))
+            first, last = min(known.first_ms, at_ms), max(known.last_ms, at_ms)
+            self._new[named] = Edge(tenant, issuer, kind, source, target, first, last, worst, worst_ms)
 
 
 def _pairs(event: AuditEvent, kind: EdgeKind) -> list[tuple[str, str]]:

@@ -110,10 +110,10 @@ class Processor:
         rows = new[encoded.positions]
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            if self.edges is not None:
-                self.edges.see(encoded.columns)
             scored = self.engine.score(_not_ahead(encoded.columns, received))
             applied.scored.append((scored, offsets[rows]))
+            if self.edges is not None:
+                self.edges.see(scored.columns, scored.risk_scores)
             self._decide(batch.partition, scored, offsets[rows], received, applied)
         return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
 

@@ -121,7 +121,8 @@ EdgeKind = Literal["delegated", "called", "acts_for"]
 class Edge(msgspec.Struct, frozen=True):
     """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
 
-    Written when it is new and once an hour while it goes on, so `last_ms` may be up to an hour old.
+    Written when it is new, once an hour while it goes on, and when its risk rises; so `last_ms` may be an hour old.
+    `risk` is the highest risk score of the agent that acted in events which showed the pair, as of `risk_ms`.
     """
 
     tenant: str
@@ -131,6 +132,8 @@ class Edge(msgspec.Struct, frozen=True):
     target: str
     first_ms: int
     last_ms: int
+    risk: float = 0.0
+    risk_ms: int = 0
 
 
 class OutboxRow(msgspec.Struct, frozen=True):

@@ -70,6 +70,7 @@ class ReachedOut(BaseModel):
     first_seen_at: Time
     last_seen_at: Time = Field(description="at most an hour old while it goes on")
     risk_level: Level | None = Field(description="its own level; null = never seen")
+    edge_risk_score: Share = Field(description="risk of who acted over the last step to it, decayed until now")
 
 
 class PrincipalSeenOut(BaseModel):
@@ -78,6 +79,7 @@ class PrincipalSeenOut(BaseModel):
     principal_id: str
     first_seen_at: Time
     last_seen_at: Time
+    pair_risk_score: Share = Field(description="of the agent while it acted for this principal, decayed until now")
 
 
 class BlastRadiusOut(BaseModel):
@@ -99,6 +101,7 @@ class ActingOut(BaseModel):
     agent_id: str
     risk_level: Level
     risk_score: Share
+    pair_risk_score: Share = Field(description="of the agent while it acted for this principal, decayed until now")
     last_seen_at: Time
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from ...ingest.hashing import agent_key
 from ...scoring.blast_radius import ACTS_FOR, MOST_DEPTH, blast_radius
 from ...scoring.containment import Intervention
-from ...scoring.records import AgentName, RiskLevel
+from ...scoring.records import AgentName, Edge, RiskLevel
 from ..callers import Caller
 from ..guard.approvals import Person
 from ..problems import Problem, ProblemError
@@ -150,11 +150,13 @@ async def radius(
                 agent_id=one.name.agent_id, depth=one.depth, kind=_kind(one.kind), via=one.via,
                 first_seen_at=iso_ms(one.first_ms), last_seen_at=iso_ms(one.last_ms),
                 risk_level=None if one.level is None else _word(one.level),
+                edge_risk_score=_decayed(parts, one.risk, one.risk_ms),
             ) for one in found.agents
         ],
         principals=[
             PrincipalSeenOut(
-                principal_id=one.target, first_seen_at=iso_ms(one.first_ms), last_seen_at=iso_ms(one.last_ms)
+                principal_id=one.target, first_seen_at=iso_ms(one.first_ms), last_seen_at=iso_ms(one.last_ms),
+                pair_risk_score=_decayed(parts, one.risk, one.risk_ms),
             ) for one in found.principals
         ],
     )  # fmt: skip
@@ -171,7 +173,7 @@ async def principal(
     edges = await parts.read(parts.services.store.edges, [key], outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms)
     if not edges:
         raise no_such("principal")
-    agents = sorted((_acting(parts, edge.tenant, edge.issuer, edge.source, edge.last_ms) for edge in edges),
+    agents = sorted((_acting(parts, edge) for edge in edges),
                     key=lambda one: (-RiskLevel[one.risk_level.upper()], -one.risk_score, one.agent_id))  # fmt: skip
     worst = agents[0]
     return PrincipalOut(
@@ -226,11 +228,21 @@ def _level_of(parts: Parts, name: AgentName) -> RiskLevel | None:
     return None if entry is None else RiskLevel(entry.summary.level)
 
 
-def _acting(parts: Parts, tenant: str, issuer: str, agent_id: str, last_ms: int) -> ActingOut:
-    entry = parts.services.view.get(tenant, issuer, agent_id)
+def _acting(parts: Parts, edge: Edge) -> ActingOut:
+    entry = parts.services.view.get(edge.tenant, edge.issuer, edge.source)
     level = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
     score = 0.0 if entry is None else round(entry.summary.risk_score, 4)
-    return ActingOut(agent_id=agent_id, risk_level=_word(level), risk_score=score, last_seen_at=iso_ms(last_ms))
+    return ActingOut(
+        agent_id=edge.source, risk_level=_word(level), risk_score=score, last_seen_at=iso_ms(edge.last_ms),
+        pair_risk_score=_decayed(parts, edge.risk, edge.risk_ms),
+    )  # fmt: skip
+
+
+def _decayed(parts: Parts, risk: float, at_ms: int) -> float:
+    """Risk of a pair as of now: it decays as that of agents does."""
+    half_life_ms = parts.services.settings.risk.half_life_s * 1000
+    age_ms = max(0, parts.services.now_ms() - at_ms)
+    return round(float(risk * 0.5 ** min(age_ms / half_life_ms, 1000.0)), 4)
 
 
 def _word(level: RiskLevel) -> Any:

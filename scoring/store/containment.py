@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, delete, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, tuple_, update
 
 from ...ingest.hashing import agent_key
 from ..containment import OPEN, Actuation, Intervention
@@ -20,15 +20,22 @@ from .deliveries import INSERT_OUTBOX
 from .dialects import insert_or_skip
 from .schema import ACTUATIONS, EDGES, INTERVENTIONS
 
+DAY_MS = 86_400_000
+
 _ADD_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
 _ADD_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
 _ADD_EDGE = insert_or_skip(EDGES, "edge_id")
+_RISK = bindparam("risk_of", type_=Float(53))
+_IS_HIGHER = or_(EDGES.c.risk <= _RISK, EDGES.c.risk_ms < bindparam("risk_before", type_=BigInteger))
+"""A new risk counts where it is no lower than what is known, or what is known is a day old."""
 _SEE_EDGE = (
     update(EDGES)
     .where(EDGES.c.edge_id == bindparam("id"))
     .values(
         last_ms=case((EDGES.c.last_ms < bindparam("last"), bindparam("last")), else_=EDGES.c.last_ms),
         first_ms=case((EDGES.c.first_ms > bindparam("first"), bindparam("first")), else_=EDGES.c.first_ms),
+        risk=case((_IS_HIGHER, _RISK), else_=EDGES.c.risk),
+        risk_ms=case((_IS_HIGHER, bindparam("risk_at", type_=BigInteger)), else_=EDGES.c.risk_ms),
     )
 )
 _scopes = msgspec.json.Decoder(tuple[str, ...])
@@ -195,7 +202,18 @@ def write_edges(connection: Connection, edges: Sequence[Edge]) -> None:
     rows = sorted((_edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
     connection.execute(_ADD_EDGE.on(connection), rows)
     connection.execute(
-        _SEE_EDGE, [{"id": row["edge_id"], "last": row["last_ms"], "first": row["first_ms"]} for row in rows]
+        _SEE_EDGE,
+        [
+            {
+                "id": row["edge_id"],
+                "last": row["last_ms"],
+                "first": row["first_ms"],
+                "risk_of": row["risk"],
+                "risk_at": row["risk_ms"],
+                "risk_before": row["risk_ms"] - DAY_MS,
+            }
+            for row in rows
+        ],
     )
 
 

@@ -252,6 +252,8 @@ EDGES = Table(
     _text("target"),
     _long("first_ms"),
     _long("last_ms"),
+    _real("risk"),
+    _long("risk_ms"),
     Index("ix_edges_source", "source_key", "kind"),
     Index("ix_edges_target", "target_key", "kind"),
     Index("ix_edges_time", "last_ms"),

@@ -170,6 +170,20 @@ def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     assert store.edges([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 
 
+def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
+    """A lower one counts once the higher is a day old."""
+    place, day = store.claim(0), 86_400_000
+    seen = []
+    for offset, (risk, at_ms) in enumerate(((0.2, NOW), (0.8, NOW + 1), (0.5, NOW + 2), (0.3, NOW + 2 * day)), 1):
+        made = msgspec.structs.replace(edge("called", "boss", "ledger", at_ms), risk=risk, risk_ms=at_ms)
+        store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=[made]))
+        place = next_place
+        (found,) = store.edges([name("boss").key], outgoing=True, kinds={"called"})
+        seen.append((found.risk, found.risk_ms - NOW))
+
+    assert seen == [(0.2, 0), (0.8, 1), (0.8, 1), (0.3, 2 * day)]
+
+
 def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> None:
     """Otherwise nobody could restore it."""
     store.add_intervention(approval(1, status="rejected"))

@@ -178,11 +178,11 @@ def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
-def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0) -> None:
+def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: float = 0.0) -> None:
     """Store edges as a commit does."""
     at_ms = int((site.clock.now - age_s) * 1000)
     place = site.store.claim(0)
-    made = [Edge("acme", AS, kind, source, target, at_ms, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
+    made = [Edge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [], [], [], [], edges=made))
 
 
@@ -226,12 +226,13 @@ def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> N
 def test_a_principal_is_as_risky_as_who_acts_for_it(site: Any, summary: Any) -> None:
     """An agent of the same name is somebody else."""
     site.report([summary(level=HIGH, risk_score=0.8), summary("calm", level=LOW, risk_score=0.1)])
-    edges(site, ("acts_for", "bot", "ann"), ("acts_for", "calm", "ann"), ("called", "calm", "ann"))
+    edges(site, ("acts_for", "bot", "ann"), age_s=3600.0, risk=0.8)
+    edges(site, ("acts_for", "calm", "ann"), ("called", "calm", "ann"))
 
     found = site.get("/v1/principals/ann/risk", tenant="acme", issuer=AS).json()
 
     assert (found["risk_level"], found["risk_score"]) == ("high", 0.8)
-    assert [one["agent_id"] for one in found["agents"]] == ["bot", "calm"]
+    assert [(one["agent_id"], one["pair_risk_score"]) for one in found["agents"]] == [("bot", 0.4), ("calm", 0.0)]
     assert site.get("/v1/principals/bob/risk", tenant="acme", issuer=AS).status_code == 404
     assert site.get("/v1/principals/ann/risk", tenant="globex", issuer=AS).status_code == 403
 

@@ -36,6 +36,7 @@ def upgrade() -> None:
     op.create_table(
         "edges", _key("edge_id"), _long("source_key"), _long("target_key"), _text("tenant"), _text("issuer"),
         _text("kind"), _text("source"), _text("target"), _long("first_ms"), _long("last_ms"),
+        sa.Column("risk", sa.Float(53), nullable=False), _long("risk_ms"),
     )  # fmt: skip
     op.create_index("ix_edges_source", "edges", ["source_key", "kind"])
     op.create_index("ix_edges_target", "edges", ["target_key", "kind"])
