@@ -1,0 +1,12 @@
+"""Life of models: versions, shadow runs, drift, switches."""
+
+from __future__ import annotations
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
