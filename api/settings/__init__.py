@@ -6,6 +6,7 @@ test holds `docs/settings.md`. Nothing else in Trustwatch reads the environment.
 
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuators import ActuatorAuthSettings, ActuatorSettings
+from .console import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 from .gateway import AskedServerSettings, GatewayClientSettings, GatewayIssuerSettings, GatewaySettings
 from .hooks import HookSettings
 from .load import OVERRIDES, load_settings, process_settings
@@ -22,6 +23,9 @@ __all__ = [
     "AlertBudget",
     "AskedServerSettings",
     "CallerSettings",
+    "ConsoleGrantSettings",
+    "ConsoleOidcSettings",
+    "ConsoleSettings",
     "DeadLetterSettings",
     "GatewayClientSettings",
     "GatewayIssuerSettings",

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from .about import Name, Part, about
+from .about import Name, Part, about, is_loopback
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuators import ActuatorSettings
 from .archive import ArchiveSettings
+from .console import ConsoleSettings
 from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
@@ -40,6 +41,7 @@ class Settings(Part, frozen=True):
     ] = ()
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
     archive: Annotated[ArchiveSettings, about("events as Parquet files, for analysts")] = ArchiveSettings()
+    console: Annotated[ConsoleSettings, about("pages for people, at `/console`")] = ConsoleSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
@@ -64,6 +66,11 @@ class Settings(Part, frozen=True):
         _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_topics(self.kafka.topics, self.callers)
+        if self.console.development_login and not (is_loopback(self.listen.host) and self.listen.public_url is None):
+            raise ValueError(
+                "a development login is for this machine alone: `listen.host` must be loopback and `listen.public_url` "
+                "null - at `$.console.development_login`"
+            )
         if self.archive.directory is not None and self.kafka.bootstrap_servers:
             raise ValueError(
                 "the archive follows the embedded log; with Kafka, a connector of your own archives the events topic "
