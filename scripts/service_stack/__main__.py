@@ -25,6 +25,7 @@ from . import (
     Unavailable,
 )
 from .caddy import caddy_program
+from .chromium import chromium_program
 from .envoy import envoy_program
 from .hydra import hydra_program
 from .jars import kafka_jars
@@ -47,6 +48,7 @@ FETCHED: dict[str, Callable[[], str | Path]] = {
     "envoy": envoy_program,
     "caddy": caddy_program,
     "nginx": nginx_program,
+    "chromium": chromium_program,
 }
 Service = KafkaCluster | Postgres | Server
 
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         ("start-broker", _start_broker, "start one broker of kafka3 again"),
     ):
         _command(commands, name, action, text).add_argument("number", type=int, choices=(1, 2, 3))
-    _which(_command(commands, "fetch", _fetch, "download and install what is needed, start nothing"))
+    _which(_command(commands, "fetch", _fetch, "download and install what is needed, start nothing"), tuple(FETCHED))
     return parser
 
 
@@ -104,8 +106,8 @@ def _command(commands: Any, name: str, action: Any, text: str) -> argparse.Argum
     return made
 
 
-def _which(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("service", nargs="?", default="all", choices=(*SERVICES, "all"))
+def _which(parser: argparse.ArgumentParser, names: tuple[str, ...] = SERVICES) -> None:
+    parser.add_argument("service", nargs="?", default="all", choices=(*names, "all"))
 
 
 def _folder(given: argparse.Namespace, name: str) -> Path:
@@ -115,7 +117,7 @@ def _folder(given: argparse.Namespace, name: str) -> Path:
 def _chosen(given: argparse.Namespace) -> list[str]:
     if given.service != "all":
         return [given.service]
-    return list(STORES if given.do is _start else SERVICES)
+    return list({_start: STORES, _fetch: FETCHED}.get(given.do, SERVICES))
 
 
 def _open(given: argparse.Namespace, name: str) -> Service:

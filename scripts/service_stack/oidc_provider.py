@@ -66,16 +66,17 @@ def _install(folder: Path) -> None:
 class OidcProvider(Server):
     """The server; clients register at `POST {url}/reg` (RFC 7591, open to all on loopback) or are configured.
 
-    Grants: client_credentials, and token exchange (RFC 8693) of its own JWT access tokens, which nests `act`. Client
-    metadata `agent_type`, `capabilities`, `delegated_user_id` and `organization_id` become claims. Access tokens of
-    a resource with format `jwt` can be neither introspected nor revoked (oidc-provider refuses it); `opaque` ones can.
+    Grants: client_credentials, authorization_code (OpenID Connect) for `users`, and token exchange (RFC 8693) of its
+    own JWT access tokens, which nests `act`. Client metadata `agent_type`, `capabilities`, `delegated_user_id` and
+    `organization_id` become claims. Access tokens of a resource with format `jwt` can be neither introspected nor
+    revoked (oidc-provider refuses it); `opaque` ones can.
     Its log (`log`) is a JSON object per line: `type` is `token`, `token.error`, `introspection`, `registration`, …
     """
 
     NAME = "oidc-provider"
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "resources": RESOURCES, "lifetime_s": 3600, "policy_version": "1", "clients": (), "operators": (),
-        "trustwatch": None,
+        "users": {}, "trustwatch": None,
     }  # fmt: skip
 
     @property
@@ -101,6 +102,7 @@ class OidcProvider(Server):
         policy_version: str = "1",
         clients: tuple[dict[str, Any], ...] = (),
         operators: tuple[str, ...] = (),
+        users: dict[str, dict[str, Any]] | None = None,
         evaluations_url: str | None = None,
         token_file: Path | None = None,
         timeout_ms: int = 1000,
@@ -115,6 +117,8 @@ class OidcProvider(Server):
             policy_version: claim of tokens, unless Trustwatch says another.
             clients: client metadata, beside those that register themselves.
             operators: ids of clients that may revoke the (opaque) tokens of others.
+            users: people by name, with further claims of their ID token (`name`, `groups`); each signs in by that name,
+                without a password. Clients that ask for them need `authorization_code` among their grants.
             evaluations_url: AuthZEN access evaluations endpoint, asked at each issuance; None asks nobody.
             token_file: file with the bearer token for it, read each time.
             timeout_ms: how long to wait for an answer, milliseconds.
@@ -133,6 +137,7 @@ class OidcProvider(Server):
                 "policy_version": policy_version,
                 "clients": list(clients),
                 "operators": list(operators),
+                "users": users or {},
                 "trustwatch": None if evaluations_url is None else asked,
             }
         )

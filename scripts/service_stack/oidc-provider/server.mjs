@@ -209,6 +209,43 @@ async function exchange(provider, keys, ctx) {
   };
 }
 
+// --- people: whoever is in `users` signs in by name alone, and consents by signing in ---
+
+async function findAccount(ctx, id) {
+  const known = config.users[id];
+  return known && { accountId: id, claims: () => ({ sub: id, ...known }) };
+}
+
+async function loadExistingGrant(ctx) {
+  const { client, session, resourceServers, requestParamScopes } = ctx.oidc;
+  const asked = [...requestParamScopes].join(' ');
+  const grant = new ctx.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+  grant.addOIDCScope(asked);
+  for (const resource of Object.keys(resourceServers)) grant.addResourceScope(resource, asked);
+  await grant.save();
+  return grant;
+}
+
+const escaped = (text) => text.replace(/[^\w .-]/g, (sign) => `&#${sign.codePointAt(0)};`);
+
+async function signIn(provider, ctx) {
+  const { uid, params } = await provider.interactionDetails(ctx.req, ctx.res);
+  if (ctx.method === 'POST') {
+    let body = '';
+    for await (const part of ctx.req) body += part;
+    const accountId = new URLSearchParams(body).get('login') ?? '';
+    if (Object.hasOwn(config.users, accountId)) {
+      await provider.interactionFinished(ctx.req, ctx.res, { login: { accountId } }, { mergeWithLastSubmission: false });
+      ctx.respond = false;
+      return;
+    }
+  }
+  ctx.type = 'html';
+  ctx.body = `<!doctype html><html lang="en"><title>Sign in</title><h1>Sign in to ${escaped(params.client_id)}</h1>
+    <form method="post" action="/interaction/${uid}"><label>Name <input name="login" autofocus required></label>
+    <button>Sign in</button></form></html>`;
+}
+
 // --- the log: one JSON object a line ---
 
 function log(members) {
@@ -235,17 +272,22 @@ function logRequest(ctx, error) {
 // --- all together ---
 
 const keys = await openKeys();
-const scopes = [...new Set(Object.values(config.resources).flatMap(({ scope }) => scope.split(' ')))];
+const scopes = [...new Set(['openid', 'profile', ...Object.values(config.resources).flatMap(({ scope }) => scope.split(' '))])];
 const provider = new Provider(config.issuer, {
   adapter: Adapter,
   jwks: keys,
   clients: config.clients,
   scopes,
-  clientAuthMethods: ['private_key_jwt', 'client_secret_basic', 'client_secret_post'],
+  clientAuthMethods: ['private_key_jwt', 'client_secret_basic', 'client_secret_post', 'none'],
   extraClientMetadata: { properties: AGENT },
   clientDefaults: {
     grant_types: ['client_credentials'], redirect_uris: [], response_types: [], token_endpoint_auth_method: 'private_key_jwt',
   },
+  findAccount,
+  loadExistingGrant,
+  claims: { openid: ['sub', ...new Set(Object.values(config.users).flatMap(Object.keys))], profile: [] },
+  conformIdTokenClaims: false, // groups are wanted in the ID token itself
+  interactions: { url: (ctx, { uid }) => `/interaction/${uid}` },
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
@@ -253,7 +295,9 @@ const provider = new Provider(config.issuer, {
     introspection: { enabled: true },
     registration: { enabled: true, initialAccessToken: false },
     registrationManagement: { enabled: true },
-    resourceIndicators: { enabled: true, defaultResource: () => Object.keys(config.resources)[0], getResourceServerInfo },
+    resourceIndicators: {
+      enabled: true, defaultResource: () => Object.keys(config.resources)[0], getResourceServerInfo, useGrantedResource: () => true,
+    },
     revocation: {
       enabled: true,
       allowedPolicy: (ctx, client, token) => token.clientId === client.clientId || config.operators.includes(client.clientId),
@@ -273,6 +317,7 @@ const failures = ['grant', 'introspection', 'revocation', 'registration_create',
 for (const name of [...failures.map((name) => `${name}.error`), 'server_error']) provider.on(name, logRequest);
 const told = new Set(['token', 'introspection', 'revocation', 'registration', 'client_update', 'client_delete']);
 provider.use(async (ctx, next) => {
+  if (ctx.path.startsWith('/interaction/')) return signIn(provider, ctx);
   await next();
   if (told.has(ctx.oidc?.route) && ctx.status < 400) logRequest(ctx);
 });
