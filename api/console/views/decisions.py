@@ -1,0 +1,221 @@
+"""A decision for people: why it was made, how far the evidence went, what was measured, what followed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....ingest.features.table import BITS, FEATURES, FLAG, Feature, Z
+from ....scoring.actuators import decode_desired
+from ....scoring.actuators.desired import BadAction
+from ....scoring.containment import Actuation
+from ....scoring.policy import PolicyBook, TokenPolicy
+from ....scoring.records import Decision, Reason, RiskLevel
+
+_FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
+_UNITS = {BITS: "bits of surprise", Z: "standard deviations", FLAG: "yes or no"}
+_CAUSES = {
+    "event": "an event",
+    "tick": "time alone: no event, the risk decayed",
+    "release": "a person vouched for the agent",
+}
+
+
+class ReasonShown(NamedTuple):
+    """One reason; *percent* of what all reasons shown contribute."""
+
+    code: str
+    label: str
+    text: str
+    observed: str
+    usual: str
+    contribution: float
+    percent: int
+
+
+class FeatureShown(NamedTuple):
+    """One value of the feature vector; *percent* of the feature's range."""
+
+    name: str
+    label: str
+    family: str
+    value: float
+    unit: str
+    meaning: str
+    percent: int
+
+
+class Threshold(NamedTuple):
+    """Evidence at which a level begins, and whether it was reached."""
+
+    level: str
+    at: float
+    reached: bool
+
+
+class EvidenceShown(NamedTuple):
+    """What the risk kernel saw, natural logs; None where the decision keeps no such figure.
+
+    Attributes:
+        statistic: evidence after the event.
+        prior: before it.
+        gain: what the event added.
+        events: of the agent, so far.
+        signals: hard signals that fired.
+        thresholds: by rising level.
+    """
+
+    statistic: float | None
+    prior: float | None
+    gain: float | None
+    events: int | None
+    signals: tuple[str, ...]
+    thresholds: tuple[Threshold, ...]
+
+
+class PolicyShown(NamedTuple):
+    """What the level means for tokens; *current* is false where the policy has changed since the decision."""
+
+    policy: TokenPolicy
+    rule: str
+    mode: str
+    version: str
+    current: bool
+
+
+class DecisionShown(NamedTuple):
+    """A decision with everything that a page tells of it."""
+
+    decision: Decision
+    level: str
+    previous: str
+    rises: bool
+    cause: str
+    odds: str
+    reasons: tuple[ReasonShown, ...]
+    features: tuple[FeatureShown, ...]
+    evidence: EvidenceShown
+    policy: PolicyShown
+
+
+def decision_shown(decision: Decision, book: PolicyBook) -> DecisionShown:
+    """*decision* as a page tells it; *book* is the policy in force now."""
+    return DecisionShown(
+        decision, RiskLevel(decision.level).label, RiskLevel(decision.previous_level).label,
+        decision.level > decision.previous_level, _CAUSES.get(decision.cause, decision.cause),
+        odds(decision.p_value) if decision.cause == "event" else "", reasons_shown(decision.reasons),
+        features_shown(decision.feature_vector), evidence_shown(decision.evidence), _policy_shown(decision, book),
+    )  # fmt: skip
+
+
+def odds(p_value: float) -> str:
+    """A p-value in words.
+
+    >>> odds(0.0001)
+    'about 1 in 10,000 normal events looks at least this odd'
+    """
+    if not 0.0 < p_value <= 1.0:
+        return ""
+    return f"about 1 in {max(1, round(1.0 / p_value)):,} normal events looks at least this odd"
+
+
+def reasons_shown(reasons: Sequence[Reason]) -> tuple[ReasonShown, ...]:
+    """Reasons in their order, each with its share of them all."""
+    total = sum(max(reason.contribution, 0.0) for reason in reasons)
+    return tuple(
+        ReasonShown(
+            reason.code, _label(reason.feature), reason.text, reason.observed, reason.usual, reason.contribution,
+            round(100.0 * max(reason.contribution, 0.0) / total) if total > 0 else 0,
+        )
+        for reason in reasons
+    )  # fmt: skip
+
+
+def features_shown(vector: Mapping[str, float]) -> tuple[FeatureShown, ...]:
+    """The vector, the highest of its range first. A feature that the table no longer has keeps its name and value."""
+    shown = [_feature_shown(name, value) for name, value in vector.items()]
+    return tuple(sorted(shown, key=lambda one: (-one.percent, one.name)))
+
+
+def _feature_shown(name: str, value: float) -> FeatureShown:
+    known = _FEATURES.get(name)
+    if known is None:
+        return FeatureShown(name, name, "", value, "", "of another version of the feature table", 0)
+    percent = round(100.0 * (value - known.low) / (known.high - known.low))
+    unit = _UNITS.get(known.unit, known.unit)
+    return FeatureShown(name, known.noun, known.family, value, unit, known.meaning, min(max(percent, 0), 100))
+
+
+def evidence_shown(evidence: Mapping[str, Any]) -> EvidenceShown:
+    """What a decision keeps of the risk kernel, whichever version wrote it."""
+    statistic = _number(evidence.get("statistic"))
+    limits = evidence.get("thresholds")
+    given = limits if isinstance(limits, Mapping) else {}
+    thresholds = [
+        Threshold(level.label, at, statistic is not None and statistic >= at)
+        for level in RiskLevel
+        if (at := _number(given.get(level.label))) is not None
+    ]
+    events, signals = _number(evidence.get("events")), evidence.get("signals")
+    return EvidenceShown(
+        statistic, _number(evidence.get("prior")), _number(evidence.get("gain")),
+        None if events is None else int(events),
+        tuple(str(code) for code in signals) if isinstance(signals, list | tuple) else (), tuple(thresholds),
+    )  # fmt: skip
+
+
+def follows(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
+    """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
+    return [one for one in actuations if _decided_by(one) == decision_id]
+
+
+def _decided_by(one: Actuation) -> str:
+    try:
+        return decode_desired(one.desired).decision_id
+    except BadAction:
+        return ""
+
+
+def _policy_shown(decision: Decision, book: PolicyBook) -> PolicyShown:
+    agent = decision.agent
+    standing = book.standing(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
+    policy = standing.table[RiskLevel(decision.level)]
+    return PolicyShown(
+        policy, standing.rule, decision.mode, decision.policy_version, book.version == decision.policy_version
+    )
+
+
+def policy_words(policy: TokenPolicy) -> list[str]:
+    """What a token policy means, a line each; exactly what it holds, in words.
+
+    >>> policy_words(TokenPolicy(False, 0, (), False, False, True))
+    ['no token is issued', 'tokens that are out are revoked']
+    """
+    if not policy.allow:
+        return ["no token is issued", *(["tokens that are out are revoked"] if policy.revoke else [])]
+    told = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
+    if policy.allowed_scopes is not None:
+        told.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
+    told.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
+    if policy.step_up:
+        asked = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
+        told.append(f"a person has to approve {asked}")
+    if policy.revoke:
+        told.append("tokens that are out are revoked")
+    return told
+
+
+def vector_json(decision: Decision) -> str:
+    """The feature vector as JSON, for copying."""
+    return msgspec.json.format(msgspec.json.encode(decision.feature_vector), indent=1).decode()
+
+
+def _label(feature: str) -> str:
+    known = _FEATURES.get(feature)
+    return known.noun if known is not None else feature.replace("_", " ")
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,70 @@
+"""Bytes that somebody else wrote, for the eye: text where they are text, else as a hex dump. Never interpreted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MOST = 16_384
+"""Bytes of one record that a page shows; the API gives all of them."""
+
+WIDTH = 16
+_HIDDEN_RATIO = 0.05
+
+
+class RawShown(NamedTuple):
+    """Bytes made readable.
+
+    Attributes:
+        kind: `text` or `hex`.
+        lines: without line ends; nothing in them moves or hides other text.
+        size: bytes there are.
+        omitted: bytes that are not shown.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+    size: int
+    omitted: int
+
+
+def raw_shown(raw: bytes, most: int = MOST) -> RawShown:
+    """*raw* for people.
+
+    Text is UTF-8 of which at most one character in twenty is unprintable; those are shown as U+FFFD, so that neither
+    control characters nor marks of direction can change how the rest is read.
+    """
+    part, omitted = raw[:most], max(0, len(raw) - most)
+    text = _text(part, cut=omitted > 0)
+    if text is None:
+        return RawShown("hex", tuple(hex_lines(part)), len(raw), omitted)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return RawShown("text", tuple(_plain(line) for line in lines), len(raw), omitted)
+
+
+def hex_lines(raw: bytes) -> list[str]:
+    """A hex dump, 16 bytes a line.
+
+    >>> hex_lines(b"GIF89a\\x00\\xff")
+    ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
+    """
+    return [_hex_line(at, raw[at : at + WIDTH]) for at in range(0, len(raw), WIDTH)]
+
+
+def _hex_line(at: int, part: bytes) -> str:
+    signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+    return f"{at:08x}  {part.hex(' '):<{WIDTH * 3}} |{signs}|"
+
+
+def _text(raw: bytes, *, cut: bool) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(raw) - 3:  # not merely a character that the limit has cut in two
+            return None
+        text = raw[: error.start].decode()
+    hidden = sum(1 for sign in text if not (sign.isprintable() or sign in "\n\r\t"))
+    return None if hidden > _HIDDEN_RATIO * len(text) else text
+
+
+def _plain(line: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)
