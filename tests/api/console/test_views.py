@@ -10,13 +10,14 @@ from trustwatch.api.console.views.decisions import decision_shown, evidence_show
 from trustwatch.api.console.views.deliveries import alerts_shown
 from trustwatch.api.console.views.letters import chosen, letter_groups
 from trustwatch.api.console.views.raw import raw_shown
+from trustwatch.api.console.views.scanning import narrowed
 from trustwatch.ingest.features.table import FEATURES
 from trustwatch.scoring.actuators.desired import Desired, encode_desired
 from trustwatch.scoring.containment import Actuation
 from trustwatch.scoring.notify import alert_payload
 from trustwatch.scoring.policy import PolicyBook
 from trustwatch.scoring.records import AgentName, DeadLetter, Decision, Delivery, Reason, RiskLevel
-from trustwatch.scoring.store import StoredLetter
+from trustwatch.scoring.store import Page, StoredLetter
 
 AGENT = AgentName(7, "acme", "https://as.example", "clerk")
 REASONS = (
@@ -197,3 +198,28 @@ def test_a_long_record_says_what_is_left_out() -> None:
 def test_nothing_is_shown_as_nothing() -> None:
     """An empty record is a record."""
     assert raw_shown(b"") == ("text", ("",), 0, 0)
+
+
+def numbers(cursor: str | None) -> Page[int]:
+    """Pages of ten of the numbers up to a thousand."""
+    start = int(cursor or 0)
+    return Page(list(range(start, start + 10)), str(start + 10) if start + 10 < 1_000 else None)
+
+
+def test_a_list_is_narrowed_without_losing_or_repeating_anything() -> None:
+    """Going on from the cursor finds every item exactly once."""
+    found: list[int] = []
+    cursor: str | None = None
+    while True:
+        part = narrowed(numbers, lambda n: n % 7 == 0, cursor, wanted=5, most_pages=4)
+        found += part.items
+        cursor = part.next_cursor
+        if cursor is None:
+            break
+
+    assert found == list(range(0, 1_000, 7))
+
+
+def test_a_look_for_what_is_not_there_ends() -> None:
+    """It reads so many pages, says how many items these were, and where it would go on."""
+    assert narrowed(numbers, lambda n: False, most_pages=3) == ([], "30", 30)
