@@ -14,6 +14,7 @@ from .console import ConsoleSettings
 from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
+from .lifecycle import LifecycleSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
 from .store import StoreSettings
@@ -42,6 +43,7 @@ class Settings(Part, frozen=True):
     store: Annotated[StoreSettings, about("database")] = StoreSettings()
     archive: Annotated[ArchiveSettings, about("events as Parquet files, for analysts")] = ArchiveSettings()
     console: Annotated[ConsoleSettings, about("pages for people, at `/console`")] = ConsoleSettings()
+    lifecycle: Annotated[LifecycleSettings, about("retraining, shadow, promotion, drift")] = LifecycleSettings()
     kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
     pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
@@ -75,6 +77,11 @@ class Settings(Part, frozen=True):
             raise ValueError(
                 "the archive follows the embedded log; with Kafka, a connector of your own archives the events topic "
                 "- at `$.archive.directory`"
+            )
+        if self.lifecycle.enabled and self.kafka.bootstrap_servers:
+            raise ValueError(
+                "the process of the lifecycle follows the embedded log; with Kafka, train with `trustwatch train` and "
+                "promote what you put below `data_dir/models` - at `$.lifecycle.enabled`"
             )
 
     def tenant(self, name: str) -> TenantSettings:
