@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, exists, select, tuple_
 
 from ..records import RiskLevel
 from .base import Purged
+from .chain import anchor
 from .database import Database, meaning
 from .deliveries import PENDING
 from .schema import AGENTS, DEAD_LETTERS, DELIVERIES, OUTBOX
@@ -56,14 +57,17 @@ class Housekeeping(Database):
         """Walks once over the old ones: those that stay (an agent's current one) must not be met again."""
         table = self._dialect.LOOSE_DECISIONS
         order = (table.c.decided_ms, table.c.decision_id)
+        link = (table.c.partition, table.c.chain_sequence, table.c.chain_digest)
         current = exists().where(AGENTS.c.key == table.c.agent_key, AGENTS.c.decision_id == table.c.decision_id)
         removed, after = 0, (-1, "")
         while True:
-            page = select(*order).where(order[0] < before_ms, tuple_(*order) > after).order_by(*order).limit(chunk)
+            page = select(*order, *link, current.label("current")).where(order[0] < before_ms, tuple_(*order) > after)
             with self.write() as connection:
-                rows = connection.execute(page).all()
-                ids = [row.decision_id for row in rows]
-                removed += connection.execute(delete(table).where(order[1].in_(ids), ~current)).rowcount
+                rows = connection.execute(page.order_by(*order).limit(chunk)).all()
+                gone = [row for row in rows if not row.current]  # an old decision never becomes current again
+                ids = [row.decision_id for row in gone]
+                removed += connection.execute(delete(table).where(order[1].in_(ids))).rowcount
+                anchor(connection, [(row.partition, row.chain_sequence, row.chain_digest) for row in gone])
             if len(rows) < chunk:
                 return removed
             after = (rows[-1].decided_ms, rows[-1].decision_id)

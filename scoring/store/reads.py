@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Column, func, select, tuple_, update
+from sqlalchemy import Column, func, or_, select, tuple_, update
 
 from ...ingest.hashing import agent_key
 from ..records import AgentRow, AgentSummary, Decision, Delivery
@@ -21,6 +21,8 @@ T = TypeVar("T")
 _DELIVERY_COLUMNS = tuple(
     (DELIVERIES if name in DELIVERIES.c else OUTBOX).c[name] for name in Delivery.__struct_fields__
 )
+
+_NO_TOMBSTONE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
 
 if TYPE_CHECKING:
     from .database import AnyRow, AnySelect
@@ -69,14 +71,14 @@ class Reads(Database):
     def list_decisions(
         self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Decision]:
-        query = _visible(select(DECISIONS), DECISIONS.c.tenant, tenants)
+        query = _visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
         if agent_key is not None:
             query = query.where(DECISIONS.c.agent_key == codec.signed(agent_key))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
         return self._newest(query, order, limit, cursor, codec.to_decision)
 
     def decision(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
-        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id)
+        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
         return self._one(_visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def list_dead_letters(

@@ -124,6 +124,13 @@ DECISIONS = Table(
     Column("reasons", LargeBinary, nullable=False),
     Column("feature_vector", LargeBinary, nullable=False),
     Column("evidence", LargeBinary, nullable=False),
+    # Place in the chain of its partition (scoring/chain.py); 0 = written before there was one.
+    _long("chain_sequence", "0"),
+    *(_text(name, "") for name in ("chain_salt", "chain_content", "chain_previous", "chain_digest")),
+    # The erasure that removed or changed the content, and the salted digest of what it left.
+    _text("erasure_id", ""),
+    _text("redacted", ""),
+    Index("ix_decisions_chain", "partition", "chain_sequence"),
     Index("ix_decisions_agent", "agent_key", "decided_ms", "decision_id"),
     Index("ix_decisions_tenant", "tenant", "decided_ms", "decision_id"),
     Index("ix_decisions_time", "decided_ms", "decision_id"),
@@ -257,4 +264,43 @@ EDGES = Table(
     Index("ix_edges_source", "source_key", "kind"),
     Index("ix_edges_target", "target_key", "kind"),
     Index("ix_edges_time", "last_ms"),
+)
+
+CHAINS = Table(
+    "decision_chains",
+    METADATA,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    _long("sequence"),
+    _text("digest"),
+    # Up to here retention has removed decisions.
+    _long("anchor_sequence"),
+    _text("anchor_digest"),
+)
+
+ERASURES = Table(
+    "erasures",
+    METADATA,
+    Column("erasure_id", TEXT, primary_key=True),
+    _text("kind"),
+    _text("status"),
+    _text("tenant"),
+    _text("issuer"),
+    # What is erased: here while the work goes on, empty once it is done.
+    _text("subject"),
+    # Salted digest of it, in the words of the proof.
+    _text("subject_salt"),
+    _text("subject_digest"),
+    _text("reason"),
+    _text("asked_by"),
+    _long("asked_ms"),
+    # The record of the log that ended what was known: offset and arrival; -1 = not written yet.
+    _long("at_offset"),
+    _long("at_ms"),
+    Column("rounds", Integer, nullable=False),
+    _text("error"),
+    _long("updated_ms"),
+    _long("done_ms"),
+    Column("counts", LargeBinary, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
+    Index("ix_erasures_time", "asked_ms", "erasure_id"),
 )

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from ...ingest.errors import ConfigError
+from .chain import ChainReads
 from .containment import Containment
 from .database import Database, meaning
 from .deliveries import Deliveries
@@ -19,7 +20,7 @@ from .reads import Reads
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
-class SqlStore(State, Partitions, Reads, Deliveries, Containment, Housekeeping, Database):
+class SqlStore(State, Partitions, Reads, Deliveries, Containment, Housekeeping, ChainReads, Database):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, literal_column, select, tuple_, update
 
 from ...ingest.errors import Fenced
+from ..chain import SALT_BYTES
 from ..records import AgentRow, Commit, DeadLetter, Position
 from . import codec
 from .base import CommitResult, Due
+from .chain import chained
 from .chunks import IN_LIST, chunks
 from .containment import write_edges
 from .database import Database
@@ -47,6 +51,8 @@ class State(Database):
     """Part of the store that the pipeline writes."""
 
     max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS
+    new_salt: Callable[[], bytes] = partial(secrets.token_bytes, SALT_BYTES)
+    """Makes the salt of a decision's digest."""
 
     def position(self, partition: int) -> Position:
         with self.read() as connection:
@@ -77,9 +83,11 @@ class State(Database):
             for number in taken:
                 if commits[number].agents:
                     self._dialect.write_agents(connection, commits[number].agents, commits[number].position)
-            for statement, params in ((_INSERT_DECISION, decisions), (INSERT_OUTBOX, outbox)):
-                if rows := [row for number in taken for row in params[number]]:
-                    connection.execute(statement.on(connection), rows)
+            made = [row for number in taken for row in decisions[number]]
+            if made and (linked := chained(connection, made, self.new_salt)):
+                connection.execute(_INSERT_DECISION.on(connection), linked)
+            if rows := [row for number in taken for row in outbox[number]]:
+                connection.execute(INSERT_OUTBOX.on(connection), rows)
             if edges := [edge for number in taken for edge in commits[number].edges]:
                 write_edges(connection, edges)
             return [

@@ -21,6 +21,13 @@ AHEAD = 4
 LOOSE_DECISIONS = DECISIONS.to_metadata(MetaData(), name="decisions_default")
 _JOB = 0x7457_0003
 _CURRENT = "EXISTS (SELECT FROM agents a WHERE a.key = d.agent_key AND a.decision_id = d.decision_id)"
+_ANCHOR = (
+    "UPDATE decision_chains c SET anchor_sequence = last.chain_sequence, anchor_digest = last.chain_digest FROM "
+    "(SELECT DISTINCT ON (partition) partition, chain_sequence, chain_digest FROM {week} WHERE chain_sequence > 0 "
+    "ORDER BY partition, chain_sequence DESC) last "
+    "WHERE c.partition = last.partition AND c.anchor_sequence < last.chain_sequence"
+)
+"""The chains begin behind the week's decisions once it is gone; those of it that are kept are checked by themselves."""
 _WEEKS = text(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'decisions'::regclass AND c.relname ~ '^decisions_[0-9]{8}$' ORDER BY 1"
@@ -113,6 +120,7 @@ def _drop(connection: Connection, week: Week) -> int:
     chosen = f"CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM {week.name} d WHERE {_CURRENT}"  # noqa: S608
     connection.execute(text(chosen))
     total = connection.execute(text(f"SELECT count(*) FROM {week.name}")).scalar_one()  # noqa: S608
+    connection.execute(text(_ANCHOR.format(week=week.name)))
     for statement in (
         f"ALTER TABLE decisions DETACH PARTITION {week.name}",
         f"DROP TABLE {week.name}",

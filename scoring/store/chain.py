@@ -1,0 +1,104 @@
+"""The chain of decisions (`trustwatch.scoring.chain`) in the store: written with them, read to verify it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from ..chain import CONTENT, GENESIS, Head, Link, content_digest, link_digest
+from .chunks import IN_LIST, chunks
+from .database import Database
+from .dialects import insert_or_skip, upsert
+from .schema import CHAINS, DECISIONS, ERASURES
+
+_ADD_CHAIN = insert_or_skip(CHAINS, "partition")
+_MOVE_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
+_LINK = tuple(DECISIONS.c[name] for name in (
+    "chain_sequence", "chain_salt", "chain_content", "chain_previous", "chain_digest", "erasure_id", "redacted",
+))  # fmt: skip
+
+
+def chained(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Any) -> list[dict[str, Any]]:
+    """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
+
+    The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
+    """
+    stored: set[str] = set()
+    for part in chunks(rows, IN_LIST):
+        ids = [row["decision_id"] for row in part]
+        stored.update(connection.scalars(select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(ids))))
+    fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
+    by_partition: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in fresh:
+        by_partition[row["partition"]].append(row)
+    for partition in sorted(by_partition):
+        _append(connection, partition, by_partition[partition], new_salt)
+    return fresh
+
+
+def _append(connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Any) -> None:
+    start = {"partition": partition, "sequence": 0, "digest": GENESIS, "anchor_sequence": 0, "anchor_digest": GENESIS}
+    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        connection.execute(_ADD_CHAIN.on(connection), start)
+        found = connection.execute(query).one()
+    head = Head(**found._mapping)
+    sequence, digest = head.sequence, head.digest
+    for row in rows:
+        sequence += 1
+        salt = new_salt().hex()
+        content = content_digest(salt, row)
+        previous, digest = digest, link_digest(partition, sequence, digest, content)
+        row.update(
+            chain_sequence=sequence, chain_salt=salt, chain_content=content, chain_previous=previous,
+            chain_digest=digest, erasure_id="", redacted="",
+        )  # fmt: skip
+    connection.execute(_MOVE_HEAD.on(connection), start | {"sequence": sequence, "digest": digest})
+
+
+def anchor(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
+    """Decisions are removed by retention: the chains begin behind the last of them from now on.
+
+    Args:
+        removed: partition, sequence and digest of each.
+    """
+    last: dict[int, tuple[int, str]] = {}
+    for partition, sequence, digest in removed:
+        if sequence > last.get(partition, (0, ""))[0]:
+            last[partition] = sequence, digest
+    for partition, (sequence, digest) in sorted(last.items()):
+        older = (CHAINS.c.partition == partition, CHAINS.c.anchor_sequence < sequence)
+        connection.execute(update(CHAINS).where(*older).values(anchor_sequence=sequence, anchor_digest=digest))
+
+
+class ChainReads(Database):
+    """Part of the store that a verification reads."""
+
+    def chain_heads(self) -> list[Head]:
+        with self.read() as connection:
+            return [Head(**row._mapping) for row in connection.execute(select(CHAINS).order_by(CHAINS.c.partition))]
+
+    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[Link]:
+        query = select(DECISIONS).where(DECISIONS.c.partition == partition, DECISIONS.c.chain_sequence > after)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(DECISIONS.c.chain_sequence).limit(limit)).all()
+        return [_to_link(row._mapping) for row in rows]
+
+    def unchained_decisions(self) -> int:
+        with self.read() as connection:
+            query = select(func.count()).select_from(DECISIONS).where(DECISIONS.c.chain_sequence == 0)
+            return int(connection.execute(query).scalar_one())
+
+    def erasure_ids(self) -> set[str]:
+        with self.read() as connection:
+            return set(connection.scalars(select(ERASURES.c.erasure_id)))
+
+
+def _to_link(row: Mapping[Any, Any]) -> Link:
+    sequence, salt, content, previous, digest, erasure_id, redacted = (row[column.name] for column in _LINK)
+    values = {name: row[name] for name in CONTENT}
+    return Link(row["partition"], sequence, salt, content, previous, digest, erasure_id, redacted, values)
