@@ -19,6 +19,7 @@ from .base import (
     VersionedAgent,
 )
 from .errors import BadCursor, StoreTooNew
+from .readonly import open_reading_store
 from .sql import SqlStore, open_store, sqlite_url
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "StoreTooNew",
     "StoredLetter",
     "VersionedAgent",
+    "open_reading_store",
     "open_store",
     "sqlite_url",
 ]

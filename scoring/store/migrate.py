@@ -35,18 +35,20 @@ def migrate(engine: Engine) -> None:
     scripts = ScriptDirectory.from_config(config)
     with _ONE_AT_A_TIME, of(engine).writer(engine).begin() as connection:
         of(engine).lock_for_migration(connection)
-        current = _revision(connection)
-        _refuse_newer(scripts, current)
+        current = revision(connection)
+        refuse_newer(scripts, current)
         if current != scripts.get_current_head():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
+    """Revision of the tables; None = there are none of ours."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:
+def refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:
+    """Raises StoreTooNew for a revision that this program does not know."""
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
         raise StoreTooNew(

@@ -18,7 +18,17 @@ from ...records import AgentRow, Position
 from . import postgresql, sqlite
 from .statements import Insertion, insert_or_skip, starts_with, upsert
 
-__all__ = ["Dialect", "Insertion", "insert_or_skip", "is_transient", "of", "open_engine", "starts_with", "upsert"]
+__all__ = [
+    "Dialect",
+    "Insertion",
+    "insert_or_skip",
+    "is_transient",
+    "of",
+    "open_engine",
+    "open_reading_engine",
+    "starts_with",
+    "upsert",
+]
 
 EXPECTED = "expected sqlite:////path/to/file.db or postgresql://user:password@host:5432/database"
 
@@ -28,6 +38,9 @@ class Dialect(Protocol):
 
     def make_engine(self, url: URL) -> Engine:
         """An engine whose every connection is set up."""
+
+    def make_reading_engine(self, url: URL) -> Engine:
+        """An engine whose connections can not write."""
 
     def reader(self, engine: Engine) -> Engine:
         """The same engine, its transactions see one moment."""
@@ -68,12 +81,23 @@ def of(bound: Connection | Engine) -> Dialect:
 
 def open_engine(url: str, password: str | None = None) -> Engine:
     """An engine whose every connection is set up. No connection is made yet. Raises ConfigError on another database."""
+    dialect, parsed = _parsed(url, password)
+    return dialect.make_engine(parsed)
+
+
+def open_reading_engine(url: str, password: str | None = None) -> Engine:
+    """The same, whose connections can not write; a file must be there."""
+    dialect, parsed = _parsed(url, password)
+    return dialect.make_reading_engine(parsed)
+
+
+def _parsed(url: str, password: str | None) -> tuple[Dialect, URL]:
     try:
         parsed = make_url(url)
         dialect = _DIALECTS[parsed.get_backend_name()]
     except (ArgumentError, KeyError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED}") from None
-    return dialect.make_engine(parsed if password is None else parsed.set(password=password))
+    return dialect, parsed if password is None else parsed.set(password=password)
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -30,6 +30,7 @@ __all__ = [
     "is_transient",
     "lock_for_migration",
     "make_engine",
+    "make_reading_engine",
     "prepare_weeks",
     "purge_weeks",
     "read_agents",
@@ -71,6 +72,15 @@ _OLDEST = 140_000
 _SERVER = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
 _MIGRATION_LOCK = 0x7457_0001
 _JOBS = {"route": 0x7457_0002}
+
+
+def make_reading_engine(url: URL) -> Engine:
+    """An engine whose transactions are read-only, on any of the hosts: a stand-by will do. Raises ConfigError."""
+    query = {"target_session_attrs": "any", **url.query}
+    options = " ".join(
+        ["-c default_transaction_read_only=on", *([str(query["options"])] if "options" in query else [])]
+    )
+    return make_engine(url.set(query={**query, "options": options}))
 
 
 def make_engine(url: URL) -> Engine:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select
+from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -52,6 +54,27 @@ def make_engine(url: URL) -> Engine:
         raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
     engine = create_engine(url, pool_timeout=BUSY_TIMEOUT_MS / 1000, hide_parameters=True)
     event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def make_reading_engine(url: URL) -> Engine:
+    """An engine on a file that is there, which it opens to read only: beside a service, readers of WAL hold nobody up.
+
+    Raises ConfigError where there is no such file.
+    """
+    path = Path(url.database or "").absolute()
+    if not path.is_file():
+        raise ConfigError(f"{path}: no store there; a service writes one when it starts")
+
+    def connect() -> sqlite3.Connection:
+        name = f"file:{quote(str(path))}?mode=ro"
+        connection = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, check_same_thread=False)
+        connection.isolation_level = None
+        connection.execute("PRAGMA query_only=ON").close()
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "begin", _begin)
     return engine
 
