@@ -29,6 +29,7 @@ from ..models.learning import learn_history, session_ids
 from ..models.persist import save
 from . import clock
 from .callers import SCOPES
+from .console import new_code
 from .local import local_token
 from .simulator import Attack, SimulatedEvent, SimulationSettings, simulate
 
@@ -53,6 +54,7 @@ callers:
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
+console: {{enabled: true, development_login: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
@@ -167,6 +169,7 @@ class Demo:
         if not self._ready(service, client):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
+        self._say(f"   Console: {self._console_link(url)}")
         self._say(
             f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, "
             f"attacks on {len(self._attacked)} agents"
@@ -179,6 +182,10 @@ class Demo:
                 return 1
             self._tell(client)
         return self._conclude(service, client, url, token)
+
+    def _console_link(self, url: str) -> str:
+        """Signs in at the console, once; each is another."""
+        return f"{url}/console/dev-login?code={new_code(self._directory / 'data', clock.now_s())}"
 
     def _ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:
         deadline = clock.monotonic() + 60.0
@@ -227,7 +234,9 @@ class Demo:
         if answer.status_code != 200:
             return 1
         if self._stay:
-            self._say("\nServing until Ctrl-C.")
+            self._say(
+                f"\nLook around (the link signs in once):\n\n  {self._console_link(url)}\n\nServing until Ctrl-C."
+            )
             return service.wait()
         return 0
 

@@ -82,6 +82,10 @@ class RiskView:
             and (tenants is None or entry.summary.name.tenant in tenants)
         ]  # fmt: skip
 
+    def entries(self) -> list[Entry]:
+        """Every agent that is held now; a list, so that another thread may look through it."""
+        return list(self._entries.values())
+
     def levels(self) -> dict[str, int]:
         """Number of agents at each level."""
         counts = dict.fromkeys((level.label for level in RiskLevel), 0)

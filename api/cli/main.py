@@ -33,6 +33,7 @@ app.add_typer(topics.app)
 app.add_typer(alerts.app)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
+app.command("console-link")(service.console_link)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import ConfigError, TrustwatchError
+from .. import clock
 from ..callers import SCOPES
+from ..console import new_code
 from ..demo import Demo
 from ..local import local_token
 from ..serve.roles import Roles
@@ -66,5 +68,14 @@ def demo(
     seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
     seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
 ) -> None:
+def console_link(settings: SettingsFile = None) -> None:
+    """Print a link that signs in at the console once (where the settings allow a development login)."""
+    configured = process_settings(settings)
+    if not (configured.console.enabled and configured.console.development_login):
+        raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
+    code = new_code(configured.data_dir, clock.now_s())
+    sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
+
+
     """Train on a simulated week, serve, play a day with two attacks, and say what happens."""
     raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=say).run())

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp
 
 from ...ingest.events import AuditEvent
 from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
@@ -72,7 +73,25 @@ class DocumentedApp(FastAPI):
         return self.openapi_schema or {}
 
 
-def create_app(services: Services, registry: CollectorRegistry | None = None, *, only_service: bool = False) -> Front:
+CONSOLE = "/console"
+
+
+class Mounted(Protocol):
+    """Pages for people, with what runs beside them."""
+
+    app: ASGIApp
+
+    async def start(self) -> None:
+        """Before the first request."""
+
+    async def close(self) -> None:
+        """After the last one."""
+
+
+def create_app(
+    services: Services, registry: CollectorRegistry | None = None, *, only_service: bool = False,
+    console: Callable[[Parts], Mounted] | None = None,
+) -> Front:  # fmt: skip
     """The ASGI application that a server runs.
 
     Args:
@@ -80,21 +99,24 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
         registry: where its metrics are registered; by default one of its own.
         only_service: a worker's: health, readiness, metrics, and no questions or events.
     """
+        console: makes the pages at `/console`; None = there are none.
     door = _door(services)
     silence = SilenceWatch({}, services.monotonic()) if only_service else _silence(services)
     issuers = None if only_service else _gateway_issuers(services)
     metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence, issuers)
     answers = RiskAnswers(services)
     app = DocumentedApp(
+    parts = Parts(services, answers, door, metrics, StoreReader(), silence)
+    pages = None if console is None or only_service else console(parts)
         title="Trustwatch",
         version=version("trustwatch"),
         description=ABOUT,
-        lifespan=_lifespan(services, silence, issuers),
+        lifespan=_lifespan(services, silence, issuers, pages),
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
-    app.state.parts = Parts(services, answers, door, metrics, StoreReader(), silence)
+    app.state.parts = parts
     install_problem_handlers(app, services.new_id)
     _install_door_problems(app)
     app.include_router(route_service.router)
@@ -112,11 +134,18 @@ def create_app(services: Services, registry: CollectorRegistry | None = None, *,
             app.include_router(router, responses=COMMON_PROBLEMS)
     hooks = None if only_service else _hooks(services, metrics)
     gateway = None if issuers is None else _gateway(services, metrics, issuers)
+    if pages is not None:
+        app.mount(CONSOLE, pages.app)
+        app.add_api_route(CONSOLE, _to_console, include_in_schema=False)
     return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks, gateway=gateway)
 
 
 def _door(services: Services) -> Door:
     behind = services.behind or (lambda: 0)
+async def _to_console() -> Response:
+    return RedirectResponse(f"{CONSOLE}/", 308)
+
+
     limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
     admission = Admission(AgentRegistry(services.settings.registry))
     return Door(services.log, admission, limits, services.clock, services.new_id)
@@ -160,7 +189,7 @@ async def _watch_silence(services: Services, silence: SilenceWatch) -> None:
 
 
 def _lifespan(
-    services: Services, silence: SilenceWatch, issuers: GatewayIssuers | None
+    services: Services, silence: SilenceWatch, issuers: GatewayIssuers | None, pages: Mounted | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -170,12 +199,16 @@ def _lifespan(
             await issuers.start()
         watch = asyncio.create_task(_watch_silence(services, silence))
         try:
+        if pages is not None:
+            await pages.start()
             yield
         finally:
             watch.cancel()
             services.status.close()
             if issuers is not None:
                 await issuers.close()
+            if pages is not None:
+                await pages.close()
             for stop in services.on_shutdown:
                 await stop()
 

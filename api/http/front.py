@@ -155,7 +155,8 @@ class Front:
         try:
             await self._within_bounds(scope, receive, counted)
         finally:
-            route = getattr(scope.get("route"), "path_format", "") or "(none)"
+            route = getattr(scope.get("route"), "path_format", "")
+            route = scope.get("root_path", "") + route if route else "(none)"
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
 

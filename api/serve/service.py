@@ -25,6 +25,8 @@ from ...scoring.records import AgentName
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
+from ..edge.archived import ArchiveStatus
+from ..console import ConsoleApp
 from ..edge.reports import IngestStatus, SilenceReport
 from ..edge.silence_alerts import SilenceAlerts, watched
 from ..http import create_app
@@ -140,7 +142,8 @@ class Service:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
         await self._guard.approvals.load()  # before the first answer: a pin that is forgotten lets somebody pass
-        app = create_app(self._services, only_service=not self._roles.api)
+        console = ConsoleApp if self._settings.console.enabled else None
+        app = create_app(self._services, only_service=not self._roles.api, console=console)
         server = _Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,

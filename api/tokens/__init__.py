@@ -1,12 +1,14 @@
 """Bearer tokens: verified against the keys of configured issuers, remembered, and signed for local development.
 
 One file per matter: `verify` (RFC 7519, 8725, 9068; the only importer of PyJWT for verifying), `jwks` (keys, fetched
-and kept), `cache` (tokens already judged), `gate` (all of it together), `sign` (the local development key).
+and kept), `cache` (tokens already judged), `gate` (all of it together), `identity` (ID tokens of
+people), `sign` (the local development key).
 """
 
 from .cache import TokenCache
 from .errors import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .gate import TokenVerifier, bearer_token
+from .identity import verify_id_token
 from .jwks import Jwks, JwksStatus
 from .sign import LOCAL_ISSUER, LocalKey
 from .verify import Claims, KeySet, parse_keys
@@ -27,4 +29,5 @@ __all__ = [
     "UnknownKey",
     "bearer_token",
     "parse_keys",
+    "verify_id_token",
 ]

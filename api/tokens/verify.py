@@ -158,12 +158,27 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
         UnknownKey: no key fits the header.
         InvalidToken: anything else is wrong; the message holds nothing of the token.
     """
-    kid, alg = _checked_header(token, issuer)
+    claims = signed_claims(token, issuer, keys)
+    exp = check_times(claims, now, leeway_s)
+    return _read(claims, exp)
+
+
+def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
+    """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
+
+    Args:
+        token, issuer, keys: as of `verify_token`.
+        typed: whether the header must say its `typ`; ID tokens often do not.
+
+    Raises:
+        InvalidToken: as `verify_token`.
+    """
+    kid, alg = _checked_header(token, issuer, typed=typed)
     key = keys.find(kid, alg)
     if key is None:
         raise UnknownKey(issuer.issuer)
     try:
-        claims = jwt.decode(
+        return jwt.decode(
             token,
             key,
             algorithms=list(issuer.algorithms),
@@ -173,11 +188,9 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
         )
     except jwt.PyJWTError as error:
         raise InvalidToken(_sentence(error)) from None
-    exp = _check_times(claims, now, leeway_s)
-    return _read(claims, exp)
 
 
-def _checked_header(token: str, issuer: IssuerSettings) -> tuple[str | None, str]:
+def _checked_header(token: str, issuer: IssuerSettings, *, typed: bool) -> tuple[str | None, str]:
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
@@ -188,8 +201,10 @@ def _checked_header(token: str, issuer: IssuerSettings) -> tuple[str | None, str
     if alg not in issuer.algorithms:
         raise InvalidToken("the signature algorithm of the token is not accepted")
     accepted = {name.lower() for name in issuer.token_types}
+    if typ is None and not typed:
+        typ = issuer.token_types[0]
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
-        raise InvalidToken("the token is no access token (header typ)")
+        raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
     if kid is not None and not 0 < len(kid) <= MAX_KID:
         raise InvalidToken("the header of the token is not accepted")
     return kid, alg
@@ -199,7 +214,8 @@ def _sentence(error: jwt.PyJWTError) -> str:
     return next((text for kind, text in _SENTENCES if isinstance(error, kind)), "the token is malformed")
 
 
-def _check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
+def check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
+    """`exp` of claims that are valid at *now*, s since 1970. Raises InvalidToken."""
     exp, iat = _number(claims["exp"], "exp"), _number(claims["iat"], "iat")
     if exp <= now - leeway_s:
         raise InvalidToken("the token has expired")

@@ -27,8 +27,8 @@ IMPORTERS = {
     "prometheus_client": {"api/http/"},
     "standardwebhooks": {"scoring/notify/"},
     "yaml": {"api/settings/"},
-    "jinja2": {"api/report/"},
-    "markupsafe": {"api/report/"},
+    "jinja2": {"api/report/", "api/console/"},
+    "markupsafe": {"api/report/", "api/console/"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": set(),  # by name, in ingest/formats/otlp_proto.py: an extra
     "pyarrow": {"ingest/archive/"},

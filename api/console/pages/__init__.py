@@ -1,0 +1,26 @@
+"""The pages, one module each: a router with its routes, and its entry in the menu.
+
+To add one: write `pages/NAME.py` with `ENTRY` (or None: not in the menu) and `router`, its templates in
+`templates/NAME.html` (`{% extends "base.html" %}`), and add the module to `MODULES`.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from . import alerts, approvals, dead_letters, decisions, overview
+from .entry import Entry
+
+MODULES = (overview, decisions, alerts, approvals, dead_letters)
+"""In the order of the menu."""
+
+
+def navigation() -> tuple[Entry, ...]:
+    """Entries of the menu."""
+    entries: list[Entry | None] = [module.ENTRY for module in MODULES]
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def routers() -> tuple[APIRouter, ...]:
+    """Routes of all pages."""
+    return tuple(module.router for module in MODULES)

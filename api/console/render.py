@@ -1,0 +1,139 @@
+"""Templates, and how values are shown. Everything that comes from outside is escaped by the templates themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import jinja2
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from ...scoring.records import RiskLevel
+from ..http.times import iso_ms
+from .assets import Assets
+
+if TYPE_CHECKING:
+    from .gate import Visit
+
+MARKS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
+"""A shape for each level: colour alone tells nothing to who does not see it."""
+
+
+class Renderer:
+    """Makes pages.
+
+    Args:
+        assets: files that pages refer to.
+        navigation: entries of the menu.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(self, assets: Assets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
+        self._navigation = navigation
+        self._now_ms = now_ms
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
+        environment.filters.update(
+            when=self.when, level=level, share=share, number=number, lasts=lasts, query=with_query,
+        )  # fmt: skip
+        self._environment = environment
+
+    def page(
+        self, request: Request, template: str, visit: Visit | None, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """A template as an answer.
+
+        Args:
+            request: what is answered.
+            template: its file name.
+            visit: who looks; None = nobody is signed in.
+            status: of the answer.
+            values: for the template, beside `visit`, `navigation`, `path`, `partial` and `now_ms`.
+        """
+        given = {
+            "visit": visit, "navigation": self._navigation, "path": request.url.path, "now_ms": self._now_ms(),
+            "partial": "hx-request" in request.headers, **values,
+        }  # fmt: skip
+        return HTMLResponse(self._environment.get_template(template).render(given), status)
+
+    def when(self, at_ms: int) -> Markup:
+        """A time as UTC with its age, for people and machines; 0 is never."""
+        if not at_ms:
+            return Markup("never")
+        exact = iso_ms(at_ms)
+        shown = exact[:19].replace("T", " ")
+        return Markup('<time datetime="{}">{} UTC</time> <span class="age" data-age="{}">{}</span>').format(
+            exact, shown, exact, age((self._now_ms() - at_ms) / 1000)
+        )
+
+
+def level(word: str | int) -> Markup:
+    """A risk level as a badge: shape, colour and word."""
+    name = RiskLevel(word).label if isinstance(word, int) else word
+    return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
+        name, MARKS.get(name, "?")
+    )
+
+
+def age(seconds: float) -> str:
+    """
+    >>> age(3), age(200), age(-5), age(90_000)
+    ('3 s ago', '3 min ago', 'now', '25 h ago')
+    """
+    if seconds < 1:
+        return "now" if seconds > -60 else f"in {lasts(-seconds)}"
+    return f"{lasts(seconds)} ago"
+
+
+def lasts(seconds: float) -> str:
+    """A duration in the unit that says most.
+
+    >>> lasts(0.25), lasts(59), lasts(150), lasts(7200), lasts(200_000)
+    ('250 ms', '59 s', '2 min', '2 h', '2 d')
+    """
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(seconds / 86_400)} d"
+
+
+def share(value: float, digits: int = 2) -> str:
+    """A share or score in [0, 1].
+
+    >>> share(0.8765), share(float("nan"))
+    ('0.88', '–')
+    """
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def number(value: float) -> str:
+    """
+    >>> number(1234567), number(0.25)
+    ('1,234,567', '0.25')
+    """
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
+
+
+def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
+    """Where the page of an agent is; all three name it, and any of them may be a URL. None: whatever the issuer."""
+    named = (
+        {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
+    )
+    return f"/console/{page}?{urlencode(named)}"
+
+
+def with_query(path: str, **values: Any) -> str:
+    """*path* with the parameters that have a value; lists repeat theirs."""
+    given = {name: value for name, value in values.items() if value not in (None, "", [], ())}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path

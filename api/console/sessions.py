@@ -1,0 +1,182 @@
+"""Sessions of people: sealed into a cookie, so that every replica that has the key knows them.
+
+A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows is looked
+up at every request. A sign-out is remembered by the process that heard it; elsewhere a copy of the cookie, had somebody
+stolen one, counts until it is idle.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from ...ingest.errors import ConfigError
+from ..settings import ConsoleSettings
+
+T = TypeVar("T")
+KEY_FILE: Final = "console-key"
+SIGN_IN_S: Final = 600
+"""Time that a person may take at the provider, s."""
+
+RENEW_S: Final = 30.0
+"""A cookie is written anew when it is so old, s: idle time is known to this grain."""
+
+MOST_COOKIE = 3_800
+"""Bytes of a cookie; browsers drop those above 4,096."""
+
+MOST_ENDED = 10_000
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One person that is signed in. Times are seconds since 1970.
+
+    Attributes:
+        subject: `sub` at the provider.
+        name: what records call the person.
+        shown: what the page calls the person.
+        grant: name of the grant in the settings; "" = development login.
+        began_s: when the person signed in.
+        used_s: when a page was asked for last.
+    """
+
+    session_id: str
+    subject: str
+    name: str
+    shown: str
+    grant: str
+    began_s: float
+    used_s: float
+
+
+class SigningIn(msgspec.Struct, frozen=True):
+    """A sign-in that is under way at the provider."""
+
+    state: str
+    nonce: str
+    verifier: str
+    back: str
+    began_s: float
+
+
+class Sessions:
+    """Seals and opens cookies.
+
+    Args:
+        key: secret bytes, 32 or more.
+        settings: how long sessions last.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: bytes, settings: ConsoleSettings, clock: Callable[[], float]) -> None:
+        self._session_s, self._idle_s = settings.session_s, settings.idle_s
+        self._clock = clock
+        self._sessions = Fernet(base64.urlsafe_b64encode(_derived(key, b"session")))
+        self._sign_ins = Fernet(base64.urlsafe_b64encode(_derived(key, b"sign-in")))
+        self._forms = _derived(key, b"form")
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def seal(self, session: Session) -> str:
+        """The value of its cookie."""
+        return self._seal(self._sessions, session)
+
+    def open(self, cookie: str) -> Session | None:
+        """The session that *cookie* holds, if it still lasts."""
+        session = self._open(self._sessions, cookie, Session)
+        if session is None or session.session_id in self._ended or self.left_s(session) <= 0:
+            return None
+        return session
+
+    def left_s(self, session: Session) -> float:
+        """Seconds until it ends, if nothing is asked for."""
+        ends = min(session.began_s + self._session_s, session.used_s + self._idle_s)
+        return ends - self._clock()
+
+    def renewed(self, session: Session) -> Session | None:
+        """The session as used now; None where the cookie is young enough."""
+        now = self._clock()
+        return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_S else None
+
+    def end(self, session: Session) -> None:
+        """Open no copy of it any more in this process."""
+        self._ended[session.session_id] = None
+        if len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+
+    def seal_sign_in(self, under_way: SigningIn) -> str:
+        """The value of the cookie of a sign-in."""
+        return self._seal(self._sign_ins, under_way)
+
+    def open_sign_in(self, cookie: str) -> SigningIn | None:
+        """The sign-in that *cookie* holds, if it is not too old."""
+        found = self._open(self._sign_ins, cookie, SigningIn)
+        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_S else None
+
+    def form_token(self, session: Session) -> str:
+        """What every form and request of a session's pages has to carry."""
+        return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
+
+    def _seal(self, box: Fernet, value: msgspec.Struct) -> str:
+        return box.encrypt_at_time(msgspec.json.encode(value), int(self._clock())).decode()
+
+    def _open(self, box: Fernet, cookie: str, kind: type[T]) -> T | None:
+        if not cookie or len(cookie) > MOST_COOKIE:
+            return None
+        try:
+            return msgspec.json.decode(box.decrypt(cookie.encode()), type=kind)
+        except (InvalidToken, msgspec.DecodeError, UnicodeEncodeError):
+            return None
+
+
+def _derived(key: bytes, use: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=None, info=b"trustwatch console 1 " + use).derive(key)
+
+
+def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
+    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600).
+
+    Raises:
+        ConfigError: the file can not be read or written, or others may read it.
+    """
+    if settings.session_key is not None:
+        return settings.session_key.reveal().encode()
+    path = data_dir / KEY_FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write_new(path, base64.urlsafe_b64encode(os.urandom(32)))
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read the key of the console's sessions; its mode must be 0600")
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{path}: the key of the console's sessions: {error.strerror}") from None
+    if len(key) < 32:
+        raise ConfigError(f"{path}: is no key of at least 32 characters; remove it to have another one made")
+    return key
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Whole or not at all; a file that another process wrote meanwhile wins."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink(missing_ok=True)
