@@ -25,7 +25,6 @@ from ...scoring.records import AgentName
 from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
-from ..edge.archived import ArchiveStatus
 from ..console import ConsoleApp
 from ..edge.reports import IngestStatus, SilenceReport
 from ..edge.silence_alerts import SilenceAlerts, watched
