@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -96,6 +97,42 @@ def load_model(path: Path, *, feature_names: Sequence[str], feature_table_hash: 
         else:
             extras.setdefault(parts[1], {})[parts[2]] = array
     return LoadedModel(manifest, detector, extras)
+
+
+def peek(path: Path) -> tuple[ModelManifest, str]:
+    """The manifest of a model directory and its digest, without looking at the arrays.
+
+    Raises:
+        ModelError: it is no manifest, of another format version, or was edited.
+    """
+    folder = _current(Path(path).absolute())
+    raw = _read(folder / MANIFEST, folder)
+    manifest, _ = decode(raw, str(folder / MANIFEST))
+    return manifest, str(json.loads(raw)["digest"])
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a model directory to *target*, replacing an older model there; all or nothing, as `save_model`.
+
+    Raises:
+        ModelError: *target* exists and is neither a Trustwatch model nor empty.
+    """
+    source, target = _current(Path(source).absolute()), Path(target).absolute()
+    _refuse_strangers(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.draft-", dir=target.parent))
+    try:
+        for file in sorted(entry for entry in source.rglob("*") if entry.is_file()):
+            copied = draft / file.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            _write_bytes(copied, file.read_bytes())
+        draft.chmod(0o755)
+        for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
+            _sync(folder)
+        _swap_in(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def is_model(path: Path) -> bool:

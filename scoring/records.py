@@ -10,6 +10,8 @@ import msgspec
 
 from ..ingest.identity import record_id as record_id  # sources name their dead letters by it too
 
+from .lifecycle.records import ModelSwitch
+
 
 class RiskLevel(IntEnum):
     """Risk levels in the order of what they cost the agent; `UNKNOWN` is no low."""
@@ -207,3 +209,5 @@ class Commit(msgspec.Struct, frozen=True):
     """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
     edges: Sequence[Edge] = ()
     """Who had to do with whom in what is committed."""
+    switches: Sequence[ModelSwitch] = ()
+    """Models that came into force in what is committed."""

@@ -19,6 +19,7 @@ from .. import clock as machine
 from ..callers import Caller
 from ..edge.reports import IngestStatus, SilenceReport
 from ..guard import Guard
+from ..lifecycle import ModelDesk
 from ..settings import Settings
 from ..tokens import JwksStatus, TokenVerifier
 
@@ -165,7 +166,8 @@ class Services:
         store: lists and look-ups; called in threads.
         view: risk of every agent, in memory.
         policy: the policy book in force.
-        model_version: of the model that scores.
+        model_version: of the model that scored when the service started.
+        models: the desk of models, which knows the one that scores now; None = in tests without any.
         status: what is known of the pipeline.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back, for durations.
@@ -201,6 +203,7 @@ class Services:
     wishes: Wishes | None = None
     actuations: ActuationFigures = field(default_factory=ActuationFigures)
     ingest: IngestStatus = field(default_factory=IngestStatus)
+    models: ModelDesk | None = None
     on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()
@@ -208,3 +211,8 @@ class Services:
     def now_ms(self) -> int:
         """UTC milliseconds since 1970."""
         return int(self.clock() * 1000)
+
+    @property
+    def scoring_version(self) -> str:
+        """Version of the model that scores now."""
+        return self.model_version if self.models is None else self.models.version

@@ -35,6 +35,7 @@ from ..tokens import Jwks, TokenVerifier
 from .acting import Acting
 from .backend import Backend, Known, opened
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
+from .models import keep_desk, make_desk
 from .roles import Roles, check_roles
 from .wiring import live_policy, service_url, webhook_targets
 
@@ -99,11 +100,14 @@ class Service:
             settings, backend.log, backend.store, view, policy, status, self._standing_changed
         )  # fmt: skip
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
+        self._models = make_desk(settings, backend.log, backend.store, self._changed)
         self._services = Services(
             settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
             policy=policy, model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
-            wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, on_silence=self._hear,
+            wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, archive=self._archive,
+            on_silence=self._hear,
+            models=self._models,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
         self._processes = backend.processes(Known(view, status, self._changed, self._ingest))
@@ -169,6 +173,7 @@ class Service:
                         )
                     )
                 )
+                helpers.append(group.create_task(keep_desk(self._models, quiet)))
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)

@@ -304,3 +304,62 @@ ERASURES = Table(
     Column("proof", LargeBinary, nullable=False),
     Index("ix_erasures_time", "asked_ms", "erasure_id"),
 )
+
+MODEL_VERSIONS = Table(
+    "model_versions",
+    METADATA,
+    Column("version", TEXT, primary_key=True),
+    _text("status"),
+    _text("digest"),
+    _long("from_ms"),
+    _long("to_ms"),
+    _long("created_ms"),
+    _long("promoted_ms"),
+    _long("changed_ms"),
+    _long("counted_from"),
+    Column("trained", LargeBinary, nullable=False),
+    Column("figures", LargeBinary, nullable=False),
+    Index("ix_model_versions_status", "status"),
+    Index("ix_model_versions_time", "created_ms", "version"),
+)
+
+MODEL_HISTORY = Table(
+    "model_history",
+    METADATA,
+    Column("entry_id", TEXT, primary_key=True),
+    _long("at_ms"),
+    _text("version"),
+    _text("act"),
+    _text("by"),
+    _text("why"),
+    Column("detail", LargeBinary, nullable=False),
+    Index("ix_model_history_time", "at_ms", "entry_id"),
+)
+
+MODEL_SWITCHES = Table(
+    "model_switches",
+    METADATA,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    _text("version"),
+    _text("digest"),
+    _text("installed"),
+    _long("at_ms"),
+)
+
+MODEL_DAYS = Table(
+    "model_days",
+    METADATA,
+    Column("version", TEXT, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("tenant", TEXT, primary_key=True),
+    Column("agent_type", TEXT, primary_key=True),
+    _long("events"),
+    _long("agent_days"),
+    Column("alerts", LargeBinary, nullable=False),
+    Column("p_values", LargeBinary, nullable=False),
+    Column("drift", LargeBinary, nullable=False),
+    Index("ix_model_days_day", "day"),
+)
+

@@ -15,12 +15,13 @@ from .deliveries import Deliveries
 from .dialects import open_engine
 from .housekeeping import Housekeeping
 from .migrate import migrate
+from .models import Models
 from .partitions import Partitions
 from .reads import Reads
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
-class SqlStore(State, Partitions, Reads, Deliveries, Containment, Housekeeping, ChainReads, Database):
+class SqlStore(State, Partitions, Reads, Deliveries, Containment, Models, Housekeeping, ChainReads, Database):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:

@@ -19,6 +19,8 @@ from trustwatch.api.edge.reports import IngestStatus
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
 from trustwatch.api.http.services import new_id as services_id
+from trustwatch.api.lifecycle import ModelDesk
+from trustwatch.api.lifecycle.announce import Announcer
 from trustwatch.api.serve.guarding import forget_answers, make_guard
 from trustwatch.api.settings import (
     CallerSettings,
@@ -35,6 +37,7 @@ from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.actuators import ActuationFigures, Wishes
 from trustwatch.scoring.channel import Update
+from trustwatch.scoring.lifecycle.shelf import ModelShelf
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -101,6 +104,7 @@ class Site:
         self.status = PipelineStatus()
         self.ingest = IngestStatus()
         self.actuations = ActuationFigures()
+        self.desk: ModelDesk | None = None
         self.pause = 0.0
         self.ids = iter(range(10**9))
         self._start()
@@ -116,7 +120,13 @@ class Site:
             lambda agents: forget_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
         )  # fmt: skip
+        if self.settings.model_dir.exists():
+            shelf = ModelShelf(self.settings.data_dir / "models", self.settings.model_dir)
+            now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
+            announce = Announcer(self.log, now_ms)
+            self.desk = ModelDesk(self.settings, self.store, shelf, announce, now_ms, services_id)
         return Services(
+            models=self.desk,
             guard=self.guard,
             settings=self.settings,
             verifier=TokenVerifier(self.settings.issuers, jwks, callers.caller, rules, self.clock),

@@ -1,0 +1,164 @@
+"""Models: versions, calibration, drift, the budget's control chart; training, promotion, roll-back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from ...scoring.lifecycle.budget import BudgetDay
+from ...scoring.lifecycle.records import GroupDay, ModelEntry, ModelSwitch, ModelVersion
+from ..lifecycle import ModelDesk, NoSuchModel, NotPromoted
+from ..problems import Problem, ProblemError
+from .finding import visible_tenants
+from .gate import Part, Parts, Reader
+from .model_schemas import (
+    BudgetOut,
+    BudgetPageOut,
+    CurveOut,
+    DriftOut,
+    DriftPageOut,
+    EntryOut,
+    ModelDetailOut,
+    ModelOut,
+    ModelsOut,
+    ObservedOut,
+    PointOut,
+    SwitchOut,
+    WindowOut,
+)
+from .route_agents import Cursor, Limit, Tenant
+from .schemas import PageOut, problems
+from .times import iso_ms, iso_or_none
+
+router = APIRouter(tags=["models"])
+Days = Annotated[int, Query(ge=1, le=366, description="days up to today")]
+Budgeted = Literal["medium", "high", "critical"]
+
+
+def desk_of(parts: Parts) -> ModelDesk:
+    """The desk of models. Raises ProblemError where there is none."""
+    desk = parts.services.models
+    if desk is None:
+        raise ProblemError(Problem(404, "no_models", "No models", "this service keeps no models"))
+    return desk
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors of the desk as problems."""
+    try:
+        yield
+    except NoSuchModel as error:
+        raise ProblemError(Problem(404, error.code, "No such model", str(error))) from None
+    except NotPromoted as error:
+        members = {"reasons": error.reasons}
+        raise ProblemError(Problem(409, error.code, "Not promoted", str(error), members=members)) from None
+
+
+@router.get("/v1/models", summary="List versions of the model")
+async def models(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> ModelsOut:  # noqa: ARG001
+    """Versions, newest first, with their figures in shadow. Scope `trust.score:read`."""
+    desk = desk_of(parts)
+    page = await parts.read(desk.versions, limit, cursor)
+    items = [model_out(one, desk.version) for one in page.items]
+    keeper = parts.services.settings.lifecycle.enabled
+    return ModelsOut(items=items, next_cursor=page.next_cursor, in_force=desk.version, keeper=keeper)
+
+
+@router.get("/v1/models/history", summary="What happened to versions")
+async def history(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> PageOut[EntryOut]:  # noqa: ARG001
+    """Newest first; lines are only ever added. Scope `trust.score:read`."""
+    page = await parts.read(desk_of(parts).history, limit, cursor)
+    return PageOut(items=[entry_out(one) for one in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/v1/models/drift", summary="Drift of features and scores")
+async def drift(parts: Part, caller: Reader, days: Days = 30, tenant: Tenant = None) -> DriftPageOut:
+    """Of the version in force, by day and peer group. Scope `trust.score:read`."""
+    found = await parts.read(desk_of(parts).drift, days, visible_tenants(caller, tenant))
+    bounds = parts.services.settings.lifecycle.drift
+    return DriftPageOut(
+        items=[drift_out(one) for one in found], thresholds={"features": bounds.features, "scores": bounds.scores}
+    )
+
+
+@router.get("/v1/models/budget", summary="The alert budget as a control chart")
+async def budget(
+    parts: Part, caller: Reader, days: Days = 30, level: Budgeted = "medium", tenant: Tenant = None
+) -> BudgetPageOut:
+    """Expected and observed alerts by day and peer group, with limits. Scope `trust.score:read`."""
+    rows = await parts.read(desk_of(parts).budget, days, level, visible_tenants(caller, tenant))
+    accepted = float(getattr(parts.services.settings.risk.alert_budget, level))
+    return BudgetPageOut(level=level, budget=accepted, items=[budget_out(row) for row in rows])
+
+
+@router.get("/v1/models/{version}", responses=problems({404: "no such version"}), summary="One version")
+async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None) -> ModelDetailOut:
+    """A version with its calibration curve, promised against observed, and its history. Scope `trust.score:read`."""
+    desk = desk_of(parts)
+    with told():
+        found = await parts.read(desk.view, version, visible_tenants(caller, tenant))
+    return ModelDetailOut(
+        **model_out(found.model, desk.version).model_dump(), on_disk=found.on_disk,
+        calibration=[
+            CurveOut(
+                tenant=one.tenant, agent_type=one.agent_type, events=one.events,
+                points=[PointOut(**point._asdict()) for point in one.points],
+            )
+            for one in found.curves
+        ],
+        observed=[ObservedOut(**one._asdict()) for one in found.observed],
+        history=[entry_out(one) for one in found.history], switches=[switch_out(one) for one in found.switches],
+    )  # fmt: skip
+
+
+def model_out(one: ModelVersion, in_force: str) -> ModelOut:
+    """A version as it is answered."""
+    return ModelOut(
+        version=one.version, status=one.status, in_force=one.version == in_force, digest=one.digest,
+        window=WindowOut(from_at=iso_ms(one.from_ms), to_at=iso_ms(one.to_ms)), created_at=iso_ms(one.created_ms),
+        promoted_at=iso_or_none(one.promoted_ms), changed_at=iso_or_none(one.changed_ms), trained=one.trained,
+        figures=one.figures,
+    )  # fmt: skip
+
+
+def entry_out(one: ModelEntry) -> EntryOut:
+    """A line of history as it is answered."""
+    return EntryOut(
+        at=iso_ms(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail
+    )  # fmt: skip
+
+
+def switch_out(one: ModelSwitch) -> SwitchOut:
+    """A switch as it is answered."""
+    return SwitchOut(
+        partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=iso_ms(one.at_ms)
+    )  # fmt: skip
+
+
+def drift_out(one: GroupDay) -> DriftOut:
+    """Drift of a group and day as it is answered."""
+    said = one.drift
+    return DriftOut(
+        version=one.version, day=day_out(one.day), tenant=one.tenant, agent_type=one.agent_type, events=one.events,
+        judged=bool(said.get("judged")), scores=said.get("scores"), features=said.get("features", {}),
+        drifted=said.get("drifted", []),
+    )  # fmt: skip
+
+
+def budget_out(row: BudgetDay) -> BudgetOut:
+    """A row of the control chart as it is answered."""
+    return BudgetOut(**row._asdict() | {"day": day_out(row.day)})
+
+
+def day_out(day: int) -> str:
+    """A day of UTC.
+
+    >>> day_out(20_000)
+    '2024-10-04'
+    """
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

@@ -1,0 +1,5 @@
+"""What people see and order of models: one desk for the API, the console and the keeper."""
+
+from .desk import ModelDesk, ModelView, NoSuchModel, NotPromoted
+
+__all__ = ["ModelDesk", "ModelView", "NoSuchModel", "NotPromoted"]

@@ -1,0 +1,46 @@
+"""Commands that concern everybody: made durable in every partition of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from ...ingest.kafka import KafkaLog
+from ...ingest.log import GroupCommit
+from ...ingest.routing import partition_of
+from ...ingest.source import Kind, Record
+
+
+class Announcer:
+    """Writes commands to the log.
+
+    Args:
+        log: embedded, with one partition, or Kafka's.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(self, log: GroupCommit, now_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._now_ms = now_ms
+
+    async def __call__(self, payload: bytes) -> None:
+        """Make *payload* durable, once in each partition, all or none acknowledged. Raises LogFailed, Backpressure.
+
+        Where it failed some may have it: a command that is given twice must do what it does once.
+        """
+        now_ms = self._now_ms()
+        await self._log.commit([Record(Kind.CONTROL, 0, now_ms, payload, key) for key in self._keys()])
+
+    def _keys(self) -> list[bytes]:
+        """A key that leads to each partition."""
+        log = self._log.log
+        if not isinstance(log, KafkaLog):
+            return [b""]
+        partitions = log.writer.partitions(log.topic)
+        found: dict[int, bytes] = {}
+        for number in count():
+            key = b"everybody-%d" % number
+            found.setdefault(partition_of(key, partitions), key)
+            if len(found) == partitions:
+                break
+        return [key for _, key in sorted(found.items())]

@@ -1,0 +1,50 @@
+"""The desk of models of a running service, and what keeps it up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from ...ingest.errors import TrustwatchError
+from ...ingest.log import GroupCommit
+from ...scoring.lifecycle.shelf import ModelShelf
+from ...scoring.store import Store
+from .. import clock
+from ..http.services import new_id
+from ..lifecycle import ModelDesk
+from ..lifecycle.announce import Announcer
+from ..settings import Settings
+
+LOOK_EVERY_S = 2.0
+"""The version in force is looked up so often: answers name it."""
+
+_log = structlog.get_logger(__name__)
+
+
+def model_shelf(settings: Settings) -> ModelShelf:
+    """Where versions of models lie."""
+    return ModelShelf(settings.data_dir / "models", settings.model_dir)
+
+
+def make_desk(settings: Settings, log: GroupCommit, store: Store, told: Callable[[], None]) -> ModelDesk:
+    """The desk of a service; *told* is called when something may have to leave. Raises ModelError."""
+    announce = Announcer(log, clock.now_ms)
+    return ModelDesk(settings, store, model_shelf(settings), announce, clock.now_ms, new_id, told)
+
+
+async def keep_desk(desk: ModelDesk, stop: asyncio.Event) -> None:
+    """Look which version is in force, until *stop*."""
+    failing = False
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(desk.refresh)
+            failing = False
+        except (TrustwatchError, OSError) as error:
+            if not failing:
+                _log.warning("which model is in force can not be looked up", error=str(error))
+            failing = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)

@@ -1,0 +1,147 @@
+"""The false-alert budget as a control chart: what it expects of each peer group and day against what was decided.
+
+Alerts that keep to the budget are rare and nearly independent, so their number on a day is at most Poisson with mean
+budget x agent-days / 1,000. A day is beyond its limit when so many alerts or more have a probability of at most
+0.135 %: rule 1 of the Western Electric rules (three sigma), exact for small means. One rule more sees what single days
+are too small to show: the sum of the last seven days against the limit of their sum. True positives that people marked
+do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .records import AlertCount, GroupDay, KnownAgents
+
+BEYOND = 0.00135
+"""Probability of three sigma on one side."""
+RUN_DAYS = 7
+MOST_GROUPS = 50
+"""Groups that are told one by one, those with the most alerts first; the others are told together."""
+LEVELS = ("medium", "high", "critical")
+
+Group = tuple[str, str]
+"""Tenant and agent type."""
+OTHERS: Group = ("*", "*")
+
+
+class Marks(NamedTuple):
+    """Alerts of one group and day that people judged."""
+
+    false_positive: int = 0
+    true_positive: int = 0
+
+
+class BudgetDay(NamedTuple):
+    """One peer group on one day, at one level. `limit` is the most alerts that do not stand out."""
+
+    day: int
+    tenant: str
+    agent_type: str
+    agent_days: int
+    estimated: bool  # agent-days are estimated from when agents were seen first and last
+    expected: float
+    observed: int
+    false_positive: int
+    true_positive: int
+    unmarked: int
+    limit: int
+    run_observed: int  # of the last seven days, true positives left out
+    run_limit: int
+    beyond: bool
+    run_beyond: bool
+
+
+def upper_limit(mean: float) -> int:
+    """The largest number that does not stand out: exceeding it has a probability of at most `BEYOND`.
+
+    >>> upper_limit(0.0), upper_limit(0.04), upper_limit(1.0), upper_limit(20.0)
+    (0, 1, 5, 35)
+    """
+    if mean <= 0.0:
+        return 0
+    if mean > 400.0:  # the normal distribution is as good, and exp(-mean) is no number any more
+        return math.floor(mean + 3.0 * math.sqrt(mean) + 1.0)
+    term = total = math.exp(-mean)
+    count = 0
+    while 1.0 - total > BEYOND:
+        count += 1
+        term *= mean / count
+        total += term
+    return count
+
+
+def chart(
+    days: range, alerts: Iterable[AlertCount], counted: Iterable[GroupDay], known: Iterable[KnownAgents],
+    marks: Mapping[tuple[int, str, str], Marks], budget: float, level: str = "medium",
+) -> list[BudgetDay]:  # fmt: skip
+    """The chart of *level* over *days*, by day and group, oldest first.
+
+    Args:
+        days: consecutive days.
+        alerts: decisions that raised an agent.
+        counted: agent-days as a keeper counted them; of several versions the largest count holds.
+        known: agents by first and last day, for days that nobody counted.
+        marks: (day, tenant, type) -> what people said about its alerts.
+        budget: alerts accepted per 1,000 agent-days.
+    """
+    observed = {(one.day, one.tenant, one.agent_type): int(getattr(one, level)) for one in alerts}
+    active: dict[tuple[int, str, str], int] = {}
+    for day in counted:
+        place = (day.day, day.tenant, day.agent_type)
+        active[place] = max(active.get(place, 0), day.agent_days)
+    guessed = _present(days, known)
+    groups = _told_apart({place[1:] for place in (*observed, *active, *guessed)}, observed)
+    table: dict[Group, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
+    for group, told in groups.items():
+        for at, number in enumerate(days):
+            place = (number, *group)
+            count, row = active.get(place), table[told][at]
+            said = marks.get(place, Marks())
+            row[0] += guessed.get(place, 0) if count is None else count
+            row[1] += int(count is None and guessed.get(place, 0) > 0)
+            row[2] += observed.get(place, 0)
+            row[3] += said.false_positive
+            row[4] += said.true_positive
+    rows = [row for group, cells in table.items() for row in _group_rows(days, group, cells, budget)]
+    return sorted(rows, key=lambda row: (row.day, row.tenant, row.agent_type))
+
+
+def _present(days: range, known: Iterable[KnownAgents]) -> dict[tuple[int, str, str], int]:
+    """How many agents of each group were there on each day, taken as active from first to last sight."""
+    found: defaultdict[tuple[int, str, str], int] = defaultdict(int)
+    for one in known:
+        for day in range(max(one.first_day, days.start), min(one.last_day + 1, days.stop)):
+            found[day, one.tenant, one.agent_type] += one.agents
+    return dict(found)
+
+
+def _told_apart(groups: set[Group], observed: Mapping[tuple[int, str, str], int]) -> dict[Group, Group]:
+    """Each group under the name that it is told by."""
+    total: defaultdict[Group, int] = defaultdict(int)
+    for (_, tenant, agent_type), count in observed.items():
+        total[tenant, agent_type] += count
+    ranked = sorted(groups, key=lambda group: (-total[group], group))
+    return {group: group if at < MOST_GROUPS else OTHERS for at, group in enumerate(ranked)}
+
+
+def _group_rows(days: range, group: Group, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:
+    rows = []
+    for at, day in enumerate(days):
+        agent_days, estimated, observed, false, true = cells[at]
+        run = cells[max(0, at - RUN_DAYS + 1) : at + 1]
+        expected, expected_run = (budget * sum(cell[0] for cell in part) / 1000.0 for part in ([cells[at]], run))
+        limit, run_limit = upper_limit(expected), upper_limit(expected_run)
+        counted = max(0, observed - true)
+        run_counted = sum(max(0, cell[2] - cell[4]) for cell in run)
+        rows.append(
+            BudgetDay(
+                day, *group, agent_days, estimated > 0, expected, observed, false, true,
+                max(0, observed - false - true), limit, run_counted, run_limit, counted > limit,
+                run_counted > run_limit,
+            )
+        )  # fmt: skip
+    return rows

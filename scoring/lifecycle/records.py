@@ -1,0 +1,101 @@
+"""Values of the model lifecycle. Times are UTC milliseconds; days are days of UTC since 1970."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+DAY_MS = 86_400_000
+
+Status = Literal["champion", "challenger", "retired", "rejected"]
+Act = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """One trained version.
+
+    `digest` is the manifest's: two models of one name can be told apart. `trained` says what it learned from (source,
+    events, agents, sessions, how much was left out and why); `figures` how it fared in shadow, empty before that.
+    """
+
+    version: str
+    status: Status
+    digest: str
+    from_ms: int
+    to_ms: int
+    created_ms: int
+    promoted_ms: int = 0  # when it last came into force; 0 = never
+    changed_ms: int = 0
+    counted_from: int = 0  # offset of the log from which shadow counts
+    trained: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """One line of the history, which is only ever added to."""
+
+    entry_id: str
+    at_ms: int
+    version: str
+    act: Act
+    by: str
+    why: str
+    detail: dict[str, Any] = {}
+
+
+class ModelSwitch(msgspec.Struct, frozen=True):
+    """From *offset* of *partition* on, *version* is in force.
+
+    `installed` is the digest of the model in `model_dir` at that time: another one there later is a new wish.
+    """
+
+    partition: int
+    epoch: int
+    offset: int
+    version: str
+    digest: str
+    installed: str
+    at_ms: int
+
+
+class GroupDay(msgspec.Struct, frozen=True):
+    """What one peer group did on one day, as a keeper saw it with one version in shadow.
+
+    `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_EDGES`.
+    """
+
+    version: str
+    day: int
+    tenant: str
+    agent_type: str
+    events: int
+    agent_days: int
+    alerts: tuple[int, int, int]  # rises to medium, high, critical or above
+    p_values: tuple[int, ...]
+    drift: dict[str, Any] = {}
+
+
+class AlertCount(msgspec.Struct, frozen=True):
+    """Decisions that raised an agent of one peer group to a level or above on one day."""
+
+    day: int
+    tenant: str
+    agent_type: str
+    medium: int
+    high: int
+    critical: int
+
+
+class KnownAgents(msgspec.Struct, frozen=True):
+    """How many agents of one peer group were first seen on one day and last on another."""
+
+    tenant: str
+    agent_type: str
+    first_day: int
+    last_day: int
+    agents: int
+
+
+P_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Upper ends of the bins of p-values: deciles, and the tail that alerts come from."""

@@ -1,0 +1,99 @@
+"""Where versions of models lie: one directory each, and the one that the operator installed beside them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from ...ingest.errors import ModelError
+from ...models.artifact import copy_model, is_model, peek
+from ...models.bundle import TrainedModel
+from ...models.manifest import ModelManifest
+from ...models.persist import load
+
+_LONGEST = 120
+
+
+class Kept(NamedTuple):
+    """A model on the shelf. `digest` is that of its manifest, and with it of every file."""
+
+    manifest: ModelManifest
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """Its name."""
+        return self.manifest.model_version
+
+
+class ModelShelf:
+    """Versions below one directory.
+
+    Args:
+        root: holds one directory per version; made when something is put there.
+        installed: the operator's model directory (`model_dir`).
+    """
+
+    def __init__(self, root: Path, installed: Path) -> None:
+        self.root = root
+        self._installed = installed
+
+    def place(self, version: str) -> Path:
+        """Directory of a version. Raises ModelError for a name that can be no directory's."""
+        name = quote(version, safe="")
+        if not name or name.startswith(".") or len(name) > _LONGEST:
+            raise ModelError(
+                f"{version!r} can not name a directory: use at most {_LONGEST} plain characters, no dot first"
+            )
+        return self.root / name
+
+    def installed(self) -> Kept:
+        """The model that the operator installed. Raises ModelError."""
+        return Kept(*peek(self._installed))
+
+    def keep_installed(self) -> Kept:
+        """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
+        found = self.installed()
+        place = self.place(found.version)
+        if not is_model(place) or peek(place)[1] != found.digest:
+            copy_model(self._installed, place)
+        return found
+
+    def find(self, version: str, digest: str | None = None) -> Path:
+        """Directory that holds *version*: on the shelf, or the installed model itself.
+
+        Raises:
+            ModelError: nowhere, or with another digest than *digest*.
+        """
+        for path in (self.place(version), self._installed):
+            if is_model(path):
+                manifest, found = peek(path)
+                if manifest.model_version == version and digest in (None, found):
+                    return path
+        exactly = "" if digest is None else f" with digest {digest[:12]}…"
+        raise ModelError(
+            f"model {version!r}{exactly} is not at {self.place(version)}: restore that directory from a back-up, "
+            "or let all machines share it"
+        )
+
+    def load(self, version: str, digest: str | None = None) -> TrainedModel:
+        """Read and verify a version. Raises ModelError."""
+        return load(self.find(version, digest))
+
+    def versions(self) -> Iterator[Kept]:
+        """Every sound manifest on the shelf; what can not be read is left out."""
+        if not self.root.is_dir():
+            return
+        for path in sorted(self.root.iterdir()):
+            if not path.name.startswith(".") and is_model(path):
+                try:
+                    yield Kept(*peek(path))
+                except ModelError:
+                    continue
+
+    def remove(self, version: str) -> None:
+        """Remove a version's directory; one that is not there is no error."""
+        shutil.rmtree(self.place(version), ignore_errors=True)

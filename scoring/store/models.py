@@ -1,0 +1,168 @@
+"""The side of the model lifecycle: versions, their history, switches, and what shadow runs counted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Connection, Integer, cast, delete, func, select, tuple_, update
+
+from ..lifecycle.records import DAY_MS, AlertCount, GroupDay, KnownAgents, ModelEntry, ModelSwitch, ModelVersion
+from ..records import OutboxRow, RiskLevel
+from . import codec
+from .base import MAX_PAGE, Page, Tenants
+from .database import Database
+from .deliveries import INSERT_OUTBOX
+from .dialects import insert_or_skip, upsert
+from .schema import AGENTS, DECISIONS, MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+_BLOBS = frozenset({"trained", "figures", "detail", "alerts", "p_values", "drift"})
+_ADD_VERSION = insert_or_skip(MODEL_VERSIONS, "version")
+_ADD_ENTRY = insert_or_skip(MODEL_HISTORY, "entry_id")
+_SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
+_DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
+
+
+class Models(Database):
+    """Part of the store that the lifecycle uses; `trustwatch.scoring.store.base` says what each method promises."""
+
+    def add_model(self, made: ModelVersion, entry: ModelEntry) -> bool:
+        with self.write() as connection:
+            add = _ADD_VERSION.on(connection).returning(MODEL_VERSIONS.c.version)
+            added = connection.execute(add, _params(made)).first() is not None
+            if added:
+                connection.execute(_ADD_ENTRY.on(connection), _params(entry))
+        return added
+
+    def change_models(
+        self, changed: Sequence[ModelVersion], entries: Sequence[ModelEntry] = (), outbox: Sequence[OutboxRow] = ()
+    ) -> None:
+        with self.write() as connection:
+            for one in changed:
+                mine = MODEL_VERSIONS.c.version == one.version
+                connection.execute(update(MODEL_VERSIONS).where(mine).values(_params(one)))
+            if entries:
+                connection.execute(_ADD_ENTRY.on(connection), [_params(entry) for entry in entries])
+            if outbox:
+                connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in outbox])
+
+    def note_figures(self, version: str, figures: dict[str, Any], at_ms: int) -> None:
+        values = {"figures": _encode(figures), "changed_ms": at_ms}
+        with self.write() as connection:
+            connection.execute(update(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version).values(values))
+
+    def model(self, version: str) -> ModelVersion | None:
+        with self.read() as connection:
+            row = connection.execute(select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version)).one_or_none()
+        return None if row is None else _version(row)
+
+    def models(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
+        query = select(MODEL_VERSIONS)
+        if status is not None:
+            query = query.where(MODEL_VERSIONS.c.status == status)
+        rows, more = self._newest_of(query, MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version, limit, cursor)
+        return Page([_version(row) for row in rows], more)
+
+    def model_history(self, version: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelEntry]:
+        query = select(MODEL_HISTORY)
+        if version is not None:
+            query = query.where(MODEL_HISTORY.c.version == version)
+        rows, more = self._newest_of(query, MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id, limit, cursor)
+        return Page([ModelEntry(**_values(row)) for row in rows], more)
+
+    def _newest_of(self, query: Any, time: Any, name: Any, limit: int, cursor: str | None) -> tuple[Any, str | None]:
+        if cursor is not None:
+            query = query.where(tuple_(time, name) < codec.from_cursor(cursor, tuple[int, str]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(time.desc(), name.desc()).limit(limit + 1)).all()
+        last = rows[limit - 1]._mapping if len(rows) > limit else None
+        return rows[:limit], None if last is None else codec.to_cursor([last[time.name], last[name.name]])
+
+    def model_switch(self, partition: int) -> ModelSwitch | None:
+        order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
+        query = select(MODEL_SWITCHES).where(MODEL_SWITCHES.c.partition == partition)
+        with self.read() as connection:
+            row = connection.execute(query.order_by(*(one.desc() for one in order)).limit(1)).one_or_none()
+        return None if row is None else ModelSwitch(**row._mapping)
+
+    def model_switches(self, limit: int = MAX_PAGE) -> list[ModelSwitch]:
+        query = select(MODEL_SWITCHES).order_by(MODEL_SWITCHES.c.at_ms.desc(), MODEL_SWITCHES.c.partition)
+        with self.read() as connection:
+            return [ModelSwitch(**row._mapping) for row in connection.execute(query.limit(limit))]
+
+    def note_days(self, days: Sequence[GroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
+        with self.write() as connection:
+            if days:
+                connection.execute(_DAY.on(connection), [_params(day) for day in days])
+            if outbox:
+                connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in outbox])
+
+    def model_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[GroupDay]:
+        query = _visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
+        if version is not None:
+            query = query.where(MODEL_DAYS.c.version == version)
+        order = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type, MODEL_DAYS.c.version)
+        with self.read() as connection:
+            return [_day(row) for row in connection.execute(query.order_by(*order))]
+
+    def alert_counts(self, from_day: int, tenants: Tenants = None) -> list[AlertCount]:
+        day = cast(DECISIONS.c.decided_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
+        group = (day, DECISIONS.c.tenant, DECISIONS.c.agent_type)
+        counts = [_rises(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
+        since = (DECISIONS.c.decided_ms >= from_day * DAY_MS, DECISIONS.c.level > DECISIONS.c.previous_level)
+        query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
+        with self.read() as connection:
+            rows = connection.execute(_visible(query, DECISIONS.c.tenant, tenants)).all()
+        return sorted((AlertCount(*row) for row in rows), key=lambda one: (one.day, one.tenant, one.agent_type))
+
+    def known_agents(self, from_day: int, tenants: Tenants = None) -> list[KnownAgents]:
+        first, last = (
+            cast(column.op("/")(DAY_MS), Integer) for column in (AGENTS.c.first_seen_ms, AGENTS.c.last_seen_ms)
+        )
+        group = (AGENTS.c.tenant, AGENTS.c.agent_type, first, last)
+        query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
+        with self.read() as connection:
+            rows = connection.execute(_visible(query, AGENTS.c.tenant, tenants)).all()
+        return [KnownAgents(*row) for row in rows]
+
+    def purge_models(self, before_day: int) -> int:
+        with self.write() as connection:
+            return connection.execute(delete(MODEL_DAYS).where(MODEL_DAYS.c.day < before_day)).rowcount
+
+
+def write_switches(connection: Connection, switches: Sequence[ModelSwitch]) -> None:
+    """Models that a commit brings into force."""
+    connection.execute(_SWITCH.on(connection), [msgspec.structs.asdict(one) for one in switches])
+
+
+def _rises(level: RiskLevel) -> ColumnElement[int]:
+    return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
+
+
+def _visible(query: Any, column: Any, tenants: Collection[str] | None) -> Any:
+    return query if tenants is None else query.where(column.in_(sorted(tenants)))
+
+
+def _params(made: msgspec.Struct) -> dict[str, Any]:
+    values = msgspec.structs.asdict(made)
+    return {name: _encode(value) if name in _BLOBS else value for name, value in values.items()}
+
+
+def _values(row: Any) -> dict[str, Any]:
+    return {name: _decode(value) if name in _BLOBS else value for name, value in row._mapping.items()}
+
+
+def _version(row: Any) -> ModelVersion:
+    return ModelVersion(**_values(row))
+
+
+def _day(row: Any) -> GroupDay:
+    values = _values(row)
+    return GroupDay(**values | {"alerts": tuple(values["alerts"]), "p_values": tuple(values["p_values"])})

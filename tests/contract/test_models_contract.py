@@ -1,0 +1,187 @@
+"""What every store promises about models: versions, history, switches, days, and counts for the budget chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.lifecycle.records import (
+    DAY_MS,
+    AlertCount,
+    GroupDay,
+    KnownAgents,
+    ModelEntry,
+    ModelSwitch,
+    ModelVersion,
+)
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
+from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+
+DAY = 20_000
+NOW = DAY * DAY_MS + 3_600_000
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    """A store of each kind, empty."""
+    if request.param == "sqlite":
+        opened = open_store(sqlite_url(tmp_path / "store.db"))
+    else:
+        opened = open_store(str(request.getfixturevalue("postgres_url")))
+    yield opened
+    opened.close()
+
+
+def version(number: int, **values: Any) -> ModelVersion:
+    """A challenger."""
+    made = ModelVersion(f"v{number}", "challenger", "d" * 8, NOW - DAY_MS, NOW, NOW + number, trained={"events": 7})
+    return msgspec.structs.replace(made, **values)
+
+
+def entry(number: int, **values: Any) -> ModelEntry:
+    """A line of history."""
+    made = ModelEntry(f"E{number:04}", NOW + number, f"v{number}", "trained", "keeper", "due", {"events": 7})
+    return msgspec.structs.replace(made, **values)
+
+
+def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
+    """An agent seen from one day to another."""
+    named = AgentName(agent_key(tenant, "https://as", name), tenant, "https://as", name)
+    return AgentRow(
+        named, "Payer", 1, 0.25, 0.5, 0.125, first * DAY_MS + 5, last * DAY_MS + 5, NOW, 0, 3, "", b"[]", "", b"", b"",
+        "v1",
+    )  # fmt: skip
+
+
+def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) -> Decision:
+    """A change of level."""
+    named = AgentName(agent_key(tenant, "https://as", "a"), tenant, "https://as", "a")
+    return Decision(
+        f"D{number:04}", named, "Payer", at_ms, "", at_ms, previous, level, 0.9, 0.8, 0.7, 0.1, (), "", {}, {}, "m",
+        "b", "p", "enforce", "event", 0, number,
+    )  # fmt: skip
+
+
+def commit(store: SqlStore, **parts: Any) -> Position:
+    """One commit further."""
+    at = store.position(0)
+    at = store.claim(0) if at.epoch == 0 else at
+    new = Position(0, at.epoch, at.offset + 1)
+    empty: dict[str, Any] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
+    store.commit(Commit(expected=at, position=new, **(empty | parts)))
+    return new
+
+
+def test_a_version_is_written_once_with_its_line_of_history(store: SqlStore) -> None:
+    """The same name changes nothing, and adds no line."""
+    assert store.add_model(version(1), entry(1))
+    assert not store.add_model(version(1, digest="other"), entry(2))
+
+    assert store.model("v1") == version(1)
+    assert store.model("v2") is None
+    assert store.model_history().items == [entry(1)]
+
+
+def test_versions_and_history_are_paged_newest_first(store: SqlStore) -> None:
+    """Whatever the order they were written in."""
+    for number in (2, 1, 3):
+        store.add_model(version(number), entry(number))
+
+    first = store.models(limit=2)
+    assert [one.version for one in first.items] == ["v3", "v2"]
+    assert [one.version for one in store.models(limit=2, cursor=first.next_cursor).items] == ["v1"]
+    history = store.model_history(limit=1)
+    assert [one.entry_id for one in history.items] == ["E0003"]
+    assert [one.entry_id for one in store.model_history(cursor=history.next_cursor).items] == ["E0002", "E0001"]
+    assert store.model_history("v2").items == [entry(2)]
+
+
+def test_a_change_goes_with_history_and_alert(store: SqlStore) -> None:
+    """Several versions change together; the history grows, and what has to leave is there once."""
+    store.add_model(version(1, status="champion"), entry(1))
+    store.add_model(version(2), entry(2))
+    changed = [version(1, status="retired"), version(2, status="champion", promoted_ms=NOW)]
+    row = OutboxRow("k", "alert", "", b"{}", NOW)
+    for _ in range(2):
+        store.change_models(changed, [entry(3, act="promoted")], [row])
+
+    assert store.model("v1") == changed[0]
+    assert store.models("champion").items == [changed[1]]
+    assert len(store.model_history().items) == 3
+    assert store.route([Route("t", "alert", frozenset(range(5)), 0)], NOW) == 1
+
+
+def test_figures_change_nothing_else(store: SqlStore) -> None:
+    """They are written while somebody promotes the version."""
+    store.add_model(version(1), entry(1))
+    store.change_models([version(1, status="champion")])
+    store.note_figures("v1", {"agent_days": 3, "by": {"medium": 0.5}}, NOW + 9)
+    store.note_figures("v9", {"agent_days": 3}, NOW + 9)
+
+    expected = version(1, status="champion", figures={"agent_days": 3, "by": {"medium": 0.5}}, changed_ms=NOW + 9)
+    assert store.model("v1") == expected
+
+
+def test_a_switch_is_written_with_the_position_behind_it(store: SqlStore) -> None:
+    """Who is fenced switches nothing; of several the newest holds, by epoch and then offset."""
+    assert store.model_switch(0) is None
+    at = commit(store, switches=[ModelSwitch(0, 1, 1, "v1", "d1", "d1", NOW)])
+    stale = Commit(
+        Position(0, 9, 9), Position(0, 9, 10), [], [], [], [], switches=[ModelSwitch(0, 9, 10, "x", "", "", NOW)]
+    )
+    with pytest.raises(Fenced):
+        store.commit(stale)
+    assert store.model_switch(0) == ModelSwitch(0, 1, 1, "v1", "d1", "d1", NOW)
+
+    commit(store, switches=[ModelSwitch(0, at.epoch, 2, "v2", "d2", "d1", NOW + 1)])
+    newest = store.model_switch(0)
+    assert newest is not None
+    assert newest.version == "v2"
+    assert [one.version for one in store.model_switches()] == ["v2", "v1"]
+    assert store.model_switch(1) is None
+
+
+def test_days_are_overwritten_and_purged(store: SqlStore) -> None:
+    """A tenant's reader sees its own groups alone."""
+    acme = GroupDay("v1", DAY, "acme", "Payer", 10, 2, (1, 0, 0), (0, 3, 7), {"features": {"pace": 0.1}})
+    other = GroupDay("v1", DAY + 1, "globex", "", 5, 1, (0, 0, 0), (0, 0, 5))
+    store.note_days([acme, other])
+    more = msgspec.structs.replace(acme, events=11)
+    store.note_days([more], [OutboxRow("drift", "alert", "", b"{}", NOW)])
+
+    assert store.model_days(DAY) == [more, other]
+    assert store.model_days(DAY + 1) == [other]
+    assert store.model_days(DAY, ["acme"]) == [more]
+    assert store.model_days(DAY, version="v2") == []
+    assert store.purge_models(DAY + 1) == 1
+    assert store.model_days(0) == [other]
+
+
+def test_rises_are_counted_by_group_and_day(store: SqlStore) -> None:
+    """Up to or through a level counts for it, going down does not; days are those of UTC."""
+    rows = [
+        decision(1, "acme", NOW, 1, 4), decision(2, "acme", NOW + 1, 2, 3), decision(3, "acme", NOW + 2, 3, 2),
+        decision(4, "globex", NOW, 0, 2), decision(5, "acme", NOW - 2 * DAY_MS, 1, 2), decision(6, "acme", NOW, 0, 1),
+    ]  # fmt: skip
+    store.upkeep(NOW)
+    commit(store, decisions=rows)
+
+    assert store.alert_counts(DAY) == [
+        AlertCount(DAY, "acme", "Payer", 1, 2, 1),
+        AlertCount(DAY, "globex", "Payer", 1, 0, 0),
+    ]
+    assert store.alert_counts(DAY - 2, ["acme"])[0] == AlertCount(DAY - 2, "acme", "Payer", 1, 0, 0)
+
+
+def test_agents_are_known_from_first_to_last_sight(store: SqlStore) -> None:
+    """Agents of one group with the same days are one row; those gone before are left out."""
+    rows = [agent("a", "acme", DAY - 3, DAY), agent("b", "acme", DAY - 3, DAY), agent("c", "globex", DAY - 9, DAY - 8)]
+    commit(store, agents=rows)
+
+    assert store.known_agents(DAY - 1) == [KnownAgents("acme", "Payer", DAY - 3, DAY, 2)]
+    assert store.known_agents(DAY - 9, ["globex"]) == [KnownAgents("globex", "Payer", DAY - 9, DAY - 8, 1)]
