@@ -32,7 +32,6 @@ from . import (
     route_containment,
     route_decisions,
     route_events,
-    route_models,
     route_otlp,
     route_service,
 )
@@ -99,16 +98,16 @@ def create_app(
         services: everything it uses.
         registry: where its metrics are registered; by default one of its own.
         only_service: a worker's: health, readiness, metrics, and no questions or events.
-    """
         console: makes the pages at `/console`; None = there are none.
+    """
     door = _door(services)
     silence = SilenceWatch({}, services.monotonic()) if only_service else _silence(services)
     issuers = None if only_service else _gateway_issuers(services)
     metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence, issuers)
     answers = RiskAnswers(services)
-    app = DocumentedApp(
     parts = Parts(services, answers, door, metrics, StoreReader(), silence)
     pages = None if console is None or only_service else console(parts)
+    app = DocumentedApp(
         title="Trustwatch",
         version=version("trustwatch"),
         description=ABOUT,
@@ -129,25 +128,24 @@ def create_app(
             route_decisions,
             route_alerts,
             route_events,
-            route_models,
             route_otlp,
         )
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
-    hooks = None if only_service else _hooks(services, metrics)
-    gateway = None if issuers is None else _gateway(services, metrics, issuers)
     if pages is not None:
         app.mount(CONSOLE, pages.app)
         app.add_api_route(CONSOLE, _to_console, include_in_schema=False)
+    hooks = None if only_service else _hooks(services, metrics)
+    gateway = None if issuers is None else _gateway(services, metrics, issuers)
     return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks, gateway=gateway)
 
 
-def _door(services: Services) -> Door:
-    behind = services.behind or (lambda: 0)
 async def _to_console() -> Response:
     return RedirectResponse(f"{CONSOLE}/", 308)
 
 
+def _door(services: Services) -> Door:
+    behind = services.behind or (lambda: 0)
     limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
     admission = Admission(AgentRegistry(services.settings.registry))
     return Door(services.log, admission, limits, services.clock, services.new_id)
@@ -199,18 +197,18 @@ def _lifespan(
             await start()
         if issuers is not None:
             await issuers.start()
-        watch = asyncio.create_task(_watch_silence(services, silence))
-        try:
         if pages is not None:
             await pages.start()
+        watch = asyncio.create_task(_watch_silence(services, silence))
+        try:
             yield
         finally:
             watch.cancel()
             services.status.close()
-            if issuers is not None:
-                await issuers.close()
             if pages is not None:
                 await pages.close()
+            if issuers is not None:
+                await issuers.close()
             for stop in services.on_shutdown:
                 await stop()
 
