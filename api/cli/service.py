@@ -62,12 +62,6 @@ def token(
     sys.stdout.write(local_token(configured.data_dir, client_id, scope or list(SCOPES), audience, lifetime) + "\n")
 
 
-def demo(
-    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
-    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
-    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
-    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
-) -> None:
 def console_link(settings: SettingsFile = None) -> None:
     """Print a link that signs in at the console once (where the settings allow a development login)."""
     configured = process_settings(settings)
@@ -77,5 +71,11 @@ def console_link(settings: SettingsFile = None) -> None:
     sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
 
 
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
+    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
+    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
+    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
+) -> None:
     """Train on a simulated week, serve, play a day with two attacks, and say what happens."""
     raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=say).run())
