@@ -18,7 +18,7 @@ class LetterGroup(NamedTuple):
 
     source: str
     reason: str
-    count: int
+    letters: int
     waiting: int
     newest_ms: int
 
@@ -35,7 +35,7 @@ def letter_groups(letters: Sequence[StoredLetter]) -> list[LetterGroup]:
         )
         for (source, reason), mine in found.items()
     ]  # fmt: skip
-    return sorted(groups, key=lambda group: (-group.count, group.source, group.reason))
+    return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
 def chosen(letters: Sequence[StoredLetter], source: str, reason: str) -> list[StoredLetter]:

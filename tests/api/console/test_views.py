@@ -164,7 +164,7 @@ def test_letters_are_grouped_by_source_and_reason() -> None:
 
     groups = letter_groups(letters)
 
-    assert [(one.source, one.reason, one.count, one.waiting) for one in groups] == [
+    assert [(one.source, one.reason, one.letters, one.waiting) for one in groups] == [
         ("gw", "no agent", 2, 1), ("kc", "not JSON", 1, 1),
     ]  # fmt: skip
     assert [one.letter.letter_id for one in chosen(letters, "kc", "")] == ["l3"]

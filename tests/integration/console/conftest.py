@@ -1,0 +1,66 @@
+"""One real service with everything a page can show, and one Chromium; both live as long as the module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .site import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from service_stack import OidcProvider
+
+    from ..conftest import World
+    from .looking import Looker
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's own Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+    from service_stack import Unavailable
+    from service_stack.chromium import chromium_program
+
+    try:
+        program = chromium_program()
+    except Unavailable as reason:
+        pytest.skip(f"BROWSER NOT TO BE HAD: {reason}")
+    with sync_playwright() as playwright:
+        # Root has no sandbox of its own; /dev/shm is too small in containers.
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        made = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: World, _oidc_provider: OidcProvider
+) -> Iterator[Site]:
+    """The service, after a day with attacks in it. Without a browser there is no use for it."""
+    made = Site(tmp_path_factory.mktemp("console"), world, _oidc_provider)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def look(site: Site, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
+    """Opens browser contexts of this test alone; whatever went wrong in one of them fails the test at its end."""
+    from .looking import Looker
+
+    made: list[Looker] = []
+
+    def open_one(**how: Any) -> Looker:
+        made.append(Looker(browser, site, tmp_path, **how))
+        return made[-1]
+
+    yield open_one
+    for looker in made:
+        looker.close()
