@@ -57,6 +57,9 @@ class Detector(Protocol):
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
 
+    def usual_values(self) -> NDArray[np.float64]:
+        """Value of each feature, (F,), whose evidence is that of half of all normal events."""
+
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
@@ -90,6 +93,9 @@ class DetectorSettings:
         if self.norm & (self.norm - 1):
             raise ConfigError(f"detector setting norm is {self.norm}; it must be a power of two")
 
+
+_MOST_VALUE = 64.0
+"""No feature goes beyond it."""
 
 _RANGES = (
     ("trees", 1, 10_000),
@@ -193,6 +199,19 @@ class ForestDetector:
             seen = forest_view(found.u, self.parts.importance)
             total += _shares(np.maximum(shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
         return _shares(total)
+
+    def usual_values(self) -> NDArray[np.float64]:
+        """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.
+
+        A row with such a value is ordinary in that feature, neither odd nor more normal than normal.
+        """
+        low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MOST_VALUE)
+        for _ in range(60):  # evidence never falls with the value
+            middle = 0.5 * (low + high)
+            found = weighed_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
+            ordinary = found <= self.usual.median
+            low, high = np.where(ordinary, middle, low), np.where(ordinary, high, middle)
+        return low
 
     def _named(self, error: NotFinite) -> NotFinite:
         name = self.feature_names[error.feature] if isinstance(error.feature, int) else error.feature

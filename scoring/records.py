@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from ..ingest.identity import record_id as record_id  # sources name their dead letters by it too
+
+if TYPE_CHECKING:
+    from .feedback.values import Holding
 
 from .lifecycle.records import ModelSwitch
 
@@ -112,7 +115,7 @@ class Decision(msgspec.Struct, frozen=True):
     baseline_version: str
     policy_version: str
     mode: str  # shadow | enforce
-    cause: str  # event | tick | release
+    cause: str  # event | tick | release | feedback
     partition: int
     offset: int
 
@@ -209,5 +212,7 @@ class Commit(msgspec.Struct, frozen=True):
     """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
     edges: Sequence[Edge] = ()
     """Who had to do with whom in what is committed."""
+    holdings: Sequence[Holding] = ()
+    """Rules of feedback that came, ended or counted since the last commit."""
     switches: Sequence[ModelSwitch] = ()
     """Models that came into force in what is committed."""

@@ -75,13 +75,13 @@ CONTEXT_KIND[l.K_OUTCOME] = l.K_ACTION
 CONTEXT_KIND[l.K_REQUEST_SIZE] = l.K_ACTION
 CONTEXT_KIND[l.K_ANSWER_SIZE] = l.K_ACTION
 
-_EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
+EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""
 
-_STRANGE_KEPT = 0.8
+STRANGE_KEPT = 0.8
 """Part of the session's strangeness that survives each further event: a memory of about five events."""
 
-_OUTCOME_SHARE = 0.5
+OUTCOME_SHARE = 0.5
 """An odd outcome alone says less than an odd order or destination."""
 
 _MAX_BITS = 64.0
@@ -152,13 +152,13 @@ def _write_composites(
     """Features made of others."""
     order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
     strongest = max(out[F_ACTION], out[F_TARGET], order)
-    out[F_WRITE] = min(_EFFECT_WEIGHT[codes[c.EFFECT]] * strongest, _MAX_BITS)
+    out[F_WRITE] = min(EFFECT_WEIGHT[codes[c.EFFECT]] * strongest, _MAX_BITS)
     side = 1.0 if codes[c.EXTERNAL] == 1 else (0.0 if codes[c.EXTERNAL] == 0 else 0.5)
     out[F_EXTERNAL] = side * out[F_TARGET]
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
-    gathered += _OUTCOME_SHARE * out[F_OUTCOME] + out[F_PROVENANCE]
-    kept = np.float32(_STRANGE_KEPT) * session[l.S_STRANGE]
-    session[l.S_STRANGE] = kept + np.float32((1.0 - _STRANGE_KEPT) * gathered)
+    gathered += OUTCOME_SHARE * out[F_OUTCOME] + out[F_PROVENANCE]
+    kept = np.float32(STRANGE_KEPT) * session[l.S_STRANGE]
+    session[l.S_STRANGE] = kept + np.float32((1.0 - STRANGE_KEPT) * gathered)
     out[F_STRANGE] = min(np.float64(session[l.S_STRANGE]), _MAX_BITS)
     if values[c.UNGRANTED] >= 0.0 and values[c.BREADTH] > 0.0:
         out[F_GAP] = min(values[c.UNGRANTED] / values[c.BREADTH], 1.0)

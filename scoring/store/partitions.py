@@ -11,6 +11,7 @@ from . import codec
 from .base import VersionedAgent
 from .database import Database
 from .dialects import insert_or_skip
+from .feedback import spread_holdings
 from .schema import AGENTS, DECISIONS, POSITIONS
 
 _ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
@@ -97,8 +98,11 @@ class Partitions(Database):
                     connection.execute(_MOVE, moves)
             moved += len(moves)
             if len(rows) < chunk:
-                return moved
+                break
             page = query.where(AGENTS.c.key > rows[-1].key)
+        with self.write() as connection:
+            spread_holdings(connection, connection.scalars(select(POSITIONS.c.partition)).all())
+        return moved
 
 
 def _published(connection: Connection) -> dict[int, int]:

@@ -13,6 +13,7 @@ from .containment import Containment
 from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
+from .feedback import FeedbackTables
 from .housekeeping import Housekeeping
 from .migrate import migrate
 from .models import Models
@@ -21,7 +22,9 @@ from .reads import Reads
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
-class SqlStore(State, Partitions, Reads, Deliveries, Containment, Models, Housekeeping, ChainReads, Database):
+class SqlStore(
+    State, Partitions, Reads, Deliveries, Containment, Models, FeedbackTables, Housekeeping, ChainReads, Database
+):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 
     Args:

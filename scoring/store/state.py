@@ -20,6 +20,7 @@ from .containment import write_edges
 from .database import Database
 from .deliveries import ADD_COUNTER, INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
+from .feedback import write_holdings
 from .models import write_switches
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, POSITIONS
 
@@ -91,6 +92,8 @@ class State(Database):
                 connection.execute(INSERT_OUTBOX.on(connection), rows)
             if edges := [edge for number in taken for edge in commits[number].edges]:
                 write_edges(connection, edges)
+            if holdings := [one for number in taken for one in commits[number].holdings]:
+                write_holdings(connection, holdings)
             if switches := [one for number in taken for one in commits[number].switches]:
                 write_switches(connection, switches)
             return [

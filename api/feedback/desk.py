@@ -1,0 +1,362 @@
+"""The desk that takes feedback: checks it, writes it down, and sees that every event log it concerns hears of it.
+
+What is said is written first, with the state `adopting`; then a control record goes into the log of each partition that
+the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next one (`follow`)
+sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, TypeVar
+
+import msgspec
+import structlog
+
+from ...ingest.columns import OWN_RECORD
+from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.log import GroupCommit
+from ...ingest.routing import agent_route, partition_of, route_to
+from ...ingest.source import Kind, Record
+from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, Verdict
+from ...scoring.notify.alert import rfc3339
+from ...scoring.records import Decision, RiskLevel, record_id
+from ...scoring.store import Page, Store
+from ..callers import ANY, Caller
+from ..guard.audit import SOURCE, AuditSink
+from ..problems import Problem, ProblemError
+from ..settings import ActuatorSettings, Settings
+from .drafts import Draft, checked, digest, refused, withdrawable
+from .previews import PREVIEW_VALID_MS, Previews
+
+SEND_AGAIN_MS = 5_000
+"""What was not sent so long after it was written is sent by whoever notices."""
+
+FOLLOW_EVERY_S = 2.0
+_MOST_PAGES = 40
+_HOUR_MS = 3_600_000
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class Author(NamedTuple):
+    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
+
+    name: str
+    tenants: Collection[str] | None
+    ids: frozenset[str] = frozenset()
+
+
+class Told(NamedTuple):
+    """Feedback with what became of it.
+
+    Attributes:
+        matched: events in which its rule counted, as of the last commits.
+        last_ms: event time of the last of them; 0 = none.
+        partitions: event logs that hold to the rule now.
+        steps: its life so far; empty in lists.
+    """
+
+    feedback: Feedback
+    matched: int
+    last_ms: int
+    partitions: int
+    steps: Sequence[Step] = ()
+
+
+def author_of(caller: Caller) -> Author:
+    """The author that a token names."""
+    tenants = None if ANY in caller.tenants else caller.tenants
+    return Author(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}))
+
+
+class FeedbackDesk:
+    """Takes feedback. Its methods belong to one event loop; the store is called in threads.
+
+    Args:
+        settings: bounds, and the actuators' names of agents.
+        store: of feedback and decisions.
+        log: where control records become durable.
+        audit: where every step is noted as an event.
+        previews: runs them.
+        now_ms: UTC milliseconds.
+        partitions: event logs there are.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, log: GroupCommit, audit: AuditSink, previews: Previews,
+        now_ms: Callable[[], int], partitions: Callable[[], int] = lambda: 1,
+    ) -> None:  # fmt: skip
+        self.previews = previews
+        self.in_force: Counter[str] = Counter()
+        """Rules in force by kind of scope, as of the last look."""
+        self._settings = settings
+        self._store = store
+        self._log = log
+        self._audit = audit
+        self._now_ms = now_ms
+        self._partitions = partitions
+        self._adopting = asyncio.Lock()
+
+    async def start_preview(self, decision_id: str, draft: Draft, author: Author) -> PreviewRow:
+        """Begin a preview; it runs by itself. Raises ProblemError (404, 422, 429), Unavailable."""
+        decision = await self._decision(decision_id, author)
+        made = checked(draft, decision, self._settings.feedback)
+        if made.verdict == "true_positive":
+            raise refused("a true positive changes nothing in scoring: there is nothing to preview")
+        rule = self._made(made, decision, author, preview_id="").rule
+        return await self.previews.start(decision, rule, digest(made, decision_id), author.name)
+
+    async def preview(self, preview_id: str, tenants: Collection[str] | None) -> PreviewRow:
+        """How a preview fares. Raises ProblemError (404), Unavailable."""
+        found = await self.previews.find(preview_id, tenants)
+        if found is None:
+            raise _no_such("preview")
+        return found
+
+    async def adopt(self, decision_id: str, draft: Draft, author: Author) -> Told:
+        """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
+        decision = await self._decision(decision_id, author)
+        self._check_author(decision, author)
+        draft = checked(draft, decision, self._settings.feedback)
+        unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
+        async with self._adopting:  # else two that are adopted at a time could both find room
+            made = self._made(draft, decision, author, preview_id=draft.preview_id or "")
+            made = msgspec.structs.replace(made, unseen=unseen, until_ms=await self._window_end(decision))
+            if made.verdict == "false_positive":
+                await self._check_room(made.agent.tenant)
+            action = "noted" if made.status == "noted" else "adopted"
+            step = Step(made.feedback_id, action, made.created_ms, author.name, made.reason)  # type: ignore[arg-type]
+            if not await self._call(self._store.add_feedback, made, step):
+                raise ProblemError(Problem(409, "feedback_known", "Known already", "the same was said a moment ago"))
+        self._note(made, f"feedback.{action}", author.name, made.reason)
+        if made.status == "adopting":
+            made = await self._send(made)
+        return await self._told(made)
+
+    async def list(
+        self, tenants: Collection[str] | None, status: Status | None = None, verdict: Verdict | None = None,
+        agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> Page[Told]:  # fmt: skip
+        """Feedback, newest first. Raises BadCursor, Unavailable."""
+        page = await self._call(
+            self._store.list_feedback, tenants, status, verdict, agent_key, decision_id, limit, cursor
+        )
+        held = await self._call(self._store.holdings_of, [one.feedback_id for one in page.items])
+        told = []
+        for one in page.items:
+            mine = [holding for holding in held if holding.rule.rule_id == one.feedback_id]
+            told.append(
+                Told(
+                    one, sum(holding.matched for holding in mine), max((h.last_ms for h in mine), default=0),
+                    sum(holding.until_offset < 0 for holding in mine),
+                )
+            )  # fmt: skip
+        return Page(told, page.next_cursor)
+
+    async def get(self, feedback_id: str, tenants: Collection[str] | None) -> Told:
+        """One, with its steps. Raises ProblemError (404), Unavailable."""
+        found = await self._call(self._store.feedback, feedback_id, tenants)
+        if found is None:
+            raise _no_such("feedback")
+        return await self._told(found)
+
+    async def revoke(self, feedback_id: str, author: Author, reason: str) -> Told:
+        """End a rule, or take a label back, from now on. Raises ProblemError (404, 409, 422), Unavailable."""
+        if not reason.strip():
+            raise refused("say why: `reason` is empty")
+        found = (await self.get(feedback_id, author.tenants)).feedback
+        if found.status in ("revoking", "revoked"):
+            raise _not_open(found)
+        now_ms = self._now_ms()
+        held = found.status in ("adopting", "active")
+        made = msgspec.structs.replace(
+            found, status="revoking" if held else "revoked", revoked_by=author.name, revoked_ms=now_ms,
+            revoked_why=reason, updated_ms=max(now_ms, found.updated_ms + 1),
+        )  # fmt: skip
+        step = Step(feedback_id, "revoked", now_ms, author.name, reason)
+        if not await self._call(self._store.change_feedback, made, found.status, step):
+            raise _not_open(found)
+        self._note(made, "feedback.revoked", author.name, reason)
+        return await self._told(await self._send(made) if held else made)
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Follow what is in force until *stop*, then end the preview that runs."""
+        failing = False
+        while not stop.is_set():
+            try:
+                await self.follow()
+                failing = False
+            except TrustwatchError as error:
+                if not failing:
+                    _log.warning("feedback can not be followed; rules hold as they are", error=str(error))
+                failing = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), FOLLOW_EVERY_S)
+        await self.previews.close()
+
+    async def follow(self) -> None:
+        """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
+        now_ms = self._now_ms()
+        count: Counter[str] = Counter()
+        for one in await self._call(self._store.open_feedback):
+            if one.status == "active" and one.expires_ms <= now_ms:
+                over = msgspec.structs.replace(one, status="expired", updated_ms=max(now_ms, one.updated_ms + 1))
+                step = Step(one.feedback_id, "expired", one.expires_ms, "trustwatch", "its time is over")
+                if await self._call(self._store.change_feedback, over, one.status, step):
+                    self._note(over, "feedback.expired", "trustwatch", "its time is over")
+                continue
+            if one.status != "active" and now_ms - one.updated_ms >= SEND_AGAIN_MS:
+                await self._send(one)
+            count[one.kind] += one.status in ("adopting", "active")
+        self.in_force = count
+
+    async def _decision(self, decision_id: str, author: Author) -> Decision:
+        found = await self._call(self._store.decision, decision_id, author.tenants)
+        if found is None:
+            raise _no_such("decision")
+        return found
+
+    def _check_author(self, decision: Decision, author: Author) -> None:
+        """An agent can not speak for itself, by no client that is known to be its own."""
+        agent_id = decision.agent.agent_id
+        actuators: Sequence[ActuatorSettings] = self._settings.actuators
+        own = {agent_id, *(one.clients.get(agent_id, "") for one in actuators)} - {""}
+        if author.ids & own:
+            detail = "nobody decides about itself; another caller has to"
+            raise ProblemError(Problem(403, "own_decision", "Own decision", detail))
+
+    async def _check_preview(self, draft: Draft, decision: Decision) -> bool:
+        """Whether it is adopted unseen. Raises ProblemError (409) unless the same draft was previewed to the end."""
+        wanted = digest(draft, decision.decision_id)
+        found = None
+        if draft.preview_id:
+            found = await self.previews.find(draft.preview_id, (decision.agent.tenant,))
+        if found is None:
+            raise _unseen("look first: start a preview of this draft, and name it in `preview_id`")
+        if found.draft != wanted:
+            raise _unseen("that preview is of another draft: decision, verdict, scope and expiry have to be the same")
+        if found.status != "done":
+            raise _unseen(f"that preview is {found.status}: {found.error or 'wait until it is done'}")
+        if self._now_ms() - found.updated_ms > PREVIEW_VALID_MS:
+            raise _unseen("that preview is more than a day old; start another one")
+        unseen = bool(msgspec.json.decode(found.result).get("unseen"))
+        if unseen and not draft.accept_unseen:
+            raise _unseen("there was no history to preview it on; `accept_unseen` adopts it all the same")
+        return unseen
+
+    async def _check_room(self, tenant: str) -> None:
+        held = [one for one in await self._call(self._store.open_feedback) if one.agent.tenant == tenant]
+        most = self._settings.feedback.max_rules
+        if len(held) >= most:
+            raise refused(
+                f"{len(held)} rules are in force for this tenant, and there may be {most} (`feedback.max_rules`): "
+                "revoke one that is no longer needed", "too_many_rules", 409,
+            )  # fmt: skip
+
+    async def _window_end(self, decision: Decision) -> int:
+        """Event time when the agent was calm again after a decision; now, where it is not."""
+        cursor, calm = None, self._now_ms()
+        for _ in range(_MOST_PAGES):
+            page = await self._call(self._store.list_decisions, None, decision.agent.key, 500, cursor)
+            for one in page.items:
+                if one.decided_ms <= decision.decided_ms:
+                    return calm
+                if one.level < RiskLevel.MEDIUM:
+                    calm = one.event_time_ms
+            cursor = page.next_cursor
+            if cursor is None:
+                return calm
+        return calm
+
+    def _made(self, draft: Draft, decision: Decision, author: Author, preview_id: str) -> Feedback:
+        now_ms, positive = self._now_ms(), draft.verdict == "true_positive"
+        at_ms = decision.event_time_ms
+        return Feedback(
+            feedback_id=record_id(now_ms, "feedback", decision.decision_id, author.name, digest(draft, "")),
+            verdict=draft.verdict, status="noted" if positive else "adopting", decision_id=decision.decision_id,
+            agent=decision.agent, agent_type=decision.agent_type, kind=draft.kind, features=draft.features,
+            resource=draft.resource, reason=draft.reason, author=author.name, created_ms=now_ms,
+            expires_ms=0 if positive else now_ms + draft.expires_in_s * 1000, preview_id=preview_id, unseen=False,
+            event_id=decision.event_id, event_time_ms=at_ms, level=decision.level, from_ms=at_ms - _HOUR_MS,
+            until_ms=at_ms, withdraw=0.0 if positive else withdrawable(decision), revoked_by="", revoked_ms=0,
+            revoked_why="", updated_ms=now_ms,
+        )  # fmt: skip
+
+    async def _send(self, made: Feedback) -> Feedback:
+        """Tell every event log that is concerned; where one does not answer, `follow` tries again."""
+        try:
+            await self._log.commit(self._records(made))
+        except TrustwatchError as error:
+            _log.warning("feedback waits for the log", feedback_id=made.feedback_id, error=str(error))
+            return made
+        done: Status = "active" if made.status == "adopting" else "revoked"
+        sent = msgspec.structs.replace(made, status=done, updated_ms=max(self._now_ms(), made.updated_ms + 1))
+        with contextlib.suppress(Unavailable):
+            if await self._call(self._store.change_feedback, sent, made.status):
+                return sent
+        return made
+
+    def _records(self, made: Feedback) -> Sequence[Record]:
+        """One record for each partition: that of the agent, or all where it is about a peer group."""
+        agent, count = made.agent, self._partitions()
+        own = agent_route(agent.tenant, agent.issuer, agent.agent_id)
+        home = partition_of(own, count)
+        wanted: Sequence[int] = [home] if made.kind == "agent" else range(count)
+        now_ms, records = self._now_ms(), []
+        for partition in wanted:
+            if made.status == "revoking":
+                command: Adopt | Revoke = Revoke(made.rule, made.revoked_by, made.revoked_why)
+            else:
+                taken = made.withdraw if partition == home else 0.0
+                command = Adopt(made.rule, made.author, made.reason, taken, made.decision_id)
+            payload = msgspec.json.encode(command)
+            route = own if partition == home else route_to(partition, count)
+            records.append(Record(Kind.CONTROL, 0, now_ms, payload, route))
+        return records
+
+    async def _told(self, made: Feedback) -> Told:
+        held = await self._call(self._store.holdings_of, [made.feedback_id])
+        steps = await self._call(self._store.feedback_steps, made.feedback_id)
+        return Told(
+            made, sum(one.matched for one in held), max((one.last_ms for one in held), default=0),
+            sum(one.until_offset < 0 for one in held), steps,
+        )  # fmt: skip
+
+    def _note(self, made: Feedback, action: str, by: str, why: str) -> None:
+        """An audit event of what was said: durable, in order, and no behaviour of the agent."""
+        agent = made.agent
+        self._audit.add(
+            {
+                "time": rfc3339(self._now_ms()), "source": f"{SOURCE}feedback", "type": "approval",
+                "tenant": agent.tenant or None, "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+                "principal": {"id": by[:2048], "type": "user"}, "action": action, "outcome": "success",
+                "error": OWN_RECORD,
+                "attributes": {
+                    "feedback_id": made.feedback_id, "decision_id": made.decision_id, "verdict": made.verdict,
+                    "scope": made.kind, "features": None if made.features is None else list(made.features),
+                    "resource": made.resource, "why": why, "expires_at": rfc3339(made.expires_ms),
+                },
+            }
+        )  # fmt: skip
+
+    async def _call(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.to_thread(call, *arguments)
+
+
+def _no_such(what: str) -> ProblemError:
+    return ProblemError(Problem(404, "not_found", "Not found", f"there is no such {what}"))
+
+
+def _not_open(made: Feedback) -> ProblemError:
+    return ProblemError(
+        Problem(409, "not_open", "Not open", f"feedback {made.feedback_id} is {made.status} already")
+    )  # fmt: skip
+
+
+def _unseen(detail: str) -> ProblemError:
+    return ProblemError(Problem(409, "preview_needed", "Preview needed", detail))

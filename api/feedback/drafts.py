@@ -1,0 +1,122 @@
+"""What a person may ask for: scope, features and time of a rule, checked before anything is previewed or written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+
+
+import msgspec
+
+from ...ingest.features.table import NAMES
+from ...scoring.feedback.rules import PROTECTED
+from ...scoring.feedback.values import ScopeKind, Verdict
+from ...scoring.records import Decision, RiskLevel
+from ...scoring.signals import SIGNALS, signal_names
+from ..problems import Problem, ProblemError
+from ..settings.feedback import FeedbackSettings
+
+_FIRST_SEEN = "first_seen_"
+DAY_S, HOUR_S = 86_400.0, 3_600.0
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """What is asked for; see `docs/feedback.md`.
+
+    Attributes:
+        features: names of features or codes of reasons; None = all but those of hard signals.
+        expires_in_s: of a false positive: how long the rule is to hold.
+        preview_id: of the preview that was seen.
+        accept_unseen: adopt although there is no history to preview it on.
+    """
+
+    verdict: Verdict
+    kind: ScopeKind = "agent"
+    features: tuple[str, ...] | None = None
+    resource: str | None = None
+    reason: str = ""
+    expires_in_s: int = 0
+    preview_id: str | None = None
+    accept_unseen: bool = False
+
+
+def refused(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:
+    """A draft that is not taken, with what to do."""
+    return ProblemError(Problem(status, code, "Feedback refused", detail))
+
+
+def feature_names(wanted: Collection[str]) -> tuple[str, ...]:
+    """Names of features for names and codes of reasons. Raises ProblemError for one that is neither, or protected."""
+    found = []
+    for word in wanted:
+        name = word if word in NAMES else f"{word.removeprefix(_FIRST_SEEN)}_surprise"
+        if word in PROTECTED or word in signal_names():
+            raise refused(
+                f"{word} is a hard signal, which no feedback suppresses; where it is wrong, register the key or the "
+                "capabilities, or switch the signal off in `risk.disabled_signals`"
+            )
+        if name not in NAMES:
+            raise refused(
+                f"{word} is no feature; there are {', '.join(name for name in NAMES if name not in PROTECTED)}"
+            )
+        found.append(name)
+    return tuple(sorted(set(found), key=NAMES.index))
+
+
+def checked(draft: Draft, decision: Decision, settings: FeedbackSettings) -> Draft:
+    """The draft with features in the order of the table. Raises ProblemError where it is refused."""
+    if not draft.reason.strip():
+        raise refused("say why: `reason` is empty")
+    if decision.level < RiskLevel.MEDIUM or decision.level <= decision.previous_level:
+        raise refused(
+            f"decision {decision.decision_id} raised nobody to medium or above: feedback is about decisions that did"
+        )
+    if draft.verdict == "true_positive":
+        return msgspec.structs.replace(draft, kind="agent", features=None, resource=None, expires_in_s=0)
+    features = None if draft.features is None else feature_names(draft.features)
+    made = msgspec.structs.replace(draft, features=features)
+    _check_scope(made, decision)
+    _check_time(made, settings)
+    return made
+
+
+def _check_scope(draft: Draft, decision: Decision) -> None:
+    if draft.features == ():
+        raise refused("`features` is empty: name at least one, or leave it out for all")
+    if draft.resource is not None and not draft.resource.strip():
+        raise refused("`resource` is empty: name a target or resource id, or leave it out for any")
+    if draft.kind != "peer_group":
+        return
+    if not decision.agent_type:
+        raise refused("the agent of this decision has no type, so it has no peer group: choose the scope `agent`")
+    if draft.features is None and draft.resource is None:
+        raise refused("a rule for a whole peer group has to name features, a resource, or both")
+
+
+def _check_time(draft: Draft, settings: FeedbackSettings) -> None:
+    if draft.expires_in_s <= 0:
+        raise refused("a false positive needs an end: `expires_in_s` must be above 0")
+    if draft.expires_in_s > settings.max_days * DAY_S:
+        raise refused(f"no rule holds longer than {settings.max_days:g} days (`feedback.max_days`)")
+    broad = draft.features is None and draft.resource is None
+    if broad and draft.expires_in_s > settings.broad_max_hours * HOUR_S:
+        raise refused(
+            f"a rule that names neither features nor a resource holds at most {settings.broad_max_hours:g} hours "
+            "(`feedback.broad_max_hours`): name what was wrong, or choose a shorter time"
+        )
+
+
+def digest(draft: Draft, decision_id: str) -> str:
+    """What a preview is of: decision, verdict, scope and time; the reason may still be put better."""
+    parts = (decision_id, draft.verdict, draft.kind, draft.features, draft.resource, draft.expires_in_s)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+_WEIGHTS = {signal.code: signal.weight for signal in SIGNALS}
+
+
+def withdrawable(decision: Decision) -> float:
+    """Evidence that led to a decision, without that of the hard signals of its event: those no feedback takes back."""
+    statistic = decision.evidence.get("statistic", 0.0)
+    signals = sum(_WEIGHTS.get(str(code), 0.0) for code in decision.evidence.get("signals", ()))
+    return max(0.0, float(statistic) - signals)

@@ -1,0 +1,136 @@
+"""Where a preview's history comes from: the embedded log, with an archive before it, or the events topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC
+from typing import NamedTuple
+
+from ...ingest.archive.position import read_position
+from ...ingest.errors import CorruptLog, MalformedEvent
+from ...ingest.events import decode_event
+from ...ingest.identity import raw_id_hash
+from ...ingest.kafka import open_reader
+from ...ingest.kafka.wire import Place, record_from
+from ...ingest.log import LogReader
+from ...ingest.log.segments import segment_bases
+from ...ingest.source import Kind, Record
+from ...scoring.pipeline import PARTITION
+from ..serve.wiring import kafka_settings
+from ..settings import Settings
+
+BATCH = 2_000
+TICK_MS = 60_000
+_POLL_S = 5.0
+
+
+class Part(NamedTuple):
+    """Consecutive records of one partition, and how much of the whole history lies behind them, 0 to 1."""
+
+    partition: int
+    records: list[Record]
+    progress: float
+
+
+class History(NamedTuple):
+    """A history and its name: `log`, `archive and log`, or `kafka`."""
+
+    source: str
+    parts: Iterator[Part]
+
+
+def history_of(settings: Settings, from_ms: int) -> History:
+    """All that is kept, from before *from_ms* where it can be: what comes before warms up. Raises TrustwatchError."""
+    if settings.kafka.bootstrap_servers:
+        return History("kafka", _topic(settings))
+    reader = LogReader(settings.data_dir / "log")
+    first = min(segment_bases(reader.directory), default=0)
+    archived = _archived(settings)
+    if archived is None or _oldest_ms(reader, first) <= from_ms:
+        return History("log", _log(reader, first))
+    return History("archive and log", _both(settings, reader, max(first, archived)))
+
+
+def _archived(settings: Settings) -> int | None:
+    return None if settings.archive.directory is None else read_position(settings.archive.directory)
+
+
+def _oldest_ms(reader: LogReader, first: int) -> int:
+    """Arrival of the oldest record of the log."""
+    if reader.end_offset(PARTITION) <= first:
+        return 0
+    reader.seek(PARTITION, first)
+    batch = reader.poll(1, 0.0)
+    return 0 if batch is None else batch.records[0].received_ms
+
+
+def _log(reader: LogReader, first: int, begun: float = 0.0) -> Iterator[Part]:
+    """The log from *first* up to where it ends now."""
+    end = reader.end_offset(PARTITION)
+    try:
+        if end > first:
+            reader.seek(PARTITION, first)
+        at = first
+        while at < end:
+            batch = reader.poll(min(BATCH, end - at), 0.0)
+            if batch is None:
+                raise CorruptLog(f"{reader.directory}: ends at offset {at}, although {end} were there")
+            at = batch.next_offset
+            yield Part(PARTITION, batch.records, begun + (1.0 - begun) * (at - first) / (end - first))
+    finally:
+        reader.close()
+
+
+def _both(settings: Settings, reader: LogReader, behind: int) -> Iterator[Part]:
+    """The archive, then what of the log is not in it yet. An archive has events alone, so time passes with them."""
+    from ...ingest.archive.reader import raw_lines  # needs the extra `archive`
+
+    assert settings.archive.directory is not None
+    records: list[Record] = []
+    tick_at, count = 0, 0
+    for raw in raw_lines(settings.archive.directory):
+        record = _event(raw)
+        if record is None:
+            continue
+        records.append(record)
+        count += 1
+        if record.received_ms >= tick_at:
+            now_ms = record.received_ms
+            records.append(Record(Kind.TICK, 0, now_ms, now_ms.to_bytes(8, "little")))
+            tick_at = now_ms + TICK_MS
+        if len(records) >= BATCH:
+            yield Part(PARTITION, records, 0.9 * count / max(behind, count))
+            records = []
+    if records:
+        yield Part(PARTITION, records, 0.9)
+    yield from _log(reader, behind, 0.9)
+
+
+def _event(raw: bytes) -> Record | None:
+    """An archived event as a record that arrived when it happened."""
+    try:
+        at_ms = int(decode_event(raw).time.astimezone(UTC).timestamp() * 1000)
+    except MalformedEvent:
+        return None
+    return Record(Kind.EVENT, raw_id_hash(raw), at_ms, raw)
+
+
+def _topic(settings: Settings) -> Iterator[Part]:
+    """Every partition of the events topic, from its beginning up to where it ends now."""
+    kafka = kafka_settings(settings)
+    topic = kafka.topics.events
+    reader = open_reader(kafka, [topic])
+    try:
+        ends, firsts = reader.end_offsets(), reader.first_offsets()
+        total = max(1, sum(end - firsts[place] for place, end in ends.items()))
+        count = 0
+        while not reader.at_end():
+            for found in reader.poll(_POLL_S, BATCH):
+                place = Place(topic, found.partition, len(ends))
+                limit = ends[topic, found.partition]
+                records = [record_from(raw, place) for raw in found.records if raw.offset < limit]
+                count += len(records)
+                if records:
+                    yield Part(found.partition, records, min(1.0, count / total))
+    finally:
+        reader.close()

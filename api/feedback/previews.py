@@ -1,0 +1,197 @@
+"""Previews: each in a process of its own at low priority, one at a time, bounded in number and time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from ...ingest.errors import Unavailable
+from ...scoring.feedback.preview import Marked, PreviewJob
+from ...scoring.feedback.values import PreviewRow, Rule
+from ...scoring.records import Decision, record_id
+from ...scoring.store import Store
+from ..problems import Problem, ProblemError
+from ..settings.feedback import FeedbackSettings
+
+PREVIEW_VALID_MS = 86_400_000
+GONE_MS = 60_000
+"""A preview that gave no sign of life for so long is over: the process that ran it has ended."""
+_TELL_EVERY_S = 1.0
+_LONGEST_LINE = 16 * 1024 * 1024
+
+T = TypeVar("T")
+Told = Callable[[float], Awaitable[None]]
+Run = Callable[[PreviewJob, Told], Awaitable[bytes]]
+"""Runs a job: is told of progress from 0 to 1, gives the result as JSON. Raises PreviewFailed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class PreviewFailed(Exception):
+    """A preview that came to no end; says why."""
+
+
+class Previews:
+    """Starts previews and knows how they fare. For one event loop; the store is called in threads.
+
+    Args:
+        settings: bounds.
+        store: keeps them, so that every replica answers about them and adoption outlives a restart.
+        run: runs one.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(self, settings: FeedbackSettings, store: Store, run: Run, now_ms: Callable[[], int]) -> None:
+        self.ended: Counter[str] = Counter()
+        """Previews that came to an end here, by how."""
+        self._settings = settings
+        self._store = store
+        self._run = run
+        self._now_ms = now_ms
+        self._turn = asyncio.Lock()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+
+    @property
+    def running(self) -> int:
+        """Previews that run or wait here."""
+        return len(self._tasks)
+
+    async def start(self, decision: Decision, rule: Rule, draft: str, author: str) -> PreviewRow:
+        """Begin one. Raises ProblemError (429) where too many wait, Unavailable."""
+        if len(self._tasks) > self._settings.previews_waiting:
+            self.ended["refused"] += 1
+            detail = f"{len(self._tasks)} previews run or wait (`feedback.previews_waiting`); come again"
+            headers = {"Retry-After": "10"}
+            raise ProblemError(Problem(429, "too_many_previews", "Too many requests", detail, headers))
+        now_ms = self._now_ms()
+        row = PreviewRow(
+            record_id(now_ms, "preview", decision.decision_id, author, draft), decision.decision_id,
+            decision.agent.tenant, author, draft, "waiting" if self._tasks else "running", 0.0, now_ms, now_ms, "", b"",
+        )  # fmt: skip
+        marked = Marked(
+            decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
+        )
+        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
+        await self._put(row)
+        task = asyncio.create_task(self._work(row, job))
+        self._tasks[task] = row.preview_id
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return row
+
+    async def find(self, preview_id: str, tenants: Collection[str] | None) -> PreviewRow | None:
+        """One preview; one whose process has gone has failed. Raises Unavailable."""
+        row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
+        if row is None or row.status in ("done", "failed") or preview_id in self._tasks.values():
+            return row
+        if self._now_ms() - row.updated_ms < GONE_MS:
+            return row
+        gone = "the process that ran it has ended; start another one"
+        return msgspec.structs.replace(row, status="failed", error=gone)
+
+    async def close(self) -> None:
+        """End what runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self, row: PreviewRow, job: PreviewJob) -> None:
+        try:
+            end = await self._ran(row, job)
+        except asyncio.CancelledError:
+            self.ended["stopped"] += 1
+            raise
+        except PreviewFailed as error:
+            end = self._later(row, status="failed", error=str(error))
+        except Exception as error:
+            _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
+            end = self._later(row, status="failed", error="a fault of ours; the log has more")
+        self.ended[end.status] += 1
+        with contextlib.suppress(Unavailable):
+            await self._put(end)
+
+    async def _ran(self, row: PreviewRow, job: PreviewJob) -> PreviewRow:
+        """Wait for its turn, run it, and write how far it is now and then."""
+        loop = asyncio.get_running_loop()
+        beating = asyncio.create_task(self._wait_turn(row))
+        try:
+            await self._turn.acquire()
+        finally:
+            beating.cancel()
+        told_at = float("-inf")
+
+        async def tell(progress: float) -> None:
+            nonlocal told_at
+            if loop.time() - told_at >= _TELL_EVERY_S:
+                told_at = loop.time()
+                with contextlib.suppress(Unavailable):
+                    await self._put(self._later(row, status="running", progress=min(max(progress, 0.0), 1.0)))
+
+        try:
+            await tell(0.0)
+            async with asyncio.timeout(self._settings.preview_max_s):
+                result = await self._run(job, tell)
+        except TimeoutError:
+            most = self._settings.preview_max_s
+            raise PreviewFailed(
+                f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
+            ) from None
+        finally:
+            self._turn.release()
+        return self._later(row, status="done", progress=1.0, result=result)
+
+    async def _wait_turn(self, row: PreviewRow) -> None:
+        """Signs of life while it waits."""
+        while True:
+            await asyncio.sleep(GONE_MS / 3000)
+            with contextlib.suppress(Unavailable):
+                await self._put(self._later(row))
+
+    def _later(self, row: PreviewRow, **changed: object) -> PreviewRow:
+        return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
+
+    async def _put(self, row: PreviewRow) -> None:
+        await asyncio.to_thread(self._store.put_preview, row)
+
+
+class PreviewProcess:
+    """Runs jobs as `python -m trustwatch.api.feedback.replaying`, which lowers its own priority.
+
+    Args:
+        settings_file: passed on; None where there is none.
+    """
+
+    def __init__(self, settings_file: Path | None) -> None:
+        self._settings_file = settings_file
+
+    async def __call__(self, job: PreviewJob, tell: Told) -> bytes:
+        """Run one; whoever cancels it ends the process."""
+        command = [sys.executable, "-m", "trustwatch.api.feedback.replaying"]
+        if self._settings_file is not None:
+            command += ["--settings", str(self._settings_file)]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LONGEST_LINE)
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(msgspec.json.encode(job))
+            process.stdin.close()
+            async for line in process.stdout:
+                said = msgspec.json.decode(line)
+                if "result" in said:
+                    return msgspec.json.encode(said["result"])
+                if "error" in said:
+                    raise PreviewFailed(said["error"])
+                await tell(said["progress"])
+            raise PreviewFailed(f"its process ended with status {await process.wait()}; the log says more")
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()

@@ -1,0 +1,93 @@
+"""What follows from features that count as usual: others that are made of them, and the agent's short-term state.
+
+A first use is odd several times over: a target that is new to an agent is, by necessity, new together with its action.
+Where a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
+`external_target`, the session's strangeness) are computed anew from what their parts are then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as c
+from ...ingest.features import layout as l
+from ...ingest.features import vector as v
+from ...ingest.features.layout import AgentState
+from ...ingest.features.table import INDEX
+from ...ingest.features.vector import FEATURE_OF_KIND
+
+Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+_IMPLIED: dict[int, tuple[str, ...]] = {
+    l.K_ACTION: (
+        "action_rarity_peers", "identity_shift", "transition_surprise", "action_target_surprise", "repeat_surprise",
+        "provenance_surprise", "outcome_surprise", "request_size_surprise", "answer_size_surprise",
+    ),
+    l.K_TARGET: ("action_target_surprise",),
+    l.K_RESOURCE: ("identity_shift",),
+    l.K_NETWORK: ("identity_shift",),
+}  # fmt: skip
+"""Features that are odd wherever the item of a kind is new to the agent."""
+
+_MAX_BITS = 64.0
+
+
+def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
+    """Named features (m, F) with those that are odd because of a first use of a named one.
+
+    Args:
+        fresh: uint32 (m,), bit k where the item of kind k is new to the agent.
+    """
+    wide = named.copy()
+    for kind, implied in _IMPLIED.items():
+        new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
+        first = named[:, FEATURE_OF_KIND[kind]] & new
+        for name in implied:
+            wide[:, INDEX[name]] |= first
+    return wide
+
+
+def recompute(before: Matrix, after: Matrix, codes: npt.NDArray[np.int8]) -> None:
+    """Composites of *after* (m, F) from its parts; none rises above what it was *before*."""
+    order = np.maximum(after[:, v.F_TRANSITION], after[:, v.F_ACTION_TARGET])
+    strongest = np.maximum(np.maximum(after[:, v.F_ACTION], after[:, v.F_TARGET]), order)
+    write = np.minimum(v.EFFECT_WEIGHT[codes[:, c.EFFECT]] * strongest, _MAX_BITS)
+    after[:, v.F_WRITE] = np.minimum(after[:, v.F_WRITE], write)
+    side = np.select([codes[:, c.EXTERNAL] == 1, codes[:, c.EXTERNAL] == 0], [1.0, 0.0], 0.5)
+    after[:, v.F_EXTERNAL] = np.minimum(after[:, v.F_EXTERNAL], side * after[:, v.F_TARGET])
+
+
+def _gathered(vectors: Matrix) -> Matrix:
+    """What an event adds to the strangeness of its session."""
+    total = vectors[:, v.F_TRANSITION] + np.maximum(vectors[:, v.F_TARGET], vectors[:, v.F_ACTION_TARGET])
+    total = total + vectors[:, v.F_REPEAT] + v.OUTCOME_SHARE * vectors[:, v.F_OUTCOME] + vectors[:, v.F_PROVENANCE]
+    return np.asarray(total)
+
+
+def follow(
+    before: Matrix, after: Matrix, named: Flags, sessions: npt.NDArray[np.uint64], slots: npt.NDArray[np.int32],
+    fresh: npt.NDArray[Any], state: AgentState,
+) -> None:  # fmt: skip
+    """Take back what the events left in the agents' short-term state, and in the session's strangeness of *after*.
+
+    Args:
+        sessions: uint64 (m,), session of each event, 0 = none.
+        slots: int32 (m,), all different.
+    """
+    excess = (1.0 - v.STRANGE_KEPT) * (_gathered(before) - _gathered(after))
+    wanted = np.where(sessions == 0, np.uint64(1), sessions)
+    place = np.argmax(state.session_id[slots] == wanted[:, None], axis=1)
+    strange = state.session_numbers[slots, place, l.S_STRANGE]
+    left = np.maximum(strange - excess.astype(np.float32), np.float32(0.0))
+    state.session_numbers[slots, place, l.S_STRANGE] = left
+    after[:, v.F_STRANGE] = np.minimum(after[:, v.F_STRANGE], left.astype(np.float64))
+    new = np.zeros(len(slots), np.float32)
+    for kind in range(l.K_CHAIN + 1):
+        bit = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
+        new += (bit & named[:, FEATURE_OF_KIND[kind]]).astype(np.float32)
+    novelty = state.numbers[slots, l.N_NOVELTY]
+    state.numbers[slots, l.N_NOVELTY] = np.maximum(novelty - new, np.float32(0.0))

@@ -1,0 +1,265 @@
+"""A preview: the same history through the same processor twice, without a rule and with it, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as c
+from ...ingest.columns import ColumnEncoder, Remembered
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.hashing import agent_key
+from ...ingest.source import Kind, Record, RecordBatch
+from ...models.bundle import TrainedModel
+from ..engine import EngineSettings
+from ..policy import LivePolicy, PolicyBook
+from ..processor import Applied, Context, Processor
+from ..records import Decision, RiskLevel
+from ..residence import Residence
+from .labels import Label
+from .values import Rule
+
+MOST_TOLD = 200
+"""Alerts and detections that a preview lists; the rest is counted."""
+_REASONS = 3
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """The decision that is to be marked. `key` is its agent's, in decimal."""
+
+    decision_id: str
+    key: str
+    event_id: str
+    event_time_ms: int
+    level: int
+
+
+class PreviewJob(msgspec.Struct, frozen=True):
+    """What is to be previewed: *rule*, over what happened from *from_ms* until *until_ms*."""
+
+    rule: Rule
+    marked: Marked
+    from_ms: int
+    until_ms: int
+
+
+class _Agent(msgspec.Struct, gc=False):
+    id: str
+    issuer: str | None = None
+
+
+class _Whose(msgspec.Struct, gc=False):
+    agent: _Agent
+    tenant: str | None = None
+
+
+class _Command(msgspec.Struct):
+    key: str = ""
+    rule: Any = None
+
+
+class Sieve:
+    """Keeps the records that concern some agents: what an event moves belongs to its agent alone, so no more is needed.
+
+    Args:
+        keys: agent keys.
+    """
+
+    def __init__(self, keys: Collection[int]) -> None:
+        self._keys = frozenset(keys)
+        self._key_of = Remembered(agent_key)
+        self._whose = msgspec.json.Decoder(_Whose)
+        self._command = msgspec.json.Decoder(_Command)
+
+    def wanted(self, record: Record) -> bool:
+        """Whether it is about one of them, or about all (time, rules)."""
+        if record.kind == Kind.EVENT:
+            try:
+                whose = self._whose.decode(record.payload)
+            except msgspec.DecodeError:
+                return False
+            return self._key_of[whose.tenant or "", whose.agent.issuer or "", whose.agent.id] in self._keys
+        if record.kind == Kind.CONTROL:
+            try:
+                command = self._command.decode(record.payload)
+                return command.rule is not None or int(command.key) in self._keys
+            except (msgspec.DecodeError, ValueError):
+                return False
+        return record.kind == Kind.TICK
+
+
+class Surroundings(NamedTuple):
+    """What both runs share."""
+
+    model: TrainedModel
+    settings: EngineSettings
+    domains: Mapping[str, Sequence[str]]
+
+
+class Comparison:
+    """One partition's history, twice. Records come in the order in which they were logged.
+
+    Args:
+        job: what is previewed.
+        around: model and settings.
+        labels: confirmed attacks: each is looked at whether it would still be found.
+    """
+
+    def __init__(self, job: PreviewJob, around: Surroundings, labels: Iterable[Label]) -> None:
+        self._job = job
+        self._runs = (_processor(around), _processor(around))
+        self._adopted = False
+        self._next = 0
+        self._labels = [one for one in labels if one.verdict == "true_positive"]
+        self._peaks = np.zeros((len(self._labels), 2), np.int64)
+        self._agents: set[int] = set()
+        self.first_ms = 0
+        """Time of the first record that counts."""
+        self.events = 0
+        self.alerts = [0, 0]
+        self.removed: list[dict[str, Any]] = []
+        self.removed_count = 0
+        self.lost: list[dict[str, Any]] = []
+        self.lost_count = 0
+
+    @property
+    def matched(self) -> int:
+        """Events in which the rule would have counted."""
+        held = self._runs[1].engine.feedback.changed(0, 0)
+        return sum(one.matched for one in held if one.rule.rule_id == self._job.rule.rule_id)
+
+    @property
+    def agents(self) -> set[int]:
+        """Agents with an event that the rule makes less odd."""
+        return self._agents
+
+    def feed(self, records: Sequence[Record]) -> None:
+        """Apply records that a `Sieve` wants."""
+        first, end = 0, len(records)
+        if not self._adopted:
+            begin = next((at for at, one in enumerate(records) if _time_of(one) >= self._job.from_ms), None)
+            first = end if begin is None else begin
+            self._apply(records[:first], counts=False)
+            if begin is None:
+                return
+            self._runs[1].engine.feedback.adopt(self._job.rule, self._next, 0)
+            self._adopted, self.first_ms = True, _time_of(records[begin])
+        self._apply(records[first:], counts=True)
+
+    def _apply(self, records: Sequence[Record], *, counts: bool) -> None:
+        if not records:
+            return
+        batch = RecordBatch(0, self._next, list(records))
+        self._next = batch.next_offset
+        before, after = (run.apply(batch) for run in self._runs)
+        if counts:
+            self._count(before, after)
+
+    def _count(self, before: Applied, after: Applied) -> None:
+        self.events += before.events
+        levels: dict[int, int] = {}
+        for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
+            differing = one.p_values != other.p_values
+            self._agents.update(one.columns.names[differing, c.AGENT].tolist())
+            levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
+            for at, label in enumerate(self._labels):
+                self._look_at(at, label, one.columns.names[:, c.AGENT], one.columns.time_ms, one.levels, other.levels)
+        self.alerts[0] += sum(map(_rises, before.decisions))
+        self.alerts[1] += sum(map(_rises, after.decisions))
+        for decision in before.decisions:
+            if _rises(decision) and levels.get(decision.offset, decision.level) < decision.level:
+                self._remove(decision, levels[decision.offset])
+
+    def _look_at(
+        self, at: int, label: Label, agents: npt.NDArray[np.uint64], times: npt.NDArray[np.int64],
+        before: npt.NDArray[np.int8], after: npt.NDArray[np.int8],
+    ) -> None:  # fmt: skip
+        """Highest level of both runs in the window of a confirmed attack."""
+        rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
+        if rows.any():
+            self._peaks[at, 0] = max(self._peaks[at, 0], int(before[rows, 1].max()))
+            self._peaks[at, 1] = max(self._peaks[at, 1], int(after[rows, 1].max()))
+
+    def _remove(self, decision: Decision, level: int) -> None:
+        marked = self._job.marked
+        is_marked = decision.agent.key == int(marked.key) and (
+            decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
+        )
+        told = {
+            "agent_id": decision.agent.agent_id, "tenant": decision.agent.tenant, "issuer": decision.agent.issuer,
+            "time": _iso(decision.event_time_ms), "event_id": decision.event_id,
+            "level": RiskLevel(decision.level).label, "level_with_rule": RiskLevel(level).label,
+            "reasons": [reason.text for reason in decision.reasons[:_REASONS]], "marked": is_marked,
+        }  # fmt: skip
+        self.removed_count += 1
+        if len(self.removed) < MOST_TOLD:
+            self.removed.append(told)
+        if decision.level >= RiskLevel.HIGH and not is_marked:
+            self._lose({**told, "why": "level"})
+
+    def _lose(self, told: dict[str, Any]) -> None:
+        self.lost_count += 1
+        if len(self.lost) < MOST_TOLD:
+            self.lost.append(told)
+
+    def finish(self) -> None:
+        """All records were fed: see which confirmed attacks would be found no more, or less."""
+        for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
+            if before >= RiskLevel.MEDIUM and after < before:
+                agent = label.agent
+                self._lose(
+                    {
+                        "agent_id": agent.agent_id, "tenant": agent.tenant, "issuer": agent.issuer,
+                        "time": _iso(label.from_ms), "event_id": label.event_id, "level": RiskLevel(before).label,
+                        "level_with_rule": RiskLevel(after).label, "reasons": [], "marked": False, "why": "confirmed",
+                        "feedback_id": label.feedback_id,
+                    }
+                )  # fmt: skip
+
+
+def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str = "") -> dict[str, Any]:
+    """The result of a preview, as it is answered.
+
+    Args:
+        parts: one for each partition.
+        source: where the history came from.
+        unseen: why there was none; "" where there was.
+    """
+    first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
+    removed = sorted((one for part in parts for one in part.removed), key=lambda one: str(one["time"]))
+    lost = sorted((one for part in parts for one in part.lost), key=lambda one: (one["why"], str(one["time"])))
+    events = sum(part.events for part in parts)
+    return {
+        "window": {"from": _iso(first), "to": _iso(job.until_ms), "events": events, "source": source},
+        "events_matched": sum(part.matched for part in parts),
+        "alerts_before": sum(part.alerts[0] for part in parts), "alerts_after": sum(part.alerts[1] for part in parts),
+        "alerts_removed": removed[:MOST_TOLD], "alerts_removed_count": sum(part.removed_count for part in parts),
+        "detections_lost": lost[:MOST_TOLD], "detections_lost_count": sum(part.lost_count for part in parts),
+        "agents_affected": len(set().union(*(part.agents for part in parts))),
+        "unseen": unseen,
+    }  # fmt: skip
+
+
+def _processor(around: Surroundings) -> Processor:
+    residence = Residence(around.model, around.settings, None)
+    encoder = ColumnEncoder(around.model.salt, around.domains)
+    return Processor(residence, encoder, DuplicateWindow(), Context(LivePolicy(PolicyBook())))
+
+
+def _rises(decision: Decision) -> bool:
+    return decision.level > decision.previous_level and decision.level >= RiskLevel.MEDIUM
+
+
+def _time_of(record: Record) -> int:
+    """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
+    return record.received_ms
+
+
+def _iso(at_ms: int) -> str:
+    whole = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

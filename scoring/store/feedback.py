@@ -1,0 +1,193 @@
+"""Feedback's side: what people said, the steps of it, the rules in each partition, previews."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Connection, delete, select, tuple_, update
+
+from ..feedback.values import IN_FORCE, Feedback, Holding, PreviewRow, Rule, Step
+from ..records import AgentName
+from . import codec
+from .base import MAX_PAGE, Page, Tenants
+from .chunks import IN_LIST, chunks
+from .database import Database
+from .dialects import insert_or_skip, upsert
+from .schema import FEEDBACK, FEEDBACK_HOLDINGS, FEEDBACK_PREVIEWS, FEEDBACK_STEPS
+
+if TYPE_CHECKING:
+    from .database import AnyRow, AnySelect
+
+_ADD_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
+_ADD_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
+_PUT_HOLDING = upsert(FEEDBACK_HOLDINGS, ("rule_id", "partition"))
+_PUT_PREVIEW = upsert(FEEDBACK_PREVIEWS, ("preview_id",), keep=("created_ms",))
+_PLAIN = tuple(
+    name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
+)  # fmt: skip
+_NAMES = ("tenant", "issuer", "agent_id")
+_encode = msgspec.json.Encoder().encode
+_scope = msgspec.json.Decoder(dict[str, Any])
+_rule = msgspec.json.Decoder(Rule)
+
+
+class FeedbackTables(Database):
+    """Part of the store that feedback uses; `trustwatch.scoring.store.base` says what each method promises."""
+
+    def add_feedback(self, made: Feedback, step: Step) -> bool:
+        with self.write() as connection:
+            add = _ADD_FEEDBACK.on(connection).returning(FEEDBACK.c.feedback_id)
+            if connection.execute(add, _params(made)).first() is None:
+                return False
+            connection.execute(_ADD_STEP.on(connection), msgspec.structs.asdict(step))
+        return True
+
+    def change_feedback(self, made: Feedback, was: str, step: Step | None = None) -> bool:
+        mine = (FEEDBACK.c.feedback_id == made.feedback_id, FEEDBACK.c.status == was)
+        values = {name: getattr(made, name) for name in _CHANGING}
+        with self.write() as connection:
+            if connection.execute(update(FEEDBACK).where(*mine).values(values)).rowcount == 0:
+                return False
+            if step is not None:
+                connection.execute(_ADD_STEP.on(connection), msgspec.structs.asdict(step))
+        return True
+
+    def feedback(self, feedback_id: str, tenants: Tenants = None) -> Feedback | None:
+        query = _visible(select(FEEDBACK).where(FEEDBACK.c.feedback_id == feedback_id), tenants)
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _to_feedback(row)
+
+    def list_feedback(
+        self, tenants: Tenants = None, status: str | None = None, verdict: str | None = None,
+        agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> Page[Feedback]:  # fmt: skip
+        query = _visible(select(FEEDBACK), tenants)
+        wanted = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
+        for column, value in wanted:
+            if value is not None:
+                query = query.where(column == value)
+        if agent_key is not None:
+            query = query.where(FEEDBACK.c.agent_key == codec.signed(agent_key))
+        order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
+        if cursor is not None:
+            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = None if last is None else codec.to_cursor([last.created_ms, last.feedback_id])
+        return Page([_to_feedback(row) for row in rows[:limit]], more)
+
+    def open_feedback(self) -> list[Feedback]:
+        query = select(FEEDBACK).where(FEEDBACK.c.status.in_(sorted(IN_FORCE))).order_by(FEEDBACK.c.created_ms)
+        with self.read() as connection:
+            return [_to_feedback(row) for row in connection.execute(query)]
+
+    def feedback_steps(self, feedback_id: str) -> list[Step]:
+        query = select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == feedback_id)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action)).all()
+        return [Step(**{name: row._mapping[name] for name in Step.__struct_fields__}) for row in rows]
+
+    def holdings(self, partition: int) -> list[Holding]:
+        table = FEEDBACK_HOLDINGS
+        query = select(table).where(table.c.partition == partition).order_by(table.c.from_offset, table.c.rule_id)
+        with self.read() as connection:
+            return [_to_holding(row) for row in connection.execute(query)]
+
+    def holdings_of(self, feedback_ids: Collection[str]) -> list[Holding]:
+        table = FEEDBACK_HOLDINGS
+        found: list[Holding] = []
+        with self.read() as connection:
+            for part in chunks(sorted(feedback_ids), IN_LIST):
+                query = select(table).where(table.c.rule_id.in_(part)).order_by(table.c.rule_id, table.c.partition)
+                found += [_to_holding(row) for row in connection.execute(query)]
+        return found
+
+    def put_preview(self, row: PreviewRow) -> None:
+        with self.write() as connection:
+            connection.execute(_PUT_PREVIEW.on(connection), msgspec.structs.asdict(row))
+
+    def preview(self, preview_id: str, tenants: Tenants = None) -> PreviewRow | None:
+        table = FEEDBACK_PREVIEWS
+        query = select(table).where(table.c.preview_id == preview_id)
+        if tenants is not None:
+            query = query.where(table.c.tenant.in_(sorted(tenants)))
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return PreviewRow(**{name: row._mapping[name] for name in PreviewRow.__struct_fields__})
+
+    def purge_feedback(self, before_ms: int) -> int:
+        """Previews that old, and what each partition held of rules that ended that long ago."""
+        held = FEEDBACK_HOLDINGS.c
+        over = (held.until_offset >= 0, held.expires_ms < before_ms)
+        with self.write() as connection:
+            ended = connection.execute(delete(FEEDBACK_HOLDINGS).where(*over)).rowcount
+            old = FEEDBACK_PREVIEWS.c.created_ms < before_ms
+            return ended + connection.execute(delete(FEEDBACK_PREVIEWS).where(old)).rowcount
+
+
+_CHANGING = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
+"""What of feedback changes in its life; the rest is what was said, and stays."""
+
+
+def write_holdings(connection: Connection, holdings: Sequence[Holding]) -> None:
+    """Write rules of partitions as they are now."""
+    rows = [
+        {
+            "rule_id": one.rule.rule_id, "partition": one.partition, "epoch": one.epoch,
+            "from_offset": one.from_offset, "until_offset": one.until_offset, "matched": one.matched,
+            "last_ms": one.last_ms, "expires_ms": one.rule.expires_ms, "rule": _encode(one.rule),
+        } for one in holdings
+    ]  # fmt: skip
+    connection.execute(_PUT_HOLDING.on(connection), rows)
+
+
+def spread_holdings(connection: Connection, partitions: Sequence[int]) -> None:
+    """Every rule that holds somewhere holds in all *partitions*, from their stored positions on: agents have moved."""
+    table = FEEDBACK_HOLDINGS
+    held = [_to_holding(row) for row in connection.execute(select(table).where(table.c.until_offset < 0))]
+    known = {(one.rule.rule_id, one.partition) for one in held}
+    rules = {one.rule.rule_id: one for one in held}
+    new = [
+        Holding(one.rule, partition, 0, 0, -1, 0, 0)
+        for one in rules.values()
+        for partition in partitions
+        if (one.rule.rule_id, partition) not in known
+    ]
+    if new:
+        write_holdings(connection, new)
+
+
+def _visible(query: AnySelect, tenants: Tenants) -> AnySelect:
+    return query if tenants is None else query.where(FEEDBACK.c.tenant.in_(sorted(tenants)))
+
+
+def _params(made: Feedback) -> dict[str, Any]:
+    plain = {name: getattr(made, name) for name in _PLAIN}
+    names = {name: getattr(made.agent, name) for name in _NAMES}
+    scope = _encode({"features": made.features, "resource": made.resource})  # null and "" are different things
+    more = {"agent_key": codec.signed(made.agent.key), "resource": made.resource or "", "unseen": int(made.unseen)}
+    return {**plain, **names, **more, "features": scope}
+
+
+def _to_feedback(row: AnyRow) -> Feedback:
+    found = row._mapping
+    agent = AgentName(codec.unsigned(found["agent_key"]), *(found[name] for name in _NAMES))
+    scope = _scope.decode(found["features"])
+    features = scope["features"]
+    return Feedback(
+        **{name: found[name] for name in _PLAIN}, agent=agent, unseen=bool(found["unseen"]),
+        features=None if features is None else tuple(features), resource=scope["resource"],
+    )  # fmt: skip
+
+
+def _to_holding(row: AnyRow) -> Holding:
+    found = row._mapping
+    plain = ("partition", "epoch", "from_offset", "until_offset", "matched", "last_ms")
+    return Holding(_rule.decode(found["rule"]), *(found[name] for name in plain))

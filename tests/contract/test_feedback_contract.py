@@ -1,0 +1,185 @@
+"""What every store promises about feedback: what was said, its steps, rules by partition, previews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.feedback import Feedback, Holding, PreviewRow, Step, labels_of
+from trustwatch.scoring.records import AgentName, Commit, Position
+from trustwatch.scoring.store import BadCursor, SqlStore, open_store, sqlite_url
+
+NOW = 1_764_000_000_000
+LONG = "https://agents.example/" + "é" * 1000
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    """A store of each kind, empty."""
+    if request.param == "sqlite":
+        opened = open_store(sqlite_url(tmp_path / "store.db"))
+    else:
+        opened = open_store(str(request.getfixturevalue("postgres_url")))
+    yield opened
+    opened.close()
+
+
+def name(agent_id: str, tenant: str = "acme") -> AgentName:
+    """An agent of one issuer."""
+    return AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
+
+
+def said(number: int, **values: Any) -> Feedback:
+    """A false positive."""
+    made = Feedback(
+        f"F{number:04}", "false_positive", "adopting", "D1", name("bot"), "Payer", "agent", ("target_surprise",), None,
+        "a new supplier", "ann", NOW + number, NOW + 86_400_000, "P1", False, "evt-1", NOW - 5, 3, NOW - 100, NOW,
+        4.25, "", 0, "", NOW + number,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **values)
+
+
+def step(of: Feedback, action: Any = "adopted") -> Step:
+    """A step of its life."""
+    return Step(of.feedback_id, action, NOW, "ann", "because")
+
+
+def holding(number: int, partition: int = 0, **values: Any) -> Holding:
+    """A rule in a partition."""
+    made = Holding(said(number).rule, partition, 1, 7, -1, 0, 0)
+    return msgspec.structs.replace(made, **values)
+
+
+def commit(store: SqlStore, holdings: list[Holding], partition: int = 0, offset: int = 10) -> None:
+    """Write rules with a partition's state."""
+    at = store.position(partition)
+    to = Position(partition, at.epoch, at.offset + offset)
+    store.commit(Commit(at, to, [], [], [], [], holdings=holdings))
+
+
+def test_feedback_is_written_once(store: SqlStore) -> None:
+    """The same id changes nothing, and what was said comes back as it was."""
+    one = said(1, features=None, resource="", agent=name(LONG), unseen=True)
+    assert store.add_feedback(one, step(one))
+    assert not store.add_feedback(said(1, reason="other"), step(one))
+
+    assert store.feedback("F0001") == one
+    assert [made.by for made in store.feedback_steps("F0001")] == ["ann"]
+
+
+def test_only_status_and_revocation_ever_change(store: SqlStore) -> None:
+    """Compare and set by status; words, scope and steps stay."""
+    one = said(1)
+    store.add_feedback(one, step(one))
+    changed = msgspec.structs.replace(
+        one, status="revoked", revoked_by="bob", revoked_ms=NOW + 9, revoked_why="wrong", updated_ms=NOW + 9,
+        reason="rewritten", features=None, author="mallory",
+    )  # fmt: skip
+
+    assert not store.change_feedback(changed, "active")
+    assert store.change_feedback(changed, "adopting", step(one, "revoked"))
+    store.change_feedback(changed, "revoked", Step("F0001", "revoked", NOW, "mallory", "rewritten"))
+
+    found = store.feedback("F0001")
+    assert found is not None
+    assert (found.status, found.revoked_by, found.revoked_why) == ("revoked", "bob", "wrong")
+    assert (found.reason, found.features, found.author) == (one.reason, one.features, one.author)
+    assert [(made.action, made.by) for made in store.feedback_steps("F0001")] == [
+        ("adopted", "ann"),
+        ("revoked", "ann"),
+    ]
+
+
+def test_lists_filter_page_and_keep_tenants_apart(store: SqlStore) -> None:
+    """Newest first; nobody sees another tenant's."""
+    for number in range(5):
+        one = said(number, status="active" if number % 2 else "noted", decision_id=f"D{number}")
+        store.add_feedback(one, step(one))
+    other = said(9, agent=name("bot", "globex"))
+    store.add_feedback(other, step(other))
+
+    first = store.list_feedback(("acme",), limit=2)
+    rest = store.list_feedback(("acme",), limit=9, cursor=first.next_cursor)
+    assert [one.feedback_id for one in first.items + rest.items] == ["F0004", "F0003", "F0002", "F0001", "F0000"]
+    assert rest.next_cursor is None
+    assert [one.feedback_id for one in store.list_feedback(status="active").items] == ["F0003", "F0001"]
+    assert [one.feedback_id for one in store.list_feedback(decision_id="D2").items] == ["F0002"]
+    assert [one.feedback_id for one in store.list_feedback(agent_key=other.agent.key).items] == ["F0009"]
+    assert store.feedback("F0009", ("acme",)) is None
+    assert [one.feedback_id for one in store.open_feedback()] == ["F0001", "F0003", "F0009"]
+    with pytest.raises(BadCursor):
+        store.list_feedback(cursor="nonsense")
+
+
+def test_rules_are_written_with_their_partition_or_not_at_all(store: SqlStore) -> None:
+    """A worker that lost its partition writes no rule; the newest word stands."""
+    store.claim(0)
+    store.claim(1)
+    commit(store, [holding(1), holding(2)])
+    commit(store, [holding(1, 1)], partition=1)
+    commit(store, [holding(1, until_offset=15, matched=3, last_ms=NOW)])
+    stale = Position(0, 1, 5)
+    with pytest.raises(Fenced):
+        store.commit(Commit(stale, Position(0, 1, 6), [], [], [], [], holdings=[holding(3)]))
+
+    assert store.holdings(0) == [holding(1, until_offset=15, matched=3, last_ms=NOW), holding(2)]
+    assert [one.partition for one in store.holdings_of(["F0001", "F0009"])] == [0, 1]
+
+
+def test_rules_follow_agents_that_move_to_other_partitions(store: SqlStore) -> None:
+    """After a change of the number of partitions every rule holds wherever its agents may be."""
+    store.claim(0)
+    commit(store, [holding(1, matched=2), holding(2, until_offset=8)])
+    store.claim(1)
+    store.claim(2)
+    store.repartition(lambda _: 1)
+    store.repartition(lambda _: 2)
+
+    assert [one.rule.rule_id for one in store.holdings(1)] == ["F0001"]
+    assert [(one.matched, one.until_offset) for one in store.holdings(2)] == [(0, -1)]
+    assert store.holdings(0)[0].matched == 2
+
+
+def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
+    """Whoever runs one writes how far it is."""
+    row = PreviewRow("P1", "D1", "acme", "ann", "digest", "running", 0.25, NOW, NOW, "", b"")
+    store.put_preview(row)
+    done = msgspec.structs.replace(row, status="done", progress=1.0, result=b"{}", updated_ms=NOW + 5)
+    store.put_preview(done)
+
+    assert store.preview("P1") == done
+    assert store.preview("P1", ("globex",)) is None
+    assert store.purge_feedback(NOW) == 0
+    assert store.purge_feedback(NOW + 1) == 1
+    assert store.preview("P1") is None
+
+
+def test_what_ended_long_ago_goes_and_what_was_said_stays(store: SqlStore) -> None:
+    """Rules of partitions are bounded; feedback is a record."""
+    store.claim(0)
+    one = said(1)
+    store.add_feedback(one, step(one))
+    commit(store, [holding(1, until_offset=9), holding(2)])
+
+    assert store.purge_feedback(one.expires_ms + 1) == 1
+    assert [held.rule.rule_id for held in store.holdings(0)] == ["F0002"]
+    assert store.feedback("F0001") is not None
+
+
+def test_labels_are_what_was_said_and_not_taken_back(store: SqlStore) -> None:
+    """A rule that expired is a label still."""
+    for number, status in enumerate(("active", "expired", "revoked", "revoking", "noted")):
+        one = said(number, status=status)
+        store.add_feedback(one, step(one))
+    late = said(8, status="noted", verdict="true_positive", until_ms=NOW + 500)
+    store.add_feedback(late, step(late))
+
+    assert [one.feedback_id for one in labels_of(store)] == ["F0008", "F0004", "F0001", "F0000"]
+    (newest,) = labels_of(store, since_ms=NOW + 1)
+    assert (newest.verdict, newest.agent.agent_id, newest.until_ms) == ("true_positive", "bot", NOW + 500)
+    assert list(labels_of(store, ("globex",))) == []
