@@ -32,6 +32,7 @@ from . import (
     route_containment,
     route_decisions,
     route_events,
+    route_feedback,
     route_otlp,
     route_service,
 )
@@ -128,6 +129,7 @@ def create_app(
             route_decisions,
             route_alerts,
             route_events,
+            route_feedback,
             route_otlp,
         )
         for router in (*(part.router for part in routes), route_events.letters):

@@ -161,7 +161,7 @@ class DecisionOut(BaseModel):
     issuer: str
     agent_type: str
     decided_at: Time
-    cause: Literal["event", "tick", "release"]
+    cause: Literal["event", "tick", "release", "feedback"]
     event_id: str | None
     event_time: Time
     previous_level: Level

@@ -18,6 +18,7 @@ from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
 from ..edge.reports import IngestStatus, SilenceReport
+from ..feedback import FeedbackDesk
 from ..guard import Guard
 from ..lifecycle import ModelDesk
 from ..settings import Settings
@@ -179,6 +180,7 @@ class Services:
         wishes: what actuators are to bring about, and who asks them to look; None = in tests without any.
         actuations: how actuators fared in this process.
         ingest: how foreign topics fare, where they are read here.
+        feedback: takes what people say of decisions; None = in tests without any.
         on_silence: given what is known of the callers that are watched, every second.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
@@ -204,6 +206,7 @@ class Services:
     actuations: ActuationFigures = field(default_factory=ActuationFigures)
     ingest: IngestStatus = field(default_factory=IngestStatus)
     models: ModelDesk | None = None
+    feedback: FeedbackDesk | None = None
     on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()

@@ -34,6 +34,7 @@ from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .acting import Acting
 from .backend import Backend, Known, opened
+from .feedback import make_feedback
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
 from .models import keep_desk, make_desk
 from .roles import Roles, check_roles
@@ -101,13 +102,14 @@ class Service:
         )  # fmt: skip
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
         self._models = make_desk(settings, backend.log, backend.store, self._changed)
+        self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
         self._services = Services(
             settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
             policy=policy, model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
             wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, archive=self._archive,
             on_silence=self._hear,
-            models=self._models,
+            models=self._models, feedback=self._feedback,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
         self._processes = backend.processes(Known(view, status, self._changed, self._ingest))
@@ -174,6 +176,7 @@ class Service:
                     )
                 )
                 helpers.append(group.create_task(keep_desk(self._models, quiet)))
+                helpers.append(group.create_task(self._feedback.keep(quiet)))
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -225,6 +228,7 @@ class Service:
                 await asyncio.to_thread(self._backend.store.upkeep, now)
                 await asyncio.to_thread(self._backend.store.purge, oldest, agents_before_ms=forgotten)
                 await asyncio.to_thread(self._backend.store.purge_containment, oldest)
+                await asyncio.to_thread(self._backend.store.purge_feedback, oldest)
                 await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))

@@ -11,6 +11,7 @@ from .access import CallerSettings, IssuerSettings, RegisteredAgent, Verificatio
 from .actuators import ActuatorSettings
 from .archive import ArchiveSettings
 from .console import ConsoleSettings
+from .feedback import FeedbackSettings
 from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
@@ -37,6 +38,7 @@ class Settings(Part, frozen=True):
     webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], about("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, about("gateways that ask about each call of an agent")] = GatewaySettings()
+    feedback: Annotated[FeedbackSettings, about("what people say of decisions")] = FeedbackSettings()
     actuators: Annotated[
         tuple[ActuatorSettings, ...], about("authorization servers whose clients are lowered and restored")
     ] = ()

@@ -34,6 +34,11 @@ class KafkaLog:
         self.next_offset = 0
         self._refusing = False
 
+    @property
+    def partitions(self) -> int:
+        """Partitions of the topic. Raises Unavailable."""
+        return self.writer.partitions(self.topic)
+
     def append(self, records: Sequence[Record]) -> int:
         """Queue records.
 
