@@ -23,6 +23,7 @@ from ..models.bundle import TrainedModel
 from ..models.habits import NOTHING, becomes_habit
 from . import risk
 from .evidence import Explainer
+from .feedback.rules import Covered, FeedbackRules
 from .records import AgentName
 from .signals import SignalRules
 
@@ -123,9 +124,14 @@ class Engine:
         self.rules = SignalRules(settings.disabled_signals)
         self.bounds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
+        self.feedback = FeedbackRules(model.salt, model.detector.usual_values())
+        """What people said counts as usual; changed by records, between batches."""
 
-    def score(self, columns: EventColumns) -> Scored:
-        """Score a batch and move all state; at most `capacity` different agents may occur in it."""
+    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> Scored:
+        """Score a batch and move all state; at most `capacity` different agents may occur in it.
+
+        *received_ms*, when each event arrived, ends rules of feedback on time; None = when it happened.
+        """
         n = len(columns)
         slots = self.builder.admit(columns.names[:, c.AGENT])
         self._note_agents(columns, slots)
@@ -136,20 +142,25 @@ class Engine:
             np.empty((n, layout.NUMBERS), np.float32),
         )  # fmt: skip
         coverage = self.model.coverage(groups)
+        covered = self.feedback.covering(columns, received_ms)
         for rows in rounds(slots):
-            self._score_round(out, rows, groups, coverage)
+            self._score_round(out, rows, groups, coverage, covered)
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
-    def _score_round(self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, coverage: Any) -> None:
+    def _score_round(
+        self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, coverage: Any, covered: Covered | None
+    ) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
         columns, slots, found = out.columns, out.slots, out.found
         self.builder.observe(columns, slots, rows, out.vectors, found)
         out.memory[rows] = self.builder.state.numbers[slots[rows]]
+        self.rules.evidence(columns, rows, out.vectors, found, out.signals)  # before feedback, which silences none
+        if covered is not None:
+            self.feedback.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
         scores = self.model.detector.score(out.vectors[rows], groups[rows])
         out.anomaly[rows], out.p_values[rows] = scores.anomaly_score, scores.p_value
-        self.rules.evidence(columns, rows, out.vectors, found, out.signals)
         risk.update(
             rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, out.signals, self.bounds,
             out.bound_of, columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels,

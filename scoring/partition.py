@@ -131,6 +131,8 @@ class PartitionPipeline:
         self._end = self.patiently(lambda: self._around.source.end_offset(partition))
         self._check_end(self._end)
         self._recover()
+        held = self.patiently(lambda: self._around.store.holdings(partition))
+        self._processor.engine.feedback.restore(held)
         window = self._processor.window
         first = window.first_offset_to_rebuild(self._next)
         hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
@@ -154,8 +156,11 @@ class PartitionPipeline:
 
     def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of this partition."""
+        feedback = self._processor.engine.feedback
+        matched = feedback.matched
         with self._around.stages.timed("apply"):
             applied = self._processor.apply(batch)
+        self._around.stages.counts["feedback_matched"] += feedback.matched - matched
         self._decisions.extend(applied.decisions)
         self._dead.extend(applied.dead)
         self._next = batch.next_offset
@@ -225,11 +230,15 @@ class PartitionPipeline:
                 self._processor.edges.take()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._leaving(decision)]
-        return Commit(self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges)
+        held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
+        return Commit(
+            self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held
+        )
 
     def settle(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
         self._processor.residence.settled()
+        self._processor.engine.feedback.settled(self.position.epoch)
         self.position = commit.position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms

@@ -15,12 +15,13 @@ from ..ingest.columns import ColumnEncoder, EventColumns
 from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
 from ..ingest.events import AuditEvent, decode_event
-from ..ingest.features.slots import Slots
+from ..ingest.features.slots import Keys, Slots
 from ..ingest.scan import Decode, RawEncoder
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .delegation import EdgeCollector
 from .engine import NOTABLE, Scored
+from .feedback.values import Adopt, Revoke
 from .policy import LivePolicy
 from .reasons import plain
 from .records import DeadLetter, Decision, Reason, RiskLevel, record_id
@@ -78,7 +79,7 @@ class Processor:
         self.context = context
         self.edges = edges
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
-        self._release = msgspec.json.Decoder(Release)
+        self._command: msgspec.json.Decoder[Release | Adopt | Revoke] = msgspec.json.Decoder(Release | Adopt | Revoke)
 
     def apply(self, batch: RecordBatch) -> Applied:
         """Apply a batch; records of different kinds keep their order."""
@@ -110,7 +111,7 @@ class Processor:
         rows = new[encoded.positions]
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            scored = self.engine.score(_not_ahead(encoded.columns, received))
+            scored = self.engine.score(_not_ahead(encoded.columns, received), received)
             applied.scored.append((scored, offsets[rows]))
             if self.edges is not None:
                 self.edges.see(scored.columns, scored.risk_scores)
@@ -191,13 +192,14 @@ class Processor:
         elif record.kind == Kind.DEAD:
             applied.dead.append(_refused(partition, offset, record))
         elif record.kind == Kind.CONTROL:
-            self._apply_release(partition, offset, record, applied)
+            self._apply_command(partition, offset, record, applied)
         else:
             error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
             applied.dead.append(_dead(partition, offset, record, error))
 
     def tick(self, partition: int, offset: int, now_ms: int, applied: Applied) -> None:
         """Time passes for every agent whose level is due to change, those in memory first."""
+        self.engine.feedback.expire(now_ms, offset)
         self._tick_page(self.engine.due(now_ms), partition, offset, now_ms, applied)
         for slots in self.residence.due_elsewhere(now_ms):
             self._tick_page(slots, partition, offset, now_ms, applied)
@@ -208,25 +210,55 @@ class Processor:
             if previous != level:
                 self._note_decision(slot, partition, offset, now_ms, previous, level, "tick", applied)
 
-    def _apply_release(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
+    def _apply_command(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
         try:
-            command = self._release.decode(record.payload)
-            key = np.array([int(command.key)], np.uint64)
+            command = self._command.decode(record.payload)
+            key = np.array([int(command.key if isinstance(command, Release) else command.rule.key)], np.uint64)
         except (msgspec.MsgspecError, ValueError, OverflowError) as error:
             applied.dead.append(_dead(partition, offset, record, MalformedEvent(f"not a command: {error}")))
             return
+        if isinstance(command, Revoke):
+            self.engine.feedback.revoke(command.rule, offset)
+        elif isinstance(command, Release):
+            self._apply_release(partition, offset, record.received_ms, key, command, applied)
+        elif self.engine.feedback.adopt(command.rule, offset, record.received_ms) and command.withdraw > 0.0:
+            self._withdraw(partition, offset, record.received_ms, key, command, applied)
+
+    def _apply_release(
+        self, partition: int, offset: int, at_ms: int, key: Keys, command: Release, applied: Applied
+    ) -> None:
         slot = int(self.engine.builder.admit(key)[0])
         if self.engine.agents.names[slot] is None:
             return
         state = self.engine.risk[slot]
         previous = int(state["level"])
-        risk.release(state, record.received_ms, self.engine.settings.risk)
+        risk.release(state, at_ms, self.engine.settings.risk)
         self.engine.dirty[slot] = True
         self.engine.builder.pinned[slot] = False
         level = int(state["level"])
         by, note = plain(command.by), plain(command.note) or "no note"
         reason = Reason("released", "release", by, "", 1.0, f"released by {by}: {note}")
-        self._note_decision(slot, partition, offset, record.received_ms, previous, level, "release", applied, reason)
+        self._note_decision(slot, partition, offset, at_ms, previous, level, "release", applied, reason)
+
+    def _withdraw(
+        self, partition: int, offset: int, at_ms: int, key: Keys, command: Adopt, applied: Applied
+    ) -> None:  # fmt: skip
+        """Take back what led to a decision that a person calls a false positive."""
+        engine = self.engine
+        slots = engine.builder.admit(key)
+        slot = int(slots[0])
+        if engine.agents.names[slot] is None:
+            return
+        self._tick_page(slots, partition, offset, at_ms, applied)
+        previous = int(engine.risk["level"][slot])
+        limits = engine.bounds[engine.agents.bounds[slot]]
+        risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.settings.risk)
+        engine.dirty[slot] = True
+        engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
+        level, by = int(engine.risk["level"][slot]), plain(command.by)
+        text = f"{by} calls decision {plain(command.decision_id)} a false positive: {plain(command.why)}"
+        reason = Reason("feedback", "feedback", by, "", 1.0, text)
+        self._note_decision(slot, partition, offset, at_ms, previous, level, "feedback", applied, reason)
 
     def _note_decision(
         self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,

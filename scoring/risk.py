@@ -339,3 +339,27 @@ def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     row["due_ms"] = 0
     row["told"] = 0.0
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW
+
+
+@compiled
+def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskSettings) -> None:
+    """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
+
+    Unlike after `release`, evidence that came later, or that no feedback takes back, still counts. Time has passed
+    (`advance`) up to the moment when it is said.
+
+    Args:
+        amount: natural log; what brought a decision about.
+        bounds: float64 (3,), thresholds of the agent's peer group.
+    """
+    row = state[slot]
+    row.statistic = max(row.statistic - amount, min(row.statistic, 0.0))
+    row.streak = row.peak = row.told = 0.0
+    row.score = min(row.score, displayed(row.statistic, bounds))
+    level = level_of(row.score)
+    if level < MEDIUM:
+        level = _calm(row, settings)
+    if level < row.level:
+        row.level = level
+        row.since_ms = row.at_ms
+    row.due_ms = _due(row, settings)
