@@ -26,6 +26,7 @@ from .policy import LivePolicy
 from .reasons import plain
 from .records import DeadLetter, Decision, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
+from .vectors import VectorCollector
 
 _REASONS_HALF_LIFE_MS = 600_000.0
 _SHOWN_FROM = 0.2
@@ -67,17 +68,19 @@ class Processor:
         decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
             accepts it must read as the same event (see `RawEncoder`).
         edges: picks out who had to do with whom; None where nobody writes it.
+        vectors: packs what was computed, for the archive; None where nobody keeps it.
     """
 
     def __init__(
         self, residence: Residence, encoder: ColumnEncoder, window: DuplicateWindow, context: Context,
-        decode: Decode = decode_event, edges: EdgeCollector | None = None,
+        decode: Decode = decode_event, edges: EdgeCollector | None = None, vectors: VectorCollector | None = None,
     ) -> None:  # fmt: skip
         self.residence = residence
         self.engine = residence.engine
         self.window = window
         self.context = context
         self.edges = edges
+        self.vectors = vectors
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
         self._command: msgspec.json.Decoder[Release | Adopt | Revoke] = msgspec.json.Decoder(Release | Adopt | Revoke)
 
@@ -115,6 +118,9 @@ class Processor:
             applied.scored.append((scored, offsets[rows]))
             if self.edges is not None:
                 self.edges.see(scored.columns, scored.risk_scores)
+            if self.vectors is not None:
+                kept = payloads if len(rows) == len(run) else [payloads[row] for row in rows.tolist()]
+                self.vectors.see(scored, offsets[rows], kept, self.engine.model.version)
             self._decide(batch.partition, scored, offsets[rows], received, applied)
         return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
 

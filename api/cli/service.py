@@ -29,12 +29,18 @@ def serve(
         bool, typer.Option("--workers-only", help="only score events: a member of the consumer group")
     ] = False,
     api_only: Annotated[bool, typer.Option("--api-only", help="only answer and take events in: a replica")] = False,
+    archiver_only: Annotated[
+        bool, typer.Option("--archiver-only", help="only keep the archive of the events topic; one of a deployment")
+    ] = False,
 ) -> None:
     """Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form."""
-    if workers_only and api_only:
-        raise typer.BadParameter("--workers-only and --api-only exclude each other; without either, all of it runs")
+    if workers_only + api_only + archiver_only > 1:
+        raise typer.BadParameter(
+            "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
+        )
     configured = process_settings(settings)
-    roles = Roles(api=not workers_only, workers=not api_only)
+    alone = workers_only or api_only or archiver_only
+    roles = Roles(api=api_only or not alone, workers=workers_only or not alone, archiver=archiver_only or not alone)
     if roles.api and not configured.issuers:
         say("no issuers are configured: nobody can be authenticated, so every call but health checks is refused")
     try:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ...scoring.records import RiskLevel
+from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus
 from ..edge.silence import SilenceWatch
 from ..gateway import GatewayIssuers
@@ -47,11 +48,24 @@ METRICS: Final = (
            "into account: what turns answers stale; -1 is unknown"),
     Metric("trustwatch_pipeline_offset", "observed gauge", "records", "offset that the pipeline has committed"),
     Metric("trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"),
+    Metric("trustwatch_archive_alive", "observed gauge", "0 or 1", "whether the process that archives runs, by kind: "
+           "events or vectors; only where it is to run", ("kind",)),
+    Metric("trustwatch_archive_behind", "observed gauge", "records", "records of the log that are not archived; -1 is "
+           "unknown"),
+    Metric("trustwatch_archive_lag_seconds", "observed gauge", "s", "age of the oldest record that waits for its file; "
+           "normal is up to archive.interval_s"),
+    Metric("trustwatch_archive_rows_total", "observed counter", "rows", "rows that were archived, by kind", ("kind",)),
+    Metric("trustwatch_archive_files_total", "observed counter", "files", "files that were written, by kind",
+           ("kind",)),
+    Metric("trustwatch_archive_merged_files_total", "observed counter", "files", "small files that went into larger "
+           "ones, by kind", ("kind",)),
+    Metric("trustwatch_archive_spool_bytes", "observed gauge", "bytes", "feature vectors that wait to become files"),
     Metric("trustwatch_partition_age_seconds", "observed gauge", "s", "with Kafka, by partition: age of the newest "
            "event that its answers take into account; a worker shows those it owns; -1 is unknown", ("partition",)),
     Metric("trustwatch_pipeline_records_total", "observed counter", "records", "what the pipeline did since its start, "
-           "by what: events, duplicates, dead_letters, late_events, decisions; with Kafka also published and unchanged "
-           "agents, fenced partitions, ticks_not_sent and heartbeats_not_sent", ("what",)),
+           "by what: events, duplicates, dead_letters, late_events, decisions; where vectors are archived, "
+           "vectors_dropped; with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent and "
+           "heartbeats_not_sent", ("what",)),
     Metric("trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage",
            ("stage",)),
     Metric("trustwatch_dead_letters_dropped_total", "observed counter", "records", "dead letters that found no room"),
@@ -199,6 +213,7 @@ class _Observed(Collector):
         values["trustwatch_tokens_revoked_total"] = {}
         if self._gateway is not None:
             values |= _of_gateway(self._gateway, values["trustwatch_issuer_keys"])
+        values |= _of_archive(self._services.archive)
         values |= _of_topics(self._services.ingest) | _of_silence(self._silence, self._services)
         values["trustwatch_body_bytes"] = {(): self._held_bytes()}
         for metric in METRICS:
@@ -286,6 +301,19 @@ def _of_topics(ingest: IngestStatus) -> dict[str, Labelled]:
         "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
         "trustwatch_ingest_reading": {(source.name,): float(source.reading) for source in sources},
         "trustwatch_ingest_limited_seconds_total": {(source.name,): source.limited_s for source in sources},
+    }
+
+
+def _of_archive(archive: ArchiveStatus) -> dict[str, Labelled]:
+    reports = archive.reports.items()
+    return {
+        "trustwatch_archive_alive": {(kind,): float(alive) for kind, alive in archive.alive.items()},
+        "trustwatch_archive_rows_total": {(kind,): report.rows for kind, report in reports},
+        "trustwatch_archive_files_total": {(kind,): report.files for kind, report in reports},
+        "trustwatch_archive_merged_files_total": {(kind,): report.merged for kind, report in reports},
+        "trustwatch_archive_behind": {(): report.behind for kind, report in reports if kind == "events"},
+        "trustwatch_archive_lag_seconds": {(): report.lag_s for kind, report in reports if kind == "events"},
+        "trustwatch_archive_spool_bytes": {(): report.waiting_bytes for kind, report in reports if kind == "vectors"},
     }
 
 

@@ -38,7 +38,9 @@ async def readyz(parts: Part) -> Response:
 
 
 def components(services: Services) -> dict[str, bool]:
-    """Which parts of the service can do their work now."""
+    """Which parts of the service can do their work now; an archive counts only where nothing else runs."""
+    if services.archive.alone:
+        return {"archive": services.archive.ready(), **{name: check() for name, check in services.ready.items()}}
     status = services.status
     silence_ms = services.now_ms() - status.heard_ms
     return {

@@ -17,6 +17,7 @@ from ...scoring.store import Store
 from ...scoring.view import RiskView
 from .. import clock as machine
 from ..callers import Caller
+from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus, SilenceReport
 from ..feedback import FeedbackDesk
 from ..guard import Guard
@@ -180,6 +181,7 @@ class Services:
         wishes: what actuators are to bring about, and who asks them to look; None = in tests without any.
         actuations: how actuators fared in this process.
         ingest: how foreign topics fare, where they are read here.
+        archive: how the archive fares, where it is kept here.
         feedback: takes what people say of decisions; None = in tests without any.
         on_silence: given what is known of the callers that are watched, every second.
         on_startup: awaited in order before the first request.
@@ -205,6 +207,7 @@ class Services:
     wishes: Wishes | None = None
     actuations: ActuationFigures = field(default_factory=ActuationFigures)
     ingest: IngestStatus = field(default_factory=IngestStatus)
+    archive: ArchiveStatus = field(default_factory=ArchiveStatus)
     models: ModelDesk | None = None
     feedback: FeedbackDesk | None = None
     on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None

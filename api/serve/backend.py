@@ -21,10 +21,11 @@ from ...scoring.pipeline import PARTITION
 from ...scoring.store import SqlStore
 from ...scoring.view import RiskView
 from .. import clock
+from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus
 from ..http.services import PipelineStatus, live_lag
 from ..settings import Settings
-from .archiving import archived_up_to, check_archive
+from .archiving import ArchiveProcess, archived_up_to, check_archive
 from .ingesting import IngestProcess
 from .roles import Roles
 from .updates import ChildProcess
@@ -43,6 +44,7 @@ class Known(NamedTuple):
     status: PipelineStatus
     changed: Callable[[], None]
     ingest: IngestStatus
+    archive: ArchiveStatus
 
 
 class Backend:
@@ -108,10 +110,8 @@ class Embedded(Backend):
             if update.changes:
                 known.changed()
 
-        worker = ChildProcess("worker", self.settings_file, apply, known.status.ended)
-        if self.settings.archive.directory is None:
-            return [worker]
-        return [worker, ChildProcess("archiver", self.settings_file, apply)]
+        archives = _archives(self.settings, self.settings_file, known.archive, events=True, vectors=True)
+        return [ChildProcess("worker", self.settings_file, apply, known.status.ended), *archives]
 
     def behind(self, status: PipelineStatus) -> Callable[[], int]:
         """Counted live."""
@@ -179,7 +179,11 @@ class Distributed(Backend):
             found.append(ChildProcess("group_worker", self.settings_file, worked, ended))
             if self.settings.kafka.topics:
                 found.append(IngestProcess(self.settings_file, known.ingest))
-        return found
+        roles = self._roles
+        archives = _archives(
+            self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
+        )
+        return [*found, *archives]
 
     async def tick(self) -> None:
         """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
@@ -217,6 +221,14 @@ async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -
         await commit.close()
         await asyncio.to_thread(_close_log, log)
         store.close()
+
+
+def _archives(
+    settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
+) -> list[ChildProcess]:  # fmt: skip
+    """What keeps events and vectors as files, as far as that is set and this process's to do."""
+    kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
+    return [ArchiveProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
 
 
 def _event_log(settings: Settings) -> EventLog:

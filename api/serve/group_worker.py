@@ -26,11 +26,13 @@ from ...scoring.processor import Processor
 from ...scoring.publish import TopicPublisher
 from ...scoring.residence import Residence
 from ...scoring.stages import Stages
+from ...scoring.vectors import VectorCollector
 from ...scoring.warm import warm_up
 from .. import clock
 from ..settings import Settings
 from .child import Child, run_child
 from .partitions import check_partitions
+from .vectors import open_spool
 from .wiring import (
     context,
     engine_settings,
@@ -73,6 +75,8 @@ class GroupWorker:
         policy = self._context.policy
         self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
         self._dropped = 0
+        self._spool = open_spool(settings)
+        self._vectors: dict[int, VectorCollector] = {}
         around = Surroundings(
             self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
             Stages(clock.monotonic), self.publisher,
@@ -84,12 +88,16 @@ class GroupWorker:
         residence = Residence(
             self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
         )
+        vectors = None if self._spool is None else VectorCollector(partition)
+        if vectors is not None:
+            self._vectors[partition] = vectors
         return Processor(
             residence,
             self._encoder,
             DuplicateWindow(settings.kafka.duplicate_window),
             self._context,
             edges=EdgeCollector(),
+            vectors=vectors,
         )
 
     def tick(self) -> None:
@@ -126,10 +134,19 @@ class GroupWorker:
 
     def _committed(self, done: Committed) -> None:
         self._dropped += done.dropped_dead_letters
+        vectors = self._vectors.get(done.position.partition)
+        if self._spool is not None and vectors is not None:
+            stages = self.pipeline.stages
+            with stages.timed("vectors"):
+                self._spool.append(*vectors.take())
+                self._spool.roll_if_due()
+            stages.counts["vectors_dropped"] = self._spool.dropped
 
     def close(self) -> None:
         """Leave the group, and release connections."""
         self.source.close()
+        if self._spool is not None:  # partitions that are handed back are committed first
+            self._spool.close()
         self.writer.close()
         self.store.close()
 

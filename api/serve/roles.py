@@ -15,14 +15,15 @@ class Roles(NamedTuple):
     """Answers questions and takes events in."""
     workers: bool = True
     """Scores events, delivers alerts, keeps the store in order."""
+    archiver: bool = True
+    """Keeps the archive of events, where one is set. At most one process of a deployment does."""
 
 
 def check_roles(roles: Roles, settings: Settings) -> None:
     """Raise ConfigError where the settings do not allow a part to run alone."""
-    alone = not (roles.api and roles.workers)
-    if not alone:
+    if roles.api and roles.workers:
         return
-    option = "--api-only" if roles.api else "--workers-only"
+    option = "--api-only" if roles.api else "--workers-only" if roles.workers else "--archiver-only"
     if not settings.kafka.bootstrap_servers:
         raise ConfigError(
             f"{option} is for the distributed form: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS, "
@@ -33,3 +34,5 @@ def check_roles(roles: Roles, settings: Settings) -> None:
             f"{option} needs a database that all processes share: set store.url or TRUSTWATCH_STORE_URL to a "
             "postgresql:// URL"
         )
+    if not (roles.api or roles.workers) and settings.archive.directory is None:
+        raise ConfigError(f"{option} needs a place for the archive: set archive.directory")

@@ -26,6 +26,7 @@ from ...scoring.view import RiskView
 from .. import clock
 from ..callers import Caller, CallerDirectory
 from ..console import ConsoleApp
+from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus, SilenceReport
 from ..edge.silence_alerts import SilenceAlerts, watched
 from ..http import create_app
@@ -93,6 +94,7 @@ class Service:
             settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
         )
         self._ingest = IngestStatus()
+        self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerts(
             backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
         )  # fmt: skip
@@ -112,7 +114,7 @@ class Service:
             models=self._models, feedback=self._feedback,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
-        self._processes = backend.processes(Known(view, status, self._changed, self._ingest))
+        self._processes = backend.processes(Known(view, status, self._changed, self._ingest, self._archive))
 
     def _changed(self) -> None:
         """Something may have to leave."""

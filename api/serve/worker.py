@@ -16,9 +16,11 @@ from ...scoring.pipeline import PARTITION, Committed, Pipeline
 from ...scoring.processor import Processor
 from ...scoring.residence import Residence
 from ...scoring.store import Store
+from ...scoring.vectors import VectorCollector
 from ...scoring.warm import warm_up
 from .. import clock
 from .child import Child, run_child
+from .vectors import open_spool
 from .wiring import context, engine_settings, opened_store, pipeline_settings
 
 ALIVE_EVERY_S = 0.5
@@ -38,6 +40,7 @@ class Worker:
         self._child = child
         self._looked_at = 0.0
         self._told_at = 0.0
+        self._spool = open_spool(settings)
         self.store: Store = opened_store(settings)
         self.source = LogReader(settings.data_dir / "log")
         model = load(settings.model_dir)
@@ -46,8 +49,9 @@ class Worker:
         warm_up(model, encoder, told)
         processor = Processor(
             Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told,
-            edges=EdgeCollector(),
+            edges=EdgeCollector(), vectors=None if self._spool is None else VectorCollector(),
         )  # fmt: skip
+        self._vectors = processor.vectors
         self.pipeline = Pipeline(
             self.source, processor, self.store, told.policy, pipeline_settings(settings), clock.monotonic,
             child.sleep, self._committed,
@@ -64,6 +68,11 @@ class Worker:
 
     def _committed(self, done: Committed) -> None:
         stages = self.pipeline.stages
+        if self._spool is not None and self._vectors is not None:
+            with stages.timed("vectors"):
+                self._spool.append(*self._vectors.take())
+                self._spool.roll_if_due()
+            stages.counts["vectors_dropped"] = self._spool.dropped
         behind = self._behind(done.position.offset)
         self._child.sender.committed(done, behind, dict(stages.counts), dict(stages.seconds))
         self._told_at = clock.monotonic()
@@ -85,6 +94,8 @@ class Worker:
 
     def close(self) -> None:
         """Release files and connections."""
+        if self._spool is not None:
+            self._spool.close()
         self.source.close()
         self.store.close()
 

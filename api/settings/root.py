@@ -75,11 +75,7 @@ class Settings(Part, frozen=True):
                 "a development login is for this machine alone: `listen.host` must be loopback and `listen.public_url` "
                 "null - at `$.console.development_login`"
             )
-        if self.archive.directory is not None and self.kafka.bootstrap_servers:
-            raise ValueError(
-                "the archive follows the embedded log; with Kafka, a connector of your own archives the events topic "
-                "- at `$.archive.directory`"
-            )
+        _check_archive(self.archive)
         if self.lifecycle.enabled and self.kafka.bootstrap_servers:
             raise ValueError(
                 "the process of the lifecycle follows the embedded log; with Kafka, train with `trustwatch train` and "
@@ -107,6 +103,15 @@ def _unique(part: str, member: str, names: Iterable[str]) -> None:
                 f"the same as that of `$.{part}[{seen[name]}]`, must be unique - at `$.{part}[{index}].{member}`"
             )
         seen[name] = index
+
+
+def _check_archive(archive: ArchiveSettings) -> None:
+    """Tools read all files below a folder as one table: two tables need two folders."""
+    if archive.directory is None or archive.vectors is None:
+        return
+    one, other = archive.directory, archive.vectors
+    if one == other or one in other.parents or other in one.parents:
+        raise ValueError("must not lie in `archive.directory` or around it - at `$.archive.vectors`")
 
 
 def _check_targets(webhooks: list[str], actuators: list[str]) -> None:

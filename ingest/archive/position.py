@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import CorruptLog
+from .files import write_file
 
 POSITION = "_position.json"
 
 
 def read_position(directory: Path) -> int | None:
-    """Offset up to which the log is archived; None before the first range.
+    """Offset up to which the embedded log is archived; None before the first range.
 
     Raises:
-        CorruptLog: the file is none of ours; nothing says then what is archived.
+        CorruptLog: the file is none of ours, or of a topic; nothing says then what is archived.
     """
+    return None if (found := read_positions(directory, "")) is None else found.get(0, 0)
+
+
+def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] | None:
+    """Offset by partition up to which the log is archived; None before the first range.
+
+    Args:
+        directory: of the archive.
+        topic: which the archive must be of: "" is the embedded log; None = whichever.
+
+    Raises:
+        CorruptLog: the file is none of ours, or the archive is one of another log.
+    """
+    path = directory / POSITION
     try:
-        found = json.loads((directory / POSITION).read_bytes())
-        return int(found["offset"])
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        of = str(found.get("topic", ""))
+        offsets = {int(name): int(at) for name, at in found["offsets"].items()} if of else {0: int(found["offset"])}
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CorruptLog(
-            f"{directory / POSITION}: does not say up to which offset the archive goes; restore it, or move the "
-            "archive away to begin a new one"
+            f"{path}: does not say up to which offset the archive goes; restore it, or move the archive away to "
+            "begin a new one"
         ) from None
+    if topic is not None and of != topic:
+        raise CorruptLog(
+            f"{path}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say nothing of the other: "
+            "name another folder, or move the archive away"
+        )
+    return offsets
+
+
+def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> None:
+    """Say up to where the log is archived, in one atomic step."""
+    told: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
+    if not topic:
+        told = {"offset": offsets[0]}
+    write_file(directory / POSITION, lambda file: file.write(json.dumps(told).encode()))
+
+
+def _named(topic: str) -> str:
+    return f"the topic {topic}" if topic else "an embedded log"

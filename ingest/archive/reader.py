@@ -1,45 +1,92 @@
-"""The reading side for replays: raw events of an archive in the order in which they were logged."""
+"""The reading side for replays: raw events of an archive in the order in which they were logged. Bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError
-from .position import read_position
-from .writer import offsets_of
+from .files import DataFile, Kind, data_files, reading
+from .position import POSITION, read_positions
+
+ROWS = 1_024
+"""Raw events of a file that are held at once."""
+_MS = timedelta(milliseconds=1)
+_Line = tuple[int, int, int, bytes]  # received, partition, offset, raw
 
 
-def raw_lines(directory: Path) -> Iterator[bytes]:
-    """Every archived event as it was logged, in the order of the log; ranges that are not committed are left out.
+def raw_lines(directory: Path, since: datetime | None = None, until: datetime | None = None) -> Iterator[bytes]:
+    """Archived events as they were logged, in the order of the log; ranges that are not committed are left out.
 
-    One range is held in memory at a time.
+    Events of several partitions come in the order in which they arrived, those of one partition in the order of its
+    log. Held in memory are some rows of each file whose range overlaps the others': a date's tenants.
+
+    Args:
+        directory: of the archive.
+        since, until: event time, from the first on and before the second; None = no bound. Only their dates are read.
 
     Raises:
         ConfigError: no archive, or a file of it is damaged.
     """
-    position = read_position(directory)
-    if position is None:
-        raise ConfigError(f"{directory}: no archive of ours; one has a `_position.json`")
-    ranges: dict[int, list[Path]] = {}
-    for path in directory.glob("date=*/tenant=*/events-*.parquet"):
-        found = offsets_of(path)
-        if found is not None and found[0] < position:
-            ranges.setdefault(found[0], []).append(path)
-    for base in sorted(ranges):
-        yield from _range(ranges[base])
+    with reading(directory):
+        partitions: dict[int, list[DataFile]] = {}
+        for file in committed_files(directory, since, until):
+            partitions.setdefault(file.partition, []).append(file)
+        parts = [_partition(files, since, until) for files in partitions.values()]
+        for *_, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
+            # One line each: JSON has line breaks between its parts alone, where a blank says the same.
+            yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def _range(paths: list[Path]) -> list[bytes]:
-    rows: list[tuple[int, bytes]] = []
-    for path in paths:
-        try:
-            read = pq.ParquetFile(path).read(columns=["offset", "raw"])
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{path}: can not be read: {error}") from error
-        rows += zip(read["offset"].to_pylist(), read["raw"].to_pylist(), strict=True)
-    # One line each: JSON has line breaks between its parts alone, where a blank says the same.
-    return [raw.replace(b"\r", b" ").replace(b"\n", b" ") for _, raw in sorted(rows)]
+def _partition(files: Sequence[DataFile], since: datetime | None, until: datetime | None) -> Iterator[_Line]:
+    """Lines of one partition by offset; files are opened once their range begins."""
+    group: list[DataFile] = []
+    end = -1
+    for file in files:
+        if group and file.first >= end:
+            yield from _merged(group, since, until)
+            group = []
+        group.append(file)
+        end = max(end, file.end)
+    yield from _merged(group, since, until)
+
+
+def _merged(files: Sequence[DataFile], since: datetime | None, until: datetime | None) -> Iterator[_Line]:
+    return heapq.merge(*(_lines(file, since, until) for file in files), key=lambda line: line[2])
+
+
+def _lines(file: DataFile, since: datetime | None, until: datetime | None) -> Iterator[_Line]:
+    names = ["offset", "received", "time", "raw"]
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            for batch in parquet.iter_batches(ROWS, columns=names, use_threads=False):
+                for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                    if (since is None or at >= since) and (until is None or at < until):
+                        yield round(received.timestamp() * 1000), file.partition, offset, raw
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{file.path}: can not be read: {error}") from error
+
+
+def committed_files(
+    directory: Path, since: datetime | None, until: datetime | None, tenant: str | None = None
+) -> list[DataFile]:
+    """Files of events whose ranges count, of the dates of [since, until). Raises ConfigError: there is no archive."""
+    positions = read_positions(directory)
+    if positions is None:
+        raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION}`")
+    found = files_within(directory, "events", since, until, tenant)
+    return [file for file in found if file.first < positions.get(file.partition, 0)]
+
+
+def files_within(
+    directory: Path, kind: Kind, since: datetime | None, until: datetime | None, tenant: str | None
+) -> list[DataFile]:
+    """Files of the dates of [since, until)."""
+    first = None if since is None else since.astimezone(UTC).date()
+    last = None if until is None else (until - _MS).astimezone(UTC).date()
+    return data_files(directory, kind, first, last, tenant)

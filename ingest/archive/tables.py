@@ -56,15 +56,16 @@ COLUMNS: dict[str, tuple[Any, Callable[[AuditEvent], Any]]] = {
 
 SCHEMA = pa.schema(
     [
-        ("offset", pa.int64()), ("received", _TIME), ("time", _TIME),
+        ("partition", pa.int32()), ("offset", pa.int64()), ("received", _TIME), ("time", _TIME),
         *((name, kind) for name, (kind, _) in COLUMNS.items()), ("raw", pa.binary()),
     ]
 )  # fmt: skip
 
 
-def table(rows: Sequence[tuple[int, int, int, AuditEvent, bytes]]) -> pa.Table:
-    """Rows of (offset, received, time, event, raw) as a table; times in UTC milliseconds."""
+def table(rows: Sequence[tuple[int, int, int, AuditEvent, bytes]], partition: int = 0) -> pa.Table:
+    """Rows of (offset, received, time, event, raw) of a partition as a table; times in UTC milliseconds."""
     columns = [
+        pa.repeat(pa.scalar(partition, pa.int32()), len(rows)),
         pa.array([row[0] for row in rows], pa.int64()),
         pa.array([row[1] for row in rows], pa.int64()).cast(_TIME),
         pa.array([row[2] for row in rows], pa.int64()).cast(_TIME),

@@ -18,7 +18,7 @@ def main(data_dir: Path, directory: Path) -> None:
     run = archiver.Archiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
     run.start()
     print("started", flush=True)  # noqa: T201
-    while run._next < end:
+    while run.lanes[0].next < end:
         run.step()
     run.flush()
     run.close()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -23,9 +24,10 @@ from trustwatch.api.serve import archiver
 from trustwatch.api.serve.archiving import archived_up_to, check_archive
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
+from trustwatch.ingest.archive.files import partition_of
 from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.writer import Archive, Archived, partition_of
-from trustwatch.ingest.errors import ConfigError, CorruptLog
+from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
@@ -66,10 +68,14 @@ def fill(data_dir: Path, events: int) -> None:
 def archive_all(data_dir: Path, directory: Path) -> archiver.Archiver:
     settings = Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory, retention_days=36_500))
     run = archiver.Archiver(settings)
-    run.start()
-    while run._next < run._reader.end_offset(0):
-        run.step()
-    run.flush()
+    try:
+        run.start()
+        while run.lanes[0].next < run.source.end_offset(0):
+            run.step()
+        run.flush()
+    except TrustwatchError:
+        run.close()
+        raise
     return run
 
 
@@ -149,10 +155,13 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
 def write_from(directory: Path, ranges: list[tuple[int, int]], events: list[Archived]) -> None:
     """What a writer does after a start."""
     archive = Archive(directory)
-    position = archive.start() or 0
-    for base, end in ranges:
-        if base >= position:
-            archive.write(base, end, events[base:end])
+    try:
+        position = (archive.start() or {0: 0})[0]
+        for base, end in ranges:
+            if base >= position:
+                archive.write(base, end, events[base:end])
+    finally:
+        archive.close()
 
 
 def test_killed_again_and_again_it_has_every_event_once(tmp_path: Path) -> None:
@@ -224,14 +233,15 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
 
 
 def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra the service does not start; with Kafka there is no log to follow."""
+    """Without the extra the service does not start; two tables need two folders."""
     from trustwatch.api.settings import load_settings
 
     path = tmp_path / "t.yaml"
-    path.write_text("archive: {directory: kept}\nkafka: {bootstrap_servers: ['127.0.0.1:9']}\n")
-    with pytest.raises(ConfigError, match=r"\$\.archive\.directory"):
-        load_settings(path, {})
-    path.write_text("archive: {directory: kept}\n")
+    for vectors in ("kept", "kept/vectors", "."):
+        path.write_text(f"archive: {{directory: kept, vectors: {vectors}}}\n")
+        with pytest.raises(ConfigError, match=r"\$\.archive\.vectors"):
+            load_settings(path, {})
+    path.write_text("archive: {directory: kept, vectors: vectors}\n")
     settings = load_settings(path, {})
     assert settings.archive.directory == tmp_path / "kept"
     check_archive(settings)
@@ -239,6 +249,18 @@ def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path, monkeypatc
     monkeypatch.setattr("trustwatch.api.serve.archiving.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'trustwatch\[archive\]'"):
         check_archive(settings)
+
+
+def test_one_process_writes_an_archive(tmp_path: Path) -> None:
+    """A second one is refused, and so is a log that the archive is not of."""
+    fill(tmp_path / "data", 60)
+    running = archive_all(tmp_path / "data", tmp_path / "archive")
+    with pytest.raises(ConfigError, match="another process writes"):
+        Archive(tmp_path / "archive").start()
+    running.close()
+    other = Archive(tmp_path / "archive", "topic")
+    with closing(other), pytest.raises(CorruptLog, match="of an embedded log, not of the topic topic"):
+        other.start()
 
 
 def test_a_back_test_reads_archives(tmp_path: Path) -> None:

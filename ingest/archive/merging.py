@@ -1,0 +1,103 @@
+"""Small files of past dates become large ones, in place, while others read.
+
+Adjacent files of one date, tenant and partition are written one after the other into a new file, row group by row
+group, under the name of their common range; then they are removed. Between the two steps, some milliseconds, a tool
+that lists the folder sees both; ours see that the small ones lie within the large one. A crash between them is made
+good at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .files import DataFile, Kind, data_files, merged_away, parsed, replace, rewriting
+
+TARGET_BYTES = 128 << 20
+"""Files of half this size or more are left as they are."""
+GROUP_ROWS = 32_768
+_BATCH_ROWS = 4_096
+_PATIENCE = 16
+"""Files that are merged however large the first of them is; fewer only where that does not rewrite much for little."""
+
+
+def merge(
+    directory: Path, kind: Kind, before: date, counts: Callable[[DataFile], bool] = lambda _: True,
+    target_bytes: int = TARGET_BYTES,
+) -> Iterator[int]:  # fmt: skip
+    """Merge what is to be merged, one file after the other; yields after each how many small ones went into it.
+
+    Args:
+        directory: of the archive, or of the vectors.
+        kind: of files.
+        before: dates before this one are looked at.
+        counts: whether a file may be touched (its range is committed).
+        target_bytes: about how large a file becomes.
+    """
+    with rewriting(directory, wait=False) as ours:
+        if not ours:
+            return
+        for path in merged_away(directory, kind):
+            replace(path, None)
+        files = sorted(
+            (file for file in data_files(directory, kind) if file.day < before and counts(file)),
+            key=lambda file: (file.path.parent, file.partition, file.first),
+        )
+        for _, folder in groupby(files, lambda file: (file.path.parent, file.partition)):
+            for run in _runs(list(folder), target_bytes):
+                _merge(run)
+                yield len(run)
+
+
+def _runs(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
+    """Adjacent small files that are worth merging; of one folder and partition, by first offset."""
+    run: list[DataFile] = []
+    sizes: list[int] = []
+    schema = None
+    for file in files:
+        size, own = file.path.stat().st_size, pq.read_schema(file.path)
+        if size >= target_bytes // 2 or (run and (sum(sizes) + size > target_bytes or own != schema)):
+            if _worth(sizes):
+                yield run
+            run, sizes = [], []
+        if size < target_bytes // 2:
+            run.append(file)
+            sizes.append(size)
+            schema = own
+    if _worth(sizes):
+        yield run
+
+
+def _worth(sizes: Sequence[int]) -> bool:
+    return len(sizes) >= _PATIENCE or (len(sizes) > 1 and 2 * max(sizes) <= sum(sizes))
+
+
+def _merge(run: Sequence[DataFile]) -> None:
+    first, last = run[0], run[-1]
+    name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
+    target = first.path.with_name(name)
+    assert (made := parsed(target)) is not None and (made.first, made.end) == (first.first, last.end)
+    replace(target, lambda file: _joined(run, file))
+    for one in run:
+        replace(one.path, None)
+
+
+def _joined(run: Sequence[DataFile], file: BinaryIO) -> None:
+    schema = pq.read_schema(run[0].path)
+    kept: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for one in run:
+            with pq.ParquetFile(one.path) as parquet:
+                for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+                    kept.append(batch)
+                    if sum(part.num_rows for part in kept) >= GROUP_ROWS:
+                        writer.write_table(pa.Table.from_batches(kept, schema))
+                        kept = []
+        if kept:
+            writer.write_table(pa.Table.from_batches(kept, schema))

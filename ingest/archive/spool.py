@@ -1,0 +1,215 @@
+"""What the pipeline writes aside for the vector archive: raw frames in files that another process turns into Parquet.
+
+A frame is what one batch of events was scored to, as columns. Writing one is a copy into the page cache: no fsync, no
+compression, no word decoded. What a kill leaves half written at the end of a file is dropped by the reader, and so is
+what a power loss leaves damaged (checksums).
+
+A spool is a folder of one writer. It is bounded: frames for which there is no room are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from crc32c import crc32c
+
+OPEN, CLOSED = ".open", ".frames"
+_HEAD = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the columns, checksum of both
+_MAGIC = b"TWV1"
+_MOST = 1 << 32
+
+
+class Frame(NamedTuple):
+    """Events of one partition that were scored together, n of them.
+
+    Attributes:
+        partition: of the log.
+        model_version: of the model that scored them.
+        features: names of the columns of *vectors*.
+        offsets: int64 (n,), places in the log.
+        vectors: float32 (n, F).
+        anomaly, p_values, risk: float64 (n,).
+        levels: int8 (n,), of the agent after the event.
+        payloads: n events as they were logged, JSON.
+    """
+
+    partition: int
+    model_version: str
+    features: Sequence[str]
+    offsets: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+    anomaly: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]
+    risk: npt.NDArray[np.float64]
+    levels: npt.NDArray[np.int8]
+    payloads: Sequence[bytes]
+
+
+class _Told(msgspec.Struct, array_like=True):
+    partition: int
+    model_version: str
+    features: Sequence[str]
+    rows: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Told).decode
+
+
+def packed(frame: Frame) -> bytes:
+    """A frame as bytes."""
+    told = _encode(_Told(frame.partition, frame.model_version, frame.features, len(frame.offsets)))
+    lengths = np.fromiter(map(len, frame.payloads), np.int64, len(frame.payloads))
+    numbers = (frame.offsets, lengths, frame.anomaly, frame.p_values, frame.risk, frame.vectors, frame.levels)
+    body = b"".join([told, *(np.ascontiguousarray(column).tobytes() for column in numbers), *frame.payloads])
+    return _HEAD.pack(_MAGIC, len(told), len(body) - len(told), crc32c(body)) + body
+
+
+def frames(path: Path) -> Iterator[Frame]:
+    """Frames of one file, up to its end or to where it is damaged."""
+    with path.open("rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            magic, told_size, size, checksum = _HEAD.unpack(head)
+            if magic != _MAGIC or told_size + size >= _MOST:
+                return
+            body = file.read(told_size + size)
+            if len(body) != told_size + size or crc32c(body) != checksum:
+                return
+            yield _unpacked(body, told_size)
+
+
+def _unpacked(body: bytes, at: int) -> Frame:
+    told = _decode(body[:at])
+    rows, columns = told.rows, len(told.features)
+
+    def take(kind: Any, count: int) -> npt.NDArray[Any]:
+        nonlocal at
+        found = np.frombuffer(body, kind, count, at)
+        at += found.nbytes
+        return found
+
+    offsets, lengths = take(np.int64, rows), take(np.int64, rows)
+    anomaly, p_values, risk = (take(np.float64, rows) for _ in range(3))
+    vectors = take(np.float32, rows * columns).reshape(rows, columns)
+    levels = take(np.int8, rows)
+    ends = (at + np.cumsum(lengths.astype(np.int64))).tolist()
+    payloads = [body[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)] if rows else []
+    return Frame(
+        told.partition, told.model_version, told.features, offsets, vectors, anomaly, p_values, risk, levels, payloads
+    )  # fmt: skip
+
+
+class SpoolWriter:
+    """The writing side; one process has it.
+
+    Args:
+        directory: made where it does not exist; what an earlier writer left open there is closed.
+        most_bytes: of all files that wait; what comes beyond is dropped.
+        monotonic: seconds on a clock that never goes back.
+        roll_bytes, roll_s: a file is closed, and so handed on, when it is so large or so old.
+    """
+
+    def __init__(
+        self, directory: Path, most_bytes: int, monotonic: Callable[[], float], roll_bytes: int = 64 << 20,
+        roll_s: float = 60.0,
+    ) -> None:  # fmt: skip
+        self.directory = directory
+        self.dropped = 0
+        """Events whose frames found no room, or that the disk refused."""
+        self._most = most_bytes
+        self._monotonic = monotonic
+        self._roll_bytes, self._roll_s = min(roll_bytes, max(most_bytes // 4, 1)), roll_s
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file: int | None = None
+        self._size = 0
+        self._waiting = 0
+        self._since = 0.0
+        numbers = [int(path.stem) for path in directory.iterdir() if path.suffix in (OPEN, CLOSED)]
+        self._number = max(numbers, default=0)
+        for path in directory.glob(f"*{OPEN}"):
+            _close(path)
+
+    def append(self, parts: Sequence[bytes], events: int) -> None:
+        """Write packed frames that hold so many events. Never raises for what the disk refuses: it is counted."""
+        size = sum(map(len, parts))
+        try:
+            file = self._opened()
+        except OSError:
+            self.dropped += events
+            return
+        if self._waiting + self._size + size > self._most:
+            self.dropped += events
+            return
+        try:
+            for part in parts:
+                _write(file, part)
+        except OSError:
+            os.ftruncate(file, self._size)  # half a frame would hide those behind it
+            self.dropped += events
+        else:
+            self._size += size
+
+    def _opened(self) -> int:
+        if self._file is None:
+            self._number += 1
+            path = self.directory / f"{self._number:012d}{OPEN}"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._size, self._since = 0, self._monotonic()
+            self._waiting = waiting_bytes(self.directory)
+        return self._file
+
+    def roll_if_due(self) -> None:
+        """Hand the file on if it is large or old enough."""
+        if self._file is not None and (
+            self._size >= self._roll_bytes or self._monotonic() - self._since >= self._roll_s
+        ):
+            self.roll()
+
+    def roll(self) -> None:
+        """Hand the file on."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            _close(self.directory / f"{self._number:012d}{OPEN}")
+
+    close = roll
+
+
+def _write(file: int, part: bytes) -> int:
+    view, done = memoryview(part), 0
+    while done < len(part):
+        done += os.write(file, view[done:])
+    return done
+
+
+def _close(path: Path) -> None:
+    try:
+        if path.stat().st_size:
+            path.rename(path.with_suffix(CLOSED))
+        else:
+            path.unlink()
+    except FileNotFoundError:  # a later writer has handed it on: we are the one that was given up
+        return
+
+
+def closed_files(directory: Path) -> list[Path]:
+    """Files that were handed on, oldest first."""
+    return sorted(directory.glob(f"*{CLOSED}"))
+
+
+def waiting_bytes(directory: Path) -> int:
+    """Bytes of the files that were handed on and are not done."""
+    total = 0
+    for path in closed_files(directory):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # done meanwhile
+            continue
+    return total

@@ -1,0 +1,252 @@
+"""Feature vectors: what the pipeline computed comes out of the files as it went in, and a crash costs what docs say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+import pandas
+import polars
+import pytest
+from trustwatch.ingest.archive.files import data_files
+from trustwatch.ingest.archive.rows import TooMany, Wanted, read_vectors, vector_batches
+from trustwatch.ingest.archive.spool import CLOSED, Frame, SpoolWriter, closed_files, frames, packed, waiting_bytes
+from trustwatch.ingest.archive.vectors import VectorArchive
+from trustwatch.ingest.errors import ConfigError
+
+START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
+LEVELS = ("unknown", "low", "medium", "high", "critical")
+FEATURES = ("pace", "rarity", "depth")
+
+
+def payload(number: int) -> bytes:
+    """An event; a day has 200 of them."""
+    at = datetime.fromtimestamp(START_MS / 1000 + number * 432, UTC).isoformat()
+    made = {
+        "id": f"e-{number}", "time": at, "type": "api.call", "action": "read", "outcome": "success",
+        "agent": {"id": f"agent-{number % 7}", "type": "Reader"}, "tenant": ("acme", "globex/eu")[number % 2],
+    }  # fmt: skip
+    return msgspec.json.encode(made)
+
+
+def frame(first: int, end: int, partition: int = 0, features: Sequence[str] = FEATURES, model: str = "m1") -> Frame:
+    """Events of the offsets [first, end); every number tells its own."""
+    numbers = np.arange(first, end)
+    vectors = numbers[:, None] + np.arange(len(features)) / 16
+    return Frame(
+        partition, model, features, numbers, vectors.astype(np.float32), numbers / 1000.0, 1e-12 * (numbers + 1),
+        numbers / 2000.0, (numbers % 5).astype(np.int8), [payload(number) for number in numbers.tolist()],
+    )  # fmt: skip
+
+
+class Clock:
+    """Seconds that go on by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Callable[..., SpoolWriter]:
+    """Opens the spool of the test."""
+    return lambda most=1 << 20, **options: SpoolWriter(
+        tmp_path / "spool", most, options.pop("clock", Clock()), **options
+    )
+
+
+def archive_of(tmp_path: Path, **options: Any) -> VectorArchive:
+    archive = VectorArchive(tmp_path / "vectors", tmp_path / "spool", LEVELS, **options)
+    archive.start()
+    return archive
+
+
+def drained(archive: VectorArchive) -> VectorArchive:
+    while archive.step():
+        pass
+    return archive
+
+
+def test_a_frame_comes_back(spool: Callable[..., SpoolWriter]) -> None:
+    """Every column, to the bit; an empty one too."""
+    writer = spool()
+    wanted = [frame(0, 10), frame(10, 10), frame(10, 11, partition=3)]
+    writer.append([packed(one) for one in wanted], 11)
+    assert closed_files(writer.directory) == []  # a file that is being written is nobody's
+    writer.close()
+    found = list(frames(*closed_files(writer.directory)))
+    for one, other in zip(wanted, found, strict=True):
+        for name in Frame._fields:
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_files_roll_by_age_and_size(spool: Callable[..., SpoolWriter]) -> None:
+    """And an empty one leaves nothing."""
+    clock = Clock()
+    writer = spool(clock=clock, roll_s=60.0, roll_bytes=3_000)
+    writer.append([packed(frame(0, 1))], 1)
+    writer.roll_if_due()
+    assert not closed_files(writer.directory)
+    clock.now = 60.0
+    writer.roll_if_due()
+    assert len(closed_files(writer.directory)) == 1
+    writer.append([packed(frame(1, 20))], 19)
+    writer.roll_if_due()
+    assert len(closed_files(writer.directory)) == 2
+    writer.append([], 0)
+    writer.close()
+    assert len(list(writer.directory.iterdir())) == 2
+
+
+def test_what_finds_no_room_is_dropped_and_counted(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+    """Room that is made is used again after the next file begins."""
+    one = packed(frame(0, 20))
+    writer = spool(most=3 * len(one))
+    for _ in range(5):
+        writer.append([one], 20)
+        writer.roll_if_due()
+    assert writer.dropped == 40
+    assert waiting_bytes(writer.directory) <= 3 * len(one)
+    writer.roll()
+    drained(archive_of(tmp_path))
+    writer.append([one], 20)
+    assert writer.dropped == 40
+    writer.close()
+
+
+def test_a_full_disk_costs_its_frames_and_no_others(
+    spool: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a frame would hide those behind it."""
+    writer = spool()
+    writer.append([packed(frame(0, 5))], 5)
+    with monkeypatch.context() as patched:
+        import os
+
+        original = os.write
+
+        def full(file: int, data: Any) -> int:
+            if len(data) < 100:
+                raise OSError(28, "No space left on device")
+            return original(file, data[: len(data) // 2])
+
+        patched.setattr(os, "write", full)
+        writer.append([packed(frame(5, 9))], 4)
+    writer.append([packed(frame(9, 12))], 3)
+    writer.close()
+    assert writer.dropped == 4
+    assert [one.offsets.tolist() for one in frames(*closed_files(writer.directory))] == [[0, 1, 2, 3, 4], [9, 10, 11]]
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_what_a_crash_leaves_is_read_up_to_the_damage(spool: Callable[..., SpoolWriter], damage: str) -> None:
+    """A kill cuts the last frame off; a power loss may leave zeros in it."""
+    writer = spool()
+    writer.append([packed(frame(0, 5)), packed(frame(5, 9))], 9)
+    left = next(iter(writer.directory.iterdir()))
+    content = left.read_bytes()
+    left.write_bytes(content[:-1] if damage == "cut" else content[:-300] + bytes(300))
+    again = spool()  # the next writer hands on what it finds
+    (path,) = closed_files(again.directory)
+    assert path.suffix == CLOSED
+    assert [one.offsets.tolist() for one in frames(path)] == [[0, 1, 2, 3, 4]]
+    writer.close()
+    again.close()
+
+
+def test_three_tools_read_the_files(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+    """pandas, DuckDB and Polars see every row with its numbers, and date and tenant as partitions."""
+    writer = spool()
+    writer.append([packed(frame(0, 150)), packed(frame(150, 500))], 500)
+    writer.close()
+    assert drained(archive_of(tmp_path)).rows == 500
+    assert not closed_files(writer.directory)
+    folder = tmp_path / "vectors"
+    frame_ = pandas.read_parquet(folder).sort_values("offset").reset_index(drop=True)
+    numbers = np.arange(500)
+    assert frame_["id"].tolist() == [f"e-{n}" for n in range(500)]
+    assert frame_["rarity"].dtype == np.float32 and np.array_equal(frame_["rarity"], (numbers + 1 / 16).astype("f4"))
+    assert np.array_equal(frame_["p_value"], 1e-12 * (numbers + 1))
+    assert frame_["risk_level"].tolist() == [LEVELS[n % 5] for n in range(500)]
+    assert set(frame_["model_version"]) == {"m1"} and set(frame_["date"].astype(str)) == {
+        "2025-12-01", "2025-12-02", "2025-12-03",
+    }  # fmt: skip
+    counted = duckdb.sql(
+        f"select tenant, count(*), sum(depth) from read_parquet('{folder}/*/*/*.parquet', hive_partitioning=true) "
+        "where date = '2025-12-02' group by all order by 1"
+    ).fetchall()
+    assert [(tenant, rows) for tenant, rows, _ in counted] == [("acme", 100), ("globex/eu", 100)]
+    scanned = polars.scan_parquet(f"{folder}/**/*.parquet", hive_partitioning=True)
+    assert scanned.filter(polars.col("agent_id") == "agent-3").collect().height == len(range(3, 500, 7))
+
+
+def test_a_crash_between_file_and_spool_doubles_nothing(
+    spool: Callable[..., SpoolWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed behind any of the renames: the same names are written again."""
+    writer = spool()
+    writer.append([packed(frame(0, 300))], 300)
+    writer.close()
+    for step in range(20):
+        calls = iter(range(100))
+
+        def failing(path: Path, to: Path, at: int = step, calls: Any = calls) -> Path:
+            if next(calls) == at:
+                raise KeyboardInterrupt
+            path.replace(to)
+            return to
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", failing)
+            try:
+                drained(archive_of(tmp_path))
+                break
+            except KeyboardInterrupt:
+                assert closed_files(writer.directory)
+    assert step == 4  # two dates, two tenants
+    assert sorted(read_vectors(tmp_path / "vectors")["offset"].to_pylist()) == list(range(300))
+
+
+def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+    """A table with what was asked for, and no more than was allowed; features that a file lacks are null."""
+    writer = spool()
+    writer.append([packed(frame(0, 300))], 300)
+    writer.roll()
+    writer.append([packed(frame(300, 400, features=(*FEATURES, "new"), model="m2"))], 100)
+    writer.close()
+    drained(archive_of(tmp_path))
+    folder = tmp_path / "vectors"
+    since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 432, UTC) for n in (100, 250))
+    found = read_vectors(folder, Wanted(since, until, ["globex/eu"], ["agent-1", "agent-2"], ["offset", "pace"]))
+    expected = [n for n in range(100, 250) if n % 2 == 1 and n % 7 in (1, 2)]
+    assert found.column_names == ["offset", "pace"] and sorted(found["offset"].to_pylist()) == expected
+    whole = read_vectors(folder)
+    assert whole.num_rows == 400 and whole["new"].null_count == 300
+    assert read_vectors(folder, Wanted(tenants=["nobody"])).num_rows == 0
+    with pytest.raises(TooMany, match="more than 399 rows"):
+        read_vectors(folder, most_rows=399)
+    with pytest.raises(ConfigError, match="no column nonsense"):
+        list(vector_batches(folder, Wanted(columns=["nonsense"])))
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_vectors(tmp_path / "nowhere")
+
+
+def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+    """Their offsets overlap; none hides the other."""
+    writer = spool()
+    writer.append([packed(frame(0, 50, partition=1)), packed(frame(10, 20, partition=2))], 60)
+    writer.close()
+    drained(archive_of(tmp_path, named=True))
+    files = data_files(tmp_path / "vectors", "vectors")
+    assert {(file.partition, file.first, file.end) for file in files} == {(1, 0, 50), (2, 10, 20)}
+    table = read_vectors(tmp_path / "vectors")
+    assert sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == [
+        *((1, n) for n in range(50)), *((2, n) for n in range(10, 20)),
+    ]  # fmt: skip
