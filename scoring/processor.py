@@ -21,6 +21,7 @@ from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .delegation import EdgeCollector
 from .engine import NOTABLE, Scored
+from .feedback.composites import forget
 from .feedback.values import Adopt, Revoke
 from .policy import LivePolicy
 from .reasons import plain
@@ -259,6 +260,7 @@ class Processor:
         previous = int(engine.risk["level"][slot])
         limits = engine.bounds[engine.agents.bounds[slot]]
         risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.settings.risk)
+        forget(engine.builder.state, slot)
         engine.dirty[slot] = True
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
         level, by = int(engine.risk["level"][slot]), plain(command.by)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-
 import msgspec
 
 from ...ingest.features.table import NAMES

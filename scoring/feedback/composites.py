@@ -51,8 +51,8 @@ def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
     return wide
 
 
-def recompute(before: Matrix, after: Matrix, codes: npt.NDArray[np.int8]) -> None:
-    """Composites of *after* (m, F) from its parts; none rises above what it was *before*."""
+def recompute(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
+    """Composites of *after* (m, F) from its parts; none rises."""
     order = np.maximum(after[:, v.F_TRANSITION], after[:, v.F_ACTION_TARGET])
     strongest = np.maximum(np.maximum(after[:, v.F_ACTION], after[:, v.F_TARGET]), order)
     write = np.minimum(v.EFFECT_WEIGHT[codes[:, c.EFFECT]] * strongest, _MAX_BITS)
@@ -91,3 +91,9 @@ def follow(
         new += (bit & named[:, FEATURE_OF_KIND[kind]]).astype(np.float32)
     novelty = state.numbers[slots, l.N_NOVELTY]
     state.numbers[slots, l.N_NOVELTY] = np.maximum(novelty - new, np.float32(0.0))
+
+
+def forget(state: AgentState, slot: int) -> None:
+    """The strangeness of an agent's sessions, and its count of new names, begin anew: what made them was no attack."""
+    state.session_numbers[slot, :, l.S_STRANGE] = np.float32(0.0)
+    state.numbers[slot, l.N_NOVELTY] = np.float32(0.0)

@@ -34,7 +34,7 @@ class Label(msgspec.Struct, frozen=True):
 
 
 def labels_of(store: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[Label]:
-    """Every label that was not revoked and whose window ends after *since_ms*, newest first; blocks, raises Unavailable.
+    """Every label that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
 
     A false positive goes on being a label after its rule has expired.
     """

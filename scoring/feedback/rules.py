@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
-from ...ingest.features import layout as l
 from ...ingest.features.kernel import Scratch
 from ...ingest.features.layout import AgentState
 from ...ingest.features.table import COUNT, INDEX
@@ -245,7 +244,7 @@ class FeedbackRules:
         named = spread(covered.features[rows], found.fresh[rows])
         before = vectors[rows]
         after = np.where(named, np.minimum(before, self._usual), before)
-        recompute(before, after, columns.codes[rows])
+        recompute(after, columns.codes[rows])
         follow(before, after, named, columns.names[rows, c.SESSION], slots[rows], found.fresh[rows], state)
         # What is named is usual, however it came about.
         vectors[rows] = np.where(named, np.minimum(after, self._usual), after)
