@@ -194,6 +194,14 @@ class Engine:
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
 
+    def use(self, model: TrainedModel) -> None:
+        """Score with another model of the same salt from now on; nobody is resident."""
+        self.model = model
+        self.builder.baseline = model.baseline
+        self.feedback.use(model.detector.usual_values())
+        self.bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
+        self.explainer = Explainer(self)
+
     def due(self, now_ms: int) -> Slots:
         """Resident agents whose level changes by *now_ms* without any event."""
         due_ms = self.risk["due_ms"]

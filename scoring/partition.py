@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
+from msgspec.structs import replace
 
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
 from .actuators.desired import decided_action
 from .committing import Committed, commit_together
+from .lifecycle.records import ModelSwitch
 from .notify.alert import alert_row
 from .policy import LivePolicy, PolicyBook
 from .processor import Processor
@@ -133,11 +135,17 @@ class PartitionPipeline:
         self._recover()
         held = self.patiently(lambda: self._around.store.holdings(partition))
         self._processor.engine.feedback.restore(held)
+        self._processor.resume(self.patiently(self._last_switch), self.position)
         window = self._processor.window
         first = window.first_offset_to_rebuild(self._next)
         hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
         window.restore(first, hashes)
         return self._next
+
+    def _last_switch(self) -> ModelSwitch | None:
+        """What says which model is in force here; a partition that is new goes by the others."""
+        store = self._around.store
+        return store.model_switch(self.partition) or next(iter(store.model_switches(1)), None)
 
     def _check_end(self, end: int) -> None:
         if self._next > end:
@@ -215,6 +223,8 @@ class PartitionPipeline:
         """
         settings = self._around.settings
         most_s = affordable_s = settings.commit_interval_s
+        if self._processor.switches:
+            return 0.0
         if settings.commit_share > 0.0:
             affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, SOONEST_S))
         if self._decisions:
@@ -230,15 +240,18 @@ class PartitionPipeline:
                 self._processor.edges.take()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._leaving(decision)]
+        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.switches]
         held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
         return Commit(
-            self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held
-        )
+            self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held,
+            switches,
+        )  # fmt: skip
 
     def settle(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
         self._processor.residence.settled()
         self._processor.engine.feedback.settled(self.position.epoch)
+        self._processor.switches.clear()
         self.position = commit.position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms

@@ -23,9 +23,11 @@ from .delegation import EdgeCollector
 from .engine import NOTABLE, Scored
 from .feedback.composites import forget
 from .feedback.values import Adopt, Revoke
+from .lifecycle.force import Chosen, ModelsInForce, SwitchModel, as_switch
+from .lifecycle.records import ModelSwitch
 from .policy import LivePolicy
 from .reasons import plain
-from .records import DeadLetter, Decision, Reason, RiskLevel, record_id
+from .records import DeadLetter, Decision, Position, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
 from .vectors import VectorCollector
 
@@ -69,18 +71,25 @@ class Processor:
         decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
             accepts it must read as the same event (see `RawEncoder`).
         edges: picks out who had to do with whom; None where nobody writes it.
+        models: other versions, for commands to switch; None where there is one model alone.
         vectors: packs what was computed, for the archive; None where nobody keeps it.
     """
 
     def __init__(
         self, residence: Residence, encoder: ColumnEncoder, window: DuplicateWindow, context: Context,
-        decode: Decode = decode_event, edges: EdgeCollector | None = None, vectors: VectorCollector | None = None,
+        decode: Decode = decode_event, edges: EdgeCollector | None = None,
+        models: ModelsInForce | None = None, vectors: VectorCollector | None = None,
     ) -> None:  # fmt: skip
         self.residence = residence
         self.engine = residence.engine
         self.window = window
         self.context = context
         self.edges = edges
+        self.models = models
+        self.in_force = ("", "")
+        """Version and digest of what scores, once it was resumed."""
+        self.switches: list[ModelSwitch] = []
+        """Models that came into force since the last commit; the pipeline takes them."""
         self.vectors = vectors
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
         self._command: msgspec.json.Decoder[Release | Adopt | Revoke] = msgspec.json.Decoder(Release | Adopt | Revoke)
@@ -198,11 +207,37 @@ class Processor:
             self.tick(partition, offset, int.from_bytes(record.payload, "little"), applied)
         elif record.kind == Kind.DEAD:
             applied.dead.append(_refused(partition, offset, record))
+        elif record.kind == Kind.CONTROL and (wish := as_switch(record.payload)) is not None:
+            self._switch(wish, partition, offset, record, applied)
         elif record.kind == Kind.CONTROL:
             self._apply_command(partition, offset, record, applied)
         else:
             error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
             applied.dead.append(_dead(partition, offset, record, error))
+
+    def resume(self, last: ModelSwitch | None, position: Position) -> None:
+        """Score with what is in force at *position*, behind the switch *last*. Raises ModelError."""
+        if self.models is None:
+            return
+        chosen = self.models.choose(last)
+        if (chosen.version, chosen.digest) != self.in_force:
+            self.residence.switch(self.models.load(chosen.version, chosen.digest))
+            self.in_force = (chosen.version, chosen.digest)
+        if chosen.anew or (last is not None and last.partition != position.partition):
+            self.switches.append(self.models.switch((position.partition, position.epoch, position.offset), chosen))
+
+    def _switch(self, wish: SwitchModel, partition: int, offset: int, record: Record, applied: Applied) -> None:
+        """Another model from the next record on."""
+        if self.models is None:
+            error = MalformedEvent(f"this pipeline can not switch to model {wish.version!r}: it was given one alone")
+            applied.dead.append(_dead(partition, offset, record, error))
+            return
+        if (wish.version, wish.digest) == self.in_force:
+            return
+        self.residence.switch(self.models.successor(wish, self.engine.model))
+        self.in_force = (wish.version, wish.digest)
+        chosen = Chosen(*self.in_force, True)
+        self.switches.append(self.models.switch((partition, 0, offset + 1), chosen, record.received_ms))
 
     def tick(self, partition: int, offset: int, now_ms: int, applied: Applied) -> None:
         """Time passes for every agent whose level is due to change, those in memory first."""

@@ -113,6 +113,12 @@ class Residence:
                 self.engine.dirty[slot] = self.gone.pop(key, None) is not None
         self._note_shares(keys, slots)
 
+    def switch(self, model: TrainedModel) -> None:
+        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
+        self.engine.builder.evict_all()
+        self.engine.use(model)
+        self._seeds = model.seeds
+
     def _stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
         return {} if store is None or not keys else self._patiently(lambda: store.agents(keys))

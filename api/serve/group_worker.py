@@ -16,11 +16,11 @@ from ...ingest.kafka import open_group_source, open_writer
 from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.wire import headers_of
 from ...ingest.source import Kind, Record
-from ...models.persist import load
 from ...scoring.channel import Update
 from ...scoring.committing import Committed
 from ...scoring.delegation import EdgeCollector
 from ...scoring.group import GroupPipeline, Progress
+from ...scoring.lifecycle.force import ModelsInForce
 from ...scoring.partition import Surroundings
 from ...scoring.processor import Processor
 from ...scoring.publish import TopicPublisher
@@ -37,6 +37,7 @@ from .wiring import (
     context,
     engine_settings,
     kafka_settings,
+    model_shelf,
     opened_store,
     pipeline_settings,
     service_url,
@@ -63,7 +64,9 @@ class GroupWorker:
         self.store = opened_store(settings)
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
-        self._model = load(settings.model_dir)
+        self._models = ModelsInForce(model_shelf(settings), clock.now_ms)
+        chosen = self._models.choose(next(iter(self.store.model_switches(1)), None))
+        self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
         self._context = context(settings)
         warm_up(self._model, self._encoder, self._context)
@@ -97,6 +100,7 @@ class GroupWorker:
             DuplicateWindow(settings.kafka.duplicate_window),
             self._context,
             edges=EdgeCollector(),
+            models=self._models,
             vectors=vectors,
         )
 

@@ -10,23 +10,18 @@ import structlog
 
 from ...ingest.errors import TrustwatchError
 from ...ingest.log import GroupCommit
-from ...scoring.lifecycle.shelf import ModelShelf
 from ...scoring.store import Store
 from .. import clock
 from ..http.services import new_id
 from ..lifecycle import ModelDesk
 from ..lifecycle.announce import Announcer
 from ..settings import Settings
+from .wiring import model_shelf
 
 LOOK_EVERY_S = 2.0
 """The version in force is looked up so often: answers name it."""
 
 _log = structlog.get_logger(__name__)
-
-
-def model_shelf(settings: Settings) -> ModelShelf:
-    """Where versions of models lie."""
-    return ModelShelf(settings.data_dir / "models", settings.model_dir)
 
 
 def make_desk(settings: Settings, log: GroupCommit, store: Store, told: Callable[[], None]) -> ModelDesk:

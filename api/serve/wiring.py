@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
 from ...scoring.engine import EngineSettings
+from ...scoring.lifecycle.shelf import ModelShelf
 from ...scoring.notify import STATEFUL, WebhookTarget
 from ...scoring.pipeline import PipelineSettings
 from ...scoring.policy import LivePolicy, PolicyBook, PolicyRule, PolicyTable, TokenPolicy
@@ -160,6 +161,11 @@ def _sasl(security: KafkaSecuritySettings) -> Sasl | None:
 
 def _plain(secret: Secret | None) -> str:
     return "" if secret is None else secret.reveal()
+
+
+def model_shelf(settings: Settings) -> ModelShelf:
+    """Where versions of models lie."""
+    return ModelShelf(settings.data_dir / "models", settings.model_dir)
 
 
 def topic_names(settings: Settings) -> TopicNames:

@@ -10,8 +10,8 @@ import gc
 from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.log import LogReader
-from ...models.persist import load
 from ...scoring.delegation import EdgeCollector
+from ...scoring.lifecycle.force import ModelsInForce
 from ...scoring.pipeline import PARTITION, Committed, Pipeline
 from ...scoring.processor import Processor
 from ...scoring.residence import Residence
@@ -21,7 +21,7 @@ from ...scoring.warm import warm_up
 from .. import clock
 from .child import Child, run_child
 from .vectors import open_spool
-from .wiring import context, engine_settings, opened_store, pipeline_settings
+from .wiring import context, engine_settings, model_shelf, opened_store, pipeline_settings
 
 ALIVE_EVERY_S = 0.5
 POLICY_EVERY_S = 1.0
@@ -43,13 +43,15 @@ class Worker:
         self._spool = open_spool(settings)
         self.store: Store = opened_store(settings)
         self.source = LogReader(settings.data_dir / "log")
-        model = load(settings.model_dir)
+        models = ModelsInForce(model_shelf(settings), clock.now_ms)
+        chosen = models.choose(self.store.model_switch(PARTITION))
+        model = models.load(chosen.version, chosen.digest)
         encoder, told = ColumnEncoder(model.salt, settings.domains()), context(settings)
         self._policy = told.policy
         warm_up(model, encoder, told)
         processor = Processor(
             Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told,
-            edges=EdgeCollector(), vectors=None if self._spool is None else VectorCollector(),
+            edges=EdgeCollector(), models=models, vectors=None if self._spool is None else VectorCollector(),
         )  # fmt: skip
         self._vectors = processor.vectors
         self.pipeline = Pipeline(

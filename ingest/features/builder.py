@@ -71,6 +71,10 @@ class FeatureBuilder:
             self.spill.evict(self.slots.keys[slots], slots)
         self.slots.remove(slots)
 
+    def evict_all(self) -> None:
+        """Every agent moves out, and comes back when it acts again: as when memory is full."""
+        self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
+
     def forget_all(self) -> None:
         """Empty the memory without spilling: after a failed commit it is reloaded from the store."""
         self.slots = SlotTable(self.slots.capacity)

@@ -1,0 +1,103 @@
+"""Which model judges a partition: what the newest switch says, unless the operator has installed another one since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from ...ingest.errors import ModelError
+from ...models.bundle import TrainedModel
+from .records import ModelSwitch
+from .shelf import ModelShelf
+
+CACHED = 2
+"""Models that stay in memory for other partitions: the one before a switch, and the one after it."""
+
+
+class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
+    """Command: from here on, judge by that version. Repeated, it changes nothing."""
+
+    version: str
+    digest: str
+    by: str
+    why: str = ""
+
+
+_switch = msgspec.json.Decoder(SwitchModel)
+_encode = msgspec.json.Encoder().encode
+
+
+def switch_command(wish: SwitchModel) -> bytes:
+    """Payload of the control record."""
+    return _encode(wish)
+
+
+def as_switch(payload: bytes) -> SwitchModel | None:
+    """The command, None where the payload is another one."""
+    try:
+        return _switch.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+class Chosen(NamedTuple):
+    """A version, and whether it comes into force where the partition is taken over."""
+
+    version: str
+    digest: str
+    anew: bool
+
+
+class ModelsInForce:
+    """Chooses and loads models for the partitions of one worker.
+
+    Args:
+        shelf: where versions lie.
+        now_ms: UTC milliseconds.
+
+    Raises:
+        ModelError: the installed model can not be read.
+        OSError: it can not be copied to the shelf.
+    """
+
+    def __init__(self, shelf: ModelShelf, now_ms: Callable[[], int]) -> None:
+        self._shelf = shelf
+        self._now_ms = now_ms
+        self._installed = shelf.keep_installed()
+        self._loaded: dict[str, TrainedModel] = {}
+
+    def choose(self, last: ModelSwitch | None) -> Chosen:
+        """What is in force behind the switch *last*; None = nothing was ever written."""
+        if last is None or last.installed != self._installed.digest:
+            return Chosen(self._installed.version, self._installed.digest, True)
+        return Chosen(last.version, last.digest, False)
+
+    def load(self, version: str, digest: str) -> TrainedModel:
+        """Read a version. Raises ModelError."""
+        model = self._loaded.pop(digest, None) or self._shelf.load(version, digest)
+        self._loaded[digest] = model
+        while len(self._loaded) > CACHED:
+            del self._loaded[next(iter(self._loaded))]
+        return model
+
+    def successor(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
+        """The model that a command asks for, behind *model*.
+
+        Raises:
+            ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
+                it can not go on, since all others switch here.
+        """
+        found = self.load(wish.version, wish.digest)
+        if found.salt != model.salt:
+            raise ModelError(
+                f"model {wish.version!r} has another salt than {model.version!r}: what is known of agents could not be "
+                "carried over; it should not have been promoted"
+            )
+        return found
+
+    def switch(self, place: tuple[int, int, int], chosen: Chosen, at_ms: int | None = None) -> ModelSwitch:
+        """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
+        at = self._now_ms() if at_ms is None else at_ms
+        return ModelSwitch(*place, chosen.version, chosen.digest, self._installed.digest, at)

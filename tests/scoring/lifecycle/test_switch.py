@@ -1,0 +1,269 @@
+"""A switch of models at a recorded offset: whoever passes it, and however often he is interrupted, ends alike."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.models.artifact import peek
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.learning import learn_history
+from trustwatch.models.persist import save
+from trustwatch.scoring.delegation import EdgeCollector
+from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.lifecycle.force import ModelsInForce, SwitchModel, switch_command
+from trustwatch.scoring.lifecycle.shelf import ModelShelf
+from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.policy import LivePolicy, PolicyBook
+from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+
+NOW = 1_764_900_000_000
+POLICY = LivePolicy(PolicyBook(modes={"acme": "enforce"}))
+
+
+class World(NamedTuple):
+    """An installed model (`one`) and a later version (`two`) on the shelf, and a day that is to come."""
+
+    installed: Path
+    shelf: Path
+    events: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, make: Any) -> World:
+    """Two models of one salt: the second has learned more, other forests and other agents."""
+    folder = tmp_path_factory.mktemp("switch")
+    past = make.stream(1, 2_000)
+    later = make.stream(2, 2_000, agents=16, start_ms=make.START_MS + 20 * 86_400_000)
+
+    def train(where: Path, name: str, events: list[dict[str, Any]], salt: bytes = make.SALT) -> None:
+        columns = ColumnEncoder(salt).encode([decode_event(json.dumps(one).encode()) for one in events])
+        settings = DetectorSettings(trees=20, folds=3, seed=len(name))
+        save(where, learn_history(columns, salt, name, settings), settings, 100, NOW)
+
+    train(folder / "installed", "one", past)
+    train(folder / "shelf" / "two", "two", past[1_000:] + later)
+    train(folder / "shelf" / "salted", "salted", past, b"another salt!")
+    day = make.stream(3, 1_500, agents=18, start_ms=make.START_MS + 60 * 86_400_000, odd=0.05)
+    for event in day:  # one type each: a decision about an event without a trusted type names the batch's last one
+        event["agent"]["type"] = "Payer" if int(event["agent"]["id"].split("-")[1]) % 2 else "Reader"
+    return World(folder / "installed", folder / "shelf", day)
+
+
+class Site:
+    """A log, a store, a shelf, and pipelines on them that may be given up at any moment."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        shutil.copytree(world.installed, folder / "model")
+        shutil.copytree(world.shelf, folder / "models")
+        self.shelf = ModelShelf(folder / "models", folder / "model")
+        self.log = EventLog(folder / "log")
+        self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
+        self.readers: list[LogReader] = []
+
+    def wish(self, version: str) -> Record:
+        """The command to switch to a version."""
+        digest = peek(self.shelf.find(version))[1]
+        return Record(Kind.CONTROL, 0, NOW, switch_command(SwitchModel(version, digest, "ann", "better")))
+
+    def write(self, records: list[Record]) -> None:
+        self.log.append(records)
+        self.log.sync()
+
+    def pipeline(self, capacity: int = 1_000, batch: int = 200) -> Pipeline:
+        """A worker as `serve` makes one."""
+        models = ModelsInForce(self.shelf, lambda: NOW)
+        chosen = models.choose(self.store.model_switch(0))
+        model = models.load(chosen.version, chosen.digest)
+        residence = Residence(model, EngineSettings(capacity=capacity), self.store)
+        processor = Processor(
+            residence, ColumnEncoder(model.salt), DuplicateWindow(4096), Context(POLICY), edges=EdgeCollector(),
+            models=models,
+        )  # fmt: skip
+        self.readers.append(LogReader(self.folder / "log"))
+        settings = PipelineSettings(batch=batch, poll_s=0.0, commit_interval_s=0.0, retry_s=0.01)
+        pipeline = Pipeline(
+            self.readers[-1], processor, self.store, POLICY, settings, time.monotonic, time.sleep, lambda _: None
+        )
+        pipeline.start()
+        return pipeline
+
+    def state(self) -> tuple[dict[str, Any], list[Any], list[Any]]:
+        """Agents with all their state, decisions, and switches by offset."""
+        keys = [one.name.key for one in self.store.all_summaries()]
+        decisions = sorted(self.store.list_decisions(limit=500).items, key=lambda one: one.decision_id)
+        switches = sorted((one.offset, one.version) for one in self.store.model_switches())
+        return {row.name.agent_id: row for row in self.store.agents(keys).values()}, decisions, switches
+
+    def close(self) -> None:
+        for reader in self.readers:
+            reader.close()
+        self.log.close()
+        self.store.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, world: World) -> Iterator[Site]:
+    made = Site(tmp_path / "site", world)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, world: World, kit: Any) -> Any:
+    """State of a run that met both switches without any interruption."""
+    site = Site(tmp_path_factory.mktemp("undisturbed") / "site", world)
+    site.write(day(site, world, kit))
+    drain(site.pipeline())
+    found = site.state()
+    site.close()
+    return found
+
+
+def day(site: Site, world: World, kit: Any) -> list[Record]:
+    """Events, a switch among them, ticks, and the way back."""
+    records = kit.records(world.events)
+    last = records[-1].received_ms
+    parts = [
+        records[:500],
+        [site.wish("two")],
+        records[500:700],
+        [kit.tick(records[700].received_ms)],
+        records[700:1_100],
+    ]
+    return list(itertools.chain(*parts, [site.wish("one")], records[1_100:], [kit.tick(last + 7_200_000)]))
+
+
+def drain(pipeline: Pipeline) -> None:
+    while pipeline.step():
+        pass
+    pipeline.finish()
+
+
+def test_the_day_shows_a_difference(undisturbed: Any, tmp_path: Path, world: World, kit: Any) -> None:
+    """Else the tests below could not fail: without the switches the state is another one."""
+    site = Site(tmp_path / "plain", world)
+    wishes = [record for record in day(site, world, kit) if record.kind != Kind.CONTROL]
+    site.write(wishes)
+    drain(site.pipeline())
+    agents, decisions, switches = site.state()
+    site.close()
+
+    assert switches == [(0, "one")]
+    assert {row.agent_id for row in (one.name for one in agents.values())} == set(undisturbed[0])
+    assert agents != undisturbed[0]
+    assert {one.model_version for one in decisions} == {"one"}
+    assert {one.model_version for one in undisturbed[1]} == {"one", "two"}
+
+
+def test_switches_stand_behind_their_records(undisturbed: Any) -> None:
+    """Decisions name the version that was in force where they were made."""
+    assert undisturbed[2] == [(0, "one"), (501, "two"), (1_103, "one")]
+    for decision in undisturbed[1]:
+        assert decision.model_version == ("two" if 501 <= decision.offset < 1_103 else "one"), decision.offset
+
+
+@pytest.mark.parametrize(("capacity", "batch"), [(1_000, 37), (9, 9), (1_000, 1_000)])
+def test_cuts_and_crowds_change_nothing(
+    site: Site, world: World, kit: Any, undisturbed: Any, capacity: int, batch: int
+) -> None:
+    """Batches of any size, and agents that move out of memory all the time."""
+    site.write(day(site, world, kit))
+    drain(site.pipeline(capacity, batch))
+
+    assert site.state() == undisturbed
+
+
+@pytest.mark.parametrize("steps", [1, 3, 13, 14, 15, 16, 29, 30])
+def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
+    site: Site, world: World, kit: Any, undisturbed: Any, steps: int
+) -> None:
+    """It is given up with what it had applied, without a word, again and again; the next one goes on."""
+    site.write(day(site, world, kit))
+    for _ in range(200):
+        pipeline = site.pipeline(batch=37)
+        done = [pipeline.step() for _ in range(steps)]
+        stored, found = site.store.position(0), site.store.model_switch(0)
+        if found is not None:
+            expected = "two" if 501 <= stored.offset < 1_103 else "one"
+            assert found.version == expected
+        if done[-1] == 0:
+            break
+    pipeline.finish()
+
+    agents, decisions, switches = site.state()
+    assert (agents, decisions) == undisturbed[:2]
+    assert [version for _, version in switches] == ["one", "two", "one"]
+
+
+def test_a_model_of_another_salt_ends_the_worker(site: Site, world: World, kit: Any) -> None:
+    """Agents' state could not be carried over; nothing behind the command is judged by the old model either."""
+    site.write([*kit.records(world.events[:50]), site.wish("salted"), *kit.records(world.events[50:100])])
+    pipeline = site.pipeline()
+    with pytest.raises(ModelError, match="another salt"):
+        drain(pipeline)
+
+    assert site.store.position(0).offset <= 50
+
+
+def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, kit: Any) -> None:
+    """The worker ends and says which directory is missing; once it is back, the day goes on as if nothing had been."""
+    site.write([*kit.records(world.events[:50]), site.wish("two"), *kit.records(world.events[50:100])])
+    site.shelf.place("two").rename(site.folder / "away")
+    with pytest.raises(ModelError, match="is not at"):
+        drain(site.pipeline())
+    (site.folder / "away").rename(site.shelf.place("two"))
+    drain(site.pipeline())
+
+    switch = site.store.model_switch(0)
+    assert switch is not None
+    assert (switch.version, switch.offset) == ("two", 51)
+    assert site.store.position(0).offset == 101
+
+
+def test_a_version_that_was_changed_is_refused(site: Site, world: World, kit: Any) -> None:
+    """The command names what was meant by its digest."""
+    site.write([*kit.records(world.events[:50]), site.wish("two")])
+    shutil.rmtree(site.shelf.place("two"))
+    shutil.copytree(world.shelf / "salted", site.shelf.place("two"))
+    with pytest.raises(ModelError, match="with digest"):
+        drain(site.pipeline())
+
+
+def test_another_installed_model_comes_into_force_at_a_start(site: Site, world: World, kit: Any) -> None:
+    """As before there were versions: the operator replaces `model_dir` and restarts. The others stay on the shelf."""
+    site.write([*kit.records(world.events[:50]), site.wish("two")])
+    drain(site.pipeline())
+    shutil.rmtree(site.folder / "model")
+    shutil.copytree(world.shelf / "salted", site.folder / "model")
+    site.write(kit.records(world.events[50:60]))
+    drain(site.pipeline())
+
+    assert [(one[0], one[1]) for one in site.state()[2]] == [(0, "one"), (51, "salted"), (51, "two")]
+    newest = site.store.model_switch(0)
+    assert newest is not None
+    assert newest.version == "salted"
+    assert {one.version for one in site.shelf.versions()} == {"one", "two", "salted"}
+
+
+def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: Site) -> None:
+    """A replay is given its model; it does not guess another one's whereabouts."""
+    processor = kit.processor()
+    ((letter),) = [processor.apply(batch).dead for batch in kit.batches([site.wish("two")], itertools.repeat(10))]
+    assert "can not switch" in letter[0].reason
