@@ -58,24 +58,25 @@ def merge(
 def _runs(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
     """Adjacent small files that are worth merging; of one folder and partition, by first offset."""
     run: list[DataFile] = []
-    sizes: list[int] = []
-    schema = None
-    for file in files:
-        size, own = file.path.stat().st_size, pq.read_schema(file.path)
-        if size >= target_bytes // 2 or (run and (sum(sizes) + size > target_bytes or own != schema)):
-            if _worth(sizes):
+    rows: list[int] = []
+    bytes_, schema = 0, None
+    for file in files if len(files) > 1 else ():
+        size, about = file.path.stat().st_size, pq.read_metadata(file.path)
+        small, own = size < target_bytes // 2, about.schema.to_arrow_schema()
+        if not small or bytes_ + size > target_bytes or own != schema:
+            if _worth(rows):
                 yield run
-            run, sizes = [], []
-        if size < target_bytes // 2:
+            run, rows, bytes_, schema = [], [], 0, own
+        if small:
             run.append(file)
-            sizes.append(size)
-            schema = own
-    if _worth(sizes):
+            rows.append(about.num_rows)
+            bytes_ += size
+    if _worth(rows):
         yield run
 
 
-def _worth(sizes: Sequence[int]) -> bool:
-    return len(sizes) >= _PATIENCE or (len(sizes) > 1 and 2 * max(sizes) <= sum(sizes))
+def _worth(rows: Sequence[int]) -> bool:
+    return len(rows) >= _PATIENCE or (len(rows) > 1 and 2 * max(rows) <= sum(rows))
 
 
 def _merge(run: Sequence[DataFile]) -> None:

@@ -1,0 +1,175 @@
+"""Small files become large ones: the same rows in the same order, for readers at any moment, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from trustwatch.ingest.archive.files import data_files, merged_away, replace, rewriting
+from trustwatch.ingest.archive.merging import merge
+from trustwatch.ingest.archive.reader import raw_lines
+from trustwatch.ingest.archive.rows import Wanted, event_batches, read_events
+from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.events import decode_event
+
+START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
+TODAY = date(2025, 12, 3)
+EVENTS = 240
+
+
+def event(number: int) -> bytes:
+    """An event; a day has 100 of them."""
+    at = datetime.fromtimestamp(START_MS / 1000 + number * 864, UTC).isoformat()
+    made = {
+        "id": f"e-{number}", "time": at, "type": "api.call", "action": "read", "outcome": "success",
+        "agent": {"id": f"agent-{number % 7}"}, "tenant": ("acme", "globex")[number % 2], "padding": "x" * 100,
+    }  # fmt: skip
+    return json.dumps(made).encode()
+
+
+EACH = [Archived(n, START_MS + n, decode_event(event(n)), event(n)) for n in range(EVENTS)]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """An archive in 24 ranges."""
+    archive = Archive(tmp_path / "archive")
+    archive.start()
+    for base in range(0, EVENTS, 10):
+        archive.write(base, base + 10, EACH[base : base + 10])
+    archive.close()
+    yield tmp_path / "archive"
+
+
+def offsets(directory: Path) -> list[int]:
+    return [int(json.loads(line)["id"].removeprefix("e-")) for line in raw_lines(directory)]
+
+
+def test_past_dates_are_merged_and_today_is_left(directory: Path) -> None:
+    """One file per date and tenant, every row as it was, and a second run finds nothing to do."""
+    assert len(data_files(directory)) == 48
+    merged = list(merge(directory, "events", TODAY))
+    assert merged == [10, 10, 10, 10]
+    assert len(data_files(directory)) == 4 + 8
+    assert [path.name for path in (directory / "date=2025-12-01" / "tenant=acme").iterdir()] == [
+        "events-00000000000000000000-00000000000000000100.parquet"
+    ]
+    assert offsets(directory) == list(range(EVENTS))
+    assert list(merge(directory, "events", TODAY)) == []
+
+
+def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files grow to about the size wanted; those of half that size are no small ones."""
+    monkeypatch.setattr("trustwatch.ingest.archive.merging.GROUP_ROWS", 8)
+    monkeypatch.setattr("trustwatch.ingest.archive.merging._BATCH_ROWS", 4)
+    sizes = [file.path.stat().st_size for file in data_files(directory)]
+    assert list(merge(directory, "events", TODAY, target_bytes=2 * min(sizes))) == []
+    assert set(merge(directory, "events", TODAY, target_bytes=int(5.5 * max(sizes)))) == {5}
+    (one, *_) = data_files(directory)
+    assert (one.first, one.end) == (0, 50)
+    told = pq.read_metadata(one.path)
+    *groups, _ = [told.row_group(at).num_rows for at in range(told.num_row_groups)]
+    assert groups and all(8 <= rows < 12 for rows in groups)
+    assert offsets(directory) == list(range(EVENTS))
+
+
+def test_a_late_event_does_not_rewrite_a_day_each_time(directory: Path) -> None:
+    """Little is merged with much only once there are many of them."""
+    list(merge(directory, "events", TODAY))
+    archive = Archive(directory)
+    archive.start()
+    for late in range(15):
+        base = EVENTS + late
+        archive.write(base, base + 1, [EACH[0]._replace(offset=base)])
+        counts = list(merge(directory, "events", TODAY, target_bytes=10 << 20))
+        big = [file for file in data_files(directory) if file.first == 0 and file.tenant_folder == "tenant=acme"]
+        assert (big[0].end == 100) == (late < 14), (late, counts)
+    archive.close()
+    assert len(offsets(directory)) == EVENTS + 15
+
+
+def test_ranges_that_are_not_committed_are_not_touched(directory: Path) -> None:
+    """Nor does anybody merge while another process rewrites."""
+    assert list(merge(directory, "events", TODAY, lambda file: file.end <= 20)) == [2, 2]
+    with rewriting(directory):
+        assert list(merge(directory, "events", TODAY)) == []
+
+
+@pytest.mark.parametrize("step", range(20))
+def test_killed_at_any_step_readers_see_every_row_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before each rename and each removal of a merge; then the next merge makes it whole."""
+    calls = iter(range(1000))
+
+    class Crash(BaseException):
+        pass
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink"):
+
+            def failing(path: Path, *to: Path, name: str = name) -> Path | None:
+                if next(calls) == step:
+                    raise Crash
+                return path.replace(*to) if name == "rename" else __import__("os").unlink(path)
+
+            patched.setattr(Path, name, failing)
+        with pytest.raises(Crash):
+            list(merge(directory, "events", TODAY))
+    assert offsets(directory) == list(range(EVENTS))
+    archive = Archive(directory)
+    archive.start()
+    archive.close()
+    assert merged_away(directory, "events") == []
+    assert not list(directory.rglob("*.tmp"))
+    list(merge(directory, "events", TODAY))
+    assert offsets(directory) == list(range(EVENTS))
+    assert len(data_files(directory)) == 12
+
+
+def test_reading_goes_on_while_others_want_to_rewrite(directory: Path) -> None:
+    """A reader that has begun sees the files that it began with; merging waits for it."""
+    list(merge(directory, "events", date(2025, 12, 2)))
+    lines = raw_lines(directory)
+    first = next(lines)
+    assert list(merge(directory, "events", TODAY)) == []
+    assert len([first, *lines]) == EVENTS
+    assert list(merge(directory, "events", TODAY)) == [10, 10]
+
+
+def test_replaced_and_removed_files(directory: Path) -> None:
+    """What erasing needs: another content for a file, or none."""
+    with rewriting(directory) as ours:
+        assert ours
+        first, second, *_ = data_files(directory, tenant="acme")
+        kept = pq.read_table(first.path).slice(1)
+        replace(first.path, lambda file: pq.write_table(kept, file))
+        replace(second.path, None)
+    gone = {0, *range(10, 20, 2)}
+    assert offsets(directory) == [n for n in range(EVENTS) if n not in gone]
+
+
+def test_events_are_found_by_time_tenant_and_agent(directory: Path) -> None:
+    """Only files of the dates and tenants are opened."""
+    list(merge(directory, "events", TODAY))
+    since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 864, UTC) for n in (50, 150))
+    for file in data_files(directory, tenant="globex"):
+        file.path.write_bytes(b"PAR1")
+    wanted = Wanted(since, until, ["acme"], [f"agent-{n}" for n in range(3)], ["offset", "raw"])
+    table = read_events(directory, wanted)
+    expected = [n for n in range(50, 150) if n % 2 == 0 and n % 7 < 3]
+    assert table["offset"].to_pylist() == expected
+    assert table["raw"].to_pylist() == [event(n) for n in expected]
+    with pytest.raises(ConfigError, match="can not be read"):
+        list(event_batches(directory))
+    for file in data_files(directory, tenant="globex"):
+        file.path.unlink()
+    found = [json.loads(line)["id"] for line in raw_lines(directory, since, until)]
+    assert found == [f"e-{n}" for n in range(50, 150, 2)]
