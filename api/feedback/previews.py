@@ -47,15 +47,19 @@ class Previews:
         store: keeps them, so that every replica answers about them and adoption outlives a restart.
         run: runs one.
         now_ms: UTC milliseconds.
+        new_id: text that never repeats.
     """
 
-    def __init__(self, settings: FeedbackSettings, store: Store, run: Run, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: FeedbackSettings, store: Store, run: Run, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
         self.ended: Counter[str] = Counter()
         """Previews that came to an end here, by how."""
         self._settings = settings
         self._store = store
         self._run = run
         self._now_ms = now_ms
+        self._new_id = new_id
         self._turn = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], str] = {}
 
@@ -73,7 +77,7 @@ class Previews:
             raise ProblemError(Problem(429, "too_many_previews", "Too many requests", detail, headers))
         now_ms = self._now_ms()
         row = PreviewRow(
-            record_id(now_ms, "preview", decision.decision_id, author, draft), decision.decision_id,
+            record_id(now_ms, "preview", self._new_id()), decision.decision_id,
             decision.agent.tenant, author, draft, "waiting" if self._tasks else "running", 0.0, now_ms, now_ms, "", b"",
         )  # fmt: skip
         marked = Marked(

@@ -11,6 +11,7 @@ from .. import clock
 from ..feedback import FeedbackDesk, Previews
 from ..feedback.previews import PreviewProcess
 from ..guard import Guard
+from ..http.services import new_id
 from ..settings import Settings
 
 
@@ -22,5 +23,5 @@ def make_feedback(
     def partitions() -> int:
         return log.log.partitions if isinstance(log.log, KafkaLog) else 1
 
-    previews = Previews(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms)
+    previews = Previews(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms, new_id)
     return FeedbackDesk(settings, store, log, guard.audit, previews, clock.now_ms, partitions)

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from trustwatch.api.callers import SCOPES, CallerDirectory
 from trustwatch.api.edge.reports import IngestStatus
+from trustwatch.api.feedback import FeedbackDesk, Previews
 from trustwatch.api.http import PipelineStatus, Services, create_app
 from trustwatch.api.http.services import live_lag
 from trustwatch.api.http.services import new_id as services_id
@@ -106,6 +107,8 @@ class Site:
         self.actuations = ActuationFigures()
         self.desk: ModelDesk | None = None
         self.pause = 0.0
+        self.preview: Any = None
+        """Plays the process of a preview (see `trustwatch.api.feedback.previews.Run`)."""
         self.ids = iter(range(10**9))
         self._start()
 
@@ -125,7 +128,15 @@ class Site:
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
             announce = Announcer(self.log, now_ms)
             self.desk = ModelDesk(self.settings, self.store, shelf, announce, now_ms, services_id)
+        previews = Previews(
+            self.settings.feedback, self.store, lambda job, tell: self.preview(job, tell),
+            lambda: int(self.clock() * 1000), services_id,
+        )  # fmt: skip
+        self.feedback = FeedbackDesk(
+            self.settings, self.store, self.log, self.guard.audit, previews, lambda: int(self.clock() * 1000)
+        )
         return Services(
+            feedback=self.feedback,
             models=self.desk,
             guard=self.guard,
             settings=self.settings,
@@ -144,7 +155,7 @@ class Site:
             behind=live_lag(self.event_log, self.status),
             ingest=self.ingest,
             on_startup=(jwks.start, self._running),
-            on_shutdown=(jwks.close, self._guarded, self.log.close),
+            on_shutdown=(jwks.close, previews.close, self._guarded, self.log.close),
         )
 
     async def _running(self) -> None:

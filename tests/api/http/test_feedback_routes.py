@@ -1,0 +1,353 @@
+"""Feedback over HTTP: what is refused, what a preview is for, and that what is said reaches the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.api.feedback.previews import GONE_MS, PreviewFailed
+from trustwatch.api.settings.feedback import FeedbackSettings
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.source import Kind
+from trustwatch.scoring.feedback.preview import PreviewJob
+from trustwatch.scoring.feedback.values import Adopt, Revoke
+from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
+
+NOW_MS = 1_764_000_000_000
+DAY_S = 86_400
+AS = "https://as.example"
+FOUND = {
+    "window": {"from": "2025-11-20T00:00:00.000Z", "to": "2025-11-24T00:00:00.000Z", "events": 9, "source": "log"},
+    "events_matched": 3, "alerts_before": 2, "alerts_after": 1, "alerts_removed": [], "alerts_removed_count": 1,
+    "detections_lost": [], "detections_lost_count": 0, "agents_affected": 1, "unseen": "",
+}  # fmt: skip
+
+
+def decision(number: int, **values: Any) -> Decision:
+    """A decision that raised an agent of acme to high."""
+    name = AgentName(agent_key("acme", AS, "agent-pay-1"), "acme", AS, "agent-pay-1")
+    made = Decision(
+        f"D{number:04}", name, "PaymentProcessor", NOW_MS - 5_000, f"evt-{number}", NOW_MS - 6_000, 1, 3, 0.8, 0.9,
+        0.9, 1e-6, (Reason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),), "",
+        {}, {"statistic": 12.5, "signals": ["unregistered_key"]}, "m", "b", "p", "enforce", "event", 0, number,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **values)
+
+
+class Runs:
+    """Plays the preview's process."""
+
+    def __init__(self) -> None:
+        self.jobs: list[PreviewJob] = []
+        self.result: dict[str, Any] = dict(FOUND)
+        self.held = False
+        self.error = ""
+
+    async def __call__(self, job: PreviewJob, tell: Callable[[float], Any]) -> bytes:
+        self.jobs.append(job)
+        await tell(0.5)
+        while self.held:
+            await asyncio.sleep(0.01)
+        if self.error:
+            raise PreviewFailed(self.error)
+        return msgspec.json.encode(self.result)
+
+
+class Person:
+    """Somebody who gives feedback to a service."""
+
+    def __init__(self, site: Any) -> None:
+        self.site, self.runs = site, Runs()
+        site.preview = self.runs
+        globex = AgentName(agent_key("globex", AS, "bot"), "globex", AS, "bot")
+        told = [decision(1), decision(2, level=1, previous_level=3), decision(3, agent=globex, agent_type="")]
+        at = site.store.claim(0)
+        site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
+
+    def post(self, path: str, body: Any, client: str = "gateway", *scopes: str) -> Any:
+        return self.site.client.post(path, json=body, headers=self.site.auth(client, *scopes))
+
+    def draft(self, *features: str, **more: Any) -> dict[str, Any]:
+        scope: dict[str, Any] = {"kind": "agent", "features": list(features or ("target_surprise",)), "resource": None}
+        scope |= more.pop("scope", {})
+        return {
+            "verdict": "false_positive", "scope": scope, "reason": "a new supplier", "expires_in_s": DAY_S, **more,
+        }  # fmt: skip
+
+    def start(self, body: Any, of: str = "D0001", client: str = "gateway") -> Any:
+        return self.post(f"/v1/decisions/{of}/feedback/preview", body, client)
+
+    def adopt(self, body: Any, of: str = "D0001", client: str = "gateway") -> Any:
+        return self.post(f"/v1/decisions/{of}/feedback", body, client)
+
+    def previewed(self, body: dict[str, Any], of: str = "D0001", client: str = "gateway") -> dict[str, Any]:
+        """The body with the id of its finished preview."""
+        started = self.start(body, of, client)
+        assert started.status_code == 202, started.text
+        return body | {"preview_id": self.ended(started.json()["preview_id"], client)["preview_id"]}
+
+    def ended(self, preview_id: str, client: str = "gateway") -> dict[str, Any]:
+        for _ in range(1000):
+            found = self.site.get(f"/v1/feedback/previews/{preview_id}", client).json()
+            if found["status"] in ("done", "failed"):
+                return dict(found)
+            time.sleep(0.01)
+        raise AssertionError(found)
+
+    def revoke(self, feedback_id: str, client: str = "gateway", reason: str | None = "wrong") -> Any:
+        given = {} if reason is None else {"reason": reason}
+        return self.site.client.delete(f"/v1/feedback/{feedback_id}", params=given, headers=self.site.auth(client))
+
+    def commands(self) -> list[Any]:
+        """Control records in the log."""
+        decoder = msgspec.json.Decoder(Adopt | Revoke)
+        return [decoder.decode(record.payload) for record in self.site.logged(Kind.CONTROL)]
+
+    def audited(self) -> list[dict[str, Any]]:
+        """Audit events of feedback in the log."""
+        self.site.wait(self.site.guard.audit.flush(5.0))
+        return [one for one in self.site.events() if one["action"].startswith("feedback.")]
+
+
+@pytest.fixture
+def person(site: Any) -> Person:
+    """Somebody, and a service of their own."""
+    return Person(site)
+
+
+def problem(response: Any, status: int, *words: str) -> str:
+    """What a problem document says; it must have the status and the words."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    detail: str = response.json()["detail"]
+    assert all(word in detail for word in words), detail
+    return detail
+
+
+def test_a_false_positive_is_previewed_adopted_listed_and_revoked(person: Person) -> None:
+    """From a look at the past to a record in the log, an audit event for each step, and back."""
+    body = person.previewed(person.draft("first_seen_target", "hour_surprise"))
+    seen = person.ended(body["preview_id"])
+    assert (seen["status"], seen["progress"], seen["alerts_before"], seen["alerts_after"]) == ("done", 1.0, 2, 1)
+    assert seen["window"] == FOUND["window"]
+    (job,) = person.runs.jobs
+    assert (job.marked.event_id, job.until_ms - job.from_ms) == ("evt-1", 7 * 86_400_000)
+
+    made = person.adopt(body)
+    assert made.status_code == 201, made.text
+    told = made.json()
+    assert (told["status"], told["author"], told["verdict"]) == ("active", "gateway", "false_positive")
+    assert told["scope"]["features"] == ["target_surprise", "hour_surprise"]
+    assert told["expires_at"] == "2025-11-25T16:00:00.000Z"
+    (command,) = person.commands()
+    assert isinstance(command, Adopt)
+    assert (command.by, command.why, command.decision_id) == ("gateway", "a new supplier", "D0001")
+    assert command.withdraw == 8.5  # without the 4.0 of the hard signal
+    assert command.rule.features == ("target_surprise", "hour_surprise")
+
+    (listed,) = person.site.get("/v1/feedback").json()["items"]
+    assert (listed["feedback_id"], listed["events_matched"]) == (told["feedback_id"], 0)
+    ended = person.revoke(told["feedback_id"])
+    assert (ended.status_code, ended.json()["status"], ended.json()["revoked_why"]) == (200, "revoked", "wrong")
+    assert [step["action"] for step in ended.json()["steps"]] == ["adopted", "revoked"]
+    assert isinstance(person.commands()[1], Revoke)
+    assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.revoked"]
+    assert person.audited()[0]["error"] == "recorded_by_trustwatch"
+    problem(person.revoke(told["feedback_id"]), 409, "revoked already")
+
+
+def test_nothing_is_adopted_that_was_not_looked_at(person: Person) -> None:
+    """No preview, one of another draft, one that failed, one that is old: 409 each time, and nothing is written."""
+    body = person.draft()
+    problem(person.adopt(body), 409, "look first")
+    problem(person.adopt(body | {"preview_id": "unknown"}), 409, "look first")
+    seen = person.previewed(body)
+    problem(person.adopt(seen | {"expires_in_s": 2 * DAY_S}), 409, "another draft")
+    problem(person.adopt(seen | {"scope": {"kind": "peer_group", "features": ["target_surprise"]}}), 409, "another")
+    person.runs.error = "the log is damaged"
+    failed = person.start(body).json()["preview_id"]
+    assert person.ended(failed)["error"] == "the log is damaged"
+    problem(person.adopt(body | {"preview_id": failed}), 409, "failed", "the log is damaged")
+    person.site.clock.now += DAY_S + 60
+    problem(person.adopt(seen), 409, "more than a day old")
+
+    assert person.commands() == []
+    assert person.site.get("/v1/feedback").json()["items"] == []
+
+
+def test_what_could_not_be_previewed_is_adopted_by_saying_so(person: Person) -> None:
+    """There is no history: the preview says so, and adoption needs one more word."""
+    person.runs.result["unseen"] = "nothing is kept"
+    body = person.previewed(person.draft())
+    problem(person.adopt(body), 409, "accept_unseen")
+
+    made = person.adopt(body | {"accept_unseen": True})
+    assert (made.status_code, made.json()["unseen"]) == (201, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"expires_in_s": 0}, ("needs an end",)),
+        ({"expires_in_s": 91 * DAY_S}, ("90 days", "feedback.max_days")),
+        ({"scope": {"features": None}, "expires_in_s": 2 * DAY_S}, ("24 hours", "feedback.broad_max_hours")),
+        ({"scope": {"kind": "peer_group", "features": None}}, ("peer group", "features")),
+        ({"scope": {"features": []}}, ("at least one",)),
+        ({"scope": {"resource": " "}}, ("`resource` is empty",)),
+        ({"scope": {"features": ["nonsense"]}}, ("nonsense is no feature", "target_surprise")),
+        ({"scope": {"features": ["method_downgrade"]}}, ("hard signal", "risk.disabled_signals")),
+        ({"scope": {"features": ["unregistered_key"]}}, ("hard signal",)),
+        ({"reason": "  "}, ("say why",)),
+    ],
+)
+def test_no_rule_is_broader_than_it_may_be(person: Person, more: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Both the preview and the adoption say what is wrong and what to do."""
+    body = person.draft(**more)
+    assert problem(person.start(body), 422, *words) == problem(person.adopt(body), 422, *words)
+
+
+def test_a_broad_rule_for_one_agent_may_be_short(person: Person) -> None:
+    """All features, any resource: for hours."""
+    body = person.previewed(person.draft(scope={"features": None}, expires_in_s=3600))
+    made = person.adopt(body)
+    assert (made.status_code, made.json()["scope"]["features"]) == (201, None)
+
+
+def test_feedback_is_about_decisions_that_raised_somebody(person: Person) -> None:
+    """A fall is nothing to complain of; a decision that does not exist is not found."""
+    problem(person.start(person.draft(), "D0002"), 422, "raised nobody")
+    problem(person.adopt(person.draft(), "D0009"), 404)
+    problem(person.start(person.draft(scope={"kind": "peer_group"}), "D0003", "globex"), 422, "no type")
+
+
+def test_tenants_are_kept_apart(person: Person) -> None:
+    """Another tenant's decisions, previews and rules are as if they did not exist."""
+    body = person.previewed(person.draft())
+    told = person.adopt(body).json()
+
+    problem(person.start(person.draft(), "D0003"), 404)
+    problem(person.adopt(person.draft(verdict="true_positive"), client="globex"), 404)
+    problem(person.site.get(f"/v1/feedback/previews/{body['preview_id']}", "globex"), 404)
+    problem(person.site.get(f"/v1/feedback/{told['feedback_id']}", "globex"), 404)
+    problem(person.revoke(told["feedback_id"], "globex"), 404)
+    assert person.site.get("/v1/feedback", "globex").json()["items"] == []
+    problem(person.site.get("/v1/feedback", "globex", tenant="acme"), 403)
+
+
+def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Person) -> None:
+    """Who may only read may not say; nobody speaks for itself."""
+    path = "/v1/decisions/D0001/feedback"
+    problem(person.post(path, person.draft(), "gateway", "trust.score:read"), 403)
+    mine = AgentName(agent_key("acme", AS, "two"), "acme", AS, "two")
+    at = person.site.store.position(0)
+    told = [decision(7, agent=mine)]
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
+    problem(person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "nobody decides about itself")
+    assert person.adopt(person.draft(verdict="true_positive"), "D0007", "gateway").status_code == 201
+
+
+def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
+    """It needs no preview, reaches no engine, and speaks of everything up to when the agent was calm again."""
+    calm = decision(4, level=1, previous_level=3, decided_ms=NOW_MS - 1_000, event_time_ms=NOW_MS - 2_000)
+    at = person.site.store.position(0)
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [calm], [], []))
+    body = {"verdict": "true_positive", "reason": "stolen key"}
+
+    told = person.adopt(body).json()
+
+    assert (told["status"], told["expires_at"]) == ("noted", None)
+    assert (told["label_from"], told["label_until"]) == ("2025-11-24T14:59:54.000Z", "2025-11-24T15:59:58.000Z")
+    assert person.commands() == []
+    assert [one["action"] for one in person.audited()] == ["feedback.noted"]
+    problem(person.start(person.draft(verdict="true_positive")), 422, "nothing to preview")
+    assert person.revoke(told["feedback_id"]).json()["status"] == "revoked"
+
+
+def test_rules_are_bounded_in_number(new_site: Callable[..., Any]) -> None:
+    """A tenant that has as many as it may have revokes one first; other tenants are not held up."""
+    person = Person(new_site(feedback=FeedbackSettings(max_rules=1)))
+    first = person.adopt(person.previewed(person.draft())).json()
+    second = person.previewed(person.draft("hour_surprise"))
+    problem(person.adopt(second), 409, "feedback.max_rules", "revoke one")
+    other = person.previewed(person.draft(), "D0003", "globex")
+    assert person.adopt(other, "D0003", "globex").status_code == 201
+
+    person.revoke(first["feedback_id"])
+    assert person.adopt(second).status_code == 201
+
+
+def test_previews_run_one_at_a_time_and_few_wait(new_site: Callable[..., Any]) -> None:
+    """One more than may wait is told to come again."""
+    person = Person(new_site(feedback=FeedbackSettings(previews_waiting=1)))
+    person.runs.held = True
+    first, second = (person.start(person.draft()).json() for _ in range(2))
+    refused = person.start(person.draft())
+    assert (first["status"], second["status"]) == ("running", "waiting")
+    problem(refused, 429, "feedback.previews_waiting")
+    assert refused.headers["retry-after"] == "10"
+    assert len(person.runs.jobs) == 1
+
+    person.runs.held = False
+    assert [person.ended(one["preview_id"])["status"] for one in (first, second)] == ["done", "done"]
+    assert len(person.runs.jobs) == 2
+
+
+def test_a_preview_ends_in_time(new_site: Callable[..., Any]) -> None:
+    """One that takes too long is given up, and says so."""
+    person = Person(new_site(feedback=FeedbackSettings(preview_max_s=0.05)))
+    person.runs.held = True
+    ended = person.ended(person.start(person.draft()).json()["preview_id"])
+    assert ended["status"] == "failed"
+    assert "feedback.preview_max_s" in ended["error"]
+
+
+def test_a_preview_whose_process_is_gone_has_failed(person: Person) -> None:
+    """After a restart nobody waits for it for ever."""
+    body = person.previewed(person.draft())
+    row = person.site.store.preview(body["preview_id"])
+    person.site.store.put_preview(msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old"))
+    assert person.site.get("/v1/feedback/previews/P-old").json()["status"] == "running"
+    person.site.clock.now += GONE_MS / 1000
+    found = person.site.get("/v1/feedback/previews/P-old").json()
+    assert (found["status"], "start another" in found["error"]) == ("failed", True)
+
+
+def test_what_was_not_sent_is_sent_by_whoever_notices(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log does not answer: the rule is written, says that it is on its way, and arrives later."""
+
+    async def refuse(_: Any) -> int:
+        raise Unavailable("no disk")
+
+    body = person.previewed(person.draft())
+    monkeypatch.setattr(person.site.log, "commit", refuse)
+    told = person.adopt(body).json()
+    assert told["status"] == "adopting"
+    assert person.commands() == []
+
+    monkeypatch.undo()
+    person.site.wait(person.site.feedback.follow())
+    assert person.commands() == []  # whoever wrote it may still be at it
+    person.site.clock.now += 6
+    person.site.wait(person.site.feedback.follow())
+    assert len(person.commands()) == 1
+    assert person.site.get(f"/v1/feedback/{told['feedback_id']}").json()["status"] == "active"
+    assert person.site.feedback.in_force == {"agent": 1}
+
+
+def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
+    """Whatever was said of it stays, and it is a label still."""
+    told = person.adopt(person.previewed(person.draft())).json()
+    person.site.clock.now += DAY_S + 1
+    person.site.wait(person.site.feedback.follow())
+
+    found = person.site.get(f"/v1/feedback/{told['feedback_id']}").json()
+    assert (found["status"], found["steps"][-1]["action"]) == ("expired", "expired")
+    assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.expired"]
+    assert person.site.feedback.in_force == {}
+    assert json.loads(person.site.logged()[-1].payload)["attributes"]["feedback_id"] == told["feedback_id"]
