@@ -16,7 +16,7 @@ from ...callers import ADMIN, FEEDBACK, SCORE_READ
 from ...http.finding import no_such, visible_tenants
 from ...http.route_decisions import key_of
 from ..gate import Console, Desk, Looking, Visit
-from ..views.decisions import DecisionShown, decision_shown, follows, policy_words
+from ..views.decisions import decision_shown, follows, policy_words
 from ..views.deliveries import DECIDED, alerts_shown
 from ..views.scanning import Narrowed, narrowed
 from .entry import Entry
@@ -94,16 +94,18 @@ def fits(decision: Decision, wanted: Wanted) -> bool:
 @router.get("/decisions/{decision_id}")
 async def decision(decision_id: str, request: Request, desk: Desk, visit: Looking) -> Response:
     """One decision."""
-    store, tenants = desk.parts.services.store, visible_tenants(visit.caller, None)
+    services, tenants = desk.parts.services, visible_tenants(visit.caller, None)
+    store = services.store
     found = await desk.parts.read(store.decision, decision_id, tenants)
     if found is None:
         raise no_such("decision")
     may_see_alerts = ADMIN in visit.caller.scopes
+    may_judge = services.feedback is not None and _may_judge(visit, found)
     followed = await desk.parts.read(followed_by, store, found, tenants, with_alerts=may_see_alerts)
-    shown = decision_shown(found, desk.parts.services.policy.book)
+    shown = decision_shown(found, services.policy.book)
     return desk.page(
         request, "decision.html", visit, shown=shown, followed=followed, policy=policy_words(shown.policy.policy),
-        alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts, may_judge=_may_judge(visit, shown),
+        alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts, may_judge=may_judge,
     )  # fmt: skip
 
 
@@ -133,6 +135,6 @@ def _neighbours(newest_first: list[Decision], decision_id: str) -> tuple[Decisio
     return later, newest_first[at + 1] if at + 1 < len(ids) else None
 
 
-def _may_judge(visit: Visit, shown: DecisionShown) -> bool:
+def _may_judge(visit: Visit, decision: Decision) -> bool:
     """Whether the person may say what it thinks of the decision: of one that raised the agent to medium or above."""
-    return FEEDBACK in visit.caller.scopes and shown.rises and shown.decision.level >= RiskLevel.MEDIUM
+    return FEEDBACK in visit.caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)

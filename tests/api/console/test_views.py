@@ -8,12 +8,18 @@ import msgspec
 import pytest
 from trustwatch.api.console.views.decisions import decision_shown, evidence_shown, features_shown, follows, odds
 from trustwatch.api.console.views.deliveries import alerts_shown
+from trustwatch.api.console.views.feedback import choices, draft_of
 from trustwatch.api.console.views.letters import chosen, letter_groups
+from trustwatch.api.console.views.models import beyond, budget_chart, calibration_chart, drifted, shown_curves, totals
 from trustwatch.api.console.views.raw import raw_shown
 from trustwatch.api.console.views.scanning import narrowed
 from trustwatch.ingest.features.table import FEATURES
 from trustwatch.scoring.actuators.desired import Desired, encode_desired
 from trustwatch.scoring.containment import Actuation
+from trustwatch.scoring.feedback.rules import PROTECTED
+from trustwatch.scoring.lifecycle.budget import BudgetDay, upper_limit
+from trustwatch.scoring.lifecycle.curve import CurvePoint, GroupCurve
+from trustwatch.scoring.lifecycle.records import GroupDay
 from trustwatch.scoring.notify import alert_payload
 from trustwatch.scoring.policy import PolicyBook
 from trustwatch.scoring.records import AgentName, DeadLetter, Decision, Delivery, Reason, RiskLevel
@@ -223,3 +229,89 @@ def test_a_list_is_narrowed_without_losing_or_repeating_anything() -> None:
 def test_a_look_for_what_is_not_there_ends() -> None:
     """It reads so many pages, says how many items these were, and where it would go on."""
     assert narrowed(numbers, lambda n: False, most_pages=3) == ([], "30", 30)
+
+
+def form(**members: str) -> dict[str, str]:
+    usual = {"verdict": "false_positive", "kind": "agent", "which": "named", "reason": "planned"}
+    return {**usual, "expires_in_s": "86400", **members}
+
+
+def test_a_form_says_exactly_what_the_desk_is_asked() -> None:
+    """Ticked features in the order of the table; a resource without blanks; nothing means any."""
+    ticked = {"feature.pace_1m": "on", "feature.action_surprise": "on", "feature.nonsense": "on"}
+
+    draft = draft_of(form(resource="  acct-9 ", **ticked))
+
+    assert (draft.verdict, draft.kind, draft.features, draft.resource) == (
+        "false_positive", "agent", ("pace_1m", "action_surprise"), "acct-9",
+    )  # fmt: skip
+    assert (draft.reason, draft.expires_in_s, draft.preview_id) == ("planned", 86_400, None)
+
+
+def test_nothing_ticked_is_nothing_and_not_everything() -> None:
+    """A form whose boxes are all empty must not become a rule for all features: the desk refuses it."""
+    assert draft_of(form()).features == ()
+    assert draft_of(form(which="all")).features is None
+
+
+def test_a_broken_form_asks_for_no_time() -> None:
+    """What is no number is refused by the desk as no time, and breaks nothing."""
+    assert draft_of(form(expires_in_s="soon")).expires_in_s == 0
+    assert draft_of({}).expires_in_s == 0
+
+
+def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
+    """A rule can not even be asked for what no feedback suppresses."""
+    found = choices(decision())
+
+    assert [one.name for one in found if one.leading] == ["action_surprise"]
+    assert found[0].leading
+    assert not {one.name for one in found} & set(PROTECTED)
+
+
+def day(number: int, observed: int, expected: float, tenant: str = "acme", **changed: Any) -> BudgetDay:
+    made = BudgetDay(
+        number, tenant, "Clerk", 10, False, expected, observed, 0, 0, observed, 1, observed, 2, False, False
+    )
+    return made._replace(**changed)
+
+
+def test_totals_have_the_limit_of_the_sum() -> None:
+    """Two groups with one alert each may be unremarkable alone; together they are held to the limit of both."""
+    (one, two) = totals([day(2, 1, 0.5), day(1, 3, 1.0), day(1, 2, 1.0, "globex")])
+
+    assert (one.day, one.observed, one.expected, one.limit) == (1, 5, 2.0, upper_limit(2.0))
+    assert (two.day, two.observed) == (2, 1)
+
+
+def test_only_what_stands_out_is_told_the_newest_first() -> None:
+    """A run of seven days stands out as a single day does."""
+    found = beyond([day(1, 9, 0.1, beyond=True), day(2, 1, 0.1), day(3, 2, 0.1, run_beyond=True)])
+
+    assert [row.day for row in found] == [3, 1]
+
+
+def test_drift_is_that_of_the_last_judged_day_of_each_group() -> None:
+    """Days that were not judged say nothing; what is beyond its threshold comes first."""
+
+    def drift(number: int, judged: bool, value: float, scores: float | None = None) -> GroupDay:
+        said = {"judged": judged, "features": {"action_surprise": value}, "scores": scores}
+        return GroupDay("m", number, "acme", "Clerk", 900, 9, (0, 0, 0), (), said)
+
+    rows = drifted([drift(1, True, 0.9), drift(2, True, 0.1, 0.3), drift(3, False, 5.0)], 0.25, 0.2)
+
+    assert [(row.day, row.name, row.beyond) for row in rows] == [(2, "scores", True), (2, "action_surprise", False)]
+
+
+def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour() -> None:
+    """Each has a title for those who can not see it; no two lines are drawn alike in black and white."""
+    curve = [CurvePoint(0.1, 1.0), CurvePoint(0.9, 0.001)]
+    curves = [GroupCurve(tenant, "Clerk", 100, True, tuple(curve)) for tenant in ("*", "a", "b", "c", "d")]
+
+    shown = shown_curves(curves, ())
+    drawn = str(calibration_chart(shown))
+
+    assert len(shown) == 4
+    assert 'aria-label="Calibration: from an anomaly score to a p-value"' in drawn
+    assert [f"dash-{kind}" in drawn for kind in "abc"] == [True] * 3
+    assert 'aria-label="Alerts of high or above, by day"' in str(budget_chart(totals([day(1, 1, 0.5)]), "high"))

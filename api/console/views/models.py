@@ -1,0 +1,155 @@
+"""The model for people: charts of calibration and budget, and what drifted most."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from ....ingest.features.table import FEATURES
+from ....scoring.lifecycle.budget import BudgetDay, upper_limit
+from ....scoring.lifecycle.curve import GroupCurve, Observed
+from ....scoring.lifecycle.records import GroupDay, ModelVersion
+from ...report.charts import Axis, Series, line_chart
+
+_NOUNS = {feature.name: feature.noun for feature in FEATURES}
+_STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
+
+
+class Total(NamedTuple):
+    """All groups that are seen, on one day. `limit` is the most alerts that do not stand out."""
+
+    day: int
+    expected: float
+    observed: int
+    limit: int
+    false_positive: int
+    true_positive: int
+
+
+class Drifted(NamedTuple):
+    """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
+
+    day: int
+    group: str
+    name: str
+    label: str
+    value: float
+    beyond: bool
+
+
+def day_words(day: float) -> str:
+    """A day of UTC.
+
+    >>> day_words(20_000)
+    '2024-10-04'
+    """
+    return (date(1970, 1, 1) + timedelta(days=round(day))).isoformat()
+
+
+def group_words(tenant: str, agent_type: str) -> str:
+    """A peer group in words; `*` is all of them."""
+    if tenant == "*":
+        return "the fleet"
+    return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
+
+
+def totals(rows: Sequence[BudgetDay]) -> list[Total]:
+    """The chart of all groups together, by day. Limits are those of the sum, not the sum of limits."""
+    days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
+    for row in rows:
+        days[row.day].append(row)
+    return [_total(day, days[day]) for day in sorted(days)]
+
+
+def _total(day: int, rows: Sequence[BudgetDay]) -> Total:
+    expected = sum(row.expected for row in rows)
+    return Total(
+        day, expected, sum(row.observed for row in rows), upper_limit(expected),
+        sum(row.false_positive for row in rows), sum(row.true_positive for row in rows),
+    )  # fmt: skip
+
+
+def beyond(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
+    """Groups and days that stand out, newest first."""
+    found = [row for row in rows if row.beyond or row.run_beyond]
+    return sorted(found, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
+
+
+def budget_chart(days: Sequence[Total], level: str) -> Markup:
+    """Alerts by day against what the budget expects, and the limit that it should not exceed."""
+
+    def short(day: float) -> str:
+        return day_words(day)[5:]
+
+    series = [
+        Series("alerts", [(one.day, one.observed) for one in days], "first"),
+        Series("limit (3 sigma)", [(one.day, one.limit) for one in days], "critical dashed", steps=True),
+        Series("expected by the budget", [(one.day, one.expected) for one in days], "allowed"),
+    ]
+    title = f"Alerts of {level} or above, by day"
+    return line_chart(title, Axis("day (UTC)", told=short), Axis("alerts", least=0.0), series)
+
+
+def calibration_chart(curves: Sequence[GroupCurve]) -> Markup:
+    """How odd a score is: the share of held-out normal events that score at least as high."""
+    series = [
+        Series(group_words(one.tenant, one.agent_type), [(at.score, at.p_value) for at in one.points], style)
+        for one, style in zip(curves, _STYLES, strict=False)
+    ]
+    title = "Calibration: from an anomaly score to a p-value"
+    return line_chart(title, Axis("anomaly score"), Axis("p-value", most=1.0, log=True), series)
+
+
+def honesty_chart(found: Sequence[Observed]) -> Markup:
+    """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
+    series = [
+        Series("observed in shadow", [(one.p_value, one.share) for one in found], "first"),
+        Series("as promised", [(one.p_value, one.p_value) for one in found], "allowed"),
+    ]
+    title = "Share of live events up to each p-value"
+    return line_chart(title, Axis("p-value", log=True), Axis("share of events", log=True), series)
+
+
+def drifted(days: Sequence[GroupDay], features_above: float, scores_above: float, most: int = 20) -> list[Drifted]:
+    """What drifted furthest, of the last judged day of each group; the furthest first, in measures of its threshold."""
+    last: dict[tuple[str, str], GroupDay] = {}
+    for one in days:
+        if one.drift.get("judged") and one.day >= last.get((one.tenant, one.agent_type), one).day:
+            last[one.tenant, one.agent_type] = one
+    found = [row for one in last.values() for row in _measures(one, features_above, scores_above)]
+    return sorted(found, key=lambda row: (not row.beyond, -row.value))[:most]
+
+
+def _measures(one: GroupDay, features_above: float, scores_above: float) -> list[Drifted]:
+    group = group_words(one.tenant, one.agent_type)
+    given: dict[str, Any] = one.drift.get("features") or {}
+    rows = [
+        Drifted(one.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
+        for name, value in given.items()
+        if isinstance(value, int | float)
+    ]
+    scores = one.drift.get("scores")
+    if isinstance(scores, int | float):
+        rows.append(Drifted(one.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above))
+    return rows
+
+
+def trained_words(model: ModelVersion) -> list[tuple[str, str]]:
+    """What a version learned from, as (label, value): members that are plain."""
+    return [
+        (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in model.trained.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    ]
+
+
+def shown_curves(curves: Sequence[GroupCurve], wanted: Collection[str]) -> list[GroupCurve]:
+    """The fleet's curve, and those of the groups that are wanted, else of the largest ones; four at most."""
+    fleet = [one for one in curves if one.tenant == "*"]
+    others = [one for one in curves if one.tenant != "*"]
+    named = [one for one in others if group_words(one.tenant, one.agent_type) in wanted]
+    return [*fleet, *(named or sorted(others, key=lambda one: -one.events))][: len(_STYLES)]
