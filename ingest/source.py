@@ -21,6 +21,10 @@ class Kind(IntEnum):
     """A refused input: JSON of `letter_id`, `received_ms`, `source`, `reason`, `path`, and `raw` (base64)."""
     CONTROL = 3
     """An operator's command as JSON, for example the release of a contained agent."""
+    ERASED = 4
+    """Nothing: what stood here was erased (`erasing.py`). Its event id still counts for duplicates."""
+    FORGET = 5
+    """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.privacy.Forget`."""
 
 
 class Record(NamedTuple):

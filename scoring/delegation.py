@@ -65,6 +65,11 @@ class EdgeCollector:
         taken, self._new = list(self._new.values()), {}
         return taken
 
+    def forget(self) -> None:
+        """Remember no pair: what was written of some may have been erased, and is written anew when they go on."""
+        self._hours.clear()
+        self._risks.clear()
+
     def _see_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
         """Pairs that are new, or not written in their hour."""
         hours = columns.time_ms[rows] // HOUR_MS

@@ -244,7 +244,7 @@ class PartitionPipeline:
         held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
         return Commit(
             self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held,
-            switches,
+            switches, forgotten=self._processor.residence.leaving,
         )  # fmt: skip
 
     def settle(self, commit: Commit) -> None:

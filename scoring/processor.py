@@ -26,6 +26,7 @@ from .feedback.values import Adopt, Revoke
 from .lifecycle.force import Chosen, ModelsInForce, SwitchModel, as_switch
 from .lifecycle.records import ModelSwitch
 from .policy import LivePolicy
+from .privacy.forgetting import Forget
 from .reasons import plain
 from .records import DeadLetter, Decision, Position, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
@@ -211,6 +212,10 @@ class Processor:
             self._switch(wish, partition, offset, record, applied)
         elif record.kind == Kind.CONTROL:
             self._apply_command(partition, offset, record, applied)
+        elif record.kind == Kind.ERASED:
+            self.window.mark(np.array([record.id_hash], np.uint64), np.array([offset], np.int64))
+        elif record.kind == Kind.FORGET:
+            self._apply_forget(partition, offset, record, applied)
         else:
             error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
             applied.dead.append(_dead(partition, offset, record, error))
@@ -303,6 +308,16 @@ class Processor:
         reason = Reason("feedback", "feedback", by, "", 1.0, text)
         self._note_decision(slot, partition, offset, at_ms, previous, level, "feedback", applied, reason)
 
+    def _apply_forget(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
+        try:
+            subject = _forget.decode(record.payload).subject
+        except (msgspec.MsgspecError, ValueError) as error:
+            applied.dead.append(_dead(partition, offset, record, MalformedEvent(f"nobody to forget: {error}")))
+            return
+        self.residence.forget(subject)
+        if self.edges is not None:
+            self.edges.forget()
+
     def _note_decision(
         self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
         applied: Applied, reason: Reason | None = None,
@@ -385,6 +400,7 @@ class Refused(msgspec.Struct):
     raw: str  # base64
 
 
+_forget = msgspec.json.Decoder(Forget)
 _refused_decoder = msgspec.json.Decoder(Refused)
 
 

@@ -216,3 +216,5 @@ class Commit(msgspec.Struct, frozen=True):
     """Rules of feedback that came, ended or counted since the last commit."""
     switches: Sequence[ModelSwitch] = ()
     """Models that came into force in what is committed."""
+    forgotten: Sequence[int] = ()
+    """Keys of agents whose rows go before `agents` are written."""

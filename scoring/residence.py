@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from ..ingest.erasing import Subject
 from ..ingest.errors import Unavailable
 from ..ingest.features import layout
 from ..ingest.features.slots import Keys, Slots
@@ -16,6 +18,7 @@ from ..ingest.hashing import NameHasher
 from ..models.bundle import TrainedModel
 from . import risk
 from .engine import Engine, EngineSettings
+from .privacy.forgetting import Erasers, Forgotten
 from .records import AgentRow, Reason, RiskLevel
 from .store import Due
 
@@ -74,6 +77,10 @@ class Residence:
         self._seeds = model.seeds
         self._hash = NameHasher(model.salt)
         self._notes: list[Note] = [Note()] * settings.capacity
+        self.forgotten = Forgotten()
+        """Agents that do not go on from the model's history."""
+        self._erasers = Erasers()
+        self._leaving: set[int] = set()
         self.gone: dict[int, AgentRow] = {}
         """Agents that moved out since the last commit (without a store: ever)."""
         self.wait: Callable[[Unavailable], None] | None = None
@@ -89,6 +96,50 @@ class Residence:
     def set_note(self, slot: int, note: Note) -> None:
         """Say something about the agent in a slot."""
         self._notes[slot] = note
+
+    def forget(self, subject: Subject) -> None:
+        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name."""
+        if subject.kind == "agent":
+            self._forget_agent(subject.key)
+        eraser = self._erasers.add(subject)
+        for slot, note in enumerate(self._notes):
+            if eraser.may_be_in(note.reasons) or eraser.in_text(note.counterfactual):
+                self._redact(slot, note)
+        for key, row in list(self.gone.items()):
+            self.gone[key] = self._redacted(row)
+
+    def _forget_agent(self, key: int) -> None:
+        table = self.engine.builder.slots
+        slots = table.find(np.array([key], np.uint64))
+        if slots[0] >= 0:
+            self.engine.clear_slots(slots)
+            self._notes[int(slots[0])] = Note()
+            self.engine.builder.pinned[slots] = False
+            table.remove(slots)
+        self.gone.pop(key, None)
+        self.forgotten.add(key)
+        self._leaving.add(key)
+
+    def _redact(self, slot: int, note: Note) -> None:
+        name = self.engine.agents.names[slot]
+        if name is None:
+            return
+        told = self._erasers.json(name.tenant, note.reasons), self._erasers.text(name.tenant, note.counterfactual)
+        if told != (note.reasons, note.counterfactual):
+            self._notes[slot] = Note(note.decision_id, *told)
+            self.engine.dirty[slot] = True
+
+    def _redacted(self, row: AgentRow) -> AgentRow:
+        tenant = row.name.tenant
+        told = self._erasers.json(tenant, row.reasons), self._erasers.text(tenant, row.counterfactual)
+        if told == (row.reasons, row.counterfactual):
+            return row
+        return msgspec.structs.replace(row, reasons=told[0], counterfactual=told[1])
+
+    @property
+    def leaving(self) -> tuple[int, ...]:
+        """Agents whose rows go with the next commit."""
+        return tuple(sorted(self._leaving))
 
     def evict(self, keys: Keys, slots: Slots) -> None:  # noqa: ARG002 (the rows name their agents)
         """Keep the rows of agents that changed since the last commit; the others are in the store already."""
@@ -121,6 +172,7 @@ class Residence:
 
     def _stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
+        keys = [key for key in keys if key not in self._leaving]
         return {} if store is None or not keys else self._patiently(lambda: store.agents(keys))
 
     def _stored_due(self, before_ms: int, limit: int, after: Due | None) -> list[Due]:
@@ -147,7 +199,7 @@ class Residence:
         after: Due | None = None
         while True:
             page = self._stored_due(now_ms, size, after)
-            keys = np.array([due.key for due in page if due.key not in self.gone], np.uint64)
+            keys = np.array([d.key for d in page if d.key not in self.gone and d.key not in self._leaving], np.uint64)
             keys = keys[table.find(keys) < 0]
             if len(keys):
                 yield self.engine.builder.admit(keys)
@@ -156,15 +208,24 @@ class Residence:
             after = page[-1]
 
     def _admit_seeds(self, keys: Keys, slots: Slots, known: dict[int, AgentRow]) -> None:
-        at = self._seeds.find(keys)
+        at = self._known_seeds(keys)
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
         risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
 
+    def _known_seeds(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
+        at = self._seeds.find(keys)
+        known = keys[at >= 0]
+        forgotten = self.forgotten.among(known.tolist()) if len(known) else ()
+        if forgotten:
+            at[np.isin(keys, np.array(sorted(forgotten), np.uint64))] = -1
+        return at
+
     def _note_shares(self, keys: Keys, slots: Slots) -> None:
         """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
-        at = self._seeds.find(keys)
+        at = self._known_seeds(keys)
         numbers = self.engine.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
         numbers[slots[at >= 0], layout.N_SHARED] = self._seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
@@ -184,7 +245,12 @@ class Residence:
         engine.agents.groups[slot] = group = self._group(row)
         engine.agents.bounds[slot] = engine.model.group_row(group)
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
-        self._notes[slot] = Note(row.decision_id, row.reasons, row.counterfactual)
+        tenant = row.name.tenant
+        reasons, counterfactual = (
+            self._erasers.json(tenant, row.reasons),
+            self._erasers.text(tenant, row.counterfactual),
+        )
+        self._notes[slot] = Note(row.decision_id, reasons, counterfactual)
 
     def _same_features(self, row: AgentRow) -> bool:
         return row.state_version.split(":")[0] == self.version.split(":")[0]
@@ -243,6 +309,7 @@ class Residence:
     def settled(self) -> None:
         """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
         self.engine.dirty[:] = False
+        self._leaving.clear()
         if self._store is not None:
             self.gone.clear()
 

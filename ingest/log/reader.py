@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import CorruptLog
 from ..source import Record, RecordBatch
 from . import frames
-from .segments import SyncedOffset, mapped, segment_bases, segment_path
+from .segments import SyncedOffset, mapped_file, segment_bases, segment_path
 
 BLOCK_BYTES = 1 << 20
 """Read at a time: many small chunks cost one system call."""
@@ -55,7 +55,8 @@ class ChunkCursor:
             self.offset = 0
             return
         self._open(base)
-        with mapped(self._path) as view:
+        assert self._file is not None
+        with mapped_file(self._file) as view:  # not by its path: an erasure may put another file there
             while (header := frames.read_header(view, self._position, self.offset)) and header.next_offset <= offset:
                 self._position += header.size
                 self.offset = header.next_offset

@@ -9,11 +9,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ..errors import ConfigError, CorruptLog
 
 SUFFIX = ".log"
+FRESH = ".erasing"
+"""Of a segment that is being written anew without what was erased (`rewriting.py`)."""
 _SYNCED = struct.Struct("=8sQ")
 _SYNCED_MAGIC = b"TWSYNC1\n"
 
@@ -49,12 +51,18 @@ def sync_directory(directory: Path) -> None:
 @contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
     """A file's bytes without copying them; empty bytes for an empty file, which cannot be mapped."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            yield view
+    with path.open("rb") as file, mapped_file(file) as view:
+        yield view
+
+
+@contextmanager
+def mapped_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
+    """The same of an open file: what lies at its path may be another one meanwhile."""
+    if os.fstat(file.fileno()).st_size == 0:
+        yield b""
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        yield view
 
 
 def lock(directory: Path) -> BinaryIO:

@@ -16,7 +16,7 @@ from ..errors import CorruptLog, Unavailable
 from ..source import Record
 from . import frames
 from .recovery import recover
-from .segments import SyncedOffset, lock, mapped, segment_bases, segment_path, sync_directory
+from .segments import FRESH, SyncedOffset, lock, mapped, segment_bases, segment_path, sync_directory
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 
@@ -64,6 +64,8 @@ class EventLog:
                 directory.mkdir(parents=True, exist_ok=True)
                 sync_directory(directory.parent)
                 held.enter_context(lock(directory))
+                for left in directory.glob(f"*{FRESH}"):  # of an erasure that was killed; it begins anew
+                    left.unlink()
                 self._synced = held.enter_context(closing(SyncedOffset(directory, create=True)))
                 self._open(check_all)
             except OSError as error:
@@ -183,6 +185,36 @@ class EventLog:
             self._open(check_all=False)
         except OSError as error:
             raise LogFailed(f"{self.directory}: cannot reopen the event log: {error}") from error
+
+    def roll(self) -> int:
+        """Begin a new segment, so that everything before it lies in closed ones; returns its first offset.
+
+        Raises:
+            LogFailed: the disk refused.
+        """
+        self._require_healthy()
+        try:
+            if self._position:
+                self._roll()
+        except OSError as error:
+            raise self._fail("roll", error) from error
+        return self._base
+
+    def replace_segment(self, base: int, fresh: Path) -> bool:
+        """Put *fresh*, a segment with the same offsets, in place of a closed one, in one rename.
+
+        Returns:
+            False where retention has dropped that segment meanwhile; *fresh* is removed then.
+        """
+        path = segment_path(self.directory, base)
+        if base >= self._base:
+            raise ValueError(f"{path}: is being written and can not be replaced")
+        if not path.exists():
+            fresh.unlink()
+            return False
+        fresh.replace(path)
+        sync_directory(self.directory)
+        return True
 
     def drop_before(self, offset: int, min_age_ms: int, now_ms: int) -> int:
         """Delete whole segments of which every record is before *offset* and at least *min_age_ms* old.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, OutboxRow, Position, Reason
+from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, Edge, OutboxRow, Position, Reason
 from . import schema
 from .base import StoredLetter, VersionedAgent
 from .errors import BadCursor
@@ -137,6 +137,11 @@ def to_outbox(row: AnyRow) -> OutboxRow:
     values = row._mapping
     fields = {name: values[name] for name in OutboxRow.__struct_fields__}
     return OutboxRow(**fields | {"agent_key": unsigned(values["agent_key"])})
+
+
+def to_edge(row: AnyRow, **changed: Any) -> Edge:
+    """Edge from a full row of `edges`."""
+    return Edge(**{name: row._mapping[name] for name in Edge.__struct_fields__} | changed)
 
 
 _Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])

@@ -174,7 +174,7 @@ class Containment(Database):
                 query = select(EDGES).where(column.in_([codec.signed(key) for key in part]))
                 query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
                 rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(found)))
-                found += [Edge(**{name: row._mapping[name] for name in Edge.__struct_fields__}) for row in rows]
+                found += map(codec.to_edge, rows)
                 if len(found) >= limit:
                     break
         return found
@@ -199,7 +199,7 @@ def node_key(edge: Edge, *, source: bool) -> int:
 
 def write_edges(connection: Connection, edges: Sequence[Edge]) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
-    rows = sorted((_edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
+    rows = sorted((edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
     connection.execute(_ADD_EDGE.on(connection), rows)
     connection.execute(
         _SEE_EDGE,
@@ -221,7 +221,8 @@ def _is_principal(edge: Edge, source: bool) -> bool:
     return edge.kind == "acts_for" and not source
 
 
-def _edge_params(edge: Edge) -> dict[str, Any]:
+def edge_params(edge: Edge) -> dict[str, Any]:
+    """Parameters of an insert into `edges`."""
     values = msgspec.structs.asdict(edge)
     named = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
     return values | {

@@ -442,3 +442,10 @@ FEEDBACK_PREVIEWS = Table(
     Column("result", LargeBinary, nullable=False),
     Index("ix_feedback_previews_time", "created_ms", "preview_id"),
 )
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    # Keyed hash of an agent that must not go on from a model's history.
+    Column("mark", TEXT, primary_key=True),
+    _long("at_ms"),
+)

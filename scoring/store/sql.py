@@ -13,6 +13,7 @@ from .containment import Containment
 from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
+from .erasing import Erasing
 from .feedback import FeedbackTables
 from .housekeeping import Housekeeping
 from .migrate import migrate
@@ -23,7 +24,17 @@ from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
 class SqlStore(
-    State, Partitions, Reads, Deliveries, Containment, Models, FeedbackTables, Housekeeping, ChainReads, Database
+    State,
+    Partitions,
+    Reads,
+    Deliveries,
+    Containment,
+    Models,
+    FeedbackTables,
+    Housekeeping,
+    ChainReads,
+    Erasing,
+    Database,
 ):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.
 

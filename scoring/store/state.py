@@ -82,6 +82,8 @@ class State(Database):
         with self.write() as connection:
             refused = _advance_all(connection, commits)
             taken = [number for number, error in enumerate(refused) if error is None]
+            if forgotten := [codec.signed(key) for number in taken for key in commits[number].forgotten]:
+                connection.execute(delete(AGENTS).where(AGENTS.c.key.in_(forgotten)))
             for number in taken:
                 if commits[number].agents:
                     self._dialect.write_agents(connection, commits[number].agents, commits[number].position)

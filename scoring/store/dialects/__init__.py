@@ -16,11 +16,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from . import postgresql, sqlite
-from .statements import Insertion, insert_or_skip, starts_with, upsert
+from .statements import Insertion, contains, insert_or_skip, starts_with, upsert
 
 __all__ = [
     "Dialect",
     "Insertion",
+    "contains",
     "insert_or_skip",
     "is_transient",
     "of",
@@ -66,6 +67,9 @@ class Dialect(Protocol):
 
     def purge_weeks(self, engine: Engine, before_ms: int) -> int:
         """Drop whole parts of `decisions` that are older; returns how many rows went."""
+
+    def compact(self, engine: Engine) -> bool:
+        """Rebuild the files without what was removed; False = a reader was in the way."""
 
     def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
         """Make parts of `decisions` for the time to come."""

@@ -26,6 +26,7 @@ from .weeks import LOOSE_DECISIONS, prepare_weeks, purge_weeks
 
 __all__ = [
     "LOOSE_DECISIONS",
+    "compact",
     "is_only_one",
     "is_transient",
     "lock_for_migration",
@@ -145,6 +146,15 @@ def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
         copy_agents(connection, ordered, version)
     else:
         connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in ordered])
+
+
+def compact(engine: Engine) -> bool:
+    """VACUUM: nobody reaches removed rows any more. Their bytes go when their room is used again."""
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("VACUUM"))
+        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+    return True
 
 
 def is_transient(error: DBAPIError) -> bool:

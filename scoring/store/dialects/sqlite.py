@@ -129,6 +129,25 @@ def purge_weeks(_engine: Engine, _before_ms: int) -> int:
     return 0
 
 
+def compact(engine: Engine) -> bool:
+    """VACUUM copies what is there into a new file; the log beside it is then emptied. Needs the room for a copy.
+
+    Other writers wait; a reader that stays longer than `BUSY_TIMEOUT_MS` keeps the log from being emptied.
+    """
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("VACUUM")
+        busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in _TRANSIENT:
+            return False
+        raise
+    finally:
+        connection.close()
+    return not busy
+
+
 def is_transient(error: DBAPIError) -> bool:
     """Whether the same call may succeed later."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)

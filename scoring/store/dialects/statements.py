@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table
+from sqlalchemy import Boolean, ColumnElement, Connection, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.functions import FunctionElement
 
 from ..schema import AGENTS
 
@@ -51,6 +53,30 @@ def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> I
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
     """Text prefix as a range, which an index answers (LIKE folds case in SQLite). Needs a byte-wise collation."""
     return (column >= prefix) & (column < prefix + "\U0010ffff")
+
+
+def contains(column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
+    """Whether text or bytes stand in a column; no pattern means anything."""
+    return _Contains(column, bindparam(None, needle, column.type, unique=True))
+
+
+class _Contains(FunctionElement[bool]):
+    """Place of bytes or text in a column, compared with 0."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "contains"
+
+
+@compiles(_Contains, "sqlite")
+def _in_sqlite(element: _Contains, compiler: Any, **named: Any) -> str:
+    return f"(instr({compiler.process(element.clauses, **named)}) > 0)"
+
+
+@compiles(_Contains, "postgresql")
+def _in_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
+    """By its full name, since POSITION is a word of SQL: that takes (text, text) and (bytea, bytea)."""
+    return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
 NAME = ("tenant", "issuer", "agent_id")

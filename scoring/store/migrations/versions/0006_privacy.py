@@ -46,3 +46,4 @@ def upgrade() -> None:
         sa.Column("proof", sa.LargeBinary, nullable=False),
     )
     op.create_index("ix_erasures_time", "erasures", ["asked_ms", "erasure_id"])
+    op.create_table("forgotten", sa.Column("mark", _TEXT, primary_key=True), _long("at_ms"))

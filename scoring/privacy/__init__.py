@@ -1,0 +1,7 @@
+"""Erasure, pseudonyms and export: what leaves on purpose, and the proof of it (`docs/privacy.md`)."""
+
+from .forgetting import Forget, Forgotten
+from .key import PrivacyKey, open_key
+from .records import KINDS, OPEN, STEPS, Erasure
+
+__all__ = ["KINDS", "OPEN", "STEPS", "Erasure", "Forget", "Forgotten", "PrivacyKey", "open_key"]

@@ -1,0 +1,356 @@
+"""Erasure in the store: what names somebody is found in every table, and goes or is changed.
+
+How a table is treated follows from its columns, so that tables which come later are not forgotten:
+
+* a row *about* the agent (`agent_key`) goes; a decision becomes a tombstone; an edge goes (of a principal: is renamed);
+* a dead letter that names somebody goes: nobody knows what else it says;
+* in every other text, and in every blob of JSON, the pseudonym stands in the name's place.
+
+The agent's own row goes with the pipeline's commit (`Commit.forgotten`), never from here: the pipeline would write it
+back. Blobs of the feature builder and the risk kernel hold numbers and keyed hashes, and no name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, and_, delete, or_, select, tuple_, update
+
+from ...ingest.erasing import NameEraser, Subject
+from ..chain import content_digest
+from ..privacy.records import OPEN, Erasure
+from . import codec
+from .base import MAX_PAGE, Page, Tenants
+from .chunks import chunks
+from .containment import edge_params
+from .database import Database
+from .dialects import contains, insert_or_skip
+from .schema import (
+    AGENTS,
+    CHAINS,
+    COUNTERS,
+    DEAD_LETTERS,
+    DECISIONS,
+    EDGES,
+    ERASURES,
+    FORGOTTEN,
+    META,
+    METADATA,
+    POSITIONS,
+)
+from .text import TEXT
+
+AHEAD_MS = 300_000
+"""How far ahead of its arrival an event's time may be."""
+DAY_MS = 86_400_000
+_PAGE = 200
+_APART = {table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)}
+"""Tables that hold no names, or are seen to one by one."""
+_BORN = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
+_OPAQUE = frozenset({"features", "risk", "p_values", "drift"})
+_FIXED = frozenset(
+    {
+        "tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "decision_id", "state_version",
+        "model_version", "baseline_version", "policy_version", "erasure_id", "redacted", "fingerprint", "version",
+    }
+)  # fmt: skip
+"""Words of ours, and who a row is about: another one than who is erased."""
+_ADD = insert_or_skip(ERASURES, "erasure_id")
+_ADD_MARK = insert_or_skip(FORGOTTEN, "mark")
+_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
+_counts = msgspec.json.Decoder(dict[str, Any])
+
+
+class Scope(NamedTuple):
+    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged."""
+
+    erasure_id: str
+    subject: Subject
+    at_offset: int
+    at_ms: int
+
+
+class Erasing(Database):
+    """Part of the store that keeps erasures and carries them out."""
+
+    new_salt: Callable[[], bytes]
+
+    def add_erasure(self, made: Erasure) -> bool:
+        """Write a new wish; False = its id is known, and nothing is written."""
+        with self.write() as connection:
+            add = _ADD.on(connection).returning(ERASURES.c.erasure_id)
+            return connection.execute(add, _params(made)).first() is not None
+
+    def change_erasure(self, made: Erasure) -> None:
+        """Overwrite an erasure."""
+        with self.write() as connection:
+            mine = ERASURES.c.erasure_id == made.erasure_id
+            connection.execute(update(ERASURES).where(mine).values(_params(made)))
+
+    def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
+        """One erasure."""
+        query = _of(select(ERASURES).where(ERASURES.c.erasure_id == erasure_id), tenants)
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _to_erasure(row)
+
+    def open_erasures(self) -> list[Erasure]:
+        """All that are not done, oldest first."""
+        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN)))
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            return [_to_erasure(row) for row in rows]
+
+    def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
+        """Erasures, newest first. Raises BadCursor."""
+        order = (ERASURES.c.asked_ms, ERASURES.c.erasure_id)
+        query = _of(select(ERASURES), tenants)
+        if cursor is not None:
+            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = None if last is None else codec.to_cursor([last.asked_ms, last.erasure_id])
+        return Page([_to_erasure(row) for row in rows[:limit]], more)
+
+    def forget_mark(self, mark: str, at_ms: int) -> None:
+        """Remember the keyed mark of an agent that must not come back from a model's history."""
+        with self.write() as connection:
+            connection.execute(_ADD_MARK.on(connection), {"mark": mark, "at_ms": at_ms})
+
+    def forgotten_marks(self) -> list[str]:
+        """All of them."""
+        with self.read() as connection:
+            return list(connection.scalars(select(FORGOTTEN.c.mark)))
+
+    def erase(self, scope: Scope, *, dry: bool = False) -> dict[str, int]:
+        """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
+
+        Returns:
+            Rows by `table` (removed) and `table.changed`; empty where nothing was found.
+        """
+        counts: dict[str, int] = {}
+        for place, count in self._steps(scope, dry):
+            if count:
+                counts[place] = counts.get(place, 0) + count
+        return counts
+
+    def _steps(self, scope: Scope, dry: bool) -> list[tuple[str, int]]:
+        work = _Work(self, scope, dry)
+        found = [("dead_letters", work.letters()), ("edges", work.edges()), ("decisions", work.tombstones())]
+        for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
+            if table.name not in _APART:
+                if table is not DECISIONS and "agent_key" in table.c:
+                    found.append((table.name, work.rows_about(table)))
+                found.append((f"{table.name}.changed", work.names_in(table)))
+        found.append(("agents.changed", work.names_in(AGENTS)))
+        if scope.subject.kind == "agent":
+            found.append(("agents", work.left_behind()))
+        return found
+
+    def held_at_servers(self, subject: Subject) -> list[str]:
+        """Actuators at whose server an agent is lowered: what it had before is known here alone."""
+        table = METADATA.tables["actuations"]
+        mine = (table.c.agent_key == codec.signed(subject.key), table.c.original != b"")
+        with self.read() as connection:
+            return sorted(connection.scalars(select(table.c.target).where(*mine)))
+
+    def compact(self) -> bool:
+        """Leave nothing of removed rows in the database's own files, as far as the database can.
+
+        Returns:
+            False where a reader kept the database from finishing; call it again.
+        """
+        return self._dialect.compact(self._engine)
+
+
+class _Work:
+    """One walk over the tables."""
+
+    def __init__(self, database: Erasing, scope: Scope, dry: bool) -> None:
+        self._database = database
+        self._scope = scope
+        self._subject = scope.subject
+        self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
+        self._key = codec.signed(scope.subject.key)
+        self._dry = dry
+
+    def rows_about(self, table: Table) -> int:
+        """Rows that are the agent's own, as far as they are from before."""
+        if self._subject.kind != "agent":
+            return 0
+        born = next((table.c[name] for name in _BORN if name in table.c), None)
+        mine: list[ColumnElement[bool]] = [table.c.agent_key == self._key]
+        if born is not None:
+            mine.append(born <= self._scope.at_ms)
+        return self._each(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
+
+    def left_behind(self) -> int:
+        """The agent's row in a version from before it was forgotten: the pipeline has it still."""
+        old = (AGENTS.c.key == self._key, AGENTS.c.version_offset <= self._scope.at_offset)
+        with self._database.read() as connection:
+            return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
+
+    def tombstones(self) -> int:
+        """Decisions about the agent: content and salt go, the digests stay."""
+        if self._subject.kind != "agent":
+            return 0
+        later = and_(DECISIONS.c.partition == 0, DECISIONS.c.offset > self._scope.at_offset)
+        return self._each(DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~later), self._bury)
+
+    def letters(self) -> int:
+        """Dead letters that name somebody."""
+        columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
+        return self._each(
+            DEAD_LETTERS, self._may_hold(columns),
+            lambda connection, row: self._named(row, columns) and self._remove(connection, DEAD_LETTERS, row),
+        )  # fmt: skip
+
+    def edges(self) -> int:
+        """Edges of the agent go; those of a principal get the pseudonym."""
+        mine = [EDGES.c.tenant == self._subject.tenant, or_(*(EDGES.c[end] == self._subject.name for end in _ENDS))]
+        if self._subject.kind == "agent":
+            mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + AHEAD_MS]
+        else:
+            mine += [EDGES.c.kind == "acts_for", EDGES.c.target == self._subject.name]
+        return self._each(EDGES, and_(*mine), self._edge)
+
+    def _edge(self, connection: Connection, row: Any) -> bool:
+        if self._subject.kind == "principal":
+            renamed = codec.to_edge(row, target=self._subject.pseudonym)
+            connection.execute(insert_or_skip(EDGES, "edge_id").on(connection), edge_params(renamed))
+        return self._remove(connection, EDGES, row)
+
+    def names_in(self, table: Table) -> int:
+        """Rows of others that name somebody."""
+        columns = [column for column in table.columns if is_told(column)]
+        where = [self._may_hold(columns)]
+        if "tenant" in table.c:
+            where.append(table.c.tenant == self._subject.tenant)
+        if "agent_id" in table.c:
+            where.append(table.c.agent_id != self._subject.name)  # its own rows; or another agent's of that very name
+        return self._each(table, and_(*where), lambda connection, row: self._rewrite(connection, table, columns, row))
+
+    def _may_hold(self, columns: Sequence[Any]) -> ColumnElement[bool]:
+        """A first look in the database; escapes of JSON are looked at one by one."""
+        found: list[ColumnElement[bool]] = []
+        for column in columns:
+            if isinstance(column.type, LargeBinary):
+                found += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
+            else:
+                found.append(contains(column, self._names.name))
+        return or_(*found)
+
+    def _named(self, row: Any, columns: Sequence[Any]) -> bool:
+        return any(
+            self._names.in_bytes(value) if isinstance(value, bytes) else self._names.in_text(value)
+            for value in (row._mapping[column.name] for column in columns)
+        )
+
+    def _rewrite(self, connection: Connection, table: Table, columns: Sequence[Any], row: Any) -> bool:
+        values: dict[str, Any] = {}
+        for column in columns:
+            old = row._mapping[column.name]
+            new = self._names.json(old) if isinstance(old, bytes) else self._names.text(old)
+            if new != old:
+                values[column.name] = new
+        if not values:
+            return False
+        if not self._dry:
+            if table is DECISIONS:
+                values |= self._redaction(row, values)
+            connection.execute(update(table).where(_is(table, row)).values(values))
+        return True
+
+    def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """A decision that is changed says so, and its new content has a digest; the chain keeps the old one."""
+        if not row.chain_sequence:
+            return {}
+        salt = self._database.new_salt().hex()
+        return {
+            "erasure_id": self._scope.erasure_id, "chain_salt": salt,
+            "redacted": content_digest(salt, dict(row._mapping) | values),
+        }  # fmt: skip
+
+    def _bury(self, connection: Connection, row: Any) -> bool:
+        """The day is what is left of when; the tenant is whose record it was."""
+        values = {column.name: _nothing(column) for column in DECISIONS.columns} | {
+            name: row._mapping[name] for name in ("tenant", "partition", *_KEPT)
+        }
+        values |= {
+            "decision_id": f"erased-{row.partition}-{row.chain_sequence}",
+            "decided_ms": row.decided_ms // DAY_MS * DAY_MS,
+            "reasons": b"[]",
+            "feature_vector": b"{}",
+            "evidence": b"{}",
+            "offset": -1,
+            "erasure_id": self._scope.erasure_id,
+        }
+        if not row.chain_sequence:  # from before there was a chain: nothing holds it
+            return self._remove(connection, DECISIONS, row)
+        if not self._dry:
+            connection.execute(update(DECISIONS).where(_is(DECISIONS, row)).values(values))
+        return True
+
+    def _remove(self, connection: Connection, table: Table, row: Any) -> bool:
+        if not self._dry:
+            connection.execute(delete(table).where(_is(table, row)))
+        return True
+
+    def _each(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
+        """Go once over the rows that are found, a page in a transaction; counts those that *act* did something to."""
+        keys = tuple(table.primary_key.columns)
+        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_PAGE), None
+        while True:
+            page = query if after is None else query.where(tuple_(*keys) > tuple(after))
+            with self._database.read() as connection:  # the long look takes no lock
+                found = connection.execute(page).all()
+            for part in chunks(found, _PAGE):
+                with self._database.read() if self._dry else self._database.write() as connection:
+                    for key in part:
+                        mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
+                        row = connection.execute(select(table).where(mine)).one_or_none()
+                        done += row is not None and act(connection, row)
+            if len(found) < _PAGE:
+                return done
+            after = found[-1]
+
+
+_ENDS = ("source", "target")
+_KEPT = ("chain_sequence", "chain_content", "chain_previous", "chain_digest")
+
+
+def _is(table: Table, row: Any) -> ColumnElement[bool]:
+    return and_(*(column == row._mapping[column.name] for column in table.primary_key.columns))
+
+
+def is_told(column: Any) -> bool:
+    """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
+    if column.primary_key or column.name in _OPAQUE | _FIXED or column.unique or column.name.startswith("chain_"):
+        return False
+    return isinstance(column.type, LargeBinary | Text) or column.type is TEXT
+
+
+def _nothing(column: Any) -> Any:
+    if isinstance(column.type, LargeBinary):
+        return b""
+    return "" if isinstance(column.type, Text) or column.type is TEXT else 0
+
+
+def _of(query: Any, tenants: Tenants) -> Any:
+    return query if tenants is None else query.where(ERASURES.c.tenant.in_(sorted(tenants)))
+
+
+def _params(made: Erasure) -> dict[str, Any]:
+    return {name: getattr(made, name) for name in _FIELDS} | {"counts": msgspec.json.encode(made.counts)}
+
+
+def _to_erasure(row: Any) -> Erasure:
+    values = row._mapping
+    return Erasure(counts=_counts.decode(values["counts"]), **{name: values[name] for name in _FIELDS})
+
+
+__all__ = ["Erasing", "Scope"]

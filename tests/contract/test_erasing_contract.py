@@ -1,0 +1,267 @@
+"""Erasure on every store: what named somebody is gone, what is others' stays, and the chain of decisions verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import LargeBinary, Text, select, update
+from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.chain import verify
+from trustwatch.scoring.containment import Actuation, Intervention
+from trustwatch.scoring.privacy.records import Erasure, digest_of, pseudonym_of
+from trustwatch.scoring.records import (
+    AgentName,
+    AgentRow,
+    Commit,
+    DeadLetter,
+    Decision,
+    Edge,
+    OutboxRow,
+    Position,
+    Reason,
+)
+from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.erasing import Scope, is_told
+from trustwatch.scoring.store.schema import DECISIONS, METADATA
+from trustwatch.scoring.store.text import TEXT
+
+NOW = 1_764_000_000_000
+ERASURE = "01JERASURE0000000000000001"
+CANARY, PERSON = "canary-agent", "ann@acme.example"
+AT = 100
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    on_file = request.param == "sqlite"
+    url = sqlite_url(tmp_path / "s.db") if on_file else str(request.getfixturevalue("postgres_url"))
+    with closing(open_store(url)) as store:
+        fill(store)
+        yield store
+
+
+def name(agent_id: str, tenant: str = "acme", issuer: str = "https://as") -> AgentName:
+    return AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+
+
+def agent(who: AgentName, told: str = "calm") -> AgentRow:
+    reasons = msgspec.json.encode([Reason("code", "feature", told, "", 1.0, f"because of {told}")])
+    return AgentRow(who, "X", 1, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", reasons, told, b"f", b"r", "v")
+
+
+def decision(number: int, who: AgentName, told: str = "acct-1", offset: int = 0) -> Decision:
+    return Decision(
+        f"D{number:04}", who, "Payer", NOW + number, f"evt-{number}", NOW, 1, 3, 0.9, 0.8, 0.7, 1e-9,
+        (Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),), "", {"pace": 1.5},
+        {"window": [told]}, "m1", "b1", "p1", "enforce", "event", 0, offset or number,
+    )  # fmt: skip
+
+
+def intervention(key: str, who: AgentName, why: str) -> Intervention:
+    return Intervention(key, "approval", "approved", who, 2, (f"mail:{why}",), why, "hydra", NOW, why, NOW, why, NOW, 1)
+
+
+def fill(store: SqlStore) -> None:
+    """Two agents and a person in every table, beside others that must not change."""
+    mine, other, twin, elsewhere = (
+        name(CANARY), name("other"), name(CANARY, issuer="https://else"), name(CANARY, "globex")
+    )  # fmt: skip
+    agents = [agent(mine), agent(other, CANARY), agent(name("third"), PERSON), agent(twin), agent(elsewhere)]
+    decisions = [
+        decision(1, mine), decision(2, other), decision(3, other, CANARY), decision(4, mine, PERSON),
+        decision(5, other, PERSON), decision(6, elsewhere), decision(7, mine, offset=AT + 5),
+    ]  # fmt: skip
+    outbox = [
+        OutboxRow("a1", "alert", "", b'{"subject":"canary-agent"}', NOW, mine.key, "x", 3, "acme"),
+        OutboxRow("a2", "alert", "", msgspec.json.encode([CANARY, PERSON]), NOW, other.key, "x", 3, "acme"),
+    ]
+    letters = [
+        DeadLetter("L1", NOW, "gw", "bad", "$", b'{"agent": "canary-agent"', 0, 1),
+        DeadLetter("L2", NOW, "gw", "bad", "$", b'{"principal": "ann\\u0040acme.example"}', 0, 2),
+        DeadLetter("L3", NOW, "gw", "bad", "$", b"\xff\x00 canary-agent-2", 0, 3),
+    ]
+    edges = [
+        Edge("acme", "https://as", "called", "other", CANARY, NOW, NOW),
+        Edge("acme", "https://as", "acts_for", CANARY, PERSON, NOW, NOW),
+        Edge("acme", "https://as", "acts_for", "other", PERSON, NOW, NOW, 0.5, NOW),
+        Edge("globex", "https://as", "called", "x", CANARY, NOW, NOW),
+    ]
+    at = store.claim(0)
+    store.commit(Commit(at, Position(0, at.epoch, AT), agents, decisions, outbox, letters, edges=edges))
+    store.route([Route("hook", "alert", frozenset({3}), 0)], NOW)
+    store.add_intervention(intervention("I1", mine, "audit"))
+    store.add_intervention(intervention("I2", other, PERSON))
+    store.want(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
+    store.want(Actuation("kc", other, 1, msgspec.json.encode({"why": CANARY}), b"", "failed", NOW, NOW, 0, NOW, CANARY))
+    salt = "00" * 16
+    digest = digest_of(salt, "agent", "acme", "https://as", CANARY)
+    made = Erasure(ERASURE, "agent", "erasing", "acme", "https://as", "", salt, digest, "asked", "bob", NOW)
+    assert store.add_erasure(made)
+    assert not store.add_erasure(made)
+
+
+def scope(kind: str) -> Scope:
+    known = CANARY if kind == "agent" else PERSON
+    subject = Subject(kind, "acme", "https://as" if kind == "agent" else "", known, pseudonym_of(ERASURE))
+    return Scope(ERASURE, subject, AT, NOW + 50)
+
+
+def found(store: SqlStore, what: str, tenants: tuple[str, ...] = ("acme",)) -> set[str]:
+    """Where it stands: table.column of rows of those tenants, or of tables without any."""
+    places = set()
+    with store.read() as connection:
+        for table in METADATA.sorted_tables:
+            for row in connection.execute(select(table)):
+                if row._mapping.get("tenant", tenants[0]) not in tenants:
+                    continue
+                for column in table.columns:
+                    value = row._mapping[column.name]
+                    raw = value if isinstance(value, bytes) else str(value).encode()
+                    if what.encode() in raw and CANARY.encode() + b"-2" not in raw:
+                        places.add(f"{table.name}.{column.name}")
+    return places
+
+
+def test_an_agent_is_gone(store: SqlStore) -> None:
+    """From every table of its tenant; what is left is its row, which is the pipeline's, and twins at other issuers."""
+    counts = store.erase(scope("agent"))
+    left = found(store, CANARY)
+    links = {link.sequence: link for link in store.chain_links(0, 0)}
+
+    assert left == {"agents.agent_id", "decisions.agent_id"}  # its row, the twin, and the decision after the erasure
+    assert counts["decisions"] == 2
+    assert counts["decisions.changed"] == counts["agents.changed"] == counts["dead_letters"] == 1
+    assert counts["agents"] == 1  # said, not removed
+    assert links[1].values["decision_id"] == "erased-0-1"
+    assert links[1].values["agent_key"] == links[1].values["level"] == 0
+    assert (links[1].salt, links[1].erasure_id) == ("", ERASURE)
+    assert links[7].erasure_id == ""
+    assert found(store, str(links[2].values["agent_key"])) != set()
+    assert "globex" in str(store.edges([agent_key("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
+
+
+def test_the_chain_verifies_behind_an_erasure(store: SqlStore) -> None:
+    """Tombstones and changed decisions count apart; a change to what an erasure left still shows."""
+    store.erase(scope("agent"))
+    report = verify(store)
+
+    assert report.intact
+    assert (report.checked, report.erased, report.redacted) == (4, 2, 1)
+    with store.write() as connection:
+        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id == "D0003").values(level=1))
+    assert "after an erasure" in verify(store).breaks[0].what
+
+
+def test_erasing_again_changes_nothing(store: SqlStore) -> None:
+    """A dry walk counts what is left; the pipeline's commit removes the row."""
+    before = store.erase(scope("agent"), dry=True)
+    assert before.keys() == store.erase(scope("agent")).keys()
+    assert store.erase(scope("agent")) == {"agents": 1}
+    at = store.position(0)
+    again = agent(name(CANARY))
+    store.commit(Commit(at, Position(0, at.epoch, AT + 9), [], [], [], [], forgotten=[again.name.key]))
+    assert store.erase(scope("agent"), dry=True) == {}
+    at = store.position(0)
+    store.commit(Commit(at, Position(0, at.epoch, AT + 10), [again], [], [], [], forgotten=[again.name.key]))
+    assert store.erase(scope("agent"), dry=True) == {}  # who acts again is somebody new
+    assert store.agent("acme", "https://as", CANARY) == again
+
+
+def test_others_are_as_they_were(store: SqlStore) -> None:
+    """Rows that do not name the agent are equal, bit for bit."""
+    before = store.agents([name("third").key, name(CANARY, "globex").key])
+    kept = store.decision("D0002"), store.decision("D0005"), store.dead_letter("L3")
+    store.erase(scope("agent"))
+
+    assert store.agents([name("third").key, name(CANARY, "globex").key]) == before
+    assert (store.decision("D0002"), store.decision("D0005"), store.dead_letter("L3")) == kept
+
+
+def test_a_principal_is_replaced(store: SqlStore) -> None:
+    """Decisions, approvals, edges and payloads stay, under a pseudonym; agents keep their state."""
+    states = {row.name.key: (row.features, row.risk) for row in store.agents([name("third").key]).values()}
+    counts = store.erase(scope("principal"))
+    told = store.decision("D0005")
+    kept = store.edges([agent_key("acme", "https://as", "other")], outgoing=True, kinds=["acts_for"])
+
+    assert found(store, PERSON) == set()
+    assert counts["edges"] == 2
+    assert told is not None
+    assert told.reasons[0].observed == pseudonym_of(ERASURE)
+    assert [(edge.target, edge.risk) for edge in kept] == [(pseudonym_of(ERASURE), 0.5)]
+    assert {row.name.key: (row.features, row.risk) for row in store.agents([name("third").key]).values()} == states
+    assert verify(store).redacted == 2
+    assert store.erase(scope("principal"), dry=True) == {}
+
+
+def test_tombstones_are_not_listed(store: SqlStore) -> None:
+    """Who reads decisions never meets one; changed ones stay readable."""
+    store.erase(scope("agent"))
+    listed = [one.decision_id for one in store.list_decisions().items]
+
+    assert sorted(listed) == ["D0002", "D0003", "D0005", "D0006", "D0007"]
+    assert store.decision("erased-0-1") is None
+
+
+def test_compacting(store: SqlStore, tmp_path: Path) -> None:
+    """The file of SQLite and the log beside it hold nothing of what was removed."""
+    store.erase(scope("agent"))
+    with store.write() as connection:
+        for table in ("agents", "decisions"):
+            mine = METADATA.tables[table]
+            connection.execute(mine.delete().where(mine.c.agent_id == CANARY))
+    edges = METADATA.tables["edges"]
+    with store.write() as connection:
+        connection.execute(edges.delete())
+        connection.execute(METADATA.tables["dead_letters"].delete())
+
+    assert store.compact()
+    assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_who_is_lowered_at_a_server(store: SqlStore) -> None:
+    """What a client had before it was lowered is known here alone."""
+    assert store.held_at_servers(scope("agent").subject) == []
+    store.keep_original("kc", name(CANARY).key, b"{}")
+    assert store.held_at_servers(scope("agent").subject) == ["kc"]
+
+
+def test_erasures_are_kept(store: SqlStore) -> None:
+    """They are listed by tenant, change, and end."""
+    made: Any = store.erasure(ERASURE)
+    store.change_erasure(msgspec.structs.replace(made, status="done", proof=b"jws", counts={"store": {"edges": 2}}))
+    done = store.erasure(ERASURE, ["acme"])
+
+    assert store.open_erasures() == []
+    assert done is not None
+    assert (done.status, done.proof, done.counts) == ("done", b"jws", {"store": {"edges": 2}})
+    assert store.erasure(ERASURE, ["globex"]) is None
+    assert [one.erasure_id for one in store.list_erasures(["acme"]).items] == [ERASURE]
+    store.forget_mark("ab", 1)
+    store.forget_mark("ab", 2)
+    assert store.forgotten_marks() == ["ab"]
+
+
+def test_every_text_of_every_table_is_thought_of() -> None:
+    """A column that can hold words is either looked through, or known to hold none of people's."""
+    known = {
+        "META": "small values of ours", "counters": "names of sources", "positions": "", "decision_chains": "",
+        "erasures": "emptied by the job", "forgotten": "keyed hashes",
+    }  # fmt: skip
+    missed = [
+        f"{table.name}.{column.name}"
+        for table in METADATA.sorted_tables
+        if table.name not in known and table.name not in ("meta", "edges", "dead_letters")
+        for column in table.columns
+        if (isinstance(column.type, LargeBinary | Text) or column.type is TEXT) and not is_told(column)
+        and not column.primary_key
+    ]  # fmt: skip
+    fine = ("tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "version", "_id", "_version",
+            "chain_", "redacted", "fingerprint", "features", "risk", "p_values", "drift", "key")  # fmt: skip
+    assert [place for place in missed if not any(word in place.rpartition(".")[2] for word in fine)] == []

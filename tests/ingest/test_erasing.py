@@ -1,0 +1,100 @@
+"""A name leaves what was written down, as a whole and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from trustwatch.ingest.erasing import NameEraser, RecordEraser, Subject
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.source import Kind, Record
+
+AGENT = Subject("agent", "acme", "https://as", "agent-7", "erased:1")
+PERSON = Subject("principal", "acme", "", "ann@acme.example", "erased:2")
+
+
+def event(**values: object) -> Record:
+    body = {"tenant": "acme", "agent": {"id": "other", "issuer": "https://as"}, "action": "read", **values}
+    return Record(Kind.EVENT, 17, 5, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("ann", True), ("user:ann", True), ("ann, bob", True), ("/home/ann/x", True), ("(ann)", True), ("ann.", True),
+        ("joann", False), ("ann-2", False), ("ann.smith", False), ("ann@example.org", False), ("an", False),
+        ("x.ann", False), ("bob@ann", False), ("ann_2", False), ("änn", False), ("annä", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_name_is_found_as_a_whole(text: str, found: bool) -> None:
+    """Other names that contain it are others."""
+    eraser = NameEraser("ann", "X")
+
+    assert eraser.in_text(text) is found
+    assert eraser.text(text) == (text.replace("ann", "X") if found else text)
+
+
+def test_names_in_json_however_they_are_escaped() -> None:
+    """In values, lists, members and escapes; what does not name it stays the same object."""
+    eraser = NameEraser('ä"\\n', "X")
+    raw = json.dumps({'ä"\\n': ["a", {"b": 'to ä"\\n!'}], "c": 1.5}).encode()
+    other = b'{"a": "\\u00e4"}'
+
+    assert b"\\u00e4" in raw
+    assert eraser.in_bytes(raw)
+    assert json.loads(eraser.json(raw)) == {"X": ["a", {"b": "to X!"}], "c": 1.5}
+    assert eraser.json(other) is other
+    assert eraser.json('no { ä"\\n'.encode()) == b"no { X"
+
+
+def test_an_agents_own_events_go_and_others_stay() -> None:
+    """Place, arrival and event id stay; events of others name a pseudonym; other tenants are not touched."""
+    erase = RecordEraser(AGENT)
+    own = event(agent={"id": "agent-7", "issuer": "https://as"})
+    elsewhere = event(agent={"id": "agent-7", "issuer": "https://as"}, tenant="globex")
+    naming = event(peer="agent-7", delegation=["other", "agent-7"])
+    similar = event(peer="agent-70")
+
+    assert erase(own) == Record(Kind.ERASED, 17, 5, b"")
+    assert erase(elsewhere) is elsewhere
+    assert erase(similar) is similar
+    assert json.loads(erase(naming).payload)["delegation"] == ["other", "erased:1"]
+    assert erase(naming)[:3] == naming[:3]
+    assert erase(erase(naming)) == erase(naming)
+
+
+def test_the_same_name_at_another_issuer_is_another_agent() -> None:
+    """Its events stay as they are."""
+    erase = RecordEraser(AGENT)
+    twin = event(agent={"id": "agent-7", "issuer": "https://other"})
+
+    assert erase(twin) is twin
+
+
+def test_a_principal_is_replaced() -> None:
+    """The agents' events stay."""
+    record = event(principal={"id": "ann@acme.example", "type": "user"}, resource={"id": "mail/ann@acme.example"})
+    left = json.loads(RecordEraser(PERSON)(record).payload)
+
+    assert left["principal"]["id"] == "erased:2"
+    assert left["resource"]["id"] == "mail/erased:2"
+
+
+def test_refused_inputs_that_name_it_go() -> None:
+    """Their bytes are looked into; so are commands."""
+    raw = base64.b64encode(b"broken { ann@acme.example").decode()
+    dead = Record(Kind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": raw}).encode())
+    other = Record(Kind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": base64.b64encode(b"x").decode()}).encode())
+    key = str(agent_key("acme", "https://as", "agent-7"))
+    release = Record(Kind.CONTROL, 0, 5, json.dumps({"command": "release", "key": key, "by": "bob"}).encode())
+    by_her = Record(Kind.CONTROL, 0, 5, json.dumps({"command": "release", "key": "1", "by": PERSON.name}).encode())
+    forget = Record(Kind.FORGET, 0, 5, json.dumps({"subject": PERSON.name}).encode())
+    tick = Record(Kind.TICK, 0, 5, bytes(8))
+
+    assert RecordEraser(PERSON)(dead).kind == Kind.ERASED
+    assert RecordEraser(PERSON)(other) is other
+    assert RecordEraser(AGENT)(release).kind == Kind.ERASED
+    assert json.loads(RecordEraser(PERSON)(by_her).payload)["by"] == "erased:2"
+    assert RecordEraser(PERSON)(forget).kind == Kind.ERASED
+    assert RecordEraser(PERSON)(tick) is tick

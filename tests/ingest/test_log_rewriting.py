@@ -1,0 +1,151 @@
+"""Segments of the log written anew: offsets stay, readers go on, and a kill at any step leaves a whole log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from trustwatch.ingest.erasing import erased
+from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.log.rewriting import Rewritten, closed_segments, count_changes, write_fresh
+from trustwatch.ingest.source import Kind, Record
+
+
+def record(number: int) -> Record:
+    name = "canary" if number % 3 == 0 else "other"
+    return Record(Kind.EVENT, number + 1, 1_000 + number, f"{name}-{number}".encode() * 5)
+
+
+def without_canary(old: Record) -> Record:
+    return erased(old) if b"canary" in old.payload else old
+
+
+def filled(directory: Path, records: int = 60) -> EventLog:
+    log = EventLog(directory, segment_bytes=1_000)
+    for first in range(0, records, 5):
+        log.append([record(number) for number in range(first, first + 5)])
+        log.sync()
+    return log
+
+
+def rewrite(log: EventLog, end: int) -> Rewritten:
+    total = Rewritten()
+    for base in closed_segments(log.directory, end):
+        made = write_fresh(log.directory, base, end, without_canary)
+        if made is not None:
+            assert log.replace_segment(base, made[0])
+            total = total.and_also(made[1])
+    return total
+
+
+def read_all(directory: Path, start: int = 0) -> list[Record]:
+    found: list[Record] = []
+    with LogReader(directory) as reader:
+        reader.seek(0, start)
+        while (batch := reader.poll(7, 0.0)) is not None:
+            found += batch.records
+    return found
+
+
+def test_records_go_and_offsets_stay(tmp_path: Path) -> None:
+    """Erased records keep place, arrival and id hash; all others are byte-equal; nothing of the erased is on disk."""
+    with filled(tmp_path) as log:
+        end = log.roll()
+        found = rewrite(log, end)
+        kept = read_all(tmp_path)
+
+        assert (end, found) == (60, Rewritten(20, 0))
+        assert [one.id_hash for one in kept] == list(range(1, 61))
+        assert [one for one in kept if one.kind == Kind.EVENT] == [record(n) for n in range(60) if n % 3]
+        assert all(b"canary" not in path.read_bytes() for path in tmp_path.iterdir())
+        assert rewrite(log, end) == Rewritten()
+        with LogReader(tmp_path) as reader:
+            assert reader.read_id_hashes(0, 0, 60).tolist() == list(range(1, 61))
+    EventLog(tmp_path).close()  # check sums of all segments fit
+
+
+def test_records_behind_the_end_stay(tmp_path: Path) -> None:
+    """What came after the erasure began is not looked at, and the segment that is written is left alone."""
+    with filled(tmp_path) as log:
+        rewrite(log, 30)
+        kept = read_all(tmp_path)
+        active = closed_segments(tmp_path, 1_000)[-1]
+
+        assert {one.kind for one in kept[:30:3]} == {Kind.ERASED}
+        assert {one.kind for one in kept[30:]} == {Kind.EVENT}
+        with pytest.raises(ValueError, match="is being written"):
+            log.replace_segment(log._base, tmp_path / "x")
+        assert active < log._base
+
+
+def test_a_reader_goes_on_in_a_segment_that_is_replaced(tmp_path: Path) -> None:
+    """It reads on in the old file, at the same offsets, and then in fresh ones."""
+    with filled(tmp_path) as log, LogReader(tmp_path) as reader:
+        reader.seek(0, 0)
+        first = reader.poll(8, 0.0)
+        rewrite(log, log.roll())
+        offsets = [] if first is None else [record.id_hash for record in first.records]
+        while (batch := reader.poll(8, 0.0)) is not None:
+            offsets += [record.id_hash for record in batch.records]
+
+        assert offsets == list(range(1, 61))
+
+
+def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
+    """Otherwise the log would have a hole behind it."""
+    with filled(tmp_path) as log:
+        end = log.roll()
+        base = closed_segments(tmp_path, end)[0]
+        made = write_fresh(tmp_path, base, end, without_canary)
+        log.drop_before(end, 0, 10**9)
+
+        assert made is not None
+        assert log.replace_segment(base, made[0]) is False
+        assert list(tmp_path.glob("*.erasing")) == []
+        assert count_changes(tmp_path, base, end, without_canary) == Rewritten()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import test_log_rewriting as t
+calls = 0
+def counted(real):
+    def call(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+    return call
+log = t.EventLog(Path(sys.argv[1]), segment_bytes=1_000)
+os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
+t.rewrite(log, log.roll())
+print(calls)
+"""
+
+
+def test_kill_at_every_step(tmp_path: Path) -> None:
+    """Before each fsync and each rename: the log is whole, nothing else is lost, and the next try ends the work."""
+    for step in range(1, 200):
+        folder = tmp_path / str(step)
+        filled(folder, 30).close()
+        here = str(Path(__file__).parent)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(step), here], env=os.environ, check=False)
+        with EventLog(folder) as log:
+            kept = read_all(folder)
+            assert [one.id_hash for one in kept] == list(range(1, 31))
+            assert [one for one in kept if one.id_hash % 3 != 1] == [record(n) for n in range(30) if n % 3]
+            assert list(folder.glob("*.erasing")) == []
+            rewrite(log, log.roll())
+            assert all(b"canary" not in path.read_bytes() for path in folder.iterdir())
+        if done.returncode == 0:
+            assert step > 8
+            return
+        assert done.returncode == -signal.SIGKILL
+    raise AssertionError("the work never ended")
