@@ -1,8 +1,8 @@
 """The risk answer (DESIGN section 6), encoded once per agent and update.
 
 An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
-tail, `expires_at` and `stale`, is the same for all agents of a partition at one time: it follows from how fresh they
-are. So a repeated answer costs one concatenation.
+tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time: it follows from how
+fresh they are, and which model is in force. So a repeated answer costs one concatenation.
 
 `expires_at` is `fresh_ms + staleness_s`: until then the answer stands without a newer one, since everything that was
 logged `staleness_s` before it is in it. From then on the answer says `stale`. An agent that is idle does not turn stale
@@ -51,7 +51,6 @@ class Head(msgspec.Struct, frozen=True):
     critical_ancestor: str | None
     token_policy: TokenPolicy
     decision_id: str | None
-    model_version: str
     policy_version: str
     mode: str
 
@@ -70,13 +69,13 @@ class RiskAnswers:
     def __init__(self, services: Services) -> None:
         self._view: RiskView = services.view
         self._policy: LivePolicy = services.policy
-        self._model_version = services.model_version
+        self._services = services
         self._status: PipelineStatus = services.status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
         self._verdicts = services.guard.verdicts
         self._interventions = services.guard.approvals.known
-        self._tails: dict[int, tuple[int, bool, bytes]] = {}
+        self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
         """The answer as JSON.
@@ -104,12 +103,14 @@ class RiskAnswers:
         expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
         stale = now_ms >= expires_ms
         place = -1 if partition is None else partition
-        known = self._tails.get(place)
-        if known is not None and known[0] == expires_ms and known[1] is stale:
-            return known[2]
-        word = "true" if stale else "false"
-        tail = f',"expires_at":"{iso_ms(expires_ms)}","stale":{word}}}'.encode()
-        self._tails[place] = expires_ms, stale, tail
+        known, model = self._tails.get(place), self._services.scoring_version
+        if known is not None and known[0] == expires_ms and known[1] is stale and known[2] == model:
+            return known[3]
+        word = b"true" if stale else b"false"
+        tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (
+            iso_ms(expires_ms).encode(), word, _encode(model),
+        )  # fmt: skip
+        self._tails[place] = expires_ms, stale, model, tail
         return tail
 
     def _head(self, entry: Entry, book: PolicyBook, pin: Intervention | None) -> bytes:
@@ -131,7 +132,6 @@ class RiskAnswers:
             critical_ancestor=ancestor or None,
             token_policy=standing.table[_acted_on(RiskLevel(summary.level), pin, ancestor, book)],
             decision_id=summary.decision_id or None,
-            model_version=self._model_version,
             policy_version=book.version,
             mode=standing.mode,
         )
@@ -165,7 +165,6 @@ class RiskAnswers:
             critical_ancestor=ancestor or None,
             token_policy=standing.table[_acted_on(RiskLevel.UNKNOWN, pin, ancestor, book)],
             decision_id=None,
-            model_version=self._model_version,
             policy_version=book.version,
             mode=standing.mode,
         )

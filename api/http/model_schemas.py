@@ -90,8 +90,17 @@ class SwitchOut(_Models):
     at: Time
 
 
+class JudgementOut(BaseModel):
+    """Whether a version may be promoted by its figures: where `reasons` is empty."""
+
+    gains: list[str]
+    reasons: list[str]
+
+
 class ModelDetailOut(ModelOut):
     """One version with its calibration and what became of it."""
+
+    judgement: JudgementOut | None = Field(description="of a challenger")
 
     on_disk: bool = Field(description="whether its directory is there")
     calibration: list[CurveOut]
@@ -164,6 +173,6 @@ class PromoteIn(OrderIn):
 class OrderOut(_Models):
     """What was ordered. It is done when `GET /v1/models` says so."""
 
-    version: str
+    version: str | None = Field(description="null = it has no name yet")
     by: str
     status: Literal["ordered"]

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query
 
 from ...scoring.lifecycle.budget import BudgetDay
 from ...scoring.lifecycle.records import GroupDay, ModelEntry, ModelSwitch, ModelVersion
+from ..callers import Caller
 from ..lifecycle import ModelDesk, NoSuchModel, NotPromoted
 from ..problems import Problem, ProblemError
 from .finding import visible_tenants
-from .gate import Part, Parts, Reader
+from .gate import Admin, Part, Parts, Reader
 from .model_schemas import (
     BudgetOut,
     BudgetPageOut,
@@ -22,11 +23,15 @@ from .model_schemas import (
     DriftOut,
     DriftPageOut,
     EntryOut,
+    JudgementOut,
     ModelDetailOut,
     ModelOut,
     ModelsOut,
     ObservedOut,
+    OrderIn,
+    OrderOut,
     PointOut,
+    PromoteIn,
     SwitchOut,
     WindowOut,
 )
@@ -96,14 +101,57 @@ async def budget(
     return BudgetPageOut(level=level, budget=accepted, items=[budget_out(row) for row in rows])
 
 
+REFUSED = problems({409: "refused; `reasons` says why"})
+
+
+@router.post("/v1/models/train", status_code=202, responses=REFUSED, summary="Train a new version")
+async def train(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
+    """Ask the keeper for a training now; its version appears as a challenger. Scope `trust.admin`."""
+    by = author(caller)
+    with told():
+        await desk_of(parts).train(by, order.why)
+    return OrderOut(version=None, by=by, status="ordered")
+
+
+@router.post("/v1/models/rollback", status_code=202, responses=REFUSED, summary="Go back to the version before")
+async def rollback(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
+    """The version that was in force before comes back at a recorded offset. Scope `trust.admin`."""
+    by = author(caller)
+    with told():
+        version = await desk_of(parts).rollback(by, order.why)
+    return OrderOut(version=version, by=by, status="ordered")
+
+
+@router.post(
+    "/v1/models/{version}/promote", status_code=202, responses=REFUSED | problems({404: "no such version"}),
+    summary="Put a version in force",
+)  # fmt: skip
+async def promote(version: str, order: PromoteIn, parts: Part, caller: Admin) -> OrderOut:
+    """It comes into force at a recorded offset, if its figures in shadow allow it. Scope `trust.admin`.
+
+    `force` overrules the figures and needs `why`; another salt or feature table can not be overruled.
+    """
+    by = author(caller)
+    with told():
+        await desk_of(parts).promote(version, by, order.why, force=order.force)
+    return OrderOut(version=version, by=by, status="ordered")
+
+
+def author(caller: Caller) -> str:
+    """Who orders, for the history."""
+    return caller.name or caller.subject
+
+
 @router.get("/v1/models/{version}", responses=problems({404: "no such version"}), summary="One version")
 async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None) -> ModelDetailOut:
     """A version with its calibration curve, promised against observed, and its history. Scope `trust.score:read`."""
     desk = desk_of(parts)
     with told():
         found = await parts.read(desk.view, version, visible_tenants(caller, tenant))
+        judged = await parts.read(desk.judgement, version) if found.model.status == "challenger" else None
     return ModelDetailOut(
         **model_out(found.model, desk.version).model_dump(), on_disk=found.on_disk,
+        judgement=None if judged is None else JudgementOut(**judged._asdict()),
         calibration=[
             CurveOut(
                 tenant=one.tenant, agent_type=one.agent_type, events=one.events,

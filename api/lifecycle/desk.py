@@ -5,23 +5,34 @@ What looks is blocking (an event loop calls it in a thread, as the store); what 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from ...ingest.errors import ModelError, TrustwatchError
 from ...ingest.hashing import NameHasher
+from ...models.artifact import peek
 from ...models.detector import ForestDetector
-from ...scoring.lifecycle.budget import BudgetDay, chart
+from ...scoring.feedback import Feedback
+from ...scoring.lifecycle.budget import LEVELS, BudgetDay, Marks, chart
 from ...scoring.lifecycle.curve import GroupCurve, Observed, curves, observed
-from ...scoring.lifecycle.records import DAY_MS, GroupDay, ModelEntry, ModelSwitch, ModelVersion
-from ...scoring.lifecycle.shelf import ModelShelf
-from ...scoring.store import Page, Store
+from ...scoring.lifecycle.figures import from_dict
+from ...scoring.lifecycle.force import SwitchModel, switch_command
+from ...scoring.lifecycle.promotion import Judgement, judge
+from ...scoring.lifecycle.records import DAY_MS, Act, GroupDay, ModelEntry, ModelSwitch, ModelVersion
+from ...scoring.lifecycle.shelf import Kept, ModelShelf
+from ...scoring.store import MAX_PAGE, Page, Store
 from ...scoring.store.base import Tenants
 from ..settings import Settings
 
 MOST_DAYS = 366
+TRAINING_WISH = "lifecycle.train"
+"""Key of the store's meta table under which a person asks the keeper to train."""
+ORDERS = ("promoted", "rolled_back")
+MOST_MARKS = 5_000
+"""Verdicts of people that one chart looks at, the newest."""
 MOST_CURVES = 16
 """Curves that are remembered: reading a model takes a tenth of a second."""
 
@@ -94,17 +105,42 @@ class ModelDesk:
 
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
+        installed = self._note_installed()
         newest = self._store.model_switches(1)
-        if newest:
+        if newest and newest[0].installed == installed.digest:
+            self._note_switch(newest[0])
             self.version = newest[0].version
-        self._note_installed()
+        else:  # the pipeline takes it over with its first commit
+            self.version = installed.version
 
-    def _note_installed(self) -> None:
+    def _note_switch(self, switch: ModelSwitch) -> None:
+        """What is in force is the champion. Every process that looks notes it, and all write the same."""
+        found = self._store.model(switch.version)
+        if found is None:
+            return
+        now_ms = self._now_ms()
+        orders = [one.act for one in self._store.model_history(switch.version).items if one.act in ORDERS]
+        back = orders[:1] == ["rolled_back"]
+        others = [one for one in self._store.models("champion").items if one.version != switch.version]
+        if found.status == "champion" and not others:
+            return
+        changed = [
+            msgspec.structs.replace(one, status="rejected" if back else "retired", changed_ms=now_ms) for one in others
+        ]
+        new = msgspec.structs.replace(found, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
+        detail = {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset}
+        entry = ModelEntry(
+            f"switch-{switch.partition}-{switch.epoch}-{switch.offset}", now_ms, switch.version, "switched", "pipeline",
+            f"in force from offset {switch.offset} of partition {switch.partition} on", detail,
+        )  # fmt: skip
+        self._store.change_models([*changed, new], [entry])
+
+    def _note_installed(self) -> Kept:
         """The operator's model is a version like any other; the history says when it came."""
         kept, now_ms = self._shelf.installed(), self._now_ms()
         known = self._store.model(kept.version)
         if known is not None and known.digest == kept.digest:
-            return
+            return kept
         window = kept.manifest.window
         made = ModelVersion(
             kept.version, "champion", kept.digest, window.from_ms, window.to_ms, kept.manifest.created_ms, now_ms,
@@ -122,6 +158,7 @@ class ModelDesk:
             self._store.change_models(retired)
         else:
             self._store.change_models([*retired, made], [entry])
+        return kept
 
     def versions(self, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
         """Versions, newest first. Raises BadCursor, Unavailable."""
@@ -176,9 +213,128 @@ class ModelDesk:
         span = range(today - min(days, MOST_DAYS) + 1, today + 1)
         return chart(
             span, self._store.alert_counts(span.start, tenants), self._store.model_days(span.start, tenants),
-            self._store.known_agents(span.start, tenants), {},
+            self._store.known_agents(span.start, tenants), self._marks(span, tenants),
             float(getattr(accepted, level)), level,
         )  # fmt: skip
+
+    def _marks(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], Marks]:
+        """What people said about alerts, by the day on which each was decided."""
+        found: dict[tuple[int, str, str], Marks] = {}
+        for one in self._judged(tenants):
+            decision = self._store.decision(one.decision_id, tenants)
+            if decision is not None and decision.decided_ms // DAY_MS in span:
+                place = (decision.decided_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
+                old, true = found.get(place, Marks()), one.verdict == "true_positive"
+                found[place] = Marks(old.false_positive + (not true), old.true_positive + true)
+        return found
+
+    def _judged(self, tenants: Tenants) -> Iterator[Feedback]:
+        """The newest feedback that was not revoked, a bounded number."""
+        cursor: str | None = None
+        for _ in range(MOST_MARKS // MAX_PAGE):
+            page = self._store.list_feedback(tenants, limit=MAX_PAGE, cursor=cursor)
+            yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def judgement(self, version: str) -> Judgement:
+        """Whether a version may be promoted by its figures. Raises NoSuchModel, Unavailable."""
+        found = self._known(version)
+        figures = from_dict(found.figures)
+        if figures is None:
+            return Judgement([], ["it has not run in shadow: nothing is known of it"])
+        accepted = self._settings.risk.alert_budget
+        budget = {level: float(getattr(accepted, level)) for level in LEVELS}
+        return judge(figures, budget, self._settings.lifecycle.min_agent_days)
+
+    async def promote(self, version: str, by: str, why: str, *, force: bool = False) -> None:
+        """Order that *version* comes into force; it does where the pipeline meets the command.
+
+        Args:
+            by: who orders it, for the history.
+            why: needed with *force*, which overrules the figures.
+
+        Raises:
+            NoSuchModel: it is not known.
+            NotPromoted: it can not come into force, or its figures do not allow it and nobody forces it.
+            Unavailable: store or log do not answer; the order may be given again.
+        """
+        await asyncio.to_thread(self._adopt_from_shelf, version)
+        judged = await asyncio.to_thread(self.judgement, version)
+        if judged.reasons and not force:
+            raise NotPromoted(judged.reasons)
+        if force and not why.strip():
+            raise NotPromoted(["a promotion against the figures needs a reason"])
+        detail = {"forced": bool(judged.reasons), "gains": judged.gains, "against": judged.reasons}
+        await self._order(version, "promoted", by, why or "; ".join(judged.gains), detail)
+
+    async def rollback(self, by: str, why: str) -> str:
+        """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
+        before = await asyncio.to_thread(self._before)
+        await self._order(before, "rolled_back", by, why, {"instead_of": self.version})
+        return before
+
+    def _before(self) -> str:
+        switches = self._store.model_switches()
+        current = switches[0].version if switches else self.version
+        for one in switches:
+            if one.version != current:
+                return one.version
+        raise NotPromoted(["no other version was in force before: there is nothing to roll back to"])
+
+    def _adopt_from_shelf(self, version: str) -> None:
+        """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
+        if self._store.model(version) is not None:
+            return
+        for kept in self._shelf.versions():
+            if kept.version == version:
+                window, now_ms = kept.manifest.window, self._now_ms()
+                made = ModelVersion(
+                    version, "challenger", kept.digest, window.from_ms, window.to_ms, kept.manifest.created_ms, 0,
+                    now_ms, trained={"source": "put on the shelf", "events": window.events, "agents": window.agents,
+                             "sessions": window.sessions},
+                )  # fmt: skip
+                self._store.add_model(made, ModelEntry(self._new_id(), now_ms, version, "trained", "operator", "found"))
+                return
+
+    async def _order(self, version: str, act: Act, by: str, why: str, detail: dict[str, object]) -> None:
+        digest = await asyncio.to_thread(self._fit, version)
+        entry = ModelEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
+        await asyncio.to_thread(self._store.change_models, [], [entry])
+        await self._announce(switch_command(SwitchModel(version, digest, by, why)))
+
+    def _fit(self, version: str) -> str:
+        """Digest of a version that can come into force. Raises NotPromoted where it can not."""
+        found = self._known(version)
+        if version == self.version:
+            raise NotPromoted([f"{version!r} is in force already"])
+        try:
+            model = self._shelf.load(version, found.digest)
+        except ModelError as error:
+            raise NotPromoted([str(error)]) from None
+        if model.salt.hex() != self._salt():
+            raise NotPromoted(
+                [f"{version!r} was trained with another salt: what is known of agents could not be carried over; train "
+                 "with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"]
+            )  # fmt: skip
+        return found.digest
+
+    def _salt(self) -> str:
+        for one in (self.version, self._shelf.installed().version):
+            known = self._store.model(one)
+            try:
+                return peek(self._shelf.find(one, None if known is None else known.digest))[0].salt_hex
+            except ModelError:
+                continue
+        raise NotPromoted(["the model in force is not on the shelf: restore it first"])
+
+    async def train(self, by: str, why: str) -> None:
+        """Order a training from the keeper. Raises NotPromoted where none runs, Unavailable."""
+        if not self._settings.lifecycle.enabled:
+            raise NotPromoted(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
+        wish = msgspec.json.encode({"by": by, "why": why, "at_ms": self._now_ms()}).decode()
+        await asyncio.to_thread(self._store.set_meta, TRAINING_WISH, wish)
 
     def _today(self) -> int:
         return self._now_ms() // DAY_MS

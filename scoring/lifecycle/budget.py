@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from .records import AlertCount, GroupDay, KnownAgents
@@ -55,8 +56,8 @@ class BudgetDay(NamedTuple):
     run_beyond: bool
 
 
-def upper_limit(mean: float) -> int:
-    """The largest number that does not stand out: exceeding it has a probability of at most `BEYOND`.
+def upper_limit(mean: float, beyond: float = BEYOND) -> int:
+    """The largest number that does not stand out: exceeding it has a probability of at most *beyond*.
 
     >>> upper_limit(0.0), upper_limit(0.04), upper_limit(1.0), upper_limit(20.0)
     (0, 1, 5, 35)
@@ -64,10 +65,10 @@ def upper_limit(mean: float) -> int:
     if mean <= 0.0:
         return 0
     if mean > 400.0:  # the normal distribution is as good, and exp(-mean) is no number any more
-        return math.floor(mean + 3.0 * math.sqrt(mean) + 1.0)
+        return math.floor(mean + NormalDist().inv_cdf(1.0 - beyond) * math.sqrt(mean) + 1.0)
     term = total = math.exp(-mean)
     count = 0
-    while 1.0 - total > BEYOND:
+    while 1.0 - total > beyond:
         count += 1
         term *= mean / count
         total += term

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ import msgspec
 import pytest
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.source import Kind
+from trustwatch.models import persist
+from trustwatch.models.artifact import peek
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.learning import learn_history
 from trustwatch.models.persist import save
-from trustwatch.scoring.lifecycle.records import DAY_MS, P_EDGES, GroupDay
+from trustwatch.scoring.feedback import Feedback, Step
+from trustwatch.scoring.lifecycle.figures import Agreement, Figures, LabelFigures, ModelFigures, as_dict
+from trustwatch.scoring.lifecycle.force import SwitchModel, as_switch
+from trustwatch.scoring.lifecycle.records import DAY_MS, P_EDGES, GroupDay, ModelSwitch
+from trustwatch.scoring.records import AgentName, Commit, Decision, Position
 
 NOW_MS = 1_764_000_000_000
 TODAY = NOW_MS // DAY_MS
@@ -134,3 +143,163 @@ def test_looking_needs_the_scope(site: Any, path: str) -> None:
     answer = site.client.get(path, headers=site.auth("gateway", "trust.ingest"))
     assert answer.status_code == 403
     assert site.client.get(path).status_code == 401
+
+
+@pytest.fixture
+def second(site: Any, model: Path) -> str:
+    """A version of the same salt that somebody put on the shelf."""
+    return put(site, model, "m2", SALT)
+
+
+def put(site: Any, model: Path, version: str, salt: bytes) -> str:
+    """A model by another name on the shelf."""
+    trained = persist.load(model)
+    folder = site.settings.data_dir / "models" / version
+    save(folder, replace(trained, version=version, salt=salt), DetectorSettings(trees=20, folds=3), 100, NOW_MS + 5)
+    return version
+
+
+def order(site: Any, path: str, client: str = "all", **body: Any) -> Any:
+    """POST an order."""
+    site.clock.now += 1
+    return site.client.post(f"/v1/models/{path}", json=body, headers=site.auth(client))
+
+
+def switch(site: Any, version: str, number: int) -> None:
+    """What the pipeline does with a command: it writes where the version came into force."""
+    at = site.store.position(0)
+    at = site.store.claim(0) if at.epoch == 0 else at
+    digest, installed = (peek(site.desk._shelf.find(name))[1] for name in (version, "m1"))
+    row = ModelSwitch(0, at.epoch, number, version, digest, installed, NOW_MS + number)
+    site.store.commit(Commit(at, Position(0, at.epoch, number), [], [], [], [], switches=[row]))
+    site.clock.now += 1
+    site.desk.refresh()
+
+
+def commands(site: Any) -> list[SwitchModel]:
+    """Commands in the log."""
+    return [found for one in site.logged(Kind.CONTROL) if (found := as_switch(one.payload)) is not None]
+
+
+def figures(**values: Any) -> dict[str, Any]:
+    """A shadow run in which the challenger raises fewer false alerts."""
+    none = {"medium": 0, "high": 0, "critical": 0}
+    old = ModelFigures("m1", none, none, {level: 0.0 for level in none}, 0, None)
+    made = Figures(old, msgspec.structs.replace(old, version="m2"), 5_000, 9_000, 5, 900)
+    made = msgspec.structs.replace(made, agreement=Agreement(3, 900, 12, 2))
+    return as_dict(msgspec.structs.replace(made, **values))
+
+
+def test_a_version_without_figures_is_promoted_by_force_alone(site: Any, second: str) -> None:
+    """And by force only with a reason; what was overruled is in the history."""
+    answer = order(site, f"{second}/promote", why="looks good")
+    assert answer.status_code == 409
+    assert answer.json()["reasons"] == ["it has not run in shadow: nothing is known of it"]
+    assert order(site, f"{second}/promote", force=True).status_code == 409
+    assert commands(site) == []
+
+    answer = order(site, f"{second}/promote", why="the old one is broken", force=True)
+    assert (answer.status_code, answer.json()) == (202, {"version": "m2", "by": "all", "status": "ordered"})
+    (command,) = commands(site)
+    assert (command.version, command.by, command.why) == ("m2", "all", "the old one is broken")
+    assert site.get("/v1/models").json()["in_force"] == "m1"
+    entry = site.get("/v1/models/history").json()["items"][0]
+    assert (entry["act"], entry["detail"]["forced"]) == ("promoted", True)
+
+
+def test_answers_name_what_is_in_force(site: Any, second: str) -> None:
+    """From the moment the pipeline has passed the command; the champion before retires, and comes back by roll-back."""
+    assert site.get("/v1/agents/x/risk").json()["model_version"] == "m1"
+    order(site, f"{second}/promote", why="better", force=True)
+    switch(site, "m1", 1)
+    switch(site, "m2", 9)
+    assert site.get("/v1/agents/x/risk").json()["model_version"] == "m2"
+    states = {one["version"]: (one["status"], one["in_force"]) for one in site.get("/v1/models").json()["items"]}
+    assert states == {"m1": ("retired", False), "m2": ("champion", True)}
+    assert [one["offset"] for one in site.get("/v1/models/m2").json()["switches"]] == [9]
+
+    answer = order(site, "rollback", why="it floods us")
+    assert answer.json()["version"] == "m1"
+    switch(site, "m1", 20)
+    states = {one["version"]: one["status"] for one in site.get("/v1/models").json()["items"]}
+    assert states == {"m1": "champion", "m2": "rejected"}
+    acts = [(one["act"], one["version"]) for one in site.get("/v1/models/history").json()["items"]]
+    assert acts[:3] == [("switched", "m1"), ("rolled_back", "m1"), ("switched", "m2")]
+    assert sorted(acts[3:]) == [("installed", "m1"), ("promoted", "m2"), ("trained", "m2")]
+
+
+def test_a_measured_gain_promotes(site: Any, second: str) -> None:
+    """Fewer agent-days with an alert, by more than chance; no force is needed."""
+    order(site, f"{second}/promote")  # it is known from now on
+    site.store.note_figures("m2", figures(), NOW_MS)
+    found = site.get("/v1/models/m2").json()
+    assert found["judgement"]["reasons"] == []
+    assert "12 agent-days" in found["judgement"]["gains"][0]
+
+    assert order(site, f"{second}/promote").status_code == 202
+    assert len(commands(site)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"agent_days": 99}, "99 agent-days"),
+        ({"agreement": Agreement(0, 900, 6, 4)}, "no measured gain"),
+        ({"labels": LabelFigures(3, 1, 1, 1)}, "misses 1 labelled"),
+    ],
+)
+def test_no_gain_is_no_promotion(site: Any, second: str, values: dict[str, Any], reason: str) -> None:
+    """Too little was seen, chance explains it, or an attack is lost."""
+    order(site, f"{second}/promote")
+    site.store.note_figures("m2", figures(**values), NOW_MS)
+    answer = order(site, f"{second}/promote", why="please")
+    assert answer.status_code == 409
+    assert any(reason in told for told in answer.json()["reasons"])
+
+
+def test_another_salt_can_not_be_forced(site: Any, model: Path) -> None:
+    """What is known of agents could not be carried over."""
+    put(site, model, "salted", b"another")
+    answer = order(site, "salted/promote", why="please", force=True)
+    assert answer.status_code == 409
+    assert "another salt" in answer.json()["detail"]
+    assert commands(site) == []
+
+
+def test_orders_need_the_administrators_scope(site: Any) -> None:
+    """Looking does not suffice."""
+    for path in ("train", "rollback", "m1/promote"):
+        headers = site.auth("all", "trust.score:read", "trust.feedback")
+        assert site.client.post(f"/v1/models/{path}", json={}, headers=headers).status_code == 403
+
+
+def test_nothing_before_is_nothing_to_go_back_to(site: Any) -> None:
+    """409 with that reason; and without a keeper nobody trains."""
+    assert "nothing to roll back" in order(site, "rollback").json()["detail"]
+    assert "trustwatch train" in order(site, "train").json()["detail"]
+    assert order(site, "other/promote").status_code == 404
+
+
+def test_the_chart_knows_what_people_said(site: Any) -> None:
+    """A true positive does not count against the budget."""
+    name = AgentName(agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot")
+    rows = [
+        Decision(
+            f"D{number}", name, "Payer", NOW_MS - number, "", NOW_MS, 1, 3, 0.9, 0.8, 0.7, 0.1, (), "", {}, {}, "m1",
+            "b", "p", "enforce", "event", 0, number,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    at = site.store.claim(0)
+    site.store.commit(Commit(at, Position(0, at.epoch, 9), [], rows, [], []))
+    for number, verdict in ((1, "true_positive"), (2, "false_positive")):
+        said = Feedback(
+            f"F{number}", verdict, "noted", f"D{number}", name, "Payer", "agent", None, None, "seen it", "ann", NOW_MS,
+            0, "", False, "", NOW_MS, 3, NOW_MS - 9, NOW_MS + 9, 0.0, "", 0, "", NOW_MS,
+        )  # fmt: skip
+        site.store.add_feedback(said, Step(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
+
+    (row,) = site.get("/v1/models/budget", days=1).json()["items"]
+    assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)
+    assert row["run_observed"] == 3
+    assert row["beyond"]
