@@ -6,7 +6,7 @@ that were evaluated the longest ago and carry no elevated risk leave, and are an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .records import AgentSummary, RiskLevel
 
@@ -43,6 +43,8 @@ class RiskView:
         self._by_id: dict[str, list[Entry]] = {}
         self.outdated = 0
         """Agents that were told of in a version older than the one that is held."""
+        self.heard: Callable[[AgentSummary], object] | None = None
+        """Called with every agent that is taken over; small, since answers wait for it."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -64,6 +66,9 @@ class RiskView:
                 entry.partition, entry.version = partition, version
             else:
                 self.outdated += 1
+                continue
+            if self.heard is not None:
+                self.heard(summary)
         if len(self._entries) > self._most:
             self._sweep()
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ...scoring.records import RiskLevel
 from ...scoring.view import Entry, RiskView
 from ..http.services import PipelineStatus, Services
+from .trail import Trail
 
 SAMPLE_S = 5.0
 SAMPLES = 720
@@ -28,7 +29,7 @@ class Sample(NamedTuple):
 
 
 class Figures:
-    """Samples of the pipeline, and agents by level. For one event loop.
+    """Samples of the pipeline, agents by level, and how their risk moved. For one event loop.
 
     Args:
         services: of the application.
@@ -42,6 +43,8 @@ class Figures:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
         self._counted: tuple[float, Counter[tuple[str, int]]] | None = None
         self._counting = asyncio.Lock()
+        self.trail = Trail()
+        services.view.heard = self.trail.note
 
     async def run(self) -> None:
         """Sample until cancelled."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import jinja2
+import msgspec
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -41,7 +43,8 @@ class Renderer:
         )  # fmt: skip
         environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
         environment.filters.update(
-            when=self.when, level=level, share=share, number=number, lasts=lasts, query=with_query,
+            when=self.when, level=level, share=share, number=number, lasts=lasts, query=with_query, reasons=reasons,
+            at_ms=at_ms,
         )  # fmt: skip
         self._environment = environment
 
@@ -80,6 +83,17 @@ def level(word: str | int) -> Markup:
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, MARKS.get(name, "?")
     )
+
+
+def reasons(encoded: bytes, most: int = 50) -> str:
+    """The first reasons of an agent in words, from its JSON."""
+    found = msgspec.json.decode(encoded) if encoded else []
+    return "; ".join(str(one.get("text", "")) for one in found[:most])
+
+
+def at_ms(time: datetime) -> int:
+    """A time of an event in UTC ms."""
+    return int(time.timestamp() * 1000)
 
 
 def age(seconds: float) -> str:

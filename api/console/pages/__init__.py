@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import alerts, approvals, dead_letters, decisions, overview
+from . import agent, agents, alerts, approvals, dead_letters, decisions, feedback, models, overview
 from .entry import Entry
 
 MODULES = (overview, decisions, alerts, approvals, dead_letters)

@@ -42,17 +42,63 @@
   const axes = (y) => {
     const line = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 },
                    ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui" };
-    return [{ ...line, space: 70 }, { ...line, size: 46, ...y }];
+    return [{ ...line, space: 70, values: ticks }, { ...line, size: 46, ...y }];
+  };
+
+  const two = (n) => String(n).padStart(2, "0");
+  const clock = (s, withDay) => {
+    const d = new Date(s * 1000);
+    const time = `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}`;
+    return withDay ? `${d.getUTCFullYear()}-${two(d.getUTCMonth() + 1)}-${two(d.getUTCDate())} ${time}:${two(d.getUTCSeconds())}` : time;
+  };
+  const ticks = (chart, splits) => {
+    const wide = chart.scales.x.max - chart.scales.x.min > 86400 * 1.5;
+    return splits.map((s) => (s === null ? "" : wide ? `${clock(s, true).slice(5, 10)}` : splits[1] - splits[0] < 60 ? clock(s, true).slice(11) : clock(s)));
+  };
+  const timeSeries = { label: "Time", value: (_, s) => (s === null ? "–" : `${clock(s, true)} UTC`) };
+
+  // A shape for each level, at its decision: no mark is told from another by its colour alone.
+  const shapes = {
+    low: (c, x, y, r) => c.arc(x, y, r * .8, 0, 2 * Math.PI),
+    unknown: (c, x, y, r) => c.arc(x, y, r * .6, 0, 2 * Math.PI),
+    medium: (c, x, y, r) => { c.moveTo(x, y - r); c.lineTo(x + r, y + r * .8); c.lineTo(x - r, y + r * .8); c.closePath(); },
+    high: (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.2, y); c.lineTo(x, y + r * 1.2); c.lineTo(x - r * 1.2, y); c.closePath(); },
+    critical: (c, x, y, r) => c.rect(x - r * .9, y - r * .9, r * 1.8, r * 1.8),
+  };
+  const markDecisions = (marks) => (chart) => {
+    const c = chart.ctx, r = 5 * devicePixelRatio;
+    c.save();
+    for (const mark of marks) {
+      const x = chart.valToPos(mark.x, "x", true), y = chart.valToPos(mark.y, "y", true);
+      c.beginPath();
+      (shapes[mark.level] || shapes.unknown)(c, x, y, r);
+      c.fillStyle = colour(`--${mark.level}`);
+      c.strokeStyle = colour("--panel");
+      c.lineWidth = devicePixelRatio;
+      c.fill();
+      c.stroke();
+    }
+    c.restore();
   };
 
   window.trustwatchCharts = {
+    risk: (given) => ({
+      data: [given.x, given.y],
+      options: {
+        scales: { y: { range: [0, 1] } },
+        axes: axes({ values: (_, all) => all.map((v) => v.toFixed(1)) }),
+        series: [timeSeries, { label: "risk", stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"), points: { show: false },
+                               value: (_, v) => (v === null ? "–" : v.toFixed(2)) }],
+        hooks: { draw: [markDecisions(given.marks)] },
+      },
+    }),
     rate: (given) => ({
       data: [given.x, given.y],
       options: {
         scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
         axes: axes({}),
-        series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss} UTC" },
-                 { label: given.label, stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"),
+        series: [timeSeries,
+                 { points: { show: false }, label: given.label, stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"),
                    value: (_, v) => (v === null ? "–" : v.toFixed(1)) }],
       },
     }),

@@ -1,0 +1,75 @@
+"""Whom an agent reached, as a drawing: a column for each step, made here, so that it prints and needs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from ...scoring.blast_radius import Reached
+from ...scoring.records import RiskLevel
+from .render import MARKS, agent_url
+
+MOST_DRAWN = 40
+"""Agents in the drawing; the table beside it has all."""
+
+WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE = 190, 40, 70, 14, 6
+LETTERS = 24
+
+
+class _Place(NamedTuple):
+    x: int
+    y: int
+
+
+def graph(agent_id: str, level: RiskLevel, reached: Sequence[Reached]) -> Markup:
+    """An SVG of the agent and the first agents that it reached, nearest and riskiest first."""
+    drawn = list(reached[:MOST_DRAWN])
+    columns: dict[int, list[Reached]] = {}
+    for one in drawn:
+        columns.setdefault(one.depth, []).append(one)
+    rows = max((len(column) for column in columns.values()), default=1)
+    height = rows * (HEIGHT + GAP_Y) + EDGE
+    places = {agent_id: _Place(EDGE, (height - HEIGHT) // 2)}
+    for at, depth in enumerate(sorted(columns), 1):
+        column = columns[depth]
+        top = (height - len(column) * (HEIGHT + GAP_Y) + GAP_Y) // 2
+        for number, one in enumerate(column):
+            places[one.name.agent_id] = _Place(EDGE + at * (WIDTH + GAP_X), top + number * (HEIGHT + GAP_Y))
+    width = EDGE * 2 + (len(columns) + 1) * WIDTH + len(columns) * GAP_X
+    edges = Markup("").join(_edge(one, places) for one in drawn)
+    nodes = [_node(agent_id, level, places[agent_id], "")]
+    nodes += [_node(one.name.agent_id, one.level, places[one.name.agent_id], agent_url(*_named(one))) for one in drawn]
+    told = f"{agent_id} reached {len(reached)} agents; the table below has the same in words"
+    return Markup('<svg class="graph" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
+        width, height, told, edges, Markup("").join(nodes)
+    )
+
+
+def _named(one: Reached) -> tuple[str, str, str]:
+    return one.name.tenant, one.name.issuer, one.name.agent_id
+
+
+def _edge(one: Reached, places: dict[str, _Place]) -> Markup:
+    start, end = places.get(one.via), places[one.name.agent_id]
+    if start is None:
+        return Markup("")
+    x1, y1, x2, y2 = start.x + WIDTH, start.y + HEIGHT // 2, end.x, end.y + HEIGHT // 2
+    middle = (x1 + x2) // 2
+    return Markup('<path class="edge {}" d="M{} {}C{} {} {} {} {} {}"/>').format(
+        one.kind, x1, y1, middle, y1, middle, y2, x2 - 2, y2
+    )
+
+
+def _node(agent_id: str, level: RiskLevel | None, place: _Place, url: str) -> Markup:
+    word = "never seen" if level is None else level.label
+    shown = agent_id if len(agent_id) <= LETTERS else f"{agent_id[: LETTERS - 1]}…"
+    body = Markup(
+        '<g class="node node-{}"><title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="4"/>'
+        '<text x="{}" y="{}">{}</text><text class="small" x="{}" y="{}">{} {}</text></g>'
+    ).format(
+        word.split()[0], agent_id, place.x, place.y, WIDTH, HEIGHT, place.x + 8, place.y + 17, shown, place.x + 8,
+        place.y + 32, MARKS.get(word, "–"), word,
+    )  # fmt: skip
+    return Markup('<a href="{}">{}</a>').format(url, body) if url else body

@@ -1,0 +1,65 @@
+"""Agents: the list, with filters."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from ....scoring.records import AgentSummary, RiskLevel
+from ....scoring.store import AgentQuery, Page, Store
+from ...callers import SCORE_READ
+from ...http.finding import visible_tenants
+from ..deciding import deciding
+from ..gate import Console, Desk, Looking, Visit
+from ..views.scanning import narrowed
+from .entry import Entry
+
+ENTRY = Entry("Agents", "/console/agents", SCORE_READ)
+PAGE = 50
+WORDS = tuple(level.label for level in RiskLevel)
+
+router = APIRouter()
+
+
+@router.get("/agents")
+async def agents(
+    request: Request, desk: Desk, visit: Looking,
+    level: Annotated[list[str] | None, Query(max_length=8)] = None,
+    tenant: Annotated[str, Query(max_length=2048)] = "",
+    agent_type: Annotated[str, Query(alias="type", max_length=2048)] = "",
+    text: Annotated[str, Query(max_length=2048)] = "",
+    cursor: Annotated[str | None, Query(max_length=8192)] = None,
+) -> Response:  # fmt: skip
+    """Agents by tenant and id, as of the last commit."""
+    wanted = {"level": [one for one in level or () if one in WORDS], "tenant": tenant, "type": agent_type,
+              "text": text}  # fmt: skip
+    found = await _found(desk, visit, wanted, cursor)
+    template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
+    mine = [one for one in await desk.figures.tenants() if visit.caller.may_see(one)]
+    decided = await desk.parts.read(
+        deciding, desk.parts.services.store, found.items, visible_tenants(visit.caller, None)
+    )
+    counts = await desk.figures.levels(visible_tenants(visit.caller, None))
+    return desk.page(request, template, visit, wanted=wanted, found=found, first_page=not cursor, tenants=mine,
+                     words=WORDS, counts=counts, deciding=decided)  # fmt: skip
+
+
+async def _found(desk: Console, visit: Visit, wanted: dict[str, Any], cursor: str | None) -> Any:
+    levels = [RiskLevel[one.upper()] for one in wanted["level"]] or None
+    query = AgentQuery(visible_tenants(visit.caller, wanted["tenant"] or None), levels, wanted["type"] or None)
+    keep = partial(_has, wanted["text"].strip().casefold())
+    pages = partial(_page, desk.parts.services.store, query, 500 if wanted["text"] else PAGE)
+    return await desk.parts.read(narrowed, pages, keep, cursor, wanted=PAGE)
+
+
+def _page(store: Store, query: AgentQuery, size: int, cursor: str | None) -> Page[AgentSummary]:
+    return store.list_agents(msgspec.structs.replace(query, limit=size, cursor=cursor))
+
+
+def _has(text: str, agent: AgentSummary) -> bool:
+    """Whether the text is part of the agent's id or type."""
+    return not text or any(text in one.casefold() for one in (agent.name.agent_id, agent.agent_type))

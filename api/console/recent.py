@@ -1,0 +1,107 @@
+"""Recent events of one agent, out of the embedded log. A bounded look back; what lies before is said to be unseen.
+
+With Kafka there is no log beside this process; then nothing is read, and the page says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...ingest.errors import CorruptLog, MalformedEvent
+from ...ingest.events import AuditEvent, decode_event
+from ...ingest.log import LogReader
+from ...ingest.log.segments import segment_bases
+from ...ingest.source import Kind
+from ...scoring.records import AgentName
+
+LOOK_BACK = 40_000
+"""Records that are looked through: about 20 MB, some 50 ms."""
+
+BATCH = 2_000
+_WORD = re.compile(rb"[A-Za-z0-9._-]+")
+
+
+class Recent(NamedTuple):
+    """What was found.
+
+    Attributes:
+        events: newest first.
+        found: events of the agent among the records looked at, shown or not.
+        looked: records looked at.
+        whole: whether that was all of the log.
+        actions, resources: how often each, of all found.
+        hours: events by hour of day, UTC.
+    """
+
+    events: list[AuditEvent]
+    found: int
+    looked: int
+    whole: bool
+    actions: list[tuple[str, int]]
+    resources: list[tuple[str, int]]
+    hours: list[int]
+
+
+def recent_events(log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK) -> Recent | None:
+    """Events of an agent; None where there is no log. Blocks.
+
+    Args:
+        log: directory of the embedded log.
+        name: of the agent.
+        most: events that are returned.
+        look_back: records that are looked at.
+    """
+    bases = segment_bases(log) if log.is_dir() else []
+    if not bases:
+        return None
+    kept: deque[AuditEvent] = deque(maxlen=most)
+    actions: Counter[str] = Counter()
+    resources: Counter[str] = Counter()
+    hours, found = [0] * 24, 0
+    with LogReader(log) as reader:
+        end = reader.end_offset(0)
+        start = max(bases[0], end - look_back)
+        for event in _of(reader, start, end, name):
+            found += 1
+            kept.append(event)
+            actions[event.action] += 1
+            if event.resource is not None and event.resource.id:
+                resources[event.resource.id] += 1
+            hours[event.time.hour] += 1
+    return Recent(
+        list(reversed(kept)), found, end - start, start <= bases[0], actions.most_common(12), resources.most_common(12),
+        hours,
+    )  # fmt: skip
+
+
+def _of(reader: LogReader, start: int, end: int, name: AgentName) -> Iterator[AuditEvent]:
+    words = _WORD.findall(name.agent_id.encode(errors="replace"))
+    mark = max(words, key=len, default=b"")  # stands in the JSON as it is, however that was written
+    try:
+        reader.seek(0, start)
+        at = start
+        while at < end and (batch := reader.poll(BATCH, 0.0)) is not None:
+            at = batch.next_offset
+            for record in batch.records:
+                if record.kind == Kind.EVENT and mark in record.payload:
+                    event = _event(record.payload)
+                    if event is not None and _is(event, name):
+                        yield event
+    except CorruptLog:
+        return  # segments are removed while we read; what was found is true
+
+
+def _event(payload: bytes) -> AuditEvent | None:
+    try:
+        return decode_event(payload)
+    except MalformedEvent:
+        return None
+
+
+def _is(event: AuditEvent, name: AgentName) -> bool:
+    own = (event.agent.id, event.agent.issuer or "", event.tenant or "")
+    return own == (name.agent_id, name.issuer, name.tenant)

@@ -1,0 +1,80 @@
+"""Risk over time, as this process saw it: the store keeps decisions, and what happened between them is drawn from here.
+
+Bounded: so many agents, so many points of each. A full trail loses every other point, so that it goes back as far as
+before, more coarsely. It ends with the process; then decisions are all that is known of earlier times.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from typing import NamedTuple
+
+from ...scoring.records import AgentSummary
+
+MOST_AGENTS = 5_000
+MOST_POINTS = 256
+"""Points of one agent; 12 bytes each, so all trails together have 16 MB at most."""
+
+STEP = 0.01
+PAUSE_MS = 600_000
+"""A point is noted when risk has moved by STEP, or after so long."""
+
+CALM = 0.02
+"""Agents that never had more risk than this leave no trail."""
+
+
+class Point(NamedTuple):
+    """Risk of an agent at one time, UTC ms."""
+
+    at_ms: int
+    risk: float
+
+
+class _Track:
+    __slots__ = ("risks", "times")
+
+    def __init__(self) -> None:
+        self.times, self.risks = array("q"), array("f")
+
+    def add(self, at_ms: int, risk: float) -> None:
+        if self.times and at_ms <= self.times[-1]:
+            self.risks[-1] = risk  # later news of the same moment
+            return
+        self.times.append(at_ms)
+        self.risks.append(risk)
+        if len(self.times) > MOST_POINTS:
+            self.times, self.risks = self.times[::2], self.risks[::2]
+
+
+class Trail:
+    """Trails of the agents that moved last. For one event loop.
+
+    Args:
+        agents: most agents that are kept.
+    """
+
+    def __init__(self, agents: int = MOST_AGENTS) -> None:
+        self._most = agents
+        self._tracks: OrderedDict[int, _Track] = OrderedDict()
+
+    def note(self, summary: AgentSummary) -> None:
+        """Take over what an agent is at now."""
+        key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
+        track = self._tracks.get(key)
+        if track is None:
+            if risk < CALM:
+                return
+            track = self._tracks[key] = _Track()
+            if len(self._tracks) > self._most:
+                self._tracks.popitem(last=False)
+        elif abs(risk - track.risks[-1]) < STEP and at_ms - track.times[-1] < PAUSE_MS:
+            return
+        else:
+            self._tracks.move_to_end(key)
+        track.add(at_ms, risk)
+
+    def points(self, key: int) -> list[Point]:
+        """What is known of an agent, oldest first."""
+        track = self._tracks.get(key)
+        return [] if track is None else [Point(*both) for both in zip(track.times, track.risks, strict=True)]
