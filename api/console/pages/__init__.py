@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from . import agent, agents, alerts, approvals, dead_letters, decisions, feedback, models, overview
 from .entry import Entry
 
-MODULES = (overview, decisions, alerts, approvals, dead_letters)
+MODULES = (overview, agents, agent, decisions, alerts, approvals, feedback, models, dead_letters)
 """In the order of the menu."""
 
 
