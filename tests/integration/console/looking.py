@@ -57,8 +57,9 @@ class Looker:
         page.on("response", self._answered)
 
     def _said(self, message: ConsoleMessage) -> None:
-        expected = self._expected and "Failed to load resource" in message.text
-        if message.type in ("error", "warning") and not expected:
+        elsewhere = not str(message.location.get("url", "")).startswith(self.site.url)  # the provider has no icon
+        known = "Failed to load resource" in message.text and (elsewhere or self._expected)
+        if message.type in ("error", "warning") and not known:
             self.wrong.append(f"console: {message.text} at {message.location}")
 
     def _asked(self, request: Request) -> None:
@@ -72,7 +73,8 @@ class Looker:
             self.wrong.append(f"request failed: {request.url}: {request.failure}")
 
     def _answered(self, response: Response) -> None:
-        if response.status >= 400 and response.status not in self._expected:
+        ours = response.url.startswith(self.site.url)
+        if ours and response.status >= 400 and response.status not in self._expected:
             self.wrong.append(f"{response.status} of {response.url}")
 
     def open(self, path: str) -> Page:
@@ -105,7 +107,7 @@ class Looker:
     def close(self) -> None:
         """End it; raises AssertionError for whatever went wrong in it."""
         self.context.close()
-        assert self.wrong == []
+        assert not self.wrong, self.wrong
 
 
 _OVERFLOW = """() => {

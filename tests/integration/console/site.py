@@ -76,23 +76,33 @@ class Site:
             assert answer.status_code == 202, answer.text
         self._refused_records()
         self.service.settle()
-        self._ask_for_approval("agent-waiting")
+        self.ask_for_approval("agent-waiting", "payments:write")
 
     def _refused_records(self) -> None:
         self.service.post(b'{"id": "no-agent", "type": "tool.call", "action": "<script>alert(1)</script>"}')
         self.service.post(b'\x00\x01\xff\xfe{"id": "bytes"}')
         self.service.post(b'{"id": "once-more", "agent": {"id": "x"}, "type": "tool.call"}')
 
-    def _ask_for_approval(self, agent: str) -> None:
+    def ask_for_approval(self, agent: str, scope: str) -> None:
         """A pin makes its level certain; then its request needs a person."""
         self.pin(agent, "high")
+        assert not self.may(agent, scope)
+        self.service.wait(
+            lambda: [
+                one for one in self.service.pages("/v1/approvals", status="pending")
+                if (one["agent_id"], one["scopes"]) == (agent, [scope])
+            ]
+        )  # fmt: skip
+
+    def may(self, agent: str, scope: str) -> bool:
+        """Whether the decision point lets an agent have a scope now."""
         question = {
-            "subject": {"type": "client", "id": agent}, "action": {"name": "payments:write"},
-            "resource": {"type": "account", "id": "42"}, "context": {"iss": ISSUER},
+            "subject": {"type": "client", "id": agent}, "action": {"name": scope},
+            "resource": {"type": "account", "id": "42"},
         }  # fmt: skip
         answer = self.service.client.post("/access/v1/evaluation", json=question, headers=self.service.auth())
-        assert answer.json()["decision"] is False, answer.text
-        self.service.wait(lambda: self.service.pages("/v1/approvals", status="pending"))
+        assert answer.status_code == 200, answer.text
+        return bool(answer.json()["decision"])
 
     def query(self, members: dict[str, Any]) -> str:
         """As in a URL."""
@@ -107,11 +117,11 @@ class Site:
         assert answer.status_code == 201, answer.text
 
     def steal(self, agent: str) -> None:
-        """Work for a while, then use a token that was revoked: critical, whatever the model thinks."""
+        """Work for a while, then go on with a token that was revoked: critical, whatever the model thinks."""
         now = time.time()
         events = [_event(agent, number, now - 60 + number) for number in range(30)]
         events.append(_event(agent, 31, now - 20, type="token.revoke", action="revoke"))
-        events.append(_event(agent, 32, now - 10))
+        events += [_event(agent, 32 + number, now - 15 + number) for number in range(6)]
         assert self.service.send(events).json()["accepted"] == len(events)
 
     def session_cookies(self, browser: Browser) -> Any:

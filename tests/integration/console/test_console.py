@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .looking import NARROW, WIDE, Looker
 from .site import Site
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+LOOKED_FOR = ((WIDE, "light"), (NARROW, "dark"))
+"""Where axe-core runs: each width and each scheme once, since it takes a second."""
+
+INLINE = re.compile(r'<script(?![^>]*\ssrc=)(?![^>]*type="application/json")|<style|\sstyle=|\son[a-z]+=')
 
 Look = Callable[..., Looker]
 
 
+def raised(site: Site) -> dict[str, Any]:
+    """A decision that raised an agent to medium or above, by behaviour."""
+    found: dict[str, Any] = next(
+        one for one in site.service.pages("/v1/decisions")
+        if one["cause"] == "event" and one["previous_level"] == "low" and one["level"] in ("medium", "high", "critical")
+    )  # fmt: skip
+    return found
+
+
 def pages(site: Site) -> dict[str, str]:
     """Name and path of every page, those of single things included."""
-    (decision, *_) = [one for one in site.service.pages("/v1/decisions") if one["level"] not in ("unknown", "low")]
-    (letter, *_) = [one for one in site.service.pages("/v1/dead-letters") if one["size"] < 40]
-    named: dict[str, Any] = {name: decision[name] for name in ("tenant", "issuer")} | {"id": decision["agent_id"]}
+    decision, letters = raised(site), site.service.pages("/v1/dead-letters")
+    agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
+    (version,) = {one["version"] for one in site.service.get("/v1/models").json()["items"]}
     return {
         "overview": "/console/",
         "agents": "/console/agents",
-        "agent": f"/console/agent?{site.query(named)}",
+        "agent": f"/console/agent?{agent}",
         "decisions": "/console/decisions",
         "decision": f"/console/decisions/{decision['decision_id']}",
+        "feedback-form": f"/console/decisions/{decision['decision_id']}/feedback",
+        "feedback": "/console/feedback",
         "alerts": "/console/alerts",
         "approvals": "/console/approvals",
+        "models": "/console/models",
+        "model": f"/console/models/{version}",
         "dead-letters": "/console/dead-letters",
-        "dead-letter": f"/console/dead-letters/{letter['letter_id']}",
+        "dead-letter-text": f"/console/dead-letters/{letters[0]['letter_id']}",
+        "dead-letter-bytes": f"/console/dead-letters/{letters[1]['letter_id']}",
     }
 
 
@@ -43,6 +66,206 @@ def test_every_page_opens_without_errors_or_barriers(site: Site, look: Look, wid
         page = looker.open(path)
         assert page.locator("h1").count() == 1, name
         looker.save(name)
-        found += [f"{name}: {what}" for what in (*looker.barriers(), *looker.overflow())]
+        barriers = looker.barriers() if (width, scheme) in LOOKED_FOR else []
+        found += [f"{name}: {what}" for what in (*barriers, *looker.overflow())]
 
     assert found == []
+
+
+def test_everything_in_the_menu_is_a_page_of_this_test(site: Site, look: Look) -> None:
+    """A page that is added is looked at, too."""
+    page = look().open("/console/")
+    menu = {link.get_attribute("href") for link in page.locator("nav[aria-label=Pages] a").all()}
+
+    assert menu
+    assert menu <= set(pages(site).values())
+
+
+def test_a_person_signs_in_at_the_openid_provider_and_out_again(site: Site, look: Look) -> None:
+    """The grant decides what is seen: one tenant, no pages of administrators; signed out is signed out."""
+    looker = look(signed_in=False)
+    page = looker.open("/console/decisions")
+    assert "/console/sign-in" in page.url
+    assert looker.barriers() == []
+    looker.save("sign-in")
+    page.get_by_role("link", name="Sign in with your organisation").click()
+    page.get_by_label("Name").fill("alice")
+    page.get_by_role("button", name="Sign in").click()
+
+    page.wait_for_url(f"{site.url}/console/decisions")
+    assert page.get_by_text("Alice Analyst").count() == 1
+    assert page.locator("nav").get_by_text("Dead letters").count() == 0
+    tenants = {one["tenant"] for one in site.service.pages("/v1/decisions")}
+    assert tenants == {"acme-corp", "globex"}
+    assert page.locator("table").get_by_text("acme-corp").count() > 0
+    assert page.locator("table").get_by_text("globex", exact=True).count() == 0
+
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(re.compile("/console/sign-in"))
+    assert "/console/sign-in" in looker.open("/console/decisions").url
+
+
+def test_what_is_not_granted_is_refused_in_words(site: Site, look: Look) -> None:
+    """Bob is known to the provider, and nothing is granted to him here."""
+    looker = look(signed_in=False, expected=(403,))
+    page = looker.open("/console/sign-in")
+    page.get_by_role("link", name="Sign in with your organisation").click()
+    page.get_by_label("Name").fill("bob")
+    page.get_by_role("button", name="Sign in").click()
+
+    page.wait_for_url(re.compile("/console/callback"))
+    assert "nothing here is granted to you" in page.locator("main").inner_text()
+    assert "/console/sign-in" in looker.open("/console/").url
+
+
+def test_a_link_of_the_development_login_works_once(site: Site, look: Look) -> None:
+    """It signs in whoever opens it first, and nobody after that."""
+    link = site.sign_in_link()
+    first, second = look(signed_in=False), look(signed_in=False, expected=(403,))
+    first.page.goto(link)
+    assert first.page.locator("h1").inner_text() == "Overview"
+
+    second.page.goto(link)
+
+    assert "used already" in second.page.locator("main").inner_text()
+
+
+def test_an_approval_is_given_by_clicking(site: Site, look: Look) -> None:
+    """The agent's next request passes, for that scope alone; the page says who decided and why."""
+    site.ask_for_approval("agent-clicked", "orders:write")
+    page = look().open("/console/approvals")
+    card = page.locator("article", has_text="agent-clicked").filter(has_text="orders:write")
+    card.get_by_label("Why").fill("change CHG-7, seen on paper")
+    card.get_by_label("Holds for").select_option(label="15 minutes")
+    card.get_by_role("button", name="Approve").click()
+
+    assert page.get_by_role("status").filter(has_text="is approved: orders:write").count() == 1
+    row = page.locator("tr", has_text="agent-clicked").filter(has_text="approved")
+    assert "change CHG-7, seen on paper" in row.inner_text()
+    assert site.may("agent-clicked", "orders:write")
+    assert not site.may("agent-clicked", "payments:write")
+
+
+def test_an_approval_without_a_reason_is_not_sent(site: Site, look: Look) -> None:
+    """The browser asks for it; who goes round the browser is told by the page."""
+    site.ask_for_approval("agent-unreasoned", "orders:write")
+    looker = look(expected=(422,))
+    page = looker.open("/console/approvals")
+    card = page.locator("article", has_text="agent-unreasoned").filter(has_text="orders:write")
+    card.get_by_role("button", name="Reject").click()
+    assert page.url.endswith("/console/approvals")
+
+    card.get_by_label("Why").evaluate("field => field.required = false")
+    card.get_by_role("button", name="Reject").click()
+
+    assert "say why" in page.get_by_role("alert").filter(has_text="Nothing was done").inner_text()
+
+
+def test_a_false_positive_is_marked_by_clicking_seen_before_and_acts(site: Site, look: Look) -> None:
+    """Reason, preview, adoption: the rule is in force, the agent is calmer, and revoking ends it."""
+    decision = raised(site)
+    looker = look()
+    page = looker.open(f"/console/decisions/{decision['decision_id']}")
+    page.get_by_role("link", name="It was a false positive").click()
+    page.get_by_label("Why").fill("quarterly job, announced")
+    page.get_by_role("button", name="Preview what it changes").click()
+    adopt = page.get_by_role("button", name=re.compile("^Adopt"))
+    adopt.wait_for(timeout=60_000)
+    assert "events from" in page.locator("#preview").inner_text()
+    assert "alerts removed" in page.locator("#preview").inner_text()
+    assert looker.barriers() == []
+    looker.save("feedback-preview")
+    adopt.click()
+
+    page.wait_for_url(re.compile("/console/feedback"))
+    assert "In force" in page.get_by_role("status").filter(has_text=decision["agent_id"]).inner_text()
+    (rule,) = [one for one in site.service.pages("/v1/feedback") if one["decision_id"] == decision["decision_id"]]
+    assert rule["reason"] == "quarterly job, announced"
+    site.service.wait(lambda: site.service.get(f"/v1/feedback/{rule['feedback_id']}").json()["partitions"] == 1)
+    looker.save("feedback-in-force")
+
+    row = looker.open("/console/feedback").locator("tr", has_text="quarterly job, announced")
+    row.get_by_text("Revoke").first.click()
+    row.get_by_label("Why").fill("it was none after all")
+    row.get_by_role("button", name="Revoke").click()
+
+    page.get_by_role("status").filter(has_text=re.compile("Revok")).wait_for()
+    assert site.service.get(f"/v1/feedback/{rule['feedback_id']}").json()["status"] in ("revoking", "revoked")
+
+
+def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: Site, look: Look) -> None:
+    """A script is text, what is no text is a hex dump; a record that is still wrong is refused again."""
+    looker = look(expected=(400,))
+    letters = {one["reason"]: one for one in site.service.pages("/v1/dead-letters")}
+    bodies = {}
+    for letter in letters.values():
+        page = looker.open(f"/console/dead-letters/{letter['letter_id']}")
+        bodies[letter["letter_id"]] = page.locator("pre.raw").inner_text()
+    assert any("<script>alert(1)</script>" in body for body in bodies.values())
+    assert any("00 01 ff fe" in body for body in bodies.values())
+
+    page.get_by_role("button", name="Send in again").click()
+
+    assert page.get_by_role("alert").filter(has_text="Refused again").count() == 1
+
+
+def test_a_change_of_level_is_seen_without_loading_again(site: Site, look: Look) -> None:
+    """The overview tells of it within seconds, by itself: in its lists, and in words for who can not see them."""
+    page = look().open("/console/")
+    live = page.locator("#live[data-state=open]")
+    live.wait_for()
+    mark(page)
+
+    site.steal("agent-stolen-live")
+
+    page.locator("#said", has_text="agent-stolen-live is now critical").wait_for(timeout=20_000)
+    page.locator("main", has_text="agent-stolen-live").wait_for(timeout=20_000)
+    assert marked(page)
+
+
+def mark(page: Page) -> None:
+    """Leave something that a page that is loaded again no longer has."""
+    page.evaluate("document.documentElement.dataset.untouched = 'yes'")
+
+
+def marked(page: Page) -> bool:
+    """Whether the page is still the one that was marked."""
+    return page.evaluate("document.documentElement.dataset.untouched") == "yes"
+
+
+def test_the_keyboard_alone_leads_to_an_agent(site: Site, look: Look) -> None:
+    """Skip link first, focus always visible, the search by its key, an agent's page by Enter."""
+    looker = look()
+    page = looker.open("/console/agents")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    decision = raised(site)
+    reached = None
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached = page.evaluate("document.activeElement.getAttribute('href')") or ""
+        if reached.startswith("/console/agent?"):
+            break
+    assert reached and reached.startswith("/console/agent?"), decision
+    page.keyboard.press("Enter")
+
+    page.wait_for_url(re.compile(r"/console/agent\?"))
+    assert page.locator("h1").count() == 1
+
+
+def test_pages_run_nothing_inline_and_ask_nobody_else(site: Site, look: Look) -> None:
+    """The policy that browsers hold pages to says so, on every page."""
+    looker = look()
+    for path in pages(site).values():
+        response = looker.page.goto(f"{site.url}{path}")
+        assert response is not None
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        html = response.text()
+        assert not re.search(
+            r"<script(?![^>]*\ssrc=)(?![^>]*type=\"application/json\")|<style|\sstyle=|\son[a-z]+=", html
+        )
