@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,12 +21,16 @@ from ..report import render
 from ..serve.wiring import engine_settings, policy_book, policy_book_of
 from ..settings import Settings, process_settings
 from .console import byte_progress, emit, say
+from .histories import Window, files_of
 from .offline import Json, SettingsFile
 
 _SHOWN_AGENTS = 20
 History = Annotated[
-    list[Path],
-    typer.Argument(help="JSONL files of native events, plain or gzip, or archives; oldest first; - is stdin"),
+    list[str],
+    typer.Argument(
+        help="JSONL files of native events, plain or gzip; folders of an archive or an event log; "
+        "kafka://HOST:PORT/TOPIC, or kafka: for that of the settings; oldest first; - is stdin"
+    ),
 ]
 
 _WHEN = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
@@ -58,6 +57,10 @@ def backtest_command(
     before: Annotated[
         datetime | None, typer.Option("--to", formats=_WHEN, help="leave out events from then on")
     ] = None,
+    warm_up: Annotated[
+        float | None,
+        typer.Option("--warm-up", help="days before --from whose events are read; default: all that there are", min=0),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="processes, each with a share of the agents; 0: one per core", min=0)] = 0,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
@@ -71,17 +74,19 @@ def backtest_command(
     started = clock.monotonic()
     configured = process_settings(settings)
     engine = engine_settings(configured, learn=learn, capacity=agents)._replace(budget=_budget(budget, configured))
-    with _files(events) as paths:
+    window = _window(_utc(since), _utc(before), warm_up)
+    with files_of(events, configured, window) as paths:
         plan = Plan(
             paths, [model or configured.model_dir, *([compare] if compare else [])], engine,
             _books(configured, policy, compare_policy), plain_budgets(engine.budget), configured.domains(),
             _utc(since), _utc(before), labels, tuple(leave_out or ()), jobs or os.cpu_count() or 1,
+            after=window.after,
         )  # fmt: skip
-        _check(plan)
+        _check_labels(plan)
         known = None if labels is None else read_labels(labels, plan.leave_out)
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = backtest(plan, progress)
-    outcome = conclude(plan, counts, problems, known)
+    outcome = msgspec.structs.replace(conclude(plan, counts, problems, known), files=events)
     seconds = round(clock.monotonic() - started, 2)
     if report is not None:
         report.write_text(render(outcome, clock.utc_now()), encoding="utf-8")
@@ -108,9 +113,17 @@ def _books(configured: Settings, policy: Path | None, second: Path | None) -> li
     return [first] if second is None else [first, policy_book_of(second)]
 
 
-def _check(plan: Plan) -> None:
-    if plan.since is not None and plan.before is not None and plan.since >= plan.before:
+def _window(since: datetime | None, before: datetime | None, warm_up: float | None) -> Window:
+    if since is not None and before is not None and since >= before:
         raise typer.BadParameter("must be before --to", param_hint="--from")
+    if warm_up is None:
+        return Window(None, before)
+    if since is None:
+        raise typer.BadParameter("counts back from --from, which is missing", param_hint="--warm-up")
+    return Window(since - timedelta(days=warm_up), before)
+
+
+def _check_labels(plan: Plan) -> None:
     if plan.labels is not None and not plan.labels.is_file():
         raise ConfigError(
             f"{plan.labels}: no such file; labels are JSON lines as `trustwatch simulate --labels` writes"
@@ -120,36 +133,6 @@ def _check(plan: Plan) -> None:
 def _utc(at: datetime | None) -> datetime | None:
     """Times without an offset are UTC."""
     return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-@contextmanager
-def _files(events: list[Path]) -> Iterator[list[Path]]:
-    """Files as given; standard input and archives as files of their own, since every process reads all of them."""
-    with ExitStack() as stack:
-        yield [_file(path, stack, alone=len(events) == 1) for path in events]
-
-
-def _file(path: Path, stack: ExitStack, alone: bool) -> Path:
-    piped = alone and str(path) == "-"
-    if not piped and not path.is_dir():
-        return path
-    kept = tempfile.NamedTemporaryFile(prefix="trustwatch-backtest-")  # noqa: SIM115 (the stack closes it)
-    stack.enter_context(kept)
-    if piped:
-        shutil.copyfileobj(sys.stdin.buffer, kept)
-    else:
-        kept.writelines(line + b"\n" for line in _archived(path))
-    kept.flush()
-    return Path(kept.name)
-
-
-def _archived(path: Path) -> Iterable[bytes]:
-    """Events of an archive; the library that reads it is an extra."""
-    try:
-        from ...ingest.archive.reader import raw_lines
-    except ModuleNotFoundError:
-        raise ConfigError(f"{path} is a folder; archives need pyarrow: pip install 'trustwatch[archive]'") from None
-    return raw_lines(path)
 
 
 def _tell(outcome: Outcome, seconds: float, report: Path | None, as_json: bool) -> None:

@@ -120,6 +120,8 @@ class GroupWorker:
     def beat(self) -> Update:
         """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
         self._context.policy.refresh()
+        if self._spool is not None:
+            self._spool.roll_if_due()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
         fresh = {partition: fresh_ms(one, now_ms) for partition, one in progress.items()}

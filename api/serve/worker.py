@@ -83,6 +83,8 @@ class Worker:
         now = clock.monotonic()
         if now - self._looked_at >= POLICY_EVERY_S:
             self._looked_at = now
+            if self._spool is not None:
+                self._spool.roll_if_due()
             self._policy.refresh()
         if now - self._told_at >= ALIVE_EVERY_S:
             stages = self.pipeline.stages

@@ -31,6 +31,7 @@ class Plan(NamedTuple):
         labels: label file; None = there is none.
         leave_out: classes of labels that count for nothing.
         jobs: processes.
+        after: what happened before it is left out, warm-up included; None = nothing is.
         keep_rows: whether the scores of every event are kept (they are where there are labels).
     """
 
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     leave_out: Sequence[str] = ()
     jobs: int = 1
     keep_rows: bool = False
+    after: datetime | None = None
 
 
 def plain_budgets(budget: Budget) -> list[Budget]:

@@ -89,16 +89,18 @@ class ShareSource:
         index, shares: this share, from 0 on, of how many.
         before: events from this time on are left out; None = none are.
         keep_ids: whether `ids` is filled.
+        after: events from before this time are left out; None = none are.
     """
 
     def __init__(
         self, files: FileSource, window: ShareWindow, index: int = 0, shares: int = 1, before: datetime | None = None,
-        keep_ids: bool = False,
+        keep_ids: bool = False, after: datetime | None = None,
     ) -> None:  # fmt: skip
         self._files = files
         self._window = window
         self._index = index
         self._before = before
+        self._after = after
         self._keep_ids = keep_ids
         self._ours = Remembered(lambda *name: agent_key(*name) % shares == index)
         self.base = 0
@@ -131,7 +133,7 @@ class ShareSource:
         at, event_id = routed.time, routed.id or ""
         if at.year not in _YEARS:
             return self._index == 0, None, identity, event_id
-        if self._before is not None and at >= self._before:
+        if (self._before is not None and at >= self._before) or (self._after is not None and at < self._after):
             return False, None, identity, event_id
         agent = routed.agent
         return self._ours[routed.tenant or "", agent.issuer or "", agent.id], at, identity, event_id

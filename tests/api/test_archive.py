@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pandas
 import pytest
-from trustwatch.api.cli.backtest import _file
+from trustwatch.api.cli.histories import Window, files_of
 from trustwatch.api.serve import archiver
 from trustwatch.api.serve.archiving import archived_up_to, check_archive
 from trustwatch.api.settings import Settings
@@ -263,13 +263,26 @@ def test_one_process_writes_an_archive(tmp_path: Path) -> None:
         other.start()
 
 
-def test_a_back_test_reads_archives(tmp_path: Path) -> None:
-    """A folder among the events becomes a file of its events, one a line."""
-    from contextlib import ExitStack
-
-    fill(tmp_path / "data", 60)
+def test_histories_come_from_archives_and_logs(tmp_path: Path) -> None:
+    """A folder among the events becomes a file of its events, one a line; an archive's dates outside are not opened."""
+    fill(tmp_path / "data", 500)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
-    with ExitStack() as stack:
-        file = _file(tmp_path / "archive", stack, alone=False)
-        assert [json.loads(line)["id"] for line in file.read_bytes().splitlines()] == [f"e-{n}" for n in range(60)]
-    assert not file.exists()
+    settings, archive_, data = Settings(), str(tmp_path / "archive"), tmp_path / "data"
+    with files_of([archive_, str(data)], settings) as both:
+        for file, repeated in zip(both, (False, True), strict=True):
+            ids = [json.loads(line)["id"] for line in file.read_bytes().splitlines()]
+            assert [name for at, name in enumerate(ids) if name not in ids[:at]] == [f"e-{n}" for n in range(500)]
+            assert (len(ids) > 500) == repeated  # a log has what was sent twice; the window of the replay drops it
+    assert not any(file.exists() for file in both)
+    for path in (tmp_path / "archive" / "date=2025-12-01").rglob("*.parquet"):
+        path.write_bytes(b"PAR1")
+    window = Window(datetime(2025, 12, 2, 6, tzinfo=UTC), datetime(2025, 12, 3, tzinfo=UTC))
+    with files_of([archive_], settings, window) as (file,):
+        assert [json.loads(line)["id"] for line in file.read_bytes().splitlines()] == [
+            f"e-{n}" for n in range(250, 400)
+        ]
+    late = Window(datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(hours=1, milliseconds=480))
+    with files_of([str(data / "log")], settings, late) as (file,):  # by arrival, since a log is not sorted otherwise
+        assert json.loads(file.read_bytes().splitlines()[0])["id"] == "e-480"
+    with pytest.raises(ConfigError, match="neither an archive"), files_of([str(tmp_path)], settings):
+        pass

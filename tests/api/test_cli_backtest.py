@@ -200,3 +200,15 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
 
     assert done.returncode == status, done.stderr
     assert said in done.stderr
+
+
+def test_a_window_with_a_warm_up(history: History) -> None:
+    """What is before the warm-up is left out, and what is in it moves state without being counted."""
+    counting = (history.day, "--model", history.model, "--from", "2026-01-09")
+    whole = told(*counting, "--jobs", 1)["sides"][0]
+    part = told(*counting, "--warm-up", 0.25, "--jobs", 1)["sides"][0]
+    cold = told(*counting, "--warm-up", 0, "--jobs", 2)["sides"][0]
+    assert whole["counted"] == part["counted"] == cold["counted"] == cold["events"]
+    assert cold["events"] < part["events"] < whole["events"]
+    result = run("backtest", history.day, "--model", history.model, "--warm-up", 1)
+    assert result.exit_code == 2 and "counts back from --from" in result.output

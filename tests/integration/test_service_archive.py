@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.archive.reader import raw_lines
+from trustwatch.ingest.archive.rows import read_vectors
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
-def archiver_pid(service_pid: int) -> int | None:
-    """The archiving process of a service."""
+def child_pid(service_pid: int, module: str) -> int | None:
+    """A process of a service."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             command = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == service_pid and b"trustwatch.api.serve.archiver" in command:
+        if parent == service_pid and f"trustwatch.api.serve.{module}\0".encode() in command:
             return int(path.parent.name)
     return None
 
@@ -35,13 +36,45 @@ def test_everything_taken_is_archived_once(make_service: Callable[..., Any], mak
     folder = service.folder / "archive"
     assert service.send([make_event("a", n) for n in range(50)]).json()["accepted"] == 50
     service.wait(lambda: (folder / "_position.json").exists() and len(list(raw_lines(folder))) == 50)
-    first = service.wait(lambda: archiver_pid(service.process.pid))
+    first = service.wait(lambda: child_pid(service.process.pid, "archiver"))
     os.kill(first, signal.SIGKILL)
     service.send([make_event("a", n) for n in range(25, 120)])
-    service.wait(lambda: archiver_pid(service.process.pid) not in (None, first))
+    service.wait(lambda: child_pid(service.process.pid, "archiver") not in (None, first))
     service.wait(lambda: len(list(raw_lines(folder))) >= 120)
     service.send([make_event("b", n) for n in range(120, 150)])
     assert service.stop() == 0
     archived = [json.loads(line) for line in raw_lines(folder)]
     assert len({event["id"] for event in archived}) == len(archived) == 150
+    assert "Traceback" not in service.log()
+
+
+def test_vectors_are_those_that_were_scored(make_service: Callable[..., Any], make_event: Any, world: Any) -> None:
+    """The pipeline and the process that makes files of them are killed; what `replay` computes is in the files."""
+    service = make_service("archive: {directory: archive, vectors: vectors, interval_s: 0.2}\n")
+    service.start()
+    events = [make_event("a", n) for n in range(60)]
+    service.send(events[:20])
+    folder = service.folder / "vectors"
+    service.wait(lambda: folder.is_dir() and read_vectors(folder).num_rows == 20)
+    for module in ("vectors", "worker"):
+        killed = service.wait(lambda: child_pid(service.process.pid, module))  # noqa: B023
+        os.kill(killed, signal.SIGKILL)
+        service.wait(lambda: child_pid(service.process.pid, module) not in (None, killed))  # noqa: B023
+        service.wait(service.is_ready)
+    service.send(events[10:])
+    service.wait(lambda: read_vectors(folder).num_rows >= 60)
+    assert service.stop() == 0
+    scores = service.folder / "scores.jsonl"
+    history = service.folder / "history.jsonl"
+    history.write_bytes(b"".join(line + b"\n" for line in raw_lines(service.folder / "archive")))
+    options = ("--model", str(world.model), "--settings", str(service.settings), "--out", str(scores), "--json")
+    told = json.loads(service.run("replay", str(history), *options).stdout)
+    assert told["events"] == 60
+    table = read_vectors(folder)
+    found = {row["id"]: row for row in table.to_pylist()}
+    assert len(found) == table.num_rows == 60
+    for line in map(json.loads, scores.read_text().splitlines()):
+        row = found[line["id"]]
+        for name in ("agent_id", "anomaly_score", "p_value", "risk_score", "risk_level"):
+            assert row[name] == line[name], name
     assert "Traceback" not in service.log()

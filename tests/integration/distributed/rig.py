@@ -75,7 +75,7 @@ kafka:
   replication: {replication}
   names:
     {{events: {events}, dead_letters: {out}.dlq, risk: {out}.risk, decisions: {out}.decisions, alerts: {out}.alerts}}
-"""
+{more}"""
 
 
 def wait(until: Callable[[], Any], within_s: float = 40.0, what: str = "") -> Any:
@@ -203,7 +203,7 @@ class Rig:
             "folder": folder, "model": json.dumps(str(model)), "tick_s": 1, "residents": 4000, "staleness_s": 300,
             "servers": ",".join(f'"{server}"' for server in kafka.bootstrap.split(",")), "client": "kafka-python",
             "session_s": SESSION_S, "port": self.port, "partitions": PARTITIONS, "replication": replication,
-            "topics": "[]",
+            "topics": "[]", "more": "",
             "events": f"{self.name}.events", **members,
         }  # fmt: skip
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]

@@ -1,0 +1,35 @@
+"""How a part of a topic is named on the command line."""
+
+from __future__ import annotations
+
+import pytest
+from trustwatch.api.cli.histories import topic_of
+from trustwatch.api.settings import Settings
+from trustwatch.api.settings.kafka import KafkaSettings
+from trustwatch.ingest.errors import ConfigError
+
+CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
+
+
+def test_what_is_not_said_comes_from_the_settings() -> None:
+    """Brokers, topic and offsets."""
+    topic = topic_of("kafka:", CONFIGURED)
+    assert (topic.kafka.bootstrap_servers, topic.name, topic.offsets) == (("one:9092",), "trustwatch.events", None)
+    topic = topic_of("kafka://a:1,b:2/other.topic?offsets=0:5-7,12:3-", Settings())
+    assert (topic.kafka.bootstrap_servers, topic.name) == (("a:1", "b:2"), "other.topic")
+    held = {(partition, offset) for partition in (0, 1, 12) for offset in range(9) if topic.holds(partition, offset)}
+    assert held == {(0, 5), (0, 6), *((12, offset) for offset in range(3, 9))}
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("kafka:", "names no brokers"), ("kafka://a:1/t?from=3", "must be kafka://"),
+        ("kafka://a:1/t?offsets=1-2", "offsets must be"), ("kafka://a:1/t?offsets=", "offsets must be"),
+        ("kafka+x://a:1/t", "must be kafka://"),
+    ],
+)  # fmt: skip
+def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
+    """With what it must look like."""
+    with pytest.raises(ConfigError, match=told):
+        topic_of(named, Settings())

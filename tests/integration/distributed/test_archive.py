@@ -1,0 +1,94 @@
+"""The archive of the events topic, and of vectors that workers computed: every event once, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from trustwatch.ingest.archive.position import read_positions
+from trustwatch.ingest.archive.reader import raw_lines
+from trustwatch.ingest.archive.rows import read_events, read_vectors
+from trustwatch.ingest.errors import ConfigError
+
+from ..test_service_archive import child_pid
+from .rig import PARTITIONS, wait
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+ARCHIVE = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
+
+
+def reached(folder: Path, ends: dict[int, int]) -> bool:
+    """Whether the archive goes up to *ends*."""
+    try:
+        positions = read_positions(folder) or {}
+    except ConfigError:
+        return False
+    return all(positions.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: Any, load: Any, serve: Any) -> None:
+    """kill -9 of the archiver under load, again and again; batches are sent twice. Vectors are those of the worker."""
+    rig = make_rig(kafka, more=ARCHIVE)
+    folder = rig.folder / "archive"
+    producer = load(rig, rate=600, twice=0.1, keep=True)
+    worker, archiver = serve(rig, "--workers-only"), serve(rig, "--archiver-only")
+    archiver.wait(archiver.is_ready, 60.0)
+    known = None
+    for _ in range(2):
+        known = archiver.wait(lambda: (found := child_pid(archiver.process.pid, "archiver")) != known and found, 60.0)  # noqa: B023
+        before = dict(read_positions(folder) or {}) if (folder / "_position.json").exists() else {}
+        producer.reached(300)
+        archiver.wait(lambda: (read_positions(folder) or {}) != before, 60.0)  # noqa: B023
+        os.kill(known, signal.SIGKILL)
+    producer.reached(500)
+    producer.end()
+    assert producer.again
+    rig.settle()
+    ends = rig.ends()
+    archiver.wait(lambda: reached(folder, ends), 60.0)
+    assert set(ends) == set(range(PARTITIONS))
+    assert "trustwatch_archive_behind" in (told := httpx.get(f"{archiver.url}/metrics").text)
+    assert 'trustwatch_archive_alive{kind="events"} 1.0' in told
+    assert archiver.stop() == 0 and worker.stop() == 0
+    wanted = Counter(json.loads(record.payload)["id"] for record in producer.records)
+    archived = [json.loads(line)["id"] for line in raw_lines(folder)]
+    assert Counter(archived) == wanted
+    events, vectors = read_events(folder), read_vectors(rig.folder / "vectors")
+    assert places(events) == places(vectors)
+    assert vectors["p_value"].null_count == 0
+    assert "Traceback" not in archiver.log() + worker.log()
+
+
+def places(table: Any) -> set[tuple[int, int, str]]:
+    """Partition, offset and id of every row, of which none is twice."""
+    rows = list(zip(*(table[name].to_pylist() for name in ("partition", "offset", "id")), strict=True))
+    assert len(set(rows)) == len(rows)
+    return set(rows)
+
+
+def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, serve: Any) -> None:
+    """Records from before the archive are in it; without a place for it the role does not start. A back-test, too,
+    reads all of the topic, or a range of it."""
+    rig = make_rig(kafka, client="confluent")
+    producer = load(rig, most=1_000)
+    wait(lambda: not producer.is_alive(), 60.0, "sent")
+    sent = producer.end()
+    refused = serve(rig, "--archiver-only")
+    assert refused.process.wait(60) == 1 and "archive.directory" in refused.log()
+    archiver = serve(rig, "--archiver-only", more=ARCHIVE)
+    archiver.wait(lambda: reached(rig.folder / "archive", rig.ends()), 60.0)
+    assert archiver.stop() == 0
+    assert len(list(raw_lines(rig.folder / "archive"))) == sum(sent.values())
+    told = rig.run("backtest", "kafka:", "--model", rig.model, "--jobs", "1")
+    assert told["files"] == ["kafka:"]
+    assert told["sides"][0]["events"] == sum(sent.values()) and told["sides"][0]["malformed"] == 0
+    servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.topics.events
+    part = rig.run("backtest", f"kafka://{servers[0]}/{topic}?offsets=1:10-110", "--model", rig.model, "--jobs", "1")
+    assert part["sides"][0]["events"] == 100
