@@ -295,9 +295,7 @@ const provider = new Provider(config.issuer, {
     introspection: { enabled: true },
     registration: { enabled: true, initialAccessToken: false },
     registrationManagement: { enabled: true },
-    resourceIndicators: {
-      enabled: true, defaultResource: () => Object.keys(config.resources)[0], getResourceServerInfo, useGrantedResource: () => true,
-    },
+    resourceIndicators: { enabled: true, defaultResource: () => Object.keys(config.resources)[0], getResourceServerInfo },
     revocation: {
       enabled: true,
       allowedPolicy: (ctx, client, token) => token.clientId === client.clientId || config.operators.includes(client.clientId),
