@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from ...callers import SCORE_READ
+from ....scoring.lifecycle.figures import from_dict
+from ...callers import ADMIN, SCORE_READ
 from ...http.finding import visible_tenants
-from ...http.route_models import desk_of, told
-from ..gate import Desk, Looking
+from ...http.route_models import author, desk_of, told
+from ...lifecycle import ModelDesk
+from ...problems import ProblemError
+from ..gate import Administering, Console, Desk, Form, Looking, Visit
+from ..render import with_query
 from ..views import models as views
 from .entry import Entry
 
 ENTRY = Entry("Model", "/console/models", SCORE_READ)
 DAYS = 30
 LEVELS = ("medium", "high", "critical")
+MOST_WHY = 2000
 
 router = APIRouter()
 
@@ -24,8 +30,17 @@ Text = Annotated[str, Query(max_length=2048)]
 
 
 @router.get("/models")
-async def models(request: Request, desk: Desk, visit: Looking, level: Text = "medium") -> Response:
+async def models(
+    request: Request, desk: Desk, visit: Looking, level: Text = "medium", ordered: Text = ""
+) -> Response:  # fmt: skip
     """Versions, the version in force, drift and budget."""
+    return await _page(request, desk, visit, level=level, ordered=ordered)
+
+
+async def _page(
+    request: Request, desk: Console, visit: Visit, *, level: str = "medium", ordered: str = "", trouble: str = "",
+    status: int = 200,
+) -> Response:  # fmt: skip
     parts, rules = desk.parts, desk_of(desk.parts)
     tenants, level = visible_tenants(visit.caller, None), level if level in LEVELS else "medium"
     versions = await parts.read(rules.versions, 50)
@@ -34,24 +49,64 @@ async def models(request: Request, desk: Desk, visit: Looking, level: Text = "me
     history = await parts.read(rules.history, 20)
     lifecycle, days = parts.services.settings.lifecycle, views.totals(budget)
     return desk.page(
-        request, "models.html", visit, versions=versions.items, in_force=rules.version, level=level, levels_told=LEVELS,
-        days=days, chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
+        request, "models.html", visit, status, versions=versions.items, in_force=rules.version, level=level, days=days,
+        chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
         accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=history.items,
         drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores), bounds=lifecycle.drift,
-        keeper=lifecycle.enabled, day=views.day_words, group=views.group_words,
+        keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, trouble=trouble,
+        may_order=ADMIN in visit.caller.scopes,
     )  # fmt: skip
+
+
+@router.post("/models/rollback")
+async def rollback(request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+    """Order that the version before comes back."""
+    why = form.get("why", "")[:MOST_WHY]
+    return await _ordered(request, desk, visit, "rollback", lambda rules, by: rules.rollback(by, why))
+
+
+@router.post("/models/train")
+async def train(request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+    """Order a training from the keeper."""
+    why = form.get("why", "")[:MOST_WHY]
+    return await _ordered(request, desk, visit, "training", lambda rules, by: rules.train(by, why))
+
+
+@router.post("/models/{version}/promote")
+async def promote(version: str, request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+    """Order that a version comes into force."""
+    why, force = form.get("why", "")[:MOST_WHY], form.get("force") == "yes"
+    return await _ordered(
+        request, desk, visit, "promotion", lambda rules, by: rules.promote(version, by, why, force=force)
+    )  # fmt: skip
+
+
+async def _ordered(
+    request: Request, desk: Console, visit: Visit, what: str, order: Callable[[ModelDesk, str], Awaitable[object]]
+) -> Response:
+    """Back to the page, which says that it was ordered, or why not."""
+    try:
+        with told():
+            await order(desk_of(desk.parts), author(visit.caller))
+    except ProblemError as error:
+        return await _page(
+            request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
+        )  # fmt: skip
+    return RedirectResponse(with_query("/console/models", ordered=what), 303)
 
 
 @router.get("/models/{version}")
 async def model(version: str, request: Request, desk: Desk, visit: Looking, group: Text = "") -> Response:
-    """One version with its calibration."""
+    """One version with its calibration, and whether its figures allow it to come into force."""
+    rules = desk_of(desk.parts)
     with told():
-        found = await desk.parts.read(
-            desk_of(desk.parts).view, version, visible_tenants(visit.caller, None)
-        )  # fmt: skip
+        found = await desk.parts.read(rules.view, version, visible_tenants(visit.caller, None))
+        judged = None if found.in_force else await desk.parts.read(rules.judgement, version)
     curves = views.shown_curves(found.curves, {group} - {""})
     return desk.page(
         request, "model.html", visit, found=found, one=found.model, trained=views.trained_words(found.model),
         calibration=views.calibration_chart(curves) if curves else None, curves=found.curves, chosen=group,
         honesty=views.honesty_chart(found.observed) if found.observed else None, group=views.group_words,
+        judged=judged, figures=from_dict(found.model.figures), levels_told=LEVELS, in_force=rules.version,
+        may_order=ADMIN in visit.caller.scopes,
     )  # fmt: skip
