@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, backtest, containment, models, offline, remote, service, topics
+from . import alerts, backtest, containment, feedback, models, offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(containment.approvals)
 app.command("simulate")(offline.simulate_command)
 app.add_typer(topics.app)
 app.add_typer(alerts.app)
+app.add_typer(feedback.app)
 app.add_typer(models.app)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
