@@ -103,6 +103,14 @@ METRICS: Final = (
            "gateways asked, what people decided), by outcome: written, or dropped (no room, or a fault of ours)",
            ("outcome",)),
     Metric("trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"),
+    Metric("trustwatch_feedback_rules", "observed gauge", "rules", "rules of feedback in force, by scope: agent or "
+           "peer_group", ("scope",)),
+    Metric("trustwatch_feedback_matched_total", "observed counter", "events", "events in which a rule of feedback "
+           "counted, since the start of the pipeline"),
+    Metric("trustwatch_feedback_previews_total", "observed counter", "previews", "previews of feedback that came to an "
+           "end in this process, by outcome: done, failed, refused (too many waited) or stopped", ("outcome",)),
+    Metric("trustwatch_feedback_previews_waiting", "observed gauge", "previews", "previews of feedback that run or "
+           "wait in this process"),
     Metric("trustwatch_policy_reloads_total", "observed counter", "reloads", "token policy files taken over since the "
            "start"),
     Metric("trustwatch_policy_errors_total", "observed counter", "reloads", "token policy files that were wrong and "
@@ -209,7 +217,7 @@ class _Observed(Collector):
 
     def collect(self) -> Iterator[Any]:
         values = {**_of_process(self._services), **_of_pipeline(self._services)}
-        values |= _of_guard(self._services)
+        values |= _of_guard(self._services) | _of_feedback(self._services)
         values["trustwatch_tokens_revoked_total"] = {}
         if self._gateway is not None:
             values |= _of_gateway(self._gateway, values["trustwatch_issuer_keys"])
@@ -259,7 +267,9 @@ def _of_pipeline(services: Services) -> dict[str, Labelled]:
         },
         "trustwatch_pipeline_offset": {(): status.offset},
         "trustwatch_pipeline_behind": {(): status.behind},
-        "trustwatch_pipeline_records_total": {(name,): count for name, count in status.counts.items()},
+        "trustwatch_pipeline_records_total": {
+            (name,): count for name, count in status.counts.items() if name != "feedback_matched"
+        },
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {
@@ -279,6 +289,21 @@ def _of_guard(services: Services) -> dict[str, Labelled]:
         "trustwatch_policy_errors_total": {(): policy.errors},
         "trustwatch_approvals_unasked_total": {(): guard.approvals.unasked},
     }
+
+
+def _of_feedback(services: Services) -> dict[str, Labelled]:
+    desk, counts = services.feedback, services.status.counts
+    previews = None if desk is None else desk.previews
+    return {
+        "trustwatch_feedback_rules": {
+            (kind,): 0 if desk is None else desk.in_force[kind] for kind in ("agent", "peer_group")
+        },
+        "trustwatch_feedback_matched_total": {(): counts.get("feedback_matched", 0)},
+        "trustwatch_feedback_previews_total": {} if previews is None else {
+            (outcome,): count for outcome, count in previews.ended.items()
+        },
+        "trustwatch_feedback_previews_waiting": {(): 0 if previews is None else previews.running},
+    }  # fmt: skip
 
 
 def _of_gateway(gateway: GatewayIssuers, keys: Labelled) -> dict[str, Labelled]:

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.dedup import DuplicateWindow
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog, LogReader
 from trustwatch.ingest.source import Kind, Record
@@ -20,6 +22,7 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.learning import learn_history
 from trustwatch.models.persist import load, save
 from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.feedback.values import Adopt, Revoke, Rule
 from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
@@ -71,7 +74,24 @@ def make(folder: Path) -> None:
             text = f'{{"rubbish": {number}}}'
         payloads.append(text)
         lines.append({"kind": int(Kind.EVENT), "at": at_ms, "text": text})
+    said(lines)
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def said(lines: list[dict[str, Any]]) -> None:
+    """Rules of feedback come and go on the way: for one agent with evidence taken back, and for a peer group."""
+    end = START_MS * 2
+    agent = Rule("F-agent", "agent", str(agent_key("acme", "https://as.example", "agent-3")), "acme", "Payer",
+                 None, None, end)  # fmt: skip
+    group = Rule("F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None,
+                 lines[3_000]["at"])  # fmt: skip
+    orders: list[tuple[int, Adopt | Revoke]] = [
+        (500, Adopt(group, "ann", "a new tool")), (900, Adopt(agent, "ann", "a new supplier", 5.0, "D1")),
+        (2_200, Revoke(agent, "bob", "it was none")),
+    ]  # fmt: skip
+    for place, order in reversed(orders):
+        text = msgspec.json.encode(order).decode()
+        lines.insert(place, {"kind": int(Kind.CONTROL), "at": lines[place]["at"], "text": text})
 
 
 def records(folder: Path) -> list[Record]:
@@ -81,6 +101,8 @@ def records(folder: Path) -> list[Record]:
         made = json.loads(line)
         if made["kind"] == Kind.TICK:
             found.append(Record(Kind.TICK, 0, made["at"], made["at"].to_bytes(8, "little")))
+        elif made["kind"] == Kind.CONTROL:
+            found.append(Record(Kind.CONTROL, 0, made["at"], made["text"].encode()))
         else:
             raw = made["text"].encode()
             found.append(Record(Kind.EVENT, raw_id_hash(raw), made["at"], raw))
