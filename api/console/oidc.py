@@ -23,6 +23,7 @@ from ..settings import ConsoleOidcSettings, IssuerSettings, VerificationSettings
 from ..settings.about import check_url
 from ..tokens import InvalidToken, Jwks, UnknownKey, verify_id_token
 from ..tokens.sign import assertion_signer
+from .people import granted
 from .sessions import SigningIn
 
 METADATA_S = 3600.0
@@ -230,8 +231,8 @@ class Provider:
 
     async def _with_userinfo(self, found: Metadata, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
         """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
-        wanted = {grant.claim.split(".")[0] for grant in self.settings.grants} | {self.settings.name_claim}
-        if not found.userinfo_endpoint or not access_token or wanted <= set(claims):
+        enough = granted(claims, self.settings.grants) is not None and self.settings.name_claim in claims
+        if enough or not found.userinfo_endpoint or not access_token:
             return claims
         body = await self._fetched("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
         try:

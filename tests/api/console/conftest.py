@@ -1,0 +1,374 @@
+"""A real console on loopback: uvicorn in a thread, real store and log, and an OpenID provider of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import jwt
+import msgspec
+import pytest
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from trustwatch.api.callers import CallerDirectory
+from trustwatch.api.console import ConsoleApp
+from trustwatch.api.http import PipelineStatus, Services, create_app
+from trustwatch.api.serve.guarding import forget_answers, make_guard
+from trustwatch.api.settings import (
+    ConsoleGrantSettings,
+    ConsoleOidcSettings,
+    ConsoleSettings,
+    ListenSettings,
+    Secret,
+    Settings,
+    TenantSettings,
+)
+from trustwatch.api.tokens import Jwks, TokenVerifier
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.log import EventLog, GroupCommit
+from trustwatch.scoring.channel import Change, Update
+from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, Reason
+from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.view import RiskView
+
+T = TypeVar("T")
+NOW = 1_764_000_000.0
+NOW_MS = int(NOW * 1000)
+AS = "https://as.example"
+CLIENT, SECRET = "trustwatch-console", "a secret: with signs+in it"
+READ, FEEDBACK, ADMIN = "trust.score:read", "trust.feedback", "trust.admin"
+GRANTS = (
+    ConsoleGrantSettings(name="admins", value="trust-admins", scopes=(READ, FEEDBACK, ADMIN), tenants=("*",)),
+    ConsoleGrantSettings(name="soc", value="soc", scopes=(READ, FEEDBACK), tenants=("acme",)),
+    ConsoleGrantSettings(name="readers", value="readers", scopes=(READ,), tenants=("acme",)),
+    ConsoleGrantSettings(name="blind", value="blind", scopes=(ADMIN,), tenants=("acme",)),
+    ConsoleGrantSettings(name="deep", claim="realm.roles", value="watch", scopes=(READ,), tenants=("globex",)),
+)
+
+
+class Clock:
+    """A clock that tests set, s since 1970."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Served:
+    """An ASGI application on a port of loopback."""
+
+    def __init__(self, listener: socket.socket, app: Any) -> None:
+        config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+class Provider:
+    """An OpenID provider that checks what it is given, and answers what the test says.
+
+    Attributes:
+        claims: of the next ID token, beside those that every one has; a value None takes one away.
+        metadata: members that replace those of the description.
+        userinfo: what its userinfo endpoint tells.
+        asked: forms that came to the token endpoint.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.claims: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self.userinfo: dict[str, Any] = {}
+        self.asked: list[dict[str, str]] = []
+        self.codes: dict[str, dict[str, str]] = {}
+        self.key_id = "k1"
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        routes = [
+            Route("/.well-known/openid-configuration", self._description), Route("/jwks", self._jwks),
+            Route("/token", self._token, methods=["POST"]), Route("/userinfo", self._userinfo),
+        ]  # fmt: skip
+        self.served = Served(listener, Starlette(routes=routes))
+
+    def settings(self, **more: Any) -> ConsoleOidcSettings:
+        given = {"client_secret": Secret(SECRET), "grants": GRANTS, **more}
+        return ConsoleOidcSettings(issuer=self.url, client_id=CLIENT, **given)
+
+    def approve(self, url: str, **answer: str) -> str:
+        """What a browser is sent back with, once the person behind *url* has said yes."""
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        code = secrets.token_urlsafe(8)
+        self.codes[code] = asked
+        given = {"code": code, "state": asked["state"], "iss": self.url, **answer}
+        return asked["redirect_uri"] + "?" + urlencode({name: value for name, value in given.items() if value})
+
+    async def _description(self, _: Request) -> Response:
+        return JSONResponse(
+            {
+                "issuer": self.url, "authorization_endpoint": f"{self.url}/authorize", "jwks_uri": f"{self.url}/jwks",
+                "token_endpoint": f"{self.url}/token", "userinfo_endpoint": f"{self.url}/userinfo",
+                "authorization_response_iss_parameter_supported": True, **self.metadata,
+            }
+        )  # fmt: skip
+
+    async def _jwks(self, _: Request) -> Response:
+        jwk = ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        return JSONResponse({"keys": [{**jwk, "kid": self.key_id, "alg": "ES256", "use": "sig"}]})
+
+    async def _token(self, request: Request) -> Response:
+        form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
+        self.asked.append({**form, "authorization": request.headers.get("authorization", "")})
+        asked = self.codes.pop(form.get("code", ""), None)
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if asked is None or challenge != asked["code_challenge"] or form["redirect_uri"] != asked["redirect_uri"]:
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        claims = {
+            "iss": self.url, "sub": "u-1", "aud": CLIENT, "iat": int(self.clock.now), "exp": int(self.clock.now) + 300,
+            "nonce": asked["nonce"], **self.claims,
+        }  # fmt: skip
+        claims = {name: value for name, value in claims.items() if value is not None}
+        token = jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
+        return JSONResponse({"id_token": token, "access_token": "at", "token_type": "Bearer"})
+
+    async def _userinfo(self, request: Request) -> Response:
+        if request.headers.get("authorization") != "Bearer at":
+            return JSONResponse({}, 401)
+        return JSONResponse(self.userinfo)
+
+
+class Site:
+    """One running service with its console."""
+
+    def __init__(self, folder: Path, database: Path, provider: Provider, clock: Clock, **console: Any) -> None:
+        self.clock, self.provider = clock, provider
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        given = {"enabled": True, "oidc": provider.settings(), **console}
+        self.settings = Settings(
+            data_dir=folder, listen=ListenSettings(port=port), console=ConsoleSettings(**given),
+            tenants={"acme": TenantSettings(mode="enforce")},
+        )  # fmt: skip
+        self.event_log = EventLog(folder / "log")
+        self.store = open_store(sqlite_url(database))
+        self.view, self.status = RiskView(), PipelineStatus()
+        self.ids = iter(range(10**9))
+        self.position = self.store.claim(0)
+        self.served = Served(listener, create_app(self._services(), console=ConsoleApp))
+        self.browser = self.new_browser()
+        self.browser.get("/healthz").raise_for_status()
+
+    def _services(self) -> Services:
+        jwks = Jwks((), self.settings.verification, self.clock)
+        callers = CallerDirectory((), [])
+        self.log = GroupCommit(self.event_log)
+        policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        self.guard = make_guard(
+            self.settings, self.log, self.store, self.view, policy, self.status,
+            lambda agents: forget_answers(self.view, agents), lambda: int(self.clock() * 1000),
+        )  # fmt: skip
+        return Services(
+            guard=self.guard, settings=self.settings, log=self.log, store=self.store, view=self.view, policy=policy,
+            verifier=TokenVerifier((), jwks, callers.caller, self.settings.verification, self.clock),
+            model_version="m1", status=self.status, clock=self.clock, monotonic=self.clock,
+            new_id=lambda: str(next(self.ids)), on_startup=(self._running,), on_shutdown=(self._ended, self.log.close),
+        )  # fmt: skip
+
+    async def _running(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.writing = asyncio.create_task(self.guard.audit.run())
+        await self.guard.approvals.load()
+
+    async def _ended(self) -> None:
+        await self.guard.approvals.close()
+        await self.guard.audit.flush(5.0)
+        self.writing.cancel()
+
+    def new_browser(self) -> httpx.Client:
+        """Another browser: cookies of its own; redirects are looked at, not followed."""
+        return httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
+
+    def close(self) -> None:
+        self.browser.close()
+        self.served.close()
+        self.event_log.close()
+        self.store.close()
+
+    def sign_in(self, *groups: str, back: str = "/console/", browser: httpx.Client | None = None, **claims: Any) -> Any:
+        """Sign in as somebody of those groups; the answer to the callback."""
+        browser = browser or self.browser
+        self.provider.claims = {"groups": list(groups), "name": "Ada", **claims}
+        sent = browser.get("/console/sign-in/start", params={"next": back})
+        assert sent.status_code == 303, sent.text
+        return browser.get(self.provider.approve(sent.headers["location"]))
+
+    def form_token(self, browser: httpx.Client | None = None) -> str:
+        """What the pages of the session carry."""
+        page = (browser or self.browser).get("/console/sign-in", follow_redirects=True).text
+        return page.partition('"X-CSRF-Token": "')[2].partition('"')[0]
+
+    def post(self, path: str, **form: str) -> httpx.Response:
+        """Send a form of a page of this session."""
+        return self.browser.post(path, data={"csrf_token": self.form_token(), **form})
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Run *work* on the event loop of the service."""
+
+        async def call() -> T:
+            return work()
+
+        return self.wait(call())
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run *coroutine* there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def know(self, *rows: AgentRow, decisions: tuple[Decision, ...] = ()) -> None:
+        """What the pipeline would commit and report."""
+        before, after = self.position, msgspec.structs.replace(self.position, offset=self.position.offset + 1)
+        self.store.commit(Commit(before, after, list(rows), list(decisions), [], []))
+        self.position = Position(0, before.epoch, after.offset)
+        summaries = [
+            AgentSummary(
+                r.name, r.agent_type, r.level, r.risk_score, r.confidence, r.anomaly_score, r.first_seen_ms,
+                r.last_seen_ms, r.evaluated_ms, r.due_ms, r.events, r.decision_id, r.reasons, r.counterfactual,
+            ) for r in rows
+        ]  # fmt: skip
+        changes = [
+            Change(d.decision_id, d.agent.tenant, d.agent.agent_id, d.previous_level, d.level, d.risk_score, "",
+                   d.event_time_ms, d.decided_ms) for d in decisions
+        ]  # fmt: skip
+        update = Update(summaries, changes, after.offset, 0, {"events": after.offset * 10}, {})
+
+        def work() -> None:
+            self.view.apply(update.agents)
+            self.status.note(update, int(self.clock.now * 1000))
+
+        self.inside(work)
+
+
+REASON = Reason(
+    "first_seen_resource", "resource_rarity", "acct-9001", "42 known accounts", 0.41, "first use of acct-9001"
+)
+
+
+def row_of(agent_id: str = "bot", tenant: str = "acme", level: int = 1, **more: Any) -> AgentRow:
+    """An agent as the pipeline stores it."""
+    name = AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    given = {
+        "agent_type": "Robot", "risk_score": 0.1 if level < 2 else 0.8, "confidence": 0.9, "anomaly_score": 0.5,
+        "first_seen_ms": NOW_MS - 10**7, "last_seen_ms": NOW_MS, "evaluated_ms": NOW_MS, "due_ms": 0, "events": 100,
+        "decision_id": "", "reasons": b"[]", "counterfactual": "", "features": b"", "risk": b"", "state_version": "t",
+    }  # fmt: skip
+    return AgentRow(name=name, level=level, **{**given, **more})
+
+
+def decision_of(row: AgentRow, number: int, before: int = 1, **more: Any) -> Decision:
+    """The decision that brought *row* to its level."""
+    given = {
+        "decision_id": f"d-{number}", "decided_ms": NOW_MS + number, "event_id": "e", "event_time_ms": NOW_MS + number,
+        "risk_score": row.risk_score, "confidence": 0.9, "anomaly_score": 0.9, "p_value": 0.001, "reasons": (REASON,),
+        "counterfactual": "medium if at most 2 new accounts per hour", "feature_vector": {"resource_rarity": 3.0},
+        "evidence": {}, "model_version": "m1", "baseline_version": "b1", "policy_version": "3", "mode": "enforce",
+        "cause": "event", "partition": 0, "offset": number,
+    }  # fmt: skip
+    return Decision(
+        agent=row.name, agent_type=row.agent_type, previous_level=before, level=row.level, **{**given, **more}
+    )
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty, migrated database to copy."""
+    path = tmp_path_factory.mktemp("empty") / "empty.db"
+    open_store(sqlite_url(path)).close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def provider(clock: Clock) -> Iterator[Provider]:
+    made = Provider(clock)
+    yield made
+    made.served.close()
+
+
+@pytest.fixture
+def _as_it_was(clock: Clock, provider: Provider) -> None:
+    clock.now = NOW
+    provider.metadata, provider.claims, provider.userinfo, provider.key_id = {}, {}, {"sub": "u-1"}, "k1"
+    provider.asked.clear()
+
+
+@pytest.fixture
+def new_site(
+    tmp_path: Path, database: Path, provider: Provider, clock: Clock, _as_it_was: None
+) -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(**console: Any) -> Site:
+        copy = tmp_path / f"{len(sites)}.db"
+        shutil.copyfile(database, copy)
+        sites.append(Site(tmp_path / f"data{len(sites)}", copy, provider, clock, **console))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture(scope="module")
+def _shared(
+    tmp_path_factory: pytest.TempPathFactory, database: Path, provider: Provider, clock: Clock
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("console")
+    shutil.copyfile(database, folder / "trustwatch.db")
+    made = Site(folder, folder / "trustwatch.db", provider, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(_shared: Site, _as_it_was: None) -> Site:
+    """One for all tests of a module that start with a new browser and do not mind each other's agents."""
+    _shared.browser.close()
+    _shared.browser = _shared.new_browser()
+    return _shared
+
+
+@pytest.fixture
+def make_row() -> Callable[..., AgentRow]:
+    return row_of
+
+
+@pytest.fixture
+def make_decision() -> Callable[..., Decision]:
+    return decision_of

@@ -1,0 +1,102 @@
+"""The live stream: who is told of what, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from trustwatch.api.console import live
+from trustwatch.api.console.live import event_of
+from trustwatch.scoring.channel import Change
+
+
+class Listening:
+    """Reads a stream in a thread."""
+
+    def __init__(self, site: Any) -> None:
+        self.lines: list[str] = []
+        self.ended = threading.Event()
+        self._open = threading.Event()
+        self._more = threading.Condition()
+        self._site = site
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        assert self._open.wait(10)
+
+    def _read(self) -> None:
+        cookies = dict(self._site.browser.cookies)
+        with httpx.stream("GET", f"{self._site.url}/console/live", cookies=cookies, timeout=30, trust_env=False) as got:
+            for line in got.iter_lines():
+                with self._more:
+                    self.lines.append(line)
+                    self._more.notify_all()
+                self._open.set()
+        self.ended.set()
+
+    def wait_for(self, line: str) -> bool:
+        with self._more:
+            return self._more.wait_for(lambda: line in self.lines, 15)
+
+    def close(self) -> None:
+        self._site.inside(self._site.status.close)
+        self._thread.join(15)
+
+
+def test_a_change_of_a_level_is_told_to_those_who_may_know(new_site: Callable[..., Any], make_row: Any,
+                                                           make_decision: Any) -> None:  # fmt: skip
+    """Of the own tenants alone; a stream ends with the service."""
+    site = new_site()
+    site.sign_in("soc")
+    heard = Listening(site)
+    theirs, ours = make_row("their\nbot", tenant="globex", level=4), make_row("<b>our bot", level=4)
+    site.know(theirs, decisions=(make_decision(theirs, 1),))
+    site.know(ours, decisions=(make_decision(ours, 2),))
+
+    assert heard.wait_for("event: change")
+    assert heard.wait_for(f"event: {event_of('acme', '<b>our bot')}")
+    assert heard.wait_for("event: said")
+    heard.close()
+    text = "\n".join(heard.lines)
+    assert heard.ended.is_set()
+    assert "&lt;b&gt;our bot is now critical" in text and "<b>" not in text
+    assert event_of("globex", "their\nbot") not in text and "globex" not in text and "their" not in text
+
+
+def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> None:
+    """It says so, and the page stops asking."""
+    site = new_site()
+    site.sign_in("soc")
+    heard = Listening(site)
+    site.clock.now += 100_000
+    row = make_row("late", level=4)
+    site.know(row, decisions=(make_decision(row, 3),))
+
+    assert heard.wait_for("event: end")
+    assert "event: change" not in heard.lines
+    heard.close()
+
+
+def test_without_a_session_there_is_no_stream(site: Any) -> None:
+    """401, not a page: an event source would follow a redirect."""
+    answer = site.browser.get("/console/live", headers={"accept": "text/event-stream"})
+
+    assert answer.status_code == 401
+
+
+def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
+    """One too many is told to come again."""
+    monkeypatch.setattr(live, "MOST_STREAMS", 0)
+    site.sign_in("soc")
+
+    assert site.browser.get("/console/live").status_code == 503
+
+
+def test_a_name_can_not_end_an_event() -> None:
+    """Line breaks of all kinds stay inside the data."""
+    sentence = live._sentence(Change("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)
+    event = live._event("said", sentence).decode()
+
+    assert event.endswith("\n\n") and event.count("\n\n") == 1
+    assert all(line.startswith(("data: ", "event: said")) for line in event.strip("\n").splitlines())
