@@ -22,6 +22,8 @@ from trustwatch.api.console.pages.overview import containment
 from trustwatch.api.console.profile import profile_of
 from trustwatch.api.console.trail import MOST_POINTS, Trail
 from trustwatch.api.http import PipelineStatus
+from trustwatch.api.settings import load_settings
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.features import layout as l
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.blast_radius import Reached
@@ -52,6 +54,35 @@ def test_nothing_else_is_vendored() -> None:
     found = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
 
     assert found == {file["path"] for _, file in FILES} | {"manifest.json"}
+
+
+def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
+    """The YAML of docs/console.md is accepted as it stands, but for the place of the secret."""
+    page = (Path(__file__).parents[3] / "docs" / "console.md").read_text(encoding="utf-8")
+    (tmp_path / "secret").write_text("s")
+    example = page.partition("```yaml\n")[2].partition("```")[0].replace("/etc/trustwatch/console-secret", "secret")
+    (tmp_path / "trustwatch.yaml").write_text(example)
+    console = load_settings(tmp_path / "trustwatch.yaml", {}).console
+
+    assert console.oidc is not None
+    assert [grant.name for grant in console.oidc.grants] == ["soc-leads", "acme"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("console: {enabled: true}", "nobody could sign in"),
+        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "this machine alone"),
+        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "this machine alone"),
+        ("console: {session_key: short}", "at least 32"),
+    ],
+)
+def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    """At the start, with what to change."""
+    (tmp_path / "trustwatch.yaml").write_text(text)
+
+    with pytest.raises(ConfigError, match=told):
+        load_settings(tmp_path / "trustwatch.yaml", {})
 
 
 @pytest.mark.parametrize("module", [render, signin])
