@@ -26,10 +26,9 @@ from ...scoring.lifecycle.shelf import Kept, ModelShelf
 from ...scoring.store import MAX_PAGE, Page, Store
 from ...scoring.store.base import Tenants
 from ..settings import Settings
+from .orders import TRAINING_WISH
 
 MOST_DAYS = 366
-TRAINING_WISH = "lifecycle.train"
-"""Key of the store's meta table under which a person asks the keeper to train."""
 ORDERS = ("promoted", "rolled_back")
 MOST_MARKS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
@@ -218,12 +217,12 @@ class ModelDesk:
         )  # fmt: skip
 
     def _marks(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], Marks]:
-        """What people said about alerts, by the day on which each was decided."""
+        """What people said about alerts, by the day of each one's event."""
         found: dict[tuple[int, str, str], Marks] = {}
         for one in self._judged(tenants):
             decision = self._store.decision(one.decision_id, tenants)
-            if decision is not None and decision.decided_ms // DAY_MS in span:
-                place = (decision.decided_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
+            if decision is not None and decision.event_time_ms // DAY_MS in span:
+                place = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
                 old, true = found.get(place, Marks()), one.verdict == "true_positive"
                 found[place] = Marks(old.false_positive + (not true), old.true_positive + true)
         return found

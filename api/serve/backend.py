@@ -27,6 +27,7 @@ from ..http.services import PipelineStatus, live_lag
 from ..settings import Settings
 from .archiving import ArchiveProcess, archived_up_to, check_archive
 from .ingesting import IngestProcess
+from .keeping import KeeperProcess
 from .roles import Roles
 from .updates import ChildProcess
 from .wiring import kafka_settings, opened_store
@@ -45,6 +46,7 @@ class Known(NamedTuple):
     changed: Callable[[], None]
     ingest: IngestStatus
     archive: ArchiveStatus
+    proved: Callable[[str], None] = lambda _version: None  # a challenger is better, and may be promoted
 
 
 class Backend:
@@ -111,7 +113,9 @@ class Embedded(Backend):
                 known.changed()
 
         archives = _archives(self.settings, self.settings_file, known.archive, events=True, vectors=True)
-        return [ChildProcess("worker", self.settings_file, apply, known.status.ended), *archives]
+        worker = ChildProcess("worker", self.settings_file, apply, known.status.ended)
+        keeper = [KeeperProcess(self.settings_file, known.proved)] if self.settings.lifecycle.enabled else []
+        return [worker, *keeper, *archives]
 
     def behind(self, status: PipelineStatus) -> Callable[[], int]:
         """Counted live."""

@@ -67,6 +67,11 @@ class Child:
             raise Stopping
         clock.sleep(seconds)
 
+    def check(self) -> None:
+        """Raises Stopping once the process was told to end."""
+        if self.ending:
+            raise Stopping
+
     def send(self, body: bytes) -> None:
         """Report to the service. Raises OSError when nobody reads."""
         self._connection.sendall(LENGTH.pack(len(body)) + body)

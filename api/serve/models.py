@@ -30,6 +30,16 @@ def make_desk(settings: Settings, log: GroupCommit, store: Store, told: Callable
     return ModelDesk(settings, store, model_shelf(settings), announce, clock.now_ms, new_id, told)
 
 
+async def promote_proved(desk: ModelDesk, version: str) -> None:
+    """Promote a challenger that the keeper found better; the desk judges once more, by the stored figures."""
+    try:
+        await desk.promote(version, "keeper", "")
+    except TrustwatchError as error:
+        _log.warning("a challenger was not promoted", version=version, error=str(error))
+    else:
+        _log.info("a challenger is promoted", version=version)
+
+
 async def keep_desk(desk: ModelDesk, stop: asyncio.Event) -> None:
     """Look which version is in force, until *stop*."""
     failing = False

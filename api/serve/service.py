@@ -37,7 +37,7 @@ from .acting import Acting
 from .backend import Backend, Known, opened
 from .feedback import make_feedback
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
-from .models import keep_desk, make_desk
+from .models import keep_desk, make_desk, promote_proved
 from .roles import Roles, check_roles
 from .wiring import live_policy, service_url, webhook_targets
 
@@ -103,6 +103,7 @@ class Service:
             settings, backend.log, backend.store, view, policy, status, self._standing_changed
         )  # fmt: skip
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
+        self._promotions: set[asyncio.Task[None]] = set()
         self._models = make_desk(settings, backend.log, backend.store, self._changed)
         self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
         self._services = Services(
@@ -114,12 +115,19 @@ class Service:
             models=self._models, feedback=self._feedback,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
-        self._processes = backend.processes(Known(view, status, self._changed, self._ingest, self._archive))
+        known = Known(view, status, self._changed, self._ingest, self._archive, self._proved)
+        self._processes = backend.processes(known)
 
     def _changed(self) -> None:
         """Something may have to leave."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
+
+    def _proved(self, version: str) -> None:
+        """The keeper says that a challenger is better."""
+        task = asyncio.get_running_loop().create_task(promote_proved(self._models, version))
+        self._promotions.add(task)
+        task.add_done_callback(self._promotions.discard)
 
     def _standing_changed(self, agents: Collection[AgentName]) -> None:
         """A person pinned or approved something, here or elsewhere."""

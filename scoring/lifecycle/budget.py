@@ -92,6 +92,8 @@ def chart(
     observed = {(one.day, one.tenant, one.agent_type): int(getattr(one, level)) for one in alerts}
     active: dict[tuple[int, str, str], int] = {}
     for day in counted:
+        if day.tenant == OTHERS[0]:  # the fleet, which its groups add up to
+            continue
         place = (day.day, day.tenant, day.agent_type)
         active[place] = max(active.get(place, 0), day.agent_days)
     guessed = _present(days, known)

@@ -78,7 +78,7 @@ def observed(days: Iterable[GroupDay]) -> list[Observed]:
     """What shares of events had p-values up to each edge, over all *days*; empty where nobody counted."""
     total = np.zeros(len(P_EDGES), np.int64)
     for day in days:
-        if len(day.p_values) == len(P_EDGES):
+        if len(day.p_values) == len(P_EDGES) and (day.tenant, day.agent_type) != WHOLE_FLEET:  # groups add up to it
             total += np.array(day.p_values, np.int64)
     events = int(total.sum())
     if not events:

@@ -20,6 +20,8 @@ from .schema import AGENTS, DECISIONS, MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
+EARLY_MS = 600_000
+"""A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _BLOBS = frozenset({"trained", "figures", "detail", "alerts", "p_values", "drift"})
@@ -113,10 +115,14 @@ class Models(Database):
             return [_day(row) for row in connection.execute(query.order_by(*order))]
 
     def alert_counts(self, from_day: int, tenants: Tenants = None) -> list[AlertCount]:
-        day = cast(DECISIONS.c.decided_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
+        day = cast(DECISIONS.c.event_time_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
         group = (day, DECISIONS.c.tenant, DECISIONS.c.agent_type)
         counts = [_rises(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
-        since = (DECISIONS.c.decided_ms >= from_day * DAY_MS, DECISIONS.c.level > DECISIONS.c.previous_level)
+        first = from_day * DAY_MS
+        since = (
+            DECISIONS.c.decided_ms >= first - EARLY_MS,  # which the index knows
+            DECISIONS.c.event_time_ms >= first, DECISIONS.c.level > DECISIONS.c.previous_level,
+        )  # fmt: skip
         query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
         with self.read() as connection:
             rows = connection.execute(_visible(query, DECISIONS.c.tenant, tenants)).all()

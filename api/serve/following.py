@@ -1,0 +1,174 @@
+"""What the keeper does with each record: champion and challenger in shadow, and what is written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from ...ingest.log import LogReader
+from ...ingest.log.segments import segment_bases
+from ...ingest.source import RecordBatch
+from ...models.persist import load_reference
+from ...scoring.engine import EngineSettings
+from ...scoring.feedback import Feedback
+from ...scoring.lifecycle.alerting import drift_row, since_of
+from ...scoring.lifecycle.budget import LEVELS
+from ...scoring.lifecycle.drift import reference_from
+from ...scoring.lifecycle.figures import Figures, as_dict
+from ...scoring.lifecycle.force import Chosen, ModelsInForce
+from ...scoring.lifecycle.promotion import judge
+from ...scoring.lifecycle.records import DAY_MS, GroupDay, ModelVersion
+from ...scoring.lifecycle.shadow import Duel, ShadowRun
+from ...scoring.lifecycle.watch import GroupWatch, Thresholds
+from ...scoring.pipeline import PARTITION
+from ...scoring.records import OutboxRow
+from ...scoring.store import MAX_PAGE, SqlStore
+from .. import clock
+from ..settings import Settings
+from .wiring import engine_settings, model_shelf, service_url
+
+RESIDENT = 20_000
+"""Agents in memory per model; the others are kept as bytes."""
+ASK_AGAIN_S = 60.0
+
+_log = structlog.get_logger(__name__)
+_Place = tuple[int, str, str]
+
+
+class Follower:
+    """Runs the models of one log in shadow.
+
+    Args:
+        settings: of the service.
+        store: where figures go.
+        models: chooses and loads.
+        reader: of the log; moved here.
+        ask: asks for the promotion of a version.
+    """
+
+    def __init__(
+        self, settings: Settings, store: SqlStore, models: ModelsInForce, reader: LogReader, ask: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._models = models
+        self._reader = reader
+        self._ask = ask
+        self._followed: tuple[str, str] | None = None
+        self._champion: ShadowRun | None = None
+        self._challenger: tuple[ModelVersion, ShadowRun] | None = None
+        self._duel: Duel | None = None
+        self._watch: GroupWatch | None = None
+        self._since_ms = 0
+        self._stored: dict[_Place, int] = {}
+        self._judged: dict[tuple[str, str], GroupDay] = {}
+        self._asked = float("-inf")
+
+    def look(self) -> Chosen:
+        """Begin anew where another champion or challenger is to be followed; returns what is in force."""
+        chosen = self._models.choose(self._store.model_switch(PARTITION))
+        challenger = self._newest_challenger(chosen)
+        wanted = (chosen.digest, "" if challenger is None else challenger.digest)
+        if wanted != self._followed:
+            self.write()
+            self._begin(chosen, challenger)
+            self._followed = wanted
+        return chosen
+
+    def _newest_challenger(self, chosen: Chosen) -> ModelVersion | None:
+        for one in self._store.models("challenger").items:
+            if one.version != chosen.version and one.counted_from:
+                return one
+        return None
+
+    def _begin(self, chosen: Chosen, challenger: ModelVersion | None) -> None:
+        first = min(segment_bases(self._reader.directory), default=0)
+        self._reader.seek(PARTITION, first)
+        self._since_ms = clock.now_ms() - int(self._settings.lifecycle.follow_days * DAY_MS)
+        settings = self._engine()
+        self._champion = ShadowRun(self._models.load(chosen.version, chosen.digest), settings, self._settings.domains())
+        bounds = self._settings.lifecycle.drift
+        path = model_shelf(self._settings).find(chosen.version, chosen.digest)
+        self._watch = GroupWatch(
+            self._champion, reference_from(load_reference(path)),
+            Thresholds(bounds.features, bounds.scores, bounds.min_events),
+        )  # fmt: skip
+        self._challenger = self._duel = None
+        if challenger is not None:
+            run = ShadowRun(
+                self._models.load(challenger.version, challenger.digest), settings, self._settings.domains()
+            )
+            self._challenger = challenger, run
+            self._duel = Duel(max(challenger.counted_from, first), (chosen.version, challenger.version))
+            self._since_ms = min(self._since_ms, challenger.created_ms - DAY_MS)
+        self._remember(chosen.version)
+        _log.info(
+            "following", champion=chosen.version, challenger=None if challenger is None else challenger.version,
+            from_offset=first,
+        )  # fmt: skip
+
+    def _engine(self) -> EngineSettings:
+        return engine_settings(self._settings, capacity=min(RESIDENT, self._settings.pipeline.resident_agents))
+
+    def _remember(self, version: str) -> None:
+        """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
+        self._stored, self._judged = {}, {}
+        for day in self._store.model_days(clock.now_ms() // DAY_MS - 40, version=version):
+            self._stored[day.day, day.tenant, day.agent_type] = day.events
+            if day.drift.get("judged"):
+                self._judged[day.tenant, day.agent_type] = day
+
+    def see(self, batch: RecordBatch) -> None:
+        """Records of the log, in order."""
+        if self._champion is None or batch.records[-1].received_ms < self._since_ms:
+            return
+        assert self._watch is not None
+        champion = list(self._champion.apply(batch))
+        for scored, _ in champion:
+            self._watch.see(scored)
+        if self._duel is not None and self._challenger is not None:
+            self._duel.see(champion, self._challenger[1].apply(batch))
+
+    def write(self) -> None:
+        """Write what was counted since the last time."""
+        self._write_days()
+        if self._duel is None or self._challenger is None:
+            return
+        version = self._challenger[0].version
+        figures = self._duel.figures(self._feedback())
+        self._store.note_figures(version, as_dict(figures), clock.now_ms())
+        self._maybe_ask(version, figures)
+
+    def _feedback(self) -> list[Feedback]:
+        page = self._store.list_feedback(verdict="true_positive", limit=MAX_PAGE)
+        return [one for one in page.items if one.status not in ("revoking", "revoked")]
+
+    def _maybe_ask(self, version: str, figures: Figures) -> None:
+        if self._settings.lifecycle.promote != "automatic" or clock.monotonic() - self._asked < ASK_AGAIN_S:
+            return
+        accepted = self._settings.risk.alert_budget
+        budget = {level: float(getattr(accepted, level)) for level in LEVELS}
+        if not judge(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
+            self._asked = clock.monotonic()
+            self._ask(version)
+
+    def _write_days(self) -> None:
+        if self._watch is None:
+            return
+        days: list[GroupDay] = []
+        told: list[OutboxRow] = []
+        for found in self._watch.changed():
+            place = (found.day, found.tenant, found.agent_type)
+            if found.events < self._stored.get(place, 0):
+                continue
+            day = since_of(found, self._judged.get(place[1:]))
+            self._stored[place] = day.events
+            days.append(day)
+            if day.drift.get("judged"):
+                self._judged[place[1:]] = day
+                if day.drift["drifted"]:
+                    again = self._settings.lifecycle.drift.again_days
+                    told.append(drift_row(day, again, clock.now_ms(), service_url(self._settings)))
+        if days:
+            self._store.note_days(days, told)

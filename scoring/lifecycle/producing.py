@@ -1,0 +1,50 @@
+"""A new version from a history: trained, checked against the budget, saved with what drift is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...ingest.columns import EventColumns
+from ...models.artifact import peek
+from ...models.bundle import TrainedModel
+from ...models.detector import DetectorSettings
+from ...models.learning import learn_with_held_out, session_ids
+from ...models.manifest import ModelManifest
+from ...models.persist import save
+from .. import risk
+from ..promise import check_promise
+from .drift import fit_reference
+
+
+class Produced(NamedTuple):
+    """A version on disk. `promise` is what its thresholds promise, and what they would have done on its history."""
+
+    model: TrainedModel
+    manifest: ModelManifest
+    digest: str
+    promise: dict[str, Any]
+
+
+def produce(
+    place: Path, columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, budget: risk.Budget,
+    rules: risk.RiskSettings, now_ms: int, progress: Callable[[str, int, int], None],
+) -> Produced:  # fmt: skip
+    """Train on *columns* and save to *place*, all or nothing.
+
+    Args:
+        salt: that of the model in force, so that what is known of agents carries over.
+        version: its name.
+        progress: told the stage and how far it is; may raise to give up.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
+    promise = check_promise(model, columns, held_out.p_value, budget, rules)
+    sessions = len(set(session_ids(columns).tolist()))
+    reference = fit_reference(columns, held_out.u).arrays()
+    manifest = save(place, model, settings, sessions, now_ms, reference)
+    told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}
+    return Produced(model, manifest, peek(place)[1], told)

@@ -1,0 +1,254 @@
+"""Models in shadow: the identical live path over the records of the log, without any action: what they would have done.
+
+Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
+counted from one offset on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as c
+from ...ingest.columns import ColumnEncoder
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.source import Kind, RecordBatch
+from ...models.bundle import TrainedModel
+from ..engine import EngineSettings, Scored
+from ..policy import LivePolicy, PolicyBook
+from ..processor import Context, Processor
+from ..records import RiskLevel
+from ..residence import Residence
+from .budget import LEVELS
+from .figures import Agreement, Figures, LabelFigures, ModelFigures
+from .records import DAY_MS
+
+if TYPE_CHECKING:
+    from ..feedback import Feedback
+
+MOST_RISES = 50_000
+"""Rises to medium or above that are kept to be compared with labels; older ones make way."""
+AFTER_MS = DAY_MS
+"""A labelled attack counts as detected by a rise within its window or up to so long behind it."""
+
+_RISE = tuple(RiskLevel[name.upper()] for name in LEVELS)
+
+
+class _Time(msgspec.Struct):
+    time: datetime
+
+
+class Rise(NamedTuple):
+    """An agent came to *level* from below."""
+
+    key: int
+    at_ms: int
+    previous: int
+    level: int
+
+
+class ShadowRun:
+    """One model in shadow.
+
+    Args:
+        model: what it is judged by.
+        settings: budgets and limits as live; agents beyond the capacity are kept as bytes.
+        domains: the tenants' internal domains.
+    """
+
+    def __init__(
+        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.model = model
+        encoder = ColumnEncoder(model.salt, domains)
+        residence = Residence(model, settings, None)
+        self.processor = Processor(residence, encoder, DuplicateWindow(), Context(LivePolicy(PolicyBook())))
+        self._learned_ms = model.window_ms[1]
+
+    def apply(self, batch: RecordBatch) -> Iterator[tuple[Scored, npt.NDArray[np.int64]]]:
+        """Scored events with their offsets; what the model learned from is left out."""
+        for part in self._parts(batch):
+            yield from self.processor.apply(part).scored
+
+    def _parts(self, batch: RecordBatch) -> Iterator[RecordBatch]:
+        """Runs of records that happened behind the model's own history."""
+        first, records = 0, batch.records
+        for at, record in enumerate(records):
+            if record.kind == Kind.EVENT and event_time(record.payload) <= self._learned_ms:
+                if at > first:
+                    yield RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
+                first = at + 1
+        if first == 0:
+            yield batch
+        elif first < len(records):
+            yield RecordBatch(batch.partition, batch.base_offset + first, records[first:])
+
+
+_time = msgspec.json.Decoder(_Time)
+
+
+def event_time(payload: bytes) -> int:
+    """UTC milliseconds of an event's time; beyond all histories where it has none: the processor says what is wrong."""
+    try:
+        return int(_time.decode(payload).time.timestamp() * 1000)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        return 1 << 62
+
+
+class Side:
+    """What one model did, counted."""
+
+    def __init__(self) -> None:
+        self.alerts: Counter[str] = Counter()
+        self.rises: list[Rise] = []
+
+    def see(self, scored: Scored, rows: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+        """Count the rises among *rows*; returns (agent, day) of those to medium or above."""
+        before, after = scored.levels[rows, 0], scored.levels[rows, 1]
+        alerted: set[tuple[int, int]] = set()
+        for at in np.flatnonzero((after > before) & (after >= RiskLevel.MEDIUM)).tolist():
+            row = int(rows[at])
+            rise = Rise(
+                int(scored.columns.names[row, c.AGENT]),
+                int(scored.columns.time_ms[row]),
+                int(before[at]),
+                int(after[at]),
+            )
+            self.rises.append(rise)
+            for name, level in zip(LEVELS, _RISE, strict=True):
+                self.alerts[name] += rise.previous < level <= rise.level
+            if rise.previous < RiskLevel.MEDIUM:
+                alerted.add((rise.key, rise.at_ms // DAY_MS))
+        del self.rises[: max(0, len(self.rises) - MOST_RISES)]
+        return alerted
+
+
+class Duel:
+    """Champion against challenger over the same events.
+
+    Args:
+        from_offset: counted from here on.
+        names: versions of champion and challenger.
+    """
+
+    def __init__(self, from_offset: int, names: tuple[str, str]) -> None:
+        self.from_offset = self.to_offset = from_offset
+        self.events = 0
+        self._names = names
+        self._sides = (Side(), Side())
+        self._open: dict[int, list[int]] = {}  # agent -> day, alerted by champion, by challenger
+        self._agree: Counter[tuple[int, int]] = Counter()
+        self._apart: list[tuple[int, int, int]] = []  # agent, day, 0 = the champion alone, 1 = the challenger alone
+
+    def see(self, champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
+            challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]]) -> None:  # fmt: skip
+        """What both made of one batch."""
+        alerted: list[set[tuple[int, int]]] = [set(), set()]
+        active: set[tuple[int, int]] = set()
+        for side, parts in enumerate((champion, challenger)):
+            for scored, offsets in parts:
+                rows = np.flatnonzero(offsets >= self.from_offset)
+                if not len(rows):
+                    continue
+                alerted[side] |= self._sides[side].see(scored, rows)
+                if side == 0:
+                    self.events += len(rows)
+                    self.to_offset = max(self.to_offset, int(offsets[rows[-1]]) + 1)
+                    keys, days = scored.columns.names[rows, c.AGENT], scored.columns.time_ms[rows] // DAY_MS
+                    active |= set(zip(keys.tolist(), days.tolist(), strict=True))
+        for key, day in sorted(active | alerted[0] | alerted[1], key=lambda one: one[1]):
+            self._mark(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
+
+    def _mark(self, key: int, day: int, one: bool, other: bool) -> None:
+        known = self._open.get(key)
+        if known is not None and known[0] > day:  # late: its day is counted
+            return
+        if known is not None and known[0] < day:
+            self._close(key, known)
+            known = None
+        if known is None:
+            known = self._open[key] = [day, 0, 0]
+        known[1] |= one
+        known[2] |= other
+
+    def _close(self, key: int, known: list[int]) -> None:
+        day, one, other = known
+        self._agree[one, other] += 1
+        if one != other:
+            self._apart.append((key, day, int(other)))
+            del self._apart[: max(0, len(self._apart) - MOST_RISES)]
+
+    @property
+    def agent_days(self) -> int:
+        """Different agents on different days so far."""
+        return sum(self._agree.values()) + len(self._open)
+
+    def figures(self, feedback: Iterable[Feedback]) -> Figures:
+        """The comparison so far; the days that still run count as they are.
+
+        Args:
+            feedback: what people said, revoked feedback left out.
+        """
+        attacks = [(one.agent.key, one.from_ms, one.until_ms, one.event_time_ms) for one in feedback
+                   if one.verdict == "true_positive"]  # fmt: skip
+        found = [[_detected(side.rises, attack) for attack in attacks] for side in self._sides]
+        seen = [at for at in range(len(attacks)) if found[0][at] is not None or found[1][at] is not None]
+        old, new = ([one[at] is not None for at in seen] for one in found)
+        labels = LabelFigures(
+            len(seen), sum(a and b for a, b in zip(old, new, strict=True)),
+            sum(a and not b for a, b in zip(old, new, strict=True)),
+            sum(b and not a for a, b in zip(old, new, strict=True)),
+        )  # fmt: skip
+        one, other = (self._side(at, attacks, found[at]) for at in (0, 1))
+        return Figures(
+            one, other, self.agent_days, self.events, self.from_offset, self.to_offset, labels, self._agreement(attacks)
+        )
+
+    def _side(self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]) -> ModelFigures:
+        side = self._sides[at]
+        true: Counter[str] = Counter()
+        for rise in side.rises:
+            if _belongs(rise.key, rise.at_ms, attacks):
+                for name, level in zip(LEVELS, _RISE, strict=True):
+                    true[name] += rise.previous < level <= rise.level
+        delays = sorted(delay for delay in found if delay is not None)
+        days = max(self.agent_days, 1)
+        return ModelFigures(
+            self._names[at], {name: side.alerts[name] for name in LEVELS},
+            {name: max(0, side.alerts[name] - true[name]) for name in LEVELS},
+            {name: round(1000.0 * side.alerts[name] / days, 3) for name in LEVELS}, len(delays),
+            delays[len(delays) // 2] / 1000.0 if delays else None,
+        )  # fmt: skip
+
+    def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> Agreement:
+        counts = Counter(self._agree)
+        apart = list(self._apart)
+        for key, (day, one, other) in self._open.items():
+            counts[one, other] += 1
+            if one != other:
+                apart.append((key, day, int(other)))
+        for key, day, which in apart:
+            if any(_on(key, day, attack) for attack in attacks):
+                counts[(0, 1) if which else (1, 0)] -= 1
+        return Agreement(counts[1, 1], counts[0, 0], counts[1, 0], counts[0, 1])
+
+
+def _belongs(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
+    return any(key == one[0] and one[1] <= at_ms <= one[2] + AFTER_MS for one in attacks)
+
+
+def _on(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:
+    return key == attack[0] and attack[1] // DAY_MS <= day <= (attack[2] + AFTER_MS) // DAY_MS
+
+
+def _detected(rises: Iterable[Rise], attack: tuple[int, int, int, int]) -> int | None:
+    """Milliseconds from the beginning of the attack to its first rise; None = it was not noticed."""
+    key, first, last, _ = attack
+    times = [rise.at_ms for rise in rises if rise.key == key and first <= rise.at_ms <= last + AFTER_MS]
+    return min(times) - first if times else None

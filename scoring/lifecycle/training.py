@@ -1,0 +1,145 @@
+"""A history to train on: columns of many events without the events, and without what must not be learned."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as c
+from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import AuditEvent, decode_event
+from ..records import Decision, RiskLevel
+
+if TYPE_CHECKING:
+    from ..feedback import Feedback
+
+CHUNK = 5_000
+"""Events that are decoded before their columns are made."""
+BEFORE_MS = 3_600_000
+"""What led to a decision is left out with it: evidence gathers over minutes, and the decision names the last event."""
+LONGEST_MS = 86_400_000
+"""An agent that nothing brought down again is left out for so long."""
+
+Windows = Mapping[int, Sequence[tuple[int, int]]]
+"""Agent key -> (from, until) in event time, UTC milliseconds, both included."""
+
+
+class LeftOut(NamedTuple):
+    """How many events were not learned, and why."""
+
+    labelled: int  # of windows that a person called an attack
+    suspicious: int  # of agents at level high or critical, unless a person called that false
+    malformed: int
+
+
+class History:
+    """The newest events of a history as columns.
+
+    Args:
+        encoder: under the salt of the model in force.
+        most: events kept; older ones make way.
+        since_ms: what happened before is left out.
+    """
+
+    def __init__(self, encoder: ColumnEncoder, most: int, since_ms: int) -> None:
+        self._encoder = encoder
+        self._most = most
+        self._since_ms = since_ms
+        self._waiting: list[AuditEvent] = []
+        self._chunks: deque[EventColumns] = deque()
+        self._held = 0
+        self.malformed = 0
+
+    def add(self, payload: bytes) -> None:
+        """One event as it was logged."""
+        try:
+            event = decode_event(payload)
+        except MalformedEvent:
+            self.malformed += 1
+            return
+        self._waiting.append(event)
+        if len(self._waiting) >= CHUNK:
+            self._encode()
+
+    def _encode(self) -> None:
+        if not self._waiting:
+            return
+        columns = self._encoder.encode(self._waiting)
+        late = np.flatnonzero(columns.time_ms >= self._since_ms)
+        self._waiting = []
+        if not len(late):
+            return
+        self._chunks.append(_bare(columns.take(late)))
+        self._held += len(late)
+        while self._held - len(self._chunks[0]) >= self._most:
+            self._held -= len(self._chunks.popleft())
+
+    def columns(self) -> EventColumns | None:
+        """All that is held, in the order in which it was added; None = nothing."""
+        self._encode()
+        if not self._chunks:
+            return None
+        names, numbers, codes, time_ms = (
+            np.concatenate([getattr(chunk, name) for chunk in self._chunks])[-self._most :]
+            for name in ("names", "numbers", "codes", "time_ms")
+        )
+        return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms)
+
+
+def _bare(columns: EventColumns) -> EventColumns:
+    """Columns without their events: these are ten times as large."""
+    return EventColumns(LazyEvents([b""] * len(columns), {}), *columns[1:])
+
+
+def without(
+    columns: EventColumns, labelled: Windows, suspicious: Windows, malformed: int
+) -> tuple[EventColumns, LeftOut]:
+    """*columns* without the events of the windows."""
+    told, odd = _within(columns, labelled), _within(columns, suspicious)
+    kept = ~(told | odd)
+    counts = LeftOut(int(told.sum()), int((odd & ~told).sum()), malformed)
+    return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
+
+
+def _within(columns: EventColumns, windows: Windows) -> npt.NDArray[np.bool_]:
+    found = np.zeros(len(columns), np.bool_)
+    keys = np.array(sorted(windows), np.uint64)
+    rows = np.flatnonzero(np.isin(columns.names[:, c.AGENT], keys))
+    for key in np.unique(columns.names[rows, c.AGENT]).tolist():
+        mine = rows[columns.names[rows, c.AGENT] == np.uint64(key)]
+        at = columns.time_ms[mine]
+        for first, last in windows[key]:
+            found[mine[(at >= first) & (at <= last)]] = True
+    return found
+
+
+def labelled_windows(feedback: Iterable[Feedback]) -> Windows:
+    """Windows that people called attacks."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for one in feedback:
+        if one.verdict == "true_positive":
+            found.setdefault(one.agent.key, []).append((one.from_ms, one.until_ms))
+    return found
+
+
+def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> Windows:
+    """From an hour before an agent reached high until it left it again.
+
+    Args:
+        decisions: newest first, as the store lists them.
+        false_positives: ids of decisions that people called false: these windows are learned.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    ends: dict[int, int] = {}
+    for decision in decisions:
+        key, at_ms = decision.agent.key, decision.event_time_ms
+        if decision.level >= RiskLevel.HIGH and decision.decision_id not in false_positives:
+            until = min(ends.get(key, at_ms + LONGEST_MS), at_ms + LONGEST_MS)
+            found.setdefault(key, []).append((at_ms - BEFORE_MS, until))
+        ends[key] = at_ms
+    return found

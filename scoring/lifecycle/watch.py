@@ -1,0 +1,153 @@
+"""What peer groups did day by day while a model ran in shadow: agent-days, alerts, p-values, drift."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...ingest import columns as c
+from ...models.calibration import FLEET
+from ..engine import Scored
+from ..records import RiskLevel
+from .budget import LEVELS
+from .drift import LEAST_HOURS, SCORES, GroupSketch, Reference, taught
+from .records import DAY_MS, P_EDGES, GroupDay
+from .shadow import ShadowRun
+
+MOST_GROUPS = 200
+"""Peer groups of one day that are kept apart; the others are one."""
+CLOSED_AFTER_MS = 3_600_000
+"""A day is over when events of so much later have come: those that were late are in it."""
+
+Group = tuple[str, str]
+WHOLE: Group = ("*", "*")
+"""The fleet: also where its groups are too small to be measured each."""
+OTHERS: Group = ("*", "(other)")
+_RISE = tuple(RiskLevel[name.upper()] for name in LEVELS)
+
+
+class Thresholds(NamedTuple):
+    """From which index on something has drifted, and when a day is judged."""
+
+    features: float
+    scores: float
+    min_events: int
+
+
+class _Day:
+    """One group on one day."""
+
+    def __init__(self, features: int, group: int) -> None:
+        self.group = group
+        self.sketch = GroupSketch(features)
+        self.events = 0
+        self.agents: set[int] = set()
+        self.alerts: Counter[str] = Counter()
+        self.p_values = np.zeros(len(P_EDGES), np.int64)
+
+
+class GroupWatch:
+    """Watches one model in shadow.
+
+    Args:
+        run: whose events are seen.
+        reference: of its training; None = drift can be measured of p-values alone.
+        thresholds: of drift.
+    """
+
+    def __init__(self, run: ShadowRun, reference: Reference | None, thresholds: Thresholds) -> None:
+        self._run = run
+        self._reference = reference
+        self._thresholds = thresholds
+        self._days: dict[tuple[int, Group], _Day] = {}
+        self._groups: dict[int, Group] = {}
+        self._newest_ms = 0
+        self._changed: set[tuple[int, Group]] = set()
+
+    def see(self, scored: Scored) -> None:
+        """Events as the model scored them."""
+        columns = scored.columns
+        days = columns.time_ms // DAY_MS
+        u = self._run.model.detector.score(scored.vectors, columns.names[:, c.GROUP]).u
+        fine = taught(columns)
+        for day in np.unique(days).tolist():
+            for group in np.unique(columns.names[days == day, c.GROUP]).tolist():
+                rows = np.flatnonzero((days == day) & (columns.names[:, c.GROUP] == np.uint64(group)))
+                name = self._named(day, group, int(scored.slots[rows[0]]))
+                self._add((day, name), FLEET if name == OTHERS else group, scored, rows, rows[fine[rows]], u)
+            rows = np.flatnonzero(days == day)
+            self._add((day, WHOLE), FLEET, scored, rows, rows[fine[rows]], u)
+        self._newest_ms = max(self._newest_ms, int(columns.time_ms.max()))
+
+    def _add(
+        self, place: tuple[int, Group], group: int, scored: Scored, rows: Any, taught_rows: Any, u: Any
+    ) -> None:  # fmt: skip
+        found = self._days.get(place)
+        if found is None:
+            if self._over(place[0]):
+                return
+            found = self._days[place] = _Day(u.shape[1], group)
+        self._changed.add(place)
+        found.events += len(rows)
+        found.agents.update(scored.columns.names[rows, c.AGENT].tolist())
+        before, after = scored.levels[rows, 0], scored.levels[rows, 1]
+        for name, level in zip(LEVELS, _RISE, strict=True):
+            found.alerts[name] += int(((before < level) & (after >= level)).sum())
+        p_values = scored.p_values[taught_rows]
+        found.p_values += np.bincount(np.searchsorted(P_EDGES, p_values - 1e-12), minlength=len(P_EDGES))[
+            : len(P_EDGES)
+        ]
+        if len(taught_rows):
+            edges = None if self._reference is None else self._reference.edges
+            agents, time_ms = scored.columns.names[taught_rows, c.AGENT], scored.columns.time_ms[taught_rows]
+            found.sketch.see(edges, u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+
+    def _named(self, day: int, group: int, slot: int) -> Group:
+        known = self._groups.get(group)
+        if known is None:
+            agents = self._run.processor.engine.agents
+            name = agents.names[slot]
+            known = OTHERS if name is None else (name.tenant, agents.types[slot])
+            if len(self._groups) > 10 * MOST_GROUPS:
+                self._groups.clear()
+            self._groups[group] = known
+        if (day, known) not in self._days and sum(at == day for at, _ in self._days) >= MOST_GROUPS:
+            return OTHERS
+        return known
+
+    def changed(self) -> list[GroupDay]:
+        """Days that changed since this was asked; those that are over are judged, and forgotten."""
+        told = []
+        for place in sorted(self._changed | {place for place in self._days if self._over(place[0])}):
+            told.append(self._told(place))
+            if self._over(place[0]):
+                del self._days[place]
+        self._changed.clear()
+        return told
+
+    def _over(self, day: int) -> bool:
+        return (day + 1) * DAY_MS + CLOSED_AFTER_MS <= self._newest_ms
+
+    def _told(self, place: tuple[int, Group]) -> GroupDay:
+        (day, (tenant, agent_type)), found = place, self._days[place]
+        alerts = tuple(found.alerts[name] for name in LEVELS)
+        p_values = tuple(found.p_values.tolist())
+        return GroupDay(
+            self._run.model.version, day, tenant, agent_type, found.events, len(found.agents),
+            (alerts[0], alerts[1], alerts[2]), p_values, self._drift(day, found),
+        )  # fmt: skip
+
+    def _drift(self, day: int, found: _Day) -> dict[str, Any]:
+        sketch, bounds = found.sketch, self._thresholds
+        if sketch.hours < LEAST_HOURS:
+            return {}
+        scores, features = sketch.measure(self._reference, found.group, self._run.model.detector.feature_names)
+        judged = self._over(day) and sketch.events >= bounds.min_events
+        drifted = [SCORES] if scores > bounds.scores else []
+        drifted += [name for name, index in features.items() if index > bounds.features]
+        return {
+            "judged": judged, "scores": scores, "features": features, "drifted": drifted if judged else [],
+            "hours": sketch.hours,
+        }  # fmt: skip
