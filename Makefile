@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-agents test test-wheel integration acceptance check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo example-agents test test-wheel integration console-screenshots acceptance check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(READY) ## unit, contract and house tests
 
 integration: $(READY) ## tests that start the real service, kill it, load it
 	$(BIN)/python -m pytest -m integration $(ARGS)
+
+console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
+	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
 	$(BIN)/python -m pytest -m acceptance $(ARGS)

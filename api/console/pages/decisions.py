@@ -105,7 +105,8 @@ async def decision(decision_id: str, request: Request, desk: Desk, visit: Lookin
     shown = decision_shown(found, services.policy.book)
     return desk.page(
         request, "decision.html", visit, shown=shown, followed=followed, policy=policy_words(shown.policy.policy),
-        alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts, may_judge=may_judge,
+        alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts,
+        may_judge=may_judge, has_targets=bool(services.settings.webhooks),
     )  # fmt: skip
 
 

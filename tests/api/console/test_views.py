@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from trustwatch.api.console.views.decisions import decision_shown, evidence_shown, features_shown, follows, odds
 from trustwatch.api.console.views.deliveries import alerts_shown
-from trustwatch.api.console.views.feedback import choices, draft_of
+from trustwatch.api.console.views.feedback import choices, draft_of, preview_shown
 from trustwatch.api.console.views.letters import chosen, letter_groups
 from trustwatch.api.console.views.models import beyond, budget_chart, calibration_chart, drifted, shown_curves, totals
 from trustwatch.api.console.views.raw import raw_shown
@@ -16,6 +16,7 @@ from trustwatch.api.console.views.scanning import narrowed
 from trustwatch.ingest.features.table import FEATURES
 from trustwatch.scoring.actuators.desired import Desired, encode_desired
 from trustwatch.scoring.containment import Actuation
+from trustwatch.scoring.feedback import PreviewRow
 from trustwatch.scoring.feedback.rules import PROTECTED
 from trustwatch.scoring.lifecycle.budget import BudgetDay, upper_limit
 from trustwatch.scoring.lifecycle.curve import CurvePoint, GroupCurve
@@ -315,3 +316,34 @@ def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour(
     assert 'aria-label="Calibration: from an anomaly score to a p-value"' in drawn
     assert [f"dash-{kind}" in drawn for kind in "abc"] == [True] * 3
     assert 'aria-label="Alerts of high or above, by day"' in str(budget_chart(totals([day(1, 1, 0.5)]), "high"))
+
+
+def removed(agent: str, at: int, level: str, marked: bool = False, **more: Any) -> dict[str, Any]:
+    who = {"tenant": "acme", "issuer": "i", "agent_id": agent}
+    when = {"time": f"2026-11-25T10:00:{at:02d}.000Z", "event_id": f"e{at}"}
+    return {**who, **when, "level": level, "level_with_rule": "low", "reasons": [], "marked": marked, **more}
+
+
+def test_steps_up_to_the_marked_decision_are_no_lost_detections() -> None:
+    """Only the rise that ends in it: not an earlier one of the agent, not another agent's, not a confirmed attack."""
+    alerts = [
+        removed("a", 1, "high"), removed("a", 2, "medium"), removed("b", 3, "high"), removed("a", 4, "high"),
+        removed("a", 5, "critical", marked=True), removed("a", 6, "high"),
+    ]  # fmt: skip
+    lost = [one | {"why": "level"} for one in alerts if one["level"] == "high"]
+    result = {"alerts_removed": alerts, "detections_lost": [*lost, removed("a", 4, "high", why="confirmed")]}
+    row = PreviewRow("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(result))
+
+    shown = preview_shown(row)
+
+    assert [(one["time"][17:19], one["same_rise"]) for one in shown.found["detections_lost"]] == [
+        ("01", False), ("03", False), ("04", True), ("06", False), ("04", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["waiting", "running", "failed"])
+def test_a_preview_without_a_result_is_shown(status: Any) -> None:
+    """It says how far it is, or that it failed, and nothing of what it might have found."""
+    shown = preview_shown(PreviewRow("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
+
+    assert (shown.percent, shown.over, shown.found) == (50, status == "failed", {})
