@@ -36,15 +36,16 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 @router.get("/approvals")
 async def approvals(
-    request: Request, desk: Desk, visit: Looking, done: Annotated[str, Query(max_length=200)] = "", cursor: Cursor = ""
-) -> Response:
-    """What waits first, then what was decided."""
-    return await _page(request, desk, visit, done=done, cursor=cursor or None)
+    request: Request, desk: Desk, visit: Looking, done: Annotated[str, Query(max_length=200)] = "", cursor: Cursor = "",
+    shown: Annotated[str, Query(max_length=10)] = "",
+) -> Response:  # fmt: skip
+    """What waits first, then what was decided. *shown*: how many wait on the page that asks for news."""
+    return await _page(request, desk, visit, done=done, cursor=cursor or None, shown=shown)
 
 
 async def _page(
     request: Request, desk: Console, visit: Visit, *, done: str = "", cursor: str | None = None, trouble: str = "",
-    status: int = 200,
+    status: int = 200, shown: str = "",
 ) -> Response:  # fmt: skip
     store, read = desk.parts.services.store, desk.parts.read
     tenants, now_ms = visible_tenants(visit.caller, None), desk.parts.services.now_ms()
@@ -56,7 +57,7 @@ async def _page(
         request, "approvals.html", visit, status, waiting=_open(pending, now_ms), pins=_open(pins, now_ms),
         history=[one for one in history.items if one.status != "pending" or one.expires_ms <= now_ms],
         next_cursor=history.next_cursor, told=told, trouble=trouble, periods=PERIODS, usual_s=USUAL_S,
-        may_decide=FEEDBACK in visit.caller.scopes,
+        may_decide=FEEDBACK in visit.caller.scopes, shown=shown,
     )  # fmt: skip
 
 

@@ -269,3 +269,22 @@ def test_pages_run_nothing_inline_and_ask_nobody_else(site: Site, look: Look) ->
         assert not re.search(
             r"<script(?![^>]*\ssrc=)(?![^>]*type=\"application/json\")|<style|\sstyle=|\son[a-z]+=", html
         )
+
+
+def test_news_are_told_while_somebody_writes(site: Site, look: Look) -> None:
+    """An approval that is asked for meanwhile is told of, and what was typed stays; decisions come by themselves."""
+    looker = look()
+    page = looker.open("/console/approvals")
+    page.locator("#live[data-state=open]").wait_for()
+    why = page.locator("article", has_text="agent-waiting").get_by_label("Why").first
+    why.fill("half a sen")
+    site.ask_for_approval("agent-later", "reports:write")
+    page.get_by_role("link", name="Load again").wait_for(timeout=20_000)
+    assert why.input_value() == "half a sen"
+
+    page = looker.open("/console/decisions")
+    page.locator("#live[data-state=open]").wait_for()
+    mark(page)
+    site.steal("agent-stolen-again")
+    page.locator("#list tr", has_text="agent-stolen-again").filter(has_text="critical").first.wait_for(timeout=20_000)
+    assert marked(page)
