@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, backtest, containment, feedback, models, offline, remote, service, topics
+from . import alerts, backtest, containment, feedback, lab, models, offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(topics.app)
 app.add_typer(alerts.app)
 app.add_typer(feedback.app)
 app.add_typer(models.app)
+app.command("lab")(lab.lab)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
 app.command("console-link")(service.console_link)

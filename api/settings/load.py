@@ -35,6 +35,11 @@ def process_settings(path: Path | None = None) -> Settings:
     return load_settings(path, os.environ)
 
 
+def environment_with(path: Path | None) -> dict[str, str]:
+    """The environment of this process, for one that is to use the settings file *path*; None changes nothing."""
+    return {**os.environ, **({} if path is None else {SETTINGS_FILE: str(path)})}
+
+
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read, override, check.
 

@@ -32,6 +32,12 @@ IMPORTERS = {
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": set(),  # by name, in ingest/formats/otlp_proto.py: an extra
     "pyarrow": {"ingest/archive/"},
+    "pandas": {"api/lab/"},
+    "matplotlib": {"api/lab/"},
+    "jupyter_client": {"api/lab/jupyter.py"},
+    "nbclient": {"api/lab/jupyter.py"},
+    "nbconvert": {"api/lab/jupyter.py"},
+    "nbformat": {"api/lab/jupyter.py"},
     "kafka": {"ingest/kafka/kafka_python/"},
     "confluent_kafka": {"ingest/kafka/confluent/"},
     "a2a": {"client/a2a.py"},

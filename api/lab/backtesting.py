@@ -1,0 +1,202 @@
+"""Back-tests as frames: history through the live path, at other budgets, under other policies, with other models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from ...scoring.backtest import Outcome, Plan, backtest, conclude, read_labels
+from ...scoring.backtest.outcome import Side
+from ...scoring.backtest.plan import FACTORS
+from ...scoring.backtest.tally import Counts
+from ...scoring.policy import PolicyBook
+from ...scoring.risk import Budget
+from .. import clock
+from ..report import render
+from ..serve.wiring import policy_book_of
+from .frames import frame
+from .history import moment
+
+_MOST = 1000.0
+Policy = str | Path | Mapping[str, Any] | None
+"""A policy file, or what one would hold; None = the policy of the settings."""
+
+
+class BacktestFrames:
+    """What a back-test found. Every method gives a frame of its name (`backtest_…`); sides are A and, if compared, B.
+
+    Attributes:
+        outcome: everything, as `trustwatch backtest --json` tells it.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def __repr__(self) -> str:
+        sides = "; ".join(
+            f"{side.name}: model {side.model_version}, {side.counted} events of {side.agents} agents on "
+            f"{side.agent_days} agent-days" for side in self.outcome.sides
+        )  # fmt: skip
+        return f"<back-test {sides}>"
+
+    def alerts(self) -> Any:
+        """Rises to each level against the budget."""
+        return frame("backtest_alerts", [
+            (side.name, one.level, one.budget, one.alerts, one.rate) for side in self._sides for one in side.alerts
+        ])  # fmt: skip
+
+    def sweep(self) -> Any:
+        """Alerts at other budgets (docs/backtest.md says what is approximate about them)."""
+        return frame("backtest_sweep", [
+            (side.name, factor, one.level, one.budget, one.alerts, one.rate)
+            for side in self._sides for factor, tried in zip(FACTORS, side.sweep, strict=True) for one in tried
+        ])  # fmt: skip
+
+    def requests(self) -> Any:
+        """What the token policy would have said, by type and level."""
+        return frame("backtest_requests", [
+            (side.name, asked.type, asked.level, outcome, number)
+            for side in self._sides if side.policy is not None
+            for asked in side.policy.asked for outcome, number in asked.outcomes.items()
+        ])  # fmt: skip
+
+    def revoked(self) -> Any:
+        """Agents whose tokens would have been revoked, in the order in which that happens."""
+        return frame("backtest_revoked", [
+            (
+                side.name, one.tenant, one.agent_id, one.agent_type, moment(one.at), moment(one.until), one.level,
+                one.risk_score, one.later_events, one.enforced, one.reasons[0] if one.reasons else "", one.event_id,
+            ) for side in self._sides if side.policy is not None for one in side.policy.revoked
+        ])  # fmt: skip
+
+    def touched(self) -> Any:
+        """Agents with requests that were not simply allowed."""
+        return frame("backtest_touched", [
+            (side.name, one.tenant, one.agent_id, outcome, number)
+            for side in self._sides if side.policy is not None
+            for one in side.policy.agents for outcome, number in one.outcomes.items()
+        ])  # fmt: skip
+
+    def detection(self) -> Any:
+        """Bad sessions found at each level, and how soon. Empty without labels."""
+        return frame("backtest_detection", [
+            (
+                side.name, one.level, one.sessions, one.detected, one.already,
+                None if one.delay_seconds is None else one.delay_seconds[0], one.true_alerts, one.false_alerts,
+            ) for side in self._sides if side.evaluation is not None for one in side.evaluation.levels
+        ])  # fmt: skip
+
+    def separation(self) -> Any:
+        """How well scores tell bad from good. Empty without labels."""
+        return frame("backtest_separation", [
+            (
+                side.name, unit, one.units, one.bad, one.roc_auc, one.average_precision, one.recall_at_1_percent,
+                one.recall_at_5_percent,
+            ) for side, unit, one in self._separations()
+        ])  # fmt: skip
+
+    def curves(self) -> Any:
+        """ROC and precision-recall curves. Empty without labels."""
+        return frame("backtest_curves", [
+            (side.name, unit, name, x, y)
+            for side, unit, one in self._separations()
+            for name, points in (("roc", one.roc), ("precision_recall", one.precision_recall)) for x, y in points
+        ])  # fmt: skip
+
+    def comparison(self) -> Any:
+        """Figures of both sides. Empty where nothing was compared."""
+        compared = self.outcome.comparison
+        return frame("backtest_comparison", [
+            (one.figure, one.a, one.b, None if one.a is None or one.b is None else one.b - one.a)
+            for one in (() if compared is None else compared.figures)
+        ])  # fmt: skip
+
+    def report(self, path: str | Path) -> Path:
+        """Write the HTML report of `trustwatch backtest --report`."""
+        path = Path(path)
+        path.write_text(render(self.outcome, clock.utc_now()), encoding="utf-8")
+        return path
+
+    @property
+    def _sides(self) -> Sequence[Side]:
+        return self.outcome.sides
+
+    def _separations(self) -> Iterator[tuple[Side, str, Any]]:
+        for side in self._sides:
+            if side.evaluation is not None:
+                yield side, "event", side.evaluation.by_event
+                yield side, "session", side.evaluation.by_session
+
+
+def run(plan: Plan) -> BacktestFrames:
+    """Run a plan, model after model; with `jobs` of 1 in this process."""
+    known = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
+    counts, problems = _counted(plan)
+    return BacktestFrames(conclude(plan, counts, problems, known))
+
+
+def _counted(plan: Plan) -> tuple[list[Counts], Sequence[Any]]:
+    told = [backtest(plan._replace(models=[model])) for model in plan.models]
+    return [counts[0] for counts, _ in told], told[0][1]
+
+
+def multiple(budget: Budget, factor: float) -> Budget:
+    """A budget times a factor, none above what can be set."""
+    return Budget(*(min(alerts * factor, _MOST) for alerts in budget))
+
+
+def budgets_frame(plan: Plan, factors: Sequence[float]) -> Any:
+    """The frame `budgets`: the plan run in full at each multiple of its budget."""
+    rows: list[tuple[Any, ...]] = []
+    for factor in factors:
+        budget = multiple(plan.settings.budget, factor)
+        side = run(plan._replace(settings=plan.settings._replace(budget=budget), budgets=())).outcome.sides[0]
+        found = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
+        rows += [
+            (
+                factor, one.level, one.budget, one.alerts, one.rate, *(
+                    (None, None, None) if seen is None else (seen.sessions, seen.detected, seen.false_alerts)
+                ),
+            ) for one, seen in zip(side.alerts, found, strict=True)
+        ]  # fmt: skip
+    return frame("budgets", rows)
+
+
+def what_if_frames(plan: Plan, policies: Mapping[str, PolicyBook], factors: Sequence[float]) -> tuple[Any, Any]:
+    """The frame `what_if`, and the revocations of each cell: `backtest_revoked` with policy and factor before it."""
+    rows: list[tuple[Any, ...]] = []
+    revoked: list[Any] = []
+    for factor in factors:
+        settings = plan.settings._replace(budget=multiple(plan.settings.budget, factor))
+        tried = plan._replace(settings=settings, books=list(policies.values()), budgets=(), models=plan.models[:1])
+        (counts,), problems = _counted(tried)
+        for at, (name, book) in enumerate(policies.items()):
+            alone = msgspec.structs.replace(counts, policed=[counts.policed[at]])
+            found = BacktestFrames(conclude(tried._replace(books=[book]), [alone], problems, None))
+            policy = found.outcome.sides[0].policy
+            assert policy is not None
+            rows.append((
+                name, factor, policy.agents_revoked, policy.agents_touched,
+                *(policy.totals[outcome] for outcome in ("denied", "held", "narrowed", "shortened", "allowed")),
+            ))  # fmt: skip
+            part = found.revoked().drop(columns="side")
+            part.insert(0, "factor", factor)
+            part.insert(0, "policy", name)
+            revoked.append(part)
+    return frame("what_if", rows), pd.concat(revoked, ignore_index=True)
+
+
+def book_of(policy: Policy, ours: PolicyBook, folder: Path, name: str) -> PolicyBook:
+    """The policy book of a file, of what one would hold, or of the settings. Raises ConfigError where it is wrong."""
+    if policy is None:
+        return ours
+    if isinstance(policy, str | Path):
+        return policy_book_of(Path(policy))
+    path = folder / f"policy-{len(list(folder.glob('policy-*')))}.yaml"
+    path.write_text(json.dumps({"version": name, **policy}))  # JSON is YAML
+    return policy_book_of(path)

@@ -1,0 +1,101 @@
+"""A picture: a matplotlib figure that shows itself in a notebook, with a description for who can not see it.
+
+No global state of pyplot: figures are freed with the chart. Colours are those of Okabe and Ito, which people with
+colour-blindness tell apart; levels are told by marker and hatch, too.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 144
+WIDTH = 9.0
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, INK = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#8a8a8a", "#222222",
+)  # fmt: skip
+COLOURS = {"unknown": GREY, "low": GREEN, "medium": ORANGE, "high": RED, "critical": "#8b1a1a"}
+MARKERS = {"unknown": "o", "low": "v", "medium": "^", "high": "D", "critical": "X"}
+HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "xx", "critical": "**"}
+SERIES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (RED, "-", "v"))
+"""Colour, line and marker of the first, second, … of several series."""
+
+
+class Chart:
+    """One picture.
+
+    Args:
+        figure: drawn already.
+        text: what it shows, in words.
+    """
+
+    def __init__(self, figure: Figure, text: str) -> None:
+        self.figure = figure
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"<chart: {self.text}>"
+
+    def png(self) -> bytes:
+        """The picture."""
+        out = io.BytesIO()
+        self.figure.savefig(out, format="png", dpi=DPI, facecolor="white")
+        return out.getvalue()
+
+    def save(self, path: str | Path) -> Path:
+        """Write it to a file; the name says in which format (.png, .svg, .pdf)."""
+        path = Path(path)
+        self.figure.savefig(path, dpi=DPI, facecolor="white")
+        return path
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        width = round(self.figure.get_figwidth() * 96)
+        shown = {"image/png": self.png(), "text/plain": repr(self)}
+        return shown, {"image/png": {"width": width, "alt": self.text}, "alt": self.text}
+
+
+def canvas(height: float = 3.6, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, Any]:
+    """A figure and its axes. `height` in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **more)
+
+
+def dress(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y") -> None:
+    """Title and labels with units; a quiet grid."""
+    axes.set_title(title, loc="left", fontsize=12, color=INK)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(axis=grid, color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+
+
+def clock_axis(axes: Axes) -> None:
+    """Times along x, in UTC, as short as they can be told."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=9, tz="UTC")
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz="UTC"))
+
+
+def nothing(title: str, why: str) -> Chart:
+    """A chart of no data says so."""
+    figure, axes = canvas(1.6)
+    dress(axes, title, grid="")
+    axes.set_axis_off()
+    axes.text(0.5, 0.4, why, ha="center", va="center", color=INK, fontsize=12, transform=axes.transAxes)
+    return Chart(figure, f"{title}: {why}")
+
+
+def short(text: str, most: int = 34) -> str:
+    """Names that fit beside a bar."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,222 @@
+"""The example that notebooks begin with: a simulated week, a model of it, and a day with two attacks.
+
+It is as a service would have left it: the day goes through its own log, pipeline, store and archive, without HTTP and
+faster than it happened. It is the same at every preparation: Tuesday, 13 January 2026.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import ConfigError
+from ...ingest.events import decode_event
+from ...ingest.identity import raw_id_hash
+from ...ingest.log import EventLog, LogReader
+from ...ingest.source import Kind, Record
+from ...models.detector import DetectorSettings
+from ...models.learning import learn_history, session_ids
+from ...models.persist import load, save
+from ...scoring.delegation import EdgeCollector
+from ...scoring.pipeline import PARTITION, Pipeline, PipelineSettings
+from ...scoring.processor import Processor
+from ...scoring.residence import Residence
+from .. import clock
+from ..serve.wiring import context, engine_settings, opened_store
+from ..settings import Settings, load_settings
+from ..simulator import Attack, SimulatedEvent, SimulationSettings, encode_label, simulate
+from .opening import SETTINGS_NAMES, LabError, open_store
+
+START = datetime(2026, 1, 6, tzinfo=UTC)
+HOUR_MS = 3_600_000
+SEED = 7
+MARK = "example.json"
+FORMAT = 1
+"""Raised whenever older examples do not do any more."""
+AGENTS, EVENTS_PER_DAY = 40, 120.0
+WEEK, DAY = timedelta(days=7), timedelta(days=1)
+ATTACKS = (
+    Attack("scope_creep", at=WEEK + timedelta(hours=10)),
+    Attack("stolen_credential", at=WEEK + timedelta(hours=16)),
+)
+"""The enterprise, the week and the attacks of `trustwatch demo`."""
+
+SETTINGS = """\
+# Written by `make notebooks`: a local issuer, one caller that may do everything, two tenants.
+data_dir: data
+model_dir: model
+issuers:
+  - {issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}
+callers:
+  - {name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}
+tenants:
+  acme-corp: {domains: [acme-corp.example], mode: enforce}
+  globex: {domains: [globex.example], mode: enforce}
+pipeline: {tick_interval_s: 3600}
+"""
+_ARCHIVE = "archive: {directory: archive}\n"
+Say = Callable[[str], None]
+
+
+def prepare_example(directory: Path, say: Say = lambda _: None, seed: int = SEED) -> Path:
+    """Have the example in *directory*; made once, and again when what is there does not do any more.
+
+    Args:
+        directory: of the example alone.
+        say: told what is going on.
+        seed: another one, another enterprise.
+
+    Returns:
+        its settings file.
+
+    Raises:
+        ConfigError: *directory* holds something that is no example.
+    """
+    directory = directory.absolute()
+    settings = directory / SETTINGS_NAMES[0]
+    if _usable(directory, settings, seed):
+        return settings
+    _empty(directory)
+    began = clock.monotonic()
+    (directory / "data").mkdir(parents=True)
+    (directory / MARK).write_text("{}")
+    archived = find_spec("pyarrow") is not None
+    settings.write_text(SETTINGS + (_ARCHIVE if archived else ""))
+    configured = load_settings(settings, {})
+    say(f"Simulating a week and a day of {AGENTS} agents in two tenants ...")
+    week, day = _simulated(directory / "data" / "labels.jsonl", seed)
+    say(f"Learning what is normal from {len(week):,} events ...")
+    _learn(configured, [event.event for event in week], seed)
+    say(f"Playing the day: {len(day):,} events through log, pipeline and store ...")
+    _log(configured, week, day)
+    _play(configured, len(week))
+    if archived:
+        _archive(configured)
+    (directory / MARK).write_text(json.dumps({"format": FORMAT, "seed": seed, "archive": archived}))
+    say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
+    return settings
+
+
+def _usable(directory: Path, settings: Path, seed: int) -> bool:
+    """Whether a whole example of this program's formats is there."""
+    try:
+        mark = json.loads((directory / MARK).read_bytes())
+        if mark.get("format") != FORMAT or mark.get("seed") != seed:
+            return False
+        configured = load_settings(settings, {})
+        load(configured.model_dir)
+        open_store(configured).close()
+    except (OSError, ValueError, ConfigError):
+        return False
+    except Exception as error:  # a model or a store of another version
+        if getattr(error, "code", None) is None:
+            raise
+        return False
+    return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
+
+
+def _empty(directory: Path) -> None:
+    """Remove an older example, and nothing else."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).is_file():
+            raise LabError(f"{directory} holds something that is no example; give another directory")
+        log = directory / "data" / "log"
+        if log.exists():
+            EventLog(log).close()  # raises LogInUse while a service works there
+        shutil.rmtree(directory)
+
+
+def _simulated(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
+    plan = SimulationSettings(
+        start=START, duration=WEEK + DAY, seed=seed, agents=AGENTS, attacks=ATTACKS, events_per_agent_day=EVENTS_PER_DAY
+    )
+    border = (START + WEEK).timestamp() * 1000
+    week: list[SimulatedEvent] = []
+    day: list[SimulatedEvent] = []
+    for event in simulate(plan):
+        (week if event.at_ms < border else day).append(event)
+    with labels.open("wb") as file:
+        file.writelines(encode_label(event.label) + b"\n" for event in day)
+    return week, day
+
+
+def _learn(settings: Settings, week: Sequence[bytes], seed: int) -> None:
+    salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
+    columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
+    model = learn_history(columns, salt, "example-1", detector)
+    made_ms = int((START + WEEK).timestamp() * 1000)
+    save(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
+
+
+def _log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
+    """Everything as it would have arrived: each event at its own time, and an hourly tick in the day."""
+    with closing(EventLog(settings.data_dir / "log")) as log:
+        for start in range(0, len(week), 5_000):
+            log.append([_record(event) for event in week[start : start + 5_000]])
+        for records in _hours(day):
+            log.append(records)
+        log.sync()
+
+
+def _record(event: SimulatedEvent) -> Record:
+    return Record(Kind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
+
+
+def _hours(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
+    """The day's events, hour by hour, each with a tick behind it."""
+    first = int((START + WEEK).timestamp() * 1000)
+    at = 0
+    for hour in range(24):
+        end_ms = first + (hour + 1) * HOUR_MS
+        records: list[Record] = []
+        while at < len(day) and day[at].at_ms < end_ms:
+            records.append(_record(day[at]))
+            at += 1
+        yield [*records, Record(Kind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))]
+
+
+def _play(settings: Settings, begin: int) -> None:
+    """The pipeline, from the day on, to the end of the log."""
+    model, told = load(settings.model_dir), context(settings)
+    encoder = ColumnEncoder(model.salt, settings.domains())
+    with closing(opened_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
+        store.set_position(PARTITION, begin)
+        processor = Processor(
+            Residence(model, engine_settings(settings, capacity=10_000), store), encoder, DuplicateWindow(), told,
+            edges=EdgeCollector(),
+        )  # fmt: skip
+        work = Pipeline(
+            source, processor, store, told.policy, PipelineSettings(poll_s=0.0), clock.monotonic, clock.sleep,
+            lambda _: None,
+        )  # fmt: skip
+        work.start()
+        while work.step():
+            pass
+        work.finish()
+
+
+def _archive(settings: Settings) -> None:
+    """All of the log as Parquet, as the archiving process would have written it."""
+    from ...ingest.archive.writer import Archive, Archived
+
+    directory = settings.archive.directory
+    assert directory is not None
+    with closing(Archive(directory)) as archive, closing(LogReader(settings.data_dir / "log")) as source:
+        archive.start()
+        end = source.end_offset(PARTITION)
+        source.seek(PARTITION, 0)
+        at = 0
+        while at < end and (batch := source.poll(min(20_000, end - at), 0.0)) is not None:
+            events = [
+                Archived(batch.base_offset + row, record.received_ms, decode_event(record.payload), record.payload)
+                for row, record in enumerate(batch.records) if record.kind == Kind.EVENT
+            ]  # fmt: skip
+            archive.write(batch.base_offset, batch.next_offset, events)
+            at = batch.next_offset

@@ -1,0 +1,261 @@
+"""Where events are read from: the embedded log, the archive, the events topic, or files. Bounded."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ...ingest.archive.position import read_position
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import AuditEvent
+from ...ingest.files import FileSource
+from ...ingest.formats.lenient import decode_history
+from ...ingest.identity import raw_id_hash
+from ...ingest.kafka import open_reader
+from ...ingest.kafka.wire import Place, record_from
+from ...ingest.log import LogReader
+from ...ingest.log.segments import segment_bases
+from ...ingest.source import Kind, Record, RecordBatch
+from ..serve.wiring import kafka_settings
+from ..settings import Settings
+from .opening import LabError, LabWarning
+
+BATCH = 1000
+SOURCES = ("auto", "log", "archive", "kafka")
+Source = str | Path | Sequence[str | Path]
+
+
+class Found(NamedTuple):
+    """One event. *received_ms* is 0 where nobody noted it."""
+
+    received_ms: int
+    event: AuditEvent
+    raw: bytes
+
+    @property
+    def time_ms(self) -> int:
+        """Event time, UTC milliseconds."""
+        return round(self.event.time.timestamp() * 1e6) // 1000
+
+
+class Wanted(NamedTuple):
+    """Which events. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
+
+    agent: tuple[str | None, str | None, str] | None = None  # tenant, issuer, id
+    since_ms: int | None = None
+    until_ms: int | None = None
+    tenants: Collection[str] | None = None
+    version: str | None = None
+    types: Collection[str] | None = None
+
+    def takes(self, found: Found) -> bool:
+        """Whether an event is wanted."""
+        event, at_ms = found.event, found.time_ms
+        if (self.since_ms is not None and at_ms < self.since_ms) or (
+            self.until_ms is not None and at_ms >= self.until_ms
+        ):
+            return False
+        if self.tenants is not None and (event.tenant or "") not in self.tenants:
+            return False
+        if self.version is not None and event.agent.version != self.version:
+            return False
+        if self.types is not None and event.agent.type not in self.types:
+            return False
+        return self.agent is None or self._names(self.agent, event)
+
+    @staticmethod
+    def _names(agent: tuple[str | None, str | None, str], event: AuditEvent) -> bool:
+        tenant, issuer, agent_id = agent
+        if event.agent.id != agent_id or (tenant is not None and (event.tenant or "") != tenant):
+            return False
+        return issuer is None or (event.agent.issuer or "") == issuer
+
+
+def moment(at: Any) -> int | None:
+    """UTC milliseconds of a datetime, a timestamp or a text as pandas reads it; without an offset it is UTC."""
+    if at is None:
+        return None
+    stamp = pd.Timestamp(at)
+    if stamp is pd.NaT:
+        return None
+    stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+    return int(stamp.value // 1_000_000)  # `value` is nanoseconds, whatever the unit
+
+
+class History:
+    """The events that a service has, or files.
+
+    Args:
+        settings: say where log, archive and topics are.
+        source: `auto`, `log`, `archive`, `kafka`, or files of JSON lines or folders of archives. `auto` is the events
+            topic where brokers are configured, else the archive and what of the log is not in it yet.
+    """
+
+    def __init__(self, settings: Settings, source: Source = "auto") -> None:
+        self._settings = settings
+        self._source = source
+
+    def events(self, wanted: Wanted) -> Iterator[Found]:
+        """Wanted events in the order in which they were logged, each once. Records that are no events are left out."""
+        window, at = DuplicateWindow(), 0
+        for records in _batches(self._records(wanted)):
+            hashes = np.array([record.id_hash or raw_id_hash(record.payload) for record in records], np.uint64)
+            seen = window.mark(hashes, np.arange(at, at + len(records), dtype=np.int64))
+            at += len(records)
+            for record, repeated in zip(records, seen.tolist(), strict=True):
+                found = None if repeated else _decoded(record)
+                if found is not None and wanted.takes(found):
+                    yield found
+
+    def newest(self, wanted: Wanted, limit: int) -> list[Found]:
+        """The last *limit* wanted events, in order of event time; says by a `LabWarning` if there were more."""
+        kept: deque[Found] = deque(maxlen=limit)
+        number = 0
+        for found in self.events(wanted):
+            kept.append(found)
+            number += 1
+        if number > limit:
+            warnings.warn(
+                f"{number:,} events match, the last {limit:,} are here: narrow since, until or agent, or raise limit",
+                LabWarning, stacklevel=4,
+            )  # fmt: skip
+        return sorted(kept, key=lambda found: found.time_ms)
+
+    def _records(self, wanted: Wanted) -> Iterator[Record]:
+        if not isinstance(self._source, str) or self._source not in SOURCES:
+            given = [self._source] if isinstance(self._source, str | Path) else self._source
+            return _from_files([Path(path) for path in given], wanted)
+        if self._source == "auto":
+            return self._auto(wanted)
+        if self._source == "archive":
+            return self._archive(wanted)
+        return self._log() if self._source == "log" else self._kafka()
+
+    def _auto(self, wanted: Wanted) -> Iterator[Record]:
+        if self._settings.kafka.bootstrap_servers:
+            yield from self._kafka()
+            return
+        directory = self._settings.archive.directory
+        archived = None if directory is None else read_position(directory)
+        if archived is not None:
+            yield from self._archive(wanted)
+        yield from self._log(archived or 0)
+
+    def _log(self, start: int = 0) -> Iterator[Record]:
+        directory = self._settings.data_dir / "log"
+        bases = segment_bases(directory)
+        if not bases:
+            raise LabError(
+                f'{directory}: no event log. Events of a file: source="events.jsonl"; of the archive: source="archive"'
+            )
+        with closing(LogReader(directory)) as reader:
+            end = reader.end_offset(0)
+            at = min(max(start, bases[0]), end)
+            reader.seek(0, at)
+            while at < end and (batch := reader.poll(min(BATCH, end - at), 0.0)) is not None:
+                yield from batch.records
+                at = batch.next_offset
+
+    def _archive(self, wanted: Wanted) -> Iterator[Record]:
+        directory = self._settings.archive.directory
+        if directory is None:
+            raise LabError(
+                "no archive is configured: set `archive.directory` in the settings (docs/archive.md), or name a "
+                'folder: source="/path/archive"'
+            )
+        return _from_archive(directory, wanted)
+
+    def _kafka(self) -> Iterator[Record]:
+        if not self._settings.kafka.bootstrap_servers:
+            raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
+        kafka = kafka_settings(self._settings)
+        topic = kafka.topics.events
+        with closing(open_reader(kafka, [topic])) as reader:
+            partitions = len(reader.end_offsets())
+            while not reader.at_end():
+                for part in reader.poll(1.0, BATCH):
+                    place = Place(topic, part.partition, partitions)
+                    yield from (record_from(raw, place) for raw in part.records)
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """Events of *records* in lists."""
+    batch: list[Record] = []
+    for record in records:
+        if record.kind == Kind.EVENT:
+            batch.append(record)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _decoded(record: Record) -> Found | None:
+    try:
+        return Found(record.received_ms, decode_history(record.payload)[0], record.payload)
+    except MalformedEvent:  # it is in the dead letters
+        return None
+
+
+def _from_archive(directory: Path, wanted: Wanted) -> Iterator[Record]:
+    try:
+        from ...ingest.archive.reader import raw_lines
+    except ModuleNotFoundError:
+        raise LabError(f"{directory}: archives need pyarrow: pip install 'trustwatch[archive]'") from None
+    since, until = (
+        None if at is None else datetime.fromtimestamp(at / 1000, UTC) for at in (wanted.since_ms, wanted.until_ms)
+    )
+    return (Record(Kind.EVENT, 0, 0, raw) for raw in raw_lines(directory, since, until))
+
+
+def _from_files(paths: Sequence[Path], wanted: Wanted) -> Iterator[Record]:
+    for path in paths:
+        if path.is_dir():
+            yield from _from_archive(path, wanted)
+            continue
+        with closing(FileSource([path])) as files:
+            while (batch := files.poll(BATCH, 0.0)) is not None:
+                yield from batch.records
+
+
+class Lines:
+    """Implements what a replay needs of a `Source` over raw events.
+
+    Args:
+        lines: raw events in order.
+        told: called with each batch of lines before it is handed out.
+    """
+
+    def __init__(self, lines: Iterable[bytes], told: Callable[[list[bytes]], None] = lambda _: None) -> None:
+        self._lines = iter(lines)
+        self._told = told
+        self._base = 0
+
+    def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (nothing waits)
+        """The next records; None at the end."""
+        lines = [line for _, line in zip(range(max_records), self._lines, strict=False)]
+        if not lines:
+            return None
+        self._told(lines)
+        base, self._base = self._base, self._base + len(lines)
+        return RecordBatch(0, base, [Record(Kind.EVENT, raw_id_hash(line), 0, line) for line in lines])
+
+    def seek(self, partition: int, offset: int) -> None:
+        """A replay begins at the beginning."""
+
+    def end_offset(self, partition: int) -> int:  # noqa: ARG002 (there is one)
+        """Records handed out so far."""
+        return self._base
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,235 @@
+"""Pictures of agents: who they are, what moved their risk, what they do, whom they reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...scoring.records import RiskLevel
+from ...scoring.risk import LEVEL_UP
+from .chart import (
+    BLUE,
+    COLOURS,
+    GREY,
+    HATCHES,
+    INK,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    Chart,
+    canvas,
+    clock_axis,
+    dress,
+    nothing,
+    short,
+)  # fmt: skip
+from .frames import LEVELS
+
+_THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
+
+
+def levels(agents: Any, by: str = "agent_type") -> Chart:
+    """How many agents are at each level, in groups of *by* (a column: `agent_type` or `tenant`)."""
+    title = f"Agents by risk level and {by.replace('_', ' ')}"
+    if not len(agents):
+        return nothing(title, "no agents")
+    table = agents.groupby([by, "level"], observed=False).size().unstack(fill_value=0)
+    table = table.loc[table.sum(axis=1) > 0]
+    worst = table[[*reversed(LEVELS)]].to_numpy() @ np.array([1e6, 1e4, 1e2, 0, 0])
+    table = table.iloc[np.lexsort((table.sum(axis=1).to_numpy(), worst))]
+    figure, axes = canvas(1.2 + 0.3 * len(table))
+    left = np.zeros(len(table))
+    for level in LEVELS:
+        numbers = table[level].to_numpy() if level in table else np.zeros(len(table))
+        if numbers.sum():
+            axes.barh(
+                [short(str(name)) for name in table.index], numbers, left=left, color=COLOURS[level],
+                hatch=HATCHES[level], edgecolor="white", label=f"{level} ({int(numbers.sum())})",
+            )  # fmt: skip
+        left = left + numbers
+    dress(axes, title, "agents", grid="x")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, loc="lower right")
+    told = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVELS))
+    return Chart(figure, f"{title}: {told}")
+
+
+def timeline(decisions: Any, most: int = 25) -> Chart:
+    """When agents' levels changed, an agent a line; of at most *most* agents, those that rose highest."""
+    title = "Changes of risk level"
+    risen = decisions[decisions["level"] >= "medium"]
+    if not len(risen):
+        return nothing(title, "no agent rose to medium or above")
+    worst = risen.groupby(["tenant", "agent_id"], observed=True)["risk_score"].max().sort_values()
+    names = worst.index.tolist()[-most:]
+    place = {name: at for at, name in enumerate(names)}
+    found = decisions[[pair in place for pair in zip(decisions["tenant"], decisions["agent_id"], strict=True)]]
+    rows = np.array([place[pair] for pair in zip(found["tenant"], found["agent_id"], strict=True)])
+    figure, axes = canvas(1.5 + 0.3 * len(names))
+    for level in LEVELS:
+        at = (found["level"] == level).to_numpy()
+        if at.any():
+            axes.scatter(
+                found["time"][at], rows[at], marker=MARKERS[level], color=COLOURS[level], s=70, label=f"to {level}",
+                zorder=3, edgecolor="white", linewidth=0.6,
+            )  # fmt: skip
+    axes.set_yticks(range(len(names)), [f"{short(str(agent))} ({tenant})" for tenant, agent in names])
+    dress(axes, title, "time (UTC)", grid="both")
+    clock_axis(axes)
+    _legend_below(axes)
+    return Chart(figure, f"{title} of {len(names)} agents; the highest risk: {names[-1][1]}")
+
+
+def _legend_below(axes: Any, columns: int = 5) -> None:
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+
+
+def risk(history: Any, title: str = "Risk over time") -> Chart:
+    """One agent's risk: replayed, decaying between events, with the recorded changes of level."""
+    line = history[history["kind"] != "decision"]
+    decided = history[history["kind"] == "decision"]
+    if not len(history):
+        return nothing(title, "no events of the agent, and no decisions")
+    figure, axes = canvas(3.9)
+    axes.fill_between(line["time"], line["risk_score"].astype(float), color=BLUE, alpha=0.12, linewidth=0)
+    axes.plot(line["time"], line["risk_score"], color=BLUE, linewidth=1.3, label="risk score")
+    for level, score in _THRESHOLDS.items():
+        axes.axhline(score, color=COLOURS[level], linestyle="--", linewidth=1)
+        axes.annotate(
+            f"{level} from {score:g}", (1.0, score), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            fontsize=9, color=INK,
+        )  # fmt: skip
+    for level in LEVELS:
+        at = decided[decided["level"] == level]
+        if len(at):
+            axes.scatter(
+                at["time"], at["risk_score"], marker=MARKERS[level], color=COLOURS[level], s=85, zorder=4,
+                edgecolor="white", label=f"became {level}",
+            )  # fmt: skip
+    dress(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
+    axes.set_ylim(0, 1.03)
+    clock_axis(axes)
+    _legend_below(axes, 6)
+    peak = history["risk_score"].max()
+    return Chart(figure, f"{title}: peak {peak:.2f}, {len(decided)} recorded changes of level")
+
+
+def contributions(frame: Any, most: int = 10, title: str = "What stood out in the event") -> Chart:
+    """The features that made an event odd."""
+    found = frame[frame["share"] > 0].head(most).iloc[::-1]
+    if not len(found):
+        return nothing(title, "nothing stands out: a hard signal raised the level")
+    figure, axes = canvas(1.2 + 0.36 * len(found))
+    names = found["feature"].astype(str)
+    bars = axes.barh(names, found["share"] * 100, color=BLUE)
+    told = [f"{value:.3g} {unit}" for value, unit in zip(found["value"], found["unit"], strict=True)]
+    axes.bar_label(bars, told, padding=4, fontsize=9)
+    dress(axes, title, "share of what stood out, %", grid="x")
+    axes.margins(x=0.16)
+    first = found.iloc[-1]
+    return Chart(figure, f"{title}: most of all {first['feature']} ({first['share']:.0%})")
+
+
+def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "other"), title: str = "") -> Chart:
+    """What is usual for an agent, with its spread, beside its peer group, or beside another agent's profile."""
+    title = title or "What is usual for the agent"
+    known = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
+    if not len(known):
+        return nothing(title, "nothing is learned of the agent yet")
+    figure, axes = canvas(1.6 + 0.34 * len(known))
+    places = np.arange(len(known))
+    _ranges(axes, known, places + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
+    if other is None:
+        peers = _floor(known["peers"])
+        axes.scatter(peers, places, marker="|", s=240, color=ORANGE, linewidth=3, label="its peer group", zorder=3)
+    else:
+        theirs = other.set_index("quantity").loc[known["quantity"].astype(str)].reset_index()
+        _ranges(axes, theirs, places - 0.14, ORANGE, "s", names[1])
+    axes.set_xscale("log")
+    axes.set_yticks(places, [f"{name} ({unit})" for name, unit in zip(known["quantity"], known["unit"], strict=True)])
+    dress(axes, title, "in the unit of each line; logarithmic", grid="x")
+    _legend_below(axes, 3)
+    return Chart(figure, f"{title}: {len(known)} quantities")
+
+
+_LEAST = 0.01
+
+
+def _floor(values: Any) -> Any:
+    """A logarithmic axis has no zero: what is below 0.01 stands at 0.01."""
+    return values.astype(float).clip(lower=_LEAST)
+
+
+def _ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
+    axes.hlines(places, _floor(known["low"]), _floor(known["high"]), color=colour, linewidth=4, alpha=0.35)
+    axes.scatter(_floor(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4,
+                 label=f"{name}: usual, and one standard deviation")  # fmt: skip
+
+
+def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:
+    """What of a kind occurs most."""
+    title = title or f"Most frequent: {kind}"
+    found = frame[frame["kind"] == kind].head(most).iloc[::-1]
+    if not len(found):
+        return nothing(title, f"the events name no {kind}")
+    figure, axes = canvas(1.2 + 0.33 * len(found))
+    bars = axes.barh(found["item"].map(short), found["share"] * 100, color=BLUE)
+    axes.bar_label(bars, found["events"].map("{:,}".format), padding=4, fontsize=9)
+    dress(axes, title, f"share of events that name one, % (number: events); {kind}", grid="x")
+    axes.margins(x=0.12)
+    return Chart(figure, f"{title}: {found.iloc[-1]['item']} in {found.iloc[-1]['share']:.0%} of events")
+
+
+def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"), most: int = 14) -> Chart:
+    """Two sets of events, item by item of one kind: those that differ most."""
+    title = f"{names[0]} against {names[1]}: {kind}"
+    found = frame[frame["kind"] == kind].head(most).sort_values("difference").reset_index(drop=True)
+    if not len(found):
+        return nothing(title, f"the events name no {kind}")
+    figure, axes = canvas(1.5 + 0.33 * len(found))
+    places = np.arange(len(found))
+    a, b = found["share_a"] * 100, found["share_b"] * 100
+    axes.hlines(places, np.minimum(a, b), np.maximum(a, b), color=GREY, linewidth=2)
+    axes.scatter(a, places, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
+    axes.scatter(b, places, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
+    axes.set_yticks(places, found["item"].map(short))
+    dress(axes, title, "share of events that name one, %", grid="x")
+    _legend_below(axes, 2)
+    most_different = found.iloc[found["difference"].abs().to_numpy().argmax()]
+    return Chart(figure, f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})")
+
+
+_EDGE_STYLES = {"delegated": (BLUE, "-"), "called": (ORANGE, "--"), "acts_for": (PURPLE, ":")}
+
+
+def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
+    """Who delegated to whom (or called, or acted for whom): from left to right, thicker where risk was high."""
+    title = "Who had to do with whom" if agent is None else f"Whom {agent} had to do with"
+    shown = frame if agent is None else frame[frame["source"] == agent]
+    if not len(shown):
+        return nothing(title, "no edges: nobody delegated, called or acted for anybody")
+    shown = shown.sort_values(["risk", "last"], ascending=False).head(most)
+    left, right = (list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target"))
+    figure, axes = canvas(1.4 + 0.27 * max(len(left), len(right)))
+    places = [{name: _spread(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
+    for one in shown.itertuples():
+        colour, line = _EDGE_STYLES[one.kind]
+        ends = places[0][str(one.source)], places[1][str(one.target)]
+        axes.plot((0, 1), ends, color=colour, linestyle=line, linewidth=0.8 + 4 * one.risk, alpha=0.75)
+    for side, at, align in ((0, -0.02, "right"), (1, 1.02, "left")):
+        for name, place in places[side].items():
+            axes.text(at, place, short(name, 40), ha=align, va="center", fontsize=9, color=INK)
+            axes.plot([side], [place], "o", color=INK, markersize=4)
+    for kind in dict.fromkeys(shown["kind"].astype(str)):
+        axes.plot([], [], color=_EDGE_STYLES[kind][0], linestyle=_EDGE_STYLES[kind][1], label=kind.replace("_", " "))
+    dress(axes, f"{title} (thicker: higher risk)", grid="")
+    axes.set_axis_off()
+    axes.set_xlim(-0.75, 1.75)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3)
+    cut = f", the riskiest {most} of {len(frame)}" if len(frame) > most else ""
+    return Chart(figure, f"{title}: {len(shown)} edges{cut}")
+
+
+def _spread(at: int, number: int) -> float:
+    return 1.0 - (at + 0.5) / number

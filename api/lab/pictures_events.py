@@ -1,0 +1,59 @@
+"""Pictures of events and their scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, RED, Chart, canvas, clock_axis, dress, nothing
+
+_OUTCOMES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))
+
+
+def activity(events: Any, every: str = "1h", title: str = "Events over time") -> Chart:
+    """Events by time and outcome, in steps of *every*."""
+    if not len(events):
+        return nothing(title, "no events")
+    table = events.groupby([events["time"].dt.floor(every), events["outcome"].astype(str)]).size().unstack(fill_value=0)
+    table = table.reindex(pd.date_range(table.index.min(), table.index.max(), freq=every), fill_value=0)
+    figure, axes = canvas(3.2)
+    width = pd.Timedelta(every) * 0.9
+    bottom = np.zeros(len(table))
+    for outcome, colour, hatch in _OUTCOMES:
+        if outcome in table:
+            values = table[outcome].to_numpy()
+            axes.bar(
+                table.index, values, width=width, bottom=bottom, color=colour, hatch=hatch, edgecolor="white",
+                linewidth=0, label=f"{outcome} ({int(values.sum()):,})", align="edge",
+            )  # fmt: skip
+            bottom = bottom + values
+    dress(axes, title, "time (UTC)", f"events in {every}")
+    clock_axis(axes)
+    axes.set_ylim(0, bottom.max() * 1.22)
+    axes.legend(frameon=False, loc="upper left", ncols=3)
+    return Chart(figure, f"{title}: {len(events):,} events from {table.index.min():%Y-%m-%d %H:%M} UTC")
+
+
+def scores(frame: Any, agent: str | None = None, title: str = "How odd each event was") -> Chart:
+    """p-values of scored events over time, the oddest at the top; of one agent in colour if it is named."""
+    if not len(frame):
+        return nothing(title, "no events were scored")
+    figure, axes = canvas(3.8)
+    ours = (frame["agent_id"] == agent).to_numpy() if agent is not None else np.zeros(len(frame), bool)
+    odd = -np.log10(frame["p_value"].to_numpy())
+    axes.scatter(frame["time"][~ours], odd[~ours], s=9, color=GREY, alpha=0.45, label="other events" if ours.any() else
+                 "events", rasterized=True)  # fmt: skip
+    for level in ("unknown", "low", "medium", "high", "critical"):
+        at = ours & (frame["level"] == level).to_numpy()
+        if at.any():
+            axes.scatter(frame["time"][at], odd[at], s=46, marker=MARKERS[level], color=COLOURS[level], zorder=3,
+                         edgecolor="white", linewidth=0.5, label=f"{agent}, at {level}")  # fmt: skip
+    for share, word in ((2.0, "1 normal event in 100"), (3.0, "1 in 1,000")):
+        axes.axhline(share, color=INK, linestyle=":", linewidth=1)
+        axes.annotate(word, (1.0, share), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
+    dress(axes, title, "time (UTC)", "decades of oddness, -log10(p)")
+    clock_axis(axes)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    return Chart(figure, f"{title}: {len(frame):,} events, {int((odd >= 2).sum())} at least as odd as 1 in 100")

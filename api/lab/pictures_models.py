@@ -1,0 +1,164 @@
+"""Pictures of models: calibration, weights, curves against labels, alerts against their budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, SERIES, Chart, canvas, dress, nothing, short
+
+_LEVELS = ("medium", "high", "critical")
+_LINES = {"medium": "-", "high": "--", "critical": ":"}
+
+
+def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p-value") -> Chart:
+    """What an anomaly score means in the fleet and in the groups that have a curve of their own."""
+    names = list(dict.fromkeys(frame["group"]))[:most]
+    figure, axes = canvas(3.8)
+    for name, (colour, line, _) in zip(names, SERIES, strict=False):
+        part = frame[frame["group"] == name]
+        axes.plot(part["anomaly_score"], part["p_value"], color=colour, linestyle=line, label=short(name))
+    axes.set_yscale("log")
+    axes.set_xlim(0.3, 1.0)
+    axes.axhline(0.01, color=INK, linewidth=0.8, linestyle=":")
+    axes.annotate("1 normal event in 100", (0.31, 0.01), va="bottom", fontsize=9)
+    dress(axes, title, "anomaly score, 0 to 1 (0.5: the median of normal events)", "p-value", grid="both")
+    axes.legend(frameon=False, fontsize=9)
+    return Chart(figure, f"{title}, of {len(names)} groups")
+
+
+def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
+    """Share of events with at most each p-value; on the diagonal the model keeps its word. One frame, or a dict."""
+    named = frames if isinstance(frames, dict) else {"events": frames}
+    figure, axes = canvas(4.2)
+    axes.plot([1e-3, 1], [1e-3, 1], color=INK, linewidth=1, label="as promised")
+    for (name, part), (colour, line, marker) in zip(named.items(), SERIES, strict=False):
+        seen = part[part["observed"] > 0]
+        axes.fill_between(seen["promised"], seen["low"].clip(lower=1e-5), seen["high"], color=colour, alpha=0.15)
+        axes.plot(seen["promised"], seen["observed"], color=colour, linestyle=line, marker=marker, markersize=4,
+                  label=name)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    dress(axes, title, "p-value: share of normal events promised to be at least as odd", "share of events observed",
+          grid="both")  # fmt: skip
+    axes.legend(frameon=False)
+    return Chart(figure, f"{title}: above the diagonal more events are odd than promised")
+
+
+def features(frame: Any, most: int = 20, title: str = "What features weigh") -> Chart:
+    """Weights of features, and how much of their evidence is usual: what is beyond stands out."""
+    found = frame.sort_values(["importance", "upper"], ascending=False).head(most).iloc[::-1]
+    figure, (left, right) = canvas(1.4 + 0.26 * len(found), 1, 2, sharey=True)
+    names = found["feature"].astype(str)
+    left.barh(names, found["importance"], color=BLUE)
+    dress(left, title, "weight, 0 to 1", grid="x")
+    right.barh(names, found["upper"], color=ORANGE, label="90th percentile")
+    right.barh(names, found["usual"], color=INK, height=0.35, label="median")
+    dress(right, "Usual evidence", "decades", grid="x")
+    right.legend(frameon=False, loc="lower right")
+    return Chart(figure, f"{title}: the {len(found)} heaviest")
+
+
+def curves(frame: Any, unit: str = "session", title: str = "Bad told from good") -> Chart:
+    """ROC and precision-recall curves of a back-test, by event or by session."""
+    found = frame[frame["unit"] == unit]
+    if not len(found):
+        return nothing(title, "no curve: there are no labels, or only good or only bad ones")
+    figure, (left, right) = canvas(4.0, 1, 2)
+    for side, (colour, line, _) in zip(dict.fromkeys(found["side"].astype(str)), SERIES, strict=False):
+        for axes, name in ((left, "roc"), (right, "precision_recall")):
+            part = found[(found["side"] == side) & (found["curve"] == name)]
+            axes.plot(part["x"], part["y"], color=colour, linestyle=line, linewidth=2, label=side)
+    dress(left, f"{title}, by {unit}: ROC", "share of good ones called bad", "share of bad ones found", grid="both")
+    dress(right, "precision and recall", "share of bad ones found", "share of bad among those called bad", grid="both")
+    for axes in (left, right):
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.03)
+        axes.legend(frameon=False, loc="lower center")
+    return Chart(figure, f"{title}, by {unit}: ROC and precision-recall of {', '.join(dict.fromkeys(found['side']))}")
+
+
+def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed") -> Chart:
+    """Bad sessions detected at each level, and false alerts."""
+    if not len(frame):
+        return nothing(title, "no labels")
+    figure, (left, right) = canvas(3.2, 1, 2)
+    sides = list(dict.fromkeys(frame["side"].astype(str)))
+    width = 0.8 / len(sides)
+    for number, (side, (colour, _, _)) in enumerate(zip(sides, SERIES, strict=False)):
+        part = frame[frame["side"] == side]
+        places = np.arange(len(part)) + (number - (len(sides) - 1) / 2) * width
+        hatch = "" if number == 0 else "//"
+        bars = left.bar(places, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side)
+        left.bar_label(bars, [f"{a} of {b}" for a, b in zip(part["detected"], part["bad_sessions"], strict=True)])
+        bars = right.bar(places, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white",
+                         label=side)  # fmt: skip
+        right.bar_label(bars)
+    for axes, told in ((left, "bad sessions detected"), (right, "false alerts")):
+        axes.set_xticks(range(3), _LEVELS)
+        dress(axes, title if axes is left else "", "at or above level", told)
+        axes.margins(y=0.18)
+        if len(sides) > 1:
+            axes.legend(frameon=False)
+    return Chart(figure, f"{title}, by level")
+
+
+def promise(frame: Any, title: str = "The alert budget on held-out history") -> Chart:
+    """Alerts promised and observed, per 1,000 agent-days."""
+    return _against(frame, title, "observed on held-out history")
+
+
+def sweep(frame: Any, title: str = "Alerts at other budgets") -> Chart:
+    """Alerts against the budget, over multiples of the one set; on the diagonal the budget is kept."""
+    return budgets(frame[frame["side"] == "A"], title)
+
+
+def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Chart:
+    """Alerts observed against the budget, by level; beside it bad sessions found, where there are labels."""
+    if not len(frame):
+        return nothing(title, "no budget was tried")
+    labelled = "detected" in frame and bool(frame["detected"].notna().any())
+    figure, found = canvas(4.0, 1, 2 if labelled else 1)
+    axes = found[0] if labelled else found
+    for level in _LEVELS:
+        part = frame[frame["level"] == level]
+        axes.plot(part["factor"], part["alerts"], color=COLOURS[level], marker=MARKERS[level], linestyle=_LINES[level],
+                  label=level)  # fmt: skip
+        if labelled:
+            share = part["detected"].astype(float) / part["bad_sessions"].astype(float) * 100
+            found[1].plot(part["factor"], share, color=COLOURS[level], marker=MARKERS[level],
+                          linestyle=_LINES[level], label=level)  # fmt: skip
+    dress(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
+    axes.set_ylim(bottom=0)
+    for one in (axes, *(found[1:] if labelled else ())):
+        one.set_xscale("log")
+        ticks = sorted(set(frame["factor"]))
+        one.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], minor=False)
+        one.minorticks_off()
+        one.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
+        one.legend(frameon=False, loc="upper left" if one is axes else "lower right")
+    if labelled:
+        dress(found[1], "What it finds", "multiple of the budget set", "bad sessions found, %", grid="both")
+        found[1].set_ylim(-3, 103)
+    return Chart(
+        figure, f"{title}: {', '.join(f'{tick:g}' for tick in sorted(set(frame['factor'])))} times the one set"
+    )
+
+
+def _against(frame: Any, title: str, told: str) -> Chart:
+    figure, axes = canvas(3.2)
+    places = np.arange(len(frame))
+    bars = axes.bar(places - 0.2, frame["budget"], 0.38, color=GREY, label="budget")
+    axes.bar_label(bars, frame["budget"].map("{:.3g}".format))
+    bars = axes.bar(places + 0.2, frame["observed"], 0.38, color=BLUE, hatch="//", edgecolor="white", label=told)
+    notes = [
+        f"{value:.3g}" + ("" if enough else "\n(too little history to tell)")
+        for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
+    ]
+    axes.bar_label(bars, notes, fontsize=9)
+    axes.set_xticks(places, frame["level"].astype(str))
+    axes.margins(y=0.25)
+    dress(axes, title, "level", "alerts per 1,000 agent-days")
+    axes.legend(frameon=False)
+    return Chart(figure, f"{title}, by level")

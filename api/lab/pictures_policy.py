@@ -1,0 +1,105 @@
+"""Pictures of what a token policy would have done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .chart import (
+    COLOURS,
+    HATCHES,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+    Chart,
+    canvas,
+    clock_axis,
+    dress,
+    nothing,
+    short,
+)
+
+_TOUCHED = (
+    ("shortened", SKY, ""), ("narrowed", YELLOW, ".."), ("held", ORANGE, "//"), ("denied", RED, "xx"),
+)  # fmt: skip
+
+
+def requests(frame: Any, title: str = "Requests that were not simply allowed") -> Chart:
+    """What became of requests, by the level of their agent."""
+    touched = frame[frame["outcome"] != "allowed"]
+    if not len(touched):
+        return nothing(title, "every request was allowed as it was")
+    table = touched.groupby(["level", "outcome"], observed=True)["requests"].sum().unstack(fill_value=0)
+    figure, axes = canvas(1.7 + 0.5 * len(table))
+    _stacked(axes, [str(name) for name in table.index], table)
+    dress(axes, title, "requests, by the level of their agent just before", grid="x")
+    axes.legend(frameon=False, loc="lower right")
+    return Chart(figure, f"{title}: {int(touched['requests'].sum())} of {int(frame['requests'].sum()):,}")
+
+
+def _stacked(axes: Any, names: list[str], table: Any) -> None:
+    left = np.zeros(len(names))
+    for outcome, colour, hatch in _TOUCHED:
+        if outcome in table and table[outcome].sum():
+            values = table[outcome].to_numpy()
+            axes.barh(names, values, left=left, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.5,
+                      label=f"{outcome} ({int(values.sum()):,})")  # fmt: skip
+            left = left + values
+
+
+def what_if(frame: Any, title: str = "What each policy would have done") -> Chart:
+    """Policies side by side: requests touched, and agents revoked."""
+    if not len(frame):
+        return nothing(title, "no policy was tried")
+    many = frame["factor"].nunique() > 1
+    names = [
+        short(f"{policy}, {factor:g}× budget" if many else str(policy), 44)
+        for policy, factor in zip(frame["policy"], frame["factor"], strict=True)
+    ]
+    figure, (left, right) = canvas(1.8 + 0.42 * len(frame), 1, 2, sharey=True, width_ratios=(3, 1))
+    _stacked(left, names, frame)
+    left.invert_yaxis()
+    dress(left, title, "requests not simply allowed", grid="x")
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
+    bars = right.barh(names, frame["agents_revoked"], color=PURPLE)
+    right.bar_label(bars, padding=4)
+    right.margins(x=0.2)
+    right.xaxis.get_major_locator().set_params(integer=True)
+    dress(right, "", "agents revoked", grid="x")
+    told = "; ".join(f"{name}: {number} revoked" for name, number in zip(names, frame["agents_revoked"], strict=True))
+    return Chart(figure, f"{title}. {told}")
+
+
+def revocations(
+    frame: Any, end: Any = None, title: str = "Whose tokens would have been revoked, and for how long"
+) -> Chart:
+    """From when until when; an arrow where it goes on beyond the history. *end*: of the history."""
+    if not len(frame):
+        return nothing(title, "nobody's")
+    until = frame["until"].fillna(frame["at"].max() if end is None else pd.Timestamp(end))
+    last = max(until.max(), frame["at"].max() + pd.Timedelta("10min"))
+    figure, axes = canvas(1.5 + 0.42 * len(frame))
+    names = [
+        f"{short(str(agent))} ({tenant})" for agent, tenant in zip(frame["agent_id"], frame["tenant"], strict=True)
+    ]
+    if "policy" in frame:
+        names = [f"{name}, {policy}" for name, policy in zip(names, frame["policy"], strict=True)]
+    places = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    for name, one, stop in zip(names, frame.itertuples(), until, strict=True):
+        stop = last if pd.isna(one.until) else stop
+        axes.barh(places[name], stop - one.at, left=one.at, height=0.5, color=COLOURS[str(one.level)],
+                  hatch=HATCHES[str(one.level)], edgecolor="white")  # fmt: skip
+        note = f" {one.later_events} events stopped" + (" →" if pd.isna(one.until) else "")
+        axes.annotate(note, (one.at, places[name] + 0.42), fontsize=9, va="center", color=INK)
+    axes.set_yticks(range(len(places)), list(places))
+    axes.set_ylim(len(places) - 0.3, -0.6)
+    dress(axes, title, "time (UTC)", grid="x")
+    clock_axis(axes)
+    return Chart(
+        figure, f"{title}: {frame['agent_id'].nunique()} agents, {int(frame['later_events'].sum())} events stopped"
+    )

@@ -1,0 +1,173 @@
+"""What the store knows, as frames. Lists are read in pages and cut at a limit, newest first where they have a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+
+from ...scoring.blast_radius import ACTS_FOR, CALLED, DELEGATED, blast_radius
+from ...scoring.records import AgentName, AgentSummary, Decision, Delivery, Reason, RiskLevel
+from ...scoring.store import MAX_PAGE, AgentQuery, Page, SqlStore
+from .frames import frame
+from .opening import LabError, LabWarning
+
+T = TypeVar("T")
+Tenants = Collection[str] | None
+_reasons = msgspec.json.Decoder(tuple[Reason, ...])
+EDGE_KINDS = (DELEGATED, CALLED, ACTS_FOR)
+_ALERTING = RiskLevel.MEDIUM
+
+
+def paged(ask: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """All items of a list, a page at a time."""
+    cursor: str | None = None
+    while True:
+        page = ask(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def limited(items: Iterable[T], limit: int, what: str) -> list[T]:
+    """At most *limit* items; says by a `LabWarning` if there are more."""
+    kept = list(islice(items, limit + 1))
+    if len(kept) > limit:
+        warnings.warn(
+            f"more than {limit:,} {what}, the first are here: narrow or raise limit", LabWarning, stacklevel=4
+        )
+    return kept[:limit]
+
+
+def level_name(level: int | None) -> str | None:
+    """The word of a level."""
+    return None if level is None else RiskLevel(level).label
+
+
+def summaries(store: SqlStore, tenants: Tenants, agent_type: str | None = None) -> Iterator[AgentSummary]:
+    """Agents by tenant and id."""
+    return paged(
+        lambda cursor: store.list_agents(
+            AgentQuery(tenants=tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
+        )
+    )
+
+
+def agents_frame(found: Iterable[AgentSummary]) -> Any:
+    """The frame `agents`."""
+    return frame("agents", [
+        (
+            one.name.tenant, one.name.issuer, one.name.agent_id, one.agent_type, level_name(one.level), one.risk_score,
+            one.confidence, one.anomaly_score, one.events, one.first_seen_ms, one.last_seen_ms, one.evaluated_ms,
+            _first(_reasons.decode(one.reasons)), one.decision_id,
+        ) for one in found
+    ])  # fmt: skip
+
+
+def _first(reasons: Sequence[Reason]) -> str:
+    return reasons[0].text if reasons else ""
+
+
+def decisions(store: SqlStore, tenants: Tenants, key: int | None = None) -> Iterator[Decision]:
+    """Decisions, newest first."""
+    return paged(lambda cursor: store.list_decisions(tenants, key, MAX_PAGE, cursor))
+
+
+def within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None) -> Iterator[Decision]:
+    """Those of a window of event time."""
+    return (
+        one for one in found
+        if (since_ms is None or one.event_time_ms >= since_ms) and (until_ms is None or one.event_time_ms < until_ms)
+    )  # fmt: skip
+
+
+def decisions_frame(found: Iterable[Decision]) -> Any:
+    """The frame `decisions`, oldest first."""
+    return frame("decisions", map(_decision_row, sorted(found, key=lambda one: (one.event_time_ms, one.decision_id))))
+
+
+def _decision_row(one: Decision) -> tuple[Any, ...]:
+    signals = " ".join(one.evidence.get("signals", ()))
+    return (
+        one.event_time_ms, one.agent.tenant, one.agent.issuer, one.agent.agent_id, one.agent_type,
+        level_name(one.previous_level), level_name(one.level), one.risk_score, one.confidence, one.anomaly_score,
+        one.p_value, one.cause, _first(one.reasons), signals, one.counterfactual, one.mode, one.model_version,
+        one.policy_version, one.event_id, one.decided_ms, one.decision_id,
+    )  # fmt: skip
+
+
+def is_alert(decision: Decision) -> bool:
+    """Whether a decision raises an alert: its level rose to medium or above."""
+    return decision.level >= _ALERTING and decision.level > decision.previous_level
+
+
+def alerts_frame(store: SqlStore, found: Iterable[Decision]) -> Any:
+    """The frame `alerts`: a row for each target that took one, or one without a target."""
+    rows: list[tuple[Any, ...]] = []
+    for one in sorted(found, key=lambda one: (one.event_time_ms, one.decision_id)):
+        sent: Sequence[Delivery | None] = store.list_deliveries(key=f"alert-{one.decision_id}", limit=MAX_PAGE).items
+        head = (
+            one.event_time_ms, one.agent.tenant, one.agent.issuer, one.agent.agent_id, one.agent_type,
+            level_name(one.level), _first(one.reasons),
+        )  # fmt: skip
+        rows += [(*head, *_sent(delivery), one.decision_id) for delivery in sent or (None,)]
+    return frame("alerts", rows)
+
+
+def _sent(delivery: Delivery | None) -> tuple[Any, ...]:
+    if delivery is None:
+        return None, None, None, None, ""
+    return delivery.target, delivery.status, delivery.attempts, delivery.delivered_ms, delivery.last_error
+
+
+def reasons_frame(decision: Decision) -> Any:
+    """The frame `reasons`, the strongest first."""
+    return frame("reasons", [
+        (one.code, one.feature, one.observed, one.usual, one.contribution, one.text) for one in decision.reasons
+    ])  # fmt: skip
+
+
+def edges_frame(store: SqlStore, keys: Collection[int], tenants: Tenants, since_ms: int, limit: int) -> Any:
+    """The frame `edges`: what leaves those agents."""
+    found = store.edges(keys, outgoing=True, kinds=EDGE_KINDS, since_ms=since_ms, limit=limit + 1)
+    seen = [one for one in found if tenants is None or one.tenant in tenants]
+    kept = limited(sorted(seen, key=lambda one: -one.last_ms), limit, "edges")
+    return frame("edges", [
+        (one.kind, one.tenant, one.source, one.target, one.first_ms, one.last_ms, one.risk, one.risk_ms) for one in kept
+    ])  # fmt: skip
+
+
+def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
+    """The frame `blast_radius`."""
+
+    def level_of(who: AgentName) -> RiskLevel | None:
+        row = store.agent(who.tenant, who.issuer, who.agent_id)
+        return None if row is None else RiskLevel(row.level)
+
+    found = blast_radius(store, name, level_of, since_ms=since_ms)
+    return frame("blast_radius", [
+        (
+            one.depth, one.name.agent_id, one.kind, one.via, level_name(one.level), one.first_ms, one.last_ms, one.risk
+        ) for one in found.agents
+    ])  # fmt: skip
+
+
+def find_agent(
+    store: SqlStore, tenants: Tenants, agent_id: str, tenant: str | None, issuer: str | None
+) -> AgentSummary:
+    """The one agent of that id. Raises LabError where there is none, or several."""
+    found = [
+        one for one in store.find_agents(agent_id, tenants)
+        if (tenant is None or one.name.tenant == tenant) and (issuer is None or one.name.issuer == issuer)
+    ]  # fmt: skip
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        some = ", ".join(one.name.agent_id for one in islice(summaries(store, tenants), 3)) or "the store is empty"
+        raise LabError(f"no agent {agent_id!r} in the store (there are: {some}, …); `lab.agents()` lists all")
+    where = ", ".join(f"{one.name.tenant} ({one.name.issuer})" for one in found)
+    raise LabError(f"{len(found)} agents are called {agent_id!r}: name tenant= and issuer=; they are of {where}")
