@@ -42,7 +42,7 @@ def graph(agent_id: str, level: RiskLevel, reached: Sequence[Reached]) -> Markup
     nodes = [_node(agent_id, level, places[agent_id], "")]
     nodes += [_node(one.name.agent_id, one.level, places[one.name.agent_id], agent_url(*_named(one))) for one in drawn]
     told = f"{agent_id} reached {len(reached)} agents; the table below has the same in words"
-    return Markup('<svg class="graph" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
+    return Markup('<svg class="graph" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}</svg>').format(
         width, height, told, edges, Markup("").join(nodes)
     )
 

@@ -22,6 +22,10 @@ LOOK_BACK = 40_000
 """Records that are looked through: about 20 MB, some 50 ms."""
 
 BATCH = 2_000
+AROUND_S = 600.0
+"""So long before a decision, and a tenth of it after, events are told as those around it."""
+
+MOST_AROUND = 30
 _WORD = re.compile(rb"[A-Za-z0-9._-]+")
 
 
@@ -30,6 +34,7 @@ class Recent(NamedTuple):
 
     Attributes:
         events: newest first.
+        around: those within `AROUND_S` of the moment that was asked about, oldest first; at most `MOST_AROUND`.
         found: events of the agent among the records looked at, shown or not.
         looked: records looked at.
         whole: whether that was all of the log.
@@ -38,6 +43,7 @@ class Recent(NamedTuple):
     """
 
     events: list[AuditEvent]
+    around: list[AuditEvent]
     found: int
     looked: int
     whole: bool
@@ -46,7 +52,9 @@ class Recent(NamedTuple):
     hours: list[int]
 
 
-def recent_events(log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK) -> Recent | None:
+def recent_events(
+    log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK, moment_ms: int = 0
+) -> Recent | None:
     """Events of an agent; None where there is no log. Blocks.
 
     Args:
@@ -54,11 +62,13 @@ def recent_events(log: Path, name: AgentName, most: int = 50, look_back: int = L
         name: of the agent.
         most: events that are returned.
         look_back: records that are looked at.
+        moment_ms: of the decision whose events are wanted too, UTC ms; 0 = of none.
     """
     bases = segment_bases(log) if log.is_dir() else []
     if not bases:
         return None
     kept: deque[AuditEvent] = deque(maxlen=most)
+    around: deque[AuditEvent] = deque(maxlen=MOST_AROUND)
     actions: Counter[str] = Counter()
     resources: Counter[str] = Counter()
     hours, found = [0] * 24, 0
@@ -68,13 +78,16 @@ def recent_events(log: Path, name: AgentName, most: int = 50, look_back: int = L
         for event in _of(reader, start, end, name):
             found += 1
             kept.append(event)
+            off_s = event.time.timestamp() - moment_ms / 1000
+            if -AROUND_S <= off_s <= AROUND_S / 10:
+                around.append(event)
             actions[event.action] += 1
             if event.resource is not None and event.resource.id:
                 resources[event.resource.id] += 1
             hours[event.time.hour] += 1
     return Recent(
-        list(reversed(kept)), found, end - start, start <= bases[0], actions.most_common(12), resources.most_common(12),
-        hours,
+        list(reversed(kept)), list(around), found, end - start, start <= bases[0], actions.most_common(12),
+        resources.most_common(12), hours,
     )  # fmt: skip
 
 

@@ -69,9 +69,13 @@ async def events(
 ) -> Response:
     """Recent events, which take longest to find."""
     summary = await found(desk, visit.caller, agent_id, tenant, issuer)
-    recent = await _recent(desk, summary.name)
+    tenants = visible_tenants(visit.caller, None)
+    set_by = None
+    if summary.level >= RiskLevel.MEDIUM and summary.decision_id:
+        set_by = await desk.parts.read(desk.parts.services.store.decision, summary.decision_id, tenants)
+    recent = await _recent(desk, summary.name, set_by.event_time_ms if set_by is not None else 0)
     kafka = bool(desk.parts.services.settings.kafka.bootstrap_servers)
-    return desk.page(request, "agent_events.html", visit, recent=recent, kafka=kafka)
+    return desk.page(request, "agent_events.html", visit, recent=recent, kafka=kafka, set_by=set_by)
 
 
 @router.post("/agent/release")
@@ -177,12 +181,12 @@ async def _reached(desk: Console, name: AgentName) -> BlastRadius:
     return await desk.parts.read(blast_radius, desk.parts.services.store, name, level_of, since_ms=since_ms)
 
 
-async def _recent(desk: Console, name: AgentName) -> Recent | None:
+async def _recent(desk: Console, name: AgentName, moment_ms: int) -> Recent | None:
     settings = desk.parts.services.settings
     if settings.kafka.bootstrap_servers:
         return None
     try:
-        return await desk.parts.read(recent_events, settings.data_dir / "log", name)
+        return await desk.parts.read(recent_events, settings.data_dir / "log", name, moment_ms=moment_ms)
     except OSError as error:
         raise Unavailable(f"the event log can not be read: {error}") from None
 

@@ -149,6 +149,22 @@ def test_recent_events_are_those_of_the_agent(site: Any, make_row: Any) -> None:
     assert "None of its events" in page_of(site, "idle", path="/console/agent/events").text
 
 
+def test_events_around_the_decision_come_first(site: Any, make_row: Any, make_decision: Any) -> None:
+    """Those of the ten minutes before it, whatever came since."""
+    row = make_row("caught", level=4, decision_id="d-950")
+    site.know(row, decisions=(make_decision(row, 950),))
+    before = [event_of("caught", action=f"theft_{number}", time=f"2025-11-24T15:5{number}:00Z") for number in range(3)]
+    long_ago = event_of("caught", action="calm", time="2025-11-24T09:00:00Z")
+    log(site, long_ago, *before, *(event_of("caught", action="noise", time="2025-11-24T19:00:00Z") for _ in range(60)))
+    site.sign_in("soc")
+    text = page_of(site, "caught", path="/console/agent/events").text
+    first = text.partition("Lately")[0]
+
+    assert "Before it became" in first and "theft_2" in first
+    assert "noise" not in first and "calm" not in first
+    assert "noise" in text
+
+
 def test_a_person_fixes_a_level_and_ends_that(site: Any, make_row: Any) -> None:
     """As `POST …/pin` and `…/unpin` do, in the name of the person."""
     row = make_row("pinned", level=1)
