@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from ...ingest.archive.position import read_position
@@ -21,6 +22,8 @@ from ..settings import Settings
 
 BATCH = 2_000
 TICK_MS = 60_000
+WARM_UP_DAYS = 7
+"""Of an archive so much is read before the window: levels are then what they had become."""
 _POLL_S = 5.0
 
 
@@ -43,52 +46,48 @@ def history_of(settings: Settings, from_ms: int) -> History:
     """All that is kept, from before *from_ms* where it can be: what comes before warms up. Raises TrustwatchError."""
     if settings.kafka.bootstrap_servers:
         return History("kafka", _topic(settings))
-    reader = LogReader(settings.data_dir / "log")
-    first = min(segment_bases(reader.directory), default=0)
-    archived = _archived(settings)
-    if archived is None or _oldest_ms(reader, first) <= from_ms:
-        return History("log", _log(reader, first))
-    return History("archive and log", _both(settings, reader, max(first, archived)))
+    directory = settings.data_dir / "log"
+    first = min(segment_bases(directory), default=0)
+    archived = None if settings.archive.directory is None else read_position(settings.archive.directory)
+    if archived is None or _oldest_ms(directory, first) <= from_ms:
+        return History("log", _log(directory, first))
+    return History("archive and log", _both(settings, max(first, archived), from_ms))
 
 
-def _archived(settings: Settings) -> int | None:
-    return None if settings.archive.directory is None else read_position(settings.archive.directory)
+def _oldest_ms(directory: Path, first: int) -> int:
+    """Arrival of the oldest record of the log; 0 = it has none."""
+    with LogReader(directory) as reader:
+        if reader.end_offset(PARTITION) <= first:
+            return 0
+        reader.seek(PARTITION, first)
+        batch = reader.poll(1, 0.0)
+        return 0 if batch is None else batch.records[0].received_ms
 
 
-def _oldest_ms(reader: LogReader, first: int) -> int:
-    """Arrival of the oldest record of the log."""
-    if reader.end_offset(PARTITION) <= first:
-        return 0
-    reader.seek(PARTITION, first)
-    batch = reader.poll(1, 0.0)
-    return 0 if batch is None else batch.records[0].received_ms
-
-
-def _log(reader: LogReader, first: int, begun: float = 0.0) -> Iterator[Part]:
+def _log(directory: Path, first: int, begun: float = 0.0) -> Iterator[Part]:
     """The log from *first* up to where it ends now."""
-    end = reader.end_offset(PARTITION)
-    try:
+    with LogReader(directory) as reader:
+        end = reader.end_offset(PARTITION)
         if end > first:
             reader.seek(PARTITION, first)
         at = first
         while at < end:
             batch = reader.poll(min(BATCH, end - at), 0.0)
             if batch is None:
-                raise CorruptLog(f"{reader.directory}: ends at offset {at}, although {end} were there")
+                raise CorruptLog(f"{directory}: ends at offset {at}, although {end} were there")
             at = batch.next_offset
             yield Part(PARTITION, batch.records, begun + (1.0 - begun) * (at - first) / (end - first))
-    finally:
-        reader.close()
 
 
-def _both(settings: Settings, reader: LogReader, behind: int) -> Iterator[Part]:
+def _both(settings: Settings, behind: int, from_ms: int) -> Iterator[Part]:
     """The archive, then what of the log is not in it yet. An archive has events alone, so time passes with them."""
     from ...ingest.archive.reader import raw_lines  # needs the extra `archive`
 
     assert settings.archive.directory is not None
     records: list[Record] = []
     tick_at, count = 0, 0
-    for raw in raw_lines(settings.archive.directory):
+    since = datetime.fromtimestamp(from_ms // 1000, UTC) - timedelta(days=WARM_UP_DAYS)
+    for raw in raw_lines(settings.archive.directory, since):
         record = _event(raw)
         if record is None:
             continue
@@ -103,7 +102,7 @@ def _both(settings: Settings, reader: LogReader, behind: int) -> Iterator[Part]:
             records = []
     if records:
         yield Part(PARTITION, records, 0.9)
-    yield from _log(reader, behind, 0.9)
+    yield from _log(settings.data_dir / "log", behind, 0.9)
 
 
 def _event(raw: bytes) -> Record | None:

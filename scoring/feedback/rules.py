@@ -83,6 +83,15 @@ def feature_mask(names: Iterable[str] | None) -> Flags:
     return mask
 
 
+def _among(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
+    """Which of *values* are in *keys*, which are sorted; `isin` would sort both each time."""
+    if not len(keys):
+        return np.zeros(len(values), np.bool_)
+    places = np.searchsorted(keys, values)
+    places[places == len(keys)] = 0
+    return np.asarray(keys[places] == values)
+
+
 def _things(rule: Rule, hasher: NameHasher) -> npt.NDArray[np.uint64]:
     if rule.resource is None:
         return np.zeros(0, np.uint64)
@@ -160,8 +169,8 @@ class FeedbackRules:
         )
         self._agents = [held for held in open_ if held.rule.kind == "agent"]
         self._groups = [held for held in open_ if held.rule.kind == "peer_group"]
-        self._agent_keys = np.array([held.scope for held in self._agents], np.uint64)
-        self._group_keys = np.array([held.scope for held in self._groups], np.uint64)
+        self._agent_keys = np.unique(np.array([held.scope for held in self._agents], np.uint64))
+        self._group_keys = np.unique(np.array([held.scope for held in self._groups], np.uint64))
 
     def changed(self, partition: int, epoch: int) -> list[Holding]:
         """What the next commit is to write. Until `settled` it stays changed."""
@@ -183,9 +192,9 @@ class FeedbackRules:
         if not self._agents and not self._groups:
             return None
         names = columns.names
-        near = np.isin(names[:, c.AGENT], self._agent_keys) if self._agents else np.zeros(len(columns), np.bool_)
+        near = _among(names[:, c.AGENT], self._agent_keys)
         if self._groups:
-            near |= np.isin(names[:, c.GROUP], self._group_keys) & (columns.codes[:, c.SELF_ASSERTED] == 0)
+            near |= _among(names[:, c.GROUP], self._group_keys) & (columns.codes[:, c.SELF_ASSERTED] == 0)
         rows = np.flatnonzero(near & (columns.codes[:, c.OWN_DENIAL] == 0))
         if not len(rows):
             return None

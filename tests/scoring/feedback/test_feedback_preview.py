@@ -125,7 +125,7 @@ def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     assert {one["agent_id"] for one in by_why["level"]} == {"agent-1", "agent-3"}
     assert all(one["level"] in ("high", "critical") for one in by_why["level"])
     assert found["agents_affected"] == 2
-    marked = [one for one in found["alerts_removed"] if one["level"] in ("high", "critical")][0]
+    marked = next(one for one in found["alerts_removed"] if one["level"] in ("high", "critical"))
     again = past.run(past.job(group, marked["event_id"]), [confirmed], keys)
     assert len(again["detections_lost"]) == len(found["detections_lost"]) - 1
     assert [one["event_id"] for one in again["alerts_removed"] if one["marked"]] == [marked["event_id"]]
