@@ -100,7 +100,10 @@ class Looker:
         ]
 
     def overflow(self) -> list[str]:
-        """Elements that make the page itself scroll sideways; those in a box that scrolls by itself do not."""
+        """Elements that make the page itself scroll sideways; those in a box that scrolls by itself do not.
+
+        Tables that become cards on a narrow page have to fit into it.
+        """
         found: list[str] = self.page.evaluate(_OVERFLOW)
         return found
 
@@ -112,10 +115,13 @@ class Looker:
 
 _OVERFLOW = """() => {
   const root = document.documentElement;
-  if (root.scrollWidth <= root.clientWidth) return [];
+  const cut = [...document.querySelectorAll('.scroll')]
+    .filter((box) => innerWidth < 640 && box.querySelector('table.cards') && box.scrollWidth > box.clientWidth + 1)
+    .map((box) => `cards wider than the page: ${box.getAttribute('aria-label')}`);
+  if (root.scrollWidth <= root.clientWidth) return cut;
   const scrolls = (node) => node && node !== document.body
     && (['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
-  return [...document.body.querySelectorAll('*')]
+  return [...cut, ...[...document.body.querySelectorAll('*')]
     .filter((node) => node.getBoundingClientRect().right > root.clientWidth + 1 && !scrolls(node.parentElement))
-    .map((node) => node.outerHTML.slice(0, 120));
+    .map((node) => node.outerHTML.slice(0, 120))];
 }"""
