@@ -73,7 +73,7 @@ def places(table: Any) -> set[tuple[int, int, str]]:
     return set(rows)
 
 
-def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, serve: Any) -> None:
+def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, serve: Any, world: Any) -> None:
     """Records from before the archive are in it; without a place for it the role does not start. A back-test, too,
     reads all of the topic, or a range of it."""
     rig = make_rig(kafka, client="confluent")
@@ -86,9 +86,12 @@ def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, se
     archiver.wait(lambda: reached(rig.folder / "archive", rig.ends()), 60.0)
     assert archiver.stop() == 0
     assert len(list(raw_lines(rig.folder / "archive"))) == sum(sent.values())
-    told = rig.run("backtest", "kafka:", "--model", rig.model, "--jobs", "1")
+    options = ("--model", str(world.model), "--jobs", "1")
+    told = rig.run("backtest", "kafka:", *options)
     assert told["files"] == ["kafka:"]
     assert told["sides"][0]["events"] == sum(sent.values()) and told["sides"][0]["malformed"] == 0
     servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.topics.events
-    part = rig.run("backtest", f"kafka://{servers[0]}/{topic}?offsets=1:10-110", "--model", rig.model, "--jobs", "1")
+    part = rig.run(
+        "backtest", f"kafka://{servers[0]}/{topic}?offsets=1:10-110", "--model", str(world.model), "--jobs", "1"
+    )
     assert part["sides"][0]["events"] == 100
