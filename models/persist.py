@@ -13,7 +13,7 @@ from ..ingest.features import layout
 from ..ingest.features.baseline import baseline_arrays, baseline_from
 from ..ingest.features.table import NAMES, table_hash
 from .alarms import AlarmTail
-from .artifact import Arrays, load_model, save_model
+from .artifact import load_model, save_model
 from .bundle import Seeds, TrainedModel
 from .detector import DetectorSettings, ForestDetector
 from .learning import digest
@@ -21,17 +21,13 @@ from .manifest import ModelManifest, TrainingWindow
 from .saved import detector_from_model, detector_state, settings_document
 
 
-def save(
-    path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int,
-    reference: Arrays | None = None,
-) -> ModelManifest:  # fmt: skip
+def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int) -> ModelManifest:
     """Write a model directory; see `artifact.save_model` for how and what is refused.
 
     Args:
         settings: how the detector was trained.
         sessions: sessions in the history, for the manifest.
         created_ms: when it was trained, UTC milliseconds.
-        reference: what drift is measured against; see `scoring.lifecycle.drift`.
     """
     assert isinstance(model.detector, ForestDetector)
     window = TrainingWindow(*model.window_ms, int(model.group_events[0]), len(model.seeds.keys), sessions)
@@ -50,15 +46,8 @@ def save(
         },
         "alarms": {name: np.array([float(value)]) for name, value in model.alarms._asdict().items()},
     }
-    if reference is not None:
-        extras["reference"] = dict(reference)
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
-
-
-def load_reference(path: Path) -> dict[str, npt.NDArray[Any]] | None:
-    """Arrays of `save`'s *reference*; None where the model has none. Raises ModelError."""
-    return load_model(path, feature_names=NAMES, feature_table_hash=table_hash()).extras.get("reference")
 
 
 def load(path: Path) -> TrainedModel:

@@ -24,7 +24,6 @@ from ...models.artifact import is_model
 from ...models.detector import DetectorSettings
 from ...models.learning import learn_with_held_out, session_ids
 from ...models.persist import load, save
-from ...scoring.lifecycle.drift import fit_reference
 from ...scoring.promise import check_promise
 from ...scoring.replay import Replay, ReplayedEvent
 from .. import clock
@@ -115,8 +114,7 @@ def train(
     sessions = len(set(session_ids(columns).tolist()))
     engine = engine_settings(configured)
     promise = check_promise(trained, columns, held_out.p_value, engine.budget, engine.risk)
-    reference = fit_reference(columns, held_out.u).arrays()
-    save(model, trained, detector, sessions, clock.now_ms(), reference)
+    save(model, trained, detector, sessions, clock.now_ms())
     summary = {
         "model": str(model), "version": name, "events": len(read), "sessions": sessions,
         "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1,

@@ -204,7 +204,7 @@ class ModelDesk:
     def drift(self, days: int = 30, tenants: Tenants = None) -> list[GroupDay]:
         """What was measured of the version in force, by day and group. Raises Unavailable."""
         from_day = self._today() - min(days, MOST_DAYS) + 1
-        return [day for day in self._store.model_days(from_day, tenants, self.version) if day.drift]
+        return [day for day in self._store.model_days(from_day, tenants, self.version) if "scores" in day.drift]
 
     def budget(self, days: int = 30, level: str = "medium", tenants: Tenants = None) -> list[BudgetDay]:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""

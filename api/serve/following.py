@@ -9,12 +9,10 @@ import structlog
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import RecordBatch
-from ...models.persist import load_reference
 from ...scoring.engine import EngineSettings
 from ...scoring.feedback import Feedback
 from ...scoring.lifecycle.alerting import drift_row, since_of
 from ...scoring.lifecycle.budget import LEVELS
-from ...scoring.lifecycle.drift import reference_from
 from ...scoring.lifecycle.figures import Figures, as_dict
 from ...scoring.lifecycle.force import Chosen, ModelsInForce
 from ...scoring.lifecycle.promotion import judge
@@ -26,7 +24,7 @@ from ...scoring.records import OutboxRow
 from ...scoring.store import MAX_PAGE, SqlStore
 from .. import clock
 from ..settings import Settings
-from .wiring import engine_settings, model_shelf, service_url
+from .wiring import engine_settings, service_url
 
 RESIDENT = 20_000
 """Agents in memory per model; the others are kept as bytes."""
@@ -89,10 +87,9 @@ class Follower:
         settings = self._engine()
         self._champion = ShadowRun(self._models.load(chosen.version, chosen.digest), settings, self._settings.domains())
         bounds = self._settings.lifecycle.drift
-        path = model_shelf(self._settings).find(chosen.version, chosen.digest)
         self._watch = GroupWatch(
-            self._champion, reference_from(load_reference(path)),
-            Thresholds(bounds.features, bounds.scores, bounds.min_events),
+            self._champion, Thresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
+            self._remember(chosen.version),
         )  # fmt: skip
         self._challenger = self._duel = None
         if challenger is not None:
@@ -102,7 +99,6 @@ class Follower:
             self._challenger = challenger, run
             self._duel = Duel(max(challenger.counted_from, first), (chosen.version, challenger.version))
             self._since_ms = min(self._since_ms, challenger.created_ms - DAY_MS)
-        self._remember(chosen.version)
         _log.info(
             "following", champion=chosen.version, challenger=None if challenger is None else challenger.version,
             from_offset=first,
@@ -111,13 +107,15 @@ class Follower:
     def _engine(self) -> EngineSettings:
         return engine_settings(self._settings, capacity=min(RESIDENT, self._settings.pipeline.resident_agents))
 
-    def _remember(self, version: str) -> None:
+    def _remember(self, version: str) -> list[GroupDay]:
         """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
         self._stored, self._judged = {}, {}
-        for day in self._store.model_days(clock.now_ms() // DAY_MS - 40, version=version):
+        known = self._store.model_days(0, version=version)
+        for day in known:
             self._stored[day.day, day.tenant, day.agent_type] = day.events
             if day.drift.get("judged"):
                 self._judged[day.tenant, day.agent_type] = day
+        return known
 
     def see(self, batch: RecordBatch) -> None:
         """Records of the log, in order."""

@@ -12,12 +12,15 @@ class DriftSettings(Part, frozen=True):
 
     features: Annotated[
         float, about("population stability index of a feature from which it has drifted", gt=0, le=10)
-    ] = 0.25
+    ] = 0.5
     scores: Annotated[
         float,
-        about("population stability index of p-values, against uniform, from which they have drifted", gt=0, le=10),
+        about("population stability index of p-values from which they have drifted", gt=0, le=10),
     ] = 0.2
     min_events: Annotated[int, about("events of a group on one day from which it is judged", ge=100)] = 500
+    reference_days: Annotated[
+        int, about("first days of a group under a model, which later days are measured against", ge=1, le=90)
+    ] = 7
     again_days: Annotated[int, about("a drift that goes on is told again after, days", ge=1, le=365)] = 7
 
 

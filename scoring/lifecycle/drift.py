@@ -1,14 +1,17 @@
-"""Drift: what peer groups did on one day against the held-out training history of the model that judges them.
+"""Drift: what a peer group does on one day against its first days under the model that judges it.
 
-Each feature's evidence is cut at the deciles of the history; p-values are cut at deciles, where each should hold a
-tenth. The population stability index of the two distributions, `sum (p - q) ln(p / q)`, does not grow with the number
-of events; what chance alone makes of it, given how few agent-hours there are, is taken off. By convention 0.1 is a
-shift that one can see, 0.25 one that one should act on.
+Each feature's evidence, in decades of rarity, is cut into bins, and so are p-values. The population stability index of
+two distributions, `sum (p - q) ln(p / q)`, does not grow with the number of events; what chance alone makes of it is
+taken off, given how few independent pieces there are: an agent's day is one. By convention 0.1 is a shift that
+one can see, 0.25 one that one should act on.
+
+The first days are measured as all later ones. The held-out history of the training is not: agents have longer
+histories later, and evidence that depends on them moves without anybody's doing (measured: indices above 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,71 +19,60 @@ import numpy.typing as npt
 
 from ...ingest import columns as c
 from ...ingest.columns import EventColumns
-from ...models.calibration import FLEET, group_index
 
-BINS = 10
+EDGES = np.array([0.5, 1.0, 2.0, 3.0])
+"""Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
+BINS = len(EDGES) + 1
+P_BINS = 10
 TOLD = 8
 """Features that are told, the largest first."""
-LEAST_HOURS = 30
-"""Agent-hours of a day from which its index means anything."""
-_HOUR_MS = 3_600_000
-_LEAST_GROUP = 500
-_SMOOTH = 0.5
+LEAST_BLOCKS = 10
+"""Agents of a day from which its index means anything."""
+DAY_MS = 86_400_000
 SCORES = "scores"
+_SMOOTH = 0.5
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
-class Reference(NamedTuple):
-    """Distribution of each feature's evidence over the held-out history; saved with the model, group `reference`.
+class Sketch(NamedTuple):
+    """Distributions of one group and day, or of several.
 
     Attributes:
-        edges: float64 (F, BINS - 1), deciles of the fleet.
-        groups: uint64 (g,), ascending, the first is the fleet.
-        shares: float64 (g, F, BINS), how much of each group lies in each bin.
-        hours: int64 (g,), agent-hours behind them.
+        features: int64 (F, BINS), events by evidence of each feature.
+        p_values: int64 (P_BINS,), events by p-value, tenths.
+        blocks: agent-days that they come from.
     """
 
-    edges: Floats
-    groups: npt.NDArray[np.uint64]
-    shares: Floats
-    hours: Counts
+    features: Counts
+    p_values: Counts
+    blocks: int
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """To be saved."""
-        return dict(self._asdict())
+    @staticmethod
+    def empty(features: int) -> Sketch:
+        """Of nothing."""
+        return Sketch(np.zeros((features, BINS), np.int64), np.zeros(P_BINS, np.int64), 0)
+
+    def plus(self, other: Sketch) -> Sketch:
+        """Both together."""
+        return Sketch(
+            self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
+        )  # fmt: skip
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
 
 
-def reference_from(arrays: Mapping[str, npt.NDArray[Any]] | None) -> Reference | None:
-    """What was saved; None for models of before, and what does not fit together."""
-    if arrays is None or set(arrays) != set(Reference._fields):
+def sketch_from(plain: Mapping[str, Any], features: int) -> Sketch | None:
+    """What `plain` gave; None where it is of another program or another number of features."""
+    try:
+        found = Sketch(
+            np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError):
         return None
-    found = Reference(**arrays)
-    features, groups = len(found.edges), len(found.groups)
-    fits = found.edges.shape == (features, BINS - 1) and found.shares.shape == (groups, features, BINS)
-    return found if fits and found.hours.shape == (groups,) and groups and int(found.groups[0]) == FLEET else None
-
-
-def fit_reference(columns: EventColumns, u: Floats) -> Reference:
-    """The reference of a history.
-
-    Args:
-        columns: the history, n events.
-        u: float64 (n, F), held-out evidence of each feature, see `detector.Scores`.
-    """
-    rows = np.flatnonzero(taught(columns))
-    u, names, time_ms = u[rows], columns.names[rows], columns.time_ms[rows]
-    edges = np.quantile(u, np.arange(1, BINS) / BINS, axis=0).T.copy()
-    ids, sizes = np.unique(names[:, c.GROUP], return_counts=True)
-    groups = np.concatenate([[np.uint64(FLEET)], ids[(sizes >= _LEAST_GROUP) & (ids != FLEET)]]).astype(np.uint64)
-    shares = np.zeros((len(groups), u.shape[1], BINS))
-    hours = np.zeros(len(groups), np.int64)
-    for at, group in enumerate(groups.tolist()):
-        mine = np.ones(len(u), np.bool_) if group == FLEET else names[:, c.GROUP] == np.uint64(group)
-        counts = binned(edges, u[mine])
-        shares[at] = counts / max(1, int(mine.sum()))
-        hours[at] = agent_hours(names[mine, c.AGENT], time_ms[mine])
-    return Reference(edges, groups, shares, hours)
+    return found if found.features.shape == (features, BINS) and found.p_values.shape == (P_BINS,) else None
 
 
 def taught(columns: EventColumns) -> npt.NDArray[np.bool_]:
@@ -89,80 +81,64 @@ def taught(columns: EventColumns) -> npt.NDArray[np.bool_]:
     return found
 
 
-def agent_hours(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> int:
-    """Different agents in different hours."""
-    return len(np.unique(np.stack([agents, (time_ms // _HOUR_MS).astype(np.uint64)]), axis=1).T)
+def binned(u: Floats) -> Counts:
+    """How many rows of evidence (n, F) lie in each bin, int64 (F, BINS)."""
+    places = np.searchsorted(EDGES, u, side="right")
+    return np.stack([(places == at).sum(axis=0) for at in range(BINS)], axis=1).astype(np.int64)
 
 
-def binned(edges: Floats, u: Floats) -> Counts:
-    """How many rows (n, F) lie in each bin, int64 (F, BINS)."""
-    counts = np.empty((len(edges), BINS), np.int64)
-    for feature, cuts in enumerate(edges):
-        counts[feature] = np.bincount(np.searchsorted(cuts, u[:, feature], side="left"), minlength=BINS)
-    return counts
-
-
-def stability(counts: Counts, shares: Floats, hours: int, reference_hours: float) -> Floats:
-    """Population stability index per feature, (F,), at least 0; what chance explains is taken off.
+def stability(counts: Counts, expected: Counts, blocks: int, expected_blocks: int) -> Floats:
+    """Population stability index per row, (F,), at least 0; what chance explains is taken off.
 
     Args:
         counts: int64 (F, B), of the day.
-        shares: float64 (F, B), expected; rows sum to 1.
-        hours: agent-hours of the day: events of one agent in one hour are no independent ones.
-        reference_hours: of the history.
+        expected: int64 (F, B), of the days that it is measured against.
+        blocks, expected_blocks: independent pieces of both.
     """
     bins = counts.shape[1]
-    n = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n, m = (np.maximum(one.sum(axis=1, keepdims=True), 1) for one in (counts, expected))
     p = (counts + _SMOOTH) / (n + _SMOOTH * bins)
-    q = (shares * n + _SMOOTH) / (n + _SMOOTH * bins)
-    index: Floats = ((p - q) * np.log(p / q)).sum(axis=1)
-    used = ((shares > 0) | (counts > 0)).sum(axis=1)
-    chance = np.maximum(used - 1, 0) * (1.0 / max(hours, 1) + 1.0 / max(reference_hours, 1.0))
-    found: Floats = np.maximum(index - 2.0 * chance, 0.0)
+    q = (expected * (n / m) + _SMOOTH) / (n + _SMOOTH * bins)
+    index = ((p - q) * np.log(p / q)).sum(axis=1)
+    used = ((expected > 0) | (counts > 0)).sum(axis=1)
+    chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
+    found: Floats = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
     return found
 
 
-class GroupSketch:
-    """What one peer group did on one day.
+class DaySketch:
+    """Gathers what one peer group does on one day.
 
     Args:
         features: number of them.
     """
 
     def __init__(self, features: int) -> None:
-        self.counts = np.zeros((features, BINS), np.int64)
-        self.p_values = np.zeros(BINS, np.int64)
-        self.events = 0
-        self.hours = 0
+        self._sketch = Sketch.empty(features)
         self._last: dict[int, int] = {}
+        self.events = 0
 
-    def see(
-        self, edges: Floats | None, u: Floats, p_values: Floats, agents: list[int], time_ms: list[int]
-    ) -> None:  # fmt: skip
-        """Add events, rows (n, F); without *edges* p-values alone."""
-        if edges is not None:
-            self.counts += binned(edges, u)
-        self.p_values += np.bincount(np.minimum((p_values * BINS - 1e-12).astype(np.int64), BINS - 1), minlength=BINS)
-        self.events += len(u)
+    def see(self, u: Floats, p_values: Floats, agents: Iterable[int], time_ms: Iterable[int]) -> None:
+        """Add events: evidence (n, F), p-values, agents and times (n,)."""
+        tenths = np.minimum((p_values * P_BINS - 1e-12).astype(np.int64), P_BINS - 1)
+        blocks = 0
         for agent, at in zip(agents, time_ms, strict=True):
-            hour = at // _HOUR_MS
-            if self._last.get(agent) != hour:
-                self._last[agent] = hour
-                self.hours += 1
+            block = at // DAY_MS
+            if self._last.get(agent, -1) < block:
+                self._last[agent] = block
+                blocks += 1
+        self._sketch = self._sketch.plus(Sketch(binned(u), np.bincount(tenths, minlength=P_BINS), blocks))
+        self.events += len(u)
 
-    def measure(
-        self, reference: Reference | None, group: int, names: tuple[str, ...]
-    ) -> tuple[float, dict[str, float]]:  # fmt: skip
-        """Index of p-values, and of the features that differ most, the largest first; none without a reference."""
-        if reference is None:
-            return self._scores(np.inf), {}
-        entry = int(group_index(reference.groups, np.uint64(group)))
-        found = stability(self.counts, reference.shares[entry], self.hours, float(reference.hours[entry]))
-        order = np.argsort(-found, kind="stable")[:TOLD].tolist()
-        return self._scores(float(reference.hours[entry])), {
-            names[at]: round(float(found[at]), 4) for at in order if found[at] > 0
-        }
+    @property
+    def sketch(self) -> Sketch:
+        """What was gathered."""
+        return self._sketch
 
-    def _scores(self, reference_hours: float) -> float:
-        even = np.full((1, BINS), 1.0 / BINS)
-        return round(float(stability(self.p_values[None, :], even, self.hours, reference_hours)[0]), 4)
+
+def measure(day: Sketch, usual: Sketch, names: tuple[str, ...]) -> tuple[float, dict[str, float]]:
+    """Index of p-values, and of the features that differ most, the largest first."""
+    found = stability(day.features, usual.features, day.blocks, usual.blocks)
+    scores = stability(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
+    order = np.argsort(-found, kind="stable")[:TOLD].tolist()
+    return round(float(scores[0]), 4), {names[at]: round(float(found[at]), 4) for at in order if found[at] > 0}

@@ -1,4 +1,4 @@
-"""A new version from a history: trained, checked against the budget, saved with what drift is measured against."""
+"""A new version from a history: trained, checked against the budget, saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ...models.manifest import ModelManifest
 from ...models.persist import save
 from .. import risk
 from ..promise import check_promise
-from .drift import fit_reference
 
 
 class Produced(NamedTuple):
@@ -44,7 +43,6 @@ def produce(
     model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
     promise = check_promise(model, columns, held_out.p_value, budget, rules)
     sessions = len(set(session_ids(columns).tolist()))
-    reference = fit_reference(columns, held_out.u).arrays()
-    manifest = save(place, model, settings, sessions, now_ms, reference)
+    manifest = save(place, model, settings, sessions, now_ms)
     told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}
     return Produced(model, manifest, peek(place)[1], told)

@@ -142,9 +142,9 @@ class Duel:
         self.events = 0
         self._names = names
         self._sides = (Side(), Side())
-        self._open: dict[int, list[int]] = {}  # agent -> day, alerted by champion, by challenger
-        self._agree: Counter[tuple[int, int]] = Counter()
-        self._apart: list[tuple[int, int, int]] = []  # agent, day, 0 = the champion alone, 1 = the challenger alone
+        self._open: dict[int, dict[int, list[bool]]] = {}  # agent -> day -> alerted by champion, by challenger
+        self._agree: Counter[tuple[bool, bool]] = Counter()
+        self._apart: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
 
     def see(self, champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
             challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]]) -> None:  # fmt: skip
@@ -166,28 +166,26 @@ class Duel:
             self._mark(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
     def _mark(self, key: int, day: int, one: bool, other: bool) -> None:
-        known = self._open.get(key)
-        if known is not None and known[0] > day:  # late: its day is counted
+        """The day before an agent's newest stays open for what is late; what is later still is counted nowhere."""
+        days = self._open.setdefault(key, {})
+        if day < max(days, default=day) - 1:
             return
-        if known is not None and known[0] < day:
-            self._close(key, known)
-            known = None
-        if known is None:
-            known = self._open[key] = [day, 0, 0]
-        known[1] |= one
-        known[2] |= other
+        known = days.setdefault(day, [False, False])
+        known[0] |= one
+        known[1] |= other
+        for old in [at for at in days if at < max(days) - 1]:
+            self._close(key, old, *days.pop(old))
 
-    def _close(self, key: int, known: list[int]) -> None:
-        day, one, other = known
+    def _close(self, key: int, day: int, one: bool, other: bool) -> None:
         self._agree[one, other] += 1
         if one != other:
-            self._apart.append((key, day, int(other)))
+            self._apart.append((key, day, other))
             del self._apart[: max(0, len(self._apart) - MOST_RISES)]
 
     @property
     def agent_days(self) -> int:
         """Different agents on different days so far."""
-        return sum(self._agree.values()) + len(self._open)
+        return sum(self._agree.values()) + sum(map(len, self._open.values()))
 
     def figures(self, feedback: Iterable[Feedback]) -> Figures:
         """The comparison so far; the days that still run count as they are.
@@ -229,14 +227,15 @@ class Duel:
     def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> Agreement:
         counts = Counter(self._agree)
         apart = list(self._apart)
-        for key, (day, one, other) in self._open.items():
-            counts[one, other] += 1
-            if one != other:
-                apart.append((key, day, int(other)))
+        for key, days in self._open.items():
+            for day, (one, other) in days.items():
+                counts[one, other] += 1
+                if one != other:
+                    apart.append((key, day, other))
         for key, day, which in apart:
             if any(_on(key, day, attack) for attack in attacks):
-                counts[(0, 1) if which else (1, 0)] -= 1
-        return Agreement(counts[1, 1], counts[0, 0], counts[1, 0], counts[0, 1])
+                counts[not which, which] -= 1
+        return Agreement(counts[True, True], counts[False, False], counts[True, False], counts[False, True])
 
 
 def _belongs(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:

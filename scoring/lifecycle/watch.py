@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ from ...models.calibration import FLEET
 from ..engine import Scored
 from ..records import RiskLevel
 from .budget import LEVELS
-from .drift import LEAST_HOURS, SCORES, GroupSketch, Reference, taught
+from .drift import LEAST_BLOCKS, SCORES, DaySketch, Sketch, measure, sketch_from, taught
 from .records import DAY_MS, P_EDGES, GroupDay
 from .shadow import ShadowRun
 
@@ -34,6 +36,7 @@ class Thresholds(NamedTuple):
     features: float
     scores: float
     min_events: int
+    reference_days: int  # the first days of a group, which later ones are measured against
 
 
 class _Day:
@@ -41,7 +44,7 @@ class _Day:
 
     def __init__(self, features: int, group: int) -> None:
         self.group = group
-        self.sketch = GroupSketch(features)
+        self.sketch = DaySketch(features)
         self.events = 0
         self.agents: set[int] = set()
         self.alerts: Counter[str] = Counter()
@@ -53,14 +56,19 @@ class GroupWatch:
 
     Args:
         run: whose events are seen.
-        reference: of its training; None = drift can be measured of p-values alone.
         thresholds: of drift.
+        known: days of the model that were noted before, to go on from.
     """
 
-    def __init__(self, run: ShadowRun, reference: Reference | None, thresholds: Thresholds) -> None:
+    def __init__(self, run: ShadowRun, thresholds: Thresholds, known: Iterable[GroupDay] = ()) -> None:
         self._run = run
-        self._reference = reference
         self._thresholds = thresholds
+        self._features = len(run.model.detector.feature_names)
+        self._usual: dict[Group, dict[int, Sketch]] = {}
+        for day in known:
+            sketch = sketch_from(day.drift.get("reference", {}), self._features)
+            if sketch is not None:
+                self._usual.setdefault((day.tenant, day.agent_type), {})[day.day] = sketch
         self._days: dict[tuple[int, Group], _Day] = {}
         self._groups: dict[int, Group] = {}
         self._newest_ms = 0
@@ -100,9 +108,8 @@ class GroupWatch:
             : len(P_EDGES)
         ]
         if len(taught_rows):
-            edges = None if self._reference is None else self._reference.edges
             agents, time_ms = scored.columns.names[taught_rows, c.AGENT], scored.columns.time_ms[taught_rows]
-            found.sketch.see(edges, u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+            found.sketch.see(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
     def _named(self, day: int, group: int, slot: int) -> Group:
         known = self._groups.get(group)
@@ -136,18 +143,30 @@ class GroupWatch:
         p_values = tuple(found.p_values.tolist())
         return GroupDay(
             self._run.model.version, day, tenant, agent_type, found.events, len(found.agents),
-            (alerts[0], alerts[1], alerts[2]), p_values, self._drift(day, found),
+            (alerts[0], alerts[1], alerts[2]), p_values, self._drift(place, found),
         )  # fmt: skip
 
-    def _drift(self, day: int, found: _Day) -> dict[str, Any]:
-        sketch, bounds = found.sketch, self._thresholds
-        if sketch.hours < LEAST_HOURS:
+    def _drift(self, place: tuple[int, Group], found: _Day) -> dict[str, Any]:
+        (day, group), sketch, bounds = place, found.sketch.sketch, self._thresholds
+        if sketch.blocks < LEAST_BLOCKS or found.sketch.events < bounds.min_events:
             return {}
-        scores, features = sketch.measure(self._reference, found.group, self._run.model.detector.feature_names)
-        judged = self._over(day) and sketch.events >= bounds.min_events
+        usual = self._usual.setdefault(group, {})
+        if day in usual or len(usual) < bounds.reference_days:
+            if not self._over(day):
+                return {}
+            usual[day] = sketch
+            return {"judged": False, "reference": sketch.plain()}
+        alike = [sketch for at, sketch in usual.items() if _weekend(at) == _weekend(day)]
+        if not alike:
+            return {}
+        total = reduce(Sketch.plus, alike)
+        scores, features = measure(sketch, total, self._run.model.detector.feature_names)
+        judged = self._over(day)
         drifted = [SCORES] if scores > bounds.scores else []
         drifted += [name for name, index in features.items() if index > bounds.features]
-        return {
-            "judged": judged, "scores": scores, "features": features, "drifted": drifted if judged else [],
-            "hours": sketch.hours,
-        }  # fmt: skip
+        return {"judged": judged, "scores": scores, "features": features, "drifted": drifted if judged else []}
+
+
+def _weekend(day: int) -> bool:
+    """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
+    return (day + 3) % 7 >= 5  # day 0 was a Thursday

@@ -122,7 +122,7 @@ def test_drift_shows_what_was_measured(site: Any) -> None:
     page = site.get("/v1/models/drift", "gateway").json()
     (row,) = page["items"]
     assert row == {"version": "m1", "day": "2025-11-23", "tenant": "acme", "agent_type": "Payer", "events": 900, **said}
-    assert page["thresholds"] == {"features": 0.25, "scores": 0.2}
+    assert page["thresholds"] == {"features": 0.5, "scores": 0.2}
     assert site.get("/v1/models/drift", "gateway", days=1).json()["items"] == []
 
 
