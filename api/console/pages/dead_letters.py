@@ -67,7 +67,7 @@ async def replay(letter_id: str, request: Request, desk: Desk, visit: Administer
 
 
 def speaking(person: Caller, letter: StoredLetter, settings: Settings) -> Caller:
-    """*person* with the word of whoever sent the letter: people themselves may speak for no source of events."""
+    """*person* with the word of whoever sent the letter, where it still has any: no more than its sender's counts."""
     sender = next((one for one in settings.callers if one.name == letter.letter.source), None)
     return person if sender is None else msgspec.structs.replace(person, binding=binding_of(sender))
 
