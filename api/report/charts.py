@@ -24,6 +24,8 @@ class Series(NamedTuple):
     points: Sequence[Point]
     style: str
     steps: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
+    """(place, lower, upper): where the line lies most of the time."""
 
 
 class Axis(NamedTuple):
@@ -81,7 +83,7 @@ def line_chart(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup
     points = [point for one in series for point in one.points]
     across = _scale(x, [at for at, _ in points], _LEFT, WIDTH - _RIGHT)
     up = _scale(y, [value for _, value in points], HEIGHT - _BOTTOM, _TOP)
-    drawn = [_line(one, across, up) for one in series]
+    drawn = [*(_band(one, across, up) for one in series if one.band), *(_line(one, across, up) for one in series)]
     return _figure(title, _frame(across, up) + Markup("").join(drawn), series)
 
 
@@ -125,6 +127,12 @@ def _labels_below(labels: Sequence[str], wide: float) -> Markup:
         )
         for place in range(0, len(labels), step)
     )
+
+
+def _band(one: Series, across: _Scale, up: _Scale) -> Markup:
+    edge = [(at, upper) for at, _, upper in one.band] + [(at, lower) for at, lower, _ in reversed(one.band)]
+    path = " ".join(f"{_px(across.at(a))},{_px(up.at(b))}" for a, b in edge)
+    return Markup('<polygon class="band {}" points="{}"/>').format(one.style, path)
 
 
 def _line(one: Series, across: _Scale, up: _Scale) -> Markup:

@@ -88,8 +88,8 @@ def _labelled(evaluated: Sequence[tuple[Side, Evaluation]]) -> list[Markup]:
         name = f"{side.name}: " if len(evaluated) > 1 else ""
         for unit, one, dash in (("sessions", found.by_session, ""), ("events", found.by_event, " dashed")):
             if one.roc:
-                roc.append(Series(f"{name}{unit}", one.roc, which + dash))
-                precision.append(Series(f"{name}{unit}", one.precision_recall, which + dash))
+                roc.append(Series(f"{name}{unit}", one.roc, which + dash, band=one.roc_band))
+                precision.append(Series(f"{name}{unit}", one.precision_recall, which + dash, band=one.precision_band))
         if found.delays_seconds:
             delay.append(Series(f"{name}medium", _cumulated(found), which, steps=True))
     charts = []

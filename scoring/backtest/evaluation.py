@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..records import RiskLevel
 from .labels import Labels
-from .metrics import FALSE_SHARES, Curve, curve
+from .metrics import FALSE_SHARES, GRID, Bands, Curve, bands, curve
 from .sweep import ALERTING
 
 _SLOWEST = 0.9
@@ -27,6 +27,10 @@ class Separation(msgspec.Struct, frozen=True):
     recall_at_5_percent: float | None = None
     roc: list[tuple[float, float]] = []  # (false, found), thinned
     precision_recall: list[tuple[float, float]] = []  # (found, precision), thinned
+    roc_auc_within: tuple[float, float] | None = None  # in 95 % of resamples of sessions; None for events
+    average_precision_within: tuple[float, float] | None = None
+    roc_band: list[tuple[float, float, float]] = []  # (false, lower, upper)
+    precision_band: list[tuple[float, float, float]] = []  # (found, lower, upper)
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -92,7 +96,8 @@ def evaluate(rows: npt.NDArray[Any], labels: Labels) -> Evaluation:
     delays = [_delays(told, level) for level in ALERTING]
     return Evaluation(
         len(known), len(rows) - len(known), len(labels.labels) - len(np.unique(known["label"])),
-        separation(told.bad, known["anomaly"]), separation(told.bad_sessions, top),
+        separation(told.bad, known["anomaly"]),
+        _with_bands(separation(told.bad_sessions, top), bands(told.bad_sessions, top)),
         [_detection(told, level, *found) for level, found in zip(ALERTING, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
     )  # fmt: skip
@@ -111,6 +116,18 @@ def _told(known: npt.NDArray[Any], labels: Labels) -> _Told:
         bad[row] = label.event_label != 0
         bad_session[number] |= label.session_label != 0 or label.event_label != 0
     return _Told(known, bad, session, np.array(bad_session, np.bool_))
+
+
+def _with_bands(plain: Separation, found: Bands | None) -> Separation:
+    """Events of a session depend on each other, sessions do not: so sessions alone are resampled."""
+    if found is None:
+        return plain
+    grid = GRID.tolist()
+    return msgspec.structs.replace(
+        plain, roc_auc_within=found.area, average_precision_within=found.average_precision,
+        roc_band=list(zip(grid, *(bound.tolist() for bound in found.found), strict=True)),
+        precision_band=list(zip(grid, *(bound.tolist() for bound in found.precision), strict=True)),
+    )  # fmt: skip
 
 
 def separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> Separation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -66,3 +67,60 @@ def curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> Curve | None:
     last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
     hits, alarms = np.cumsum(y)[last], np.cumsum(~y)[last]
     return Curve(hits / hits[-1], alarms / alarms[-1], hits / (hits + alarms))
+
+
+RESAMPLES, INSIDE, SEED = 200, 0.95, 1
+_FEW = 20_000
+GRID = np.linspace(0.0, 1.0, 51)
+
+
+class Bands(NamedTuple):
+    """Where a curve lies in most resamples of its units; lower and upper bound each.
+
+    Attributes:
+        area, average_precision: of these figures.
+        found: recall at each share of `GRID` of false positives, shapes (g,).
+        precision: precision at each recall of `GRID`, shapes (g,).
+    """
+
+    area: tuple[float, float]
+    average_precision: tuple[float, float]
+    found: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    precision: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def bands(bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator | None = None) -> Bands | None:
+    """Bootstrap of `curve`: 95 % of resamples of units that are independent of each other lie within.
+
+    None where fewer than five units are bad or good: resamples of so few say nothing.
+
+    Args:
+        bad, scores: as for `curve`.
+        dice: draws how often a unit counts; default: the same each time.
+    """
+    y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
+    if min(y.sum(), (~y).sum()) < 5:
+        return None
+    dice = dice or np.random.default_rng(SEED)
+    order = np.argsort(-s, kind="stable")
+    y, s = y[order], s[order]
+    last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
+    rounds = RESAMPLES if len(y) <= _FEW else RESAMPLES // 2  # of many units, fewer resamples say as much
+    drawn = [one for _ in range(rounds) if (one := _resampled(y, last, dice)) is not None]
+    figures = np.array([(one.area, one.average_precision) for one in drawn])
+    found = np.array([np.interp(GRID, np.r_[0.0, one.false], np.r_[0.0, one.found]) for one in drawn])
+    precision = np.array([one.precision[np.searchsorted(one.found, np.minimum(GRID, 1.0 - 1e-12))] for one in drawn])
+    edges = ((1 - INSIDE) / 2, (1 + INSIDE) / 2)
+    (area, average), lower_upper = np.quantile(figures, edges, axis=0).T, partial(np.quantile, q=edges, axis=0)
+    return Bands(
+        (float(area[0]), float(area[1])), (float(average[0]), float(average[1])), tuple(lower_upper(found)),
+        tuple(lower_upper(precision)),
+    )  # fmt: skip
+
+
+def _resampled(y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator) -> Curve | None:
+    weights = dice.poisson(1.0, len(y))
+    hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
+    if not hits[-1] or not alarms[-1]:
+        return None
+    return Curve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
