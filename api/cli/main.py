@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, backtest, containment, feedback, lab, models, offline, remote, service, topics
+from . import alerts, archive, backtest, containment, feedback, lab, models, offline, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("serve")(service.serve)
 app.command("train")(offline.train)
 app.command("replay")(offline.replay)
 app.command("backtest")(backtest.backtest_command)
+app.command("archive")(archive.archive_command)
 app.command("ingest")(remote.ingest)
 app.command("agents")(remote.agents)
 app.command("explain")(remote.explain)

@@ -20,11 +20,12 @@ import duckdb
 import pandas
 import pytest
 from trustwatch.api.cli.histories import Window, files_of
+from trustwatch.api.cli.main import app
 from trustwatch.api.serve import archiver
 from trustwatch.api.serve.archiving import archived_up_to, check_archive
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import partition_of
+from trustwatch.ingest.archive.files import file_name, partition_of
 from trustwatch.ingest.archive.reader import raw_lines
 from trustwatch.ingest.archive.writer import Archive, Archived
 from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
@@ -32,6 +33,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
 from trustwatch.ingest.source import Kind, Record
+from typer.testing import CliRunner
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 TENANTS = ("acme", "globex/eu", "", "ü" * 300)
@@ -286,3 +288,22 @@ def test_histories_come_from_archives_and_logs(tmp_path: Path) -> None:
         assert json.loads(file.read_bytes().splitlines()[0])["id"] == "e-480"
     with pytest.raises(ConfigError, match="neither an archive"), files_of([str(tmp_path)], settings):
         pass
+
+
+def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
+    """Rows by date, and how far it goes; events that have no vector are counted."""
+    fill(tmp_path / "data", 500)
+    archive_all(tmp_path / "data", tmp_path / "archive").close()
+    folder = tmp_path / "vectors" / "date=2025-12-02" / "tenant=acme"
+    folder.mkdir(parents=True)
+    name = file_name("vectors", None, 0, 9)
+    pandas.DataFrame({"offset": range(150)}).to_parquet(folder / name)
+    command = ("archive", str(tmp_path / "archive"), "--vectors", str(tmp_path / "vectors"))
+    result = CliRunner().invoke(app, [*command, "--json"])
+    told = json.loads(result.stdout)
+    assert [(day["date"], day["events"], day["vectors"]) for day in told["days"]] == [
+        ("2025-12-01", 200, 0), ("2025-12-02", 200, 150), ("2025-12-03", 100, 0),
+    ]  # fmt: skip
+    assert told["tenants"] == 4 and told["positions"] == {"0": archived_up_to(tmp_path / "archive")}
+    plain = CliRunner().invoke(app, list(command))
+    assert "150 feature vectors; 350 events have none" in plain.output and "2025-12-03" in plain.output
