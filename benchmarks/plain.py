@@ -28,6 +28,8 @@ WORK = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
 OWN_DENIALS = {"ext_authz_denied", "revoked_by_trustwatch"}
 OWN_OUTAGES = {"ext_authz_error", "trustwatch_unavailable"}
 EFFECT_WEIGHT = {"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85}
+AGENTS_OWN = ("network", "credential", "chain", "hour")
+"""Who, from where and when: the declared task, which others share, has no say."""
 NAMING = ("action", "resource", "target", "audience", "peer", "principal", "network", "credential", "scope", "chain")
 CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome", "request_size", "answer_size"}
 FEATURE_OF_QUANTITY = {
@@ -458,7 +460,7 @@ def _probability(
         others = _mix(others, beyond_group)
     others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
     own = _mix(others, mine)
-    return _mix(own, task), own, others, mine[0]
+    return own if kind in AGENTS_OWN else _mix(own, task), own, others, mine[0]
 
 
 def _known(scope: Scope | None, kind: str, item: Item) -> Known:

@@ -21,6 +21,11 @@ KINDS = 20
 OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
 REGION = np.array([HABITS, OBJECTS, OBJECTS, HABITS, HABITS, OBJECTS, HABITS, HABITS, HABITS, HABITS, HABITS,
                    HABITS, ORDER, OBJECTS, MANNER, MANNER, MANNER, HABITS, MANNER, MANNER], dtype=np.int64)  # fmt: skip
+OF_THE_TASK = np.ones(KINDS, dtype=np.bool_)
+OF_THE_TASK[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
+"""Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
+where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for ever."""
+
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
 TABLE = 4 * REGION_SIZE

@@ -126,7 +126,7 @@ def frequency(
     p = _beyond(p, tenant, peers, novel)
     p_peers = p = _beyond(p, peers, (share * own, share * total, share * distinct), False)
     p_history = p = _step(p, own, total, distinct)
-    if in_task > 0.0:
+    if in_task > 0.0 and l.OF_THE_TASK[kind]:
         count, different = _counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
         p = _step(p, min(count, in_task), in_task, different)
     return p, p_history, p_peers, own

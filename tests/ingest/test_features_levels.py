@@ -195,3 +195,20 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
     vector = Watch(fitted(*run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
 
     assert vector["repeat_surprise"] == 0.0
+
+
+@pytest.mark.parametrize(("feature", "members", "learnable"), [
+    ("credential_surprise", {"credential": {"method": "private_key_jwt", "thumbprint": "new"}}, True),
+    ("network_surprise", {"client": {"ip": "203.0.113.9"}}, True),
+    ("action_surprise", {"action": "wipe"}, False),
+])  # fmt: skip
+def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[str, Any], learnable: bool) -> None:
+    """Others share the task: its frozen counts must not keep a key odd that an agent has used for long."""
+    usual = {"credential": {"method": "private_key_jwt", "thumbprint": "old"}, "client": {"ip": "198.51.100.7"}}
+    watch = Watch(fitted(*many(400, agent="peer", task="pay", **usual)))
+    changed = {**usual, **members}
+    watch.feed(*many(400, agent="me", task="pay", **changed))
+
+    surprise = watch.feed(event(90_000, agent="me", task="pay", **changed), learn=False)[0][feature]
+
+    assert (surprise < 1.0) is learnable
