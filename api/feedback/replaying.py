@@ -15,14 +15,13 @@ import msgspec
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...models.persist import load
 from ...scoring.feedback.labels import Label, labels_of
 from ...scoring.feedback.preview import Comparison, PreviewJob, Sieve, Surroundings, told
 from ...scoring.feedback.values import Rule
 from ...scoring.store import AgentQuery, Store
 from .. import clock
 from ..serve.logs import configure_logs
-from ..serve.wiring import engine_settings, opened_store
+from ..serve.wiring import engine_settings, model_in_force, opened_store
 from ..settings import Settings, process_settings
 from .history import History, history_of
 
@@ -74,10 +73,11 @@ def preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
     try:
         keys = keys_of(store, job.rule)
         labels = labels_for(store, job.rule, keys, job.from_ms)
+        model = model_in_force(settings, store)
     finally:
         store.close()
     engine = engine_settings(settings, capacity=min(max(len(keys), 8), MOST_RESIDENT))
-    around = Surroundings(load(settings.model_dir), engine, settings.domains())
+    around = Surroundings(model, engine, settings.domains())
     history = history_of(settings, job.from_ms)
     parts = _compare(job, around, labels, Sieve(keys), history)
     unseen = "" if any(part.events for part in parts) else (

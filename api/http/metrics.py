@@ -117,6 +117,10 @@ METRICS: Final = (
            "did not come into force: the last good one holds"),
     Metric("trustwatch_approvals_unasked_total", "observed counter", "approvals", "approvals that no person could be "
            "asked for: the store took none, or too many waited"),
+    Metric("trustwatch_model_in_force", "observed gauge", "1", "the version of the model that events are judged by, as "
+           "a label", ("version",)),
+    Metric("trustwatch_model_shadow_agent_days", "observed gauge", "agent-days", "agent-days that a challenger has run "
+           "in shadow", ("version",)),
     Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
     Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
     Metric("trustwatch_source_silent", "observed gauge", "0 or 1", "whether a source (caller or foreign topic) with "
@@ -244,6 +248,10 @@ def _of_process(services: Services) -> dict[str, Labelled]:
         "trustwatch_deliveries_total": {labels: count for labels, count in services.deliveries.items()},
         "trustwatch_actuations_total": {labels: count for labels, count in services.actuations.outcomes.items()},
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuers()},
+        "trustwatch_model_in_force": {(services.scoring_version,): 1.0},
+        "trustwatch_model_shadow_agent_days": {
+            (version,): days for version, days in ({} if services.models is None else services.models.challengers).items()
+        },
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
         "trustwatch_watchers": {(): len(services.status.watchers)},
     }

@@ -86,6 +86,7 @@ class ModelDesk:
 
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
+        challengers: agent-days in shadow of each version that may take its place.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ModelDesk:
         self._told = told
         self._curves: dict[str, tuple[int, list[GroupCurve]]] = {}
         self.version = shelf.installed().version
+        self.challengers: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
@@ -111,6 +113,8 @@ class ModelDesk:
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
+        waiting = self._store.models("challenger").items
+        self.challengers = {one.version: int(one.figures.get("agent_days", 0)) for one in waiting}
 
     def _note_switch(self, switch: ModelSwitch) -> None:
         """What is in force is the champion. Every process that looks notes it, and all write the same."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
+from ...models.bundle import TrainedModel
 from ...scoring.engine import EngineSettings
+from ...scoring.lifecycle.force import ModelsInForce
 from ...scoring.lifecycle.shelf import ModelShelf
 from ...scoring.notify import STATEFUL, WebhookTarget
 from ...scoring.pipeline import PipelineSettings
@@ -166,6 +168,13 @@ def _plain(secret: Secret | None) -> str:
 def model_shelf(settings: Settings) -> ModelShelf:
     """Where versions of models lie."""
     return ModelShelf(settings.data_dir / "models", settings.model_dir)
+
+
+def model_in_force(settings: Settings, store: SqlStore) -> TrainedModel:
+    """The model that events are judged by now. Raises ModelError, OSError, Unavailable."""
+    models = ModelsInForce(model_shelf(settings), lambda: 0)
+    chosen = models.choose(next(iter(store.model_switches(1)), None))
+    return models.load(chosen.version, chosen.digest)
 
 
 def topic_names(settings: Settings) -> TopicNames:

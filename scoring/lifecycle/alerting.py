@@ -10,7 +10,7 @@ from ..notify import ALERT_KIND
 from ..records import OutboxRow, RiskLevel
 from .records import GroupDay
 
-DRIFT_TYPE = "io.trustwatch.drift.v1"
+DRIFT_TYPE = "io.trustwatch.alert.model-drift.v1"
 _encode = msgspec.json.Encoder().encode
 
 

@@ -180,7 +180,7 @@ def test_an_alert_says_what_has_drifted() -> None:
     row = drift_row(since_of(drifted(20_000), None), 7, 1_764_000_000_000, "https://tw.example")
     event = msgspec.json.decode(row.payload)
     assert (row.kind, row.tenant, row.level) == ("alert", "acme", 2)
-    assert event["type"] == "io.trustwatch.drift.v1"
+    assert event["type"] == "io.trustwatch.alert.model-drift.v1"
     assert event["subject"] == "acme/Payer"
     assert event["data"]["day"] == event["data"]["since"] == "2024-10-04"
     assert event["data"]["drifted"] == ["scores"]

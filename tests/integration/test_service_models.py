@@ -1,0 +1,178 @@
+"""The life of models in the real service: trained from its log, measured in shadow, switched, killed, rolled back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.serve.wiring import context, engine_settings, model_shelf, opened_store
+from trustwatch.api.settings import load_settings
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.log import LogReader
+from trustwatch.scoring.delegation import EdgeCollector
+from trustwatch.scoring.lifecycle.force import ModelsInForce
+from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.processor import Processor
+from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.store import open_store, sqlite_url
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+MORE = "lifecycle: {enabled: true, every_h: 0, follow_days: 2, min_agent_days: 10}\n"
+
+
+def child_pid(service_pid: int, module: str) -> int | None:
+    """A process beside the service."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            command = (path.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == service_pid and f"trustwatch.api.serve.{module}".encode() in command:
+            return int(path.parent.name)
+    return None
+
+
+class Models:
+    """The routes of models."""
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+
+    def get(self, path: str = "") -> Any:
+        answer = self.service.client.get(f"/v1/models{path}", headers=self.service.auth())
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def order(self, path: str, **body: Any) -> Any:
+        return self.service.client.post(f"/v1/models/{path}", json=body, headers=self.service.auth())
+
+    def challenger(self) -> Any:
+        """The newest challenger."""
+        return next((one for one in self.get()["items"] if one["status"] == "challenger"), None)
+
+    def in_force(self, version: str) -> bool:
+        """Whether that version is, and answers name it."""
+        if self.get()["in_force"] != version:
+            return False
+        answer = self.service.client.get("/v1/agents/nobody/risk?tenant=acme-corp", headers=self.service.auth())
+        return bool(answer.json()["model_version"] == version)
+
+
+def send(service: Any, events: list[bytes]) -> None:
+    """In bodies of a hundred."""
+    for at in range(0, len(events), 100):
+        body = b"\n".join(events[at : at + 100])
+        headers = {**service.auth(), "content-type": "application/x-ndjson"}
+        answer = service.client.post("/v1/events", content=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+
+
+def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:
+    """State of one run over the service's log from its beginning, with the same versions at hand."""
+    settings = load_settings(folder / "settings.yaml", {})
+    store = open_store(sqlite_url(folder / "again.db"))
+    models = ModelsInForce(model_shelf(settings), lambda: 0)
+    chosen = models.choose(None)
+    model, told = models.load(chosen.version, chosen.digest), context(settings)
+    processor = Processor(
+        Residence(model, engine_settings(settings), store), ColumnEncoder(model.salt, settings.domains()),
+        DuplicateWindow(), told, edges=EdgeCollector(), models=models,
+    )  # fmt: skip
+    reader = LogReader(settings.data_dir / "log")
+    pipeline = Pipeline(
+        reader, processor, store, told.policy, PipelineSettings(poll_s=0.0), time.monotonic, time.sleep, lambda _: None
+    )
+    pipeline.start()
+    while pipeline.step():
+        pass
+    pipeline.finish()
+    found = state(store)
+    reader.close()
+    store.close()
+    return found
+
+
+def state(store: Any) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:
+    """Agents with all their state; decisions with the version that made them."""
+    keys = [one.name.key for one in store.all_summaries()]
+    decisions, cursor = [], None
+    while True:
+        page = store.list_decisions(limit=500, cursor=cursor)
+        decisions += [(one.decision_id, one.model_version, one.level) for one in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return {row.name.agent_id: row for row in store.agents(keys).values()}, sorted(decisions)
+
+
+def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
+    """Trained from the log, in shadow, refused, forced, answered, killed on the way, rolled back; nothing is lost."""
+    service = make_service(MORE)
+    service.start()
+    models = Models(service)
+    third = len(world.day) // 3
+    send(service, world.day[:third])
+    assert models.order("train", why="the first of our own").status_code == 202
+    challenger = service.wait(models.challenger, 120.0)
+    assert challenger["trained"]["by"] == "all"
+    assert 0 < challenger["trained"]["events"] + sum(challenger["trained"]["left_out"].values()) <= third
+    version = challenger["version"]
+
+    send(service, world.day[third : 2 * third])
+    figures = service.wait(
+        lambda: (found := models.challenger()["figures"]) and found["events"] == third and found, 60.0
+    )
+    assert figures["champion"]["version"] == "integration"
+    assert figures["challenger"]["version"] == version
+    assert 0 < figures["agent_days"] <= 60
+    days = models.get("/budget?days=366")  # of today: the simulated day is long ago
+    assert days["level"] == "medium"
+    shown = models.get(f"/{version}")
+    assert shown["on_disk"] and shown["calibration"] and shown["judgement"] is not None
+
+    if shown["judgement"]["reasons"]:
+        assert models.order(f"{version}/promote", why="please").status_code == 409
+    assert models.order(f"{version}/promote", why="seen in shadow", force=True).status_code == 202
+    service.wait(lambda: models.in_force(version))
+    send(service, world.day[2 * third :])
+    assert models.order("rollback", why="too loud").json()["version"] == "integration"
+    worker = child_pid(service.process.pid, "worker")
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)  # on its way: it ends with the old one or the new one in force
+    service.wait(lambda: models.in_force("integration"), 60.0)
+    keeper = child_pid(service.process.pid, "keeper")
+    assert keeper is not None
+    os.kill(keeper, signal.SIGKILL)
+    service.wait(lambda: child_pid(service.process.pid, "keeper") not in (None, keeper))
+
+    states = {one["version"]: one["status"] for one in models.get()["items"]}
+    assert states == {"integration": "champion", version: "rejected"}
+    acts = [line["act"] for line in models.get("/history")["items"]]
+    assert acts == ["switched", "rolled_back", "switched", "promoted", "trained", "installed"]
+    assert service.stop() == 0
+    assert "Traceback" not in service.log()
+
+    settings = load_settings(service.settings, {})
+    store = opened_store(settings)
+    agents, decisions = state(store)
+    offset, switches = store.position(0).offset, [(one.version, one.offset) for one in store.model_switches()]
+    store.close()
+    with LogReader(settings.data_dir / "log") as reader:
+        assert reader.end_offset(0) == offset == len(world.day) + 2
+    assert switches == [
+        ("integration", 3 * third + len(world.day) % 3 + 2),
+        (version, 2 * third + 1),
+        ("integration", 0),
+    ]
+    assert {made for _, made, _ in decisions} == {"integration", version}
+    folder = service.folder.parent / "again"
+    shutil.copytree(service.folder, folder)
+    assert undisturbed(folder) == (agents, decisions)
