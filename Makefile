@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-agents test test-wheel integration console-screenshots acceptance check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel integration console-screenshots acceptance check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## train on a simulated week, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
+
+notebooks: $(READY) ## analysts' notebooks in JupyterLab, on the example (ARGS="--settings FILE" for your own)
+	$(BIN)/trustwatch lab $(if $(findstring --settings,$(ARGS)),,--example var/lab) $(ARGS)
+
+notebooks-html: $(READY) ## run all notebooks on the example; executed copies and HTML pages in var/notebooks
+	$(BIN)/trustwatch lab --example var/lab --run var/notebooks
 
 example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
 	$(BIN)/python examples/agents/run.py $(ARGS)

@@ -15,7 +15,7 @@ def lab(
         Path | None, typer.Option(help="settings file of the service; default: $TRUSTWATCH_SETTINGS")
     ] = None,
     example: Annotated[
-        Path | None, typer.Option(help="begin with the example instead: made in this folder, once (half a minute)")
+        Path | None, typer.Option(help="begin with the example instead: made in this folder, once (about a minute)")
     ] = None,
     notebooks: Annotated[Path, typer.Option(help="folder of notebooks")] = Path("notebooks"),
     run: Annotated[

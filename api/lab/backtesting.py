@@ -160,7 +160,7 @@ def budgets_frame(plan: Plan, factors: Sequence[float]) -> Any:
         rows += [
             (
                 factor, one.level, one.budget, one.alerts, one.rate, *(
-                    (None, None, None) if seen is None else (seen.sessions, seen.detected, seen.false_alerts)
+                    (None,) * 4 if seen is None else (seen.sessions, seen.detected, seen.already, seen.false_alerts)
                 ),
             ) for one, seen in zip(side.alerts, found, strict=True)
         ]  # fmt: skip

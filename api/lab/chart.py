@@ -21,7 +21,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, INK = (
 )  # fmt: skip
 COLOURS = {"unknown": GREY, "low": GREEN, "medium": ORANGE, "high": RED, "critical": "#8b1a1a"}
 MARKERS = {"unknown": "o", "low": "v", "medium": "^", "high": "D", "critical": "X"}
-HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "xx", "critical": "**"}
+HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "\\\\", "critical": "xx"}
 SERIES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (RED, "-", "v"))
 """Colour, line and marker of the first, second, … of several series."""
 
@@ -69,7 +69,11 @@ def canvas(height: float = 3.6, rows: int = 1, columns: int = 1, **more: Any) ->
 
 def dress(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y") -> None:
     """Title and labels with units; a quiet grid."""
-    axes.set_title(title, loc="left", fontsize=12, color=INK)
+    figure: Any = axes.figure
+    if len(figure.axes) == 1:  # a long title begins where the figure does
+        figure.suptitle(title, x=0.005, ha="left", fontsize=12, color=INK)
+    else:
+        axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -82,7 +86,7 @@ def clock_axis(axes: Axes) -> None:
     """Times along x, in UTC, as short as they can be told."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(maxticks=9, tz="UTC")
+    locator = AutoDateLocator(minticks=3, maxticks=9, tz="UTC")
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz="UTC"))
 
@@ -96,6 +100,16 @@ def nothing(title: str, why: str) -> Chart:
     return Chart(figure, f"{title}: {why}")
 
 
-def short(text: str, most: int = 34) -> str:
-    """Names that fit beside a bar."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def legend(axes: Axes, columns: int = 5) -> None:
+    """Below everything, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure: Any = axes.figure
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def short(text: str, most: int = 40) -> str:
+    """Names that fit beside a bar: what is left out is the middle, since names differ at their ends."""
+    if len(text) <= most:
+        return text
+    kept = (most - 1) // 2
+    return f"{text[: most - 1 - kept]}…{text[-kept:]}"

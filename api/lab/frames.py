@@ -379,6 +379,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("rate", "number", "per 1,000 agent-days"),
         Column("bad_sessions", "whole", "labelled bad; missing without labels"),
         Column("detected", "whole", "of them"),
+        Column("already", "whole", "of them, of agents that were at the level before: neither found nor missed"),
         Column("false_alerts", "whole", "rises by events of good sessions"),
     ),
     "what_if": (

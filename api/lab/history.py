@@ -116,19 +116,22 @@ class History:
                 if found is not None and wanted.takes(found):
                     yield found
 
-    def newest(self, wanted: Wanted, limit: int) -> list[Found]:
-        """The last *limit* wanted events, in order of event time; says by a `LabWarning` if there were more."""
-        kept: deque[Found] = deque(maxlen=limit)
+    def newest(self, wanted: Wanted, limit: int, make: Callable[[Found], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows that *make* makes of the last *limit* wanted events, in order of their first value, the event time.
+
+        Says by a `LabWarning` if there were more. Events are let go at once: a row takes a fraction of their memory.
+        """
+        kept: deque[tuple[Any, ...]] = deque(maxlen=limit)
         number = 0
         for found in self.events(wanted):
-            kept.append(found)
+            kept.append(make(found))
             number += 1
         if number > limit:
             warnings.warn(
                 f"{number:,} events match, the last {limit:,} are here: narrow since, until or agent, or raise limit",
                 LabWarning, stacklevel=4,
             )  # fmt: skip
-        return sorted(kept, key=lambda found: found.time_ms)
+        return sorted(kept, key=lambda row: int(row[0]))
 
     def _records(self, wanted: Wanted) -> Iterator[Record]:
         if not isinstance(self._source, str) or self._source not in SOURCES:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ from .opening import LabError
 
 AT_ONCE = 2
 CELL_TIMEOUT_S = 300
+_NOT_DESCRIBED = 'alt="No description has been provided for this image"'
+"""What nbconvert's page says of every picture, whatever the notebook says."""
 Say = Callable[[str], None]
 
 
@@ -112,4 +116,6 @@ def _html(book: Any, title: str) -> str:
     none = dict.fromkeys(("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url"), "")
     exporter: Any = HTMLExporter(**none, exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
-    return str(body)
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    told = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
+    return str(re.sub(_NOT_DESCRIBED, lambda _: f'alt="{escape(next(told, ""))}"', body))

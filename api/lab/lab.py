@@ -157,7 +157,7 @@ class Lab:
         wanted = self._wanted(agent, tenant, since, until)._replace(
             version=version, types=None if agent_type is None else (agent_type,)
         )
-        return told.events_frame(History(self.settings, source).newest(wanted, limit))
+        return told.events_frame(History(self.settings, source).newest(wanted, limit, told.Rows().row))
 
     def last(self, hours: float = 24.0) -> dict[str, Any]:
         """The last *hours* up to the full hour behind the newest event, as `since` and `until`: `**lab.last(24)`."""

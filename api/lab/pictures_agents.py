@@ -21,6 +21,7 @@ from .chart import (
     canvas,
     clock_axis,
     dress,
+    legend,
     nothing,
     short,
 )  # fmt: skip
@@ -55,6 +56,10 @@ def levels(agents: Any, by: str = "agent_type") -> Chart:
     return Chart(figure, f"{title}: {told}")
 
 
+_STEPS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
+"""Within an agent's line higher levels stand higher, so that a climb of seconds is seen."""
+
+
 def timeline(decisions: Any, most: int = 25) -> Chart:
     """When agents' levels changed, an agent a line; of at most *most* agents, those that rose highest."""
     title = "Changes of risk level"
@@ -71,18 +76,15 @@ def timeline(decisions: Any, most: int = 25) -> Chart:
         at = (found["level"] == level).to_numpy()
         if at.any():
             axes.scatter(
-                found["time"][at], rows[at], marker=MARKERS[level], color=COLOURS[level], s=70, label=f"to {level}",
-                zorder=3, edgecolor="white", linewidth=0.6,
+                found["time"][at], rows[at] + _STEPS.get(level, 0.0), marker=MARKERS[level], color=COLOURS[level], s=70,
+                label=f"to {level}", zorder=3, edgecolor="white", linewidth=0.6,
             )  # fmt: skip
     axes.set_yticks(range(len(names)), [f"{short(str(agent))} ({tenant})" for tenant, agent in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
     dress(axes, title, "time (UTC)", grid="both")
     clock_axis(axes)
-    _legend_below(axes)
+    legend(axes)
     return Chart(figure, f"{title} of {len(names)} agents; the highest risk: {names[-1][1]}")
-
-
-def _legend_below(axes: Any, columns: int = 5) -> None:
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
 
 
 def risk(history: Any, title: str = "Risk over time") -> Chart:
@@ -110,7 +112,7 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     dress(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
     axes.set_ylim(0, 1.03)
     clock_axis(axes)
-    _legend_below(axes, 6)
+    legend(axes, 6)
     peak = history["risk_score"].max()
     return Chart(figure, f"{title}: peak {peak:.2f}, {len(decided)} recorded changes of level")
 
@@ -148,8 +150,8 @@ def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "o
         _ranges(axes, theirs, places - 0.14, ORANGE, "s", names[1])
     axes.set_xscale("log")
     axes.set_yticks(places, [f"{name} ({unit})" for name, unit in zip(known["quantity"], known["unit"], strict=True)])
-    dress(axes, title, "in the unit of each line; logarithmic", grid="x")
-    _legend_below(axes, 3)
+    dress(axes, title, "usual value and one standard deviation, in the unit of each line; logarithmic", grid="x")
+    legend(axes, 3)
     return Chart(figure, f"{title}: {len(known)} quantities")
 
 
@@ -164,7 +166,7 @@ def _floor(values: Any) -> Any:
 def _ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
     axes.hlines(places, _floor(known["low"]), _floor(known["high"]), color=colour, linewidth=4, alpha=0.35)
     axes.scatter(_floor(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4,
-                 label=f"{name}: usual, and one standard deviation")  # fmt: skip
+                 label=name)  # fmt: skip
 
 
 def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:
@@ -194,8 +196,13 @@ def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"
     axes.scatter(a, places, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
     axes.scatter(b, places, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
     axes.set_yticks(places, found["item"].map(short))
-    dress(axes, title, "share of events that name one, %", grid="x")
-    _legend_below(axes, 2)
+    axes.set_xscale("symlog", linthresh=1.0)
+    ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= max(a.max(), b.max()) * 1.6]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(-0.06, None)
+    dress(axes, title, "share of events that name one, %; logarithmic from 1 % on", grid="x")
+    legend(axes, 2)
     most_different = found.iloc[found["difference"].abs().to_numpy().argmax()]
     return Chart(figure, f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})")
 
@@ -210,6 +217,9 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
     if not len(shown):
         return nothing(title, "no edges: nobody delegated, called or acted for anybody")
     shown = shown.sort_values(["risk", "last"], ascending=False).head(most)
+    if shown["tenant"].nunique() > 1:
+        tenants = " (" + shown["tenant"].astype(str) + ")"
+        shown = shown.assign(source=shown["source"].astype(str) + tenants, target=shown["target"].astype(str) + tenants)
     left, right = (list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target"))
     figure, axes = canvas(1.4 + 0.27 * max(len(left), len(right)))
     places = [{name: _spread(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
@@ -226,7 +236,7 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
     dress(axes, f"{title} (thicker: higher risk)", grid="")
     axes.set_axis_off()
     axes.set_xlim(-0.75, 1.75)
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3)
+    legend(axes, 3)
     cut = f", the riskiest {most} of {len(frame)}" if len(frame) > most else ""
     return Chart(figure, f"{title}: {len(shown)} edges{cut}")
 

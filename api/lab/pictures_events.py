@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, RED, Chart, canvas, clock_axis, dress, nothing
+from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, RED, Chart, canvas, clock_axis, dress, legend, nothing
 
 _OUTCOMES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))
 
@@ -38,6 +38,7 @@ def activity(events: Any, every: str = "1h", title: str = "Events over time") ->
 
 def scores(frame: Any, agent: str | None = None, title: str = "How odd each event was") -> Chart:
     """p-values of scored events over time, the oddest at the top; of one agent in colour if it is named."""
+    title = title if agent is None else f"{title}; in colour {agent}"
     if not len(frame):
         return nothing(title, "no events were scored")
     figure, axes = canvas(3.8)
@@ -49,11 +50,11 @@ def scores(frame: Any, agent: str | None = None, title: str = "How odd each even
         at = ours & (frame["level"] == level).to_numpy()
         if at.any():
             axes.scatter(frame["time"][at], odd[at], s=46, marker=MARKERS[level], color=COLOURS[level], zorder=3,
-                         edgecolor="white", linewidth=0.5, label=f"{agent}, at {level}")  # fmt: skip
+                         edgecolor="white", linewidth=0.5, label=f"the agent, at {level}")  # fmt: skip
     for share, word in ((2.0, "1 normal event in 100"), (3.0, "1 in 1,000")):
         axes.axhline(share, color=INK, linestyle=":", linewidth=1)
         axes.annotate(word, (1.0, share), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
     dress(axes, title, "time (UTC)", "decades of oddness, -log10(p)")
     clock_axis(axes)
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    legend(axes)
     return Chart(figure, f"{title}: {len(frame):,} events, {int((odd >= 2).sum())} at least as odd as 1 in 100")

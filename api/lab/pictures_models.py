@@ -91,7 +91,7 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
         places = np.arange(len(part)) + (number - (len(sides) - 1) / 2) * width
         hatch = "" if number == 0 else "//"
         bars = left.bar(places, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side)
-        left.bar_label(bars, [f"{a} of {b}" for a, b in zip(part["detected"], part["bad_sessions"], strict=True)])
+        left.bar_label(bars, _found(part))
         bars = right.bar(places, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white",
                          label=side)  # fmt: skip
         right.bar_label(bars)
@@ -102,6 +102,12 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
         if len(sides) > 1:
             axes.legend(frameon=False)
     return Chart(figure, f"{title}, by level")
+
+
+def _found(part: Any) -> list[str]:
+    """Of the bad sessions that could be detected: those of agents that were at the level before could not."""
+    able = part["bad_sessions"] - part["already"]
+    return [f"{a} of {b}" for a, b in zip(part["detected"], able, strict=True)]
 
 
 def promise(frame: Any, title: str = "The alert budget on held-out history") -> Chart:
@@ -126,7 +132,8 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
         axes.plot(part["factor"], part["alerts"], color=COLOURS[level], marker=MARKERS[level], linestyle=_LINES[level],
                   label=level)  # fmt: skip
         if labelled:
-            share = part["detected"].astype(float) / part["bad_sessions"].astype(float) * 100
+            missable = (part["bad_sessions"] - part["already"]).astype(float)
+            share = part["detected"].astype(float) / missable.where(missable > 0) * 100
             found[1].plot(part["factor"], share, color=COLOURS[level], marker=MARKERS[level],
                           linestyle=_LINES[level], label=level)  # fmt: skip
     dress(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
@@ -139,7 +146,13 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
         one.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
         one.legend(frameon=False, loc="upper left" if one is axes else "lower right")
     if labelled:
-        dress(found[1], "What it finds", "multiple of the budget set", "bad sessions found, %", grid="both")
+        dress(
+            found[1],
+            "What it finds",
+            "multiple of the budget set",
+            "bad sessions found, % of those not contained before",
+            grid="both",
+        )
         found[1].set_ylim(-3, 103)
     return Chart(
         figure, f"{title}: {', '.join(f'{tick:g}' for tick in sorted(set(frame['factor'])))} times the one set"

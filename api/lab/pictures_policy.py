@@ -20,6 +20,7 @@ from .chart import (
     canvas,
     clock_axis,
     dress,
+    legend,
     nothing,
     short,
 )
@@ -42,13 +43,13 @@ def requests(frame: Any, title: str = "Requests that were not simply allowed") -
     return Chart(figure, f"{title}: {int(touched['requests'].sum())} of {int(frame['requests'].sum()):,}")
 
 
-def _stacked(axes: Any, names: list[str], table: Any) -> None:
+def _stacked(axes: Any, names: list[str], table: Any, counted: bool = True) -> None:
     left = np.zeros(len(names))
     for outcome, colour, hatch in _TOUCHED:
         if outcome in table and table[outcome].sum():
             values = table[outcome].to_numpy()
             axes.barh(names, values, left=left, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.5,
-                      label=f"{outcome} ({int(values.sum()):,})")  # fmt: skip
+                      label=f"{outcome} ({int(values.sum()):,})" if counted else outcome)  # fmt: skip
             left = left + values
 
 
@@ -62,10 +63,10 @@ def what_if(frame: Any, title: str = "What each policy would have done") -> Char
         for policy, factor in zip(frame["policy"], frame["factor"], strict=True)
     ]
     figure, (left, right) = canvas(1.8 + 0.42 * len(frame), 1, 2, sharey=True, width_ratios=(3, 1))
-    _stacked(left, names, frame)
+    _stacked(left, names, frame, counted=False)
     left.invert_yaxis()
     dress(left, title, "requests not simply allowed", grid="x")
-    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
+    legend(left, 4)
     bars = right.barh(names, frame["agents_revoked"], color=PURPLE)
     right.bar_label(bars, padding=4)
     right.margins(x=0.2)

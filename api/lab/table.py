@@ -1,0 +1,48 @@
+"""The tables of `docs/notebooks.md`, made of what they tell about; a test holds the page to them."""
+
+from __future__ import annotations
+
+import inspect
+
+from .backtesting import BacktestFrames
+from .frames import FRAMES, KINDS
+from .lab import Lab
+from .learned import LabModel
+
+_CLASSES = (("lab", Lab), ("model", LabModel), ("backtest", BacktestFrames))
+
+
+def methods_table() -> str:
+    """Every method with what it takes and its first sentence."""
+    lines = ["| call | gives |", "|---|---|"]
+    for name, kind in _CLASSES:
+        for method, function in vars(kind).items():
+            call = getattr(function, "__func__", function)
+            if not method.startswith("_") and inspect.isfunction(call):
+                told = (inspect.getdoc(call) or "").split("\n")[0]
+                lines.append(f"| `{name}.{method}({_arguments(call)})` | {told} |")
+    return "\n".join(lines)
+
+
+def _arguments(function: object) -> str:
+    """Names of the arguments, `…` for those that may be left out and are named."""
+    assert callable(function)
+    told = []
+    for one in inspect.signature(function).parameters.values():
+        if one.name == "self":
+            continue
+        if one.kind is inspect.Parameter.KEYWORD_ONLY and one.default is not inspect.Parameter.empty:
+            told.append(f"{one.name}=")
+        else:
+            told.append(f"**{one.name}" if one.kind is inspect.Parameter.VAR_KEYWORD else one.name)
+    return ", ".join(told)
+
+
+def frames_tables() -> str:
+    """Every frame with its columns."""
+    parts = []
+    for name, columns in FRAMES.items():
+        parts += [f"### {name}", "", "| column | dtype | meaning |", "|---|---|---|"]
+        parts += [f"| {one.name} | {KINDS[one.kind]} | {one.meaning} |" for one in columns]
+        parts.append("")
+    return "\n".join(parts).rstrip()

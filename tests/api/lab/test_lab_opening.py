@@ -1,0 +1,180 @@
+"""Opening a lab: what is wrong is said with what to do, secrets stay hidden, a service beside it notices nothing."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.lab import Lab, LabError, charts, open_lab
+from trustwatch.api.lab.example import prepare_example
+from trustwatch.api.lab.frames import FRAMES, frame
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.store import open_store, sqlite_url
+
+
+def test_where_it_may_be_opened(example: Path) -> None:
+    """A settings file, its folder, the data directory with the model beside it, settings; not a place that is not."""
+    opened = [open_lab(where) for where in (example / "settings.yaml", str(example), example / "data")]
+    opened.append(open_lab(opened[0].settings))
+    for lab in opened:
+        assert len(lab.agents()) == 40
+        assert lab.model().version == "example-1"
+        lab.close()
+    with pytest.raises(LabError, match="no such settings file"):
+        open_lab(example / "elsewhere")
+
+
+def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every command."""
+    monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
+    with open_lab() as lab:
+        assert lab.settings.data_dir == example / "data"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Lab:
+    """A service that has seen nothing."""
+    open_store(sqlite_url(tmp_path / "trustwatch.db")).close()
+    return open_lab(tmp_path)
+
+
+def test_an_empty_store_gives_empty_frames(empty: Lab) -> None:
+    """And a word where there is nothing to choose from."""
+    with empty:
+        for found in (empty.agents(), empty.decisions(), empty.alerts(), empty.edges()):
+            assert len(found) == 0
+        with pytest.raises(LabError, match="widen since"):
+            empty.worst()
+        with pytest.raises(LabError, match="the store is empty"):
+            empty.last(24)
+        with pytest.raises(LabError, match="the store is empty"):
+            empty.profile("agent-1")
+
+
+def test_what_is_missing_is_said_with_what_to_do(empty: Lab, tmp_path: Path) -> None:
+    """No log, archive, brokers, model, labels, store, decision, agent."""
+    asked: list[tuple[Any, str]] = [
+        (empty.events, "no event log"),
+        (lambda: empty.events(source="archive"), "archive.directory"),
+        (lambda: empty.events(source="kafka"), "kafka.bootstrap_servers"),
+        (empty.model, "trustwatch train"),
+        (empty.scores, "trustwatch train"),
+        (empty.labels, "trustwatch simulate --labels"),
+        (lambda: empty.train(empty.habits(frame("events", ()))), "column `raw`"),
+        (lambda: empty.train(frame("events", ())), "no events to learn from"),
+        (lambda: empty.reasons("01NONE"), "lab.decisions"),
+        (lambda: empty.reasons(None), "lab.worst"),
+        (lambda: empty.events(agent=7), "agent_id"),
+        (lambda: empty.habits(frame("events", ()), ["mood"]), "there are action"),
+        (lambda: open_lab(_folder(tmp_path / "new")).agents(), "make notebooks"),
+    ]
+    for ask, words in asked:
+        with pytest.raises(ConfigError, match=words):
+            ask()
+    empty.close()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_pictures_of_nothing_say_so(empty: Lab) -> None:
+    """Every picture can be made of frames without rows."""
+    pictures = [
+        charts.levels(empty.agents()), charts.timeline(empty.decisions()), charts.edges(empty.edges()),
+        charts.activity(frame("events", ())), charts.scores(frame("scores", ())),
+        charts.risk(frame("risk_history", ())),
+        charts.habits(frame("habits", ())), charts.compare(frame("comparison", ())),
+        charts.contributions(frame("contributions", ())), charts.profile(frame("profile", ())),
+        charts.budgets(frame("budgets", ())), charts.curves(frame("backtest_curves", ())),
+        charts.detection(frame("backtest_detection", ())), charts.requests(frame("backtest_requests", ())),
+        charts.revocations(frame("backtest_revoked", ())), charts.what_if(frame("what_if", ())),
+    ]  # fmt: skip
+    for picture in pictures:
+        assert picture.png().startswith(b"\x89PNG")
+        assert ": " in picture.text
+    empty.close()
+
+
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
+    """Not by the lab, its settings, or an error about a database that does not answer."""
+    (tmp_path / "password").write_text("hunter2-password")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "store: {url: 'postgresql://analyst@127.0.0.1:9/none', password: {file: password}}\n"
+        "webhooks: [{name: pager, url: 'https://hooks.example/hunter2-url', secret: {file: password}}]\n"
+    )
+    lab = open_lab(settings)
+    with pytest.raises(Unavailable) as error:
+        lab.agents()
+    for told in (repr(lab), str(lab), repr(lab.settings), str(error.value), repr(error.value)):
+        assert "hunter2" not in told
+    assert "PostgreSQL" in repr(lab)
+
+
+def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> None:
+    """While its log is locked and its store written, the lab reads; it takes no lock and changes no file."""
+    settings = prepare_copy(example, tmp_path)
+    with (
+        closing(EventLog(settings / "data" / "log")) as log,
+        closing(open_store(sqlite_url(settings / "data" / "trustwatch.db"))) as store,
+    ):
+        with open_lab(settings) as lab:
+            before = len(lab.events())
+            raw = lab.events()["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
+            log.append([Record(Kind.EVENT, 12345, 1, raw)])
+            assert len(lab.events()) == before, "not durable yet"
+            log.sync()
+            assert len(lab.events()) == before + 1
+            store.set_meta("written", "meanwhile")
+            assert len(lab.agents()) == 40
+        store.set_meta("written", "after")
+    touched = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
+    with open_lab(settings) as lab:
+        lab.agents(), lab.events(), lab.profile(lab.worst()), lab.backtest(**lab.last(1))
+        after = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
+        with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
+            pass
+    changed = {path.name for path in touched.keys() | after.keys() if touched.get(path) != after.get(path)}
+    assert changed <= {"trustwatch.db-shm", "trustwatch.db-wal"}, changed  # SQLite's own, of readers as of writers
+
+
+def prepare_copy(example: Path, tmp_path: Path) -> Path:
+    """The example, to be changed."""
+    return Path(shutil.copytree(example, tmp_path / "copy"))
+
+
+def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp_path: Path) -> None:
+    """A second preparation finds it; a folder with other things stays."""
+    said: list[str] = []
+    assert prepare_example(example, said.append) == example / "settings.yaml"
+    assert said == []
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(LabError, match="no example"):
+        prepare_example(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_work_of_the_lab_goes_with_it(lab: Lab, example: Path) -> None:
+    """Models and files are kept in a folder of its own until it is closed."""
+    with open_lab(example) as own:
+        model = own.train(own.events(since="2026-01-12", until="2026-01-13"), trees=5)
+        assert model.directory.is_dir()
+        assert "learned from 2026-01-12" in repr(model)
+    assert not model.directory.exists()
+
+
+def test_every_frame_has_a_question() -> None:
+    """No frame is declared that nothing gives."""
+    from trustwatch.api.lab import backtesting, behaviour, learned, replaying, stored, told
+
+    text = "".join(
+        Path(str(module.__file__)).read_text() for module in (backtesting, behaviour, learned, replaying, stored, told)
+    )
+    assert [name for name in FRAMES if f'"{name}"' not in text] == []

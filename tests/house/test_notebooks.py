@@ -1,0 +1,95 @@
+"""Committed notebooks hold text and calls: no outputs, no logic, nothing imported but ours."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MOST_LINES = 6
+LOGIC = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.With,
+    ast.Try, ast.Assert, ast.Delete, ast.Raise, ast.AugAssign, ast.ListComp, ast.SetComp, ast.DictComp,
+    ast.GeneratorExp, ast.BoolOp, ast.Global, ast.Await,
+)  # fmt: skip
+
+
+def cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Cells of one kind, with their text as one string."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "text": "".join(cell["source"])} for cell in found if cell["cell_type"] == kind]
+
+
+def logic_in(text: str) -> list[str]:
+    """What of a cell belongs into a module."""
+    return [type(node).__name__ for node in ast.walk(ast.parse(text)) if isinstance(node, LOGIC)]
+
+
+def test_there_are_six() -> None:
+    """One for each question."""
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_nothing_that_was_run_is_committed(path: Path) -> None:
+    """Outputs are somebody's data, and change with every run."""
+    for cell in cells(path, "code"):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_is_a_call_or_two(path: Path) -> None:
+    """No logic, few lines, and no import but of ours."""
+    for cell in cells(path, "code"):
+        assert logic_in(cell["text"]) == [], cell["text"]
+        assert len(cell["text"].splitlines()) <= MOST_LINES, cell["text"]
+        for node in ast.walk(ast.parse(cell["text"])):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert isinstance(node, ast.ImportFrom), cell["text"]
+                assert (node.module or "").startswith("trustwatch."), cell["text"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_can_be_used_on_settings_of_ones_own(path: Path) -> None:
+    """The first code cell holds what a user changes, and is marked for tools that do so; the second opens the lab."""
+    first, second, *_ = cells(path, "code")
+    assert "parameters" in first["metadata"]["tags"]
+    assert "SETTINGS = None" in first["text"]
+    assert "open_lab(SETTINGS)" in second["text"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_teaches(path: Path) -> None:
+    """A title, how to read the pictures, what to do; links lead somewhere."""
+    texts = [cell["text"] for cell in cells(path, "markdown")]
+    assert texts[0].startswith("# ")
+    told = "\n".join(texts)
+    assert "**How to read it.**" in told
+    assert "**What to do.**" in told
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", told):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_rule_bites() -> None:
+    """Logic is seen wherever it hides."""
+    for text in ("x = [a for a in b]", "if a: b()", "def f(): pass", "f(lambda: 1)", "a or b", "x = 1 if a else 2"):
+        assert logic_in(text), text
+    assert logic_in("charts.levels(lab.agents()[['a', 'b']].head(8))") == []
+
+
+def test_the_page_tells_every_call_and_every_column() -> None:
+    """`scripts/write_lab_tables.py` writes them."""
+    from trustwatch.api.lab import charts
+    from trustwatch.api.lab.table import frames_tables, methods_table
+
+    page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert methods_table() in page
+    assert frames_tables() in page
+    assert [name for name in charts.__all__ if f"`{name}`" not in page] == []
