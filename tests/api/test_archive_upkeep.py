@@ -1,0 +1,89 @@
+"""Retention and merging beside archiving, and how the archive fares as it is told."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+from trustwatch.api import clock
+from trustwatch.api.edge.archived import ArchiveReport, ArchiveStatus, decode_archive_report, encode_archive_report
+from trustwatch.api.serve.roles import Roles, check_roles
+from trustwatch.api.serve.upkeep import ArchiveUpkeep
+from trustwatch.api.settings import Settings
+from trustwatch.api.settings.archive import ArchiveSettings
+from trustwatch.ingest.archive.files import data_files
+from trustwatch.ingest.archive.reader import raw_lines
+from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.events import decode_event
+
+TODAY = clock.utc_now().replace(hour=12)
+
+
+def archived(offset: int, days_ago: int) -> Archived:
+    at = (TODAY - timedelta(days=days_ago)).astimezone(UTC)
+    raw = json.dumps(
+        {"id": f"e-{offset}", "time": at.isoformat(), "type": "api.call", "action": "a", "outcome": "success",
+         "agent": {"id": "one"}}
+    ).encode()  # fmt: skip
+    return Archived(offset, int(at.timestamp() * 1000), decode_event(raw), raw)
+
+
+def worked(directory: Path, **settings: float) -> ArchiveUpkeep:
+    """What is due at once, done."""
+    upkeep = ArchiveUpkeep(directory, "events", ArchiveSettings(directory=directory, **settings))  # type: ignore[arg-type]
+    assert not upkeep.step()  # not at the start of a service, which has enough to do
+    upkeep._next = float("-inf")
+    while upkeep.step():
+        pass
+    return upkeep
+
+
+def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> None:
+    """Ranges that are not committed are touched by neither."""
+    archive = Archive(tmp_path)
+    archive.start()
+    for base in range(0, 40, 4):
+        archive.write(base, base + 4, [archived(base + ago, (0, 2, 3, 11)[ago]) for ago in range(4)])
+    archive.close()
+    upkeep = worked(tmp_path, retention_days=10)
+    assert upkeep.merged == 20
+    days = [(TODAY - timedelta(days=ago)).date() for ago in (0, 2, 3)]
+    files = {day: [file for file in data_files(tmp_path) if file.day == day] for day in days}
+    assert [len(found) for found in files.values()] == [10, 1, 1]
+    assert sum(map(len, files.values())) == len(data_files(tmp_path))
+    assert len(list(raw_lines(tmp_path))) == 30
+    assert worked(tmp_path, retention_days=10, merge_after_h=96).merged == 0
+
+
+def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path) -> None:
+    """`merge_after_h` counts from the end of the date."""
+    archive = Archive(tmp_path)
+    archive.start()
+    for base in range(4):
+        archive.write(base, base + 1, [archived(base, 1)])
+    archive.close()
+    assert worked(tmp_path, merge_after_h=48).merged == 0
+    assert worked(tmp_path, merge_after_h=0).merged == 4
+
+
+def test_reports_and_what_is_known_of_them() -> None:
+    """A process that ends is not ready; one that does nothing else says so by it."""
+    status = ArchiveStatus(alone=True)
+    assert status.ready()
+    status.expect("events")
+    assert not status.ready()
+    report = ArchiveReport(10, 2, 3, 4, 5.5, 6)
+    status.note("events", decode_archive_report(encode_archive_report(report)))
+    assert status.ready() and status.reports["events"] == report
+    status.ended("events")
+    assert not status.ready()
+
+
+def test_the_role_needs_a_place(tmp_path: Path) -> None:
+    """And the distributed form."""
+    role = Roles(api=False, workers=False)
+    with pytest.raises(ConfigError, match="--archiver-only is for the distributed form"):
+        check_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
