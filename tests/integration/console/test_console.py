@@ -288,3 +288,15 @@ def test_news_are_told_while_somebody_writes(site: Site, look: Look) -> None:
     site.steal("agent-stolen-again")
     page.locator("#list tr", has_text="agent-stolen-again").filter(has_text="critical").first.wait_for(timeout=20_000)
     assert marked(page)
+
+
+def test_an_order_about_models_that_can_not_be_done_says_why(site: Site, look: Look) -> None:
+    """There is one version alone: nothing to go back to, and nothing changes."""
+    page = look(expected=(409,)).open("/console/models")
+    page.get_by_text("Go back to the version before").click()
+    page.get_by_label("Why").fill("it alarms too often")
+    page.get_by_role("button", name="Roll back").click()
+
+    told = page.get_by_role("alert").filter(has_text="Nothing was ordered").inner_text()
+    assert "nothing to roll back to" in told
+    assert len(site.service.get("/v1/models").json()["items"]) == 1
