@@ -58,6 +58,11 @@ class Interventions:
         if not mine:
             del self._by_agent[full]
 
+    def forget(self, full: Full) -> None:
+        """Know nothing of an agent's pins and approvals any more: they were erased."""
+        for intervention_id in self._by_agent.pop(full, {}):
+            del self._by_id[intervention_id]
+
     def pin(self, full: Full, now_ms: int) -> Intervention | None:
         """The pin that holds for an agent; of several, the last one that was made."""
         if full not in self._by_agent:

@@ -76,6 +76,12 @@ class RiskView:
         """One agent by its full name."""
         return self._entries.get((tenant, issuer, agent_id))
 
+    def forget(self, tenant: str, issuer: str, agent_id: str) -> None:
+        """Know nothing of an agent any more."""
+        entry = self._entries.pop((tenant, issuer, agent_id), None)
+        if entry is not None:
+            self._leave(entry)
+
     def find(
         self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
     ) -> list[Entry]:
@@ -106,7 +112,11 @@ class RiskView:
         for entry in calm[:excess]:
             name = entry.summary.name
             del self._entries[(name.tenant, name.issuer, name.agent_id)]
-            same = self._by_id[name.agent_id]
-            same.remove(entry)
-            if not same:
-                del self._by_id[name.agent_id]
+            self._leave(entry)
+
+    def _leave(self, entry: Entry) -> None:
+        agent_id = entry.summary.name.agent_id
+        same = self._by_id[agent_id]
+        same.remove(entry)
+        if not same:
+            del self._by_id[agent_id]

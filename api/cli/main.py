@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, archive, backtest, containment, feedback, lab, models, offline, remote, service, topics
+from . import alerts, archive, backtest, containment, feedback, lab, models, offline, privacy, remote, service, topics
 from .console import fail
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ app.command("pin")(containment.pin)
 app.command("unpin")(containment.unpin)
 app.command("blast-radius")(containment.blast_radius)
 app.add_typer(containment.approvals)
+app.command("erase")(privacy.erase)
+app.command("export")(privacy.export)
+app.add_typer(privacy.decisions)
 app.command("simulate")(offline.simulate_command)
 app.add_typer(topics.app)
 app.add_typer(alerts.app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,8 @@ from .registry import AgentRegistry
 FUTURE_S = 300
 """How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
 
+Alias = Callable[[str, str], str]
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,10 +35,12 @@ class Admission:
 
     Args:
         registry: what the operator knows.
+        alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
     """
 
-    def __init__(self, registry: AgentRegistry) -> None:
+    def __init__(self, registry: AgentRegistry, alias: Alias | None = None) -> None:
         self._registry = registry
+        self._alias = alias
 
     def admit(self, parcel: Parcel, binding: SourceBinding, now_ms: int) -> Record:
         """The record to log.
@@ -74,9 +79,12 @@ class Admission:
         if issuer and issuer != agent.issuer:
             changed["issuer"] = issuer
         filled = {"tenant": tenant} if tenant and tenant != event.tenant else {}
-        if not changed and not filled:
+        principal: dict[str, Any] = {}
+        if self._alias is not None and event.principal is not None and event.principal.id:
+            principal["id"] = self._alias(tenant, event.principal.id)
+        if not changed and not filled and not principal:
             return raw
-        payload = _rewrite(raw, filled, changed)
+        payload = _rewrite(raw, filled, {"agent": changed, "principal": principal})
         if len(payload) > MAX_EVENT_BYTES:
             raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
         return payload
@@ -102,13 +110,14 @@ def _check_time(time: datetime, now_ms: int) -> None:
         raise MalformedEvent(f"time is more than {FUTURE_S} s ahead of the clock of the service", "$.time")
 
 
-def _rewrite(raw: bytes, filled: dict[str, Any], changed: dict[str, Any]) -> bytes:
-    """The JSON object with other members of its own and of `agent`; the rest stands as it was sent."""
+def _rewrite(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
+    """The JSON object with other members of its own and of objects in it; the rest stands as it was sent."""
     members = _members.decode(raw)
-    if changed:
-        agent = _members.decode(members["agent"])
-        _put(agent, changed)
-        members["agent"] = msgspec.Raw(msgspec.json.encode(agent))
+    for name, values in changed.items():
+        if values:
+            inner = _members.decode(members[name])
+            _put(inner, values)
+            members[name] = msgspec.Raw(msgspec.json.encode(inner))
     _put(members, filled)
     return msgspec.json.encode(members)
 

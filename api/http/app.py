@@ -24,6 +24,7 @@ from ..gateway import GatewayIssuers, GatewayServer
 from ..gateway import Needs as GatewayNeeds
 from ..guard.approvals import NotOpen
 from ..hooks import HookServer, Needs
+from ..privacy.desk import Refused
 from ..problems import Problem, install_problem_handlers, problem_response
 from . import (
     route_actuations,
@@ -34,6 +35,7 @@ from . import (
     route_events,
     route_feedback,
     route_otlp,
+    route_privacy,
     route_service,
 )
 from .answers import RiskAnswers
@@ -125,6 +127,7 @@ def create_app(
         routes = (
             route_actuations,
             route_containment,
+            route_privacy,
             route_agents,
             route_decisions,
             route_alerts,
@@ -149,7 +152,7 @@ async def _to_console() -> Response:
 def _door(services: Services) -> Door:
     behind = services.behind or (lambda: 0)
     limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
-    admission = Admission(AgentRegistry(services.settings.registry))
+    admission = Admission(AgentRegistry(services.settings.registry), services.alias)
     return Door(services.log, admission, limits, services.clock, services.new_id)
 
 
@@ -235,7 +238,11 @@ def _install_door_problems(app: FastAPI) -> None:
     async def not_open(_: Request, error: Exception) -> Response:
         return problem_response(Problem(409, NotOpen.code, "Not open", str(error)))
 
+    async def refused(_: Request, error: Exception) -> Response:
+        return problem_response(Problem(409, Refused.code, "Erasure refused", str(error)))
+
     app.add_exception_handler(NotOpen, not_open)
+    app.add_exception_handler(Refused, refused)
     app.add_exception_handler(Overloaded, overloaded)
     app.add_exception_handler(BodyTooLarge, too_large)
     app.add_exception_handler(UnsupportedBody, unsupported)

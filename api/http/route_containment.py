@@ -168,9 +168,11 @@ async def principal(
 ) -> PrincipalOut:
     """That of the riskiest agent that acted on its behalf, and of each of them. Scope `trust.score:read`."""
     visible_tenants(caller, tenant)
-    key = agent_key(tenant, issuer, f"principal\x1f{principal_id}")
+    alias = parts.services.alias
+    known = {principal_id} if alias is None else {principal_id, alias(tenant, principal_id)}
+    keys = [agent_key(tenant, issuer, f"principal\x1f{name}") for name in sorted(known)]
     since_ms = parts.services.now_ms() - int(days * DAY_MS)
-    edges = await parts.read(parts.services.store.edges, [key], outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms)
+    edges = await parts.read(parts.services.store.edges, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms)
     if not edges:
         raise no_such("principal")
     agents = sorted((_acting(parts, edge) for edge in edges),

@@ -22,6 +22,7 @@ from ..edge.reports import IngestStatus, SilenceReport
 from ..feedback import FeedbackDesk
 from ..guard import Guard
 from ..lifecycle import ModelDesk
+from ..privacy.desk import ErasureDesk
 from ..settings import Settings
 from ..tokens import JwksStatus, TokenVerifier
 
@@ -183,6 +184,8 @@ class Services:
         ingest: how foreign topics fare, where they are read here.
         archive: how the archive fares, where it is kept here.
         feedback: takes what people say of decisions; None = in tests without any.
+        erasures: erases, with proof; None = in tests without any.
+        alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         on_silence: given what is known of the callers that are watched, every second.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
@@ -210,6 +213,8 @@ class Services:
     archive: ArchiveStatus = field(default_factory=ArchiveStatus)
     models: ModelDesk | None = None
     feedback: FeedbackDesk | None = None
+    erasures: ErasureDesk | None = None
+    alias: Callable[[str, str], str] | None = None
     on_silence: Callable[[Sequence[SilenceReport]], Awaitable[None]] | None = None
     on_startup: tuple[Hook, ...] = ()
     on_shutdown: tuple[Hook, ...] = ()

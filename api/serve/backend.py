@@ -34,8 +34,7 @@ from .wiring import kafka_settings, opened_store
 
 _log = structlog.get_logger(__name__)
 
-LOG_AGE_MS = 7 * 86_400_000
-"""The event log keeps applied events this long, so that they can be replayed or learned from."""
+DAY_MS = 86_400_000
 
 
 class Known(NamedTuple):
@@ -136,7 +135,9 @@ class Embedded(Backend):
             used = min(used, await asyncio.to_thread(archived_up_to, self.settings.archive.directory))
         needed = self._window.first_offset_to_rebuild(used)
         now = clock.now_ms()
-        await self.log.run(partial(EventLog.drop_before, offset=needed, min_age_ms=LOG_AGE_MS, now_ms=now))
+        await self.log.run(
+            partial(EventLog.drop_before, offset=needed, min_age_ms=self.settings.retention.log * DAY_MS, now_ms=now)
+        )
 
 
 class Distributed(Backend):

@@ -32,15 +32,18 @@ _log = structlog.get_logger(__name__)
 def make_guard(
     settings: Settings, log: GroupCommit, store: Store, view: RiskView, policy: LivePolicy, status: PipelineStatus,
     changed: Callable[[Collection[AgentName]], None], now_ms: Callable[[], int] = clock.now_ms,
+    alias: Callable[[str, str], str] | None = None,
 ) -> Guard:  # fmt: skip
     """Everything the guard stands on.
 
     Args:
         changed: called with agents whose pins or approvals changed.
         now_ms: UTC milliseconds.
+        alias: what is logged in place of principals' identifiers.
     """
     known = Interventions()
-    audit = AuditSink(log, Admission(AgentRegistry(settings.registry)), now_ms, new_id)
+    admission = Admission(AgentRegistry(settings.registry), alias)
+    audit = AuditSink(log, admission, now_ms, new_id)
     approvals = Approvals(store, known, audit, service_url(settings), now_ms, changed)
     staleness_ms = int(settings.risk.staleness_s * 1000)
 

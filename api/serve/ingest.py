@@ -17,7 +17,7 @@ from ..edge.topics import Outputs, TopicIngest
 from ..settings import Settings
 from ..settings.topics import KafkaTopicSettings
 from .child import Child, run_child
-from .wiring import kafka_settings
+from .wiring import kafka_settings, principal_alias
 
 REPORT_EVERY_S = 0.5
 
@@ -35,7 +35,7 @@ def ingest(child: Child) -> None:
 def make_ingest(settings: Settings, child: Child) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
     kafka = kafka_settings(settings)
-    admission = Admission(AgentRegistry(settings.registry))
+    admission = Admission(AgentRegistry(settings.registry), principal_alias(settings))
     sources = [
         TopicSource(topic, _opener(kafka, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.kafka.topics

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ from ..settings import Settings
 from ..tokens import Jwks, TokenVerifier
 from .acting import Acting
 from .backend import Backend, Known, opened
+from .erasing import make_erasures
 from .feedback import make_feedback
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
 from .models import keep_desk, make_desk, promote_proved
 from .roles import Roles, check_roles
-from .wiring import live_policy, service_url, webhook_targets
+from .wiring import live_policy, principal_alias, service_url, webhook_targets
 
 _log = structlog.get_logger(__name__)
 
@@ -99,20 +100,23 @@ class Service:
             backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
         )  # fmt: skip
         policy = live_policy(settings)
+        alias = principal_alias(settings)
         self._guard = make_guard(
-            settings, backend.log, backend.store, view, policy, status, self._standing_changed
+            settings, backend.log, backend.store, view, policy, status, self._standing_changed, alias=alias,
         )  # fmt: skip
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
         self._promotions: set[asyncio.Task[None]] = set()
         self._models = make_desk(settings, backend.log, backend.store, self._changed)
         self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
+        self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status)
         self._services = Services(
             settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
             policy=policy, model_version=model_version, status=status, deliveries=Counter(),
             issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
             wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, archive=self._archive,
             on_silence=self._hear,
-            models=self._models, feedback=self._feedback,
+            models=self._models, feedback=self._feedback, erasures=self._erasures,
+            alias=alias,
         )  # fmt: skip
         self._dispatcher: Dispatcher | None = None
         known = Known(view, status, self._changed, self._ingest, self._archive, self._proved)
@@ -187,6 +191,7 @@ class Service:
                 )
                 helpers.append(group.create_task(keep_desk(self._models, quiet)))
                 helpers.append(group.create_task(self._feedback.keep(quiet)))
+                helpers.append(group.create_task(self._erasures.keep(quiet)))
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -232,13 +237,21 @@ class Service:
         while not await _wait(stop, pause_s):
             pause_s = UPKEEP_EVERY_S
             now = clock.now_ms()
-            oldest = now - self._settings.retention_days * DAY_MS
+            before, retention = retain(self._settings, now), self._settings.retention
             forgotten = now - self._settings.store.agents_days * DAY_MS
+            waiting = retention.waiting_dead_letters
             try:
                 await asyncio.to_thread(self._backend.store.upkeep, now)
-                await asyncio.to_thread(self._backend.store.purge, oldest, agents_before_ms=forgotten)
-                await asyncio.to_thread(self._backend.store.purge_containment, oldest)
-                await asyncio.to_thread(self._backend.store.purge_feedback, oldest)
+                await asyncio.to_thread(
+                    self._backend.store.purge, before(retention.decisions), agents_before_ms=forgotten,
+                    outbox_before_ms=before(retention.deliveries), letters_before_ms=before(retention.dead_letters),
+                    waiting_letters_before_ms=0 if waiting is None else before(waiting),
+                )  # fmt: skip
+                await asyncio.to_thread(
+                    self._backend.store.purge_containment, before(retention.interventions),
+                    actuations_before_ms=before(retention.actuations), edges_before_ms=before(retention.edges),
+                )  # fmt: skip
+                await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
                 await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
@@ -268,6 +281,11 @@ def listening_socket(settings: Settings) -> socket.socket:
             f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
             "set listen.port or TRUSTWATCH_LISTEN_PORT"
         ) from None
+
+
+def retain(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
+    """From days of `retention` to the time before which rows go, UTC milliseconds; None is `retention_days`."""
+    return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
@@ -12,6 +13,8 @@ from ...scoring.lifecycle.shelf import ModelShelf
 from ...scoring.notify import STATEFUL, WebhookTarget
 from ...scoring.pipeline import PipelineSettings
 from ...scoring.policy import LivePolicy, PolicyBook, PolicyRule, PolicyTable, TokenPolicy
+from ...scoring.privacy import PrivacyKey, open_key
+from ...scoring.privacy.key import KEY_FILE
 from ...scoring.processor import Context
 from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
@@ -181,3 +184,13 @@ def topic_names(settings: Settings) -> TopicNames:
     """Where what leaves is sent."""
     names = settings.kafka.names
     return TopicNames(names.risk, names.decisions, names.alerts, names.dead_letters)
+
+
+def privacy_key(settings: Settings) -> PrivacyKey:
+    """The key of this installation, made on first use. Raises ConfigError."""
+    return open_key(settings.privacy.key_file or settings.data_dir / KEY_FILE)
+
+
+def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
+    """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
+    return privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None

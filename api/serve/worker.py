@@ -15,11 +15,11 @@ from ...scoring.lifecycle.force import ModelsInForce
 from ...scoring.pipeline import PARTITION, Committed, Pipeline
 from ...scoring.processor import Processor
 from ...scoring.residence import Residence
-from ...scoring.store import Store
 from ...scoring.vectors import VectorCollector
 from ...scoring.warm import warm_up
 from .. import clock
 from .child import Child, run_child
+from .erasing import forgotten_agents
 from .vectors import open_spool
 from .wiring import context, engine_settings, model_shelf, opened_store, pipeline_settings
 
@@ -41,7 +41,7 @@ class Worker:
         self._looked_at = 0.0
         self._told_at = 0.0
         self._spool = open_spool(settings)
-        self.store: Store = opened_store(settings)
+        self.store = opened_store(settings)
         self.source = LogReader(settings.data_dir / "log")
         models = ModelsInForce(model_shelf(settings), clock.now_ms)
         chosen = models.choose(self.store.model_switch(PARTITION))
@@ -49,8 +49,10 @@ class Worker:
         encoder, told = ColumnEncoder(model.salt, settings.domains()), context(settings)
         self._policy = told.policy
         warm_up(model, encoder, told)
+        residence = Residence(model, engine_settings(settings), self.store)
+        residence.forgotten = forgotten_agents(settings, self.store)
         processor = Processor(
-            Residence(model, engine_settings(settings), self.store), encoder, DuplicateWindow(), told,
+            residence, encoder, DuplicateWindow(), told,
             edges=EdgeCollector(), models=models, vectors=None if self._spool is None else VectorCollector(),
         )  # fmt: skip
         self._vectors = processor.vectors

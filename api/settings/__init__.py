@@ -10,6 +10,7 @@ from .console import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 from .gateway import AskedServerSettings, GatewayClientSettings, GatewayIssuerSettings, GatewaySettings
 from .hooks import HookSettings
 from .load import OVERRIDES, load_settings, process_settings
+from .privacy import PrivacySettings, RetentionSettings
 from .risk import AlertBudget, LevelPolicy, RiskSettings, TokenPolicySettings
 from .root import Settings
 from .secret import Secret
@@ -35,7 +36,9 @@ __all__ = [
     "LevelPolicy",
     "ListenSettings",
     "PipelineSettings",
+    "PrivacySettings",
     "RegisteredAgent",
+    "RetentionSettings",
     "RiskSettings",
     "Secret",
     "Settings",

@@ -16,6 +16,7 @@ from .gateway import GatewaySettings
 from .hooks import HookSettings
 from .kafka import KafkaSettings
 from .lifecycle import LifecycleSettings
+from .privacy import PrivacySettings, RetentionSettings
 from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
 from .store import StoreSettings
@@ -55,9 +56,11 @@ class Settings(Part, frozen=True):
         Path | None,
         about("token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"),
     ] = None
+    privacy: Annotated[PrivacySettings, about("pseudonyms")] = PrivacySettings()
     retention_days: Annotated[
-        int, about("decisions, finished deliveries and replayed dead letters are kept, days", ge=1, le=36_500)
+        int, about("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
     ] = 90
+    retention: Annotated[RetentionSettings, about("how long what is kept, by table")] = RetentionSettings()
 
     def __post_init__(self) -> None:
         _unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))

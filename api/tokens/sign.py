@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jwt
 import msgspec
@@ -105,6 +105,23 @@ class LocalKey:
             "jti": token_id,
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt", "kid": self.kid})
+
+    def sign_document(self, document: dict[str, Any], kind: str) -> str:
+        """A document as a compact JWS; *kind* is its `typ`, which no token of ours has."""
+        return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
+
+    def read_document(self, signed: str, kind: str) -> dict[str, Any]:
+        """What `sign_document` was given.
+
+        Raises:
+            ValueError: it was not signed by this key, or is of another kind.
+        """
+        try:
+            if jwt.get_unverified_header(signed).get("typ") != kind:
+                raise ValueError(f"not of the kind {kind}")
+            return dict(jwt.decode(signed, self._key.public_key(), algorithms=["ES256"]))
+        except jwt.PyJWTError as error:
+            raise ValueError(f"not signed by the key {self.kid}: {error}") from None
 
 
 def assertion_signer(

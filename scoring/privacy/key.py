@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from ...ingest.errors import ConfigError
 
 KEY_FILE = "privacy-key"
 KEY_BYTES = 32
+REMEMBERED = 16_384
+"""Pseudonyms that are remembered; then all are forgotten and made again."""
+
+_PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
 
 
 class PrivacyKey:
@@ -25,6 +30,7 @@ class PrivacyKey:
         if len(key) < KEY_BYTES:
             raise ValueError(f"a key has at least {KEY_BYTES} bytes, not {len(key)}")
         self._key = key
+        self._pseudonyms: dict[tuple[str, str], str] = {}
 
     def __repr__(self) -> str:
         return "PrivacyKey(…)"
@@ -34,8 +40,16 @@ class PrivacyKey:
         return self._digest(b"forgotten", str(agent_key).encode())
 
     def pseudonym(self, tenant: str, name: str) -> str:
-        """What stands for a principal of a tenant: the same for ever under the same key."""
-        return "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
+        """What stands for a principal of a tenant: the same for ever under the same key. A pseudonym stays one."""
+        if _PSEUDONYM.fullmatch(name):
+            return name
+        known = self._pseudonyms.get((tenant, name))
+        if known is None:
+            if len(self._pseudonyms) >= REMEMBERED:
+                self._pseudonyms.clear()
+            known = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
+            self._pseudonyms[tenant, name] = known
+        return known
 
     def _digest(self, purpose: bytes, data: bytes) -> str:
         return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from ...ingest.errors import Fenced
+from ..chain import ChainStore
 from ..containment import Actuation, Intervention
 from ..feedback.values import Feedback, Holding, PreviewRow, Step
 from ..lifecycle.records import AlertCount, GroupDay, KnownAgents, ModelEntry, ModelSwitch, ModelVersion
@@ -354,8 +355,13 @@ class ContainmentStore(Protocol):
     ) -> list[Edge]:
         """Edges that leave (or reach) the nodes of those keys, last seen first within a chunk of keys."""
 
-    def purge_containment(self, before_ms: int) -> int:
-        """Remove what is finished and older; what is lowered at a server stays. Returns the number of rows."""
+    def purge_containment(
+        self, before_ms: int, *, actuations_before_ms: int | None = None, edges_before_ms: int | None = None
+    ) -> int:
+        """Remove what is finished and older; what is lowered at a server stays. Returns the number of rows.
+
+        Actuations and edges may have a time of their own; None is *before_ms*.
+        """
 
 
 class ModelStore(Protocol):
@@ -449,7 +455,9 @@ class FeedbackStore(Protocol):
         """
 
 
-class Store(StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, FeedbackStore, Protocol):
+class Store(
+    StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, FeedbackStore, ChainStore, Protocol
+):  # fmt: skip
     """All of it. One contract suite (`tests/contract/`) holds for every implementation."""
 
     def positions(self) -> list[Position]:
@@ -469,13 +477,19 @@ class Store(StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, Fe
         stopped. What was published stays so at the new place; the rest is published there.
         """
 
-    def purge(self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0) -> Purged:
+    def purge(
+        self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0, *, outbox_before_ms: int | None = None,
+        letters_before_ms: int | None = None, waiting_letters_before_ms: int = 0,
+    ) -> Purged:  # fmt: skip
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
         Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox
         rows unless a delivery is pending; dead letters only once replayed; agents only if they are calm (low or
         unknown, nothing due) and were neither seen nor evaluated since *agents_before_ms* (0 = none goes). An agent
         that comes back later begins anew.
+
+        Outbox rows and replayed dead letters may have a time of their own; None is *before_ms*. Dead letters that
+        nobody replayed go only where *waiting_letters_before_ms* is not 0.
         """
 
     def upkeep(self, now_ms: int) -> None:

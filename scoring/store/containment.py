@@ -179,14 +179,18 @@ class Containment(Database):
                     break
         return found
 
-    def purge_containment(self, before_ms: int) -> int:
+    def purge_containment(
+        self, before_ms: int, *, actuations_before_ms: int | None = None, edges_before_ms: int | None = None
+    ) -> int:
         finished = (~INTERVENTIONS.c.status.in_(sorted(OPEN)), INTERVENTIONS.c.updated_ms < before_ms)
-        done = (ACTUATIONS.c.updated_ms < before_ms, ACTUATIONS.c.original == b"")
+        undone_ms = before_ms if actuations_before_ms is None else actuations_before_ms
+        seen_ms = before_ms if edges_before_ms is None else edges_before_ms
+        done = (ACTUATIONS.c.updated_ms < undone_ms, ACTUATIONS.c.original == b"")
         with self.write() as connection:
             return sum(
                 connection.execute(delete(table).where(*old)).rowcount
                 for table, old in (
-                    (INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < before_ms,))
+                    (INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,))
                 )
             )  # fmt: skip
 

@@ -17,14 +17,18 @@ from .schema import AGENTS, DEAD_LETTERS, DELIVERIES, OUTBOX
 class Housekeeping(Database):
     """Part of the store that keeps it small."""
 
-    def purge(self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0) -> Purged:
+    def purge(
+        self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0, *, outbox_before_ms: int | None = None,
+        letters_before_ms: int | None = None, waiting_letters_before_ms: int = 0,
+    ) -> Purged:  # fmt: skip
         agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
         with meaning():
             weeks = self._dialect.purge_weeks(self._writer, before_ms)
         return Purged(
             weeks + self._purge_decisions(before_ms, chunk),
-            self._purge_outbox(before_ms, chunk),
-            self._purge_letters(before_ms, chunk),
+            self._purge_outbox(before_ms if outbox_before_ms is None else outbox_before_ms, chunk),
+            self._purge_letters(before_ms if letters_before_ms is None else letters_before_ms, chunk)
+            + self._purge_waiting_letters(waiting_letters_before_ms, chunk),
             agents,
         )
 
@@ -80,6 +84,10 @@ class Housekeeping(Database):
     def _purge_letters(self, before_ms: int, chunk: int) -> int:
         old = (DEAD_LETTERS.c.replayed_ms > 0, DEAD_LETTERS.c.received_ms < before_ms)
         return self._purge_by_id(DEAD_LETTERS.c.letter_id, old, chunk)
+
+    def _purge_waiting_letters(self, before_ms: int, chunk: int) -> int:
+        waiting = (DEAD_LETTERS.c.replayed_ms == 0, DEAD_LETTERS.c.received_ms < before_ms)
+        return self._purge_by_id(DEAD_LETTERS.c.letter_id, waiting, chunk) if before_ms > 0 else 0
 
     def _purge_by_id(self, column: Any, old: tuple[ColumnElement[bool], ...], chunk: int) -> int:
         removed = 0

@@ -14,6 +14,7 @@ from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
 from .erasing import Erasing
+from .exporting import Exporting
 from .feedback import FeedbackTables
 from .housekeeping import Housekeeping
 from .migrate import migrate
@@ -34,6 +35,7 @@ class SqlStore(
     Housekeeping,
     ChainReads,
     Erasing,
+    Exporting,
     Database,
 ):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.

@@ -22,7 +22,9 @@ from trustwatch.api.http.services import live_lag
 from trustwatch.api.http.services import new_id as services_id
 from trustwatch.api.lifecycle import ModelDesk
 from trustwatch.api.lifecycle.announce import Announcer
+from trustwatch.api.serve.erasing import make_erasures
 from trustwatch.api.serve.guarding import forget_answers, make_guard
+from trustwatch.api.serve.wiring import principal_alias
 from trustwatch.api.settings import (
     CallerSettings,
     IssuerSettings,
@@ -135,7 +137,11 @@ class Site:
         self.feedback = FeedbackDesk(
             self.settings, self.store, self.log, self.guard.audit, previews, lambda: int(self.clock() * 1000)
         )
+        alias = principal_alias(self.settings)
+        self.erasures = make_erasures(self.settings, self.log, self.store, self.view, self.guard, self.status)
         return Services(
+            erasures=self.erasures,
+            alias=alias,
             feedback=self.feedback,
             models=self.desk,
             guard=self.guard,

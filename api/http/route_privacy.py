@@ -1,0 +1,223 @@
+"""Privacy: erasures and their proofs, the chain of decisions, exports."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field, model_validator
+
+from ...ingest.erasing import Subject
+from ...scoring.chain import ChainReport, verify
+from ...scoring.privacy import Erasure
+from ..callers import Caller
+from ..privacy import ErasureDesk
+from ..problems import Problem, ProblemError
+from .finding import find_entry, no_such, visible_tenants
+from .gate import Admin, Part, Parts
+from .route_agents import AMBIGUOUS, Cursor, Issuer, Limit, Tenant
+from .schemas import Name, PageOut, Time, problems
+from .times import iso_ms, iso_or_none
+
+router = APIRouter(tags=["privacy"])
+
+REFUSED = problems({409: "it can not be erased as things are; `detail` says why and what to do"})
+Identifier = Annotated[str, Field(min_length=2, max_length=2048)]
+
+
+class ErasureIn(BaseModel):
+    """Whom to erase: an agent or a principal."""
+
+    agent: Identifier | None = Field(None, description="agent id")
+    principal: Identifier | None = Field(None, description="identifier of a person or service that agents act for")
+    tenant: Name | None = Field(None, description="default: the caller's only one")
+    issuer: Name | None = Field(None, description="of an agent; default: the caller's only one. Principals have none")
+    as_named: bool = Field(
+        False, description="with pseudonyms on: erase the identifier itself, as it was logged before they were"
+    )
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="why; it becomes part of the proof")]
+
+    @model_validator(mode="after")
+    def _one(self) -> ErasureIn:
+        if (self.agent is None) == (self.principal is None):
+            raise ValueError("name `agent` or `principal`, one of them")
+        return self
+
+
+class ErasureOut(BaseModel):
+    """How far an erasure is. The identifier is shown while the work goes on, and known to nobody afterwards."""
+
+    erasure_id: str
+    kind: str
+    status: str = Field(description="queued, waiting, erasing, checking, compacting, done, failed")
+    tenant: str
+    issuer: str | None
+    subject: str | None
+    reason: str
+    asked_by: str
+    asked_at: Time
+    done_at: Time | None
+    detail: str | None = Field(description="what it waits for, or why it failed")
+    counts: dict[str, int] = Field(description="what was removed or changed, by place")
+    proof: str | None = Field(description="compact JWS (ES256) of the service's local key")
+    document: dict[str, Any] | None = Field(description="what the proof says")
+
+
+class CheckIn(BaseModel):
+    """A proof, and the identifier that it is about: the service knows it no more."""
+
+    proof: Annotated[str, Field(max_length=200_000)]
+    subject: Identifier
+
+
+class CheckOut(BaseModel):
+    """What a look at everything found."""
+
+    signed: bool = Field(description="the proof is of this service")
+    same_subject: bool = Field(description="the proof is about that identifier, and of this erasure")
+    nothing_left: bool
+    left: dict[str, int] = Field(description="where something was found, and how often")
+
+
+class HeadOut(BaseModel):
+    """Where the chain of a partition ends, and behind which sequence number all of it must be there."""
+
+    partition: int
+    sequence: int
+    digest: str
+    complete_after: int
+
+
+class BreakOut(BaseModel):
+    """A place where a chain does not hold."""
+
+    partition: int
+    sequence: int
+    what: str
+
+
+class ChainOut(BaseModel):
+    """Whether decisions are what was written."""
+
+    intact: bool
+    checked: int = Field(description="decisions whose content fits their digest")
+    erased: int = Field(description="tombstones")
+    redacted: int = Field(description="decisions that an erasure took a name out of, and that are as it left them")
+    before_chain: int = Field(description="decisions older than the chain; nothing is known of them")
+    heads: list[HeadOut]
+    broken: int
+    breaks: list[BreakOut] = Field(description="at most 20")
+
+
+@router.get("/v1/decisions/verify", summary="Verify the chain of decisions")
+async def verify_chain(parts: Part, caller: Admin) -> ChainOut:  # noqa: ARG001 (its scope is what counts)
+    """Walk over all decisions; takes about 20 µs for each. Scope `trust.admin`."""
+    return chain_out(await asyncio.to_thread(verify, parts.services.store))
+
+
+@router.post("/v1/privacy/erasures", status_code=202, responses=REFUSED, summary="Erase an agent or a principal")
+async def erase(parts: Part, caller: Admin, wish: ErasureIn) -> ErasureOut:
+    """Everywhere, in the background, with a proof at the end; asked twice, it is done once. Scope `trust.admin`."""
+    tenant = caller.require_tenant(wish.tenant)
+    issuer = "" if wish.principal is not None else wish.issuer or caller.binding.default_issuer or ""
+    kind, name = ("agent", wish.agent) if wish.agent is not None else ("principal", wish.principal)
+    alias = parts.services.alias
+    if alias is not None and wish.principal is not None and not wish.as_named:
+        name = alias(tenant, wish.principal)
+    subject = Subject(kind, tenant, issuer, name or "", "")
+    return erasure_out(await desk_of(parts).ask(subject, wish.reason, caller.name or caller.subject), None)
+
+
+@router.get("/v1/privacy/erasures", summary="List erasures")
+async def erasures(parts: Part, caller: Admin, limit: Limit = 50, cursor: Cursor = None) -> PageOut[ErasureOut]:
+    """Newest first, without their proofs. Scope `trust.admin`."""
+    page = await desk_of(parts).list(visible_tenants(caller, None), limit, cursor)
+    return PageOut(items=[erasure_out(one, None, brief=True) for one in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/v1/privacy/erasures/{erasure_id}", responses=problems({404: "no such erasure"}), summary="One erasure")
+async def erasure(erasure_id: str, parts: Part, caller: Admin) -> ErasureOut:
+    """How far it is; once it is done, with its proof. Scope `trust.admin`."""
+    made = await _found(parts, caller, erasure_id)
+    return erasure_out(made, desk_of(parts).document(made))
+
+
+@router.post(
+    "/v1/privacy/erasures/{erasure_id}/verify", responses=problems({404: "no such erasure"}), summary="Verify a proof"
+)
+async def check(erasure_id: str, parts: Part, caller: Admin, wish: CheckIn) -> CheckOut:
+    """Look through everything that it covered once more. Scope `trust.admin`."""
+    made = await _found(parts, caller, erasure_id)
+    if made.status != "done":
+        raise ProblemError(Problem(409, "not_done", "Not done", f"the erasure is {made.status}; there is no proof yet"))
+    found = await desk_of(parts).check(made, wish.proof, wish.subject)
+    looked = found.signed and found.same_subject
+    return CheckOut(
+        signed=found.signed, same_subject=found.same_subject, nothing_left=looked and not found.left, left=found.left
+    )
+
+
+@router.get(
+    "/v1/agents/{agent_id:path}/export", response_class=StreamingResponse, responses=AMBIGUOUS,
+    summary="Export everything about an agent",
+)  # fmt: skip
+async def export(
+    agent_id: str, parts: Part, caller: Admin, tenant: Tenant = None, issuer: Issuer = None
+) -> StreamingResponse:
+    """A ZIP of JSON lines: state, decisions with their links in the chain, alerts, orders, events. Scope `trust.admin`.
+
+    Made while it is sent; `manifest.json`, its last file, has the number of lines and the digest of every other one.
+    """
+    entry = find_entry(parts.services.view, caller, agent_id, tenant, issuer)
+    if entry is not None:
+        name = entry.summary.name
+        subject = Subject("agent", name.tenant, name.issuer, name.agent_id, "")
+    else:
+        named = issuer if issuer is not None else caller.binding.default_issuer or ""
+        subject = Subject("agent", caller.require_tenant(tenant), named, agent_id, "")
+    letters = None if visible_tenants(caller, None) is None else [caller.name]
+    pieces = desk_of(parts).export(subject, letters, caller.name or caller.subject)
+    headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}
+    return StreamingResponse(pieces, media_type="application/zip", headers=headers)
+
+
+async def _found(parts: Parts, caller: Caller, erasure_id: str) -> Erasure:
+    made = await desk_of(parts).get(erasure_id, visible_tenants(caller, None))
+    if made is None:
+        raise no_such("erasure")
+    return made
+
+
+def desk_of(parts: Parts) -> ErasureDesk:
+    """The desk of this service."""
+    desk = parts.services.erasures
+    assert desk is not None  # a service that answers has one
+    return desk
+
+
+def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
+    """An erasure as it is answered."""
+    return ErasureOut(
+        erasure_id=made.erasure_id, kind=made.kind, status=made.status, tenant=made.tenant, issuer=made.issuer or None,
+        subject=made.subject or None, reason=made.reason, asked_by=made.asked_by, asked_at=iso_ms(made.asked_ms),
+        done_at=iso_or_none(made.done_ms), detail=made.error or None,
+        counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
+        proof=None if brief else made.proof.decode() or None, document=document,
+    )  # fmt: skip
+
+
+def chain_out(report: ChainReport) -> ChainOut:
+    """A verification as it is answered."""
+    return ChainOut(
+        intact=report.intact, checked=report.checked, erased=report.erased, redacted=report.redacted,
+        before_chain=report.before, broken=report.broken,
+        heads=[
+            HeadOut(
+                partition=head.partition, sequence=head.sequence, digest=head.digest,
+                complete_after=head.anchor_sequence,
+            ) for head in report.heads
+        ],
+        breaks=[BreakOut(partition=one.partition, sequence=one.sequence, what=one.what) for one in report.breaks],
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""The proof of an erasure: a signed document that names who was erased by a slow salted hash alone."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from ...scoring.chain import Head, heads_document
+from ...scoring.notify.alert import rfc3339
+from ...scoring.privacy import Erasure
+
+PROOF_TYPE = "trustwatch-erasure+jwt"
+
+_ALWAYS = (
+    (
+        "64-bit hash of tenant, source and event id of each erased event, with its arrival, in the log",
+        "the same event, sent again, would count as a new one; it holds nothing of who the event was about",
+        "the segments of the log are dropped",
+    ),
+    (
+        "tombstones of decisions: tenant, UTC day, place and salted digests in the chain",
+        "the chain of decisions stays verifiable; the salt is gone, so that no guess can be checked",
+        "retention removes them",
+    ),
+    (
+        "what left before: alerts at their receivers, orders at authorization servers, answers to API callers",
+        "it is in other systems",
+        "they erase it",
+    ),
+    ("back-ups, and bytes of files and rows that were freed on disk", "nobody reads them through this service", "they "
+     "are overwritten or expire"),
+)  # fmt: skip
+_OF_KIND = {
+    "agent": (
+        (
+            "a row of counts and keyed hashes in each trained model, under a 64-bit hash of the agent's full name",
+            "a model is one verified artefact; the row is no longer used (the agent begins as a new one)",
+            "those model versions are removed",
+        ),
+        (
+            "counts of its peer group in trained models",
+            "sums over many agents, which name none",
+            "those model versions are removed",
+        ),
+        (
+            "marks by which the agent is not taken up from a model's history again",
+            "HMAC-SHA-256 of its 64-bit hash under the key in `privacy-key`",
+            "the key is replaced",
+        ),
+    ),
+    "principal": (
+        (
+            "keyed 64-bit hashes of the name in the state of agents that acted for it, and in trained models",
+            "SipHash-2-4 under the salt of the model; whoever has that salt can check a name they already know. They "
+            "are what keeps those agents' habits",
+            "those agents are forgotten, or a model with another salt comes into force",
+        ),
+    ),
+}
+
+
+def proof_of(made: Erasure, done_ms: int, after: list[Head], on_server: bool) -> dict[str, Any]:
+    """The document of an erasure that is done.
+
+    Args:
+        made: with what was counted.
+        done_ms: UTC milliseconds.
+        after: heads of the chains now.
+        on_server: whether the database is a server, whose own files are not ours.
+    """
+    counts = {name: count for name, count in made.counts.items() if name != "chain"}
+    return {
+        "type": "erasure", "version": 1, "erasure_id": made.erasure_id, "software": version("trustwatch"),
+        "asked": {
+            "kind": made.kind, "tenant": made.tenant, "issuer": made.issuer or None,
+            "subject": {"scrypt": made.subject_digest, "salt": made.subject_salt, "n": 2**14, "r": 8, "p": 1},
+            "reason": made.reason, "by": made.asked_by, "at": rfc3339(made.asked_ms),
+        },
+        "done_at": rfc3339(done_ms),
+        "covers": {"log_up_to_offset": made.at_offset, "log_up_to": rfc3339(made.at_ms)},
+        "erased": counts, "left": {}, "chain": {"before": made.counts.get("chain", []), "after": heads_document(after)},
+        "remains": [{"what": what, "why": why, "until": until} for what, why, until in _remaining(made, on_server)],
+    }  # fmt: skip
+
+
+def _remaining(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
+    found = [*_OF_KIND[made.kind], *_ALWAYS]
+    if on_server:
+        found.append((
+            "removed row versions in files, write-ahead log and replicas of PostgreSQL",
+            "VACUUM has freed them; the server overwrites them when it uses their room again",
+            "they are overwritten, and archived WAL expires",
+        ))  # fmt: skip
+    return found

@@ -1,0 +1,40 @@
+"""Pseudonyms, and how long what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from .about import Part, about
+
+Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
+
+
+class PrivacySettings(Part, frozen=True):
+    """What of persons is logged."""
+
+    pseudonymise_principals: Annotated[
+        bool, about("log keyed hashes in place of principals' identifiers, from the door on")
+    ] = False
+    key_file: Annotated[
+        Path | None,
+        about("key of pseudonyms, the same for all replicas; null is `privacy-key` in `data_dir`, made on first use"),
+    ] = None
+
+
+class RetentionSettings(Part, frozen=True):
+    """How long rows and log segments are kept, days; null is `retention_days`. Archives: `archive.retention_days`."""
+
+    decisions: Annotated[Days | None, about("decisions, except an agent's current one")] = None
+    deliveries: Annotated[Days | None, about("alerts and orders without a pending delivery")] = None
+    dead_letters: Annotated[Days | None, about("dead letters that were replayed")] = None
+    waiting_dead_letters: Annotated[
+        Days | None, about("dead letters that nobody replayed; null keeps them, bounded by their number")
+    ] = None
+    interventions: Annotated[Days | None, about("pins and approvals that ended")] = None
+    actuations: Annotated[Days | None, about("what was done at authorization servers and is undone")] = None
+    edges: Annotated[Days | None, about("who had to do with whom, since it was last seen")] = None
+    feedback: Annotated[Days | None, about("feedback and rules that ended, and previews")] = None
+    log: Annotated[int, about("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7

@@ -1,0 +1,112 @@
+"""Archived files without whom was erased: of events and of vectors, and whatever is killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from trustwatch.ingest.archive import erasing, files
+from trustwatch.ingest.archive.erasing import Rewritten, erase_files
+from trustwatch.ingest.archive.files import partition_of, write_file
+from trustwatch.ingest.archive.tables import table
+from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.events import decode_event
+
+DAY = 1_764_547_200_000
+CANARY = Subject("agent", "acme", "https://as", "canary", "erased~1")
+PERSON = Subject("principal", "acme", "", "ann@acme.example", "erased~2")
+
+
+def event(agent: str, tenant: str = "acme", **more: Any) -> dict[str, Any]:
+    made = {"time": "2025-12-01T00:00:00Z", "type": "tool.call", "action": "read", "outcome": "success"}
+    return {**made, "tenant": tenant, "agent": {"id": agent, "issuer": "https://as"}, **more}
+
+
+def write(directory: Path, name: str, events: list[dict[str, Any]], first: int = 0) -> Path:
+    rows = []
+    for at, made in enumerate(events):
+        raw = json.dumps(made).encode()
+        rows.append((first + at, DAY, DAY, decode_event(raw), raw))
+    path = directory / partition_of(DAY, events[0]["tenant"]) / name
+    write_file(path, lambda file: pq.write_table(table(rows), file))
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two files of a tenant, one of another, and one that only the erased agent filled."""
+    person = {"principal": {"id": PERSON.name}}
+    write(tmp_path, files.file_name("events", None, 0, 4), [
+        event("canary"), event("other", delegation=["other", "canary"], peer="canary"), event("other"),
+        event("third", **person, attributes={"to": ["mail:ann@acme.example"]}),
+    ])  # fmt: skip
+    write(tmp_path, files.file_name("events", None, 4, 5), [event("canary", **person)], 4)
+    write(tmp_path, files.file_name("events", None, 0, 5), [event("canary", "globex")])
+    write(tmp_path, files.file_name("events", None, 5, 7), [event("canary"), event("other")], 5)
+    return tmp_path
+
+
+def rows(directory: Path, tenant: str = "acme") -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(directory.glob(f"date=*/tenant={tenant}/*.parquet")):
+        found += pq.ParquetFile(path).read().to_pylist()
+    return found
+
+
+def test_an_agents_rows_go(archive: Path) -> None:
+    """Up to the offset of the erasure; other tenants and later rows stay; an empty file goes."""
+    dry = erase_files(archive, "events", CANARY, 5, dry=True)
+    found = erase_files(archive, "events", CANARY, 5)
+    left = rows(archive)
+
+    assert dry == found == Rewritten(2, 1, 2)
+    assert [(row["offset"], row["agent_id"]) for row in left] == [
+        (1, "other"), (2, "other"), (3, "third"), (5, "canary"), (6, "other"),
+    ]  # fmt: skip
+    assert left[0]["delegation"] == ["other", "erased~1"]
+    assert json.loads(left[0]["raw"])["peer"] == left[0]["peer"] == "erased~1"
+    assert rows(archive, "globex")[0]["agent_id"] == "canary"
+    assert erase_files(archive, "events", CANARY, 5) == Rewritten()
+    assert len(list(archive.glob("date=*/tenant=acme/*.parquet"))) == 2
+
+
+def test_a_principal_is_replaced(archive: Path) -> None:
+    """In every column and in the record as it was logged; rows that do not name it are as they were."""
+    before = rows(archive)
+    found = erase_files(archive, "events", PERSON, 7)
+    after = rows(archive)
+
+    assert found == Rewritten(0, 2, 2)
+    assert b"ann@" not in b"".join(path.read_bytes() for path in archive.rglob("*.parquet"))
+    assert json.loads(after[3]["raw"])["attributes"] == {"to": ["mail:erased~2"]}
+    assert after[3]["principal_id"] == "erased~2"
+    assert [row for at, row in enumerate(after) if at not in (3, 4)] == [
+        row for at, row in enumerate(before) if at not in (3, 4)
+    ]
+
+
+def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole files stay at every moment, and the next call ends the work."""
+    real, calls = erasing.replace, []
+
+    def refusing(path: Path, content: Any) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError("disk full")
+        real(path, content)
+
+    monkeypatch.setattr(erasing, "replace", refusing)
+    with pytest.raises(OSError, match="disk full"):
+        erase_files(archive, "events", CANARY, 5)
+    assert {row["agent_id"] for row in rows(archive)} == {"canary", "other", "third"}
+    assert erase_files(archive, "events", CANARY, 5).files == 1
+    assert [row["offset"] for row in rows(archive) if row["agent_id"] == "canary"] == [5]
+
+
+def test_no_archive(tmp_path: Path) -> None:
+    """Nothing is found where nothing is, and nothing is made."""
+    assert erase_files(tmp_path / "none", "events", CANARY, 5) == Rewritten()
+    assert not (tmp_path / "none").exists()
