@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 
 from ...ingest.kafka import KafkaLog
 from ...ingest.log import GroupCommit
-from ...ingest.routing import partition_of
+from ...ingest.routing import route_to
 from ...ingest.source import Kind, Record
 
 
@@ -37,10 +36,4 @@ class Announcer:
         if not isinstance(log, KafkaLog):
             return [b""]
         partitions = log.writer.partitions(log.topic)
-        found: dict[int, bytes] = {}
-        for number in count():
-            key = b"everybody-%d" % number
-            found.setdefault(partition_of(key, partitions), key)
-            if len(found) == partitions:
-                break
-        return [key for _, key in sorted(found.items())]
+        return [route_to(partition, partitions) for partition in range(partitions)]

@@ -58,9 +58,21 @@ class ModelShelf:
         """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
         found = self.installed()
         place = self.place(found.version)
-        if not is_model(place) or peek(place)[1] != found.digest:
-            copy_model(self._installed, place)
+        if not self._holds(place, found.digest):
+            try:
+                copy_model(self._installed, place)
+            except (OSError, ModelError):
+                if not self._holds(place, found.digest):  # else another process of the service was quicker
+                    raise
         return found
+
+    @staticmethod
+    def _holds(place: Path, digest: str) -> bool:
+        """Whether that model lies there; one that is damaged does not."""
+        try:
+            return is_model(place) and peek(place)[1] == digest
+        except ModelError:
+            return False
 
     def find(self, version: str, digest: str | None = None) -> Path:
         """Directory that holds *version*: on the shelf, or the installed model itself.

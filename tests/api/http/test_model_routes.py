@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from trustwatch.api.lifecycle.announce import Announcer
+from trustwatch.api.serve.models import promote_proved
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.kafka import KafkaLog
+from trustwatch.ingest.log import GroupCommit
 from trustwatch.ingest.source import Kind
 from trustwatch.models import persist
 from trustwatch.models.artifact import peek
@@ -303,3 +308,44 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
     assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)
     assert row["run_observed"] == 3
     assert row["beyond"]
+
+
+def test_a_proved_challenger_is_promoted_by_the_keeper(site: Any, second: str) -> None:
+    """The desk judges once more: what the stored figures do not show is not promoted."""
+    order(site, f"{second}/promote")
+    site.wait(promote_proved(site.desk, second))
+    assert commands(site) == []
+
+    site.store.note_figures("m2", figures(), NOW_MS)
+    site.wait(promote_proved(site.desk, second))
+    (command,) = commands(site)
+    assert (command.version, command.by) == ("m2", "keeper")
+
+
+class Topic:
+    """A writer of a topic with three partitions, which notes what goes where."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, bytes]] = []
+
+    def partitions(self, _topic: str) -> int:
+        return 3
+
+    def send(self, _topic: str, _key: bytes, value: bytes, *, partition: int, **_: Any) -> None:
+        self.sent.append((partition, value))
+
+    def flush(self, _timeout_s: float) -> None:
+        pass
+
+
+def test_every_partition_gets_the_command_once() -> None:
+    """Each switches at an offset of its own."""
+    topic = Topic()
+
+    async def tell() -> None:
+        log = GroupCommit(KafkaLog(topic, "trustwatch.events"))  # type: ignore[arg-type]
+        await Announcer(log, lambda: 5)(b"switch")
+        await log.close()
+
+    asyncio.run(tell())
+    assert sorted(topic.sent) == [(0, b"switch"), (1, b"switch"), (2, b"switch")]
