@@ -57,8 +57,7 @@ class ConsoleApp:
 
     def _form_targets(self) -> list[str]:
         """Signing out is a form, which may lead to the provider."""
-        provider = self._desk.provider
-        return [provider.settings.issuer] if provider is not None and provider.settings.sign_out_there else []
+        return [] if self._desk.provider is None else self._desk.provider.form_targets()
 
 
 def make_console(parts: Parts) -> Console:

@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request
 from starlette.responses import Response
@@ -118,7 +118,7 @@ async def check_form(request: Request, visit: Visit) -> None:
     """Raise ProblemError (403) unless an unsafe request comes from a page of this session."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    public = console_of(request).parts.services.settings.listen.url()
+    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).parts.services.settings.listen.url()))
     elsewhere = site != "same-origin" if site is not None else origin not in (None, own, public)
     given = request.headers.get(FORM_HEADER) or (await form_of(request)).get(FORM_TOKEN, "")
     if elsewhere or not hmac.compare_digest(given.encode(errors="replace"), visit.form_token.encode()):

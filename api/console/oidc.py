@@ -27,6 +27,9 @@ from .people import granted
 from .sessions import SigningIn
 
 METADATA_S = 3600.0
+AGAIN_S = 2.0
+"""A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
+
 MOST_BYTES = 512 * 1024
 WELL_KNOWN = "/.well-known/openid-configuration"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -87,6 +90,7 @@ class Provider:
         self._clock = clock
         self._http: httpx.AsyncClient | None = None
         self._metadata: tuple[Metadata, float] | None = None
+        self._failed: tuple[ProviderUnavailable, float] | None = None
         self._jwks: tuple[str, IssuerSettings, Jwks] | None = None
         self._lock = anyio.Lock()
         self._sign = None
@@ -105,10 +109,25 @@ class Provider:
     async def metadata(self) -> Metadata:
         """What the provider says of itself, read again every hour. Raises ProviderUnavailable."""
         async with self._lock:
-            if self._metadata is None or self._clock() - self._metadata[1] >= METADATA_S:
-                body = await self._fetched("GET", self.settings.issuer.rstrip("/") + WELL_KNOWN)
-                self._metadata = self._checked(body), self._clock()
-            return self._metadata[0]
+            now = self._clock()
+            if self._metadata is not None and now - self._metadata[1] < METADATA_S:
+                return self._metadata[0]
+            if self._failed is not None and 0 <= now - self._failed[1] < AGAIN_S:
+                raise self._failed[0]
+            try:
+                found = self._checked(await self._fetched("GET", self.settings.issuer.rstrip("/") + WELL_KNOWN))
+            except ProviderUnavailable as error:
+                self._failed = error, self._clock()
+                raise
+            self._metadata, self._failed = (found, self._clock()), None
+            return found
+
+    def form_targets(self) -> list[str]:
+        """Where the form that signs out may lead: to the provider, where the settings want that."""
+        if not self.settings.sign_out_there:
+            return []
+        known = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
+        return [known or self.settings.issuer]
 
     def _checked(self, body: bytes) -> Metadata:
         try:

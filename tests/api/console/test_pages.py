@@ -160,7 +160,7 @@ def test_events_around_the_decision_come_first(site: Any, make_row: Any, make_de
     text = page_of(site, "caught", path="/console/agent/events").text
     first = text.partition("Lately")[0]
 
-    assert "Before it became" in first and "theft_2" in first
+    assert "Around the time it became" in first and "theft_2" in first
     assert "noise" not in first and "calm" not in first
     assert "noise" in text
 
