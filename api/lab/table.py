@@ -16,12 +16,20 @@ def methods_table() -> str:
     """Every method with what it takes and its first sentence."""
     lines = ["| call | gives |", "|---|---|"]
     for name, kind in _CLASSES:
-        for method, function in vars(kind).items():
+        for method, function in _methods(kind):
             call = getattr(function, "__func__", function)
             if not method.startswith("_") and inspect.isfunction(call):
                 told = (inspect.getdoc(call) or "").split("\n")[0]
                 lines.append(f"| `{name}.{method}({_arguments(call)})` | {told} |")
     return "\n".join(lines)
+
+
+def _methods(kind: type) -> list[tuple[str, object]]:
+    """Methods of a class and of what it is made of, in the order of the files."""
+    found: dict[str, object] = {}
+    for part in reversed(kind.__mro__[:-1]):
+        found.update(vars(part))
+    return list(found.items())
 
 
 def _arguments(function: object) -> str:
