@@ -14,12 +14,13 @@ POSITION = "_position.json"
 
 
 def read_position(directory: Path) -> int | None:
-    """Offset up to which the embedded log is archived; None before the first range.
+    """Offset up to which the embedded log is archived; None before the first range, and in the archive of a topic.
 
     Raises:
-        CorruptLog: the file is none of ours, or of a topic; nothing says then what is archived.
+        CorruptLog: the file is none of ours; nothing says then what is archived.
     """
-    return None if (found := read_positions(directory, "")) is None else found.get(0, 0)
+    of, offsets = _read(directory) or ("", {})
+    return None if of else offsets.get(0)
 
 
 def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] | None:
@@ -32,11 +33,25 @@ def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] 
     Raises:
         CorruptLog: the file is none of ours, or the archive is one of another log.
     """
+    found = _read(directory)
+    if found is None:
+        return None
+    of, offsets = found
+    if topic is not None and of != topic:
+        raise CorruptLog(
+            f"{directory / POSITION}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say nothing "
+            "of the other: name another folder, or move the archive away"
+        )
+    return offsets
+
+
+def _read(directory: Path) -> tuple[str, dict[int, int]] | None:
+    """Topic, "" for the embedded log, and offsets by partition."""
     path = directory / POSITION
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
         of = str(found.get("topic", ""))
-        offsets = {int(name): int(at) for name, at in found["offsets"].items()} if of else {0: int(found["offset"])}
+        return of, {int(name): int(at) for name, at in found["offsets"].items()} if of else {0: int(found["offset"])}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -44,12 +59,6 @@ def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] 
             f"{path}: does not say up to which offset the archive goes; restore it, or move the archive away to "
             "begin a new one"
         ) from None
-    if topic is not None and of != topic:
-        raise CorruptLog(
-            f"{path}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say nothing of the other: "
-            "name another folder, or move the archive away"
-        )
-    return offsets
 
 
 def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> None:
