@@ -39,8 +39,8 @@ def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] 
     of, offsets = found
     if topic is not None and of != topic:
         raise CorruptLog(
-            f"{directory / POSITION}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say nothing "
-            "of the other: name another folder, or move the archive away"
+            f"{directory / POSITION}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say "
+            "nothing of the other: name another folder, or move the archive away"
         )
     return offsets
 
