@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import closing
+from itertools import takewhile
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ app = typer.Typer(name="feedback", no_args_is_help=True, help="What people say o
 
 POLL_S = 0.3
 _SHOWN = 10
+_LOOKED_BACK = 100
+_RAISED = ("medium", "high", "critical")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
@@ -58,8 +61,8 @@ def add(
     ] = False,
     feature: Annotated[
         list[str] | None,
-        typer.Option(help="feature or code of a reason that counts as usual; again for more; default: all of the "
-                          "decision's reasons"),
+        typer.Option(help="feature or code of a reason that counts as usual; again for more; default: all that "
+                          "the reasons of the agent's rise name"),
     ] = None,
     all_features: Annotated[bool, typer.Option("--all-features", help="all but hard signals; for hours only")] = False,
     resource: Annotated[str | None, typer.Option(help="only in events that name this target or resource")] = None,
@@ -153,12 +156,17 @@ def revoke(
 
 
 def _of_reasons(service: Service, decision: str) -> list[str]:
-    """Features that the decision's reasons name."""
-    reasons = service.get(f"/v1/decisions/{quote(decision, safe='')}")["reasons"]
-    named = [one["feature"] for one in reasons if one["feature"] in NAMES and one["feature"] not in PROTECTED]
-    if not named:
+    """Features that the reasons of a decision name, and those of the ones before it by which the agent rose."""
+    marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
+    given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
+    before = service.get("/v1/decisions", **given, limit=_LOOKED_BACK)["items"]
+    older = [one for one in before if one["decided_at"] < marked["decided_at"]]
+    rise = [marked, *takewhile(lambda one: one["level"] in _RAISED, older)]
+    named = [reason["feature"] for one in rise for reason in one["reasons"]]
+    wanted = [name for name in dict.fromkeys(named) if name in NAMES and name not in PROTECTED]
+    if not wanted:
         raise fail("the reasons of this decision name no feature: give some with --feature, or --all-features")
-    return list(dict.fromkeys(named))
+    return wanted
 
 
 def _sent(service: Service, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +202,8 @@ def _show(seen: dict[str, Any]) -> None:
         f"{seen['events_matched']} of them matched, of {seen['agents_affected']} agents"
     )
     say(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
+    for row in seen["still_odd"]:
+        say(f"  still odd: {row['feature']}, in {row['events']} events that the rule touches")
     for title, name in (("removed", "alerts_removed"), ("DETECTIONS LOST", "detections_lost")):
         rows, count = seen[name], seen[f"{name}_count"]
         for row in rows[:_SHOWN]:

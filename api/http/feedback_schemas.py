@@ -127,6 +127,13 @@ class LostOut(AlertOut):
     feedback_id: str | None = None
 
 
+class StillOddOut(BaseModel):
+    """A feature that the rule does not name and that makes events odd which it touches."""
+
+    feature: str
+    events: int
+
+
 class PreviewOut(BaseModel):
     """A preview. What it found is null until it is done."""
 
@@ -143,5 +150,8 @@ class PreviewOut(BaseModel):
     detections_lost: list[LostOut] | None = Field(None, description="at most 200, confirmed attacks first")
     detections_lost_count: int | None = None
     agents_affected: int | None = None
+    still_odd: list[StillOddOut] | None = Field(
+        None, description="what goes on being odd in events that the rule touches: it goes on raising risk there"
+    )
     unseen: str | None = Field(None, description="why there was no history to preview it on; empty where there was")
     error: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import ColumnEncoder, Remembered
 from ...ingest.dedup import DuplicateWindow
+from ...ingest.features.table import NAMES
 from ...ingest.hashing import agent_key
 from ...ingest.source import Kind, Record, RecordBatch
 from ...models.bundle import TrainedModel
-from ..engine import EngineSettings
+from ..engine import EngineSettings, Scored
 from ..policy import LivePolicy, PolicyBook
 from ..processor import Applied, Context, Processor
 from ..records import Decision, RiskLevel
@@ -24,6 +26,11 @@ from ..residence import Residence
 from .labels import Label
 from .values import Rule
 
+ODD = 0.05
+"""p-value up to which an event is odd: it raises, and is learned one time in eight."""
+MOST_EXPLAINED = 2_000
+"""Odd events that are explained: it costs as much as scoring them."""
+_MOST_ODD = 5
 MOST_TOLD = 200
 """Alerts and detections that a preview lists; the rest is counted."""
 _REASONS = 3
@@ -126,6 +133,8 @@ class Comparison:
         self.removed_count = 0
         self.lost: list[dict[str, Any]] = []
         self.lost_count = 0
+        self.still_odd: Counter[str] = Counter()
+        """Events that are odd with the rule, too, by the feature that makes them so."""
 
     @property
     def matched(self) -> int:
@@ -166,6 +175,7 @@ class Comparison:
         for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
             differing = one.p_values != other.p_values
             self._agents.update(one.columns.names[differing, c.AGENT].tolist())
+            self._explain(other, np.flatnonzero((one.vectors != other.vectors).any(axis=1)))
             levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
             for at, label in enumerate(self._labels):
                 self._look_at(at, label, one.columns.names[:, c.AGENT], one.columns.time_ms, one.levels, other.levels)
@@ -174,6 +184,13 @@ class Comparison:
         for decision in before.decisions:
             if _rises(decision) and levels.get(decision.offset, decision.level) < decision.level:
                 self._remove(decision, levels[decision.offset])
+
+    def _explain(self, scored: Scored, touched: npt.NDArray[np.int64]) -> None:
+        """Which features make events odd although the rule touches them."""
+        odd = touched[scored.p_values[touched] <= ODD][: max(0, MOST_EXPLAINED - self.still_odd.total())]
+        if len(odd):
+            shares = self._runs[1].engine.model.detector.explain(scored.vectors[odd])
+            self.still_odd.update(NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
     def _look_at(
         self, at: int, label: Label, agents: npt.NDArray[np.uint64], times: npt.NDArray[np.int64],
@@ -234,6 +251,7 @@ def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str 
     removed = sorted((one for part in parts for one in part.removed), key=lambda one: str(one["time"]))
     lost = sorted((one for part in parts for one in part.lost), key=lambda one: (one["why"], str(one["time"])))
     events = sum(part.events for part in parts)
+    odd = sum((part.still_odd for part in parts), Counter[str]())
     return {
         "window": {"from": _iso(first), "to": _iso(job.until_ms), "events": events, "source": source},
         "events_matched": sum(part.matched for part in parts),
@@ -241,6 +259,7 @@ def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str 
         "alerts_removed": removed[:MOST_TOLD], "alerts_removed_count": sum(part.removed_count for part in parts),
         "detections_lost": lost[:MOST_TOLD], "detections_lost_count": sum(part.lost_count for part in parts),
         "agents_affected": len(set().union(*(part.agents for part in parts))),
+        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MOST_ODD)],
         "unseen": unseen,
     }  # fmt: skip
 

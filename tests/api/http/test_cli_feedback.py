@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from trustwatch.api.cli.main import app
-from trustwatch.scoring.records import Commit, Position, Reason
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
 from typer.testing import CliRunner, Result
 
-from .test_feedback_routes import Person, decision
+from .test_feedback_routes import NOW_MS, Person, decision
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,12 @@ def run(person: Person, *arguments: str, **options: Any) -> Result:
     return CliRunner().invoke(app, ["feedback", *arguments, *given], **options)
 
 
+def write(person: Person, *told: Decision) -> None:
+    """More decisions in the store."""
+    at = person.site.store.position(0)
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], list(told), [], []))
+
+
 def add(person: Person, *more: str, of: str = "D0001") -> Result:
     """A false positive."""
     return run(person, "add", of, "--verdict", "false-positive", "--reason", "a new supplier", *more)
@@ -44,17 +51,25 @@ def add(person: Person, *more: str, of: str = "D0001") -> Result:
 
 def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person) -> None:
     """In words and as JSON; features are those of the decision's reasons unless others are named."""
+    reasons = (Reason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
+    earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
+    hour = Reason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
+    write(
+        person, decision(11, level=2, **earlier), decision(10, level=1, decided_ms=NOW_MS - 70_000),
+        decision(9, level=3, decided_ms=NOW_MS - 80_000, reasons=(hour,)),
+    )  # fmt: skip
     done = add(person, "--expires", "12h", "--yes")
     assert done.exit_code == 0, done.output
     told = (
         "9 events", "3 of them matched", "2 as it was, 1 with the rule", "the decision you speak of",
-        "confirmed attack", "1 more DETECTIONS LOST", "is active until 2025-11-25T04:00:00.000Z",
+        "confirmed attack", "1 more DETECTIONS LOST", "still odd: write_surprise, in 4 events",
+        "is active until 2025-11-25T04:00:00.000Z",
     )  # fmt: skip
     assert [words for words in told if words not in done.output] == []
 
     lines = run(person, "list", "--status", "active", "--json").stdout.splitlines()
     (listed,) = [json.loads(line) for line in lines]
-    assert listed["scope"]["features"] == ["target_surprise"]
+    assert listed["scope"]["features"] == ["action_surprise", "target_surprise"]  # of the rise to it, too
     assert "agent-pay-1" in run(person, "list", env={"COLUMNS": "300"}).stdout
     shown = run(person, "show", listed["feedback_id"])
     assert "adopted by gateway: a new supplier" in shown.stdout
@@ -87,7 +102,7 @@ def test_nothing_is_adopted_unasked(person: Person) -> None:
     assert "nobody is here" in add(person, "--json").output
     broad = add(person, "--all-features", "--expires", "14d", "--yes")
     assert (broad.exit_code, "24 hours" in broad.output) == (1, True)
-    assert add(person, "--yes", of="D0009").exit_code == 1
+    assert add(person, "--yes", of="D0099").exit_code == 1
     person.runs.error = "the log is damaged"
     failed = add(person, "--yes")
     person.runs.error = ""
@@ -117,8 +132,7 @@ def test_a_true_positive_is_noted(person: Person) -> None:
 def test_a_decision_without_features_needs_some_named(person: Person) -> None:
     """A decision whose reasons are signals alone."""
     only = (Reason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
-    at = person.site.store.position(0)
-    told = [decision(8, reasons=only)]
-    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
+    who = AgentName(agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other")
+    write(person, decision(8, reasons=only, agent=who))
     refused = add(person, "--yes", of="D0008")
     assert (refused.exit_code, "--feature" in refused.output) == (1, True)

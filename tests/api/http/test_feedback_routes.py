@@ -26,6 +26,7 @@ FOUND = {
     "window": {"from": "2025-11-20T00:00:00.000Z", "to": "2025-11-24T00:00:00.000Z", "events": 9, "source": "log"},
     "events_matched": 3, "alerts_before": 2, "alerts_after": 1, "alerts_removed": [], "alerts_removed_count": 1,
     "detections_lost": [], "detections_lost_count": 0, "agents_affected": 1, "unseen": "",
+    "still_odd": [{"feature": "write_surprise", "events": 4}],
 }  # fmt: skip
 
 

@@ -94,6 +94,7 @@ def test_alerts_that_a_rule_removes_are_listed_with_their_reasons(past: Past) ->
     assert found["alerts_removed_count"] == len(found["alerts_removed"]) == found["alerts_before"]
     assert found["agents_affected"] == 1
     assert found["events_matched"] >= 12
+    assert found["still_odd"] == []
     first = found["alerts_removed"][0]
     assert (first["agent_id"], first["tenant"], first["level_with_rule"]) == ("agent-1", "acme", "low")
     assert any("supplier" in text for text in first["reasons"])
@@ -107,6 +108,18 @@ def test_a_rule_that_names_something_else_changes_nothing(past: Past) -> None:
 
     assert found["alerts_before"] == found["alerts_after"] > 0
     assert (found["alerts_removed"], found["events_matched"], found["agents_affected"]) == ([], 0, 0)
+
+
+def test_what_goes_on_being_odd_is_named(past: Past) -> None:
+    """A rule for targets does nothing for a new action: it is said which feature that is."""
+    keys = [key_of("agent-3")]
+    found = past.run(past.job(rule(key=str(keys[0]))), keys=keys)
+
+    assert found["alerts_after"] > 0
+    odd = {one["feature"]: one["events"] for one in found["still_odd"]}
+    assert odd.keys() & {"action_surprise", "action_rarity_peers", "transition_surprise", "write_surprise"}
+    assert sum(odd.values()) <= 6
+    assert "target_surprise" not in odd
 
 
 def test_detections_that_would_be_lost_are_told(past: Past) -> None:
