@@ -55,6 +55,7 @@ tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
 console: {{enabled: true, development_login: true}}
+lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
