@@ -10,6 +10,7 @@ from .history import Wanted, moment
 from .learned import LabModel
 from .opened import LIMIT, Agent, Opened, warn
 from .opening import LabError
+from .words import Explanation
 
 
 class AskedStore(Opened):
@@ -53,6 +54,10 @@ class AskedStore(Opened):
     def reasons(self, decision: Any) -> Any:
         """Why a decision was made, the strongest reason first. *decision* is an id or a row of `decisions`."""
         return stored.reasons_frame(self._decision(decision))
+
+    def explain(self, decision: Any) -> Explanation:
+        """A decision in sentences: what happened, why, and what would have kept the level lower."""
+        return Explanation(self._decision(decision))
 
     def contributions(self, decision: Any, model: LabModel | None = None) -> Any:
         """All features of a decision's event: what was measured, and what stood out under the model."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, SERIES, Chart, canvas, dress, nothing, short
+from .chart import BLUE, COLOURS, GREY, INK, MARKERS, ORANGE, SERIES, Chart, canvas, dress, legend, nothing, short
 
 _LEVELS = ("medium", "high", "critical")
 _LINES = {"medium": "-", "high": "--", "critical": ":"}
@@ -99,8 +99,9 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
         axes.set_xticks(range(3), _LEVELS)
         dress(axes, title if axes is left else "", "at or above level", told)
         axes.margins(y=0.18)
-        if len(sides) > 1:
-            axes.legend(frameon=False)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    if len(sides) > 1:
+        legend(left)
     return Chart(figure, f"{title}, by level")
 
 
@@ -150,7 +151,7 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
             found[1],
             "What it finds",
             "multiple of the budget set",
-            "bad sessions found, % of those not contained before",
+            "bad sessions found, %",
             grid="both",
         )
         found[1].set_ylim(-3, 103)

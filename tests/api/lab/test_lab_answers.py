@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 from trustwatch.api.lab import Lab, LabError, LabWarning, open_lab
+from trustwatch.api.lab.words import Explanation
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,20 @@ def test_attacked_agents_are_the_worst(lab: Lab, attacked: list[tuple[str, str]]
     assert (worst["tenant"], worst["agent_id"]) in attacked
     assert lab.reasons(worst)["contribution"].iloc[0] > 0
     assert worst["reason"] == lab.reasons(worst)["text"].iloc[0]
+
+
+def test_a_decision_in_sentences_is_whole_and_harmless(lab: Lab) -> None:
+    """All reasons to their end; names that come from outside can not smuggle markup into a notebook."""
+    worst = lab.worst()
+    told = lab.explain(worst)
+    assert str(worst["agent_id"]) in repr(told)
+    assert all(text in repr(told) for text in lab.reasons(worst)["text"])
+    found = lab._decision(worst)
+    evil = msgspec.structs.replace(
+        found, agent=msgspec.structs.replace(found.agent, agent_id="<script>alert(1)</script>")
+    )
+    assert "<script>" not in Explanation(evil)._repr_html_()
+    assert "&lt;script&gt;" in Explanation(evil)._repr_html_()
 
 
 def test_replayed_risk_is_what_the_service_decided(lab: Lab) -> None:

@@ -1,0 +1,60 @@
+"""The lab reads the events topic where brokers are configured: each event once, of all partitions, in order of time."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from trustwatch.api.lab import open_lab
+from trustwatch.api.serve.wiring import kafka_settings
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.kafka import KafkaLog, open_admin, open_writer
+from trustwatch.ingest.routing import agent_route
+from trustwatch.ingest.source import Kind, Record
+
+if TYPE_CHECKING:
+    from service_stack import KafkaCluster
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+
+def record(number: int) -> Record:
+    """An event of one of five agents, a minute after the one before."""
+    agent = f"agent-{number % 5}"
+    event = {
+        "id": f"e-{number}", "time": f"2026-01-13T{10 + number // 60}:{number % 60:02d}:00Z", "tenant": "acme",
+        "agent": {"id": agent, "issuer": "https://as.example", "type": "Reader"}, "type": "tool.call",
+        "action": "read", "outcome": "success",
+    }  # fmt: skip
+    raw = json.dumps(event).encode()
+    return Record(Kind.EVENT, raw_id_hash(raw), 1_768_300_000_000 + number, raw,
+                  agent_route("acme", "https://as.example", agent))  # fmt: skip
+
+
+def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """A window, an agent, and nothing twice; the topic is left as it was."""
+    name = uuid4().hex[:8]
+    names = ", ".join(
+        f"{kind}: lab.{name}.{kind}" for kind in ("events", "dead_letters", "risk", "decisions", "alerts")
+    )
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\n")
+    lab = open_lab(settings)
+    brokers = kafka_settings(lab.settings)
+    with closing(open_admin(brokers)) as admin:
+        admin.create_topics(brokers.topics, 3, 1)
+    with closing(open_writer(brokers)) as writer:
+        log = KafkaLog(writer, brokers.topics.events)
+        log.append([record(number) for number in range(120)] + [record(7)])
+        log.sync()
+    found = lab.events()
+    assert found["id"].tolist() == [f"e-{number}" for number in range(120)]
+    assert found["received"].notna().all()
+    one = lab.events("agent-3", since="2026-01-13T11:00Z", source="kafka")
+    assert set(one["agent_id"]) == {"agent-3"}
+    assert len(one) == 12
+    assert len(lab.events()) == 120
