@@ -111,6 +111,8 @@ METRICS: Final = (
            "end in this process, by outcome: done, failed, refused (too many waited) or stopped", ("outcome",)),
     Metric("trustwatch_feedback_previews_waiting", "observed gauge", "previews", "previews of feedback that run or "
            "wait in this process"),
+    Metric("trustwatch_erasures_total", "observed counter", "erasures", "erasures that came to an end in this process, "
+           "by outcome: done or failed", ("outcome",)),
     Metric("trustwatch_policy_reloads_total", "observed counter", "reloads", "token policy files taken over since the "
            "start"),
     Metric("trustwatch_policy_errors_total", "observed counter", "reloads", "token policy files that were wrong and "
@@ -221,7 +223,7 @@ class _Observed(Collector):
 
     def collect(self) -> Iterator[Any]:
         values = {**_of_process(self._services), **_of_pipeline(self._services)}
-        values |= _of_guard(self._services) | _of_feedback(self._services)
+        values |= _of_guard(self._services) | _of_feedback(self._services) | _of_erasures(self._services)
         values["trustwatch_tokens_revoked_total"] = {}
         if self._gateway is not None:
             values |= _of_gateway(self._gateway, values["trustwatch_issuer_keys"])
@@ -250,7 +252,8 @@ def _of_process(services: Services) -> dict[str, Labelled]:
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuers()},
         "trustwatch_model_in_force": {(services.scoring_version,): 1.0},
         "trustwatch_model_shadow_agent_days": {
-            (version,): days for version, days in ({} if services.models is None else services.models.challengers).items()
+            (version,): days
+            for version, days in ({} if services.models is None else services.models.challengers).items()
         },
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
         "trustwatch_watchers": {(): len(services.status.watchers)},
@@ -312,6 +315,12 @@ def _of_feedback(services: Services) -> dict[str, Labelled]:
         },
         "trustwatch_feedback_previews_waiting": {(): 0 if previews is None else previews.running},
     }  # fmt: skip
+
+
+def _of_erasures(services: Services) -> dict[str, Labelled]:
+    desk = services.erasures
+    ended = (0, 0) if desk is None else (desk.done, desk.failed)
+    return {"trustwatch_erasures_total": {("done",): ended[0], ("failed",): ended[1]}}
 
 
 def _of_gateway(gateway: GatewayIssuers, keys: Labelled) -> dict[str, Labelled]:
