@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -21,8 +22,9 @@ ORDER = ("unknown", "low", "medium", "high", "critical")
 class Agent:
     """An agent of the simulated enterprise that goes on with its day."""
 
-    def __init__(self, service: Any, day: list[bytes], attacked: Any) -> None:
+    def __init__(self, service: Any, day: list[bytes], attacked: Any, settle: Callable[[], None] | None = None) -> None:
         self.service = service
+        self.settle = settle or service.settle
         events = [json.loads(raw) for raw in day]
         calm = [one for one in events if (one["tenant"], one["agent"]["id"]) not in attacked and one.get("resource")]
         busy = max({one["agent"]["id"] for one in calm}, key=lambda who: sum(one["agent"]["id"] == who for one in calm))
@@ -42,7 +44,7 @@ class Agent:
             resource = {"id": supplier, "target": supplier, "external": True, "provenance": "new"}
             made["resource"] = made["resource"] | resource
         assert self.service.send([made]).json()["accepted"] == 1
-        self.service.settle()
+        self.settle()
         return self.risk()
 
     def risk(self) -> dict[str, Any]:
