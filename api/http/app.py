@@ -34,6 +34,7 @@ from . import (
     route_decisions,
     route_events,
     route_feedback,
+    route_models,
     route_otlp,
     route_privacy,
     route_service,
@@ -133,6 +134,7 @@ def create_app(
             route_alerts,
             route_events,
             route_feedback,
+            route_models,
             route_otlp,
         )
         for router in (*(part.router for part in routes), route_events.letters):
