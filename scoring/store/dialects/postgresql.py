@@ -77,11 +77,14 @@ _JOBS = {"route": 0x7457_0002}
 
 def make_reading_engine(url: URL) -> Engine:
     """An engine whose transactions are read-only, on any of the hosts: a stand-by will do. Raises ConfigError."""
-    query = {"target_session_attrs": "any", **url.query}
-    options = " ".join(
-        ["-c default_transaction_read_only=on", *([str(query["options"])] if "options" in query else [])]
-    )
-    return make_engine(url.set(query={**query, "options": options}))
+    engine = make_engine(url.set(query={"target_session_attrs": "any", **url.query}))
+    event.listen(engine, "begin", _read_only)
+    return engine
+
+
+def _read_only(connection: Connection) -> None:
+    """Not by a default of the session: what SQLAlchemy says of a connection that it takes back would win over that."""
+    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 def make_engine(url: URL) -> Engine:
