@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from .files import file_name, partition_of, write_file
 from .spool import Frame, closed_files, frames
@@ -46,6 +47,7 @@ class _Who(msgspec.Struct, gc=False):
 
 
 _who = msgspec.json.Decoder(_Who).decode
+_log = structlog.get_logger(__name__)
 
 
 class _Rows(NamedTuple):
@@ -134,9 +136,14 @@ def _sort(frame: Frame, parts: dict[_KEY, list[_Rows]]) -> None:
     """Rows of a frame by partition, folder and features."""
     folders: dict[str, tuple[list[int], list[_Who], list[int]]] = {}
     for row, payload in enumerate(frame.payloads):
-        who = _who(payload)
-        at_ms = int(who.time.timestamp() * 1000)
-        rows, names, times = folders.setdefault(partition_of(at_ms, who.tenant or ""), ([], [], []))
+        try:
+            who = _who(payload)
+            at_ms = int(who.time.timestamp() * 1000)
+            folder = partition_of(at_ms, who.tenant or "")
+        except (msgspec.DecodeError, ValueError, OverflowError) as error:  # one record must not hold up all others
+            _log.error("no vector is kept of an event", offset=int(frame.offsets[row]), error=str(error))
+            continue
+        rows, names, times = folders.setdefault(folder, ([], [], []))
         rows.append(row)
         names.append(who)
         times.append(at_ms)

@@ -250,3 +250,14 @@ def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., Spoo
     assert sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == [
         *((1, n) for n in range(50)), *((2, n) for n in range(10, 20)),
     ]  # fmt: skip
+
+
+def test_a_record_that_nobody_can_read_holds_up_no_other(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+    """It is left out, with the others of its frame kept."""
+    writer = spool()
+    odd = frame(0, 3)
+    payloads = [odd.payloads[0], b'{"time": "soon"}', odd.payloads[2]]
+    writer.append([packed(odd._replace(payloads=payloads))], 3)
+    writer.close()
+    assert drained(archive_of(tmp_path)).rows == 2
+    assert sorted(read_vectors(tmp_path / "vectors")["pace"].to_pylist()) == [0.0, 2.0]
