@@ -101,6 +101,7 @@ class FeedbackDesk:
         self._now_ms = now_ms
         self._partitions = partitions
         self._adopting = asyncio.Lock()
+        self._orphans_ms = 0
 
     async def start_preview(self, decision_id: str, draft: Draft, author: Author) -> PreviewRow:
         """Begin a preview; it runs by itself. Raises ProblemError (404, 422, 429), Unavailable."""
@@ -214,6 +215,20 @@ class FeedbackDesk:
                 await self._send(one)
             count[one.kind] += one.status in ("adopting", "active")
         self.in_force = count
+        await self._end_orphans(now_ms)
+
+    async def _end_orphans(self, now_ms: int) -> None:
+        """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
+        if now_ms - self._orphans_ms < SEND_AGAIN_MS:
+            return
+        self._orphans_ms, count = now_ms, self._partitions()
+        held = await self._call(self._store.orphaned_holdings)
+        if held:
+            records = [
+                Record(Kind.CONTROL, 0, now_ms, msgspec.json.encode(Revoke(one.rule, "trustwatch", "it was erased")),
+                       route_to(one.partition, count)) for one in held
+            ]  # fmt: skip
+            await self._log.commit(records)
 
     async def _decision(self, decision_id: str, author: Author) -> Decision:
         found = await self._call(self._store.decision, decision_id, author.tenants)

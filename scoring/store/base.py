@@ -442,6 +442,9 @@ class FeedbackStore(Protocol):
     def holdings_of(self, feedback_ids: Collection[str]) -> list[Holding]:
         """Those rules in every partition that took them over."""
 
+    def orphaned_holdings(self) -> list[Holding]:
+        """Rules that hold in a partition although what was said is gone (an erasure removes it)."""
+
     def put_preview(self, row: PreviewRow) -> None:
         """Write a preview, over an earlier one of the same id."""
 

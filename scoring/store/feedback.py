@@ -107,6 +107,12 @@ class FeedbackTables(Database):
                 found += [_to_holding(row) for row in connection.execute(query)]
         return found
 
+    def orphaned_holdings(self) -> list[Holding]:
+        table = FEEDBACK_HOLDINGS
+        query = select(table).where(table.c.until_offset < 0, table.c.rule_id.not_in(select(FEEDBACK.c.feedback_id)))
+        with self.read() as connection:
+            return [_to_holding(row) for row in connection.execute(query.order_by(table.c.rule_id, table.c.partition))]
+
     def put_preview(self, row: PreviewRow) -> None:
         with self.write() as connection:
             connection.execute(_PUT_PREVIEW.on(connection), msgspec.structs.asdict(row))
@@ -173,13 +179,13 @@ def _params(made: Feedback) -> dict[str, Any]:
     names = {name: getattr(made.agent, name) for name in _NAMES}
     scope = _encode({"features": made.features, "resource": made.resource})  # null and "" are different things
     more = {"agent_key": codec.signed(made.agent.key), "resource": made.resource or "", "unseen": int(made.unseen)}
-    return {**plain, **names, **more, "features": scope}
+    return {**plain, **names, **more, "scope": scope}
 
 
 def _to_feedback(row: AnyRow) -> Feedback:
     found = row._mapping
     agent = AgentName(codec.unsigned(found["agent_key"]), *(found[name] for name in _NAMES))
-    scope = _scope.decode(found["features"])
+    scope = _scope.decode(found["scope"])
     features = scope["features"]
     return Feedback(
         **{name: found[name] for name in _PLAIN}, agent=agent, unseen=bool(found["unseen"]),

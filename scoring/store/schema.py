@@ -394,7 +394,7 @@ FEEDBACK = Table(
     _long("revoked_ms"),
     _text("revoked_why"),
     _long("updated_ms"),
-    Column("features", LargeBinary, nullable=False),
+    Column("scope", LargeBinary, nullable=False),
     Index("ix_feedback_time", "created_ms", "feedback_id"),
     Index("ix_feedback_status", "status", "expires_ms"),
     Index("ix_feedback_agent", "agent_key", "created_ms"),

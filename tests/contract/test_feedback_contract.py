@@ -145,6 +145,15 @@ def test_rules_follow_agents_that_move_to_other_partitions(store: SqlStore) -> N
     assert store.holdings(0)[0].matched == 2
 
 
+def test_rules_whose_feedback_is_gone_are_found(store: SqlStore) -> None:
+    """Only those that hold still."""
+    store.claim(0)
+    one = said(1)
+    store.add_feedback(one, step(one))
+    commit(store, [holding(1), holding(2), holding(3, until_offset=9)])
+    assert [held.rule.rule_id for held in store.orphaned_holdings()] == ["F0002"]
+
+
 def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
     """Whoever runs one writes how far it is."""
     row = PreviewRow("P1", "D1", "acme", "ann", "digest", "running", 0.25, NOW, NOW, "", b"")

@@ -16,7 +16,7 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind
 from trustwatch.scoring.feedback.preview import PreviewJob
-from trustwatch.scoring.feedback.values import Adopt, Revoke
+from trustwatch.scoring.feedback.values import Adopt, Holding, Revoke, Rule
 from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
 
 NOW_MS = 1_764_000_000_000
@@ -352,3 +352,17 @@ def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
     assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.expired"]
     assert person.site.feedback.in_force == {}
     assert json.loads(person.site.logged()[-1].payload)["attributes"]["feedback_id"] == told["feedback_id"]
+
+
+def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
+    """It would hold unseen, and nobody could revoke it."""
+    gone = Rule("F-gone", "peer_group", "7", "acme", "Payer", ("target_surprise",), None, NOW_MS * 2)
+    at = person.site.store.position(0)
+    held = Holding(gone, 0, at.epoch, at.offset, -1, 0, 0)
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], holdings=[held]))
+    person.site.wait(person.site.feedback.follow())
+    person.site.wait(person.site.feedback.follow())
+
+    (command,) = person.commands()
+    assert isinstance(command, Revoke)
+    assert (command.rule, command.by) == (gone, "trustwatch")

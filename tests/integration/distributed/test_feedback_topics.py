@@ -1,4 +1,4 @@
-"""Feedback with Kafka: a rule for a peer group reaches every partition, holds across workers, and ends in all of them."""
+"""Feedback with Kafka: a rule for a peer group reaches every partition, holds across workers, ends in all of them."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _feedback() -> None:
         _text("reason"), _text("author"), _long("created_ms"), _long("expires_ms"), _text("preview_id"),
         _small("unseen"), _text("event_id"), _long("event_time_ms"), _small("level"), _long("from_ms"),
         _long("until_ms"), _real("withdraw"), _text("revoked_by"), _long("revoked_ms"), _text("revoked_why"),
-        _long("updated_ms"), _blob("features"),
+        _long("updated_ms"), _blob("scope"),
     )  # fmt: skip
     op.create_index("ix_feedback_time", "feedback", ["created_ms", "feedback_id"])
     op.create_index("ix_feedback_status", "feedback", ["status", "expires_ms"])
