@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -93,7 +94,17 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
     assert service.get("/v1/decisions", agent_id=agent, tenant=tenant).json()["items"]
     service.wait(lambda: any("archive" in path for path in holding(folder, agent)))
     places = {path.split("/")[0] for path in holding(folder, agent)}
-    proof = folder / "proof.jws"
+    proof, zipped = folder / "proof.jws", folder / "out.zip"
+    given = ("--tenant", tenant, "--issuer", issuer, "--url", service.url, "--token", service.token())
+    exported = service.run("export", agent, "--out", str(zipped), *given)
+    sent = [raw for raw in day(world, tenant) if json.loads(raw)["agent"]["id"] == agent]
+    assert exported.returncode == 0, exported.stderr
+    with zipfile.ZipFile(zipped) as archive:
+        assert sorted(json.loads(one)["id"] for one in archive.read("events.jsonl").splitlines()) == sorted(
+            json.loads(raw)["id"] for raw in sent
+        )
+        assert archive.read("decisions.jsonl").count(b"\n") > 0
+    zipped.unlink()
 
     made = erase(
         service, "--agent", agent, "--tenant", tenant, "--issuer", issuer, "--reason", f"{agent} is retired",
