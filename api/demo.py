@@ -236,7 +236,7 @@ class Demo:
             return 1
         if self._stay:
             self._say(
-                f"\nLook around (the link signs in once):\n\n  {self._console_link(url)}\n\nServing until Ctrl-C."
+                f"\nThe console (the link signs in once):\n\n  {self._console_link(url)}\n\nServing until Ctrl-C."
             )
             return service.wait()
         return 0

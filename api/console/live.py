@@ -1,8 +1,8 @@
 """`/console/live`: server-sent events that tell a page what to load again.
 
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
-`agent-…` (that of one agent, by a digest of its name), `said` (a sentence for people who listen to the page), `tick`
-(figures moved on), `end` (the session is over).
+`agent-…` (that of one agent, by a digest of its name), `opened` (what came before this was not heard), `said` (a
+sentence for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def _events(
     queue = status.watch()
     streams.add(queue)
     try:
-        yield b"retry: 2000\n\n"
+        yield b"retry: 2000\n\n" + _event("opened", "")  # what changed while nobody listened is loaded now
         while True:
             changes = await _gathered(queue)
             if changes is None:

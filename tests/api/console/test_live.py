@@ -50,6 +50,7 @@ def test_a_change_of_a_level_is_told_to_those_who_may_know(new_site: Callable[..
     site = new_site()
     site.sign_in("soc")
     heard = Listening(site)
+    assert heard.wait_for("event: opened")
     theirs, ours = make_row("their\nbot", tenant="globex", level=4), make_row("<b>our bot", level=4)
     site.know(theirs, decisions=(make_decision(theirs, 1),))
     site.know(ours, decisions=(make_decision(ours, 2),))
@@ -62,6 +63,14 @@ def test_a_change_of_a_level_is_told_to_those_who_may_know(new_site: Callable[..
     assert heard.ended.is_set()
     assert "&lt;b&gt;our bot is now critical" in text and "<b>" not in text
     assert event_of("globex", "their\nbot") not in text and "globex" not in text and "their" not in text
+
+
+def test_pages_load_again_what_changed_before_they_listened(site: Any, make_row: Callable[..., Any]) -> None:
+    """A level may change between the answer with the page and its stream: each live page asks once it listens."""
+    site.know(make_row("quick"))
+    site.sign_in("soc")
+    for path in ("/console/", "/console/decisions", "/console/agent?tenant=acme&id=quick"):
+        assert "sse:opened" in site.browser.get(path).text
 
 
 def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> None:
