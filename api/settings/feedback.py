@@ -16,9 +16,9 @@ class FeedbackSettings(Part, frozen=True):
     ] = 24.0
     max_rules: Annotated[int, about("rules in force at a time, per tenant", ge=1, le=1000)] = 100
     preview_days: Annotated[float, about("a preview counts what happened in the last so many days", gt=0, le=365)] = 7.0
-    preview_max_s: Annotated[
-        float, about("a preview that takes longer than this is given up, s", gt=0, le=86_400)
-    ] = 600.0
+    preview_max_s: Annotated[float, about("a preview that takes longer than this is given up, s", gt=0, le=86_400)] = (
+        600.0
+    )
     previews_waiting: Annotated[
         int, about("previews that may wait for the one that runs; more are refused with 429", ge=0, le=100)
     ] = 4
