@@ -35,11 +35,11 @@ class Executed:
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Executed]:
-    """By the number of the notebook; as `make notebooks-html` does it."""
+def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Executed]:
+    """By the number of the notebook; as `make notebooks-html` does it, on an example that was made in this run."""
     folder = tmp_path_factory.mktemp("notebooks")
     command = [
-        sys.executable, "-m", "trustwatch.api", "lab", "--example", str(folder / "example"),
+        sys.executable, "-m", "trustwatch.api", "lab", "--example", str(example),
         "--notebooks", str(ROOT / "notebooks"), "--run", str(folder / "out"),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

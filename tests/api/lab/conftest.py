@@ -1,4 +1,4 @@
-"""The notebooks' example, made once for all tests that read it."""
+"""The notebooks' example, open; tests that use it have the marker `integration`, since it takes a while to make."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from typing import Any
 
 import pytest
 from trustwatch.api.lab import Lab, open_lab
-from trustwatch.api.lab.example import prepare_example
-
-
-@pytest.fixture(scope="session")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the example; tests that write into it take a copy."""
-    return prepare_example(tmp_path_factory.mktemp("lab") / "example").parent
 
 
 @pytest.fixture(scope="session")

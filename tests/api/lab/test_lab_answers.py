@@ -15,6 +15,8 @@ import pytest
 from trustwatch.api.lab import Lab, LabError, LabWarning, open_lab
 from trustwatch.api.lab.words import Explanation
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def attacked(lab: Lab) -> list[tuple[str, str]]:

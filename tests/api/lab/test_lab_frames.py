@@ -47,6 +47,7 @@ def assert_declared(name: str, found: Any) -> None:
             assert tuple(found[column.name].cat.categories) == LEVELS
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ASKED)
 def test_frames_are_as_declared(name: str, lab: Lab, day: dict[str, Any]) -> None:
     """With the example's rows."""

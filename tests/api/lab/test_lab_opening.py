@@ -17,6 +17,7 @@ from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.store import open_store, sqlite_url
 
 
+@pytest.mark.integration
 def test_where_it_may_be_opened(example: Path) -> None:
     """A settings file, its folder, the data directory with the model beside it, settings; not a place that is not."""
     opened = [open_lab(where) for where in (example / "settings.yaml", str(example), example / "data")]
@@ -29,6 +30,7 @@ def test_where_it_may_be_opened(example: Path) -> None:
         open_lab(example / "elsewhere")
 
 
+@pytest.mark.integration
 def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for every command."""
     monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
@@ -118,6 +120,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     assert "PostgreSQL" in repr(lab)
 
 
+@pytest.mark.integration
 def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> None:
     """While its log is locked and its store written, the lab reads; it takes no lock and changes no file."""
     settings = prepare_copy(example, tmp_path)
@@ -126,18 +129,19 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
         closing(open_store(sqlite_url(settings / "data" / "trustwatch.db"))) as store,
     ):
         with open_lab(settings) as lab:
-            before = len(lab.events())
-            raw = lab.events()["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
+            evening = "2026-01-13T20:00"
+            before = len(lab.events(since=evening))
+            raw = lab.events(since=evening)["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
             log.append([Record(Kind.EVENT, 12345, 1, raw)])
-            assert len(lab.events()) == before, "not durable yet"
+            assert len(lab.events(since=evening)) == before, "not durable yet"
             log.sync()
-            assert len(lab.events()) == before + 1
+            assert len(lab.events(since=evening)) == before + 1
             store.set_meta("written", "meanwhile")
             assert len(lab.agents()) == 40
         store.set_meta("written", "after")
     touched = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
     with open_lab(settings) as lab:
-        lab.agents(), lab.events(), lab.profile(lab.worst()), lab.backtest(**lab.last(1))
+        lab.agents(), lab.events(source="log"), lab.profile(lab.worst()), lab.backtest(**lab.last(1))
         after = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
         with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
             pass
@@ -150,6 +154,7 @@ def prepare_copy(example: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(example, tmp_path / "copy"))
 
 
+@pytest.mark.integration
 def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp_path: Path) -> None:
     """A second preparation finds it; a folder with other things stays."""
     said: list[str] = []
@@ -161,7 +166,8 @@ def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_work_of_the_lab_goes_with_it(lab: Lab, example: Path) -> None:
+@pytest.mark.integration
+def test_work_of_the_lab_goes_with_it(example: Path) -> None:
     """Models and files are kept in a folder of its own until it is closed."""
     with open_lab(example) as own:
         model = own.train(own.events(since="2026-01-12", until="2026-01-13"), trees=5)
