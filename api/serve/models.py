@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import structlog
 
@@ -24,10 +23,10 @@ LOOK_EVERY_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
-def make_desk(settings: Settings, log: GroupCommit, store: Store, told: Callable[[], None]) -> ModelDesk:
-    """The desk of a service; *told* is called when something may have to leave. Raises ModelError."""
+def make_desk(settings: Settings, log: GroupCommit, store: Store) -> ModelDesk:
+    """The desk of a service. Raises ModelError."""
     announce = Announcer(log, clock.now_ms)
-    return ModelDesk(settings, store, model_shelf(settings), announce, clock.now_ms, new_id, told)
+    return ModelDesk(settings, store, model_shelf(settings), announce, clock.now_ms, new_id)
 
 
 async def promote_proved(desk: ModelDesk, version: str) -> None:

@@ -106,7 +106,7 @@ class Service:
         )  # fmt: skip
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
         self._promotions: set[asyncio.Task[None]] = set()
-        self._models = make_desk(settings, backend.log, backend.store, self._changed)
+        self._models = make_desk(settings, backend.log, backend.store)
         self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
         self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status)
         self._services = Services(
