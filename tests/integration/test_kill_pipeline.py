@@ -66,7 +66,7 @@ def stored(data: Path) -> dict[str, Any]:
             columns = [column for column, *_ in rows.description]
             kept = [at for at, column in enumerate(columns) if not column.startswith(("version_", "chain_"))]
             tables[name] = sorted(([row[at] for at in kept] for row in rows), key=repr)
-        rules = connection.execute('select rule_id, from_offset, until_offset, matched, last_ms from feedback_holdings')
+        rules = connection.execute("select rule_id, from_offset, until_offset, matched, last_ms from feedback_holdings")
         tables["rules"] = sorted(rules.fetchall())
         tables["outbox"] = sorted(connection.execute("select key, payload from outbox").fetchall())
         tables["offset"] = connection.execute('select "offset" from positions').fetchall()
