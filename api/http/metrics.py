@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -346,16 +346,24 @@ def _of_topics(ingest: IngestStatus) -> dict[str, Labelled]:
     }
 
 
+def _alone(values: Iterable[float]) -> Labelled:
+    """The last of *values*, without a label; nothing where there is none."""
+    found = list(values)[-1:]
+    return {(): found[0]} if found else {}
+
+
 def _of_archive(archive: ArchiveStatus) -> dict[str, Labelled]:
     reports = archive.reports.items()
+    events = [report for kind, report in reports if kind == "events"]
+    vectors = [report for kind, report in reports if kind == "vectors"]
     return {
         "trustwatch_archive_alive": {(kind,): float(alive) for kind, alive in archive.alive.items()},
         "trustwatch_archive_rows_total": {(kind,): report.rows for kind, report in reports},
         "trustwatch_archive_files_total": {(kind,): report.files for kind, report in reports},
         "trustwatch_archive_merged_files_total": {(kind,): report.merged for kind, report in reports},
-        "trustwatch_archive_behind": {(): report.behind for kind, report in reports if kind == "events"},
-        "trustwatch_archive_lag_seconds": {(): report.lag_s for kind, report in reports if kind == "events"},
-        "trustwatch_archive_spool_bytes": {(): report.waiting_bytes for kind, report in reports if kind == "vectors"},
+        "trustwatch_archive_behind": _alone(report.behind for report in events),
+        "trustwatch_archive_lag_seconds": _alone(report.lag_s for report in events),
+        "trustwatch_archive_spool_bytes": _alone(report.waiting_bytes for report in vectors),
     }
 
 

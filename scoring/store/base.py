@@ -400,7 +400,7 @@ class ModelStore(Protocol):
         """What groups did since *from_day*, by day, tenant, type and version."""
 
     def alert_counts(self, from_day: int, tenants: Tenants = None) -> list[AlertCount]:
-        """Decisions that raised an agent to medium or above, by day of their event since *from_day*, tenant and type."""
+        """Decisions that raised an agent to medium or above, by day of their event since *from_day*, tenant, type."""
 
     def known_agents(self, from_day: int, tenants: Tenants = None) -> list[KnownAgents]:
         """Agents that were seen since *from_day*, by group, first and last day."""

@@ -131,7 +131,7 @@ class Site:
             announce = Announcer(self.log, now_ms)
             self.desk = ModelDesk(self.settings, self.store, shelf, announce, now_ms, services_id)
         previews = Previews(
-            self.settings.feedback, self.store, lambda job, tell: self.preview(job, tell),
+            self.settings.feedback, self.store, lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
             lambda: int(self.clock() * 1000), services_id,
         )  # fmt: skip
         self.feedback = FeedbackDesk(
