@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## train on a simulated week, serve, play a day with two attacks (ARGS=--exit ends by itself)
+demo: $(READY) ## train on four simulated weeks, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
 
 notebooks: $(READY) ## analysts' notebooks in JupyterLab, on the example (ARGS="--settings FILE" for your own)

@@ -36,11 +36,12 @@ from .simulator import Attack, SimulatedEvent, SimulationSettings, simulate
 PORT = 8420
 AGENTS = 40
 EVENTS_PER_DAY = 120.0
-WEEK = timedelta(days=7)
+HISTORY = timedelta(days=28)
+"""A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
 DAY = timedelta(days=1)
 ATTACKS = (
-    Attack("scope_creep", at=WEEK + timedelta(hours=10)),
-    Attack("stolen_credential", at=WEEK + timedelta(hours=16)),
+    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
+    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
 )
 SETTINGS = """\
 # Written by `trustwatch demo`: a local issuer, one caller that may do everything, two tenants.
@@ -136,20 +137,20 @@ class Demo:
         shutil.rmtree(self._directory)
 
     def _train(self, day_start: datetime) -> list[SimulatedEvent]:
-        """Simulate eight days in one go, learn the first seven, return the eighth."""
-        self._say(f"1. Simulating a week of {AGENTS} agents in two tenants ...")
+        """Simulate the history and a day in one go, learn the history, return the day."""
+        self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
         plan = SimulationSettings(
-            start=day_start - WEEK, duration=WEEK + DAY, seed=self._seed, agents=AGENTS, attacks=ATTACKS,
+            start=day_start - HISTORY, duration=HISTORY + DAY, seed=self._seed, agents=AGENTS, attacks=ATTACKS,
             events_per_agent_day=EVENTS_PER_DAY,
         )  # fmt: skip
-        week: list[SimulatedEvent] = []
+        history: list[SimulatedEvent] = []
         day: list[SimulatedEvent] = []
         for event in simulate(plan):
-            (week if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
+            (history if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
         self._note_attacks(day)
-        self._say(f"2. Learning what is normal from {len(week)} events ...")
+        self._say(f"2. Learning what is normal from {len(history)} events ...")
         salt = self._seed.to_bytes(16, "little")
-        columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in week])
+        columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in history])
         detector = DetectorSettings(seed=self._seed)
         model = learn_history(columns, salt, "demo", detector)
         sessions = len(set(session_ids(columns).tolist()))
