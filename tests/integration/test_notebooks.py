@@ -83,5 +83,7 @@ def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -
     assert "candidate" in executed["04"].text
     assert "bad sessions detected at medium" in executed["04"].text
     assert re.search(r"critical.+20", executed["05"].text, re.S)
-    assert "revoke at high: 3 revoked" in executed["06"].text
+    revoked = re.search(r"revoke at high: (\d+) revoked", executed["06"].text)
+    assert revoked is not None
+    assert int(revoked[1]) >= len(ATTACKED)
     assert len(re.findall(r"True", executed["06"].text)) >= 2

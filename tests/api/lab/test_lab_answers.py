@@ -120,15 +120,10 @@ def test_other_tenants_are_not_there(example: Path, lab: Lab, day: dict[str, Any
     theirs = lab.decisions()
     theirs = theirs[theirs["tenant"] != "globex"].iloc[0]
     with open_lab(example, tenants=["globex"]) as ours:
-        for found in (
-            ours.agents(),
-            ours.decisions(),
-            ours.alerts(),
-            ours.events(**day),
-            ours.scores(**day),
-            ours.edges(),
-        ):
+        for found in (ours.agents(), ours.events(**day), ours.scores(**day), ours.edges()):
             assert set(found["tenant"]) == {"globex"}
+        for found in (ours.decisions(), ours.alerts()):  # it may have had a calm day
+            assert set(found["tenant"]) <= {"globex"}
         assert len(ours.events(**day, tenant="acme-corp")) == 0
         with pytest.raises(LabError, match="no decision"):
             ours.reasons(theirs["decision_id"])
