@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ....scoring.containment import Actuation
-from ....scoring.records import AgentSummary, RiskLevel
+from ....scoring.records import AgentSummary, Decision, RiskLevel
 from ....scoring.store import AgentQuery
 from ...callers import ADMIN, ANY, SCORE_READ, Caller
 from ...http.finding import visible_tenants
@@ -59,10 +59,11 @@ async def _values(desk: Console, caller: Caller) -> dict[str, Any]:
     actuations = await read(services.store.list_actuations, tenants, None, None, MEASURED)
     rates = desk.figures.rates()
     worst = await riskiest(desk.parts, tenants)
+    reasons = await read(deciding, services.store, worst, tenants)
     return {
         "counts": await desk.figures.levels(tenants),
-        "riskiest": worst,
-        "deciding": await read(deciding, services.store, worst, tenants),
+        "riskiest": newest_first(worst, reasons),
+        "deciding": reasons,
         "decisions": decisions.items,
         "pending": len(pending.items),
         "pending_more": pending.next_cursor is not None,
@@ -93,6 +94,16 @@ async def riskiest(parts: Parts, tenants: Collection[str] | None, most: int = SH
         page = await parts.read(parts.services.store.list_agents, AgentQuery(tenants, (level,), limit=500))
         found += sorted(page.items, key=lambda one: (-one.risk_score, -one.evaluated_ms))
     return found[:most]
+
+
+def newest_first(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
+    """Of one level, who rose last comes first: the displayed risk decays, and says little of who needs a look."""
+
+    def order(one: AgentSummary) -> tuple[int, int]:
+        decision = reasons.get(one.decision_id)
+        return -one.level, -(one.evaluated_ms if decision is None else decision.decided_ms)
+
+    return sorted(agents, key=order)
 
 
 def containment(actuations: Sequence[Actuation]) -> Containment:

@@ -13,12 +13,13 @@ from typing import Any
 import jinja2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from trustwatch.api import console
 from trustwatch.api.console import render, signin
 from trustwatch.api.console.assets import Assets
 from trustwatch.api.console.figures import Figures
 from trustwatch.api.console.graph import MOST_DRAWN, graph
-from trustwatch.api.console.pages.overview import containment
+from trustwatch.api.console.pages.overview import containment, newest_first
 from trustwatch.api.console.profile import profile_of
 from trustwatch.api.console.trail import MOST_POINTS, Trail
 from trustwatch.api.http import PipelineStatus
@@ -187,6 +188,23 @@ def test_containment_is_told_of_what_events_led_to() -> None:
 
     assert (found.confirmed, found.p50_s, found.p99_s, found.failed) == (100, 0.5, 0.99, 1)
     assert containment([]).confirmed == 0
+
+
+def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
+    """Whatever is left of the displayed risk; without a decision the last look at the agent counts."""
+    old, new, high = (
+        replace(summary(name, level=level, risk=risk), decision_id=name)
+        for name, level, risk in (("old", 4, 0.9), ("new", 4, 0.1), ("high", 3, 1.0))
+    )
+    reasons = {
+        one.decision_id: make_decision(one, number, decided_ms=1000 * number)
+        for number, one in enumerate((old, new, high), 1)
+    }
+    unknown = summary("unknown", level=4, at_ms=1500)
+
+    assert [one.name.agent_id for one in newest_first([high, old, unknown, new], reasons)] == [
+        "new", "unknown", "old", "high",
+    ]  # fmt: skip
 
 
 def test_the_text_of_the_pages_needs_every_value() -> None:
