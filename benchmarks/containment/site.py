@@ -210,7 +210,9 @@ class Site:
         )
         tail = self._run(["tail", "-n", "+1", "-F", str(self.envoy.access_log)], "tail.log", stdout=subprocess.PIPE)
         command = self._command("ingest", "-", "--url", self.url, "--token", token)
-        self._run(command, "ingest.log", stdin=tail.stdout)
+        assert tail.stdout is not None
+        with tail.stdout:  # it is the shipper's from here on
+            self._run(command, "ingest.log", stdin=tail.stdout)
 
     def _run(self, command: list[str], log: str, **more: Any) -> subprocess.Popen[bytes]:
         with (self.folder / log).open("ab") as file:
