@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
+from .events import AuditEvent
 from .hashing import agent_key
 from .source import Kind, Record
 
@@ -130,7 +132,34 @@ class _Refused(msgspec.Struct):
     raw: str = ""
 
 
+@cache
+def schema_words() -> frozenset[str]:
+    """Member names and closed vocabularies of events: nobody can be erased under such a name."""
+    words: set[str] = set()
+    waiting: list[Any] = [msgspec.json.schema(AuditEvent)]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            words.update(part.get("properties", {}))
+            words.update(word for word in part.get("enum", ()) if isinstance(word, str))
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return frozenset(words)
+
+
+class _OrderedRule(msgspec.Struct):
+    tenant: str | None = None
+
+
+class _Ordered(msgspec.Struct):
+    command: str = ""
+    tenant: str | None = None
+    rule: _OrderedRule | None = None
+
+
 _event = msgspec.json.Decoder(_Event)
+_ordered = msgspec.json.Decoder(_Ordered)
 _command = msgspec.json.Decoder(_Command)
 _refused = msgspec.json.Decoder(_Refused)
 
@@ -158,6 +187,8 @@ class RecordEraser:
             return erased(record) if self._refuses(record.payload) else record
         if self.subject.kind == "agent" and _key_of(record.payload) == self._key:
             return erased(record)
+        if not self._concerns(record.payload):
+            return record
         if record.kind == Kind.FORGET:
             return erased(record) if self.names.in_bytes(record.payload) else record
         return self._changed(record)
@@ -179,6 +210,15 @@ class RecordEraser:
     def _changed(self, record: Record) -> Record:
         payload = self.names.json(record.payload)
         return record if payload is record.payload else record._replace(payload=payload)
+
+    def _concerns(self, payload: bytes) -> bool:
+        """Whether a command may name the subject: not another tenant's, nor which model is in force."""
+        try:
+            told = _ordered.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return True
+        tenant = told.tenant if told.rule is None else told.rule.tenant
+        return tenant in (None, self.subject.tenant) and not told.command.startswith("model.")
 
     def _refuses(self, payload: bytes) -> bool:
         if self.names.in_bytes(payload):

@@ -336,8 +336,10 @@ class Processor:
         assert name is not None
         state, agent_type = engine.risk[slot], engine.agents.types[slot]
         standing = book.standing(name.tenant, name.issuer, name.agent_id, agent_type)
+        # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
+        apart = (cause,) if cause == "feedback" else ()
         return Decision(
-            decision_id=record_id(at_ms, partition, offset, name.key, order=offset), agent=name,
+            decision_id=record_id(at_ms, partition, offset, name.key, *apart, order=offset), agent=name,
             agent_type=agent_type,
             decided_ms=at_ms, event_id="", event_time_ms=at_ms, previous_level=previous, level=level,
             risk_score=float(state["score"]), confidence=float(state["confidence"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -107,6 +107,11 @@ class Residence:
                 self._redact(slot, note)
         for key, row in list(self.gone.items()):
             self.gone[key] = self._redacted(row)
+
+    def keep_out(self, subjects: Iterable[Subject]) -> None:
+        """Erasures that are under way as the process starts: what it loads must not bring their names back."""
+        for subject in subjects:
+            self._erasers.add(subject)
 
     def _forget_agent(self, key: int) -> None:
         table = self.engine.builder.slots

@@ -23,7 +23,6 @@ from ..settings import ConsoleOidcSettings, IssuerSettings, VerificationSettings
 from ..settings.about import check_url
 from ..tokens import InvalidToken, Jwks, UnknownKey, verify_id_token
 from ..tokens.sign import assertion_signer
-from .people import granted
 from .sessions import SigningIn
 
 METADATA_S = 3600.0
@@ -250,7 +249,8 @@ class Provider:
 
     async def _with_userinfo(self, found: Metadata, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
         """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
-        enough = granted(claims, self.settings.grants) is not None and self.settings.name_claim in claims
+        # The first grant that fits decides, so an earlier one must not be passed over for a claim told only there.
+        enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
         if enough or not found.userinfo_endpoint or not access_token:
             return claims
         body = await self._fetched("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})

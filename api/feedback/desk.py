@@ -23,7 +23,7 @@ from ...ingest.routing import agent_route, partition_of, route_to
 from ...ingest.source import Kind, Record
 from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, Verdict
 from ...scoring.notify.alert import rfc3339
-from ...scoring.records import Decision, RiskLevel, record_id
+from ...scoring.records import AgentName, Decision, RiskLevel, record_id
 from ...scoring.store import Page, Store
 from ..callers import ANY, Caller
 from ..guard.audit import SOURCE, AuditSink
@@ -122,7 +122,7 @@ class FeedbackDesk:
     async def adopt(self, decision_id: str, draft: Draft, author: Author) -> Told:
         """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
         decision = await self._decision(decision_id, author)
-        self._check_author(decision, author)
+        self._check_author(decision.agent, author)
         draft = checked(draft, decision, self._settings.feedback)
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
         async with self._adopting:  # else two that are adopted at a time could both find room
@@ -171,6 +171,7 @@ class FeedbackDesk:
         if not reason.strip():
             raise refused("say why: `reason` is empty")
         found = (await self.get(feedback_id, author.tenants)).feedback
+        self._check_author(found.agent, author)
         if found.status in ("revoking", "revoked"):
             raise _not_open(found)
         now_ms = self._now_ms()
@@ -236,9 +237,9 @@ class FeedbackDesk:
             raise _no_such("decision")
         return found
 
-    def _check_author(self, decision: Decision, author: Author) -> None:
+    def _check_author(self, agent: AgentName, author: Author) -> None:
         """An agent can not speak for itself, by no client that is known to be its own."""
-        agent_id = decision.agent.agent_id
+        agent_id = agent.agent_id
         actuators: Sequence[ActuatorSettings] = self._settings.actuators
         own = {agent_id, *(one.clients.get(agent_id, "") for one in actuators)} - {""}
         if author.ids & own:

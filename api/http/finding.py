@@ -17,6 +17,13 @@ from ..problems import Problem, ProblemError
 SHOWN = 20
 
 
+def require_all_tenants(caller: Caller) -> None:
+    """What reaches every tenant is for callers that are bound to all of them. Raises ProblemError (403)."""
+    if ANY not in caller.tenants:
+        detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
+        raise ProblemError(Problem(403, "all_tenants_needed", "All tenants needed", detail))
+
+
 def visible_tenants(caller: Caller, tenant: str | None) -> Collection[str] | None:
     """Tenants that a request of *caller* reaches; None = all.
 

@@ -19,6 +19,7 @@ from .answers import RiskAnswers
 from .convert import agent_out
 from .finding import find_entry, no_such, visible_tenants
 from .gate import Judge, Part, Reader
+from .persons import person
 from .schemas import (
     AgentOut,
     AnswersOut,
@@ -114,7 +115,8 @@ async def release(
     entry = find_entry(parts.services.view, caller, agent_id, tenant, issuer)
     if entry is None:
         raise no_such("agent")
-    name, by = entry.summary.name, caller.name or caller.subject
+    name = entry.summary.name
+    by = person(parts, caller, name, wish.note).name
     route = agent_route(name.tenant, name.issuer, name.agent_id)
     await parts.door.control(msgspec.json.encode(Release(str(name.key), by, wish.note)), route)
     return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=by)

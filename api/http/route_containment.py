@@ -11,8 +11,6 @@ from ...scoring.blast_radius import ACTS_FOR, MOST_DEPTH, blast_radius
 from ...scoring.containment import Intervention
 from ...scoring.records import AgentName, Edge, RiskLevel
 from ..callers import Caller
-from ..guard.approvals import Person
-from ..problems import Problem, ProblemError
 from .containment_schemas import (
     ActingOut,
     ApproveIn,
@@ -26,6 +24,7 @@ from .containment_schemas import (
 )
 from .finding import find_entry, no_such, visible_tenants
 from .gate import Judge, Part, Parts, Reader
+from .persons import person
 from .route_agents import AMBIGUOUS, Cursor, Issuer, Limit, Tenant
 from .route_decisions import key_of
 from .schemas import PageOut, problems
@@ -81,8 +80,8 @@ async def approval(intervention_id: str, parts: Part, caller: Reader) -> Interve
 async def approve(intervention_id: str, parts: Part, caller: Judge, wish: ApproveIn) -> InterventionOut:
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
     asked = await _found(parts, caller, intervention_id, "approval")
-    person = _person(parts, caller, asked.agent, wish.why)
-    made = await parts.services.guard.approvals.decide(asked, person, approve=True, valid_s=wish.valid_s)
+    by = person(parts, caller, asked.agent, wish.why)
+    made = await parts.services.guard.approvals.decide(asked, by, approve=True, valid_s=wish.valid_s)
     return intervention_out(made)
 
 
@@ -90,17 +89,15 @@ async def approve(intervention_id: str, parts: Part, caller: Judge, wish: Approv
 async def reject(intervention_id: str, parts: Part, caller: Judge, wish: WhyIn) -> InterventionOut:
     """The next request that needs a person asks anew. Scope `trust.feedback`."""
     asked = await _found(parts, caller, intervention_id, "approval")
-    person = _person(parts, caller, asked.agent, wish.why)
-    return intervention_out(await parts.services.guard.approvals.decide(asked, person, approve=False, valid_s=0.0))
+    by = person(parts, caller, asked.agent, wish.why)
+    return intervention_out(await parts.services.guard.approvals.decide(asked, by, approve=False, valid_s=0.0))
 
 
 @router.post("/v1/approvals/{intervention_id}/withdraw", responses=ENDED, summary="Withdraw an approval")
 async def withdraw(intervention_id: str, parts: Part, caller: Judge, wish: WhyIn) -> InterventionOut:
     """End an approval before its time. Scope `trust.feedback`."""
     made = await _found(parts, caller, intervention_id, "approval")
-    return intervention_out(
-        await parts.services.guard.approvals.end(made, _person(parts, caller, made.agent, wish.why))
-    )
+    return intervention_out(await parts.services.guard.approvals.end(made, person(parts, caller, made.agent, wish.why)))
 
 
 @router.post("/v1/agents/{agent_id:path}/pin", status_code=201, responses=AMBIGUOUS, summary="Pin an agent's level")
@@ -112,8 +109,8 @@ async def pin(
     Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
     """
     name = _named(parts, caller, agent_id, tenant, issuer)
-    person = _person(parts, caller, name, wish.why)
-    made = await parts.services.guard.approvals.pin(name, RiskLevel[wish.level.upper()], person, wish.valid_s)
+    by = person(parts, caller, name, wish.why)
+    made = await parts.services.guard.approvals.pin(name, RiskLevel[wish.level.upper()], by, wish.valid_s)
     return intervention_out(made)
 
 
@@ -123,7 +120,7 @@ async def unpin(
 ) -> InterventionOut:
     """The measured level is acted on again. Scope `trust.feedback`."""
     name = _named(parts, caller, agent_id, tenant, issuer)
-    made = await parts.services.guard.approvals.unpin(name, _person(parts, caller, name, wish.why))
+    made = await parts.services.guard.approvals.unpin(name, person(parts, caller, name, wish.why))
     if made is None:
         raise no_such("pin")
     return intervention_out(made)
@@ -214,15 +211,6 @@ def _named(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issu
     if tenant is None or issuer is None:
         raise no_such("agent")
     return AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
-
-
-def _person(parts: Parts, caller: Caller, agent: AgentName, why: str) -> Person:
-    """Who orders it. An agent can not speak for itself, by no client that is known to be its own."""
-    own = {agent.agent_id, *(one.clients.get(agent.agent_id, "") for one in parts.services.settings.actuators)}
-    if {caller.client_id, caller.subject} & own - {""}:
-        detail = "nobody decides about itself; another caller has to"
-        raise ProblemError(Problem(403, "own_decision", "Own decision", detail))
-    return Person(caller.name or caller.subject, why)
 
 
 def _level_of(parts: Parts, name: AgentName) -> RiskLevel | None:

@@ -14,7 +14,7 @@ from ...scoring.lifecycle.records import GroupDay, ModelEntry, ModelSwitch, Mode
 from ..callers import Caller
 from ..lifecycle import ModelDesk, NoSuchModel, NotPromoted
 from ..problems import Problem, ProblemError
-from .finding import visible_tenants
+from .finding import require_all_tenants, visible_tenants
 from .gate import Admin, Part, Parts, Reader
 from .model_schemas import (
     BudgetOut,
@@ -65,8 +65,9 @@ def told() -> Iterator[None]:
 
 
 @router.get("/v1/models", summary="List versions of the model")
-async def models(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> ModelsOut:  # noqa: ARG001
+async def models(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> ModelsOut:
     """Versions, newest first, with their figures in shadow. Scope `trust.score:read`."""
+    visible_tenants(caller, None)  # who speaks for nobody sees nothing
     desk = desk_of(parts)
     page = await parts.read(desk.versions, limit, cursor)
     items = [model_out(one, desk.version) for one in page.items]
@@ -75,8 +76,9 @@ async def models(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor 
 
 
 @router.get("/v1/models/history", summary="What happened to versions")
-async def history(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> PageOut[EntryOut]:  # noqa: ARG001
-    """Newest first; lines are only ever added. Scope `trust.score:read`."""
+async def history(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> PageOut[EntryOut]:
+    """Newest first; lines are only ever added. Scope `trust.score:read`, of all tenants: it tells who ordered what."""
+    require_all_tenants(caller)
     page = await parts.read(desk_of(parts).history, limit, cursor)
     return PageOut(items=[entry_out(one) for one in page.items], next_cursor=page.next_cursor)
 
@@ -106,7 +108,8 @@ REFUSED = problems({409: "refused; `reasons` says why"})
 
 @router.post("/v1/models/train", status_code=202, responses=REFUSED, summary="Train a new version")
 async def train(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
-    """Ask the keeper for a training now; its version appears as a challenger. Scope `trust.admin`."""
+    """Ask the keeper for a training now; its version appears as a challenger. Scope `trust.admin`, of all tenants."""
+    require_all_tenants(caller)
     by = author(caller)
     with told():
         await desk_of(parts).train(by, order.why)
@@ -115,7 +118,8 @@ async def train(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
 
 @router.post("/v1/models/rollback", status_code=202, responses=REFUSED, summary="Go back to the version before")
 async def rollback(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
-    """The version that was in force before comes back at a recorded offset. Scope `trust.admin`."""
+    """The version that was in force before comes back at a recorded offset. Scope `trust.admin`, of all tenants."""
+    require_all_tenants(caller)
     by = author(caller)
     with told():
         version = await desk_of(parts).rollback(by, order.why)
@@ -131,6 +135,7 @@ async def promote(version: str, order: PromoteIn, parts: Part, caller: Admin) ->
 
     `force` overrules the figures and needs `why`; another salt or feature table can not be overruled.
     """
+    require_all_tenants(caller)
     by = author(caller)
     with told():
         await desk_of(parts).promote(version, by, order.why, force=order.force)

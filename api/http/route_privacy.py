@@ -15,7 +15,7 @@ from ...scoring.privacy import Erasure
 from ..callers import Caller
 from ..privacy import ErasureDesk
 from ..problems import Problem, ProblemError
-from .finding import find_entry, no_such, visible_tenants
+from .finding import find_entry, no_such, require_all_tenants, visible_tenants
 from .gate import Admin, Part, Parts
 from .route_agents import AMBIGUOUS, Cursor, Issuer, Limit, Tenant
 from .schemas import Name, PageOut, Time, problems
@@ -112,14 +112,19 @@ class ChainOut(BaseModel):
 
 
 @router.get("/v1/decisions/verify", summary="Verify the chain of decisions")
-async def verify_chain(parts: Part, caller: Admin) -> ChainOut:  # noqa: ARG001 (its scope is what counts)
-    """Walk over all decisions; takes some 30 µs for each. Scope `trust.admin`."""
+async def verify_chain(parts: Part, caller: Admin) -> ChainOut:
+    """Walk over all tenants' decisions; takes some 30 µs for each. Scope `trust.admin`, of all tenants."""
+    require_all_tenants(caller)
     return chain_out(await asyncio.to_thread(verify, parts.services.store))
 
 
 @router.post("/v1/privacy/erasures", status_code=202, responses=REFUSED, summary="Erase an agent or a principal")
 async def erase(parts: Part, caller: Admin, wish: ErasureIn) -> ErasureOut:
-    """Everywhere, in the background, with a proof at the end; asked twice, it is done once. Scope `trust.admin`."""
+    """Everywhere, in the background, with a proof at the end; asked twice, it is done once.
+
+    Scope `trust.admin`, of all tenants: refused records, for one, belong to nobody, and are searched for the name.
+    """
+    require_all_tenants(caller)
     tenant = caller.require_tenant(wish.tenant)
     issuer = "" if wish.principal is not None else wish.issuer or caller.binding.default_issuer or ""
     kind, name = ("agent", wish.agent) if wish.agent is not None else ("principal", wish.principal)

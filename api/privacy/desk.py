@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.erasing import NameEraser, Subject
+from ...ingest.erasing import NameEraser, Subject, schema_words
 from ...ingest.errors import TrustwatchError
 from ...ingest.identity import record_id
 from ...ingest.source import Kind, Record
@@ -100,6 +100,11 @@ class ErasureDesk:
             Refused: events are on a topic; or an authorization server still has the agent lowered.
         """
         places = self._at_hand()
+        if subject.name in schema_words():
+            raise Refused(
+                f"`{subject.name}` is a word of the event schema: records without it could not be read. "
+                "Nothing was done; keep such a name out of the sources, and let its records age out"
+            )
         held = await asyncio.to_thread(places.store.held_at_servers, subject) if subject.kind == "agent" else []
         if held:
             raise Refused(
@@ -185,13 +190,19 @@ class ErasureDesk:
         """One step of everything that is open; returns for how many seconds nothing is to be done."""
         try:
             waiting = await asyncio.to_thread(self._at_hand().store.open_erasures)
-            moved = [await self._step(made) for made in waiting]
         except (TrustwatchError, OSError) as error:
-            _log.warning("an erasure has to wait", error=str(error))
+            _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
+        moved, failing = False, False
+        for made in waiting:  # one that can not go on holds up no other
+            try:
+                moved |= await self._step(made)
+            except (TrustwatchError, OSError) as error:
+                _log.warning("an erasure has to wait", erasure_id=made.erasure_id, error=str(error))
+                failing = True
         if not waiting:
             return IDLE_S
-        return 0.0 if any(moved) else WAIT_S
+        return 0.0 if moved else RETRY_S if failing else WAIT_S
 
     async def _step(self, made: Erasure) -> bool:
         """The next step of one erasure; False = it has to wait."""

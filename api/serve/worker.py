@@ -51,6 +51,7 @@ class Worker:
         warm_up(model, encoder, told)
         residence = Residence(model, engine_settings(settings), self.store)
         residence.forgotten = forgotten_agents(settings, self.store)
+        residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
         processor = Processor(
             residence, encoder, DuplicateWindow(), told,
             edges=EdgeCollector(), models=models, vectors=None if self._spool is None else VectorCollector(),

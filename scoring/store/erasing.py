@@ -54,6 +54,7 @@ _FIXED = frozenset(
     {
         "tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "decision_id", "state_version",
         "model_version", "baseline_version", "policy_version", "erasure_id", "redacted", "fingerprint", "version",
+        "digest", "installed", "act", "verdict",
     }
 )  # fmt: skip
 """Words of ours, and who a row is about: another one than who is erased."""
@@ -227,6 +228,8 @@ class _Work:
     def names_in(self, table: Table) -> int:
         """Rows of others that name somebody."""
         columns = [column for column in table.columns if is_told(column)]
+        if not columns:
+            return 0
         where = [self._may_hold(columns)]
         if "tenant" in table.c:
             where.append(table.c.tenant == self._subject.tenant)

@@ -98,3 +98,15 @@ def test_refused_inputs_that_name_it_go() -> None:
     assert json.loads(RecordEraser(PERSON)(by_her).payload)["by"] == "erased:2"
     assert RecordEraser(PERSON)(forget).kind == Kind.ERASED
     assert RecordEraser(PERSON)(tick) is tick
+
+
+@pytest.mark.parametrize("payload", [
+    b'{"command":"feedback.adopt","rule":{"tenant":"globex","features":["ann"]},"by":"ann","why":"ann"}',
+    b'{"tenant":"globex","name":"ann"}',
+    b'{"command":"model.switch","version":"m1","digest":"ann","by":"x"}',
+])  # fmt: skip
+def test_commands_of_other_tenants_and_about_models_stay(payload: bytes) -> None:
+    """They have words in common with a name, and mean nobody of that tenant."""
+    record = Record(Kind.CONTROL, 0, 1, payload)
+
+    assert RecordEraser(Subject("principal", "acme", "", "ann", "erased~1"))(record) is record

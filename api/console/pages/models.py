@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.lifecycle.figures import from_dict
-from ...callers import ADMIN, SCORE_READ
-from ...http.finding import visible_tenants
+from ...callers import ADMIN, ANY, SCORE_READ
+from ...http.finding import require_all_tenants, visible_tenants
 from ...http.route_models import author, desk_of, told
 from ...lifecycle import ModelDesk
 from ...problems import ProblemError
@@ -46,15 +46,16 @@ async def _page(
     versions = await parts.read(rules.versions, 50)
     budget = await parts.read(rules.budget, DAYS, level, tenants)
     drift = await parts.read(rules.drift, DAYS, tenants)
-    history = await parts.read(rules.history, 20)
+    everybody = ANY in visit.caller.tenants  # who ordered what is told to those who see all tenants
+    entries = (await parts.read(rules.history, 20)).items if everybody else []
     lifecycle, days = parts.services.settings.lifecycle, views.totals(budget)
     return desk.page(
         request, "models.html", visit, status, versions=versions.items, in_force=rules.version, level=level, days=days,
         chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
-        accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=history.items,
+        accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=entries,
         drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores), bounds=lifecycle.drift,
         keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, trouble=trouble,
-        may_order=ADMIN in visit.caller.scopes,
+        may_order=ADMIN in visit.caller.scopes and ANY in visit.caller.tenants,
     )  # fmt: skip
 
 
@@ -85,6 +86,7 @@ async def _ordered(
     request: Request, desk: Console, visit: Visit, what: str, order: Callable[[ModelDesk, str], Awaitable[object]]
 ) -> Response:
     """Back to the page, which says that it was ordered, or why not."""
+    require_all_tenants(visit.caller)
     try:
         with told():
             await order(desk_of(desk.parts), author(visit.caller))
@@ -108,5 +110,5 @@ async def model(version: str, request: Request, desk: Desk, visit: Looking, grou
         calibration=views.calibration_chart(curves) if curves else None, curves=found.curves, chosen=group,
         honesty=views.honesty_chart(found.observed) if found.observed else None, group=views.group_words,
         judged=judged, figures=from_dict(found.model.figures), levels_told=LEVELS, in_force=rules.version,
-        may_order=ADMIN in visit.caller.scopes,
+        may_order=ADMIN in visit.caller.scopes and ANY in visit.caller.tenants,
     )  # fmt: skip

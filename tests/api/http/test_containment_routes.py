@@ -351,3 +351,4 @@ def test_an_agent_decides_about_itself_by_no_client_of_its_own(new_site: Any, su
     site.report([summary()])
 
     assert post(site, "/v1/agents/bot/pin", level="low", why="x").json()["code"] == "own_decision"
+    assert post(site, "/v1/agents/bot/release", note="x").json()["code"] == "own_decision"

@@ -250,7 +250,10 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     told = [decision(7, agent=mine)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
     problem(person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "nobody decides about itself")
-    assert person.adopt(person.draft(verdict="true_positive"), "D0007", "gateway").status_code == 201
+    made = person.adopt(person.draft(verdict="true_positive"), "D0007", "gateway")
+    assert made.status_code == 201
+    problem(person.revoke(made.json()["feedback_id"], "two"), 403, "nobody decides about itself")
+    assert person.revoke(made.json()["feedback_id"], "gateway").status_code == 200
 
 
 def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:

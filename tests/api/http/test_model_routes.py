@@ -75,10 +75,20 @@ def test_the_installed_model_is_the_first_version(site: Any) -> None:
     assert one["window"]["from_at"] == "2025-11-01T00:00:00.000Z"
     assert one["trained"]["events"] == 1_500
 
-    (entry,) = site.get("/v1/models/history").json()["items"]
+    (entry,) = site.get("/v1/models/history", "all").json()["items"]
     assert (entry["act"], entry["version"]) == ("installed", "m1")
     site.desk.refresh()
-    assert len(site.get("/v1/models/history").json()["items"]) == 1
+    assert len(site.get("/v1/models/history", "all").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/models/train", "/v1/models/rollback", "/v1/models/m1/promote"])
+def test_orders_reach_every_tenant_and_are_for_those_who_speak_for_all(site: Any, path: str) -> None:
+    """One tenant's admin does not choose the model of the others."""
+    answer = site.client.post(path, json={"why": "mine"}, headers=site.auth("gateway"))
+
+    assert answer.status_code == 403
+    assert answer.json()["type"].endswith("all_tenants_needed")
+    assert site.get("/v1/models/history", "gateway").status_code == 403
 
 
 def test_a_version_has_a_falling_calibration_curve(site: Any) -> None:
@@ -208,7 +218,7 @@ def test_a_version_without_figures_is_promoted_by_force_alone(site: Any, second:
     (command,) = commands(site)
     assert (command.version, command.by, command.why) == ("m2", "all", "the old one is broken")
     assert site.get("/v1/models").json()["in_force"] == "m1"
-    entry = site.get("/v1/models/history").json()["items"][0]
+    entry = site.get("/v1/models/history", "all").json()["items"][0]
     assert (entry["act"], entry["detail"]["forced"]) == ("promoted", True)
 
 
@@ -228,7 +238,7 @@ def test_answers_name_what_is_in_force(site: Any, second: str) -> None:
     switch(site, "m1", 20)
     states = {one["version"]: one["status"] for one in site.get("/v1/models").json()["items"]}
     assert states == {"m1": "champion", "m2": "rejected"}
-    acts = [(one["act"], one["version"]) for one in site.get("/v1/models/history").json()["items"]]
+    acts = [(one["act"], one["version"]) for one in site.get("/v1/models/history", "all").json()["items"]]
     assert acts[:3] == [("switched", "m1"), ("rolled_back", "m1"), ("switched", "m2")]
     assert sorted(acts[3:]) == [("installed", "m1"), ("promoted", "m2"), ("trained", "m2")]
 
