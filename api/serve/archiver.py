@@ -176,7 +176,7 @@ class Archiver:
                 self._flush(lane)
         while self._too_much():
             self._flush(max(self.lanes.values(), key=lambda lane: (lane.bytes, lane.waiting)))
-        if batch is None:
+        if batch is None or self.upkeep.overdue:
             self.upkeep.step()
 
     def _too_much(self) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from ...ingest.archive.position import read_positions
 from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
+from ...ingest.errors import CorruptLog
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import Kind
@@ -91,7 +92,7 @@ class Teacher:
         _log.info("training", version=version, by=by)
         try:
             made = self._made(champion, version, end, by, why, now_ms)
-        except NotEnoughHistory as error:
+        except (NotEnoughHistory, CorruptLog, OSError) as error:
             _log.warning("nothing was trained", error=str(error))
             self._store.change_models([], [ModelEntry(uuid.uuid4().hex, now_ms, version, "failed", by, str(error))])
             return
@@ -177,9 +178,11 @@ class Teacher:
 
         directory = self._settings.archive.directory
         assert directory is not None
-        for line in raw_lines(directory, datetime.fromtimestamp(since_ms / 1000, UTC)):
+        # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
+        up_to = read_positions(directory) or {}
+        for line in raw_lines(directory, datetime.fromtimestamp(since_ms / 1000, UTC), up_to=up_to):
             history.add(line)
-        return (read_positions(directory) or {}).get(PARTITION, 0)
+        return up_to.get(PARTITION, 0)
 
     def _from_log(self, history: History, first: int, end: int, since_ms: int) -> None:
         window = DuplicateWindow()

@@ -5,15 +5,24 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
+
 from ...ingest.archive.files import DataFile, Kind, drop_days_before, rewriting
 from ...ingest.archive.merging import merge
 from ...ingest.archive.position import read_positions
+from ...ingest.errors import TrustwatchError
 from .. import clock
 from ..settings.archive import ArchiveSettings
 
 EVERY_S = 3_600.0
 FIRST_S = 30.0
+AGAIN_S = 60.0
+"""Until it is tried again where somebody reads the folder, or the disk refuses."""
+OVERDUE_S, PIECE_EVERY_S = 60.0, 5.0
+"""A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
 DAY_MS = 86_400_000
+
+_log = structlog.get_logger(__name__)
 
 
 class ArchiveUpkeep:
@@ -33,17 +42,43 @@ class ArchiveUpkeep:
         self._settings = settings
         self._next = clock.monotonic() + FIRST_S
         self._merging = False
+        self._worked = float("-inf")
+        self._damaged: set[Path] = set()
+        self._told = ""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a piece is to be done even though there is other work."""
+        since = self._worked + PIECE_EVERY_S if self._merging else self._next + OVERDUE_S
+        return clock.monotonic() >= since
 
     def step(self) -> bool:
-        """Do a piece of what is due, seconds at most; returns whether there is more to do at once."""
-        if self._merging:
-            self._merging = self._merge_one()
-        elif clock.monotonic() >= self._next:
-            self._next = clock.monotonic() + EVERY_S
-            with rewriting(self._directory):
-                drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
-            self._merging = True
+        """Do a piece of what is due, seconds at most; returns whether there is more to do at once.
+
+        Archiving must go on whatever becomes of it: what goes wrong is logged once, and tried again.
+        """
+        if not self._merging and clock.monotonic() < self._next:
+            return False
+        try:
+            self._merging = self._merge_one() if self._merging else self._dropped()
+            if not self._merging:
+                self._told = ""
+        except (OSError, TrustwatchError) as error:
+            self._merging = False
+            self._next = clock.monotonic() + AGAIN_S
+            if str(error) != self._told:
+                self._told = str(error)
+                _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._told)
+        self._worked = clock.monotonic()
         return self._merging
+
+    def _dropped(self) -> bool:
+        """Retention, unless somebody reads or erases: that may take hours, and nobody could end us meanwhile."""
+        with rewriting(self._directory, wait=False) as ours:
+            self._next = clock.monotonic() + (EVERY_S if ours else AGAIN_S)
+            if ours:
+                drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
+        return ours
 
     def _merge_one(self) -> bool:
         before = (clock.utc_now() - timedelta(hours=self._settings.merge_after_h)).date()
@@ -52,7 +87,7 @@ class ArchiveUpkeep:
         def counts(file: DataFile) -> bool:
             return positions is None or file.end <= positions.get(file.partition, 0)
 
-        for files in merge(self._directory, self._kind, before, counts):
+        for files in merge(self._directory, self._kind, before, counts, damaged=self._damaged):
             self.merged += files
             return True
         return False

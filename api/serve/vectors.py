@@ -50,7 +50,9 @@ def archive_vectors(child: Child) -> None:
     told_at = float("-inf")
     gc.freeze()
     while not child.ending:
-        busy = archive.step() or upkeep.step()
+        busy = archive.step()
+        if not busy or upkeep.overdue:
+            busy = upkeep.step() or busy
         if clock.monotonic() - told_at >= TELL_EVERY_S:
             told_at = clock.monotonic()
             report = ArchiveReport(

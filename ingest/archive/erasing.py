@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..erasing import NameEraser, Subject
-from .files import Kind, replace, rewriting, tenant_folder
+from ..errors import ConfigError
+from .files import TEMPORARY, Kind, parsed, replace, rewriting, tenant_folder
 
 
 class Rewritten(NamedTuple):
@@ -27,6 +28,8 @@ class Rewritten(NamedTuple):
 def erase_files(directory: Path, kind: Kind, subject: Subject, end: int, *, dry: bool = False) -> Rewritten:
     """Take *subject* out of the files of its tenant, up to the log's offset *end*.
 
+    What a crash left half written of ranges below *end* goes, too: whoever writes ranges is past that offset.
+
     Args:
         directory: of the archive, or of the vectors; one that does not exist holds nothing.
         kind: of files.
@@ -34,11 +37,14 @@ def erase_files(directory: Path, kind: Kind, subject: Subject, end: int, *, dry:
 
     Raises:
         OSError: the disk refuses; what was replaced stays replaced, and the next call goes on.
+        ConfigError: a file is damaged, so nobody knows whether the subject is in it; as above.
     """
     if not directory.is_dir():
         return Rewritten()
     removed = changed = files = 0
     with rewriting(directory):
+        if not dry:
+            _remove_left_over(directory, kind, subject.tenant, end)
         for path in _files(directory, kind, subject.tenant):
             found = _erase(path, subject, end, dry)
             removed, changed = removed + found.removed, changed + found.changed
@@ -46,15 +52,37 @@ def erase_files(directory: Path, kind: Kind, subject: Subject, end: int, *, dry:
     return Rewritten(removed, changed, files)
 
 
-def _files(directory: Path, kind: Kind, tenant: str) -> list[Path]:
+def _files(directory: Path, kind: Kind, tenant: str, ending: str = "") -> list[Path]:
     """Those that were merged into others are among them."""
     folder = tenant_folder(tenant)  # not in a pattern: it may hold characters that have a meaning in one
     days = sorted(directory.glob("date=*"))
-    return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet"))]
+    return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet{ending}"))]
+
+
+def _remove_left_over(directory: Path, kind: Kind, tenant: str, end: int) -> None:
+    for path in _files(directory, kind, tenant, TEMPORARY):
+        of = parsed(path.with_name(path.name.removesuffix(TEMPORARY)))
+        if of is not None and of.first < end:  # one behind it may be written at this moment
+            path.unlink(missing_ok=True)
 
 
 def _erase(path: Path, subject: Subject, end: int, dry: bool) -> Rewritten:
-    table = pq.ParquetFile(path).read()
+    try:
+        kept, found = _without(path, subject, end)
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: can not be read, so nobody knows whether it names whom is to be erased: {error}; "
+            "restore it from a back-up, or move it out of the archive"
+        ) from error
+    if found != Rewritten() and not dry:
+        replace(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)
+    return found
+
+
+def _without(path: Path, subject: Subject, end: int) -> tuple[Any, Rewritten]:
+    """What stays of a file, and what that changes."""
+    with pq.ParquetFile(path) as file:
+        table = file.read()
     early = pc.less(table["offset"], end)
     theirs = pc.and_(early, pc.fill_null(pc.equal(table["tenant_name"], subject.tenant), False))
     named = pc.fill_null(pc.equal(table["agent_id"], subject.name), False)
@@ -66,9 +94,7 @@ def _erase(path: Path, subject: Subject, end: int, dry: bool) -> Rewritten:
     if own is not None:
         may_change = may_change.filter(pc.invert(own))
     kept, changed = _renamed(kept, may_change, NameEraser(subject.name, subject.pseudonym))
-    if (removed or changed) and not dry:
-        replace(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)
-    return Rewritten(removed, changed)
+    return kept, Rewritten(removed, changed)
 
 
 def _renamed(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 from urllib.parse import quote
 
+import structlog
+
 from ..errors import ConfigError
 from ..hashing import agent_key
 from ..log.segments import sync_directory
@@ -32,6 +34,7 @@ _LONGEST = 120
 _FILE = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
 TEMPORARY = ".tmp"
 _REWRITING, _WRITER = "_rewriting.lock", "_writer.lock"
+_log = structlog.get_logger(__name__)
 
 
 class DataFile(NamedTuple):
@@ -152,11 +155,15 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except Exception:  # who goes on after it would leave the half file there, and with a full disk its room
+        temporary.unlink(missing_ok=True)
+        raise
     for folder in (path.parent, *(one.parent for one in made)):
         sync_directory(folder)
 
@@ -207,29 +214,39 @@ def sole_writer(directory: Path) -> BinaryIO:
 
 
 def drop_days_before(directory: Path, oldest_ms: int) -> int:
-    """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewriting`."""
+    """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewriting`.
+
+    A date that can not be removed, as when a late event of it is written meanwhile, is left to the next call.
+    """
     kept_from, dropped = day_of(oldest_ms), 0
     for day in directory.glob("date=*"):
         if day.name.removeprefix("date=") >= kept_from:
             continue
-        for path in sorted(day.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-                dropped += 1
-        day.rmdir()
+        try:
+            for path in sorted(day.rglob("*"), reverse=True):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+                    dropped += 1
+            day.rmdir()
+        except OSError as error:  # the others go all the same
+            _log.warning("an old date of the archive is not removed yet", path=str(day), error=str(error))
     return dropped
 
 
 @contextmanager
-def reading(directory: Path) -> Iterator[None]:
+def reading(directory: Path, *, make: bool = False) -> Iterator[None]:
     """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
 
     Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
+
+    Args:
+        directory: of the archive, or of the vectors.
+        make: the lock where there is none yet; for who writes the folder.
     """
     try:
-        file = (directory / _REWRITING).open("rb")
+        file = (directory / _REWRITING).open("a+b" if make else "rb")
     except OSError:  # none was ever rewritten, or the folder is somebody else's
         yield
         return

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
+from ..errors import ConfigError
 from .files import DataFile, Kind, data_files, merged_away, parsed, replace, rewriting
 
 TARGET_BYTES = 32 << 20
@@ -26,12 +28,25 @@ _BATCH_ROWS = 4_096
 _PATIENCE = 16
 """Files that are merged however large the first of them is; fewer only where that does not rewrite much for little."""
 
+_log = structlog.get_logger(__name__)
+
+
+class _Damaged(Exception):
+    """The file at `path` can not be read."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(str(error))
+        self.path = path
+
 
 def merge(
     directory: Path, kind: Kind, before: date, counts: Callable[[DataFile], bool] = lambda _: True,
-    target_bytes: int = TARGET_BYTES,
+    target_bytes: int = TARGET_BYTES, damaged: set[Path] | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Merge what is to be merged, one file after the other; yields after each how many small ones went into it.
+
+    A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
+    shows only while it is merged, 0 is yielded; the next call merges those beside it.
 
     Args:
         directory: of the archive, or of the vectors.
@@ -39,7 +54,13 @@ def merge(
         before: dates before this one are looked at.
         counts: whether a file may be touched (its range is committed).
         target_bytes: about how large a file becomes.
+        damaged: files that are known to be; those that are found come to it. Each is logged when it is found.
+
+    Raises:
+        OSError: the disk refuses.
+        ConfigError: what was read can not be written as Parquet.
     """
+    damaged = set() if damaged is None else damaged
     with rewriting(directory, wait=False) as ours:
         if not ours:
             return
@@ -50,29 +71,54 @@ def merge(
             key=lambda file: (file.path.parent, file.partition, file.first),
         )
         for _, folder in groupby(files, lambda file: (file.path.parent, file.partition)):
-            for run in _runs(list(folder), target_bytes):
-                _merge(run)
-                yield len(run)
+            for run in _runs(list(folder), target_bytes, damaged):
+                try:
+                    _merge(run)
+                except _Damaged as error:
+                    _note(error, damaged)
+                    yield 0
+                else:
+                    yield len(run)
 
 
-def _runs(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
+def _note(error: _Damaged, damaged: set[Path]) -> None:
+    damaged.add(error.path)
+    _log.error(
+        "a file of the archive is damaged and is not merged: restore it from a back-up, or move it away",
+        path=str(error.path), error=str(error),
+    )  # fmt: skip
+
+
+def _runs(files: Sequence[DataFile], target_bytes: int, damaged: set[Path]) -> Iterator[list[DataFile]]:
     """Adjacent small files that are worth merging; of one folder and partition, by first offset."""
     run: list[DataFile] = []
     rows: list[int] = []
     bytes_, schema = 0, None
     for file in files if len(files) > 1 else ():
-        size, about = file.path.stat().st_size, pq.read_metadata(file.path)
-        small, own = size < target_bytes // 2, about.schema.to_arrow_schema()
+        size, (own, count) = file.path.stat().st_size, _described(file.path, damaged)
+        small = own is not None and size < target_bytes // 2
         if not small or bytes_ + size > target_bytes or own != schema:
             if _worth(rows):
                 yield run
             run, rows, bytes_, schema = [], [], 0, own
         if small:
             run.append(file)
-            rows.append(about.num_rows)
+            rows.append(count)
             bytes_ += size
     if _worth(rows):
         yield run
+
+
+def _described(path: Path, damaged: set[Path]) -> tuple[Any, int]:
+    """Schema and number of rows; no schema where the file is damaged."""
+    if path in damaged:
+        return None, 0
+    try:
+        about = pq.read_metadata(path)
+        return about.schema.to_arrow_schema(), about.num_rows
+    except (OSError, pa.ArrowException) as error:
+        _note(_Damaged(path, error), damaged)
+        return None, 0
 
 
 def _worth(rows: Sequence[int]) -> bool:
@@ -84,7 +130,10 @@ def _merge(run: Sequence[DataFile]) -> None:
     name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
     target = first.path.with_name(name)
     assert (made := parsed(target)) is not None and (made.first, made.end) == (first.first, last.end)
-    replace(target, lambda file: _joined(run, file))
+    try:
+        replace(target, lambda file: _joined(run, file))
+    except pa.ArrowException as error:
+        raise ConfigError(f"{target}: can not be merged from {len(run)} files: {error}") from error
     for one in run:
         replace(one.path, None)
 
@@ -94,11 +143,19 @@ def _joined(run: Sequence[DataFile], file: BinaryIO) -> None:
     kept: list[pa.RecordBatch] = []
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for one in run:
-            with pq.ParquetFile(one.path) as parquet:
-                for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
-                    kept.append(batch)
-                    if sum(part.num_rows for part in kept) >= GROUP_ROWS:
-                        writer.write_table(pa.Table.from_batches(kept, schema))
-                        kept = []
+            for batch in _batches(one.path):
+                kept.append(batch)
+                if sum(part.num_rows for part in kept) >= GROUP_ROWS:
+                    writer.write_table(pa.Table.from_batches(kept, schema))
+                    kept = []
         if kept:
             writer.write_table(pa.Table.from_batches(kept, schema))
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Rows of a file. Raises _Damaged for what goes wrong here, not where the rows are written."""
+    try:
+        with pq.ParquetFile(path) as parquet:
+            yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise _Damaged(path, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,10 @@ _MS = timedelta(milliseconds=1)
 _Line = tuple[int, int, int, bytes]  # received, partition, offset, raw
 
 
-def raw_lines(directory: Path, since: datetime | None = None, until: datetime | None = None) -> Iterator[bytes]:
+def raw_lines(
+    directory: Path, since: datetime | None = None, until: datetime | None = None,
+    up_to: Mapping[int, int] | None = None,
+) -> Iterator[bytes]:  # fmt: skip
     """Archived events as they were logged, in the order of the log; ranges that are not committed are left out.
 
     Events of several partitions come in the order in which they arrived, those of one partition in the order of its
@@ -29,6 +32,7 @@ def raw_lines(directory: Path, since: datetime | None = None, until: datetime | 
     Args:
         directory: of the archive.
         since, until: event time, from the first on and before the second; None = no bound. Only their dates are read.
+        up_to: offset by partition before which it ends, for who reads the log from there on; None = all of it.
 
     Raises:
         ConfigError: no archive, or a file of it is damaged.
@@ -38,7 +42,9 @@ def raw_lines(directory: Path, since: datetime | None = None, until: datetime | 
         for file in committed_files(directory, since, until):
             partitions.setdefault(file.partition, []).append(file)
         parts = [_partition(files, since, until) for files in partitions.values()]
-        for *_, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
+        for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
+            if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
+                continue
             # One line each: JSON has line breaks between its parts alone, where a blank says the same.
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 

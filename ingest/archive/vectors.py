@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from .files import file_name, partition_of, write_file
+from .files import TEMPORARY, file_name, partition_of, rewriting, write_file
 from .spool import Frame, closed_files, frames
 
 _TEXT = pa.string()
@@ -78,8 +78,17 @@ class VectorArchive:
         self._named = named
 
     def start(self) -> None:
-        """Remove what a crash left half done here; others may write the same folder, under other names."""
+        """Remove what a crash left half done, in the embedded form: there nobody else writes ranges here.
+
+        Of a topic, others write the same folder, under other names. While somebody reads or erases, it is left to the
+        next start: who erases has a file half done himself.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self._named:
+            return
+        with rewriting(self.directory, wait=False) as ours:
+            for path in self.directory.rglob(f"*{TEMPORARY}") if ours else ():
+                path.unlink()
 
     def step(self) -> bool:
         """Turn the oldest file of the spool into Parquet and remove it; returns whether there was one."""

@@ -21,6 +21,7 @@ from .files import (
     file_name,
     merged_away,
     partition_of,
+    reading,
     rewriting,
     sole_writer,
     write_file,
@@ -66,7 +67,9 @@ class Archive:
         """
         if self._lock is None:
             self._lock = sole_writer(self.directory)
-        with rewriting(self.directory):
+        # What goes here is read by nobody: what has no position, and what lies within a merged file. So readers, who
+        # may take hours, are not waited for; who merges or erases is.
+        with reading(self.directory, make=True):
             found = read_positions(self.directory, self.topic)
             self._offsets = dict(found or {})
             for path in self.directory.rglob(f"*{TEMPORARY}"):

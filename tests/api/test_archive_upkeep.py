@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 from trustwatch.api import clock
 from trustwatch.api.edge.archived import ArchiveReport, ArchiveStatus, decode_archive_report, encode_archive_report
+from trustwatch.api.serve import upkeep as module
+from trustwatch.api.serve import vectors
+from trustwatch.api.serve.archiver import Archiver
 from trustwatch.api.serve.roles import Roles, check_roles
 from trustwatch.api.serve.upkeep import ArchiveUpkeep
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import data_files
+from trustwatch.ingest.archive.files import data_files, reading
 from trustwatch.ingest.archive.reader import raw_lines
 from trustwatch.ingest.archive.writer import Archive, Archived
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.source import Kind, Record
 
 TODAY = clock.utc_now().replace(hour=12)
 
@@ -87,3 +92,109 @@ def test_the_role_needs_a_place(tmp_path: Path) -> None:
     role = Roles(api=False, workers=False)
     with pytest.raises(ConfigError, match="--archiver-only is for the distributed form"):
         check_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
+
+
+class Clock:
+    """Seconds that go on by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = clock.monotonic()
+        monkeypatch.setattr(clock, "monotonic", lambda: self.now)
+
+
+def small(directory: Path) -> ArchiveUpkeep:
+    """Upkeep of an archive of four files that are due to be one."""
+    archive = Archive(directory)
+    archive.start()
+    for base in range(4):
+        archive.write(base, base + 1, [archived(base, 3)])
+    archive.close()
+    return ArchiveUpkeep(directory, "events", ArchiveSettings(directory=directory))
+
+
+def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A back-test may take hours; a minute after it, upkeep goes on."""
+    time, upkeep = Clock(monkeypatch), small(tmp_path)
+    time.now += module.FIRST_S
+    with reading(tmp_path):
+        assert not upkeep.step()
+    assert not upkeep.step()
+    time.now += module.AGAIN_S
+    assert upkeep.step() and upkeep.step() and not upkeep.step()
+    assert upkeep.merged == 4
+
+
+def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses, a position that is none: tried again a minute later, and told once."""
+    time, upkeep = Clock(monkeypatch), small(tmp_path)
+    told: list[str] = []
+    monkeypatch.setattr(
+        module, "_log", type("Log", (), {"error": lambda _, text, **more: told.append(more["error"])})()
+    )
+
+    def tried() -> None:
+        time.now += module.EVERY_S
+        while upkeep.step():
+            pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        tried()
+        tried()
+    assert told == ["[Errno 28] No space left on device"] and not upkeep.merged
+    position = (tmp_path / "_position.json").read_bytes()
+    (tmp_path / "_position.json").write_bytes(b"{}")
+    tried()
+    assert len(told) == 2 and "does not say" in told[1]
+    (tmp_path / "_position.json").write_bytes(position)
+    assert not upkeep.step()
+    time.now += module.AGAIN_S
+    assert upkeep.step() and upkeep.step()
+    assert upkeep.merged == 4
+
+
+def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute late at most, then a piece every few seconds."""
+    small(tmp_path / "archive")
+    with EventLog(tmp_path / "log") as log:
+        log.append([Record(Kind.TICK, 0, clock.now_ms(), bytes(8))] * 4)
+        log.sync()
+        settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
+        time, archiver = Clock(monkeypatch), Archiver(settings)
+        archiver.start()
+
+        def busy(seconds: float) -> int:
+            time.now += seconds
+            log.append([Record(Kind.TICK, 0, clock.now_ms(), bytes(8))])
+            log.sync()
+            archiver.step()
+            return archiver.upkeep.merged
+
+        assert [busy(module.FIRST_S + module.OVERDUE_S - 1), busy(1), busy(1)] == [0, 0, 0]
+        assert busy(module.PIECE_EVERY_S) == 4
+        archiver.close()
+
+
+def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the vectors' archive: upkeep in between, once it is overdue."""
+    time, steps = Clock(monkeypatch), 200
+    done: list[float] = []
+    monkeypatch.setattr("trustwatch.ingest.archive.vectors.VectorArchive.step", lambda _: True)
+    monkeypatch.setattr(ArchiveUpkeep, "_merge_one", lambda _: bool(done.append(time.now)))
+
+    class Busy:
+        settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(vectors=tmp_path / "vectors"))
+
+        @property
+        def ending(self) -> bool:
+            nonlocal steps
+            steps -= 1
+            time.now += 1
+            return not steps
+
+        def send(self, _: bytes) -> None: ...
+
+    begun = time.now
+    vectors.archive_vectors(Busy())  # type: ignore[arg-type]
+    late = module.FIRST_S + module.OVERDUE_S + module.PIECE_EVERY_S
+    assert [at - begun for at in done] == [pytest.approx(late, abs=1.5)]

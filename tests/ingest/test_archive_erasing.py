@@ -13,6 +13,7 @@ from trustwatch.ingest.archive.erasing import Rewritten, erase_files
 from trustwatch.ingest.archive.files import partition_of, write_file
 from trustwatch.ingest.archive.tables import table
 from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 
 DAY = 1_764_547_200_000
@@ -110,3 +111,35 @@ def test_no_archive(tmp_path: Path) -> None:
     """Nothing is found where nothing is, and nothing is made."""
     assert erase_files(tmp_path / "none", "events", CANARY, 5) == Rewritten()
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other columns"])
+def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
+    """With what to do, as an error that whoever erases waits on; it is left as it was."""
+    path = next(archive.glob("date=*/tenant=acme/*-00000000000000000005.parquet"))
+    if damage == "other columns":
+        pq.write_table(table([]).select(["id"]), path)
+    else:
+        path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"")
+    before = path.read_bytes()
+    for dry in (True, False):
+        with pytest.raises(ConfigError, match="restore it from a back-up") as told:
+            erase_files(archive, "events", CANARY, 5, dry=dry)
+        assert str(path) in str(told.value)
+    assert path.read_bytes() == before
+    path.unlink()
+    erase_files(archive, "events", CANARY, 5)
+    assert "canary" not in {row["agent_id"] for row in rows(archive) if row["offset"] < 5}
+
+
+def test_what_a_crash_left_half_written_goes(archive: Path) -> None:
+    """It may name the subject. Ranges from the offset on may be written at this moment, and dry runs only look."""
+    folder = next(archive.glob("date=*/tenant=acme"))
+    old, now = (folder / (files.file_name("events", None, *of) + ".tmp") for of in ((4, 9), (5, 7)))
+    other = folder.with_name("tenant=globex") / old.name
+    for path in (old, now, other):
+        path.write_bytes(b"canary")
+    erase_files(archive, "events", CANARY, 5, dry=True)
+    assert old.exists()
+    erase_files(archive, "events", CANARY, 5)
+    assert (old.exists(), now.exists(), other.exists()) == (False, True, True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from trustwatch.ingest.archive.files import data_files, merged_away, replace, rewriting
+from trustwatch.ingest.archive.files import data_files, drop_days_before, merged_away, replace, rewriting
 from trustwatch.ingest.archive.merging import merge
 from trustwatch.ingest.archive.reader import raw_lines
 from trustwatch.ingest.archive.rows import Wanted, event_batches, read_events
@@ -173,3 +173,77 @@ def test_events_are_found_by_time_tenant_and_agent(directory: Path) -> None:
         file.path.unlink()
     found = [json.loads(line)["id"] for line in raw_lines(directory, since, until)]
     assert found == [f"e-{n}" for n in range(50, 150, 2)]
+
+
+@pytest.mark.parametrize("damage", ["empty", "footer", "pages"])
+def test_a_damaged_file_holds_up_no_other(directory: Path, damage: str) -> None:
+    """Those before it and behind it are merged; none covers its range, which would make it count no more."""
+    bad = data_files(directory, last_day=date(2025, 12, 1), tenant="acme")[4].path
+    whole = bad.read_bytes()
+    damages = {"empty": b"", "footer": whole[:-9], "pages": whole[:4] + b"\xff" * 60 + whole[64:]}
+    bad.write_bytes(damages[damage])  # of the last, its end still says what would be in it
+    if damage == "pages":
+        assert pq.read_metadata(bad).num_rows == 5
+    left, damaged = bad.read_bytes(), set[Path]()
+    while list(merge(directory, "events", TODAY, damaged=damaged)):
+        pass
+    assert damaged == {bad} and bad.read_bytes() == left
+    found = data_files(directory, last_day=date(2025, 12, 1), tenant="acme")
+    assert [(file.first, file.end) for file in found] == [(0, 40), (40, 50), (50, 100)]
+    assert not list(directory.rglob("*.tmp"))
+    bad.write_bytes(whole)
+    assert offsets(directory) == list(range(EVENTS))
+
+
+def test_a_full_disk_is_nobodys_damage(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, leaves no half file, and everything is merged once there is room."""
+    damaged = set[Path]()
+    with monkeypatch.context() as patched:
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            list(merge(directory, "events", TODAY, damaged=damaged))
+    assert not damaged and not list(directory.rglob("*.tmp"))
+    assert list(merge(directory, "events", TODAY, damaged=damaged)) == [10, 10, 10, 10]
+
+
+def test_an_end_that_was_read_before_holds(directory: Path) -> None:
+    """Who goes on from there with the log gets nothing twice, even where a file now reaches over it."""
+    list(merge(directory, "events", TODAY))
+    for end in (0, 15, 20, EVENTS):
+        found = [json.loads(line)["id"] for line in raw_lines(directory, up_to={0: end})]
+        assert found == [f"e-{n}" for n in range(end)]
+
+
+def test_a_start_does_not_wait_for_readers(directory: Path) -> None:
+    """They lose nothing by it, and whoever rewrites is still kept out."""
+    lines = raw_lines(directory)
+    first = next(lines)
+    uncommitted = data_files(directory)[-1].path
+    uncommitted = uncommitted.with_name(f"events-{EVENTS:020d}-{EVENTS + 9:020d}.parquet")
+    uncommitted.write_bytes(b"")
+    archive = Archive(directory)
+    assert archive.start() == {0: EVENTS}
+    archive.close()
+    assert not uncommitted.exists()
+    assert len([first, *lines]) == EVENTS
+
+
+def test_a_date_that_can_not_go_yet_holds_up_no_other(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a late event of it is written at this moment."""
+    original = Path.rmdir
+
+    def filled(path: Path) -> None:
+        if path.name == "date=2025-12-01":
+            raise OSError(39, "Directory not empty")
+        original(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rmdir", filled)
+        drop_days_before(directory, START_MS + 2 * 86_400_000)
+    assert sorted(path.name for path in directory.glob("date=*")) == ["date=2025-12-01", "date=2025-12-03"]
+    drop_days_before(directory, START_MS + 2 * 86_400_000)
+    assert [path.name for path in directory.glob("date=*")] == ["date=2025-12-03"]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
-from trustwatch.ingest.archive.files import data_files
+from trustwatch.ingest.archive.files import data_files, rewriting
 from trustwatch.ingest.archive.rows import TooMany, Wanted, read_vectors, vector_batches
 from trustwatch.ingest.archive.spool import CLOSED, Frame, SpoolWriter, closed_files, frames, packed, waiting_bytes
 from trustwatch.ingest.archive.vectors import VectorArchive
@@ -261,3 +261,16 @@ def test_a_record_that_nobody_can_read_holds_up_no_other(spool: Callable[..., Sp
     writer.close()
     assert drained(archive_of(tmp_path)).rows == 2
     assert sorted(read_vectors(tmp_path / "vectors")["pace"].to_pylist()) == [0.0, 2.0]
+
+
+def test_what_a_crash_left_half_written_goes_at_the_start(tmp_path: Path) -> None:
+    """Unless others write the folder, too, or somebody rewrites files of it at this moment."""
+    left = tmp_path / "vectors" / "date=2025-12-01" / "tenant=acme" / "vectors-0-1.parquet.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    archive_of(tmp_path, named=True)
+    with rewriting(tmp_path / "vectors"):
+        archive_of(tmp_path)
+    assert left.exists()
+    archive_of(tmp_path)
+    assert not left.exists()
