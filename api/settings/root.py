@@ -78,6 +78,12 @@ class Settings(Part, frozen=True):
                 "a development login is for this machine alone: `listen.host` must be loopback and `listen.public_url` "
                 "null - at `$.console.development_login`"
             )
+        at = self.listen.public_url or f"http://{self.listen.host}"
+        if self.console.enabled and not (at.startswith("https://") or is_loopback(self.listen.host)):
+            raise ValueError(
+                "the console's cookie must not travel in clear: put TLS in front and name it in `listen.public_url` "
+                "(https), or listen on loopback - at `$.console.enabled`"
+            )
         _check_archive(self.archive)
         if self.lifecycle.enabled and self.kafka.bootstrap_servers:
             raise ValueError(

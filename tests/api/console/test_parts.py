@@ -74,6 +74,11 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     [
         ("console: {enabled: true}", "nobody could sign in"),
         ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "this machine alone"),
+        (
+            "console: {enabled: true, oidc: {issuer: 'https://i.example', client_id: c, name_claim: email, grants: "
+            "[{name: a, claim: groups, value: a, tenants: [t]}]}}\nlisten: {host: 0.0.0.0}",
+            "must not travel in clear",
+        ),
         ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "this machine alone"),
         ("console: {session_key: short}", "at least 32"),
     ],
