@@ -87,7 +87,7 @@ def _both(settings: Settings, behind: int, from_ms: int) -> Iterator[Part]:
     records: list[Record] = []
     tick_at, count = 0, 0
     since = datetime.fromtimestamp(from_ms // 1000, UTC) - timedelta(days=WARM_UP_DAYS)
-    for raw in raw_lines(settings.archive.directory, since):
+    for raw in raw_lines(settings.archive.directory, since, up_to={0: behind}):
         record = _event(raw)
         if record is None:
             continue

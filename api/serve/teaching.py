@@ -15,7 +15,7 @@ import structlog
 from ...ingest.archive.position import read_positions
 from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import CorruptLog
+from ...ingest.errors import ConfigError, CorruptLog
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import Kind
@@ -92,7 +92,7 @@ class Teacher:
         _log.info("training", version=version, by=by)
         try:
             made = self._made(champion, version, end, by, why, now_ms)
-        except (NotEnoughHistory, CorruptLog, OSError) as error:
+        except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
             _log.warning("nothing was trained", error=str(error))
             self._store.change_models([], [ModelEntry(uuid.uuid4().hex, now_ms, version, "failed", by, str(error))])
             return

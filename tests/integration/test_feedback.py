@@ -102,13 +102,14 @@ def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
 
     service.kill()
     service.start()
-    assert agent.act("after-restart.example")["risk_level"] == "low"
+    calm = agent.act("after-restart.example")
+    assert calm["risk_level"] == "low"
     service.wait(lambda: service.metric('trustwatch_feedback_rules{scope="agent"}') == 1.0)
 
     for number in range(3):  # a key is no supplier: a hard signal, and a surprise of its own
         login = {"credential": {"method": "private_key_jwt", "thumbprint": f"stolen-{number}"}}
         odd = agent.act(f"one-more-{number}.example", **login)
-    assert odd["risk_score"] > 0.3
+    assert odd["risk_score"] > calm["risk_score"] + 0.2  # three signals of 4.0 on the way to medium at about 14
     assert "unregistered_key" in {reason["code"] for reason in odd["reasons"]}
 
     gone = service.client.delete(f"/v1/feedback/{told['feedback_id']}", params={"reason": "no"}, headers=service.auth())
