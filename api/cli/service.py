@@ -83,5 +83,5 @@ def demo(
     seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
     seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
 ) -> None:
-    """Train on a simulated week, serve, play a day with two attacks, and say what happens."""
+    """Train on four simulated weeks, serve, play a day with two attacks, and say what happens."""
     raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=say).run())

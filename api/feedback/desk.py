@@ -21,7 +21,7 @@ from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.log import GroupCommit
 from ...ingest.routing import agent_route, partition_of, route_to
 from ...ingest.source import Kind, Record
-from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, Verdict
+from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, StepAction, Verdict
 from ...scoring.notify.alert import rfc3339
 from ...scoring.records import AgentName, Decision, RiskLevel, record_id
 from ...scoring.store import Page, Store
@@ -130,8 +130,8 @@ class FeedbackDesk:
             made = msgspec.structs.replace(made, unseen=unseen, until_ms=await self._window_end(decision))
             if made.verdict == "false_positive":
                 await self._check_room(made.agent.tenant)
-            action = "noted" if made.status == "noted" else "adopted"
-            step = Step(made.feedback_id, action, made.created_ms, author.name, made.reason)  # type: ignore[arg-type]
+            action: StepAction = "noted" if made.status == "noted" else "adopted"
+            step = Step(made.feedback_id, action, made.created_ms, author.name, made.reason)
             if not await self._call(self._store.add_feedback, made, step):
                 raise ProblemError(Problem(409, "feedback_known", "Known already", "the same was said a moment ago"))
         self._note(made, f"feedback.{action}", author.name, made.reason)

@@ -10,6 +10,7 @@ from ..records import AgentName
 
 Verdict = Literal["false_positive", "true_positive"]
 ScopeKind = Literal["agent", "peer_group"]
+StepAction = Literal["adopted", "noted", "revoked", "expired"]
 Status = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
 """`adopting` and `revoking`: written, but not yet in every event log it concerns. `noted` is a label without a rule."""
 
@@ -136,7 +137,7 @@ class Step(msgspec.Struct, frozen=True):
     """One step in the life of feedback; written once, never changed."""
 
     feedback_id: str
-    action: Literal["adopted", "noted", "revoked", "expired"]
+    action: StepAction
     at_ms: int
     by: str
     why: str

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.feedback import Feedback
+from ....scoring.feedback.values import Status
 from ....scoring.records import Decision
 from ...callers import FEEDBACK, SCORE_READ
 from ...feedback import Told, author_of
@@ -20,7 +21,7 @@ from ..views.feedback import PERIODS, choices, draft_of, preview_shown, things
 from .entry import Entry
 
 ENTRY = Entry("Feedback", "/console/feedback", SCORE_READ)
-HELD = ("adopting", "active", "revoking")
+HELD: tuple[Status, ...] = ("adopting", "active", "revoking")
 
 router = APIRouter()
 
@@ -41,7 +42,7 @@ async def _list(
     rules, tenants = desk_of(desk.parts), visible_tenants(visit.caller, None)
     held: list[Told] = []
     for state in HELD:
-        held += (await rules.list(tenants, state, limit=200)).items  # type: ignore[arg-type] # HELD are states
+        held += (await rules.list(tenants, state, limit=200)).items
     page = await rules.list(tenants, limit=50, cursor=cursor)
     told = next((one for one in (*held, *page.items) if one.feedback.feedback_id == done), None)
     return desk.page(
