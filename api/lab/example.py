@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.errors import ConfigError
+from ...ingest.errors import TrustwatchError
 from ...ingest.events import decode_event
 from ...ingest.identity import raw_id_hash
 from ...ingest.log import EventLog, LogReader
@@ -113,11 +113,7 @@ def _usable(directory: Path, settings: Path, seed: int) -> bool:
         configured = load_settings(settings, {})
         load(configured.model_dir)
         open_store(configured).close()
-    except (OSError, ValueError, ConfigError):
-        return False
-    except Exception as error:  # a model or a store of another version
-        if getattr(error, "code", None) is None:
-            raise
+    except (OSError, ValueError, TrustwatchError):  # not there, or a model or a store of another version
         return False
     return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
 
