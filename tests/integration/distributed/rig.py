@@ -391,7 +391,8 @@ def assert_equal(ours: State, theirs: State) -> None:
         )
 
 
-def _difference(one: Any, two: Any) -> dict[str, Any]:
+def _difference(ours: dict[Any, Any], theirs: dict[Any, Any], keys: list[Any]) -> dict[str, Any]:
+    one, two = ours[keys[0]], theirs[keys[0]]
     if isinstance(one, str):
         return {"ours": one, "theirs": two}
     return {name: (getattr(one, name), getattr(two, name)) for name in one.__struct_fields__
