@@ -140,6 +140,10 @@ class PartitionPipeline:
         first = window.first_offset_to_rebuild(self._next)
         hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
         window.restore(first, hashes)
+        if self._processor.switches:
+            # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
+            # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
+            commit_together([self], self._around)
         return self._next
 
     def _last_switch(self) -> ModelSwitch | None:

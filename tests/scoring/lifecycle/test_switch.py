@@ -24,10 +24,12 @@ from trustwatch.models.persist import save
 from trustwatch.scoring.delegation import EdgeCollector
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.lifecycle.force import ModelsInForce, SwitchModel, switch_command
+from trustwatch.scoring.lifecycle.records import ModelSwitch
 from trustwatch.scoring.lifecycle.shelf import ModelShelf
 from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.records import Commit
 from trustwatch.scoring.residence import Residence
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
@@ -267,3 +269,19 @@ def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: Site) -> Non
     processor = kit.processor()
     ((letter),) = [processor.apply(batch).dead for batch in kit.batches([site.wish("two")], itertools.repeat(10))]
     assert "can not switch" in letter[0].reason
+
+
+def test_a_new_partition_settles_its_model_as_it_is_taken_over(site: Site, world: World, kit: Any) -> None:
+    """Others may switch before it has committed anything; its first records are judged as they were to be."""
+    site.write(kit.records(world.events[:400]))
+    site.pipeline()  # taken over, and lost before it commits any record
+    assert site.store.model_switch(0).version == "one"  # type: ignore[union-attr]
+    digest = peek(site.shelf.find("two"))[1]
+    other = site.store.claim(1)
+    later = ModelSwitch(1, other.epoch, 40, "two", digest, peek(world.installed)[1], NOW + 1)
+    site.store.commit(Commit(other, other, [], [], [], [], switches=[later]))
+
+    again = site.pipeline()
+    drain(again)
+    assert {row.version for row in site.store.model_switches() if row.partition == 0} == {"one"}
+    assert {one.model_version for one in site.state()[1]} == {"one"}
