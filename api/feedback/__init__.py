@@ -1,6 +1,7 @@
 """Feedback at the edge: who may say what, previews in a process of their own, and the way into the pipeline."""
 
-from .desk import Author, FeedbackDesk, Told, author_of
+from .authors import Author, author_of
+from .desk import FeedbackDesk, Told
 from .drafts import Draft
 from .previews import Previews
 

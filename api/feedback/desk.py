@@ -23,12 +23,12 @@ from ...ingest.routing import agent_route, partition_of, route_to
 from ...ingest.source import Kind, Record
 from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, StepAction, Verdict
 from ...scoring.notify.alert import rfc3339
-from ...scoring.records import AgentName, Decision, RiskLevel, record_id
+from ...scoring.records import Decision, RiskLevel, record_id
 from ...scoring.store import Page, Store
-from ..callers import ANY, Caller
 from ..guard.audit import SOURCE, AuditSink
 from ..problems import Problem, ProblemError
-from ..settings import ActuatorSettings, Settings
+from ..settings import Settings
+from .authors import Author, agents_of, check_agent, check_group
 from .drafts import Draft, checked, digest, refused, withdrawable
 from .previews import PREVIEW_VALID_MS, Previews
 
@@ -37,18 +37,11 @@ SEND_AGAIN_MS = 5_000
 
 FOLLOW_EVERY_S = 2.0
 _MOST_PAGES = 40
+_MOST_NAMESAKES = 1_000
 _HOUR_MS = 3_600_000
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
-
-
-class Author(NamedTuple):
-    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
-
-    name: str
-    tenants: Collection[str] | None
-    ids: frozenset[str] = frozenset()
 
 
 class Told(NamedTuple):
@@ -66,12 +59,6 @@ class Told(NamedTuple):
     last_ms: int
     partitions: int
     steps: Sequence[Step] = ()
-
-
-def author_of(caller: Caller) -> Author:
-    """The author that a token names."""
-    tenants = None if ANY in caller.tenants else caller.tenants
-    return Author(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}))
 
 
 class FeedbackDesk:
@@ -104,9 +91,10 @@ class FeedbackDesk:
         self._orphans_ms = 0
 
     async def start_preview(self, decision_id: str, draft: Draft, author: Author) -> PreviewRow:
-        """Begin a preview; it runs by itself. Raises ProblemError (404, 422, 429), Unavailable."""
+        """Begin a preview; it runs by itself. Raises ProblemError (403, 404, 422, 429), Unavailable."""
         decision = await self._decision(decision_id, author)
         made = checked(draft, decision, self._settings.feedback)
+        await self._check_author(made, decision, author)
         if made.verdict == "true_positive":
             raise refused("a true positive changes nothing in scoring: there is nothing to preview")
         rule = self._made(made, decision, author, preview_id="").rule
@@ -122,8 +110,8 @@ class FeedbackDesk:
     async def adopt(self, decision_id: str, draft: Draft, author: Author) -> Told:
         """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
         decision = await self._decision(decision_id, author)
-        self._check_author(decision.agent, author)
         draft = checked(draft, decision, self._settings.feedback)
+        await self._check_author(draft, decision, author)
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
         async with self._adopting:  # else two that are adopted at a time could both find room
             made = self._made(draft, decision, author, preview_id=draft.preview_id or "")
@@ -171,7 +159,7 @@ class FeedbackDesk:
         if not reason.strip():
             raise refused("say why: `reason` is empty")
         found = (await self.get(feedback_id, author.tenants)).feedback
-        self._check_author(found.agent, author)
+        check_agent(found.agent, author, self._settings.actuators)
         if found.status in ("revoking", "revoked"):
             raise _not_open(found)
         now_ms = self._now_ms()
@@ -237,14 +225,14 @@ class FeedbackDesk:
             raise _no_such("decision")
         return found
 
-    def _check_author(self, agent: AgentName, author: Author) -> None:
-        """An agent can not speak for itself, by no client that is known to be its own."""
-        agent_id = agent.agent_id
-        actuators: Sequence[ActuatorSettings] = self._settings.actuators
-        own = {agent_id, *(one.clients.get(agent_id, "") for one in actuators)} - {""}
-        if author.ids & own:
-            detail = "nobody decides about itself; another caller has to"
-            raise ProblemError(Problem(403, "own_decision", "Own decision", detail))
+    async def _check_author(self, draft: Draft, decision: Decision, author: Author) -> None:
+        """Nobody speaks of its own decisions, nor for a rule that would cover it. Raises ProblemError (403)."""
+        agent, actuators = decision.agent, self._settings.actuators
+        check_agent(agent, author, actuators)
+        if draft.kind == "peer_group":
+            for agent_id in sorted(agents_of(author, actuators)):
+                known = await self._call(self._store.find_agents, agent_id, (agent.tenant,), _MOST_NAMESAKES)
+                check_group(decision.agent_type, known)
 
     async def _check_preview(self, draft: Draft, decision: Decision) -> bool:
         """Whether it is adopted unseen. Raises ProblemError (409) unless the same draft was previewed to the end."""

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.api.feedback.previews import GONE_MS, PreviewFailed
+from trustwatch.api.settings import ActuatorSettings
 from trustwatch.api.settings.feedback import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind
 from trustwatch.scoring.feedback.preview import PreviewJob
 from trustwatch.scoring.feedback.values import Adopt, Holding, Revoke, Rule
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, Position, Reason
 
 NOW_MS = 1_764_000_000_000
 DAY_S = 86_400
@@ -254,6 +255,30 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     assert made.status_code == 201
     problem(person.revoke(made.json()["feedback_id"], "two"), 403, "nobody decides about itself")
     assert person.revoke(made.json()["feedback_id"], "gateway").status_code == 200
+
+
+@pytest.mark.parametrize("client", ["two", "globex"], ids=["by name", "by the client of an actuator"])
+def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], client: str) -> None:
+    """An agent of the group can not have it count as usual, whichever of the group the decision is about."""
+    hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), clients={"bot-7": "globex"})
+    person = Person(new_site(actuators=(hydra,)))
+    store, agent_id = person.site.store, {"two": "two", "globex": "bot-7"}[client]
+    tenant = {"two": "acme", "globex": "globex"}[client]
+    theirs = AgentName(agent_key(tenant, AS, "other"), tenant, AS, "other")
+    mine = AgentName(agent_key(tenant, "https://b.example", agent_id), tenant, "https://b.example", agent_id)
+    at = store.position(0)
+    told = [decision(8, agent=theirs), decision(9, agent=theirs, agent_type="Clerk")]
+    row = AgentRow(mine, "PaymentProcessor", 1, 0.1, 0.9, 0.1, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
+    store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [row], told, [], []))
+    body = person.draft(scope={"kind": "peer_group"})
+
+    problem(person.start(body, "D0008", client), 403, "nobody decides about itself", "PaymentProcessor")
+    seen = person.previewed(body, "D0008", "all")
+    problem(person.adopt(seen, "D0008", client), 403, "nobody decides about itself", "PaymentProcessor")
+    assert person.commands() == []
+    assert person.start(person.draft(), "D0008", client).status_code == 202  # of one other agent it may speak
+    assert person.start(body, "D0009", client).status_code == 202  # and of another group
+    assert person.adopt(seen, "D0008", "all").status_code == 201
 
 
 def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
