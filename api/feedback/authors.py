@@ -1,0 +1,55 @@
+"""Who may say something of whom: nobody judges itself, neither by name nor as one of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from ...scoring.records import AgentName, AgentSummary
+from ..callers import ANY, Caller
+from ..problems import Problem, ProblemError
+from ..settings import ActuatorSettings
+
+
+class Author(NamedTuple):
+    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
+
+    name: str
+    tenants: Collection[str] | None
+    ids: frozenset[str] = frozenset()
+
+
+def author_of(caller: Caller) -> Author:
+    """The author that a token names."""
+    tenants = None if ANY in caller.tenants else caller.tenants
+    return Author(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+
+
+def agents_of(author: Author, actuators: Iterable[ActuatorSettings]) -> set[str]:
+    """Ids of agents that *author* may be: those it goes by, and those whose client it is at an authorization server."""
+    own = {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
+    return own | set(author.ids)
+
+
+def check_agent(agent: AgentName, author: Author, actuators: Iterable[ActuatorSettings]) -> None:
+    """An agent can not speak for itself, by no client that is known to be its own. Raises ProblemError (403)."""
+    if agent.agent_id in agents_of(author, actuators):
+        raise _own("nobody decides about itself; another caller has to")
+
+
+def check_group(agent_type: str, own: Iterable[AgentSummary]) -> None:
+    """Nor for the group that it is of: such a rule would cover it.
+
+    Args:
+        agent_type: of the group.
+        own: what is known of the agents that the author may be, in the group's tenant.
+
+    Raises:
+        ProblemError: 403, one of them is of the group.
+    """
+    if any(one.agent_type == agent_type for one in own):
+        raise _own(f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to")
+
+
+def _own(detail: str) -> ProblemError:
+    return ProblemError(Problem(403, "own_decision", "Own decision", detail))
