@@ -1,4 +1,4 @@
-"""Previews: each in a process of its own at low priority, one at a time, bounded in number and time."""
+"""Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in number and time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from ...scoring.records import Decision, record_id
 from ...scoring.store import Store
 from ..problems import Problem, ProblemError
 from ..settings.feedback import FeedbackSettings
+from .turns import Turns
 
 PREVIEW_VALID_MS = 86_400_000
 GONE_MS = 60_000
 """A preview that gave no sign of life for so long is over: the process that ran it has ended."""
+RETRY_AFTER_S = 10
 _TELL_EVERY_S = 1.0
 _LONGEST_LINE = 16 * 1024 * 1024
 
@@ -60,8 +62,8 @@ class Previews:
         self._run = run
         self._now_ms = now_ms
         self._new_id = new_id
-        self._turn = asyncio.Lock()
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._turns = Turns()
+        self._tasks: dict[asyncio.Task[None], PreviewRow] = {}
 
     @property
     def running(self) -> int:
@@ -69,12 +71,8 @@ class Previews:
         return len(self._tasks)
 
     async def start(self, decision: Decision, rule: Rule, draft: str, author: str) -> PreviewRow:
-        """Begin one. Raises ProblemError (429) where too many wait, Unavailable."""
-        if len(self._tasks) > self._settings.previews_waiting:
-            self.ended["refused"] += 1
-            detail = f"{len(self._tasks)} previews run or wait (`feedback.previews_waiting`); come again"
-            headers = {"Retry-After": "10"}
-            raise ProblemError(Problem(429, "too_many_previews", "Too many requests", detail, headers))
+        """Begin one. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        self._check_room(decision.agent.tenant)
         now_ms = self._now_ms()
         row = PreviewRow(
             record_id(now_ms, "preview", self._new_id()), decision.decision_id,
@@ -86,19 +84,35 @@ class Previews:
         job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
         await self._put(row)
         task = asyncio.create_task(self._work(row, job))
-        self._tasks[task] = row.preview_id
+        self._tasks[task] = row
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return row
+
+    def _check_room(self, tenant: str) -> None:
+        """What others have under way neither takes a tenant's places nor is told."""
+        mine = sum(row.tenant == tenant for row in self._tasks.values())
+        most = self._settings.previews_waiting + 1
+        if mine >= most:
+            self.ended["refused"] += 1
+            detail = (
+                f"of this tenant {mine} previews run or wait, and there may be {most} (one and "
+                "`feedback.previews_waiting`): come again when one of them is done"
+            )
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise ProblemError(Problem(429, "too_many_previews", "Too many requests", detail, headers))
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> PreviewRow | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
         row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
-        if row is None or row.status in ("done", "failed") or preview_id in self._tasks.values():
+        if row is None or row.status in ("done", "failed") or self._is_here(preview_id):
             return row
         if self._now_ms() - row.updated_ms < GONE_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
+
+    def _is_here(self, preview_id: str) -> bool:
+        return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
         """End what runs."""
@@ -126,7 +140,7 @@ class Previews:
         loop = asyncio.get_running_loop()
         beating = asyncio.create_task(self._wait_turn(row))
         try:
-            await self._turn.acquire()
+            await self._turns.acquire(row.tenant)
         finally:
             beating.cancel()
         told_at = float("-inf")
@@ -148,7 +162,7 @@ class Previews:
                 f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
             ) from None
         finally:
-            self._turn.release()
+            self._turns.release()
         return self._later(row, status="done", progress=1.0, result=result)
 
     async def _wait_turn(self, row: PreviewRow) -> None:

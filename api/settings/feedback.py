@@ -20,5 +20,5 @@ class FeedbackSettings(Part, frozen=True):
         600.0
     )
     previews_waiting: Annotated[
-        int, about("previews that may wait for the one that runs; more are refused with 429", ge=0, le=100)
+        int, about("previews of a tenant that may wait beside one that runs; more are refused with 429", ge=0, le=100)
     ] = 4

@@ -318,13 +318,28 @@ def test_previews_run_one_at_a_time_and_few_wait(new_site: Callable[..., Any]) -
     first, second = (person.start(person.draft()).json() for _ in range(2))
     refused = person.start(person.draft())
     assert (first["status"], second["status"]) == ("running", "waiting")
-    problem(refused, 429, "feedback.previews_waiting")
+    problem(refused, 429, "feedback.previews_waiting", "of this tenant 2 previews run or wait")
     assert refused.headers["retry-after"] == "10"
     assert len(person.runs.jobs) == 1
 
     person.runs.held = False
     assert [person.ended(one["preview_id"])["status"] for one in (first, second)] == ["done", "done"]
     assert len(person.runs.jobs) == 2
+
+
+def test_one_tenants_previews_keep_no_other_waiting(new_site: Callable[..., Any]) -> None:
+    """Its places are its own, and its turn comes before the second of whoever was there first."""
+    person = Person(new_site(feedback=FeedbackSettings(previews_waiting=1)))
+    person.runs.held = True
+    mine = [person.start(person.draft()).json() for _ in range(2)]
+    problem(person.start(person.draft()), 429, "of this tenant 2")
+    theirs = person.start(person.draft(), "D0003", "globex")
+    assert (theirs.status_code, theirs.json()["status"]) == (202, "waiting")
+
+    person.runs.held = False
+    assert person.ended(theirs.json()["preview_id"], "globex")["status"] == "done"
+    assert [person.ended(one["preview_id"])["status"] for one in mine] == ["done", "done"]
+    assert [job.rule.tenant for job in person.runs.jobs] == ["acme", "globex", "acme"]
 
 
 def test_a_preview_ends_in_time(new_site: Callable[..., Any]) -> None:
