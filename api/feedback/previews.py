@@ -1,4 +1,4 @@
-"""Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in number and time."""
+"""Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way."""
 
 from __future__ import annotations
 
