@@ -31,7 +31,8 @@ MOST_FORM = 64 * 1024
 MOST_FIELDS = 100
 SAFE = ("GET", "HEAD")
 QUIET: Final = "x-console-live"
-"""Header of requests that a page makes by itself: they do not count as use of a session."""
+"""Header of requests that a page makes by itself: they do not count as use of a session. Nor does its live stream,
+which a browser opens again whenever it breaks, and which can have no header."""
 
 
 class SignInNeeded(TrustwatchError):
@@ -97,14 +98,18 @@ async def form_of(request: Request) -> Mapping[str, str]:
     return form
 
 
-def visit_of(request: Request) -> Visit:
-    """The visit of the person who is signed in, whatever it may do. Raises SignInNeeded."""
+def visit_of(request: Request, *, quiet: bool = False) -> Visit:
+    """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
+
+    Raises:
+        SignInNeeded: nobody is signed in.
+    """
     console = console_of(request)
     session = console.cookies.read(request)
     caller = None if session is None else caller_of(session, console.parts.services.settings.console)
     if session is None or caller is None:
         raise SignInNeeded("nobody is signed in")
-    if QUIET not in request.headers:
+    if not quiet and QUIET not in request.headers:
         renewed = console.sessions.renewed(session)
         if renewed is not None:
             console.cookies.write(request, renewed)
@@ -126,11 +131,11 @@ async def check_form(request: Request, visit: Visit) -> None:
         raise ProblemError(Problem(403, "form_token", "Not from this page", detail))
 
 
-def require(scope: str) -> Callable[[Request], Awaitable[Visit]]:
-    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in)."""
+def require(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[Visit]]:
+    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in); *quiet* as for `visit_of`."""
 
     async def visit(request: Request) -> Visit:
-        made = visit_of(request)
+        made = visit_of(request, quiet=quiet)
         if request.method not in SAFE:
             await check_form(request, made)
         if scope:

@@ -3,6 +3,10 @@
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
 `agent-…` (that of one agent, by a digest of its name), `opened` (what came before this was not heard), `said` (a
 sentence for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
+
+A stream is nothing that a person does: opening one is no use of the session, and it ends with it. Where the session
+only looks idle from here (a click prolonged a younger copy of its cookie) the stream is closed, and the browser
+opens the next one, with the cookie that it has then.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -18,10 +23,12 @@ from markupsafe import Markup
 from ...ingest.errors import Unavailable
 from ...scoring.channel import Change
 from ...scoring.records import RiskLevel
+from ..callers import SCORE_READ
 from ..http.finding import visible_tenants
 from ..http.services import Changes, PipelineStatus
-from .gate import Console, Desk, Looking
+from .gate import Desk, SignInNeeded, require
 from .render import MARKS, agent_url
+from .sessions import Standing
 
 TICK_S = 5.0
 GATHER_S = 0.3
@@ -40,25 +47,34 @@ def event_of(tenant: str, agent_id: str) -> str:
 
 
 @router.get("/live")
-async def live(request: Request, desk: Desk, visit: Looking) -> StreamingResponse:
+async def live(request: Request, desk: Desk) -> StreamingResponse:
     """What changes from now on."""
+    try:
+        visit = await _watching(request)
+    except SignInNeeded:
+        if desk.cookies.session not in request.cookies:
+            raise
+        return _stream(_ended())  # a page would go on asking for what is refused
     if len(desk.streams) >= MOST_STREAMS:
         raise Unavailable("too many pages are open")
     tenants = visible_tenants(visit.caller, None)
-    over = _over(request, desk)
-    lines = _events(desk.parts.services.status, tenants, over, desk.streams)
+    standing = partial(desk.sessions.standing, visit.session)
+    return _stream(_events(desk.parts.services.status, tenants, standing, desk.streams))
+
+
+_watching = require(SCORE_READ, quiet=True)
+
+
+def _stream(lines: AsyncIterator[bytes]) -> StreamingResponse:
     return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-def _over(request: Request, desk: Console) -> Callable[[], bool]:
-    """Whether the session that opened the stream is over. What is clicked meanwhile prolongs its cookie, not this one:
-    then the stream ends early, and the page opens another."""
-    cookie = request.cookies.get(desk.cookies.session, "")
-    return lambda: desk.sessions.open(cookie) is None
+async def _ended() -> AsyncIterator[bytes]:
+    yield _event("end", "over")
 
 
 async def _events(
-    status: PipelineStatus, tenants: Collection[str] | None, over: Callable[[], bool], streams: set[object]
+    status: PipelineStatus, tenants: Collection[str] | None, standing: Callable[[], Standing], streams: set[object]
 ) -> AsyncIterator[bytes]:
     queue = status.watch()
     streams.add(queue)
@@ -68,8 +84,10 @@ async def _events(
             changes = await _gathered(queue)
             if changes is None:
                 return
-            if over():
+            stands = standing()
+            if stands == "over":
                 yield _event("end", "over")
+            if stands != "lasts":
                 return
             shown = [change for change in changes if tenants is None or change.tenant in tenants]
             for line in _told(shown) if shown else [_event("tick", "")]:

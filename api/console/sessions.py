@@ -14,7 +14,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken
@@ -36,6 +36,9 @@ MOST_COOKIE = 3_800
 """Bytes of a cookie; browsers drop those above 4,096."""
 
 MOST_ENDED = 10_000
+
+Standing = Literal["lasts", "idle", "over"]
+"""`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: signed out, or too old."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -93,14 +96,14 @@ class Sessions:
     def open(self, cookie: str) -> Session | None:
         """The session that *cookie* holds, if it still lasts."""
         session = self._open(self._sessions, cookie, Session)
-        if session is None or session.session_id in self._ended or self.left_s(session) <= 0:
-            return None
-        return session
+        return session if session is not None and self.standing(session) == "lasts" else None
 
-    def left_s(self, session: Session) -> float:
-        """Seconds until it ends, if nothing is asked for."""
-        ends = min(session.began_s + self._session_s, session.used_s + self._idle_s)
-        return ends - self._clock()
+    def standing(self, session: Session) -> Standing:
+        """How it stands now. A younger copy of one that is idle may last; one that is over is over in every copy."""
+        now = self._clock()
+        if session.session_id in self._ended or session.began_s + self._session_s <= now:
+            return "over"
+        return "idle" if session.used_s + self._idle_s <= now else "lasts"
 
     def renewed(self, session: Session) -> Session | None:
         """The session as used now; None where the cookie is young enough."""

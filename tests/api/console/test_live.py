@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 from trustwatch.api.console import live
 from trustwatch.api.console.live import event_of
 from trustwatch.scoring.channel import Change
@@ -38,6 +39,9 @@ class Listening:
     def wait_for(self, line: str) -> bool:
         with self._more:
             return self._more.wait_for(lambda: line in self.lines, 15)
+
+    def wait_for_end(self) -> bool:
+        return self.ended.wait(15)
 
     def close(self) -> None:
         self._site.inside(self._site.status.close)
@@ -78,13 +82,48 @@ def test_a_stream_ends_with_its_session(new_site: Callable[..., Any], make_row: 
     site = new_site()
     site.sign_in("soc")
     heard = Listening(site)
-    site.clock.now += 100_000
+    site.clock.now += 28_801
     row = make_row("late", level=4)
     site.know(row, decisions=(make_decision(row, 3),))
 
     assert heard.wait_for("event: end")
     assert "event: change" not in heard.lines
     heard.close()
+
+
+def test_an_open_page_keeps_no_session_alive(site: Any) -> None:
+    """However often its stream breaks and is opened again; then it is told, instead of asking for ever."""
+    site.sign_in("soc")
+    for _ in range(3):
+        site.clock.now += 1100
+        with site.browser.stream("GET", "/console/live") as stream:
+            assert (stream.status_code, "set-cookie" in stream.headers) == (200, False)
+    site.clock.now += 400
+    told = site.browser.get("/console/live")
+
+    assert told.text == "event: end\ndata: over\n\n"
+    assert site.browser.get("/console/").status_code == 303
+
+
+def test_a_stream_outlives_no_session_however_busy_it_is(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person clicks all day: its streams are closed and opened again, until the longest time is over."""
+    monkeypatch.setattr(live, "TICK_S", 0.05)
+    site.sign_in("soc")
+    heard = Listening(site)
+    site.clock.now += 3000
+    assert site.browser.get("/console/").status_code == 200  # prolongs the session, not the stream's copy
+    site.clock.now += 700
+    assert heard.wait_for_end()
+    assert "event: end" not in heard.lines
+
+    for _ in range(9):
+        site.clock.now += 2600
+        assert site.browser.get("/console/").status_code == 200
+    again = Listening(site)
+    site.clock.now += 1700
+    assert again.wait_for("event: end") and again.wait_for_end()
+    heard.close()
+    again.close()
 
 
 def test_without_a_session_there_is_no_stream(site: Any) -> None:
