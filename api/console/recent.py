@@ -1,13 +1,13 @@
 """Recent events of one agent, out of the embedded log. A bounded look back; what lies before is said to be unseen.
 
-With Kafka there is no log beside this process; then nothing is read, and the page says so.
+With Kafka there is no log beside this process, and behind the look there is more: `history` has both from the archive.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ AROUND_S = 600.0
 """So long before a decision, and a tenth of it after, events are told as those around it."""
 
 MOST_AROUND = 30
+Unerased = Callable[[int, bytes], bytes | None]
+"""Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
+
 _WORD = re.compile(rb"[A-Za-z0-9._-]+")
 
 
@@ -38,6 +41,7 @@ class Recent(NamedTuple):
         found: events of the agent among the records looked at, shown or not.
         looked: records looked at.
         whole: whether that was all of the log.
+        start: offset from which on records were looked at.
         actions, resources: how often each, of all found.
         hours: events by hour of day, UTC.
     """
@@ -47,14 +51,21 @@ class Recent(NamedTuple):
     found: int
     looked: int
     whole: bool
-    actions: list[tuple[str, int]]
-    resources: list[tuple[str, int]]
+    start: int
+    actions: Counter[str]
+    resources: Counter[str]
     hours: list[int]
 
 
+def as_logged(_: int, payload: bytes) -> bytes | None:
+    """Nothing is being erased."""
+    return payload
+
+
 def recent_events(
-    log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK, moment_ms: int = 0
-) -> Recent | None:
+    log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK, moment_ms: int = 0,
+    unerased: Unerased = as_logged,
+) -> Recent | None:  # fmt: skip
     """Events of an agent; None where there is no log. Blocks.
 
     Args:
@@ -63,6 +74,7 @@ def recent_events(
         most: events that are returned.
         look_back: records that are looked at.
         moment_ms: of the decision whose events are wanted too, UTC ms; 0 = of none.
+        unerased: what may be shown of an event while somebody is being erased.
     """
     bases = segment_bases(log) if log.is_dir() else []
     if not bases:
@@ -75,46 +87,49 @@ def recent_events(
     with LogReader(log) as reader:
         end = reader.end_offset(0)
         start = max(bases[0], end - look_back)
-        for event in _of(reader, start, end, name):
+        for event in _of(reader, start, end, name, unerased):
             found += 1
             kept.append(event)
-            off_s = event.time.timestamp() - moment_ms / 1000
-            if -AROUND_S <= off_s <= AROUND_S / 10:
+            if is_around(event, moment_ms):
                 around.append(event)
             actions[event.action] += 1
             if event.resource is not None and event.resource.id:
                 resources[event.resource.id] += 1
             hours[event.time.hour] += 1
     return Recent(
-        list(reversed(kept)), list(around), found, end - start, start <= bases[0], actions.most_common(12),
-        resources.most_common(12), hours,
-    )  # fmt: skip
+        list(reversed(kept)), list(around), found, end - start, start <= bases[0], start, actions, resources, hours
+    )
 
 
-def _of(reader: LogReader, start: int, end: int, name: AgentName) -> Iterator[AuditEvent]:
+def is_around(event: AuditEvent, moment_ms: int) -> bool:
+    """Whether an event is one of those around the moment of a decision, UTC ms."""
+    return -AROUND_S <= event.time.timestamp() - moment_ms / 1000 <= AROUND_S / 10
+
+
+def _of(reader: LogReader, start: int, end: int, name: AgentName, unerased: Unerased) -> Iterator[AuditEvent]:
     words = _WORD.findall(name.agent_id.encode(errors="replace"))
     mark = max(words, key=len, default=b"")  # stands in the JSON as it is, however that was written
     try:
         reader.seek(0, start)
         at = start
         while at < end and (batch := reader.poll(BATCH, 0.0)) is not None:
-            at = batch.next_offset
-            for record in batch.records:
+            base, at = at, batch.next_offset
+            for offset, record in enumerate(batch.records, base):
                 if record.kind == Kind.EVENT and mark in record.payload:
-                    event = _event(record.payload)
-                    if event is not None and _is(event, name):
+                    event = shown_event(offset, record.payload, name, unerased)
+                    if event is not None:
                         yield event
     except CorruptLog:
         return  # segments are removed while we read; what was found is true
 
 
-def _event(payload: bytes) -> AuditEvent | None:
+def shown_event(offset: int, payload: bytes, name: AgentName, unerased: Unerased) -> AuditEvent | None:
+    """The event of a record, as it may be shown; None where it is none of the agent's."""
     try:
-        return decode_event(payload)
+        event = decode_event(payload)
+        if (event.agent.id, event.agent.issuer or "", event.tenant or "") != (name.agent_id, name.issuer, name.tenant):
+            return None
+        may = unerased(offset, payload)
+        return None if may is None else event if may is payload else decode_event(may)
     except MalformedEvent:
         return None
-
-
-def _is(event: AuditEvent, name: AgentName) -> bool:
-    own = (event.agent.id, event.agent.issuer or "", event.tenant or "")
-    return own == (name.agent_id, name.issuer, name.tenant)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,13 +25,18 @@ from ...ingest.source import Kind, Record
 from ...scoring.privacy import Erasure, Forget, PrivacyKey
 from ...scoring.privacy.records import digest_of, pseudonym_of
 from ...scoring.store.base import Page, Tenants
-from ...scoring.store.erasing import Scope
+from ...scoring.store.seats import Seat
+from .. import clock
 from .exporting import Sources, export_agent
-from .places import Places
+from .places import Everywhere
 from .proof import PROOF_TYPE, proof_of
 
 MOST_ROUNDS = 3
 WAIT_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
+FOLLOW_S = 1.0
+"""Between looks at what other processes of a deployment do."""
+REST_S = 3600.0
+SEAT = "erasures"
 
 _log = structlog.get_logger(__name__)
 
@@ -66,18 +71,20 @@ class ErasureDesk:
     """One per service. For one event loop.
 
     Args:
-        places: where it is erased; None = events are on a topic, which nobody can rewrite.
+        places: where it is erased.
         key: of marks.
         signer: of proofs.
         forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
         exported: what an export reads.
+        leads: whether this process may carry erasures out, where no other one of the deployment does.
     """
 
     def __init__(
-        self, places: Places | None, exported: Sources, key: Callable[[], PrivacyKey], signer: Callable[[], Signer],
+        self, places: Everywhere, exported: Sources, key: Callable[[], PrivacyKey], signer: Callable[[], Signer],
         forgotten: Callable[[Subject], Awaitable[None]], now_ms: Callable[[], int], *, on_server: bool,
+        leads: bool = True,
     ) -> None:  # fmt: skip
         self._places = places
         self._exported = exported
@@ -86,8 +93,11 @@ class ErasureDesk:
         self._forgotten = forgotten
         self._now_ms = now_ms
         self._on_server = on_server
+        self._leads = leads
         self._wake = asyncio.Event()
-        self._spooled: dict[str, list[str]] = {}
+        self._seat: Seat | None = None
+        self._rested = float("-inf")
+        self._gone: dict[str, int] | None = None
         self.done = 0
         """Erasures that were finished by this process."""
         self.failed = 0
@@ -97,9 +107,9 @@ class ErasureDesk:
         """Take a wish, durably; one that is under way for the same subject is returned instead.
 
         Raises:
-            Refused: events are on a topic; or an authorization server still has the agent lowered.
+            Refused: an authorization server still has the agent lowered; or the name is a word of the schema.
         """
-        places = self._at_hand()
+        places = self._places
         if subject.name in schema_words():
             raise Refused(
                 f"`{subject.name}` is a word of the event schema: records without it could not be read. "
@@ -129,21 +139,17 @@ class ErasureDesk:
             now, updated_ms=now,
         )  # fmt: skip
 
-    def _at_hand(self) -> Places:
-        if self._places is None:
-            raise Refused(
-                "events are on a topic of Kafka, whose records nobody can rewrite: they age out by its retention. "
-                "Erasing the rest while they are there would be undone by the next replay"
-            )
-        return self._places
+    async def unfinished(self) -> Sequence[Erasure]:
+        """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
+        return await asyncio.to_thread(self._places.store.open_erasures)
 
     async def list(self, tenants: Tenants, limit: int, cursor: str | None) -> Page[Erasure]:
         """Erasures, newest first. Raises BadCursor."""
-        return await asyncio.to_thread(self._at_hand().store.list_erasures, tenants, limit, cursor)
+        return await asyncio.to_thread(self._places.store.list_erasures, tenants, limit, cursor)
 
     async def get(self, erasure_id: str, tenants: Tenants) -> Erasure | None:
         """One erasure."""
-        return await asyncio.to_thread(self._at_hand().store.erasure, erasure_id, tenants)
+        return await asyncio.to_thread(self._places.store.erasure, erasure_id, tenants)
 
     def document(self, made: Erasure) -> dict[str, Any] | None:
         """What the proof says; None = there is none yet."""
@@ -165,9 +171,7 @@ class ErasureDesk:
         digest = await asyncio.to_thread(digest_of, asked["salt"], made.kind, made.tenant, made.issuer, name)
         if digest != asked["scrypt"] or told["erasure_id"] != made.erasure_id:
             return Checked(True, False, {})
-        subject = Subject(made.kind, made.tenant, made.issuer, name, pseudonym_of(made.erasure_id))
-        scope = Scope(made.erasure_id, subject, made.at_offset, made.at_ms)
-        return Checked(True, True, await self._at_hand().left(scope))
+        return Checked(True, True, await self._places.left(msgspec.structs.replace(made, subject=name)))
 
     def export(self, subject: Subject, dead_letters_of: Collection[str] | None, by: str) -> Iterator[bytes]:
         """Everything about one agent as a ZIP, piece by piece; blocks. See `exporting.export_agent`."""
@@ -178,18 +182,23 @@ class ErasureDesk:
         ending = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                pause_s = await self._look() if self._places is not None else IDLE_S
+                pause_s = await self._look()
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait([ending, waking], timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
                 waking.cancel()
                 self._wake.clear()
         finally:
             ending.cancel()
+            if self._seat is not None:
+                await asyncio.to_thread(self._seat.leave)
 
     async def _look(self) -> float:
         """One step of everything that is open; returns for how many seconds nothing is to be done."""
         try:
-            waiting = await asyncio.to_thread(self._at_hand().store.open_erasures)
+            await self._assist()
+            if not await self._is_leading():
+                return FOLLOW_S
+            waiting = await asyncio.to_thread(self._places.store.open_erasures)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
@@ -201,8 +210,47 @@ class ErasureDesk:
                 _log.warning("an erasure has to wait", erasure_id=made.erasure_id, error=str(error))
                 failing = True
         if not waiting:
-            return IDLE_S
+            return FOLLOW_S if self._places.keeps_name else IDLE_S
         return 0.0 if moved else RETRY_S if failing else WAIT_S
+
+    async def _assist(self) -> None:
+        """What every process does for erasures that any of them carries out: its archives, and what it remembers."""
+        passed = {one.erasure_id: one for one in await self._places.assist(self._now_ms())}
+        if self._gone is None:  # what was over before this process began, it has never known
+            self._gone = {name: one.at_ms for name, one in passed.items() if one.status == "done"}
+        for name, one in passed.items():
+            if self._gone.get(name) != one.at_ms:
+                await self._forgotten(one.who)
+                self._gone[name] = one.at_ms
+
+    async def _is_leading(self) -> bool:
+        """Whether erasures are this process's to carry out. Raises Unavailable."""
+        if not self._leads:
+            return False
+        try:
+            if self._seat is None:
+                self._seat = await asyncio.to_thread(self._places.store.sit, SEAT)
+            if self._seat is None:
+                return False
+            await asyncio.to_thread(self._seat.check)
+        except TrustwatchError:  # the next look asks for it anew
+            seat, self._seat = self._seat, None
+            if seat is not None:
+                await asyncio.to_thread(seat.leave)
+            raise
+        await self._rest()
+        return True
+
+    async def _rest(self) -> None:
+        """Look after what is done, now and then."""
+        if not self._places.keeps_name or clock.monotonic() - self._rested < REST_S:
+            return
+        over = await self._places.rest(self._now_ms())
+        if over:
+            await asyncio.to_thread(self._places.store.compact)
+        for one in over:
+            _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
+        self._rested = clock.monotonic()
 
     async def _step(self, made: Erasure) -> bool:
         """The next step of one erasure; False = it has to wait."""
@@ -210,43 +258,34 @@ class ErasureDesk:
         if after is None:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
-        await asyncio.to_thread(self._at_hand().store.change_erasure, after)
+        await asyncio.to_thread(self._places.store.change_erasure, after)
         _log.info("erasure", erasure_id=after.erasure_id, status=after.status, error=after.error or None)
         return True
 
     async def _queued(self, made: Erasure) -> Erasure:
-        places, subject = self._at_hand(), made.who
+        places, subject = self._places, made.who
         if made.kind == "agent":
             await asyncio.to_thread(places.store.forget_mark, self._key().mark(subject.key), self._now_ms())
         now = self._now_ms()
         order = Forget(made.erasure_id, *subject)
-        offset = await places.log.commit([Record(Kind.FORGET, 0, now, msgspec.json.encode(order))])
-        counts = made.counts
-        if "chain" not in counts:
+        if "chain" not in made.counts:
             heads = await asyncio.to_thread(places.store.chain_heads)
-            counts = {**counts, "chain": [{**head._asdict()} for head in heads]}
-        return msgspec.structs.replace(
-            made, status="waiting", at_offset=offset, at_ms=now, rounds=made.rounds + 1, counts=counts, error=""
-        )
+            made = msgspec.structs.replace(made, counts={**made.counts, "chain": [head._asdict() for head in heads]})
+        made = await places.order(made, Record(Kind.FORGET, 0, now, msgspec.json.encode(order)))
+        return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
 
     async def _waiting(self, made: Erasure) -> Erasure | None:
-        places = self._at_hand()
-        if made.erasure_id not in self._spooled:
-            if await places.behind(made.at_offset, ()) == "the pipeline":
-                return self._says(made, "the pipeline")
-            self._spooled[made.erasure_id] = places.spooled()
-        who = await places.behind(made.at_offset, self._spooled[made.erasure_id])
-        if who:
-            return self._says(made, who)
-        del self._spooled[made.erasure_id]
-        return msgspec.structs.replace(made, status="erasing", error="")
-
-    def _says(self, made: Erasure, who: str) -> Erasure | None:
-        told = f"waits for {who} to come past offset {made.at_offset} of the log"
-        return None if made.error == told else msgspec.structs.replace(made, error=told)
+        told = await self._places.behind(made, self._now_ms())
+        if told:
+            return None if made.error == told else msgspec.structs.replace(made, error=told)
+        if not made.subject_digest:  # an order that a database which was put back has found in the topic again
+            salt = secrets.token_hex(16)
+            digest = await asyncio.to_thread(digest_of, salt, *made.who[:4])
+            made = msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
+        return msgspec.structs.replace(await self._places.passed(made), status="erasing", error="")
 
     async def _erasing(self, made: Erasure) -> Erasure:
-        found = await self._at_hand().erase(self._scope(made))
+        found = await self._places.erase(made)
         await self._forgotten(made.who)
         counts = dict(made.counts)
         for place, count in found.items():
@@ -254,9 +293,10 @@ class ErasureDesk:
         return msgspec.structs.replace(made, status="checking", counts=counts)
 
     async def _checking(self, made: Erasure) -> Erasure:
-        left = await self._at_hand().left(self._scope(made))
+        left = await self._places.left(made)
         if not left:
-            return msgspec.structs.replace(made, status="compacting", subject="", error="")
+            subject = made.subject if self._places.keeps_name else ""
+            return msgspec.structs.replace(made, status="compacting", subject=subject, error="")
         told = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
         if made.rounds < MOST_ROUNDS:
             return msgspec.structs.replace(made, status="queued", error=told)
@@ -264,21 +304,20 @@ class ErasureDesk:
         return msgspec.structs.replace(made, status="failed", error=told)
 
     async def _compacting(self, made: Erasure) -> Erasure | None:
-        places = self._at_hand()
+        places = self._places
         if not await asyncio.to_thread(places.store.compact):
             return self._says_compacting(made)
         heads = await asyncio.to_thread(places.store.chain_heads)
         now = self._now_ms()
-        proof = self._signer().sign(proof_of(made, now, heads, self._on_server), PROOF_TYPE)
+        told = await places.told(made, now)
+        made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})
+        proof = self._signer().sign(proof_of(made, now, heads, told, on_server=self._on_server), PROOF_TYPE)
         self.done += 1
         return msgspec.structs.replace(made, status="done", done_ms=now, proof=proof.encode(), error="")
 
     def _says_compacting(self, made: Erasure) -> Erasure | None:
         told = "the database could not be compacted: something reads it all the time"
         return None if made.error == told else msgspec.structs.replace(made, error=told)
-
-    def _scope(self, made: Erasure) -> Scope:
-        return Scope(made.erasure_id, made.who, made.at_offset, made.at_ms)
 
 
 _STEPS: dict[str, Callable[[ErasureDesk, Erasure], Awaitable[Erasure | None]]] = {

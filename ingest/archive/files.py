@@ -236,7 +236,7 @@ def drop_days_before(directory: Path, oldest_ms: int) -> int:
 
 
 @contextmanager
-def reading(directory: Path, *, make: bool = False) -> Iterator[None]:
+def reading(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
     """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
 
     Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
@@ -244,6 +244,7 @@ def reading(directory: Path, *, make: bool = False) -> Iterator[None]:
     Args:
         directory: of the archive, or of the vectors.
         make: the lock where there is none yet; for who writes the folder.
+        wait: until nobody rewrites files; else BlockingIOError is raised where somebody does.
     """
     try:
         file = (directory / _REWRITING).open("a+b" if make else "rb")
@@ -251,5 +252,5 @@ def reading(directory: Path, *, make: bool = False) -> Iterator[None]:
         yield
         return
     with file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -21,9 +21,9 @@ from ...http.schemas import ReleaseIn
 from ...problems import Problem, ProblemError
 from ..gate import Console, Desk, Form, Judging, Looking, Visit
 from ..graph import graph
+from ..history import History, Moment, history, places_of
 from ..live import event_of
 from ..profile import profile_of
-from ..recent import Recent, recent_events
 from ..render import agent_url
 
 ENTRY = None
@@ -73,9 +73,12 @@ async def events(
     set_by = None
     if summary.level >= RiskLevel.MEDIUM and summary.decision_id:
         set_by = await desk.parts.read(desk.parts.services.store.decision, summary.decision_id, tenants)
-    recent = await _recent(desk, summary.name, set_by.event_time_ms if set_by is not None else 0)
-    kafka = bool(desk.parts.services.settings.kafka.bootstrap_servers)
-    return desk.page(request, "agent_events.html", visit, recent=recent, kafka=kafka, set_by=set_by)
+    recent = await _recent(desk, summary.name, set_by)
+    interval_s = desk.parts.services.settings.archive.interval_s
+    where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
+    return desk.page(
+        request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
+    )  # fmt: skip
 
 
 @router.post("/agent/release")
@@ -181,12 +184,13 @@ async def _reached(desk: Console, name: AgentName) -> BlastRadius:
     return await desk.parts.read(blast_radius, desk.parts.services.store, name, level_of, since_ms=since_ms)
 
 
-async def _recent(desk: Console, name: AgentName, moment_ms: int) -> Recent | None:
-    settings = desk.parts.services.settings
-    if settings.kafka.bootstrap_servers:
-        return None
+async def _recent(desk: Console, name: AgentName, set_by: Decision | None) -> History:
+    """In a thread, as all that reads; what the erasures take away is known before anything is looked at."""
+    services, read = desk.parts.services, desk.parts.read
+    moment = Moment() if set_by is None else Moment(set_by.event_time_ms, set_by.partition, set_by.offset)
+    erasures = () if services.erasures is None else await services.erasures.unfinished()
     try:
-        return await desk.parts.read(recent_events, settings.data_dir / "log", name, moment_ms=moment_ms)
+        return await read(history, places_of(services.settings), name, moment, erasures)
     except OSError as error:
         raise Unavailable(f"the event log can not be read: {error}") from None
 

@@ -168,10 +168,11 @@ class Site:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        more = {name: console.pop(name) for name in ("archive", "kafka") if name in console}
         given = {"enabled": True, "oidc": provider.settings(), **console}
         self.settings = Settings(
             data_dir=folder, listen=ListenSettings(port=port), console=ConsoleSettings(**given),
-            tenants={"acme": TenantSettings(mode="enforce")},
+            tenants={"acme": TenantSettings(mode="enforce")}, **more,
         )  # fmt: skip
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))

@@ -1,0 +1,209 @@
+"""Events of one agent for its page: out of the embedded log, and behind that, or with Kafka, out of the archive.
+
+Both looks are bounded and say how far they went. What is being erased is not shown from the moment it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...ingest.erasing import RecordEraser
+from ...ingest.errors import TrustwatchError
+from ...ingest.events import AuditEvent
+from ...ingest.source import Kind, Record
+from ...scoring.privacy import Erasure
+from ...scoring.records import AgentName
+from ..settings import Settings
+from .recent import AROUND_S, MOST_AROUND, Recent, Unerased, recent_events, shown_event
+
+if TYPE_CHECKING:
+    from ...ingest.archive.latest import Asked, Latest
+
+MOST = 50
+"""Events that are listed."""
+
+
+class Places(NamedTuple):
+    """Where events lie.
+
+    Attributes:
+        log: directory of the embedded log; None = events are in Kafka.
+        archive: directory of the archive; None = none is kept.
+        topic: whose records the archive holds; "" = the embedded log.
+    """
+
+    log: Path | None
+    archive: Path | None
+    topic: str = ""
+
+
+class Moment(NamedTuple):
+    """Of the decision whose events are wanted, too; *at_ms* UTC, 0 = of none."""
+
+    at_ms: int = 0
+    partition: int = 0
+    offset: int = 0
+
+
+class History(NamedTuple):
+    """What is told of an agent's events.
+
+    Attributes:
+        events: newest first, at most `MOST`.
+        around: those around the moment that was asked about, oldest first.
+        found: events of the agent among all that was looked at.
+        logged: records of the log looked at; None = there is no log here.
+        archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
+        whole: whether nothing older is left anywhere.
+        damaged: files of the archive that can not be read.
+        trouble: why the archive was not looked at, "" = it was, or was not needed.
+        busy: whether that passes within moments.
+        actions, resources: the most frequent of all found, with how often.
+        hours: found by hour of day, UTC.
+    """
+
+    events: list[AuditEvent]
+    around: list[AuditEvent]
+    found: int
+    logged: int | None
+    archived: int | None
+    whole: bool
+    damaged: int
+    trouble: str
+    busy: bool
+    actions: list[tuple[str, int]]
+    resources: list[tuple[str, int]]
+    hours: list[int]
+
+
+def places_of(settings: Settings) -> Places:
+    """Where the events of a service are."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers:
+        return Places(None, settings.archive.directory, kafka.names.events)
+    return Places(settings.data_dir / "log", settings.archive.directory)
+
+
+def history(places: Places, name: AgentName, moment: Moment, erasures: Sequence[Erasure]) -> History:
+    """Events of an agent, of both places. Blocks.
+
+    Args:
+        places: where to look.
+        name: of the agent.
+        moment: of the decision whose events are wanted, too.
+        erasures: those that are asked for and not done.
+
+    Raises:
+        OSError: the log can not be read.
+    """
+    unerased = _unerased([one for one in erasures if one.subject and one.tenant == name.tenant])
+    log = None
+    if places.log is not None:
+        log = recent_events(places.log, name, MOST, moment_ms=moment.at_ms, unerased=unerased)
+    return _Search(places, name, moment, unerased, log).done()
+
+
+def _unerased(erasures: Sequence[Erasure]) -> Unerased:
+    erasers = [(RecordEraser(one.who), one.at_offset) for one in erasures]
+
+    def may(offset: int, payload: bytes) -> bytes | None:
+        record = Record(Kind.EVENT, 0, 0, payload)
+        for erase, end in erasers:
+            if end < 0 or offset < end:  # what came behind the order is not erased
+                record = erase(record)
+        return record.payload if record.kind == Kind.EVENT else None
+
+    return may
+
+
+class _Search:
+    """The look through the archive, for what the log does not have."""
+
+    def __init__(
+        self, places: Places, name: AgentName, moment: Moment, unerased: Unerased, log: Recent | None
+    ) -> None:  # fmt: skip
+        self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
+        self._trouble, self._busy = "", False
+
+    def done(self) -> History:
+        log = self._log
+        events = [] if log is None else log.events
+        around = [] if log is None else log.around
+        older = None
+        if len(events) < MOST:
+            older = self._looked(self._older())
+        if older is not None:
+            events = [*events, *self._events(older)]
+        if self._moment.at_ms and not around and not self._trouble:
+            then = self._looked(self._then())
+            around = [] if then is None else self._events(then)[::-1]
+        return self._told(events, around, older)
+
+    def _told(self, events: list[AuditEvent], around: list[AuditEvent], older: Latest | None) -> History:
+        both = [one for one in (self._log, older) if one is not None]
+        actions = sum((one.actions for one in both), Counter[str]())
+        resources = sum((one.resources for one in both), Counter[str]())
+        whole = older.whole and not older.damaged if older is not None else bool(self._log and self._log.whole)
+        return History(
+            events, around, sum(one.found for one in both), None if self._log is None else self._log.looked,
+            None if older is None else older.looked, whole and not self._trouble, 0 if older is None else older.damaged,
+            self._trouble, self._busy, actions.most_common(12), resources.most_common(12),
+            [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
+        )  # fmt: skip
+
+    def _older(self) -> Asked | None:
+        """What lies behind the look into the log."""
+        made = self._asked()
+        if made is None or self._log is None:
+            return made
+        return made._replace(before={0: self._log.start}, most=MOST - len(self._log.events))
+
+    def _then(self) -> Asked | None:
+        """What lies around the moment of the decision."""
+        made, at = self._asked(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        if made is None:
+            return None
+        until = at + timedelta(seconds=AROUND_S / 10, milliseconds=1)
+        return made._replace(since=at - timedelta(seconds=AROUND_S), until=until, most=MOST_AROUND, enough=MOST_AROUND)
+
+    def _asked(self) -> Asked | None:
+        if self._places.archive is None:
+            if self._places.log is None:
+                self._trouble = (
+                    "Events are in Kafka, where those of one agent can not be looked up, and no archive is kept "
+                    "(archive.directory of the settings names one)."
+                )
+            return None
+        try:
+            from ...ingest.archive.latest import Asked  # needs the extra `archive`
+        except ImportError:
+            self._trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
+            return None
+        return Asked(self._name.tenant, self._name.issuer, self._name.agent_id)
+
+    def _looked(self, asked: Asked | None) -> Latest | None:
+        if asked is None or self._places.archive is None:
+            return None
+        from ...ingest.archive.latest import latest_events
+
+        try:
+            found = latest_events(self._places.archive, self._places.topic, asked)
+        except BlockingIOError:
+            self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
+            return None
+        except (TrustwatchError, OSError) as error:
+            self._trouble = f"The archive can not be read: {error}."
+            return None
+        if found is None and self._places.log is None:
+            self._trouble = (
+                f"Nothing is archived in {self._places.archive} so far, or the archive is on another machine."
+            )
+        return found
+
+    def _events(self, found: Latest) -> list[AuditEvent]:
+        shown = (shown_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
+        return [event for event in shown if event is not None]

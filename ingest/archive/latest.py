@@ -1,0 +1,204 @@
+"""The newest archived events of one agent: a bounded look back through the files, which says how far it went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import structlog
+
+from .files import DataFile, reading
+from .position import read_positions
+from .reader import files_within
+
+_HEAD = ["offset", "time", "tenant_name", "issuer", "agent_id", "action", "resource_id"]
+_log = structlog.get_logger(__name__)
+
+
+class Bounds(NamedTuple):
+    """How much is looked through at most: files, their rows, and bytes of records that are unpacked for those shown."""
+
+    files: int = 300
+    rows: int = 1_000_000
+    raw_bytes: int = 256 * 2**20
+
+
+USUAL = Bounds()
+
+
+class Asked(NamedTuple):
+    """Whose events, and which.
+
+    Attributes:
+        tenant, issuer, agent_id: of the agent; "" = none.
+        since, until: event time, from the first on and before the second; None = no bound.
+        before: offset by partition before which they lie; partitions that are not named have no bound.
+        most: events that are returned whole.
+        enough: events that are found until the look ends; counts are of those.
+    """
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    since: datetime | None = None
+    until: datetime | None = None
+    before: Mapping[int, int] = MappingProxyType({})
+    most: int = 50
+    enough: int = 500
+
+
+class Row(NamedTuple):
+    """One event as it was logged. *time_ms* is its own, UTC."""
+
+    time_ms: int
+    partition: int
+    offset: int
+    raw: bytes
+
+
+class Latest(NamedTuple):
+    """What was found.
+
+    Attributes:
+        rows: newest first.
+        found: events of the agent among the rows looked at.
+        looked: rows looked at.
+        whole: whether nothing older (of the dates asked for) is left.
+        damaged: files that can not be read.
+        actions, resources: how often each, of all found.
+        hours: found by hour of day, UTC.
+    """
+
+    rows: list[Row]
+    found: int
+    looked: int
+    whole: bool
+    damaged: int
+    actions: Counter[str]
+    resources: Counter[str]
+    hours: list[int]
+
+
+def latest_events(directory: Path, topic: str, asked: Asked, bounds: Bounds = USUAL) -> Latest | None:
+    """The newest archived events of an agent; None where nothing is archived yet. Blocks.
+
+    Files go by date and then by place in the log, newest first: within a date, events that came late may be told
+    before or after others. Files that are being rewritten are waited for by nobody.
+
+    Args:
+        directory: of the archive.
+        topic: whose records it holds; "" = the embedded log.
+        asked: whose events.
+        bounds: how much is looked through.
+
+    Raises:
+        CorruptLog: the archive is one of another log, or does not say how far it goes.
+        BlockingIOError: files are being rewritten (merged, erased) at this moment.
+    """
+    positions = read_positions(directory, topic)
+    if positions is None:
+        return None
+    with reading(directory, wait=False):
+        found = files_within(directory, "events", asked.since, asked.until, asked.tenant)
+        files = [file for file in found if file.first < _end(asked, positions, file.partition)]
+        files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
+        return _Look(asked, bounds).through(files)
+
+
+def _end(asked: Asked, positions: dict[int, int], partition: int) -> int:
+    archived = positions.get(partition, 0)
+    return min(archived, asked.before.get(partition, archived))
+
+
+class _Look:
+    """One look; counts what it spends."""
+
+    def __init__(self, asked: Asked, bounds: Bounds) -> None:
+        self._asked, self._bounds = asked, bounds
+        self._rows: list[Row] = []
+        self._actions: Counter[str] = Counter()
+        self._resources: Counter[str] = Counter()
+        self._hours = [0] * 24
+        self._found = self._looked = self._raw_bytes = self._damaged = 0
+
+    def through(self, files: Sequence[DataFile]) -> Latest:
+        """All of the files, until a bound is reached."""
+        seen = 0
+        for seen, file in enumerate(files, 1):
+            try:
+                self._file(file)
+            except (OSError, pa.ArrowException) as error:
+                self._damaged += 1
+                _log.warning("a file of the archive can not be read", path=str(file.path), error=str(error))
+            if self._spent(seen):
+                break
+        rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.most]
+        return Latest(
+            rows, self._found, self._looked, seen == len(files), self._damaged, self._actions, self._resources,
+            self._hours,
+        )  # fmt: skip
+
+    def _spent(self, files: int) -> bool:
+        return (
+            files >= self._bounds.files or self._looked >= self._bounds.rows
+            or self._found >= self._asked.enough or self._raw_bytes >= self._bounds.raw_bytes
+        )  # fmt: skip
+
+    def _file(self, file: DataFile) -> None:
+        with pq.ParquetFile(file.path) as parquet:
+            for group in reversed(range(parquet.num_row_groups)):
+                self._group(file, parquet, group)
+
+    def _group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
+        head = parquet.read_row_group(group, columns=_HEAD, use_threads=False)
+        self._looked += head.num_rows
+        mine = _mine(head, self._asked, self._asked.before.get(file.partition))
+        at = pc.indices_nonzero(mine)
+        if not len(at):
+            return
+        found = head.take(at)
+        self._count(found)
+        wanted = self._asked.most - len(self._rows) if self._asked.most > len(self._rows) else 0
+        if wanted:
+            raw = self._raw(parquet, group).take(at)
+            self._rows += list(_rows(file.partition, found, raw))[-wanted:]
+
+    def _raw(self, parquet: pq.ParquetFile, group: int) -> pa.ChunkedArray:
+        table = parquet.read_row_group(group, columns=["raw"], use_threads=False)
+        self._raw_bytes += table.nbytes
+        return table["raw"]
+
+    def _count(self, found: pa.Table) -> None:
+        self._found += found.num_rows
+        self._actions.update(found["action"].to_pylist())
+        self._resources.update(one for one in found["resource_id"].to_pylist() if one)
+        for at in found["time"].to_pylist():
+            self._hours[at.hour] += 1
+
+
+def _mine(head: pa.Table, asked: Asked, before: int | None) -> Any:
+    """Which rows are asked for."""
+    own = pc.and_(pc.equal(head["agent_id"], asked.agent_id), pc.equal(head["tenant_name"], asked.tenant))
+    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), asked.issuer))
+    kind = head.schema.field("time").type
+    bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
+        ("time", pc.greater_equal, None if asked.since is None else pa.scalar(asked.since, kind)),
+        ("time", pc.less, None if asked.until is None else pa.scalar(asked.until, kind)),
+        ("offset", pc.less, before),
+    )
+    for column, compare, bound in bounds:
+        if bound is not None:
+            own = pc.and_(own, compare(head[column], bound))
+    return own
+
+
+def _rows(partition: int, found: pa.Table, raw: pa.ChunkedArray) -> Iterator[Row]:
+    for at, offset, record in zip(found["time"].to_pylist(), found["offset"].to_pylist(), raw.to_pylist(), strict=True):
+        yield Row(round(at.timestamp() * 1000), partition, offset, record)

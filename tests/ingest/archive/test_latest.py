@@ -1,0 +1,110 @@
+"""The newest archived events of an agent: which they are, and how much is looked through for them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from trustwatch.ingest.archive.files import data_files, rewriting
+from trustwatch.ingest.archive.latest import Asked, Bounds, latest_events
+from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.errors import CorruptLog
+from trustwatch.ingest.events import decode_event
+
+NOON = datetime(2025, 12, 1, 12, tzinfo=UTC)
+ASKED = Asked("acme", "https://as", "bot")
+
+
+def archived(
+    offset: int, at: datetime, agent: str = "bot", tenant: str = "acme", issuer: str = "https://as"
+) -> Archived:
+    raw = json.dumps(
+        {"id": f"e-{offset}", "time": at.isoformat(), "type": "tool.call", "action": f"act-{offset % 2}",
+         "tenant": tenant, "agent": {"id": agent, "issuer": issuer}, "outcome": "success",
+         "resource": {"id": f"file-{offset}"}}
+    ).encode()  # fmt: skip
+    return Archived(offset, 0, decode_event(raw), raw)
+
+
+def fill(directory: Path, ranges: list[list[Archived]], topic: str = "", partition: int = 0) -> None:
+    """One file per range and date, in the order of the log."""
+    archive = Archive(directory, topic)
+    archive.start()
+    at = 0
+    for events in ranges:
+        archive.write(at, events[-1].offset + 1, events, partition)
+        at = events[-1].offset + 1
+    archive.close()
+
+
+def hours(count: int) -> list[list[Archived]]:
+    """A file an hour, each with an event of the agent and one of everybody who is taken for it easily."""
+    return [
+        [
+            archived(at * 4, NOON + timedelta(hours=at)),
+            archived(at * 4 + 1, NOON + timedelta(hours=at), "bot-2"),
+            archived(at * 4 + 2, NOON + timedelta(hours=at), tenant="globex"),
+            archived(at * 4 + 3, NOON + timedelta(hours=at), issuer="https://other"),
+        ]
+        for at in range(count)
+    ]  # fmt: skip
+
+
+def test_newest_come_first_and_nobody_elses(tmp_path: Path) -> None:
+    """Over two dates and many files; what was counted is of the agent alone."""
+    fill(tmp_path, hours(20))
+    found = latest_events(tmp_path, "", ASKED)
+
+    assert found is not None and found.whole and not found.damaged
+    assert [row.offset for row in found.rows] == [at * 4 for at in reversed(range(20))]
+    assert {json.loads(row.raw)["id"] for row in found.rows} == {f"e-{at * 4}" for at in range(20)}
+    assert (found.found, found.actions, found.resources["file-8"]) == (20, {"act-0": 20}, 1)
+    assert found.hours[12:24] == [1] * 12 and found.hours[:8] == [1] * 8
+
+
+def test_a_look_ends_at_its_bounds(tmp_path: Path) -> None:
+    """By files, by rows, by what is found; and it says that there is more."""
+    fill(tmp_path, hours(20))
+    few = latest_events(tmp_path, "", ASKED, Bounds(files=3))
+    rows = latest_events(tmp_path, "", ASKED, Bounds(rows=13))
+    enough = latest_events(tmp_path, "", ASKED._replace(enough=2, most=1))
+
+    assert few is not None and [row.offset for row in few.rows] == [76, 72, 68] and not few.whole and few.looked == 9
+    assert rows is not None and rows.looked == 15 and not rows.whole
+    assert enough is not None and enough.found == 2 and [row.offset for row in enough.rows] == [76] and not enough.whole
+
+
+def test_times_and_places_bound_it(tmp_path: Path) -> None:
+    """Only of some hours; only what lies before an offset, which the log has from there on."""
+    fill(tmp_path, hours(20))
+    some = latest_events(tmp_path, "", ASKED._replace(since=NOON + timedelta(hours=3), until=NOON + timedelta(hours=5)))
+    older = latest_events(tmp_path, "", ASKED._replace(before={0: 9}))
+
+    assert some is not None and [row.offset for row in some.rows] == [16, 12]
+    assert older is not None and [row.offset for row in older.rows] == [8, 4, 0]
+
+
+def test_a_topics_archive_is_looked_through_alike(tmp_path: Path) -> None:
+    """And an archive of another log is refused: its offsets say nothing here."""
+    fill(tmp_path, hours(3), "events", 2)
+    found = latest_events(tmp_path, "events", ASKED)
+
+    assert found is not None and [(row.partition, row.offset) for row in found.rows] == [(2, 8), (2, 4), (2, 0)]
+    with pytest.raises(CorruptLog, match="not of an embedded log"):
+        latest_events(tmp_path, "", ASKED)
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    """No archive yet; one that is being rewritten; a file that is damaged; a range that is not committed."""
+    assert latest_events(tmp_path, "", ASKED) is None
+    fill(tmp_path, hours(3))
+    with rewriting(tmp_path), pytest.raises(BlockingIOError):
+        latest_events(tmp_path, "", ASKED)
+    file = data_files(tmp_path, tenant="acme")[1].path
+    file.with_name(file.name.replace("-0000", "-9999", 1)).write_bytes(file.read_bytes())
+    file.write_bytes(b"no parquet")
+    found = latest_events(tmp_path, "", ASKED)
+
+    assert found is not None and found.damaged == 1 and [row.offset for row in found.rows] == [8, 0]
