@@ -207,7 +207,8 @@ def _show(seen: dict[str, Any]) -> None:
     for title, name in (("removed", "alerts_removed"), ("DETECTIONS LOST", "detections_lost")):
         rows, count = seen[name], seen[f"{name}_count"]
         for row in rows[:_SHOWN]:
-            mark = " (the decision you speak of)" if row["marked"] else ""
+            step = " (a step of the same rise)" if row.get("same_rise") else ""
+            mark = " (the decision you speak of)" if row["marked"] else step
             confirmed = " (confirmed attack)" if row.get("why") == "confirmed" else ""
             why = f": {row['reasons'][0]}" if row["reasons"] else ""
             levels = f"{row['level']} would be {row['level_with_rule']}"

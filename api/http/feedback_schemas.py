@@ -116,13 +116,17 @@ class AlertOut(BaseModel):
     level_with_rule: Level
     reasons: list[str]
     marked: bool = Field(description="it is the decision that the feedback is about")
+    same_rise: bool = Field(
+        False,
+        description="it only led up to that decision, in the same rise: a step of it, and no detection of its own",
+    )
 
 
 class LostOut(AlertOut):
     """A detection that would be lost."""
 
     why: Literal["confirmed", "level"] = Field(
-        description="`confirmed`: a person confirmed this attack; `level`: it was high or critical"
+        description="`confirmed`: a person confirmed this attack; `level`: it was high or critical, and no `same_rise`"
     )
     feedback_id: str | None = None
 

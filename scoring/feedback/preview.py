@@ -108,6 +108,35 @@ class Surroundings(NamedTuple):
     domains: Mapping[str, Sequence[str]]
 
 
+class Rise:
+    """The rise that the marked decision's agent is in: alerts one above the other, without a fall between them.
+
+    Those that only led up to the marked one are removed by a rule that is right about it: they are no detections of
+    something else. Whether they did is known once the rise gets there, or ends.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+        """Removed alerts of this rise that nothing is known about yet."""
+        self._level = -1
+
+    def goes_on(self, decision: Decision) -> Sequence[dict[str, Any]]:
+        """The agent rises. Returns the steps of the rise before, where this is another one: they led to nothing."""
+        ended = self.over() if decision.previous_level != self._level else ()
+        self._level = decision.level
+        return ended
+
+    def over(self) -> Sequence[dict[str, Any]]:
+        """No more comes of it. Returns its steps."""
+        ended, self.steps = self.steps, []
+        return ended
+
+    def is_marked(self) -> None:
+        """It got to the marked decision."""
+        for told in self.over():
+            told["same_rise"] = True
+
+
 class Comparison:
     """One partition's history, twice. Records come in the order in which they were logged.
 
@@ -131,6 +160,7 @@ class Comparison:
         self.alerts = [0, 0]
         self.removed: list[dict[str, Any]] = []
         self.removed_count = 0
+        self._rise = Rise()
         self.lost: list[dict[str, Any]] = []
         self.lost_count = 0
         self.still_odd: Counter[str] = Counter()
@@ -181,8 +211,10 @@ class Comparison:
                 self._look_at(at, label, one.columns.names[:, c.AGENT], one.columns.time_ms, one.levels, other.levels)
         self.alerts[0] += sum(map(_rises, before.decisions))
         self.alerts[1] += sum(map(_rises, after.decisions))
-        for decision in before.decisions:
-            if _rises(decision) and levels.get(decision.offset, decision.level) < decision.level:
+        for decision in filter(_rises, before.decisions):
+            if decision.agent.key == int(self._job.marked.key):
+                self._lose_alerts(self._rise.goes_on(decision))
+            if levels.get(decision.offset, decision.level) < decision.level:
                 self._remove(decision, levels[decision.offset])
 
     def _explain(self, scored: Scored, touched: npt.NDArray[np.int64]) -> None:
@@ -204,20 +236,32 @@ class Comparison:
 
     def _remove(self, decision: Decision, level: int) -> None:
         marked = self._job.marked
-        is_marked = decision.agent.key == int(marked.key) and (
+        mine = decision.agent.key == int(marked.key)
+        is_marked = mine and (
             decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
         )
-        told = {
+        told: dict[str, Any] = {
             "agent_id": decision.agent.agent_id, "tenant": decision.agent.tenant, "issuer": decision.agent.issuer,
             "time": _iso(decision.event_time_ms), "event_id": decision.event_id,
             "level": RiskLevel(decision.level).label, "level_with_rule": RiskLevel(level).label,
             "reasons": [reason.text for reason in decision.reasons[:_REASONS]], "marked": is_marked,
+            "same_rise": False,
         }  # fmt: skip
         self.removed_count += 1
         if len(self.removed) < MOST_TOLD:
             self.removed.append(told)
-        if decision.level >= RiskLevel.HIGH and not is_marked:
-            self._lose({**told, "why": "level"})
+        if is_marked:
+            self._rise.is_marked()
+        elif mine:
+            self._rise.steps.append(told)
+        else:
+            self._lose_alerts([told])
+
+    def _lose_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
+        """Of alerts that are removed, those of high and critical are detections."""
+        for told in removed:
+            if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
+                self._lose({**told, "why": "level"})
 
     def _lose(self, told: dict[str, Any]) -> None:
         self.lost_count += 1
@@ -226,6 +270,7 @@ class Comparison:
 
     def finish(self) -> None:
         """All records were fed: see which confirmed attacks would be found no more, or less."""
+        self._lose_alerts(self._rise.over())
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:
                 agent = label.agent
@@ -233,8 +278,8 @@ class Comparison:
                     {
                         "agent_id": agent.agent_id, "tenant": agent.tenant, "issuer": agent.issuer,
                         "time": _iso(label.from_ms), "event_id": label.event_id, "level": RiskLevel(before).label,
-                        "level_with_rule": RiskLevel(after).label, "reasons": [], "marked": False, "why": "confirmed",
-                        "feedback_id": label.feedback_id,
+                        "level_with_rule": RiskLevel(after).label, "reasons": [], "marked": False,
+                        "same_rise": False, "why": "confirmed", "feedback_id": label.feedback_id,
                     }
                 )  # fmt: skip
 

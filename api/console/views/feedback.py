@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,11 +10,10 @@ import msgspec
 from ....ingest.features.table import FEATURES, NAMES
 from ....scoring.feedback import PreviewRow
 from ....scoring.feedback.rules import PROTECTED
-from ....scoring.records import Decision, RiskLevel
+from ....scoring.records import Decision
 from ...feedback import Draft
 
 DAY_S = 86_400
-LEVELS = [level.label for level in RiskLevel]
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE = "feature."
 """How a check box of a feature is called; its name follows."""
@@ -83,39 +82,6 @@ class PreviewShown(NamedTuple):
 
 
 def preview_shown(row: PreviewRow) -> PreviewShown:
-    """*row* as a page tells it. Lost detections get a member `same_rise`, see `same_rise`."""
+    """*row* as a page tells it."""
     found = msgspec.json.decode(row.result) if row.result else {}
-    steps = same_rise(found.get("alerts_removed", []))
-    for one in found.get("detections_lost", []):
-        one["same_rise"] = one.get("why") == "level" and _which(one) in steps
     return PreviewShown(row.preview_id, row.status, round(100 * row.progress), row.error, found)
-
-
-def same_rise(removed: Sequence[Mapping[str, Any]]) -> set[tuple[str, ...]]:
-    """Alerts that only led up to the marked one: its agent rose through them, each higher than the one before.
-
-    A rule that is right about the marked decision removes them as well; they are no detections of something else.
-
-    Args:
-        removed: alerts that a preview removes, by time.
-    """
-    marked = next((one for one in removed if one.get("marked")), None)
-    if marked is None:
-        return set()
-    mine = [one for one in removed if _whose(one) == _whose(marked) and one["time"] <= marked["time"]]
-    steps, above = set(), LEVELS.index(marked["level"])
-    for one in reversed([one for one in mine if one is not marked]):
-        level = LEVELS.index(one["level"])
-        if level >= above:
-            break
-        steps.add(_which(one))
-        above = level
-    return steps
-
-
-def _whose(one: Mapping[str, Any]) -> tuple[str, ...]:
-    return one["tenant"], one["issuer"], one["agent_id"]
-
-
-def _which(one: Mapping[str, Any]) -> tuple[str, ...]:
-    return *_whose(one), one["time"], one["event_id"], one["level"]

@@ -318,29 +318,6 @@ def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour(
     assert 'aria-label="Alerts of high or above, by day"' in str(budget_chart(totals([day(1, 1, 0.5)]), "high"))
 
 
-def removed(agent: str, at: int, level: str, marked: bool = False, **more: Any) -> dict[str, Any]:
-    who = {"tenant": "acme", "issuer": "i", "agent_id": agent}
-    when = {"time": f"2026-11-25T10:00:{at:02d}.000Z", "event_id": f"e{at}"}
-    return {**who, **when, "level": level, "level_with_rule": "low", "reasons": [], "marked": marked, **more}
-
-
-def test_steps_up_to_the_marked_decision_are_no_lost_detections() -> None:
-    """Only the rise that ends in it: not an earlier one of the agent, not another agent's, not a confirmed attack."""
-    alerts = [
-        removed("a", 1, "high"), removed("a", 2, "medium"), removed("b", 3, "high"), removed("a", 4, "high"),
-        removed("a", 5, "critical", marked=True), removed("a", 6, "high"),
-    ]  # fmt: skip
-    lost = [one | {"why": "level"} for one in alerts if one["level"] == "high"]
-    result = {"alerts_removed": alerts, "detections_lost": [*lost, removed("a", 4, "high", why="confirmed")]}
-    row = PreviewRow("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(result))
-
-    shown = preview_shown(row)
-
-    assert [(one["time"][17:19], one["same_rise"]) for one in shown.found["detections_lost"]] == [
-        ("01", False), ("03", False), ("04", True), ("06", False), ("04", False),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("status", ["waiting", "running", "failed"])
 def test_a_preview_without_a_result_is_shown(status: Any) -> None:
     """It says how far it is, or that it failed, and nothing of what it might have found."""

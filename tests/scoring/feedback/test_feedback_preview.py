@@ -13,15 +13,21 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.feedback import Label
-from trustwatch.scoring.feedback.preview import Comparison, Marked, PreviewJob, Sieve, Surroundings, told
+from trustwatch.scoring.feedback.preview import Comparison, Marked, PreviewJob, Rise, Sieve, Surroundings, told
 from trustwatch.scoring.feedback.values import Adopt, Revoke, Rule
-from trustwatch.scoring.records import AgentName, RiskLevel
+from trustwatch.scoring.records import AgentName, Decision, RiskLevel
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
 FEATURES = (
     "target_surprise", "resource_surprise", "action_target_surprise", "external_target", "novelty_1h",
     "session_strangeness",
+)  # fmt: skip
+
+
+TOLD = Decision(
+    "D", AgentName(1, "acme", AS, "agent-1"), "Payer", 0, "", 0, 1, 2, 0.5, 0.5, 0.5, 0.5, (), "", {}, {}, "m", "b",
+    "p", "enforce", "event", 0, 0,
 )  # fmt: skip
 
 
@@ -142,6 +148,47 @@ def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     again = past.run(past.job(group, marked["event_id"]), [confirmed], keys)
     assert len(again["detections_lost"]) == len(found["detections_lost"]) - 1
     assert [one["event_id"] for one in again["alerts_removed"] if one["marked"]] == [marked["event_id"]]
+
+
+def test_steps_of_the_rise_that_is_marked_are_no_lost_detections(past: Past) -> None:
+    """Who speaks of the top of a rise speaks of what led to it; the same alerts of another agent are lost."""
+    group = rule(kind="peer_group", rule_id="G", features=None)
+    keys = [key_of("agent-1"), key_of("agent-3")]
+    alerts = [one for one in past.run(past.job(group), keys=keys)["alerts_removed"] if one["agent_id"] == "agent-1"]
+    top = max(alerts, key=lambda one: RiskLevel[one["level"].upper()])
+    below = alerts[: alerts.index(top)]
+    assert "high" in [one["level"] for one in below]
+
+    found = past.run(past.job(group, top["event_id"]), keys=keys)
+
+    mine = [one for one in found["alerts_removed"] if one["agent_id"] == "agent-1"]
+    steps = [one["event_id"] for one in mine if one["same_rise"]]
+    assert steps == [one["event_id"] for one in below[-len(steps) :]] and steps
+    lost = [one["event_id"] for one in found["detections_lost"]]
+    assert not {*steps, top["event_id"]} & set(lost)
+    theirs = [one for one in found["alerts_removed"] if one["agent_id"] == "agent-3"]
+    assert {one["event_id"] for one in theirs if one["level"] in ("high", "critical")} <= set(lost)
+    assert not any(one["same_rise"] for one in (*theirs, *found["detections_lost"]))
+    assert found["detections_lost_count"] == len(lost)
+
+
+def test_a_rise_ends_with_a_fall() -> None:
+    """What rose before the agent fell led to nothing that is marked, whatever comes above the marked one is none."""
+    made, ended = Rise(), []
+    alerts: list[dict[str, Any]] = []
+    for number, (before, after) in enumerate([(1, 2), (2, 3), (2, 3), (3, 4), (3, 4)]):
+        ended += [
+            one["number"] for one in made.goes_on(msgspec.structs.replace(TOLD, previous_level=before, level=after))
+        ]
+        alerts.append({"number": number, "same_rise": False})
+        if number == 3:
+            made.is_marked()
+        else:
+            made.steps.append(alerts[-1])
+    ended += [one["number"] for one in made.over()]
+
+    assert ended == [0, 1, 4]
+    assert [one["number"] for one in alerts if one["same_rise"]] == [2]
 
 
 def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
