@@ -15,6 +15,13 @@ from ..http.services import new_id
 from ..settings import Settings
 
 
+def label_days(settings: Settings) -> int:
+    """Days for which labels are kept: else as long as training may read the events that they speak of."""
+    archive = settings.archive
+    events = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
+    return events if settings.retention.labels is None else settings.retention.labels
+
+
 def make_feedback(
     settings: Settings, settings_file: Path | None, log: GroupCommit, store: Store, guard: Guard
 ) -> FeedbackDesk:

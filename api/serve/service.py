@@ -36,7 +36,7 @@ from ..tokens import Jwks, TokenVerifier
 from .acting import Acting
 from .backend import Backend, Known, opened
 from .erasing import make_erasures
-from .feedback import make_feedback
+from .feedback import label_days, make_feedback
 from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
 from .models import keep_desk, make_desk, promote_proved
 from .roles import Roles, check_roles
@@ -252,6 +252,7 @@ class Service:
                     actuations_before_ms=before(retention.actuations), edges_before_ms=before(retention.edges),
                 )  # fmt: skip
                 await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
+                await asyncio.to_thread(self._backend.store.purge_labels, before(label_days(self._settings)))
                 await self._backend.drop_applied(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))

@@ -36,5 +36,12 @@ class RetentionSettings(Part, frozen=True):
     interventions: Annotated[Days | None, about("pins and approvals that ended")] = None
     actuations: Annotated[Days | None, about("what was done at authorization servers and is undone")] = None
     edges: Annotated[Days | None, about("who had to do with whom, since it was last seen")] = None
-    feedback: Annotated[Days | None, about("feedback and rules that ended, and previews")] = None
+    feedback: Annotated[Days | None, about("previews of feedback, and what partitions held of rules that ended")] = None
+    labels: Annotated[
+        Days | None,
+        about(
+            "what people said of decisions, once it is over; null is as long as training may read the events: "
+            "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
+        ),
+    ] = None
     log: Annotated[int, about("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7

@@ -457,6 +457,13 @@ class FeedbackStore(Protocol):
         Returns the number of rows.
         """
 
+    def purge_labels(self, before_ms: int) -> int:
+        """Remove feedback that is over (noted, revoked, expired) and whose window, end and last change lie before.
+
+        With its steps, and not while a partition holds to its rule: whose feedback is gone could not be revoked.
+        Returns the number of labels.
+        """
+
 
 class Store(
     StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, FeedbackStore, ChainStore, Protocol

@@ -137,6 +137,17 @@ class FeedbackTables(Database):
             old = FEEDBACK_PREVIEWS.c.created_ms < before_ms
             return ended + connection.execute(delete(FEEDBACK_PREVIEWS).where(old)).rowcount
 
+    def purge_labels(self, before_ms: int) -> int:
+        """Feedback that is over, with its steps; not while a partition still holds to its rule."""
+        made, held = FEEDBACK.c, FEEDBACK_HOLDINGS.c
+        old = (made.until_ms < before_ms, made.updated_ms < before_ms, made.expires_ms < before_ms)
+        in_force = select(held.rule_id).where(held.until_offset < 0)
+        over = (made.status.not_in(sorted(IN_FORCE)), made.feedback_id.not_in(in_force), *old)
+        with self.write() as connection:
+            steps = FEEDBACK_STEPS.c.feedback_id.in_(select(made.feedback_id).where(*over))
+            connection.execute(delete(FEEDBACK_STEPS).where(steps))
+            return connection.execute(delete(FEEDBACK).where(*over)).rowcount
+
 
 _CHANGING = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
 """What of feedback changes in its life; the rest is what was said, and stays."""

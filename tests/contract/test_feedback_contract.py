@@ -15,6 +15,7 @@ from trustwatch.scoring.records import AgentName, Commit, Position
 from trustwatch.scoring.store import BadCursor, SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
+LATE = NOW + 5
 LONG = "https://agents.example/" + "é" * 1000
 
 
@@ -178,6 +179,27 @@ def test_what_ended_long_ago_goes_and_what_was_said_stays(store: SqlStore) -> No
     assert store.purge_feedback(one.expires_ms + 1) == 1
     assert [held.rule.rule_id for held in store.holdings(0)] == ["F0002"]
     assert store.feedback("F0001") is not None
+
+
+def test_labels_end_once_they_are_over(store: SqlStore) -> None:
+    """With their steps; not what holds, not what a partition still holds to, not what was said or changed since."""
+    store.claim(0)
+    cases: list[dict[str, Any]] = [
+        {"status": "noted", "expires_ms": 0}, {"status": "expired"}, {"status": "revoked"}, {"status": "active"},
+        {"status": "adopting"}, {"status": "revoking"}, {"status": "expired"}, {"status": "noted", "until_ms": LATE},
+        {"status": "revoked", "updated_ms": LATE}, {"status": "revoked", "expires_ms": LATE},
+    ]  # fmt: skip
+    for number, more in enumerate(cases):
+        one = said(number, **{"expires_ms": NOW, "until_ms": NOW, "updated_ms": NOW, **more})
+        store.add_feedback(one, step(one))
+    commit(store, [holding(1, until_offset=9), holding(6)])
+
+    assert store.purge_labels(NOW) == 0
+    assert store.purge_labels(NOW + 1) == 3
+    left = [one.feedback_id for one in store.list_feedback().items]
+    assert sorted(left) == [f"F{number:04}" for number in range(3, 10)]
+    assert [store.feedback_steps(f"F{number:04}") != [] for number in range(4)] == [False, False, False, True]
+    assert store.orphaned_holdings() == []
 
 
 def test_labels_are_what_was_said_and_not_taken_back(store: SqlStore) -> None:

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from trustwatch.api.serve.feedback import label_days
 from trustwatch.api.serve.service import DAY_MS, retain
-from trustwatch.api.settings import Settings
+from trustwatch.api.settings import RetentionSettings, Settings
+from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.containment import Actuation, Intervention
 from trustwatch.scoring.records import AgentName, Commit, DeadLetter, Edge, OutboxRow, Position
@@ -67,3 +69,13 @@ def test_what_is_not_said_is_retention_days() -> None:
 
     assert before(None) == LATE - 30 * DAY_MS
     assert before(7) == LATE - 7 * DAY_MS
+
+
+def test_labels_are_kept_as_long_as_what_they_speak_of() -> None:
+    """Training reads the archive where there is one; whoever sets days means them."""
+    archive = ArchiveSettings(directory=Path("archive"), retention_days=400)
+
+    assert label_days(Settings(retention_days=30)) == 30
+    assert label_days(Settings(retention_days=30, archive=archive)) == 400
+    assert label_days(Settings(retention_days=500, archive=archive)) == 500
+    assert label_days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7
