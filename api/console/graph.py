@@ -47,6 +47,15 @@ def graph(agent_id: str, level: RiskLevel, reached: Sequence[Reached]) -> Markup
     )
 
 
+def shortened(agent_id: str) -> str:
+    """An id that fits into a box. Its end stays whole: ids of one fleet begin alike.
+
+    >>> shortened("https://agents.acme.example/research-agent/0")
+    'https:…research-agent/0'
+    """
+    return agent_id if len(agent_id) <= LETTERS else f"{agent_id[:6]}…{agent_id[7 - LETTERS :]}"
+
+
 def _named(one: Reached) -> tuple[str, str, str]:
     return one.name.tenant, one.name.issuer, one.name.agent_id
 
@@ -64,7 +73,7 @@ def _edge(one: Reached, places: dict[str, _Place]) -> Markup:
 
 def _node(agent_id: str, level: RiskLevel | None, place: _Place, url: str) -> Markup:
     word = "never seen" if level is None else level.label
-    shown = agent_id if len(agent_id) <= LETTERS else f"{agent_id[: LETTERS - 1]}…"
+    shown = shortened(agent_id)
     body = Markup(
         '<g class="node node-{}"><title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="4"/>'
         '<text x="{}" y="{}">{}</text><text class="small" x="{}" y="{}">{} {}</text></g>'

@@ -100,15 +100,17 @@ def history(places: Places, name: AgentName, moment: Moment, erasures: Sequence[
     Raises:
         OSError: the log can not be read.
     """
-    unerased = _unerased([one for one in erasures if one.subject and one.tenant == name.tenant])
+    concerned = [one for one in erasures if one.subject and one.tenant == name.tenant]
+    unerased = _unerased(concerned, by_offset=places.log is not None)
     log = None
     if places.log is not None:
         log = recent_events(places.log, name, MOST, moment_ms=moment.at_ms, unerased=unerased)
     return _Search(places, name, moment, unerased, log).done()
 
 
-def _unerased(erasures: Sequence[Erasure]) -> Unerased:
-    erasers = [(RecordEraser(one.who), one.at_offset) for one in erasures]
+def _unerased(erasures: Sequence[Erasure], *, by_offset: bool) -> Unerased:
+    """Of a topic, offsets say nothing by themselves: there all of it is taken as from before the order."""
+    erasers = [(RecordEraser(one.who), one.at_offset if by_offset else -1) for one in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:
         record = Record(Kind.EVENT, 0, 0, payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from .assets import Assets
 if TYPE_CHECKING:
     from .gate import Visit
 
+_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 MARKS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
 """A shape for each level: colour alone tells nothing to who does not see it."""
 
@@ -44,7 +46,7 @@ class Renderer:
         environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
         environment.filters.update(
             when=self.when, level=level, share=share, number=number, lasts=lasts, query=with_query, reasons=reasons,
-            at_ms=at_ms,
+            at_ms=at_ms, word=word, clock=clock, breakable=breakable,
         )  # fmt: skip
         self._environment = environment
 
@@ -83,6 +85,29 @@ def level(word: str | int) -> Markup:
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, MARKS.get(name, "?")
     )
+
+
+def word(level: int) -> str:
+    """A risk level in a word."""
+    return RiskLevel(level).label
+
+
+def clock(at_ms: int) -> str:
+    """The time of day of a time, UTC.
+
+    >>> clock(1_764_547_205_000)
+    '00:00:05'
+    """
+    return iso_ms(at_ms)[11:19]
+
+
+def breakable(text: str) -> Markup:
+    """A name that may be broken between its parts, and nowhere else as long as it fits.
+
+    >>> str(breakable("CalendarAssistant"))
+    'Calendar<wbr>Assistant'
+    """
+    return Markup("<wbr>").join(_PARTS.split(text))
 
 
 def reasons(encoded: bytes, most: int = 50) -> str:

@@ -34,7 +34,7 @@ async def agents(
     text: Annotated[str, Query(max_length=2048)] = "",
     cursor: Annotated[str | None, Query(max_length=8192)] = None,
 ) -> Response:  # fmt: skip
-    """Agents by tenant and id, as of the last commit."""
+    """Agents by tenant and id; the worst first where all of them are on one page."""
     wanted = {"level": [one for one in level or () if one in WORDS], "tenant": tenant, "type": agent_type,
               "text": text}  # fmt: skip
     found = await _found(desk, visit, wanted, cursor)
@@ -44,8 +44,13 @@ async def agents(
         deciding, desk.parts.services.store, found.items, visible_tenants(visit.caller, None)
     )
     counts = await desk.figures.levels(visible_tenants(visit.caller, None))
-    return desk.page(request, template, visit, wanted=wanted, found=found, first_page=not cursor, tenants=mine,
-                     words=WORDS, counts=counts, deciding=decided)  # fmt: skip
+    all_shown = cursor is None and found.next_cursor is None
+    if all_shown:
+        found = found._replace(items=sorted(found.items, key=lambda one: (-one.level, -one.risk_score)))
+    return desk.page(
+        request, template, visit, all_shown=all_shown, wanted=wanted, found=found, first_page=not cursor, tenants=mine,
+        words=WORDS, counts=counts, deciding=decided,
+    )  # fmt: skip
 
 
 async def _found(desk: Console, visit: Visit, wanted: dict[str, Any], cursor: str | None) -> Any:

@@ -15,7 +15,7 @@ from ...http.route_alerts import test as send_test
 from ...http.schemas import TestIn
 from ..gate import Administering, Console, Desk, Form
 from ..render import with_query
-from ..views.deliveries import alerts_shown
+from ..views.deliveries import alert_climbs, alerts_shown
 from ..views.scanning import Narrowed, narrowed
 from .entry import Entry
 
@@ -51,9 +51,10 @@ async def alerts(
     except TrustwatchError as error:
         trouble = str(error)
     return desk.page(
-        request, "alerts.html", visit, 400 if trouble else 200, wanted=wanted, alerts=alerts_shown(found.items),
-        found=found, statuses=STATUSES, targets=targets, options=[(name, name) for name in targets],
-        stopped=await _stopped(desk), trouble=trouble, tested=tested, first_page=not cursor,
+        request, "alerts.html", visit, 400 if trouble else 200, wanted=wanted,
+        climbs=alert_climbs(alerts_shown(found.items)), found=found, statuses=STATUSES, targets=targets,
+        options=[(name, name) for name in targets], stopped=await _stopped(desk), trouble=trouble, tested=tested,
+        first_page=not cursor,
     )  # fmt: skip
 
 

@@ -18,10 +18,13 @@ from ...http.gate import Parts
 from ...http.route_service import components
 from ..deciding import deciding
 from ..gate import Console, Desk, Looking
+from ..views.climbs import climbs, decision_step
 from .entry import Entry
 
 ENTRY = Entry("Overview", "/console/", SCORE_READ)
 SHOWN = 12
+LOOKED_AT = 4 * SHOWN
+"""Newest decisions; those of one climb are shown as one change."""
 MEASURED = 500
 """Newest actuations from which containment times are told."""
 
@@ -53,7 +56,7 @@ async def parts(request: Request, desk: Desk, visit: Looking) -> Response:
 async def _values(desk: Console, caller: Caller) -> dict[str, Any]:
     services, read = desk.parts.services, desk.parts.read
     tenants = visible_tenants(caller, None)
-    decisions = await read(services.store.list_decisions, tenants, None, SHOWN)
+    decisions = await read(services.store.list_decisions, tenants, None, LOOKED_AT)
     pending = await read(services.store.list_interventions, tenants, "approval", "pending", None, SHOWN)
     pins = await read(services.store.list_interventions, tenants, "pin", "active", None, SHOWN)
     actuations = await read(services.store.list_actuations, tenants, None, None, MEASURED)
@@ -64,7 +67,7 @@ async def _values(desk: Console, caller: Caller) -> dict[str, Any]:
         "counts": await desk.figures.levels(tenants),
         "riskiest": newest_first(worst, reasons),
         "deciding": reasons,
-        "decisions": decisions.items,
+        "changes": climbs(decisions.items, decision_step)[:SHOWN],
         "pending": len(pending.items),
         "pending_more": pending.next_cursor is not None,
         "pins": pins.items,

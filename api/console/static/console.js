@@ -10,6 +10,8 @@
   };
   const ages = () => {
     for (const one of document.querySelectorAll("[data-age]")) {
+      const at = one.previousElementSibling;  // pages say UTC; who wonders what that is here finds it under the pointer
+      if (at && at.matches("time") && !at.title) at.title = `${new Date(one.dataset.age).toLocaleString(undefined, { timeZoneName: "short" })} here`;
       const seconds = (Date.now() - Date.parse(one.dataset.age)) / 1000;
       if (seconds > -60) one.textContent = lasts(Math.max(0, seconds));
     }

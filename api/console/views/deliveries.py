@@ -10,6 +10,7 @@ import msgspec
 
 from ....scoring.notify.facts import Facts, facts
 from ....scoring.records import Delivery, RiskLevel
+from .climbs import Climb, Step, climbs
 
 DECIDED = "alert-"
 """How the key of an alert about a decision begins; the id follows."""
@@ -44,7 +45,12 @@ class TargetShown(NamedTuple):
 
 
 class AlertShown(NamedTuple):
-    """One alert at all its targets. *decision_id* "" where it tells of no decision."""
+    """One alert at all its targets.
+
+    Attributes:
+        decision_id: "" where it tells of no decision.
+        step: the change of an agent's level that it tells of; None = it tells of none.
+    """
 
     key: str
     kind: str
@@ -57,6 +63,12 @@ class AlertShown(NamedTuple):
     reasons: tuple[str, ...]
     targets: tuple[TargetShown, ...]
     worst: str
+    step: Step | None
+
+    @property
+    def previous(self) -> int:
+        """Level before; that of the alert where it tells of no change."""
+        return RiskLevel.UNKNOWN if self.step is None else self.step.before
 
 
 def alerts_shown(deliveries: Sequence[Delivery]) -> list[AlertShown]:
@@ -74,8 +86,19 @@ def _alert(key: str, found: Sequence[Delivery]) -> AlertShown:
     return AlertShown(
         key, told.kind, told.title, told.subject, first.tenant, RiskLevel(first.level).label, first.created_ms,
         key.removeprefix(DECIDED) if key.startswith(DECIDED) else "", told.reasons, targets,
-        min((one.status for one in found), key=_SEVERITY.index),
+        min((one.status for one in found), key=_SEVERITY.index), _step(told, first.created_ms),
     )  # fmt: skip
+
+
+def alert_climbs(alerts: Sequence[AlertShown]) -> list[Climb[AlertShown]]:
+    """Alerts, newest first, those of one agent's climb as one entry."""
+    return climbs(alerts, lambda one: one.step)
+
+
+def _step(told: Facts, created_ms: int) -> Step | None:
+    if told.kind != "level" or told.previous is None:
+        return None
+    return Step(told.identity, told.previous, told.level, created_ms)
 
 
 _SEVERITY = ["dead", "failed", "pending", "suppressed", "delivered"]

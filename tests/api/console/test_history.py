@@ -115,6 +115,8 @@ def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
         assert len(renamed.events) == 4
         people = [event.principal.id for event in renamed.events if event.principal]
         assert [name == "ann@acme.example" for name in people] == [offset == 2, offset == 2, False, False]
+    archive_of(tmp_path / "topic", records, TOPIC)
+    assert not history(Places(None, tmp_path / "topic", TOPIC), BOT, Moment(), [wish("agent", "bot", offset)]).events
 
 
 def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
