@@ -21,6 +21,9 @@ AGAIN_S = 60.0
 OVERDUE_S, PIECE_EVERY_S = 60.0, 5.0
 """A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
 DAY_MS = 86_400_000
+OTHERS_MS = 900_000
+"""Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
+there by then. Of events of a past date, which come late, it might else come after both were one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +88,9 @@ class ArchiveUpkeep:
         positions = (read_positions(self._directory) or {}) if self._kind == "events" else None
 
         def counts(file: DataFile) -> bool:
-            return positions is None or file.end <= positions.get(file.partition, 0)
+            if positions is None:
+                return file.path.stat().st_mtime * 1000 < clock.now_ms() - OTHERS_MS
+            return file.end <= positions.get(file.partition, 0)
 
         for files in merge(self._directory, self._kind, before, counts, damaged=self._damaged):
             self.merged += files

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from ...ingest.archive.spool import SpoolWriter, waiting_bytes
 from ...scoring.records import RiskLevel
+from ...scoring.vectors import VectorCollector
 from .. import clock
 from ..edge.archived import ArchiveReport, encode_archive_report
 from ..settings import Settings
@@ -32,6 +34,22 @@ def open_spool(settings: Settings) -> SpoolWriter | None:
         spool_directory(settings), settings.archive.spool_mb << 20, clock.monotonic,
         roll_s=min(settings.archive.interval_s, LONGEST_ROLL_S),
     )  # fmt: skip
+
+
+def take_over(
+    spool: SpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
+) -> VectorCollector | None:  # fmt: skip
+    """The collector of a partition that begins here, in the place of an earlier one; None where no vectors are kept.
+
+    The file that is open is handed on first. A partition that was ours before, and another worker's meanwhile, would
+    else have a file that reaches from the one time to the other, over the other's files; and whatever lies within the
+    range of another file counts as merged into it.
+    """
+    if spool is None:
+        return None
+    spool.roll()
+    collectors[partition] = VectorCollector(partition)
+    return collectors[partition]
 
 
 def archive_vectors(child: Child) -> None:
