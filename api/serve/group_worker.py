@@ -31,7 +31,6 @@ from ...scoring.warm import warm_up
 from .. import clock
 from ..settings import Settings
 from .child import Child, run_child
-from .erasing import forgotten_agents
 from .partitions import check_partitions
 from .vectors import open_spool, take_over
 from .wiring import (
@@ -92,10 +91,8 @@ class GroupWorker:
         residence = Residence(
             self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
         )
-        residence.forgotten = forgotten_agents(settings, self.store)
-        residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
         vectors = take_over(self._spool, self._vectors, partition)
-        processor = Processor(
+        return Processor(
             residence,
             self._encoder,
             DuplicateWindow(settings.kafka.duplicate_window),
