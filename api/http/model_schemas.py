@@ -32,8 +32,8 @@ class ModelOut(_Models):
     created_at: Time
     promoted_at: Time | None = Field(description="when it last came into force; null = never")
     changed_at: Time | None
-    trained: dict[str, Any] = Field(description="what it learned from, and what was left out")
-    figures: dict[str, Any] = Field(description="how it fares in shadow against the champion; empty before that")
+    trained: dict[str, Any] = Field(description="what it learned from, and what was left out; of all tenants")
+    figures: dict[str, Any] = Field(description="how it fares in shadow against the champion; of all tenants")
 
 
 class ModelsOut(_Models):

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
+import msgspec
 from fastapi import APIRouter, Query
 
 from ...scoring.lifecycle.budget import BudgetDay
 from ...scoring.lifecycle.records import GroupDay, ModelEntry, ModelSwitch, ModelVersion
-from ..callers import Caller
+from ..callers import ANY, Caller
 from ..lifecycle import ModelDesk, NoSuchModel, NotPromoted
 from ..problems import Problem, ProblemError
 from .finding import require_all_tenants, visible_tenants
@@ -66,11 +67,14 @@ def told() -> Iterator[None]:
 
 @router.get("/v1/models", summary="List versions of the model")
 async def models(parts: Part, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> ModelsOut:
-    """Versions, newest first, with their figures in shadow. Scope `trust.score:read`."""
+    """Versions, newest first, with their figures in shadow. Scope `trust.score:read`.
+
+    What a version learned from and how it fares are figures of all tenants: empty for a caller that is not of all.
+    """
     visible_tenants(caller, None)  # who speaks for nobody sees nothing
     desk = desk_of(parts)
     page = await parts.read(desk.versions, limit, cursor)
-    items = [model_out(one, desk.version) for one in page.items]
+    items = [model_out(shown(one, caller), desk.version) for one in page.items]
     keeper = parts.services.settings.lifecycle.enabled
     return ModelsOut(items=items, next_cursor=page.next_cursor, in_force=desk.version, keeper=keeper)
 
@@ -149,13 +153,17 @@ def author(caller: Caller) -> str:
 
 @router.get("/v1/models/{version}", responses=problems({404: "no such version"}), summary="One version")
 async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None) -> ModelDetailOut:
-    """A version with its calibration curve, promised against observed, and its history. Scope `trust.score:read`."""
-    desk = desk_of(parts)
+    """A version with its calibration curve, promised against observed, and its history. Scope `trust.score:read`.
+
+    `trained`, `figures`, `judgement` and `history` are of all tenants: empty for a caller that is not of all.
+    """
+    desk, everybody = desk_of(parts), sees_all(caller)
     with told():
         found = await parts.read(desk.view, version, visible_tenants(caller, tenant))
-        judged = await parts.read(desk.judgement, version) if found.model.status == "challenger" else None
+        judges = everybody and found.model.status == "challenger"
+        judged = await parts.read(desk.judgement, version) if judges else None
     return ModelDetailOut(
-        **model_out(found.model, desk.version).model_dump(), on_disk=found.on_disk,
+        **model_out(shown(found.model, caller), desk.version).model_dump(), on_disk=found.on_disk,
         judgement=None if judged is None else JudgementOut(**judged._asdict()),
         calibration=[
             CurveOut(
@@ -165,8 +173,19 @@ async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None
             for one in found.curves
         ],
         observed=[ObservedOut(**one._asdict()) for one in found.observed],
-        history=[entry_out(one) for one in found.history], switches=[switch_out(one) for one in found.switches],
+        history=[entry_out(one) for one in found.history] if everybody else [],
+        switches=[switch_out(one) for one in found.switches],
     )  # fmt: skip
+
+
+def sees_all(caller: Caller) -> bool:
+    """Whether it may see figures that are of all tenants together, and who ordered what."""
+    return ANY in caller.tenants
+
+
+def shown(one: ModelVersion, caller: Caller) -> ModelVersion:
+    """A version as *caller* may see it."""
+    return one if sees_all(caller) else msgspec.structs.replace(one, trained={}, figures={})
 
 
 def model_out(one: ModelVersion, in_force: str) -> ModelOut:

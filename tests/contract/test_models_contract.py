@@ -178,6 +178,16 @@ def test_rises_are_counted_by_group_and_day(store: SqlStore) -> None:
     assert store.alert_counts(DAY - 2, ["acme"])[0] == AlertCount(DAY - 2, "acme", "Payer", 1, 0, 0)
 
 
+def test_alerts_are_counted_by_the_clock_of_agent_days(store: SqlStore) -> None:
+    """That of events: what arrives the day after it happened is an alert of the day before, as its agent-day is."""
+    late = msgspec.structs.replace(decision(1, "acme", NOW, 1, 2), event_time_ms=NOW - DAY_MS, decided_ms=NOW)
+    store.upkeep(NOW)
+    commit(store, decisions=[late])
+
+    assert [(one.day, one.medium) for one in store.alert_counts(DAY - 3)] == [(DAY - 1, 1)]
+    assert store.alert_counts(DAY) == []
+
+
 def test_agents_are_known_from_first_to_last_sight(store: SqlStore) -> None:
     """Agents of one group with the same days are one row; those gone before are left out."""
     rows = [agent("a", "acme", DAY - 3, DAY), agent("b", "acme", DAY - 3, DAY), agent("c", "globex", DAY - 9, DAY - 8)]

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.lifecycle.figures import from_dict
-from ...callers import ADMIN, ANY, SCORE_READ
+from ...callers import ADMIN, SCORE_READ
 from ...http.finding import require_all_tenants, visible_tenants
-from ...http.route_models import author, desk_of, told
+from ...http.route_models import author, desk_of, sees_all, shown, told
 from ...lifecycle import ModelDesk
 from ...problems import ProblemError
 from ..gate import Administering, Console, Desk, Form, Looking, Visit
@@ -46,16 +46,17 @@ async def _page(
     versions = await parts.read(rules.versions, 50)
     budget = await parts.read(rules.budget, DAYS, level, tenants)
     drift = await parts.read(rules.drift, DAYS, tenants)
-    everybody = ANY in visit.caller.tenants  # who ordered what is told to those who see all tenants
+    everybody = sees_all(visit.caller)
     entries = (await parts.read(rules.history, 20)).items if everybody else []
     lifecycle, days = parts.services.settings.lifecycle, views.totals(budget)
     return desk.page(
-        request, "models.html", visit, status, versions=versions.items, in_force=rules.version, level=level, days=days,
+        request, "models.html", visit, status, everybody=everybody,
+        versions=[shown(one, visit.caller) for one in versions.items], in_force=rules.version, level=level, days=days,
         chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
         accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=entries,
         drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores), bounds=lifecycle.drift,
         keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, trouble=trouble,
-        may_order=ADMIN in visit.caller.scopes and ANY in visit.caller.tenants,
+        may_order=ADMIN in visit.caller.scopes and everybody,
     )  # fmt: skip
 
 
@@ -100,15 +101,16 @@ async def _ordered(
 @router.get("/models/{version}")
 async def model(version: str, request: Request, desk: Desk, visit: Looking, group: Text = "") -> Response:
     """One version with its calibration, and whether its figures allow it to come into force."""
-    rules = desk_of(desk.parts)
+    rules, everybody = desk_of(desk.parts), sees_all(visit.caller)
     with told():
         found = await desk.parts.read(rules.view, version, visible_tenants(visit.caller, None))
-        judged = None if found.in_force else await desk.parts.read(rules.judgement, version)
+        judged = await desk.parts.read(rules.judgement, version) if everybody and not found.in_force else None
+    one = shown(found.model, visit.caller)
     curves = views.shown_curves(found.curves, {group} - {""})
     return desk.page(
-        request, "model.html", visit, found=found, one=found.model, trained=views.trained_words(found.model),
+        request, "model.html", visit, found=found, one=one, trained=views.trained_words(one), everybody=everybody,
         calibration=views.calibration_chart(curves) if curves else None, curves=found.curves, chosen=group,
         honesty=views.honesty_chart(found.observed) if found.observed else None, group=views.group_words,
-        judged=judged, figures=from_dict(found.model.figures), levels_told=LEVELS, in_force=rules.version,
-        may_order=ADMIN in visit.caller.scopes and ANY in visit.caller.tenants,
+        judged=judged, figures=from_dict(one.figures), levels_told=LEVELS, in_force=rules.version,
+        may_order=ADMIN in visit.caller.scopes and everybody,
     )  # fmt: skip

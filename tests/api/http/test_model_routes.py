@@ -68,7 +68,7 @@ def site(new_site: Callable[..., Any], model: Path) -> Any:
 
 def test_the_installed_model_is_the_first_version(site: Any) -> None:
     """It is there without any training here, and its history says where it came from."""
-    page = site.get("/v1/models").json()
+    page = site.get("/v1/models", "all").json()
     assert (page["in_force"], page["keeper"], page["next_cursor"]) == ("m1", False, None)
     (one,) = page["items"]
     assert (one["version"], one["status"], one["in_force"]) == ("m1", "champion", True)
@@ -243,11 +243,26 @@ def test_answers_name_what_is_in_force(site: Any, second: str) -> None:
     assert sorted(acts[3:]) == [("installed", "m1"), ("promoted", "m2"), ("trained", "m2")]
 
 
+def test_figures_of_all_tenants_are_for_those_who_see_all(site: Any, second: str) -> None:
+    """How many agents others have, what they were alerted of and who ordered what is no other tenant's business."""
+    order(site, f"{second}/promote")
+    site.store.note_figures("m2", figures(), NOW_MS)
+    ours, mine = (site.get("/v1/models/m2", client).json() for client in ("all", "gateway"))
+
+    assert all(ours[name] for name in ("trained", "figures", "judgement", "history"))
+    assert [mine[name] for name in ("trained", "figures", "judgement", "history")] == [{}, {}, None, []]
+    assert [curve["tenant"] for curve in mine["calibration"]][:1] == ["*"]  # which its agents are judged by
+    listed = {client: site.get("/v1/models", client).json()["items"] for client in ("all", "gateway")}
+    assert [one["trained"].get("events") for one in listed["all"]][-1] == 1_500
+    assert all(one["trained"] == one["figures"] == {} for one in listed["gateway"])
+    assert [one["version"] for one in listed["gateway"]] == [one["version"] for one in listed["all"]]
+
+
 def test_a_measured_gain_promotes(site: Any, second: str) -> None:
     """Fewer agent-days with an alert, by more than chance; no force is needed."""
     order(site, f"{second}/promote")  # it is known from now on
     site.store.note_figures("m2", figures(), NOW_MS)
-    found = site.get("/v1/models/m2").json()
+    found = site.get("/v1/models/m2", "all").json()
     assert found["judgement"]["reasons"] == []
     assert "12 agent-days" in found["judgement"]["gains"][0]
 

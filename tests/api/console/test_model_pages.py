@@ -1,0 +1,62 @@
+"""The model's pages: figures of all tenants are for people who may see all of them; others are told that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from trustwatch.api.console.pages import models
+from trustwatch.api.lifecycle.desk import ModelView
+from trustwatch.scoring.lifecycle.promotion import Judgement
+from trustwatch.scoring.lifecycle.records import ModelEntry, ModelVersion
+from trustwatch.scoring.store import Page
+
+WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
+
+
+class Versions:
+    """A desk with a champion and a challenger."""
+
+    version = "m1"
+
+    def __init__(self) -> None:
+        told = {"source": "archive", "events": 87_654}
+        self.all = [ModelVersion(name, kind, "d", 1, 2, 3, trained=told) for name, kind in
+                    (("m2", "challenger"), ("m1", "champion"))]  # type: ignore[arg-type]  # fmt: skip
+        self.lines = [ModelEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
+
+    def versions(self, limit: int) -> Page[ModelVersion]:
+        return Page(self.all[:limit], None)
+
+    def budget(self, *_: Any) -> list[Any]:
+        return []
+
+    drift = budget
+
+    def history(self, limit: int) -> Page[ModelEntry]:
+        return Page(self.lines[:limit], None)
+
+    def view(self, version: str, _: Any) -> ModelView:
+        found = next(one for one in self.all if one.version == version)
+        return ModelView(found, version == self.version, True, [], [], self.lines, [])
+
+    def judgement(self, _: str) -> Judgement:
+        return Judgement(["fewer on 12 agent-days of others"], [])
+
+
+@pytest.mark.parametrize(("group", "everybody"), [("trust-admins", True), ("soc", False)])
+def test_figures_of_all_tenants_are_for_those_who_see_all(
+    new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, group: str, everybody: bool
+) -> None:
+    """One tenant's analyst reads which versions there are, and why there is no more."""
+    site, desk = new_site(), Versions()
+    monkeypatch.setattr(models, "desk_of", lambda _: desk)
+    site.sign_in(group)
+    listed, one = (site.browser.get(path) for path in ("/console/models", "/console/models/m2"))
+
+    assert (listed.status_code, one.status_code) == (200, 200)
+    assert "m2" in listed.text and "challenger" in listed.text
+    assert [word in listed.text for word in WORDS] == [not everybody, everybody, False, everybody]
+    assert [word in one.text for word in WORDS] == [not everybody, everybody, everybody, everybody]
+    assert "Should it come into force?" in one.text
