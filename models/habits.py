@@ -49,9 +49,17 @@ def becomes_habit(
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
     lucky = drawn(columns.names[rows, c.AGENT], columns.time_ms[rows])
-    announced = np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED)
     whole = lucky | (taught < YOUNG) | (p_values[rows] > ODD)
-    return np.where(whole, ALL, np.where(announced, CREDENTIAL, NOTHING)).astype(np.uint8)
+    return np.where(whole, ALL, announced(columns, rows)).astype(np.uint8)
+
+
+def announced(columns: EventColumns, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """What is learned of *rows* (m,) at least, whatever else is known of the agent: uint8 (m,), CREDENTIAL or NOTHING.
+
+    That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
+    otherwise be told to use a key that "was never registered", in each of its events.
+    """
+    return np.where(np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED), CREDENTIAL, NOTHING).astype(np.uint8)
 
 
 def drawn(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
 from ..ingest.features.slots import Slots
 from ..ingest.features.table import COUNT
 from ..models.bundle import TrainedModel
-from ..models.habits import NOTHING, becomes_habit
+from ..models.habits import NOTHING, announced, becomes_habit
 from . import risk
 from .evidence import Explainer
 from .feedback.rules import Covered, FeedbackRules
@@ -170,12 +170,13 @@ class Engine:
             self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
 
     def _learnable(self, out: Scored, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """1 where an event may widen its agent's baseline: nothing from a suspicious window, nothing self-asserted."""
+        """What of each event is learned: nothing self-asserted; of a suspicious window a key that was announced alone."""
         statistic = out.risk[rows, risk.STATISTIC]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
         habit = becomes_habit(out.columns, rows, out.p_values, out.memory[rows, layout.N_EVENTS])
-        return np.where(calm & vouched, habit, np.uint8(NOTHING))
+        least = announced(out.columns, rows)
+        return np.where(vouched, np.where(calm, habit, least), np.uint8(NOTHING))
 
     def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
         """Names and peer groups of agents that are new in their slots, or have changed their group."""

@@ -145,6 +145,29 @@ def test_suspicious_windows_are_not_learned(kit: Any, make: Any) -> None:
     assert learned(engine, slot) == after <= before + 1
 
 
+def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, make: Any) -> None:
+    """Nothing else of a suspicious agent is learned; a claim that nobody vouches for announces nothing."""
+    engine = engine_of(kit)
+    slot = int(engine.score(kit.columns(calm(make))).slots[0])
+    revoked = {"credential": {"method": "none", "token_id": "t"}}
+    start = make.START_MS + 100 * 60_000
+    engine.score(kit.columns([
+        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
+    ]))  # fmt: skip
+    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    before = learned(engine, slot)
+    key, claimed = ({"credential": {"method": "private_key_jwt", "thumbprint": name}} for name in ("new", "claimed"))
+    announce: dict[str, Any] = {"type": "client.change", "action": "change"}
+    scored = engine.score(kit.columns([
+        make.event(102, "fresh", start + 2, **announce, **key), make.event(103, "fresh", start + 3, **key),
+        make.event(104, "fresh", start + 4, **announce, **claimed, agent_self_asserted=True),
+        make.event(105, "fresh", start + 5, **claimed),
+    ]))  # fmt: skip
+    assert scored.levels[1, 1] >= risk.MEDIUM
+    assert scored.signals.tolist() == [0.0, 0.0, 0.0, 4.0]
+    assert learned(engine, slot) == before
+
+
 def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
     """A self-asserted event can not change the type that tokens gave an agent; a vouched one can."""
     engine = engine_of(kit)
