@@ -12,6 +12,7 @@ import msgspec
 
 from .events import AuditEvent
 from .hashing import agent_key
+from .routing import agent_route
 from .source import Kind, Record
 
 # What belongs to a name: `ann` is no part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
@@ -40,6 +41,11 @@ class Subject(NamedTuple):
     def key(self) -> int:
         """Key of an agent; 0 for principals."""
         return agent_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else 0
+
+    @property
+    def route(self) -> bytes:
+        """By which an agent's records find their partition; b"" for principals."""
+        return agent_route(self.tenant, self.issuer, self.name) if self.kind == "agent" else b""
 
 
 class NameEraser:

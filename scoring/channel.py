@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from .pipeline import Committed
-from .records import AgentRow, AgentSummary, Decision
+from .records import AgentName, AgentRow, AgentSummary, Decision
 
 T = TypeVar("T")
 LENGTH = struct.Struct("<I")
@@ -35,6 +35,21 @@ class Change(msgspec.Struct, array_like=True):
     decided_ms: int
 
 
+class Gone(msgspec.Struct, array_like=True, frozen=True):
+    """An agent that was erased: what commits up to an offset of its partition said of it is to be forgotten."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    partition: int
+    offset: int
+
+    def means(self, name: AgentName, version: tuple[int, int] | None) -> bool:
+        """Whether what is known of *name* as of *version* (None: of unknown age) is what has to be forgotten."""
+        same = (name.tenant, name.issuer, name.agent_id) == (self.tenant, self.issuer, self.agent_id)
+        return same and (version is None or version[1] <= self.offset)
+
+
 class Update(msgspec.Struct, array_like=True):
     """What became durable. An update without agents is a sign of life."""
 
@@ -51,6 +66,8 @@ class Update(msgspec.Struct, array_like=True):
     """Epoch and offset of each agent; None: they come in order."""
     fresh: dict[int, int] | None = None
     """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
+    forgotten: list[Gone] = []
+    """Agents that were erased, before `agents` are applied."""
 
 
 _encoder = msgspec.msgpack.Encoder()

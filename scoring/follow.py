@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import msgspec
 
-from .channel import MOST_ROWS, Change, Update
-from .publish import Heartbeat, RiskRecord, summary_of
+from .channel import MOST_ROWS, Change, Gone, Update
+from .publish import FORGOTTEN_UP_TO, Heartbeat, RiskRecord, summary_of
 from .records import AgentSummary, RiskLevel
 from .view import Version
 
 _risk = msgspec.json.Decoder(RiskRecord)
 _beat = msgspec.json.Decoder(Heartbeat)
+_route = msgspec.json.Decoder(tuple[str, str, str])
 
 
 class _DecisionData(msgspec.Struct):
@@ -59,13 +61,18 @@ class RiskFollower:
         self._partitions = partitions
         self._agents: dict[int, list[tuple[AgentSummary, Version]]] = defaultdict(list)
         self._changes: list[Change] = []
+        self._gone: list[Gone] = []
         self.unreadable = 0
         """Records that are neither risk nor a sign of life nor a decision: written by a later version, or not by us."""
 
-    def risk(self, key: bytes | None, value: bytes | None) -> None:
-        """Take one record of the risk topic."""
+    def risk(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = (),
+        partition: int = 0,
+    ) -> None:  # fmt: skip
+        """Take one record of the risk topic's *partition*."""
         if value is None:
-            return  # a tombstone: nothing of ours
+            self._forget(key, headers, partition)
+            return
         try:
             if key is not None and key.startswith(b"{"):
                 self._heard(_beat.decode(value))
@@ -75,6 +82,16 @@ class RiskFollower:
                 self._agents[record.partition].append((summary_of(record), version))
         except (msgspec.MsgspecError, ValueError, KeyError):
             self.unreadable += 1
+
+    def _forget(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
+        """An agent was erased; a tombstone without our header is nobody's word."""
+        try:
+            gone = Gone(*_route.decode(key or b""), partition, int(dict(headers)[FORGOTTEN_UP_TO] or b""))
+        except (msgspec.MsgspecError, ValueError, KeyError):
+            return
+        kept = [(one, version) for one, version in self._agents[partition] if not gone.means(one.name, version)]
+        self._agents[partition] = kept
+        self._gone.append(gone)
 
     def _heard(self, beat: Heartbeat) -> None:
         """A worker that was asleep may still speak for a partition: the highest epoch counts."""
@@ -102,7 +119,9 @@ class RiskFollower:
         Args:
             with_freshness: whether the topic was read up to its end at the start; before, answers are stale.
         """
-        found = [
+        found = [Update([], [], 0, 0, {}, {}, forgotten=self._gone)] if self._gone else []
+        self._gone = []
+        found += [
             Update([one for one, _ in part], [], 0, 0, {}, {}, partition=partition, versions=[v for _, v in part])
             for partition, agents in self._agents.items()
             for part in (agents[start : start + MOST_ROWS] for start in range(0, len(agents), MOST_ROWS))

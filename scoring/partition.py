@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
+from ..ingest.unread import Unread
 from .actuators.desired import decided_action
 from .committing import Committed, commit_together
 from .lifecycle.records import ModelSwitch
@@ -114,6 +115,7 @@ class PartitionPipeline:
         self._commit_took_s = 0.0
         self._busy = False
         self._complained_at = -COMPLAIN_EVERY_S
+        self._unread = Unread()
         processor.residence.wait = self.pause
 
     @property
@@ -133,6 +135,7 @@ class PartitionPipeline:
         self._end = self.patiently(lambda: self._around.source.end_offset(partition))
         self._check_end(self._end)
         self._recover()
+        self._unread = Unread(self.patiently(self._around.store.bygone))
         held = self.patiently(lambda: self._around.store.holdings(partition))
         self._processor.engine.feedback.restore(held)
         self._processor.resume(self.patiently(self._last_switch), self.position)
@@ -167,7 +170,8 @@ class PartitionPipeline:
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
-        """Apply a batch of this partition."""
+        """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew."""
+        batch = self._unread.batch(batch)
         feedback = self._processor.engine.feedback
         matched = feedback.matched
         with self._around.stages.timed("apply"):
@@ -249,6 +253,7 @@ class PartitionPipeline:
         return Commit(
             self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held,
             switches, forgotten=self._processor.residence.leaving,
+            forgets=self._processor.forgets[:] if self._around.publisher is not None else (),
         )  # fmt: skip
 
     def settle(self, commit: Commit) -> None:
@@ -256,6 +261,7 @@ class PartitionPipeline:
         self._processor.residence.settled()
         self._processor.engine.feedback.settled(self.position.epoch)
         self._processor.switches.clear()
+        self._processor.forgets.clear()
         self.position = commit.position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms

@@ -16,6 +16,7 @@ from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
 from ..ingest.events import AuditEvent, decode_event
 from ..ingest.features.slots import Keys, Slots
+from ..ingest.routing import partition_of
 from ..ingest.scan import Decode, RawEncoder
 from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
@@ -27,6 +28,7 @@ from .lifecycle.force import Chosen, ModelsInForce, SwitchModel, as_switch
 from .lifecycle.records import ModelSwitch
 from .policy import LivePolicy
 from .privacy.forgetting import Forget
+from .privacy.records import Met
 from .reasons import plain
 from .records import DeadLetter, Decision, Position, Reason, RiskLevel, record_id
 from .residence import Note, Residence, encode_reasons
@@ -92,6 +94,10 @@ class Processor:
         self.switches: list[ModelSwitch] = []
         """Models that came into force since the last commit; the pipeline takes them."""
         self.vectors = vectors
+        self.partitions = 1
+        """Of the log: an agent is forgotten in the partition that has its state."""
+        self.forgets: list[Met] = []
+        """Orders to forget that were met since the last commit; the pipeline takes them."""
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
         self._command: msgspec.json.Decoder[Release | Adopt | Revoke] = msgspec.json.Decoder(Release | Adopt | Revoke)
 
@@ -310,13 +316,19 @@ class Processor:
 
     def _apply_forget(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
         try:
-            subject = _forget.decode(record.payload).subject
+            order = _forget.decode(record.payload)
         except (msgspec.MsgspecError, ValueError) as error:
             applied.dead.append(_dead(partition, offset, record, MalformedEvent(f"nobody to forget: {error}")))
             return
-        self.residence.forget(subject)
+        subject = order.subject
+        ours = subject.kind == "agent" and self._has(subject.route, partition)
+        self.residence.forget(subject, ours=ours)
+        self.forgets.append(Met(order.erasure_id, subject, offset, record.received_ms, ours))
         if self.edges is not None:
             self.edges.forget()
+
+    def _has(self, route: bytes, partition: int) -> bool:
+        return self.partitions == 1 or partition_of(route, self.partitions) == partition
 
     def _note_decision(
         self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..ingest.erasing import Subject
 from ..ingest.errors import Unavailable
 from ..ingest.routing import agent_route
 from ..ingest.source import TopicWriter
@@ -21,6 +22,7 @@ from .policy import LivePolicy
 from .records import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
 from .store import Store
 
+FORGOTTEN_UP_TO = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"
 SHOWN_EVERY_MS = 30_000
 """A calm agent's unchanged risk is sent again when it was evaluated that much later."""
@@ -73,6 +75,8 @@ class _Told(NamedTuple):
     position: Position
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]
+    forgotten: Sequence[tuple[Subject, int]] = ()
+    """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
 
 
 class TopicNames(NamedTuple):
@@ -133,7 +137,9 @@ class TopicPublisher:
         """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
         position = commit.position
         known, marks = self._told.setdefault(position.partition, {}), {}
-        rows = []
+        rows, gone = [], [(met.subject, met.offset) for met in commit.forgets if met.ours]
+        for subject, _ in gone:
+            known.pop(subject.key, None)
         for row in commit.agents:
             mark = _mark(row)
             if known.get(row.name.key) == mark:
@@ -141,7 +147,7 @@ class TopicPublisher:
                 continue
             marks[row.name.key] = mark
             rows.append(row)
-        told = _Told(position, rows, commit.decisions)
+        told = _Told(position, rows, commit.decisions, gone)
         self._tell(told)
         self._unsure.append(told)
         self._remember(position.partition, marks)
@@ -161,7 +167,7 @@ class TopicPublisher:
         self._doubtful = bool(self._unsure)
 
     def _send(
-        self, topic: str, key: bytes, value: bytes, *, partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes | None, *, partition: int | None = None,
         headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
     ) -> None:  # fmt: skip
         try:
@@ -181,6 +187,8 @@ class TopicPublisher:
 
     def _tell(self, told: _Told) -> None:
         place = told.position
+        for subject, offset in told.forgotten:
+            self._send_forgotten(subject, place.partition, offset)
         for row in told.rows:
             self._send_risk(row, place.partition, place.epoch, place.offset)
         self._send_decisions(told.decisions)
@@ -193,6 +201,8 @@ class TopicPublisher:
         self._told.pop(position.partition, None)
         if published >= position.offset:
             return
+        for one in self._store.forgets(position.partition, published):
+            self._send_forgotten(one.subject, position.partition, one.up_to[position.partition])
         for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.unpublished_decisions(position.partition, published))
@@ -224,6 +234,10 @@ class TopicPublisher:
         value = _encode(risk_record(row, partition, epoch, offset))
         self._send(self._names.risk, key, value, partition=partition)
         self.sent += 1
+
+    def _send_forgotten(self, subject: Subject, partition: int, offset: int) -> None:
+        key, value, headers = forgotten_record(subject.route, offset)
+        self._send(self._names.risk, key, value, partition=partition, headers=headers)
 
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
@@ -259,6 +273,15 @@ def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset
         row.due_ms, row.events, row.decision_id, msgspec.Raw(row.reasons) if row.reasons else _no_reasons,
         row.counterfactual, partition, epoch, offset,
     )  # fmt: skip
+
+
+def forgotten_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
+    """Key, value and headers of the record that ends what the risk topic says of an agent.
+
+    No value: compaction drops what was told before, and some time later this record, too. The header says up to which
+    offset of its partition of events the agent is forgotten: what is newer is somebody new.
+    """
+    return route, None, [(FORGOTTEN_UP_TO, b"%d" % offset)]
 
 
 def summary_of(record: RiskRecord) -> AgentSummary:

@@ -12,6 +12,7 @@ from ..ingest.identity import record_id as record_id  # sources name their dead 
 
 if TYPE_CHECKING:
     from .feedback.values import Holding
+    from .privacy.records import Met
 
 from .lifecycle.records import ModelSwitch
 
@@ -218,3 +219,5 @@ class Commit(msgspec.Struct, frozen=True):
     """Models that came into force in what is committed."""
     forgotten: Sequence[int] = ()
     """Keys of agents whose rows go before `agents` are written."""
+    forgets: Sequence[Met] = ()
+    """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""

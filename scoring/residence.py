@@ -97,9 +97,13 @@ class Residence:
         """Say something about the agent in a slot."""
         self._notes[slot] = note
 
-    def forget(self, subject: Subject) -> None:
-        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name."""
-        if subject.kind == "agent":
+    def forget(self, subject: Subject, *, ours: bool = True) -> None:
+        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name.
+
+        Args:
+            ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
+        """
+        if subject.kind == "agent" and ours:
             self._forget_agent(subject.key)
         eraser = self._erasers.add(subject)
         for slot, note in enumerate(self._notes):

@@ -82,6 +82,14 @@ class RiskView:
         if entry is not None:
             self._leave(entry)
 
+    def forget_up_to(self, full: tuple[str, str, str], partition: int, offset: int) -> None:
+        """Know no more of an agent what commits up to *offset* of its partition said; newer is somebody else."""
+        entry = self._entries.get(full)
+        if entry is not None and (
+            entry.version is None or (entry.partition == partition and entry.version[1] <= offset)
+        ):
+            self.forget(*full)
+
     def find(
         self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
     ) -> list[Entry]:

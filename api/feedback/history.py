@@ -17,6 +17,7 @@ from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import Kind, Record
 from ...scoring.pipeline import PARTITION
+from ..privacy.reading import unread_of
 from ..serve.wiring import kafka_settings
 from ..settings import Settings
 
@@ -118,7 +119,7 @@ def _topic(settings: Settings) -> Iterator[Part]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
     kafka = kafka_settings(settings)
     topic = kafka.topics.events
-    reader = open_reader(kafka, [topic])
+    unread, reader = unread_of(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
         total = max(1, sum(end - firsts[place] for place, end in ends.items()))
@@ -127,7 +128,10 @@ def _topic(settings: Settings) -> Iterator[Part]:
             for found in reader.poll(_POLL_S, BATCH):
                 place = Place(topic, found.partition, len(ends))
                 limit = ends[topic, found.partition]
-                records = [record_from(raw, place) for raw in found.records if raw.offset < limit]
+                records = [
+                    unread.record(found.partition, raw.offset, record_from(raw, place))
+                    for raw in found.records if raw.offset < limit
+                ]  # fmt: skip
                 count += len(records)
                 if records:
                     yield Part(found.partition, records, min(1.0, count / total))

@@ -206,7 +206,8 @@ def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool =
     """An erasure as it is answered."""
     return ErasureOut(
         erasure_id=made.erasure_id, kind=made.kind, status=made.status, tenant=made.tenant, issuer=made.issuer or None,
-        subject=made.subject or None, reason=made.reason, asked_by=made.asked_by, asked_at=iso_ms(made.asked_ms),
+        subject=None if made.status == "done" else made.subject or None,
+        reason=made.reason, asked_by=made.asked_by, asked_at=iso_ms(made.asked_ms),
         done_at=iso_or_none(made.done_ms), detail=made.error or None,
         counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
         proof=None if brief else made.proof.decode() or None, document=document,

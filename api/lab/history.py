@@ -25,6 +25,7 @@ from ...ingest.kafka.wire import Place, record_from
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import Kind, Record, RecordBatch
+from ..privacy.reading import unread_of
 from ..serve.wiring import kafka_settings
 from ..settings import Settings
 from .opening import LabError, LabWarning
@@ -182,12 +183,14 @@ class History:
             raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
         kafka = kafka_settings(self._settings)
         topic = kafka.topics.events
+        unread = unread_of(self._settings, topic)
         with closing(open_reader(kafka, [topic])) as reader:
             partitions = len(reader.end_offsets())
             while not reader.at_end():
                 for part in reader.poll(1.0, BATCH):
                     place = Place(topic, part.partition, partitions)
-                    yield from (record_from(raw, place) for raw in part.records)
+                    for raw in part.records:
+                        yield unread.record(part.partition, raw.offset, record_from(raw, place))
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:

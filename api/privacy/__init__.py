@@ -1,6 +1,6 @@
 """Erasure with proof, and export of what is known about one agent (`docs/privacy.md`)."""
 
 from .desk import ErasureDesk, Refused
-from .places import Places
+from .places import Everywhere, Places
 
-__all__ = ["ErasureDesk", "Places", "Refused"]
+__all__ = ["ErasureDesk", "Everywhere", "Places", "Refused"]

@@ -4,18 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from ...ingest.archive.position import read_position
 from ...ingest.erasing import RecordEraser
 from ...ingest.log import EventLog, GroupCommit
 from ...ingest.log.rewriting import closed_segments, count_changes, write_fresh
+from ...ingest.source import Record
+from ...scoring.notify.alert import rfc3339
+from ...scoring.privacy import Erasure
 from ...scoring.store import SqlStore
 from ...scoring.store.erasing import Scope
+from .archives import spooled
 
-SPOOL_FILES = ("*.open", "*.frames")
+
+class Told(NamedTuple):
+    """What a place has to say in a proof.
+
+    Attributes:
+        covers: up to where records were looked at.
+        counts: of archives that erased by themselves.
+        topics: what was done about each topic, and until when the rest lives.
+        remains: what, why and until when, beside what always does.
+    """
+
+    covers: dict[str, Any]
+    counts: Mapping[str, int] = {}
+    topics: Sequence[dict[str, Any]] = ()
+    remains: Sequence[tuple[str, str, str]] = ()
+
+
+class Everywhere(Protocol):
+    """All places of a deployment, as the desk of erasures works with them."""
+
+    @property
+    def store(self) -> SqlStore:
+        """Database."""
+
+    @property
+    def keeps_name(self) -> bool:
+        """Whether the identifier is needed after the end, to keep records from being read that can not be erased."""
+
+    async def order(self, made: Erasure, record: Record) -> Erasure:
+        """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
+
+    async def behind(self, made: Erasure, now_ms: int) -> str:
+        """What is waited for, in words; "" = everybody has come past the order."""
+
+    async def passed(self, made: Erasure) -> Erasure:
+        """The erasure with all that is known once everybody has come past its order."""
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """Erase everywhere; counts of records and rows by place. May be called again at any time."""
+
+    async def left(self, made: Erasure) -> dict[str, int]:
+        """What is still to be found, by place; empty = nothing."""
+
+    async def told(self, made: Erasure, now_ms: int) -> Told:
+        """For the proof."""
+
+    async def assist(self, now_ms: int) -> list[Erasure]:
+        """What every process of the service does; returns the erasures that all workers have come past."""
+
+    async def rest(self, now_ms: int) -> list[Erasure]:
+        """Look after finished ones whose name is kept; takes it away where its time is over, and returns those."""
 
 
 class Committed(Protocol):
@@ -51,6 +107,8 @@ class Places:
         if vectors is not None:
             self._archives["vectors"] = vectors
         self._spool = spool
+        self._spooled: dict[str, list[str]] = {}
+        self.keeps_name = False
 
     @property
     def directory(self) -> Path:
@@ -59,23 +117,45 @@ class Places:
         assert isinstance(log, EventLog)
         return log.directory
 
-    async def behind(self, offset: int, spooled: Sequence[str]) -> str:
-        """Who has not come past *offset* yet; "" = everybody has.
+    async def order(self, made: Erasure, record: Record) -> Erasure:
+        """See `Everywhere.order`."""
+        return msgspec.structs.replace(made, at_offset=await self.log.commit([record]))
 
-        Args:
-            offset: of a record of the log.
-            spooled: files of the spool that were there when the pipeline had come past it.
-        """
+    async def behind(self, made: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
+        """See `Everywhere.behind`."""
+        who = await self._behind(made)
+        return f"waits for {who} to come past offset {made.at_offset} of the log" if who else ""
+
+    async def _behind(self, made: Erasure) -> str:
+        offset = made.at_offset
         position = await asyncio.to_thread(self.store_offset)
         if position <= offset or self._status.offset <= offset:
             return "the pipeline"
+        waiting = self._spooled.setdefault(made.erasure_id, self.spooled())  # when the pipeline had come past it
         if "events" in self._archives:
             archived = await asyncio.to_thread(read_position, self._archives["events"])
             if (archived or 0) <= offset:
                 return "the archive"
-        if set(spooled) & set(self.spooled()):
+        if set(waiting) & set(self.spooled()):
             return "the archive of feature vectors"
+        del self._spooled[made.erasure_id]
         return ""
+
+    async def passed(self, made: Erasure) -> Erasure:
+        """See `Everywhere.passed`."""
+        return made
+
+    async def told(self, made: Erasure, now_ms: int) -> Told:  # noqa: ARG002 (nothing of it ages here)
+        """See `Everywhere.told`."""
+        return Told({"log_up_to_offset": made.at_offset, "log_up_to": rfc3339(made.at_ms)}, remains=[_OF_LOG])
+
+    async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
+        """See `Everywhere.assist`."""
+        return []
+
+    async def rest(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
+        """See `Everywhere.rest`."""
+        return []
 
     def store_offset(self) -> int:
         """How far the pipeline has committed."""
@@ -85,19 +165,21 @@ class Places:
         """Numbers of the files that wait between the pipeline and the archive of vectors."""
         if "vectors" not in self._archives:
             return []
-        return sorted({path.stem for pattern in SPOOL_FILES for path in self._spool.glob(pattern) if _holds(path)})
+        return spooled(self._spool)
 
-    async def erase(self, scope: Scope) -> dict[str, int]:
-        """Erase everywhere; counts of records and rows by place. May be called again at any time."""
-        counts = Counter(_named("database", await asyncio.to_thread(self.store.erase, scope)))
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.erase`."""
+        scope = scope_of(made)
+        counts = Counter(named_counts("database", await asyncio.to_thread(self.store.erase, scope)))
         counts.update(await self._erase_log(scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._archive, kind, scope, False))
         return dict(counts)
 
-    async def left(self, scope: Scope) -> dict[str, int]:
-        """What is still to be found, by place; empty = nothing."""
-        counts = Counter(_named("database", await asyncio.to_thread(self.store.erase, scope, dry=True)))
+    async def left(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.left`."""
+        scope = scope_of(made)
+        counts = Counter(named_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True)))
         counts.update(await asyncio.to_thread(self._count_log, scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._archive, kind, scope, True))
@@ -123,21 +205,26 @@ class Places:
     def _archive(self, kind: Any, scope: Scope, dry: bool) -> dict[str, int]:
         from ...ingest.archive.erasing import erase_files  # needs the extra `archive`, which is there where one is kept
 
-        found = erase_files(self._archives[kind], kind, scope.subject, scope.at_offset + 1, dry=dry)
+        found = erase_files(self._archives[kind], kind, scope.subject, {0: scope.at_offset + 1}, dry=dry)
         return {f"archive.{kind}": found.removed, f"archive.{kind}.changed": found.changed}
 
 
-def _holds(path: Path) -> bool:
-    """Whether anything is in a file of the spool; one that is empty was opened for what comes later."""
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:  # done, or handed on under its other name: looked at again
-        return True
+_OF_LOG = (
+    "64-bit hash of tenant, source and event id of each erased event, with its arrival, in the log",
+    "the same event, sent again, would count as a new one; it holds nothing of who the event was about",
+    "the segments of the log are dropped",
+)
+
+
+def scope_of(made: Erasure, offsets: Mapping[int, int] | None = None) -> Scope:
+    """What an erasure covers in the store."""
+    return Scope(made.erasure_id, made.who, made.at_offset, made.at_ms, offsets)
 
 
 def _replacing(base: int, fresh: Path) -> Callable[[EventLog], bool]:
     return lambda log: log.replace_segment(base, fresh)
 
 
-def _named(place: str, counts: dict[str, int]) -> dict[str, int]:
+def named_counts(place: str, counts: dict[str, int]) -> dict[str, int]:
+    """Counts of one place under its name."""
     return {f"{place}.{name}": count for name, count in counts.items()}

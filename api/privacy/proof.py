@@ -8,15 +8,11 @@ from typing import Any
 from ...scoring.chain import Head, heads_document
 from ...scoring.notify.alert import rfc3339
 from ...scoring.privacy import Erasure
+from .places import Told
 
 PROOF_TYPE = "trustwatch-erasure+jwt"
 
 _ALWAYS = (
-    (
-        "64-bit hash of tenant, source and event id of each erased event, with its arrival, in the log",
-        "the same event, sent again, would count as a new one; it holds nothing of who the event was about",
-        "the segments of the log are dropped",
-    ),
     (
         "tombstones of decisions: tenant, UTC day, place and salted digests in the chain",
         "the chain of decisions stays verifiable; the salt is gone, so that no guess can be checked",
@@ -59,16 +55,18 @@ _OF_KIND = {
 }
 
 
-def proof_of(made: Erasure, done_ms: int, after: list[Head], on_server: bool) -> dict[str, Any]:
+def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_server: bool) -> dict[str, Any]:
     """The document of an erasure that is done.
 
     Args:
         made: with what was counted.
         done_ms: UTC milliseconds.
         after: heads of the chains now.
+        told: what the places say.
         on_server: whether the database is a server, whose own files are not ours.
     """
-    counts = {name: count for name, count in made.counts.items() if name != "chain"}
+    counts = {name: count for name, count in made.counts.items() if isinstance(count, int)}
+    remains = [*told.remains, *_remaining(made, on_server)]
     return {
         "type": "erasure", "version": 1, "erasure_id": made.erasure_id, "software": version("trustwatch"),
         "asked": {
@@ -77,9 +75,10 @@ def proof_of(made: Erasure, done_ms: int, after: list[Head], on_server: bool) ->
             "reason": made.reason, "by": made.asked_by, "at": rfc3339(made.asked_ms),
         },
         "done_at": rfc3339(done_ms),
-        "covers": {"log_up_to_offset": made.at_offset, "log_up_to": rfc3339(made.at_ms)},
+        "covers": told.covers,
         "erased": counts, "left": {}, "chain": {"before": made.counts.get("chain", []), "after": heads_document(after)},
-        "remains": [{"what": what, "why": why, "until": until} for what, why, until in _remaining(made, on_server)],
+        "topics": list(told.topics),
+        "remains": [{"what": what, "why": why, "until": until} for what, why, until in remains],
     }  # fmt: skip
 
 

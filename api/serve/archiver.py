@@ -23,9 +23,11 @@ from ...ingest.kafka.protocols import KafkaGroupSource
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import DurableSource, Kind, RecordBatch
+from ...ingest.unread import Unread
 from ...scoring.pipeline import PARTITION
 from .. import clock
 from ..edge.archived import ArchiveReport, encode_archive_report
+from ..privacy.reading import unread_of
 from ..settings import Settings
 from .child import Child, run_child
 from .upkeep import ArchiveUpkeep
@@ -103,6 +105,7 @@ class Archiver:
         self._source: DurableSource | None = None
         self._positions: dict[int, int] = {}
         self.lanes: dict[int, Lane] = {}
+        self._unread = Unread()
         self.rows = self.files = 0
         self.upkeep = ArchiveUpkeep(directory, "events", settings.archive)
 
@@ -116,6 +119,8 @@ class Archiver:
         positions = self._archive.start()
         self._positions = dict(positions or {})
         if self._kafka is not None:
+            # Who is erased from here on is erased in what was archived, once we are past that.
+            self._unread = unread_of(self._settings, self._kafka.topics.events)
             source = open_group_source(self._kafka)
             self._source = source
             source.join(self)
@@ -169,7 +174,7 @@ class Archiver:
         """Read what has come, and write ranges when it is time."""
         batch = self.source.poll(POLL, POLL_S)
         if batch is not None:
-            self.lanes[batch.partition].take(batch)
+            self.lanes[batch.partition].take(self._unread.batch(batch))
         now, interval_s = clock.monotonic(), self._settings.archive.interval_s
         for lane in list(self.lanes.values()):
             if lane.waiting and now - lane.since >= interval_s:

@@ -162,6 +162,8 @@ class Distributed(Backend):
         status, found = known.status, []
 
         def followed(update: Update) -> None:
+            for gone in update.forgotten:
+                known.view.forget_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
             if update.agents:
                 known.view.apply(update.agents, update.partition, update.versions)
             if update.changes:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
 import msgspec
 
+from ...ingest.archive.files import Kind as ArchiveKind
 from ...ingest.erasing import NameEraser, Subject
+from ...ingest.kafka import open_admin, open_reader
 from ...ingest.log import GroupCommit
 from ...scoring.channel import summaries
 from ...scoring.privacy import Forgotten
@@ -16,14 +20,18 @@ from .. import clock
 from ..console.profile import profile_of
 from ..guard import Guard
 from ..http.services import PipelineStatus
-from ..privacy import ErasureDesk, Places
+from ..privacy import ErasureDesk, Everywhere, Places
+from ..privacy.archives import LocalArchives
 from ..privacy.desk import Signer
 from ..privacy.exporting import Sources
+from ..privacy.topic_places import Brokers, TopicPlaces
 from ..settings import Settings
 from ..tokens import LocalKey
+from .roles import Roles
 from .vectors import spool_directory
-from .wiring import privacy_key
+from .wiring import kafka_settings, privacy_key
 
+DAY_MS = 86_400_000
 SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
 
@@ -35,8 +43,9 @@ def forgotten_agents(settings: Settings, store: SqlStore) -> Forgotten:
 
 
 def make_erasures(
-    settings: Settings, log: GroupCommit, store: SqlStore, view: RiskView, guard: Guard, status: PipelineStatus
-) -> ErasureDesk:
+    settings: Settings, log: GroupCommit, store: SqlStore, view: RiskView, guard: Guard, status: PipelineStatus,
+    roles: Roles = Roles(),  # noqa: B008
+) -> ErasureDesk:  # fmt: skip
     """Everything the desk stands on."""
 
     async def forget(subject: Subject) -> None:
@@ -46,21 +55,33 @@ def make_erasures(
         key = LocalKey.open(settings.data_dir)
         return Signer(key.sign_document, key.read_document)
 
+    on_topic = bool(settings.kafka.bootstrap_servers)
     archive = settings.archive
-    places = None
-    if not settings.kafka.bootstrap_servers:
+    places: Everywhere
+    if on_topic:
+        places = _on_topic(settings, log, store, status, roles)
+    else:
         places = Places(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
-    directory = None if settings.kafka.bootstrap_servers else settings.data_dir / "log"
-    exported = Sources(store, directory, archive.directory, profile_of)
+    exported = Sources(store, None if on_topic else settings.data_dir / "log", archive.directory, profile_of)
     return ErasureDesk(
-        places,
-        exported,
-        lambda: privacy_key(settings),
-        signer,
-        forget,
-        clock.now_ms,
-        on_server=settings.store.url is not None,
-    )
+        places, exported, lambda: privacy_key(settings), signer, forget, clock.now_ms,
+        on_server=settings.store.url is not None, leads=roles.workers,
+    )  # fmt: skip
+
+
+def _on_topic(
+    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: Roles
+) -> TopicPlaces:  # fmt: skip
+    kafka, archive = kafka_settings(settings), settings.archive
+    kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
+    wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
+    ours = {"events": roles.archiver, "vectors": roles.workers}
+    archives = LocalArchives(
+        store, {kind: folder for kind, folder in wanted.items() if ours[kind]}, kafka.topics.events,
+        spool_directory(settings), socket.gethostname(), lambda: status.counts, archive.retention_days * DAY_MS,
+    )  # fmt: skip
+    brokers = Brokers(kafka.topics, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
+    return TopicPlaces(store, log, brokers, archives, frozenset(wanted))
 
 
 async def forget_here(subject: Subject, store: SqlStore, view: RiskView, guard: Guard) -> None:

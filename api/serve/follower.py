@@ -59,7 +59,7 @@ class Follower:
     def _take(self, part: Fetched) -> None:
         if part.topic == self._names.risk:
             for record in part.records:
-                self._follower.risk(record.key, record.value)
+                self._follower.risk(record.key, record.value, record.headers, part.partition)
         else:
             for record in part.records:
                 self._follower.decision(record.value)

@@ -31,6 +31,7 @@ from ...scoring.warm import warm_up
 from .. import clock
 from ..settings import Settings
 from .child import Child, run_child
+from .erasing import forgotten_agents
 from .partitions import check_partitions
 from .vectors import open_spool, take_over
 from .wiring import (
@@ -59,6 +60,7 @@ class GroupWorker:
 
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
+        self._sleep = sleep
         kafka = kafka_settings(settings)
         self._events = kafka.topics.events
         self.store = opened_store(settings)
@@ -91,8 +93,9 @@ class GroupWorker:
         residence = Residence(
             self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
         )
+        self._forget_erased(residence)
         vectors = take_over(self._spool, self._vectors, partition)
-        return Processor(
+        processor = Processor(
             residence,
             self._encoder,
             DuplicateWindow(settings.kafka.duplicate_window),
@@ -101,6 +104,18 @@ class GroupWorker:
             models=self._models,
             vectors=vectors,
         )
+        processor.partitions = self.partitions
+        return processor
+
+    def _forget_erased(self, residence: Residence) -> None:
+        """Nobody who was erased comes back, from the model's history or with what is loaded."""
+        while True:
+            try:
+                residence.forgotten = forgotten_agents(self._settings, self.store)
+                residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
+                return
+            except Unavailable:
+                self._sleep(self._settings.pipeline.commit_interval_s)
 
     def tick(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

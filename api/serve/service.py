@@ -108,7 +108,7 @@ class Service:
         self._promotions: set[asyncio.Task[None]] = set()
         self._models = make_desk(settings, backend.log, backend.store)
         self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
-        self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status)
+        self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status, roles)
         self._services = Services(
             settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
             policy=policy, model_version=model_version, status=status, deliveries=Counter(),

@@ -5,6 +5,7 @@ Works on whatever columns a file has. One file is in memory at a time; each is r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,12 @@ class Rewritten(NamedTuple):
     files: int = 0
 
 
-def erase_files(directory: Path, kind: Kind, subject: Subject, end: int, *, dry: bool = False) -> Rewritten:
-    """Take *subject* out of the files of its tenant, up to the log's offset *end*.
+def erase_files(
+    directory: Path, kind: Kind, subject: Subject, ends: Mapping[int, int], *, dry: bool = False
+) -> Rewritten:  # fmt: skip
+    """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
 
-    What a crash left half written of ranges below *end* goes, too: whoever writes ranges is past that offset.
+    What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset.
 
     Args:
         directory: of the archive, or of the vectors; one that does not exist holds nothing.
@@ -44,9 +47,9 @@ def erase_files(directory: Path, kind: Kind, subject: Subject, end: int, *, dry:
     removed = changed = files = 0
     with rewriting(directory):
         if not dry:
-            _remove_left_over(directory, kind, subject.tenant, end)
+            _remove_left_over(directory, kind, subject.tenant, ends)
         for path in _files(directory, kind, subject.tenant):
-            found = _erase(path, subject, end, dry)
+            found = _erase(path, subject, _end_of(path, ends), dry)
             removed, changed = removed + found.removed, changed + found.changed
             files += found.removed + found.changed > 0
     return Rewritten(removed, changed, files)
@@ -59,11 +62,16 @@ def _files(directory: Path, kind: Kind, tenant: str, ending: str = "") -> list[P
     return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet{ending}"))]
 
 
-def _remove_left_over(directory: Path, kind: Kind, tenant: str, end: int) -> None:
+def _remove_left_over(directory: Path, kind: Kind, tenant: str, ends: Mapping[int, int]) -> None:
     for path in _files(directory, kind, tenant, TEMPORARY):
         of = parsed(path.with_name(path.name.removesuffix(TEMPORARY)))
-        if of is not None and of.first < end:  # one behind it may be written at this moment
+        if of is not None and of.first < ends.get(of.partition, 0):  # one behind it may be written at this moment
             path.unlink(missing_ok=True)
+
+
+def _end_of(path: Path, ends: Mapping[int, int]) -> int:
+    of = parsed(path)
+    return 0 if of is None else ends.get(of.partition, 0)
 
 
 def _erase(path: Path, subject: Subject, end: int, dry: bool) -> Rewritten:

@@ -2,6 +2,6 @@
 
 from .forgetting import Forget, Forgotten
 from .key import PrivacyKey, open_key
-from .records import KINDS, OPEN, STEPS, Erasure
+from .records import KINDS, OPEN, STEPS, Erasure, Met
 
-__all__ = ["KINDS", "OPEN", "STEPS", "Erasure", "Forget", "Forgotten", "PrivacyKey", "open_key"]
+__all__ = ["KINDS", "OPEN", "STEPS", "Erasure", "Forget", "Forgotten", "Met", "PrivacyKey", "open_key"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,6 +54,24 @@ class Erasure(msgspec.Struct, frozen=True):
     def who(self) -> Subject:
         """For erasers. Only while the identifier is known."""
         return Subject(self.kind, self.tenant, self.issuer, self.subject, pseudonym_of(self.erasure_id))
+
+
+class Met(NamedTuple):
+    """An order to forget that the worker of one partition has come to.
+
+    Attributes:
+        erasure_id: whose order it is; it may be given again.
+        subject: who is forgotten.
+        offset: of the order in this partition: what lies before it is erased.
+        at_ms: when it was given.
+        ours: whether the subject is an agent of this partition.
+    """
+
+    erasure_id: str
+    subject: Subject
+    offset: int
+    at_ms: int
+    ours: bool
 
 
 def pseudonym_of(erasure_id: str) -> str:

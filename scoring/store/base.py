@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from ...ingest.errors import Fenced
+from ...ingest.unread import Bygone
 from ..chain import ChainStore
 from ..containment import Actuation, Intervention
 from ..feedback.values import Feedback, Holding, PreviewRow, Step
@@ -163,6 +164,12 @@ class StateStore(Protocol):
 
     def published(self, partition: int) -> int:
         """Highest `Commit.published` of *partition*; 0 = nothing yet."""
+
+    def forgets(self, partition: int, after: int) -> list[Bygone]:
+        """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
+
+    def bygone(self) -> list[Bygone]:
+        """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
 
     def unpublished_agents(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
         """Agents of *partition* that commits with an offset above *after* wrote, read in chunks.

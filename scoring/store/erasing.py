@@ -12,11 +12,24 @@ back. Blobs of the feature builder and the risk kernel hold numbers and keyed ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, and_, delete, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    Text,
+    and_,
+    delete,
+    false,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from ...ingest.erasing import NameEraser, Subject
 from ..chain import content_digest
@@ -65,12 +78,21 @@ _counts = msgspec.json.Decoder(dict[str, Any])
 
 
 class Scope(NamedTuple):
-    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged."""
+    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
+
+    `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
+    """
 
     erasure_id: str
     subject: Subject
     at_offset: int
     at_ms: int
+    offsets: Mapping[int, int] | None = None
+
+    @property
+    def up_to(self) -> Mapping[int, int]:
+        """Offset of the FORGET record by partition."""
+        return {0: self.at_offset} if self.offsets is None else self.offsets
 
 
 class Erasing(Database):
@@ -82,27 +104,27 @@ class Erasing(Database):
         """Write a new wish; False = its id is known, and nothing is written."""
         with self.write() as connection:
             add = _ADD.on(connection).returning(ERASURES.c.erasure_id)
-            return connection.execute(add, _params(made)).first() is not None
+            return connection.execute(add, params_of(made)).first() is not None
 
     def change_erasure(self, made: Erasure) -> None:
         """Overwrite an erasure."""
         with self.write() as connection:
             mine = ERASURES.c.erasure_id == made.erasure_id
-            connection.execute(update(ERASURES).where(mine).values(_params(made)))
+            connection.execute(update(ERASURES).where(mine).values(params_of(made)))
 
     def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
         """One erasure."""
         query = _of(select(ERASURES).where(ERASURES.c.erasure_id == erasure_id), tenants)
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _to_erasure(row)
+        return None if row is None else erasure_of(row)
 
     def open_erasures(self) -> list[Erasure]:
         """All that are not done, oldest first."""
         query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN)))
         with self.read() as connection:
             rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            return [_to_erasure(row) for row in rows]
+            return [erasure_of(row) for row in rows]
 
     def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
         """Erasures, newest first. Raises BadCursor."""
@@ -115,7 +137,7 @@ class Erasing(Database):
             rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
         last = rows[limit - 1] if len(rows) > limit else None
         more = None if last is None else codec.to_cursor([last.asked_ms, last.erasure_id])
-        return Page([_to_erasure(row) for row in rows[:limit]], more)
+        return Page([erasure_of(row) for row in rows[:limit]], more)
 
     def forget_mark(self, mark: str, at_ms: int) -> None:
         """Remember the keyed mark of an agent that must not come back from a model's history."""
@@ -191,7 +213,11 @@ class _Work:
 
     def left_behind(self) -> int:
         """The agent's row in a version from before it was forgotten: the pipeline has it still."""
-        old = (AGENTS.c.key == self._key, AGENTS.c.version_offset <= self._scope.at_offset)
+        early = [
+            and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
+            for at, offset in self._scope.up_to.items()
+        ]
+        old = (AGENTS.c.key == self._key, or_(false(), *early))
         with self._database.read() as connection:
             return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
 
@@ -199,8 +225,10 @@ class _Work:
         """Decisions about the agent: content and salt go, the digests stay."""
         if self._subject.kind != "agent":
             return 0
-        later = and_(DECISIONS.c.partition == 0, DECISIONS.c.offset > self._scope.at_offset)
-        return self._each(DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~later), self._bury)
+        later = [
+            and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
+        ]
+        return self._each(DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~or_(false(), *later)), self._bury)
 
     def letters(self) -> int:
         """Dead letters that name somebody."""
@@ -347,13 +375,15 @@ def _of(query: Any, tenants: Tenants) -> Any:
     return query if tenants is None else query.where(ERASURES.c.tenant.in_(sorted(tenants)))
 
 
-def _params(made: Erasure) -> dict[str, Any]:
+def params_of(made: Erasure) -> dict[str, Any]:
+    """Columns of an erasure."""
     return {name: getattr(made, name) for name in _FIELDS} | {"counts": msgspec.json.encode(made.counts)}
 
 
-def _to_erasure(row: Any) -> Erasure:
+def erasure_of(row: Any) -> Erasure:
+    """The erasure in a row."""
     values = row._mapping
     return Erasure(counts=_counts.decode(values["counts"]), **{name: values[name] for name in _FIELDS})
 
 
-__all__ = ["Erasing", "Scope"]
+__all__ = ["Erasing", "Scope", "erasure_of", "params_of"]

@@ -16,11 +16,13 @@ from .dialects import open_engine
 from .erasing import Erasing
 from .exporting import Exporting
 from .feedback import FeedbackTables
+from .forgets import Forgets
 from .housekeeping import Housekeeping
 from .migrate import migrate
 from .models import Models
 from .partitions import Partitions
 from .reads import Reads
+from .seats import Seats
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
@@ -35,7 +37,9 @@ class SqlStore(
     Housekeeping,
     ChainReads,
     Erasing,
+    Forgets,
     Exporting,
+    Seats,
     Database,
 ):
     """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.base` for what each method promises.

@@ -21,6 +21,7 @@ from .database import Database
 from .deliveries import ADD_COUNTER, INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
 from .feedback import write_holdings
+from .forgets import write_forgets
 from .models import write_switches
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, POSITIONS
 
@@ -96,6 +97,7 @@ class State(Database):
                 write_edges(connection, edges)
             if holdings := [one for number in taken for one in commits[number].holdings]:
                 write_holdings(connection, holdings)
+            write_forgets(connection, [commits[number] for number in taken])
             if switches := [one for number in taken for one in commits[number].switches]:
                 write_switches(connection, switches)
             return [

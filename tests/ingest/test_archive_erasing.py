@@ -59,8 +59,8 @@ def rows(directory: Path, tenant: str = "acme") -> list[dict[str, Any]]:
 
 def test_an_agents_rows_go(archive: Path) -> None:
     """Up to the offset of the erasure; other tenants and later rows stay; an empty file goes."""
-    dry = erase_files(archive, "events", CANARY, 5, dry=True)
-    found = erase_files(archive, "events", CANARY, 5)
+    dry = erase_files(archive, "events", CANARY, {0: 5}, dry=True)
+    found = erase_files(archive, "events", CANARY, {0: 5})
     left = rows(archive)
 
     assert dry == found == Rewritten(2, 1, 2)
@@ -70,14 +70,14 @@ def test_an_agents_rows_go(archive: Path) -> None:
     assert left[0]["delegation"] == ["other", "erased~1"]
     assert json.loads(left[0]["raw"])["peer"] == left[0]["peer"] == "erased~1"
     assert rows(archive, "globex")[0]["agent_id"] == "canary"
-    assert erase_files(archive, "events", CANARY, 5) == Rewritten()
+    assert erase_files(archive, "events", CANARY, {0: 5}) == Rewritten()
     assert len(list(archive.glob("date=*/tenant=acme/*.parquet"))) == 2
 
 
 def test_a_principal_is_replaced(archive: Path) -> None:
     """In every column and in the record as it was logged; rows that do not name it are as they were."""
     before = rows(archive)
-    found = erase_files(archive, "events", PERSON, 7)
+    found = erase_files(archive, "events", PERSON, {0: 7})
     after = rows(archive)
 
     assert found == Rewritten(0, 2, 2)
@@ -101,15 +101,15 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(erasing, "replace", refusing)
     with pytest.raises(OSError, match="disk full"):
-        erase_files(archive, "events", CANARY, 5)
+        erase_files(archive, "events", CANARY, {0: 5})
     assert {row["agent_id"] for row in rows(archive)} == {"canary", "other", "third"}
-    assert erase_files(archive, "events", CANARY, 5).files == 1
+    assert erase_files(archive, "events", CANARY, {0: 5}).files == 1
     assert [row["offset"] for row in rows(archive) if row["agent_id"] == "canary"] == [5]
 
 
 def test_no_archive(tmp_path: Path) -> None:
     """Nothing is found where nothing is, and nothing is made."""
-    assert erase_files(tmp_path / "none", "events", CANARY, 5) == Rewritten()
+    assert erase_files(tmp_path / "none", "events", CANARY, {0: 5}) == Rewritten()
     assert not (tmp_path / "none").exists()
 
 
@@ -124,11 +124,11 @@ def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
     before = path.read_bytes()
     for dry in (True, False):
         with pytest.raises(ConfigError, match="restore it from a back-up") as told:
-            erase_files(archive, "events", CANARY, 5, dry=dry)
+            erase_files(archive, "events", CANARY, {0: 5}, dry=dry)
         assert str(path) in str(told.value)
     assert path.read_bytes() == before
     path.unlink()
-    erase_files(archive, "events", CANARY, 5)
+    erase_files(archive, "events", CANARY, {0: 5})
     assert "canary" not in {row["agent_id"] for row in rows(archive) if row["offset"] < 5}
 
 
@@ -139,7 +139,7 @@ def test_what_a_crash_left_half_written_goes(archive: Path) -> None:
     other = folder.with_name("tenant=globex") / old.name
     for path in (old, now, other):
         path.write_bytes(b"canary")
-    erase_files(archive, "events", CANARY, 5, dry=True)
+    erase_files(archive, "events", CANARY, {0: 5}, dry=True)
     assert old.exists()
-    erase_files(archive, "events", CANARY, 5)
+    erase_files(archive, "events", CANARY, {0: 5})
     assert (old.exists(), now.exists(), other.exists()) == (False, True, True)

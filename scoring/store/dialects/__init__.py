@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from . import postgresql, sqlite
+from .chairs import Chair
 from .statements import Insertion, contains, insert_or_skip, starts_with, upsert
 
 __all__ = [
@@ -54,6 +55,9 @@ class Dialect(Protocol):
 
     def is_only_one(self, connection: Connection, job: str) -> bool:
         """Whether nobody else does *job* until this transaction ends; False = somebody does it now."""
+
+    def sit(self, engine: Engine, job: str) -> Chair | None:
+        """Take a job that one process of a deployment does at a time; None = another one has it."""
 
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
         """Insert or overwrite rows of `agents`."""

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
+from .chairs import sit_down as sit
 from .copying import copy_agents
 from .copying import fetch_agents as read_agents
 from .statements import UPSERT_AGENT
@@ -36,6 +37,7 @@ __all__ = [
     "purge_weeks",
     "read_agents",
     "reader",
+    "sit",
     "write_agents",
     "writer",
 ]

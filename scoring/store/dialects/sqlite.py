@@ -23,6 +23,7 @@ from ...records import AgentRow, Position
 from .. import codec
 from ..chunks import IN_LIST, chunks
 from ..schema import AGENTS, DECISIONS
+from .chairs import OwnFile
 from .statements import UPSERT_AGENT
 
 LOOSE_DECISIONS = DECISIONS
@@ -102,6 +103,11 @@ def writer(engine: Engine) -> Engine:
 
 def lock_for_migration(_connection: Connection) -> None:
     """BEGIN IMMEDIATE has locked the database."""
+
+
+def sit(_engine: Engine, _job: str) -> OwnFile:
+    """A file is one service's."""
+    return OwnFile()
 
 
 def is_only_one(_connection: Connection, _job: str) -> bool:

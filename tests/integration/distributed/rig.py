@@ -287,8 +287,12 @@ class Rig:
                 worker.stop()
         drain(self.settings)
 
-    def undisturbed(self) -> SqlStore:
-        """The store of one worker that read the same records from the first one, alone and in peace."""
+    def undisturbed(self, prepare: Callable[[SqlStore], None] = lambda _: None) -> SqlStore:
+        """The store of one worker that read the same records from the first one, alone and in peace.
+
+        Args:
+            prepare: called with the empty store.
+        """
         self._undisturbed = self.postgres.create_database()
         path = self.write_settings(
             "undisturbed", self._undisturbed, f"{self.name}.{UNDISTURBED}", UNDISTURBED, residents=200_000
@@ -296,8 +300,10 @@ class Rig:
         settings = process_settings(path)
         with self.admin() as admin:
             admin.create_topics(kafka_settings(settings).topics, 8, self._defaults["replication"])
+        store = opened_store(settings)
+        prepare(store)
         drain(settings)
-        return opened_store(settings)
+        return store
 
     def check_end(self, sent: Counter[tuple[str, str]]) -> State:
         """Hold the end state to an undisturbed run, to what was sent, and to what the topics tell."""
@@ -561,7 +567,7 @@ class Serving(Service):
 
     Args:
         rig: whose topics and database.
-        option: the part.
+        option: the part; "" = all of it.
         members: of the settings file.
     """
 
@@ -579,7 +585,7 @@ class Serving(Service):
         self._option = option
 
     def command(self, *arguments: str) -> list[str]:
-        more = (self._option,) if arguments[0] == "serve" else ()
+        more = (self._option,) if self._option and arguments[0] == "serve" else ()
         return super().command(*arguments, *more)
 
     def risk(self, agent: str, tenant: str = "acme-corp") -> dict[str, Any]:

@@ -1,0 +1,209 @@
+"""Archives lie on the machines that keep them: each is erased by the process that has it, and the database knows so.
+
+An archive has an id of its own (a file in its folder) and a row in `meta` that says where it is and when its process
+was last seen. An erasure waits for every archive whose process is there; the others are named in its proof, and erased
+when they come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ...ingest.archive.files import Kind
+from ...ingest.archive.position import read_positions
+from ...ingest.errors import CorruptLog
+from ...scoring.privacy import Erasure
+from ...scoring.store import SqlStore
+
+ID_FILE = "_archive-id"
+PLACE, ACK = "archive.", "erased."
+SEEN_EVERY_MS = 60_000
+SEEN_WITHIN_MS = 3_600_000
+"""An archive whose process was not seen for so long does not hold an erasure up."""
+SPOOL_FILES = ("*.open", "*.frames")
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An archive as its process has told of it."""
+
+    kind: str
+    host: str
+    path: str
+    seen_ms: int
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """What an archive did for an order that was given at `at_ms`."""
+
+    at_ms: int
+    removed: int
+    changed: int
+
+
+class Standing(NamedTuple):
+    """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there."""
+
+    done: dict[str, tuple[Known, Ack]]
+    awaited: dict[str, Known]
+    missing: dict[str, Known]
+
+
+_known, _ack = msgspec.json.Decoder(Known), msgspec.json.Decoder(Ack)
+
+
+class LocalArchives:
+    """Those of this process.
+
+    Args:
+        store: of the deployment.
+        folders: by kind.
+        topic: whose records the archive of events is made of.
+        spool: folder between the worker of this process and its archive of vectors.
+        host: name of this machine, for people.
+        heard: an object that is another one after each report of the worker beside this process.
+        kept_ms: files are kept so long: an archive that is not seen longer has none left of its time.
+    """
+
+    def __init__(
+        self, store: SqlStore, folders: Mapping[Kind, Path], topic: str, spool: Path, host: str,
+        heard: Callable[[], object], kept_ms: int,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._folders = dict(folders)
+        self._topic = topic
+        self._spool = spool
+        self._host = host
+        self._heard = heard
+        self._kept_ms = kept_ms
+        self._ids: dict[Kind, str] = {}
+        self._seen_ms = 0
+        self._handovers: dict[tuple[str, int], _Handover] = {}
+
+    def show(self, now_ms: int) -> None:
+        """Say that the archives are there; blocks. Raises OSError, Unavailable."""
+        if now_ms - self._seen_ms < SEEN_EVERY_MS:
+            return
+        for kind, folder in self._folders.items():
+            if kind not in self._ids:
+                self._ids[kind] = _id_of(folder)
+            told = msgspec.json.encode(Known(kind, self._host, str(folder.resolve()), now_ms)).decode()
+            self._store.set_meta(PLACE + self._ids[kind], told)
+        self._seen_ms = now_ms
+
+    def standing(self, made: Erasure, now_ms: int) -> Standing:
+        """How far all archives of the deployment are with an erasure; blocks."""
+        acks = {key.rpartition(".")[2]: _ack.decode(text) for key, text in self._store.meta_from(_acks(made)).items()}
+        standing = Standing({}, {}, {})
+        for key, text in self._store.meta_from(PLACE).items():
+            place, known = key.removeprefix(PLACE), _known.decode(text)
+            ack = acks.get(place)
+            if ack is not None and ack.at_ms == made.at_ms:
+                standing.done[place] = known, ack
+            elif now_ms - known.seen_ms <= SEEN_WITHIN_MS:
+                standing.awaited[place] = known
+            elif now_ms - known.seen_ms <= self._kept_ms:
+                standing.missing[place] = known
+        return standing
+
+    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> None:
+        """Erase in the archives of this process whatever they are past of; call it again until it is done."""
+        for kind, place in self._ids.items():
+            key = _acks(made) + place
+            known = await asyncio.to_thread(self._store.get_meta, key)
+            if known is not None and _ack.decode(known).at_ms == made.at_ms:
+                continue
+            if await asyncio.to_thread(self._is_past, kind, made, up_to):
+                removed, changed = await asyncio.to_thread(self._walk, kind, made, up_to)
+                told = msgspec.json.encode(Ack(made.at_ms, removed, changed)).decode()
+                await asyncio.to_thread(self._store.set_meta, key, told)
+                self._handovers.pop((made.erasure_id, made.at_ms), None)
+
+    def left(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
+        """What is still found in the archives of this process; blocks."""
+        found = {f"archive.{kind}": sum(self._walk(kind, made, up_to, dry=True)) for kind in self._folders}
+        return {place: count for place, count in found.items() if count}
+
+    def forget(self, made: Erasure) -> None:
+        """The erasure is over: nobody asks any more what archives did for it; blocks."""
+        self._store.drop_meta_from(_acks(made))
+
+    def _walk(self, kind: Kind, made: Erasure, up_to: Mapping[int, int], *, dry: bool = False) -> tuple[int, int]:
+        from ...ingest.archive.erasing import erase_files  # needs the extra `archive`, which is there where one is kept
+
+        ends = {partition: offset + 1 for partition, offset in up_to.items()}
+        found = erase_files(self._folders[kind], kind, made.who, ends, dry=dry)
+        return found.removed, found.changed
+
+    def _is_past(self, kind: Kind, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        if kind == "vectors":
+            return self._is_unspooled((made.erasure_id, made.at_ms))
+        try:
+            positions = read_positions(self._folders[kind], self._topic) or {}
+        except CorruptLog:
+            return False  # the archiver says what is wrong with it
+        return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
+
+    def _is_unspooled(self, order: tuple[str, int]) -> bool:
+        """Whether what the worker beside us computed before the order is in files."""
+        handover = self._handovers.setdefault(order, _Handover())
+        return handover.is_over(self._heard(), self._spool)
+
+
+class _Handover:
+    """What a worker computed before an order, on its way through the spool.
+
+    A worker hands vectors on after their commit, and reports then. The first report that comes after the order was
+    seen to be committed may have left before that; the second one has not.
+    """
+
+    def __init__(self) -> None:
+        self._reports: list[object] = []
+        self._files: set[str] | None = None
+
+    def is_over(self, report: object, spool: Path) -> bool:
+        if not any(report is one for one in self._reports):
+            self._reports.append(report)
+        if len(self._reports) < 3:  # the one of before, and two since
+            return False
+        if self._files is None:
+            self._files = set(spooled(spool))
+        return not self._files & set(spooled(spool))
+
+
+def spooled(folder: Path) -> list[str]:
+    """Numbers of the files that wait between pipeline and archive of vectors."""
+    return sorted({path.stem for pattern in SPOOL_FILES for path in folder.glob(pattern) if _holds(path)})
+
+
+def _holds(path: Path) -> bool:
+    """Whether anything is in a file of the spool; one that is empty was opened for what comes later."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # done, or handed on under its other name: looked at again
+        return True
+
+
+def _acks(made: Erasure) -> str:
+    return f"{ACK}{made.erasure_id}."
+
+
+def _id_of(folder: Path) -> str:
+    """The id of an archive, made on first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, scratch = folder / ID_FILE, folder / f"{ID_FILE}.{secrets.token_hex(8)}"
+    if not path.exists():
+        scratch.write_text(secrets.token_hex(8))
+        try:
+            os.link(scratch, path)  # whole or not at all; of two processes the first one wins
+        except FileExistsError:
+            pass
+        finally:
+            scratch.unlink()
+    return path.read_text()

@@ -1,0 +1,234 @@
+"""The places of a deployment on Kafka and a database that all processes share.
+
+The order to forget is met in each partition at an offset of its own, in the transaction of that position. Nobody can
+rewrite the topic: the identifier is kept until its records are gone from there, so that whatever reads them again
+leaves the subject out (`ingest/unread.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...ingest.kafka import KafkaAdmin, KafkaLog, TopicReader, Topics
+from ...ingest.log import GroupCommit
+from ...ingest.routing import route_to
+from ...ingest.source import Record
+from ...scoring.notify.alert import rfc3339
+from ...scoring.privacy import Erasure
+from ...scoring.store import SqlStore
+from .archives import LocalArchives, Standing
+from .places import Told, named_counts, scope_of
+from .topics import Ending, TopicTold, endings, send, topics_told
+
+TOPIC = "topic"
+"""Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
+
+
+class Brokers(NamedTuple):
+    """How topics are reached.
+
+    Attributes:
+        topics: their names.
+        reader: opens a reader of topics from their beginning.
+        admin: opens the admin client.
+    """
+
+    topics: Topics
+    reader: Callable[[str], TopicReader]
+    admin: Callable[[], KafkaAdmin]
+
+
+class TopicPlaces:
+    """Implements `Everywhere`.
+
+    Args:
+        store: that all processes share.
+        log: of the events topic.
+        brokers: of the other topics.
+        archives: of this process.
+        expected: kinds of archives that the settings ask for.
+    """
+
+    def __init__(
+        self, store: SqlStore, log: GroupCommit, brokers: Brokers, archives: LocalArchives, expected: frozenset[str]
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.keeps_name = True
+        self._log = log
+        self._brokers = brokers
+        self._archives = archives
+        self._expected = expected
+
+    async def order(self, made: Erasure, record: Record) -> Erasure:
+        """See `Everywhere.order`: once in each partition, all acknowledged or none."""
+        count = await self._log.run(_partitions)
+        await self._log.commit([record._replace(key=route_to(partition, count)) for partition in range(count)])
+        return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC: {"partitions": count}})
+
+    async def behind(self, made: Erasure, now_ms: int) -> str:
+        """See `Everywhere.behind`: the workers, then every archive that is there."""
+        met, missing = await self._met(made)
+        if missing:
+            told = ", ".join(map(str, missing))
+            return f"waits for the workers to come to the order in partitions {told} of {self._brokers.topics.events}"
+        await self._archives.erase(made, met)
+        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        if standing.awaited:
+            told = ", ".join(f"{one.kind} on {one.host} ({one.path})" for one in standing.awaited.values())
+            return f"waits for archives to be erased by the processes that keep them: {told}"
+        known = {one.kind for one, _ in standing.done.values()} | {one.kind for one in standing.missing.values()}
+        if unknown := self._expected - known:
+            return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
+        return ""
+
+    async def passed(self, made: Erasure) -> Erasure:
+        """See `Everywhere.passed`."""
+        met, _ = await self._met(made)
+        told = {**made.counts.get(TOPIC, {}), "offsets": {str(at): offset for at, offset in met.items()}}
+        return msgspec.structs.replace(made, counts={**made.counts, TOPIC: told})
+
+    async def _met(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
+        """Offset of the order by partition, and the partitions whose worker has not come to it."""
+        places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
+        met = {at: place.offset for at, place in places.items() if place.at_ms == made.at_ms}
+        return met, [partition for partition in range(await self._ordered(made)) if partition not in met]
+
+    async def _ordered(self, made: Erasure) -> int:
+        """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
+        return int(made.counts.get(TOPIC, {}).get("partitions", 0)) or await self._log.run(_partitions)
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.erase`: the database, and what the risk topic says."""
+        up_to = offsets_of(made)
+        scope = scope_of(made, up_to)
+        counts = Counter(named_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        if ended := await self._end(made, up_to):
+            counts["topic.risk"] = ended
+        return dict(counts)
+
+    async def _end(self, made: Erasure, up_to: Mapping[int, int]) -> int:
+        """End what the risk topic still says of the subject; returns how many records did."""
+        found = await asyncio.to_thread(self._endings, made, up_to)
+        if found:
+            await self._log.run(lambda log: send(log.writer, self._brokers.topics.risk, found))
+        return len(found)
+
+    async def left(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
+        up_to = offsets_of(made)
+        scope = scope_of(made, up_to)
+        counts = named_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
+        counts["topic.risk"] = len(await asyncio.to_thread(self._endings, made, up_to))
+        counts |= await asyncio.to_thread(self._archives.left, made, up_to)
+        return {place: count for place, count in counts.items() if count}
+
+    def _endings(self, made: Erasure, up_to: Mapping[int, int]) -> list[Ending]:
+        with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
+            return endings(reader, made.who, up_to)
+
+    async def told(self, made: Erasure, now_ms: int) -> Told:
+        """See `Everywhere.told`."""
+        topics = await asyncio.to_thread(self._topics, now_ms)
+        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        covers = {
+            "topic": self._brokers.topics.events, "up_to": rfc3339(made.at_ms),
+            "offsets": {str(at): offset for at, offset in sorted(offsets_of(made).items())},
+        }  # fmt: skip
+        return Told(
+            covers, _counted(standing), [one.document() for one in topics],
+            [*map(_remaining, topics), _KEPT, *_FOREIGN, *_not_reached(standing)],
+        )  # fmt: skip
+
+    def _topics(self, now_ms: int) -> list[TopicTold]:
+        with closing(self._brokers.admin()) as admin:
+            return topics_told(admin, self._brokers.topics, now_ms)
+
+    async def assist(self, now_ms: int) -> list[Erasure]:
+        """See `Everywhere.assist`: show the archives of this process, and erase in them."""
+        await asyncio.to_thread(self._archives.show, now_ms)
+        found = []
+        for made, places in await asyncio.to_thread(self.store.kept):
+            met = {at: place.offset for at, place in places.items() if place.at_ms == made.at_ms}
+            if made.at_ms and len(met) >= await self._ordered(made):
+                await self._archives.erase(made, met)
+                found.append(made)
+        return found
+
+    async def rest(self, now_ms: int) -> list[Erasure]:
+        """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
+        over = []
+        for made, _ in await asyncio.to_thread(self.store.kept):
+            if made.status != "done":
+                continue
+            up_to = offsets_of(made)
+            await self._end(made, up_to)
+            standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+            if await asyncio.to_thread(self._is_gone, up_to) and not (standing.awaited or standing.missing):
+                over.append(msgspec.structs.replace(made, subject=""))
+                await asyncio.to_thread(self.store.change_erasure, over[-1])
+                await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
+                await asyncio.to_thread(self._archives.forget, made)
+        return over
+
+    def _is_gone(self, up_to: Mapping[int, int]) -> bool:
+        """Whether the topic has no record from before the order any more, nor the order itself."""
+        topic = self._brokers.topics.events
+        with closing(self._brokers.reader(topic)) as reader:
+            first = reader.first_offsets()
+        return all(first.get((topic, partition), 0) > offset for partition, offset in up_to.items())
+
+
+def offsets_of(made: Erasure) -> dict[int, int]:
+    """Offset of the order by partition, once all workers have come to it."""
+    told: dict[str, Any] = made.counts.get(TOPIC, {}).get("offsets", {})
+    return {int(partition): int(offset) for partition, offset in told.items()}
+
+
+def _partitions(log: KafkaLog) -> int:
+    return log.partitions
+
+
+def _counted(standing: Standing) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for one, ack in standing.done.values():
+        counts.update({f"archive.{one.kind}": ack.removed, f"archive.{one.kind}.changed": ack.changed})
+    return dict(counts)
+
+
+def _remaining(one: TopicTold) -> tuple[str, str, str]:
+    until = "nobody ends it: its settings keep records for ever, or could not be read"
+    if one.gone_by_ms is not None:
+        until = f"{rfc3339(one.gone_by_ms)} at the latest, as the topic is set now"
+    return f"records of the topic {one.topic} ({one.holds})", f"a topic is never rewritten; {one.done}", until
+
+
+_KEPT = (
+    "the identifier, in the list of the erased",
+    "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) takes "
+    "up the subject",
+    "the topic has none of those records any more: looked at every hour",
+)
+_FOREIGN = (
+    (
+        "copies of these topics: mirrors, consumers of others, topics of gateways that events came from",
+        "they are in other systems, and were not told",
+        "they erase it",
+    ),
+)
+
+
+def _not_reached(standing: Standing) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"the archive of {one.kind} on {one.host} ({one.path})",
+            f"its process was last seen at {rfc3339(one.seen_ms)}",
+            "it is there again: then it erases by itself",
+        )
+        for one in (*standing.missing.values(), *standing.awaited.values())
+    ]

@@ -1,0 +1,73 @@
+"""A job that one process of a deployment has at a time: a session-level advisory lock on a connection of its own.
+
+The server gives it free when the connection ends: at once where a process is killed, within keep-alive's half minute
+where its machine is gone. No clock of ours decides who has it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine, text
+
+CHAIRS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005}
+"""Keys beside those of transactions (postgresql.py, weeks.py)."""
+_TAKE = text("SELECT pg_try_advisory_lock(:key)")
+_ALIVE = text("SELECT pg_backend_pid()")
+
+
+class Chair(Protocol):
+    """A job that was taken."""
+
+    def check(self) -> bool:
+        """Whether it is still ours; False once the connection broke, even where another one could be made."""
+
+    def leave(self) -> None:
+        """Let another one have it."""
+
+
+class OwnFile:
+    """On a file there is one service: nobody else asks."""
+
+    def check(self) -> bool:
+        """Always ours."""
+        return True
+
+    def leave(self) -> None:
+        """Nobody waits."""
+
+
+class SessionLock:
+    """A lock that lives as long as its connection.
+
+    Args:
+        connection: in autocommit; nobody else uses it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pid = connection.execute(_ALIVE).scalar_one()
+
+    def check(self) -> bool:
+        """Asks the server; what the driver raises where it does not answer is the caller's to translate."""
+        return not self._connection.closed and self._connection.execute(_ALIVE).scalar_one() == self._pid
+
+    def leave(self) -> None:
+        """The connection does not go back to the pool: the lock would go with it."""
+        if not self._connection.closed:
+            self._connection.invalidate()
+            self._connection.close()
+
+
+def sit_down(engine: Engine, job: str) -> SessionLock | None:
+    """Take *job*, or find it taken: None."""
+    connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    try:
+        if connection.execute(_TAKE, {"key": CHAIRS[job]}).scalar_one():
+            return SessionLock(connection)
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+    connection.close()
+    return None

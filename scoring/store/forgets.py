@@ -1,0 +1,110 @@
+"""Where each partition of a topic met an order to forget, and who was erased while the topic still has their records.
+
+An order is met at an offset of its own in each partition, in the transaction of that position. The row of the erasure
+keeps the identifier until the topic has none of its records; then both are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, delete, select
+
+from ...ingest.unread import Bygone
+from ..privacy.records import Erasure, Met
+from ..records import Commit
+from .database import Database
+from .dialects import insert_or_skip, starts_with, upsert
+from .erasing import erasure_of, params_of
+from .schema import ERASURES, META
+
+PREFIX = "forget."
+_UPSERT = upsert(META, ("key",))
+_ADD = insert_or_skip(ERASURES, "erasure_id")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a partition met an order, when that was given, and whether the agent's state is kept there."""
+
+    offset: int
+    at_ms: int
+    ours: bool = False
+
+
+_place = msgspec.json.Decoder(Place)
+
+
+def write_forgets(connection: Connection, commits: Sequence[Commit]) -> None:
+    """Keep where orders were met. One that the database knows nothing of (it was put back) begins again."""
+    for partition, met in ((one.position.partition, met) for one in commits for met in one.forgets):
+        value = msgspec.json.encode(Place(met.offset, met.at_ms, met.ours)).decode()
+        row = {"key": f"{PREFIX}{met.erasure_id}.{partition}", "value": value}
+        connection.execute(_UPSERT.on(connection), row)
+        connection.execute(_ADD.on(connection), params_of(_found_again(met)))
+
+
+def _found_again(met: Met) -> Erasure:
+    who = met.subject
+    return Erasure(
+        met.erasure_id, who.kind, "waiting", who.tenant, who.issuer, who.name, "", "",
+        "found in the topic again: the database was put back to before it", "trustwatch", met.at_ms, at_ms=met.at_ms,
+        rounds=1, updated_ms=met.at_ms,
+    )  # fmt: skip
+
+
+class Forgets(Database):
+    """Part of the store."""
+
+    def forgets_of(self, erasure_id: str) -> dict[int, Place]:
+        """By partition, where the order of an erasure was met last."""
+        with self.read() as connection:
+            found = _rows(connection, f"{PREFIX}{erasure_id}.")
+        return {partition: place for _, partition, place in found}
+
+    def forgets(self, partition: int, after: int) -> list[Bygone]:
+        with self.read() as connection:
+            found = {
+                erasure: place.offset for erasure, at, place in _rows(connection, PREFIX)
+                if at == partition and place.ours and place.offset >= after
+            }  # fmt: skip
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
+        made = [erasure_of(row) for row in rows]
+        return [Bygone(one.who, {partition: found[one.erasure_id]}) for one in made if one.subject]
+
+    def bygone(self) -> list[Bygone]:
+        return [Bygone(made.who, {at: place.offset for at, place in places.items()}) for made, places in self.kept()]
+
+    def kept(self) -> list[tuple[Erasure, dict[int, Place]]]:
+        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met."""
+        query = select(ERASURES).where(ERASURES.c.subject != "").order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id)
+        with self.read() as connection:
+            made = [erasure_of(row) for row in connection.execute(query)]
+            places: dict[str, dict[int, Place]] = {}
+            for erasure, partition, place in _rows(connection, PREFIX) if made else ():
+                places.setdefault(erasure, {})[partition] = place
+        return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
+
+    def drop_forgets(self, erasure_id: str = "") -> None:
+        """Remove where the order of an erasure was met; of all where none is named: the topic was made again."""
+        self.drop_meta_from(f"{PREFIX}{erasure_id}." if erasure_id else PREFIX)
+
+    def meta_from(self, begin: str) -> dict[str, str]:
+        """All of `meta` whose key begins so."""
+        with self.read() as connection:
+            rows = connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin)))
+            return {key: value for key, value in rows}
+
+    def drop_meta_from(self, begin: str) -> None:
+        """Remove all of `meta` whose key begins so."""
+        with self.write() as connection:
+            connection.execute(delete(META).where(starts_with(META.c.key, begin)))
+
+
+def _rows(connection: Connection, begin: str) -> list[tuple[str, int, Place]]:
+    """Erasure, partition and place of every row."""
+    found = []
+    for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin))):
+        erasure, _, partition = key.removeprefix(PREFIX).rpartition(".")
+        found.append((erasure, int(partition), _place.decode(value)))
+    return found

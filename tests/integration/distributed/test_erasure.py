@@ -1,0 +1,181 @@
+"""Erasing an agent whose events are in a topic: under load, with a kill -9 in the middle, with a proof that holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.kafka import KafkaLog, open_writer
+from trustwatch.ingest.routing import agent_route
+from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.chain import verify
+from trustwatch.scoring.store import SqlStore
+
+from ..test_service_archive import child_pid
+from ..test_service_erasing import holding
+from .rig import PARTITIONS, Load, State, assert_equal, state_of, wait
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+FILES = "archive: {directory: archive, interval_s: 0.3}\n"
+VECTORS = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
+
+
+def template(world: Any) -> dict[str, Any]:
+    """An event of an agent that is attacked: it has decisions."""
+    tenant, agent = sorted(world.attacked)[0]
+    return next(
+        event for event in map(json.loads, world.day) if (event["tenant"], event["agent"]["id"]) == (tenant, agent)
+    )
+
+
+def ask(one: Any, path: str, body: dict[str, Any]) -> Any:
+    return one.client.post(path, json=body, headers=one.auth())
+
+
+def send(rig: Any, events: list[dict[str, Any]]) -> None:
+    """Write events as the door does."""
+    writer = open_writer(rig.kafka_settings)
+    try:
+        log = KafkaLog(writer, rig.kafka_settings.topics.events)
+        records = []
+        for number, event in enumerate(events):
+            route = agent_route(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
+            raw = json.dumps(event).encode()
+            records.append(Record(Kind.EVENT, hash((event["id"], number)) & (2**63 - 1), now_ms(event), raw, route))
+        log.append(records)
+        log.sync()
+    finally:
+        writer.close()
+
+
+def now_ms(event: dict[str, Any]) -> int:
+    return int(msgspec.convert(event["time"], datetime).timestamp() * 1000)
+
+
+def known_erasures(of: SqlStore) -> Any:
+    """Gives another store the list of the erased, as a back-up that was put back has it."""
+
+    def prepare(store: SqlStore) -> None:
+        for made, _ in of.kept():
+            store.add_erasure(made)
+        for key, value in of.meta_from("forget.").items():
+            store.set_meta(key, value)
+
+    return prepare
+
+
+def without(state: State, *keys: int) -> State:
+    """A state without some agents, and without tombstones: who reads the topic again knows nothing to bury."""
+    return state._replace(
+        agents={key: row for key, row in state.agents.items() if key not in keys},
+        decisions={name: one for name, one in state.decisions.items() if not name.startswith("erased-")},
+    )
+
+
+@pytest.fixture
+def loads() -> Iterator[Callable[..., Load]]:
+    """Starts producers of given events; ended at the end."""
+    made: list[Load] = []
+
+    def start(rig: Any, events: list[bytes], rate: int, **how: Any) -> Load:
+        made.append(Load(rig.kafka_settings, events, rate, **how))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+
+
+def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, world: Any, loads: Any) -> None:
+    """The leading worker is killed at once; the other one ends it, and nobody knows the agent any more."""
+    rig = make_rig(kafka, more="")
+    event = template(world)
+    tenant, issuer, agent = event["tenant"], event["agent"]["issuer"], event["agent"]["id"]
+    theirs = [raw for raw in world.day if json.loads(raw)["agent"]["id"] != agent]
+    mine = [raw for raw in world.day if (e := json.loads(raw))["agent"]["id"] == agent and e["tenant"] == tenant]
+    first = serve(rig, "--workers-only", more=FILES)
+    wait(lambda: rig.epochs().get(PARTITIONS - 1), 90.0, "the first one works")
+    second = serve(rig, "--workers-only", more=VECTORS)
+    archiver, replica = serve(rig, "--archiver-only", more=FILES), serve(rig, "--api-only")
+    for one in (second, archiver, replica):
+        wait(one.is_ready, 90.0)
+    load = loads(rig, theirs, 300, clones=20, name="load")
+    victim = loads(rig, mine, 200, clones=1, most=1000, name="victim")
+    wait(lambda: not victim.is_alive(), 60.0, "the victim's events")
+    victim.end()
+    name = f"{agent}~0"
+    key, route = agent_key(tenant, issuer, name), agent_route(tenant, issuer, name)
+    friend = {**event, "agent": {**event["agent"], "id": "friend"}, "peer": name, "id": "friend-1"}
+    send(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
+    wait(lambda: rig.store.agents([key]).get(key) and rig.store.agents([key])[key].events == 1000, 60.0, "applied")
+    wait(lambda: replica.risk(name, tenant)["decision_id"], 20.0)
+    decisions = replica.get("/v1/decisions", agent_id=name, tenant=tenant).json()["items"]
+    assert decisions
+    wait(lambda: any("archive" in path for path in holding(rig.folder, name)), 30.0, "archived")
+
+    wish = {"agent": name, "tenant": tenant, "issuer": issuer, "reason": f"{name} is retired"}
+    made = ask(replica, "/v1/privacy/erasures", wish)
+    assert made.status_code == 202, made.text
+    children = [child_pid(first.process.pid, "group_worker")]
+    first.process.kill()
+    for pid in filter(None, children):
+        os.kill(pid, signal.SIGKILL)
+    where = f"/v1/privacy/erasures/{made.json()['erasure_id']}"
+    told = wait(lambda: (found := replica.get(where).json())["status"] in ("done", "failed") and found, 120.0)
+    load.reached(200)
+
+    assert told["status"] == "done", told
+    assert told["subject"] is None
+    assert name not in json.dumps(told)
+    assert told["counts"]["database.decisions"] >= len(decisions)
+    assert told["counts"]["archive.events"] > 0
+    assert rig.store.agents([key]) == {}
+    assert verify(rig.store).intact
+    assert verify(rig.store).erased == told["counts"]["database.decisions"]
+    assert holding(rig.folder / "archive", name) == holding(rig.folder / "vectors", name) == []
+    said = [raw.value for raw in rig.records("risk")["risk"] if raw.key == route]
+    assert said[-1] is None and any(said)
+    wait(lambda: not replica.risk(name, tenant)["decision_id"], 10.0)
+    assert replica.risk(name, tenant)["risk_level"] == "unknown"
+    topics = {one["topic"]: one for one in told["document"]["topics"]}
+    assert set(topics) == {rig.kafka_settings.topics.events, *(f"{rig.name}.{end}" for end in ENDS)}
+    assert all(one["gone_by"] for one in topics.values())
+    assert set(told["document"]["covers"]["offsets"]) == {str(at) for at in range(PARTITIONS)}
+    checked = ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": name}).json()
+    assert checked == {"signed": True, "same_subject": True, "nothing_left": True, "left": {}}
+    assert (
+        ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": "somebody-else"}).json()["same_subject"]
+        is False
+    )
+
+    again = loads(rig, mine, 100, clones=1, most=5, name="again")
+    wait(lambda: (row := rig.store.agents([key]).get(key)) and row.events == 5, 60.0, "somebody new")
+    again.end()
+    sent = load.end()
+    rig.settle()
+    wait(lambda: replica.risk(name, tenant)["confidence"] > 0.0, 20.0)
+    for one in (second, archiver):
+        assert one.stop() == 0, one.log()[-3000:]
+    rig.finish()
+    other = rig.undisturbed(known_erasures(rig.store))
+    try:
+        ours, read_again = rig.state(), state_of(other, rig.postgres, rig._undisturbed)
+    finally:
+        other.close()
+    stranger = agent_key(tenant, issuer, "friend")
+    assert_equal(without(ours, stranger), without(read_again, stranger))
+    counted = {(row.name.tenant, row.name.agent_id): row.events for row in ours.agents.values()}
+    assert counted == {**sent, (tenant, name): 5, (tenant, "friend"): 1}
+    assert "Traceback" not in second.log() + archiver.log() + replica.log()
+
+
+ENDS = ("dlq", "risk", "decisions", "alerts")
