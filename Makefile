@@ -34,11 +34,11 @@ notebooks-html: $(READY) ## run all notebooks on the example; executed copies an
 example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
 	$(BIN)/python examples/agents/run.py $(ARGS)
 
-test: $(READY) ## unit, contract and house tests
-	$(BIN)/python -m pytest -m "not integration and not acceptance" $(ARGS)
+test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
+	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)
 
-integration: $(READY) ## tests that start the real service, kill it, load it
-	$(BIN)/python -m pytest -m integration $(ARGS)
+integration: $(READY) ## tests that start the real service, kill it, load it; two files at a time (ARGS="-n 0": one)
+	$(BIN)/python -m pytest -m integration -n 2 --dist loadfile $(ARGS)
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
 	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
@@ -46,8 +46,8 @@ console-screenshots: $(READY) ## every page of the console, two widths, light an
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
 	$(BIN)/python -m pytest -m acceptance $(ARGS)
 
-test-wheel: $(READY) ## build the wheel, install it elsewhere, run the tests against it
-	scripts/test-wheel $(PYTHON)
+test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
+	scripts/test-wheel $(PYTHON) $(VENV)
 
 check: $(READY) ## formatter, linter, types, import contracts
 	$(BIN)/ruff format --check .

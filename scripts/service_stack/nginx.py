@@ -22,7 +22,7 @@ class Nginx(Gateway):
 
     NAME = "nginx"
     PORTS: ClassVar[tuple[str, ...]] = ("http",)
-    START_S: ClassVar[float] = 30.0
+    START_S: ClassVar[float] = 60.0
 
     def _files(self) -> dict[str, str]:
         given = self._given()

@@ -114,7 +114,7 @@ class Service:
             command = self.command("serve", "--settings", str(self.settings))
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         if ready:
-            self.wait(self.is_ready, 60.0)
+            self.wait(self.is_ready, 100.0)
 
     def is_ready(self) -> bool:
         assert self.process is not None
@@ -129,7 +129,7 @@ class Service:
             return self.client.get(path).status_code
         return None
 
-    def wait(self, until: Callable[[], Any], within_s: float = 20.0) -> Any:
+    def wait(self, until: Callable[[], Any], within_s: float = 60.0) -> Any:
         """The first true answer of *until*."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -141,10 +141,10 @@ class Service:
     def log(self) -> str:
         return (self.folder / "service.log").read_text()
 
-    def run(self, *arguments: str, timeout: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 100.0, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, **options)
 
-    def stop(self, number: int = signal.SIGTERM, within_s: float = 15.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, within_s: float = 30.0) -> int:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(within_s)
@@ -196,7 +196,7 @@ class Service:
         """Whether everything that was logged is committed and in the answers."""
         return self.metric("trustwatch_pipeline_offset") == self.metric("trustwatch_log_next_offset")
 
-    def settle(self, within_s: float = 30.0) -> None:
+    def settle(self, within_s: float = 60.0) -> None:
         self.wait(self.applied, within_s)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from .rig import PARTITIONS, wait
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 STALE_S = 3
-SOON_S = 5.0
+SOON_S = 15.0
 
 
 def test_replicas_follow_the_topic(make_rig: Any, kafka: Any, serve: Any, load: Any, make_event: Any) -> None:
