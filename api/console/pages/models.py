@@ -31,15 +31,19 @@ Text = Annotated[str, Query(max_length=2048)]
 
 @router.get("/models")
 async def models(
-    request: Request, desk: Desk, visit: Looking, level: Text = "medium", ordered: Text = ""
+    request: Request, desk: Desk, visit: Looking, level: Text = "medium", ordered: Text = "", before: Text = ""
 ) -> Response:  # fmt: skip
-    """Versions, the version in force, drift and budget."""
-    return await _page(request, desk, visit, level=level, ordered=ordered)
+    """Versions, the version in force, drift and budget. A page that waits for another version than *before* asks again
+    until there is one, and is told nothing meanwhile.
+    """
+    if before and "hx-request" in request.headers and desk_of(desk.parts).version == before:
+        return Response(status_code=204)
+    return await _page(request, desk, visit, level=level, ordered=ordered, before=before)
 
 
 async def _page(
-    request: Request, desk: Console, visit: Visit, *, level: str = "medium", ordered: str = "", trouble: str = "",
-    status: int = 200,
+    request: Request, desk: Console, visit: Visit, *, level: str = "medium", ordered: str = "", before: str = "",
+    trouble: str = "", status: int = 200,
 ) -> Response:  # fmt: skip
     parts, rules = desk.parts, desk_of(desk.parts)
     tenants, level = visible_tenants(visit.caller, None), level if level in LEVELS else "medium"
@@ -55,8 +59,8 @@ async def _page(
         chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
         accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=entries,
         drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores), bounds=lifecycle.drift,
-        keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, trouble=trouble,
-        may_order=ADMIN in visit.caller.scopes and everybody,
+        keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, before=before,
+        trouble=trouble, may_order=ADMIN in visit.caller.scopes and everybody,
     )  # fmt: skip
 
 
@@ -88,6 +92,7 @@ async def _ordered(
 ) -> Response:
     """Back to the page, which says that it was ordered, or why not."""
     require_all_tenants(visit.caller)
+    before = desk_of(desk.parts).version
     try:
         with told():
             await order(desk_of(desk.parts), author(visit.caller))
@@ -95,7 +100,9 @@ async def _ordered(
         return await _page(
             request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
         )  # fmt: skip
-    return RedirectResponse(with_query("/console/models", ordered=what), 303)
+    return RedirectResponse(
+        with_query("/console/models", ordered=what, before="" if what == "training" else before), 303
+    )
 
 
 @router.get("/models/{version}")

@@ -42,18 +42,21 @@ PEOPLE = {"alice": {"name": "Alice Analyst", "groups": ["soc"]}, "bob": {"name":
 class Site:
     """The service, its alert receiver and its OpenID provider.
 
+    Args:
+        settings: further lines of its settings.
+
     Attributes:
         hijacked: agents of the day that were attacked, (tenant, agent id) -> scenario.
     """
 
-    def __init__(self, folder: Path, world: World, provider: OidcProvider) -> None:
+    def __init__(self, folder: Path, world: World, provider: OidcProvider, settings: str = "") -> None:
         self.hijacked = world.attacked
         self.provider = provider
         self.receiver = Receiver()
         self._day = [_moved(event, _days_since(world.day[-1])) for event in world.day]
         more = MORE.format(
             oidc=provider.issuer, secret=CLIENT_SECRET, receiver=self.receiver.url, signing=SECRET
-        )  # fmt: skip
+        ) + settings  # fmt: skip
         self.service = Service(folder / "service", world.model, more)
         self.url = self.service.url
         self._cookies: Any = None
