@@ -136,6 +136,8 @@ def restored(
         store = opened.enter_context(contextlib.closing(opened_store(configured)))
         with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
             next_offsets = places(store, held(events), anew=events_anew, accept_loss=accept_loss)
+        if events_anew:
+            store.topic_made_again()
         risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
         publisher = TopicPublisher(

@@ -83,7 +83,7 @@ class LocalArchives:
         self._heard = heard
         self._kept_ms = kept_ms
         self._ids: dict[Kind, str] = {}
-        self._seen_ms = 0
+        self._seen_ms = -SEEN_EVERY_MS
         self._handovers: dict[tuple[str, int], _Handover] = {}
 
     def show(self, now_ms: int) -> None:

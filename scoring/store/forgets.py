@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from ...ingest.unread import Bygone
-from ..privacy.records import Erasure, Met
+from ..privacy.records import OPEN, Erasure, Met
 from ..records import Commit
 from .database import Database
 from .dialects import insert_or_skip, starts_with, upsert
@@ -85,9 +85,16 @@ class Forgets(Database):
                 places.setdefault(erasure, {})[partition] = place
         return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
 
-    def drop_forgets(self, erasure_id: str = "") -> None:
-        """Remove where the order of an erasure was met; of all where none is named: the topic was made again."""
-        self.drop_meta_from(f"{PREFIX}{erasure_id}." if erasure_id else PREFIX)
+    def drop_forgets(self, erasure_id: str) -> None:
+        """Remove where the order of an erasure was met."""
+        self.drop_meta_from(f"{PREFIX}{erasure_id}.")
+
+    def topic_made_again(self) -> None:
+        """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
+        with self.write() as connection:
+            connection.execute(delete(META).where(starts_with(META.c.key, PREFIX)))
+            connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
+            connection.execute(update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN))).values(status="queued"))
 
     def meta_from(self, begin: str) -> dict[str, str]:
         """All of `meta` whose key begins so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -26,6 +27,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 FILES = "archive: {directory: archive, interval_s: 0.3}\n"
 VECTORS = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
+
+
+SERVICE = re.compile(r"http://127\.0\.0\.1:\d+")
+"""Alerts link to whoever made them; each part of the service has a port of its own here."""
 
 
 def template(world: Any) -> dict[str, Any]:
@@ -77,6 +82,8 @@ def without(state: State, *keys: int) -> State:
     return state._replace(
         agents={key: row for key, row in state.agents.items() if key not in keys},
         decisions={name: one for name, one in state.decisions.items() if not name.startswith("erased-")},
+        alerts={name: SERVICE.sub("", text) for name, text in state.alerts.items()},
+        actions={name: SERVICE.sub("", text) for name, text in state.actions.items()},
     )
 
 
