@@ -37,8 +37,8 @@ example-agents: $(READY) ## the world in small: real agents, tokens, gateway, to
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)
 
-integration: $(READY) ## tests that start the real service, kill it, load it; two files at a time (ARGS="-n 0": one)
-	$(BIN)/python -m pytest -m integration -n 2 --dist loadfile $(ARGS)
+integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 2 --dist loadfile": two files at a time)
+	$(BIN)/python -m pytest -m integration $(ARGS)
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
 	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
