@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.server
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -227,19 +228,23 @@ def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, clie
     made = settings(kafka, client)
     topic = made.topics.events
     make_topic(kafka, topic, 2)
-    ended = threading.Event()
+    ended, enough = threading.Event(), threading.Event()
 
     def beat() -> None:
         with closing(open_writer(made)) as writer:
-            while not ended.wait(0.005):
+            for flushed in itertools.count(1):
                 for _ in range(10):
                     writer.send(topic, b"k", b"beat")
                 writer.flush(10)
+                if flushed == 10:
+                    enough.set()
+                if ended.wait(0.005):
+                    return
 
     steady = threading.Thread(target=beat)
     steady.start()
     try:
-        time.sleep(0.5)
+        assert enough.wait(60)
         with closing(open_reader(made, [topic])) as reader:
             assert not reader.at_end()
             seen, deadline = 0, time.monotonic() + 20
