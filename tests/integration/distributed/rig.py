@@ -78,7 +78,7 @@ kafka:
 {more}"""
 
 
-def wait(until: Callable[[], Any], within_s: float = 40.0, what: str = "") -> Any:
+def wait(until: Callable[[], Any], within_s: float = 90.0, what: str = "") -> Any:
     """The first true answer of *until*."""
     deadline = time.monotonic() + within_s
     while not (found := until()):
@@ -162,7 +162,7 @@ class WorkerProcess:
         self.process.terminate()
         assert self.ended() == 0, self.log()
 
-    def ended(self, within_s: float = 40.0) -> int:
+    def ended(self, within_s: float = 90.0) -> int:
         """Exit status, once it has one."""
         try:
             return self.process.wait(within_s)
