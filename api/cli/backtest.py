@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,23 +21,15 @@ from ..report import render
 from ..serve.wiring import engine_settings, policy_book, policy_book_of
 from ..settings import Settings, process_settings
 from .console import byte_progress, emit, say
-from .histories import Window, files_of
+from .histories import files_of
 from .offline import Json, SettingsFile
+from .within import WHEN, Before, Histories, WarmUp, utc, window_of
 
 _SHOWN_AGENTS = 20
-History = Annotated[
-    list[str],
-    typer.Argument(
-        help="JSONL files of native events, plain or gzip; folders of an archive or an event log; "
-        "kafka://HOST:PORT/TOPIC, or kafka: for that of the settings; oldest first; - is stdin"
-    ),
-]
-
-_WHEN = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 def backtest_command(
-    events: History,
+    events: Histories,
     model: Annotated[Path | None, typer.Option(help="directory of a model; default: that of the settings")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="label file: adds ROC, precision and recall, detection delay")
@@ -52,15 +44,10 @@ def backtest_command(
         str, typer.Option(help="alert budget per 1,000 agent-days, MEDIUM,HIGH,CRITICAL; default: the settings'")
     ] = "",
     since: Annotated[
-        datetime | None, typer.Option("--from", formats=_WHEN, help="count from then on; what comes before warms up")
+        datetime | None, typer.Option("--from", formats=WHEN, help="count from then on; what comes before warms up")
     ] = None,
-    before: Annotated[
-        datetime | None, typer.Option("--to", formats=_WHEN, help="leave out events from then on")
-    ] = None,
-    warm_up: Annotated[
-        float | None,
-        typer.Option("--warm-up", help="days before --from whose events are read; default: all that there are", min=0),
-    ] = None,
+    before: Before = None,
+    warm_up: WarmUp = None,
     jobs: Annotated[int, typer.Option(help="processes, each with a share of the agents; 0: one per core", min=0)] = 0,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
@@ -74,12 +61,12 @@ def backtest_command(
     started = clock.monotonic()
     configured = process_settings(settings)
     engine = engine_settings(configured, learn=learn, capacity=agents)._replace(budget=_budget(budget, configured))
-    window = _window(_utc(since), _utc(before), warm_up)
+    window = window_of(utc(since), utc(before), warm_up)
     with files_of(events, configured, window) as paths:
         plan = Plan(
             paths, [model or configured.model_dir, *([compare] if compare else [])], engine,
             _books(configured, policy, compare_policy), plain_budgets(engine.budget), configured.domains(),
-            _utc(since), _utc(before), labels, tuple(leave_out or ()), jobs or os.cpu_count() or 1,
+            utc(since), utc(before), labels, tuple(leave_out or ()), jobs or os.cpu_count() or 1,
             after=window.after,
         )  # fmt: skip
         _check_labels(plan)
@@ -113,26 +100,11 @@ def _books(configured: Settings, policy: Path | None, second: Path | None) -> li
     return [first] if second is None else [first, policy_book_of(second)]
 
 
-def _window(since: datetime | None, before: datetime | None, warm_up: float | None) -> Window:
-    if since is not None and before is not None and since >= before:
-        raise typer.BadParameter("must be before --to", param_hint="--from")
-    if warm_up is None:
-        return Window(None, before)
-    if since is None:
-        raise typer.BadParameter("counts back from --from, which is missing", param_hint="--warm-up")
-    return Window(since - timedelta(days=warm_up), before)
-
-
 def _check_labels(plan: Plan) -> None:
     if plan.labels is not None and not plan.labels.is_file():
         raise ConfigError(
             f"{plan.labels}: no such file; labels are JSON lines as `trustwatch simulate --labels` writes"
         )
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    """Times without an offset are UTC."""
-    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _tell(outcome: Outcome, seconds: float, report: Path | None, as_json: bool) -> None:

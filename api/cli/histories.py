@@ -1,11 +1,11 @@
 """Histories from wherever they are: files, standard input, archives, the embedded log, Kafka.
 
-Several processes read a history, each all of it. What is no file becomes a temporary one: disk bounds it, not memory.
+A history may be read by several processes, each all of it. What is no file becomes a temporary one: disk bounds it, not
+memory.
 """
 
 from __future__ import annotations
 
-import heapq
 import shutil
 import sys
 import tempfile
@@ -13,24 +13,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from ...ingest.archive.position import POSITION
 from ...ingest.errors import ConfigError
-from ...ingest.kafka import KafkaSettings, open_reader
-from ...ingest.kafka.wire import Place, record_from
+from ...ingest.kafka import KafkaSettings, TopicReader, open_reader
+from ...ingest.kafka.history import one_line, topic_lines
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
 from ...ingest.source import Kind, Record
+from ..privacy.reading import unread_of
 from ..serve.wiring import kafka_settings
 from ..settings import Settings
 from .console import say
 
 KAFKA = "kafka:"
-_POLL, _POLL_S = 5_000, 0.5
+_POLL = 5_000
 _SLACK = timedelta(hours=1)
 """How far a sender's clock may run ahead: what arrived so long before a time did not happen after it."""
 
@@ -106,18 +107,13 @@ def _of_log(path: Path, window: Window) -> Iterator[bytes]:
         end = reader.end_offset(0)
         while (batch := reader.poll(_POLL, 0.0)) is not None:
             wanted = batch.records[: end - batch.base_offset]
-            yield from (_line(record) for record in wanted if _is_wanted(record, window))
+            yield from (one_line(record.payload) for record in wanted if _is_wanted(record, window))
             if batch.next_offset >= end:
                 return
 
 
 def _is_wanted(record: Record, window: Window) -> bool:
     return record.kind == Kind.EVENT and window.may_hold(record.received_ms)
-
-
-def _line(record: Record) -> bytes:
-    """JSON has line breaks between its parts alone, where a blank says the same."""
-    return record.payload.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 class Topic(NamedTuple):
@@ -168,37 +164,37 @@ def _offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
 
 
 def _of_kafka(named: str, settings: Settings, window: Window) -> Iterator[bytes]:
-    """Events of a topic: those of one partition in their order, partitions by arrival.
-
-    Partitions are read as brokers send them, into a temporary file each, and then merged.
-    """
+    """Events of a topic, see `topic_lines`."""
     topic = topic_of(named, settings)
-    with ExitStack() as stack:
-        parts: dict[int, IO[bytes]] = {}
-        reader = open_reader(topic.kafka, (topic.name,))
-        try:
-            partitions = len(reader.end_offsets())
-            while not reader.at_end():
-                for fetched in reader.poll(_POLL_S):
-                    place = Place(topic.name, fetched.partition, partitions)
-                    if fetched.partition not in parts:
-                        parts[fetched.partition] = stack.enter_context(tempfile.TemporaryFile())
-                    for raw in fetched.records:
-                        if topic.holds(fetched.partition, raw.offset):
-                            record = record_from(raw, place)
-                            if _is_wanted(record, window):
-                                parts[fetched.partition].write(b"%d %s\n" % (record.received_ms, _line(record)))
-        finally:
-            reader.close()
-        lines = 0
-        for _, line in heapq.merge(*(_stamped(part) for part in parts.values()), key=lambda one: one[0]):
+    reader = open_reader(topic.kafka, (topic.name,))
+    lines = 0
+    try:
+        partitions = _begin(named, topic, reader)
+        for line in topic_lines(
+            reader, topic.name,
+            lambda at, offset, record: topic.holds(at, offset) and window.may_hold(record.received_ms),
+            unread=unread_of(settings, topic.name),
+        ):  # fmt: skip
             lines += 1
             yield line
-        say(f"read {lines} events of {topic.name}, {partitions} partitions")
+    finally:
+        reader.close()
+    say(f"read {lines} events of {topic.name}, {partitions} partitions")
 
 
-def _stamped(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    part.seek(0)
-    for text in part:
-        received, _, line = text.rstrip(b"\n").partition(b" ")
-        yield int(received), line
+def _begin(named: str, topic: Topic, reader: TopicReader) -> int:
+    """Go to where the history begins; returns how many partitions there are. Raises ConfigError: not these."""
+    ends = reader.end_offsets()
+    missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
+    if missing:
+        raise ConfigError(
+            f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}"
+        )  # fmt: skip
+    if topic.offsets is not None:
+        for (name, at), kept in reader.first_offsets().items():
+            end = ends[name, at]
+            first = topic.offsets.get(at, (end, None))[0]
+            if first < kept:
+                say(f"{name}[{at}]: offsets before {kept} are no longer kept")
+            reader.seek(name, at, min(max(first, kept), end))
+    return len(ends)

@@ -31,14 +31,13 @@ from ..serve.wiring import engine_settings, kafka_settings
 from ..settings import process_settings
 from ..simulator import SCENARIOS, Attack, SimulatedEvent, SimulationSettings, retime, simulate, write_jsonl
 from .console import byte_progress, emit, fail, say, stage_progress
+from .histories import Window
 from .load import send
+from .within import WHEN, Before, Histories, WarmUp, Within, opened, utc, window_of
 
 SHOWN_PROBLEMS = 5
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
-Events = Annotated[
-    list[Path], typer.Argument(help="JSONL files of native events, plain or gzip, oldest first; - is stdin")
-]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
 
@@ -51,18 +50,17 @@ def inputs(paths: list[Path]) -> list[Path] | BinaryIO:
 
 
 class History:
-    """Reads history files into decoded events, counting what is no event."""
+    """Reads a history into decoded events, counting what is no event."""
 
     def __init__(self) -> None:
         self.malformed = 0
         self.mended = 0
 
-    def read(self, paths: list[Path]) -> list[AuditEvent]:
-        """All events of the files, in order."""
-        source = FileSource(inputs(paths))
+    def read(self, inputs: list[Path] | BinaryIO, window: Window) -> list[AuditEvent]:
+        """All events of the window, in order."""
         events: list[AuditEvent] = []
-        with byte_progress("reading", source.total_bytes) as progress:
-            source = FileSource(inputs(paths), progress=progress)
+        with byte_progress("reading", FileSource(inputs).total_bytes) as progress:
+            source = Within(FileSource(inputs, progress=progress), window)
             while (batch := source.poll(5000, 0.0)) is not None:
                 for position, record in enumerate(batch.records):
                     self._add(events, batch.base_offset + position, record.payload)
@@ -88,8 +86,12 @@ def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
 
 
 def train(
-    events: Events,
+    events: Histories,
     model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=WHEN, help="learn from events from then on")
+    ] = None,
+    before: Before = None,
     settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
     salt: Annotated[
@@ -100,12 +102,13 @@ def train(
 ) -> None:
     """Learn a model from normal history."""
     started = clock.monotonic()
-    history = History()
-    read = history.read(events)
-    if not read:
-        raise fail(f"no events in {', '.join(map(str, events))}: nothing to learn from")
-    key = _salt(salt, model)
     configured = process_settings(settings)
+    key = _salt(salt, model)
+    history, window = History(), window_of(utc(since), utc(before), None if since is None else 0.0)
+    with opened(events, configured, window) as inputs:
+        read = history.read(inputs, window)
+    if not read:
+        raise fail(f"no events in {', '.join(events)}{_within(window)}: nothing to learn from")
     columns = ColumnEncoder(key, configured.domains()).encode(read)
     detector = DetectorSettings(seed=seed)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
@@ -153,9 +156,15 @@ def _conclude(summary: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def replay(
-    events: Events,
+    events: Histories,
     model: Annotated[Path, typer.Option(help="directory of a trained model")],
     out: Annotated[Path, typer.Option(help="where scores go, one JSON object a line; - is stdout")],
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=WHEN, help="write scores from then on; what comes before warms up"),
+    ] = None,
+    before: Before = None,
+    warm_up: WarmUp = None,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
@@ -167,6 +176,7 @@ def replay(
     started = clock.monotonic()
     configured = process_settings(settings)
     replayed = Replay(load(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains())
+    first, window = utc(since), window_of(utc(since), utc(before), warm_up)
     counts: Counter[str] = Counter()
     problems = 0
 
@@ -176,21 +186,35 @@ def replay(
         report_malformed(problems, offset, path, reason)
 
     encoder = msgspec.json.Encoder()
-    source = FileSource(inputs(events))
     with ExitStack() as stack:
+        inputs = stack.enter_context(opened(events, configured, window))
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
-        progress = stack.enter_context(byte_progress("replaying", source.total_bytes))
-        for line in replayed.run(FileSource(inputs(events), progress=progress), malformed):
+        progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
+        source = Within(FileSource(inputs, progress=progress), window)
+        for line in replayed.run(source, malformed):
+            if first is not None and datetime.fromisoformat(line.time) < first:
+                continue
             target.write(encoder.encode(_line(line)) + b"\n")
             counts[line.risk_level] += 1
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
-    summary |= {"levels": dict(counts), "learn": learn, "seconds": round(clock.monotonic() - started, 2)}
+    summary |= {
+        "levels": dict(counts),
+        "written": sum(counts.values()),
+        "learn": learn,
+        "seconds": round(clock.monotonic() - started, 2),
+    }
     _conclude(
         summary,
         json and str(out) != "-",
         "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}",
     )
+
+
+def _within(window: Window) -> str:
+    """In words."""
+    bounds = (("from", window.after), ("up to", window.before))
+    return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
 
 
 def _line(event: ReplayedEvent) -> dict[str, Any]:

@@ -158,8 +158,8 @@ class Ordering:
         raise NotPromoted(["the model in force is not on the shelf: restore it first"])
 
     async def train(self, by: str, why: str) -> None:
-        """Order a training from the keeper. Raises NotPromoted where none runs, Unavailable."""
+        """Order a training; the next keeper does it if this one dies. Raises NotPromoted (none runs), Unavailable."""
         if not self._settings.lifecycle.enabled:
             raise NotPromoted(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
-        wish = msgspec.json.encode({"by": by, "why": why, "at_ms": self._now_ms()}).decode()
+        wish = msgspec.json.encode({"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}).decode()
         await asyncio.to_thread(self._store.set_meta, TRAINING_WISH, wish)

@@ -184,13 +184,21 @@ class Distributed(Backend):
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.ended
             found.append(ChildProcess("group_worker", self.settings_file, worked, ended))
-            if self.settings.kafka.topics:
-                found.append(IngestProcess(self.settings_file, known.ingest))
+            found += self._beside_workers(known)
         roles = self._roles
         archives = _archives(
             self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
         )
         return [*found, *archives]
+
+    def _beside_workers(self, known: Known) -> list[ChildProcess]:
+        """What runs where workers do. Of keepers, one works at a time."""
+        found: list[ChildProcess] = []
+        if self.settings.kafka.topics:
+            found.append(IngestProcess(self.settings_file, known.ingest))
+        if self.settings.lifecycle.enabled:
+            found.append(KeeperProcess(self.settings_file, known.proved))
+        return found
 
     async def tick(self) -> None:
         """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""

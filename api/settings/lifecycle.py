@@ -27,7 +27,8 @@ class DriftSettings(Part, frozen=True):
 class LifecycleSettings(Part, frozen=True):
     """A process at the lowest priority that trains, runs models in shadow, and watches for drift.
 
-    Versions, calibration and the budget chart are there without it. On the embedded log alone.
+    Versions, calibration and the budget chart are there without it. With Kafka every worker that has it enabled stands
+    ready, and one of them does it.
     """
 
     enabled: Annotated[bool, about("whether the process runs")] = False

@@ -85,11 +85,6 @@ class Settings(Part, frozen=True):
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
         _check_archive(self.archive)
-        if self.lifecycle.enabled and self.kafka.bootstrap_servers:
-            raise ValueError(
-                "the process of the lifecycle follows the embedded log; with Kafka, train with `trustwatch train` and "
-                "promote what you put below `data_dir/models` - at `$.lifecycle.enabled`"
-            )
 
     def tenant(self, name: str) -> TenantSettings:
         """Settings of a tenant: its own, else those of `*`, else the defaults."""

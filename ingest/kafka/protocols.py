@@ -63,6 +63,15 @@ class TopicReader(Protocol):
     def first_offsets(self) -> Mapping[tuple[str, int], int]:
         """Offset of the oldest record that is kept, of each partition that is read. Raises Unavailable."""
 
+    def offsets_at(self, time_ms: int) -> Mapping[tuple[str, int], int]:
+        """Offset of the first record that is not older than *time_ms*, of each partition that is read.
+
+        Where all are older it is the end. Raises Unavailable.
+        """
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Without a group only: read on at *offset*, which is kept."""
+
     def lag(self) -> int | None:
         """Records that wait to be handed out; None where no partition is ours. Raises Unavailable."""
 

@@ -37,7 +37,7 @@ class Agreement(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A shadow run. Offsets are of the log: counted from the first up to the second."""
+    """A shadow run. Offsets are of the log: counted from the first up to the second; of several partitions, sums."""
 
     champion: ModelFigures
     challenger: ModelFigures

@@ -1,7 +1,7 @@
 """Models in shadow: the identical live path over the records of the log, without any action: what they would have done.
 
 Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
-counted from one offset on.
+counted from one offset of each partition on. Partitions have a run of their own each, as live.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ class ShadowRun:
         model: what it is judged by.
         settings: budgets and limits as live; agents beyond the capacity are kept as bytes.
         domains: the tenants' internal domains.
+        window: recognises repeated events.
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None,
+        window: DuplicateWindow | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
         encoder = ColumnEncoder(model.salt, domains)
         residence = Residence(model, settings, None)
-        self.processor = Processor(residence, encoder, DuplicateWindow(), Context(LivePolicy(PolicyBook())))
+        self.processor = Processor(residence, encoder, window or DuplicateWindow(), Context(LivePolicy(PolicyBook())))
         self._learned_ms = model.window_ms[1]
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[Scored, npt.NDArray[np.int64]]]:
@@ -133,12 +135,13 @@ class Duel:
     """Champion against challenger over the same events.
 
     Args:
-        from_offset: counted from here on.
+        from_offsets: by partition, where counting begins; a partition that is not named counts from its first record.
         names: versions of champion and challenger.
     """
 
-    def __init__(self, from_offset: int, names: tuple[str, str]) -> None:
-        self.from_offset = self.to_offset = from_offset
+    def __init__(self, from_offsets: Mapping[int, int], names: tuple[str, str]) -> None:
+        self._from = dict(from_offsets)
+        self._to = dict(from_offsets)
         self.events = 0
         self._names = names
         self._sides = (Side(), Side())
@@ -147,19 +150,19 @@ class Duel:
         self._apart: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
 
     def see(self, champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
-            challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]]) -> None:  # fmt: skip
-        """What both made of one batch."""
+            challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]], partition: int = 0) -> None:  # fmt: skip
+        """What both made of one batch of *partition*."""
         alerted: list[set[tuple[int, int]]] = [set(), set()]
         active: set[tuple[int, int]] = set()
         for side, parts in enumerate((champion, challenger)):
             for scored, offsets in parts:
-                rows = np.flatnonzero(offsets >= self.from_offset)
+                rows = np.flatnonzero(offsets >= self._from.get(partition, 0))
                 if not len(rows):
                     continue
                 alerted[side] |= self._sides[side].see(scored, rows)
                 if side == 0:
                     self.events += len(rows)
-                    self.to_offset = max(self.to_offset, int(offsets[rows[-1]]) + 1)
+                    self._to[partition] = max(self._to.get(partition, 0), int(offsets[rows[-1]]) + 1)
                     keys, days = scored.columns.names[rows, c.AGENT], scored.columns.time_ms[rows] // DAY_MS
                     active |= set(zip(keys.tolist(), days.tolist(), strict=True))
         for key, day in sorted(active | alerted[0] | alerted[1], key=lambda one: one[1]):
@@ -205,8 +208,9 @@ class Duel:
         )  # fmt: skip
         one, other = (self._side(at, attacks, found[at]) for at in (0, 1))
         return Figures(
-            one, other, self.agent_days, self.events, self.from_offset, self.to_offset, labels, self._agreement(attacks)
-        )
+            one, other, self.agent_days, self.events, sum(self._from.values()), sum(self._to.values()), labels,
+            self._agreement(attacks),
+        )  # fmt: skip
 
     def _side(self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]) -> ModelFigures:
         side = self._sides[at]

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...ingest import columns as c
+from ...models.bundle import TrainedModel
 from ...models.calibration import FLEET
-from ..engine import Scored
+from ..engine import Agents, Scored
 from ..records import RiskLevel
 from .budget import LEVELS
 from .drift import LEAST_BLOCKS, SCORES, DaySketch, Sketch, measure, sketch_from, taught
 from .records import DAY_MS, P_EDGES, GroupDay
-from .shadow import ShadowRun
 
 MOST_GROUPS = 200
 """Peer groups of one day that are kept apart; the others are one."""
@@ -54,16 +54,21 @@ class _Day:
 class GroupWatch:
     """Watches one model in shadow.
 
+    Attributes:
+        newest_ms: event time of the newest event so far.
+        settled_ms: event time up to which everything was seen, where partitions are read at different speeds; None =
+            events come in the order of one log, and that is `newest_ms`.
+
     Args:
-        run: whose events are seen.
+        model: whose events are seen.
         thresholds: of drift.
         known: days of the model that were noted before, to go on from.
     """
 
-    def __init__(self, run: ShadowRun, thresholds: Thresholds, known: Iterable[GroupDay] = ()) -> None:
-        self._run = run
+    def __init__(self, model: TrainedModel, thresholds: Thresholds, known: Iterable[GroupDay] = ()) -> None:
+        self._model = model
         self._thresholds = thresholds
-        self._features = len(run.model.detector.feature_names)
+        self._features = len(model.detector.feature_names)
         self._usual: dict[Group, dict[int, Sketch]] = {}
         for day in known:
             sketch = sketch_from(day.drift.get("reference", {}), self._features)
@@ -71,23 +76,24 @@ class GroupWatch:
                 self._usual.setdefault((day.tenant, day.agent_type), {})[day.day] = sketch
         self._days: dict[tuple[int, Group], _Day] = {}
         self._groups: dict[int, Group] = {}
-        self._newest_ms = 0
+        self.newest_ms = 0
+        self.settled_ms: int | None = None
         self._changed: set[tuple[int, Group]] = set()
 
-    def see(self, scored: Scored) -> None:
-        """Events as the model scored them."""
+    def see(self, scored: Scored, agents: Agents) -> None:
+        """Events as the model scored them; *agents* are those of the engine that did."""
         columns = scored.columns
         days = columns.time_ms // DAY_MS
-        u = self._run.model.detector.score(scored.vectors, columns.names[:, c.GROUP]).u
+        u = self._model.detector.score(scored.vectors, columns.names[:, c.GROUP]).u
         fine = taught(columns)
         for day in np.unique(days).tolist():
             for group in np.unique(columns.names[days == day, c.GROUP]).tolist():
                 rows = np.flatnonzero((days == day) & (columns.names[:, c.GROUP] == np.uint64(group)))
-                name = self._named(day, group, int(scored.slots[rows[0]]))
+                name = self._named(day, group, int(scored.slots[rows[0]]), agents)
                 self._add((day, name), FLEET if name == OTHERS else group, scored, rows, rows[fine[rows]], u)
             rows = np.flatnonzero(days == day)
             self._add((day, WHOLE), FLEET, scored, rows, rows[fine[rows]], u)
-        self._newest_ms = max(self._newest_ms, int(columns.time_ms.max()))
+        self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
 
     def _add(
         self, place: tuple[int, Group], group: int, scored: Scored, rows: Any, taught_rows: Any, u: Any
@@ -111,10 +117,9 @@ class GroupWatch:
             agents, time_ms = scored.columns.names[taught_rows, c.AGENT], scored.columns.time_ms[taught_rows]
             found.sketch.see(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
-    def _named(self, day: int, group: int, slot: int) -> Group:
+    def _named(self, day: int, group: int, slot: int, agents: Agents) -> Group:
         known = self._groups.get(group)
         if known is None:
-            agents = self._run.processor.engine.agents
             name = agents.names[slot]
             known = OTHERS if name is None else (name.tenant, agents.types[slot])
             if len(self._groups) > 10 * MOST_GROUPS:
@@ -135,14 +140,15 @@ class GroupWatch:
         return told
 
     def _over(self, day: int) -> bool:
-        return (day + 1) * DAY_MS + CLOSED_AFTER_MS <= self._newest_ms
+        seen_ms = self.newest_ms if self.settled_ms is None else self.settled_ms
+        return (day + 1) * DAY_MS + CLOSED_AFTER_MS <= seen_ms
 
     def _told(self, place: tuple[int, Group]) -> GroupDay:
         (day, (tenant, agent_type)), found = place, self._days[place]
         alerts = tuple(found.alerts[name] for name in LEVELS)
         p_values = tuple(found.p_values.tolist())
         return GroupDay(
-            self._run.model.version, day, tenant, agent_type, found.events, len(found.agents),
+            self._model.version, day, tenant, agent_type, found.events, len(found.agents),
             (alerts[0], alerts[1], alerts[2]), p_values, self._drift(place, found),
         )  # fmt: skip
 
@@ -160,7 +166,7 @@ class GroupWatch:
         if not alike:
             return {}
         total = reduce(Sketch.plus, alike)
-        scores, features = measure(sketch, total, self._run.model.detector.feature_names)
+        scores, features = measure(sketch, total, self._model.detector.feature_names)
         judged = self._over(day)
         drifted = [SCORES] if scores > bounds.scores else []
         drifted += [name for name, index in features.items() if index > bounds.features]

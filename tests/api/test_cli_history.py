@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from trustwatch.api.cli.main import app
+from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.source import Kind, Record
 from trustwatch.models.persist import load
 from typer.testing import CliRunner, Result
 
@@ -225,3 +228,66 @@ def test_commands_do_not_pay_for_scikit_learn() -> None:
     """It takes a second to import, and only `train` and `demo` fit a forest."""
     code = "import sys, trustwatch.api.cli, trustwatch.api.serve.worker; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
+
+
+def logged(folder: Path, lines: list[bytes]) -> None:
+    """An event log of these events, with time that passed among them."""
+    with EventLog(folder / "log") as log:
+        records = [Record(Kind.EVENT, raw_id_hash(line), 1_000 + at, line) for at, line in enumerate(lines)]
+        records.insert(3, Record(Kind.TICK, 0, 1_003, (1_003).to_bytes(8, "little")))
+        log.append(records)
+        log.sync()
+
+
+def test_an_event_log_is_a_history_as_a_file_is(history: History, tmp_path: Path) -> None:
+    """Replayed line by line as the file, and learned to the same model."""
+    lines = history.day.read_bytes().splitlines()
+    logged(tmp_path, lines)
+    assert replayed(history, tmp_path)[1] == replayed(history, history.day)[1]
+    models = []
+    for at, source in enumerate((tmp_path / "log", history.day)):
+        place = tmp_path / f"model-{at}"
+        done = run("train", source, "--model", place, "--salt", "aa", "--version", "same", "--json")
+        assert done.exit_code == 0, done.output
+        models.append(json.loads((place / "manifest.json").read_text()))
+        del models[-1]["created_ms"]
+    assert models[0] == models[1]
+
+
+def test_bounds_of_a_replay(history: History) -> None:
+    """What is before --from moves state and is not written; what is not before --to is not read."""
+    _, whole = replayed(history, history.day)
+    times = [line["time"] for line in whole]
+    since, until = times[len(times) // 3], times[2 * len(times) // 3]
+    result, lines = replayed(history, history.day, "--from", since[:19], "--to", until[:19], "--json")
+    wanted = [line for line in whole if since[:19] <= line["time"][:19] < until[:19]]
+    assert lines == wanted and 0 < len(lines) < len(whole)
+    summary = json.loads(result.stdout)
+    assert summary["written"] == len(lines)
+    assert summary["events"] == len([line for line in whole if line["time"][:19] < until[:19]])
+    _, cold = replayed(history, history.day, "--from", since[:19], "--warm-up", 0)
+    assert [line["id"] for line in cold] == [line["id"] for line in whole if line["time"][:19] >= since[:19]]
+    refused = run("replay", history.day, "--model", history.model, "--out", "-", "--warm-up", 1)
+    assert refused.exit_code == 2 and "--from" in refused.output
+
+
+def test_bounds_of_a_training(history: History, tmp_path: Path) -> None:
+    """Events outside are not learned; where none is left, that is said with the bounds."""
+    times = sorted(json.loads(line)["time"] for line in history.day.read_bytes().splitlines())
+    middle = times[len(times) // 2][:19]
+    parts = []
+    for at, bound in enumerate((("--from", middle), ("--to", middle))):
+        done = run("train", history.day, *bound, "--model", tmp_path / str(at), "--json")
+        assert done.exit_code == 0, done.output
+        parts.append(json.loads(done.stdout)["events"])
+    assert sum(parts) == len(times) and all(parts)
+    nothing = process("train", history.day, "--from", "2031-01-01", "--model", tmp_path / "none")
+    assert nothing.returncode == 1 and "from 2031-01-01" in nothing.stderr
+
+
+def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -> None:
+    """With what it could have been."""
+    done = process("replay", tmp_path, "--model", history.model, "--out", tmp_path / "out")
+    assert done.returncode == 1 and "neither an archive" in done.stderr
+    done = process("train", "kafka:", "--model", tmp_path / "model")
+    assert done.returncode == 1 and "names no brokers" in done.stderr

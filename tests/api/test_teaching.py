@@ -9,16 +9,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from trustwatch.api import clock
-from trustwatch.api.serve import teaching
+from trustwatch.api.lifecycle import orders
+from trustwatch.api.serve import origins, teaching
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
+from trustwatch.api.settings.lifecycle import LifecycleSettings
 from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
 from trustwatch.ingest.source import Kind, Record
+from trustwatch.scoring.lifecycle.force import Chosen
+from trustwatch.scoring.lifecycle.records import ModelEntry, ModelVersion
+from trustwatch.scoring.lifecycle.training import History
+from trustwatch.scoring.store import open_store, sqlite_url
 
 EVENTS = 40
 
@@ -51,20 +60,125 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             if not grown:
                 grown.append(archive.write(20, 30, events[20:30]))
 
-        teacher = teaching.Teacher(settings, None, None, lambda: None)  # type: ignore[arg-type]
-        assert teacher._archive
-        of, name = (teaching, "read_positions") if when.startswith("after") else (teaching.History, "add")
+        of, name = (origins, "read_positions") if when.startswith("after") else (History, "add")
         original: Any = getattr(of, name)
-        calls = iter(range(1_000))
 
         def growing(*args: Any) -> Any:
             found = original(*args)
-            if of is not teaching or next(calls):  # the first look only asks whether there is an archive
-                grow()
+            grow()
             return found
 
         monkeypatch.setattr(of, name, growing)
-        history = teacher._history(SimpleNamespace(salt=bytes(16)), EVENTS, clock.now_ms())  # type: ignore[arg-type]
+        history = History(ColumnEncoder(bytes(16)), 1_000, 0)
+        learned = origins.origin_of(settings).fill(history, start_ms - 1_000, lambda: None)
+    assert learned.told() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
     assert grown and columns is not None
     assert columns.time_ms.tolist() == [start_ms + 1000 * number for number in range(EVENTS)]
+
+
+class Stopped(BaseException):
+    """The process is told to end."""
+
+
+class Ending:
+    """An origin that notes what the keeper had written when it began to read, and then ends somehow.
+
+    Args:
+        store: where that stands.
+        end: what it raises.
+    """
+
+    def __init__(self, store: Any, end: BaseException) -> None:
+        self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
+
+    def fill(self, *_: Any) -> Any:
+        self.noted.append(orders.work_from(self.store.get_meta(orders.TRAINING_WORK)))
+        raise self.end
+
+
+class Desk:
+    """A store with a wish in it, and a teacher."""
+
+    def __init__(self, folder: Path, end: BaseException) -> None:
+        self.store = open_store(sqlite_url(folder / "store.db"))
+        self.origin = Ending(self.store, end)
+        settings = Settings(data_dir=folder, lifecycle=LifecycleSettings(every_h=0))
+        shelf: Any = SimpleNamespace(installed=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
+        self.teacher = teaching.Teacher(settings, self.store, shelf, self.origin, lambda: None)
+
+    def wish(self, name: str) -> None:
+        text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
+        self.store.set_meta(orders.TRAINING_WISH, text)
+
+    def due(self) -> orders.TrainingWork | None:
+        return self.teacher.due(Chosen("first", "digest", False))
+
+    def teach(self, work: orders.TrainingWork | None) -> None:
+        assert work is not None
+        self.teacher.teach(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
+
+    def acts(self) -> list[tuple[str, str]]:
+        return [(one.act, one.version) for one in self.store.model_history().items]
+
+
+def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
+    """It is there while it is carried out, and after an end in the middle, under the same name."""
+    desk = Desk(tmp_path, Stopped())
+    assert desk.due() is None
+    desk.wish("one")
+    work = desk.due()
+    with pytest.raises(Stopped):
+        desk.teach(work)
+    assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
+    assert desk.due() == work  # told to end: that was no try
+    desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(desk.origin.noted[0]))  # killed: nobody took it back
+    again = desk.due()
+    assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
+
+
+def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
+    """Said in the history; another wish is another try."""
+    desk = Desk(tmp_path, Stopped())
+    desk.wish("one")
+    for _ in range(teaching.MOST_TRIES):
+        with pytest.raises(Stopped):
+            desk.teach(desk.due())
+        desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(desk.origin.noted[-1]))
+    desk.teach(desk.due())
+    assert [act for act, _ in desk.acts()] == ["failed"]
+    assert "died 3 times" in desk.store.model_history().items[0].why
+    assert desk.due() is None
+    desk.wish("two")
+    found = desk.due()
+    assert found is not None and found.why == "because of two" and found.tries == 0
+
+
+def test_what_fails_is_not_tried_again_but_a_later_wish_is(tmp_path: Path) -> None:
+    """Also one that came while it was carried out: it may have been given because of what came since."""
+    desk = Desk(tmp_path, ConfigError("no archive"))
+    desk.wish("one")
+    work = desk.due()
+    desk.wish("two")
+    desk.teach(work)
+    assert work is not None and desk.acts() == [("failed", work.version)]
+    found = desk.due()
+    assert found is not None and found.why == "because of two"
+    desk.teach(found)
+    assert desk.due() is None
+
+
+def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
+    """The keeper died behind it: what follows from it is made good, the challenger before it makes way."""
+    desk = Desk(tmp_path, AssertionError("it reads history"))
+    desk.wish("one")
+    work = desk.due()
+    assert work is not None
+    for at, version in enumerate(("before", work.version)):
+        made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
+        desk.store.add_model(made, ModelEntry(version, at, version, "trained", "ann", ""))
+    desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(msgspec.structs.replace(work, tries=1)))
+    desk.teach(desk.due())
+    assert desk.due() is None
+    states = {one.version: one.status for one in desk.store.models().items}
+    assert states == {"before": "rejected", work.version: "challenger"}

@@ -430,3 +430,33 @@ def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> N
     else:  # kafka-python asks for it when a broker offers the mechanism
         options = connection(made)
         assert (options["sasl_mechanism"], options["sasl_oauth_token_provider"].token()) == ("OAUTHBEARER", "granted")
+
+
+def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> None:
+    """To an offset, which may come from a time; behind the newest record it is the end."""
+    made = settings(kafka, client)
+    topic = made.topics.events
+    make_topic(kafka, topic)
+    with closing(open_writer(made)) as writer:
+        for number in range(6):
+            writer.send(topic, b"k", b"%d" % number, timestamp_ms=NOW_MS + 1_000 * number)
+        writer.flush(10)
+    with closing(open_reader(made, [topic])) as reader:
+        assert dict(reader.offsets_at(0)) == {(topic, 0): 0}
+        assert dict(reader.offsets_at(NOW_MS + 2_500)) == {(topic, 0): 3}
+        assert dict(reader.offsets_at(NOW_MS + 9_000)) == {(topic, 0): 6}
+        found: dict[int, list[Raw]] = {}
+        reader.seek(topic, 0, 4)
+        collect(reader, found)
+        assert [raw.value for raw in found[0]] == [b"4", b"5"]
+        reader.seek(topic, 0, 5)
+        found.clear()
+        deadline = time.monotonic() + 20
+        while not found and time.monotonic() < deadline:
+            collect_once(reader, found)
+        assert [raw.value for raw in found[0]] == [b"5"]
+
+
+def collect_once(reader: TopicReader, found: dict[int, list[Raw]]) -> None:
+    for part in reader.poll(0.2):
+        found.setdefault(part.partition, []).extend(part.records)

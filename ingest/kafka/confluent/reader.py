@@ -162,6 +162,20 @@ class Reader:
         """See `TopicReader.first_offsets`."""
         return {place: self._bounds(place)[0] for place in self._positions}
 
+    def offsets_at(self, time_ms: int) -> dict[Place, int]:
+        """See `TopicReader.offsets_at`."""
+        ends = self.end_offsets()
+        asked = [TopicPartition(*place, max(0, time_ms)) for place in ends]
+        with translated("asking for offsets"):
+            told = self._consumer.offsets_for_times(asked, self.settings.metadata_timeout_ms / 1000) if asked else []
+        found = {_place(one): one.offset for one in told if one.error is None and one.offset >= 0}
+        return {place: found.get(place, end) for place, end in ends.items()}
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `TopicReader.seek`."""
+        with translated("reading topics"):
+            self._take(self._positions | {(topic, partition): offset})
+
     def _bounds(self, place: Place) -> tuple[int, int]:
         return bounds(self._consumer, TopicPartition(*place), self.settings.metadata_timeout_ms)
 

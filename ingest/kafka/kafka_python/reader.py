@@ -128,6 +128,20 @@ class Reader:
             found = self._consumer.beginning_offsets(places, self.settings.metadata_timeout_ms) if places else {}
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
+    def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
+        """See `TopicReader.offsets_at`."""
+        ends = self._ends(self._consumer.assignment())
+        with translated("asking for offsets"):
+            found = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
+        return {
+            (place.topic, place.partition): end if found.get(place) is None else found[place].offset
+            for place, end in ends.items()
+        }  # fmt: skip
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `TopicReader.seek`."""
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
     def _ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         wanted = list(places)
         with translated("asking for offsets"):

@@ -60,12 +60,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def watched(world: World, events: list[bytes], known: Iterable[GroupDay] = ()) -> list[GroupDay]:
     """Every day as a keeper would note it in the end."""
     run = ShadowRun(world.made.model, EngineSettings(capacity=500))
-    watch = GroupWatch(run, BOUNDS, known)
+    watch = GroupWatch(run.model, BOUNDS, known)
     records = [Record(Kind.EVENT, raw_id_hash(raw), 0, raw) for raw in events]
     last: dict[tuple[int, str, str], GroupDay] = {}
     for at in range(0, len(records), 500):
         for scored, _ in run.apply(RecordBatch(0, at, records[at : at + 500])):
-            watch.see(scored)
+            watch.see(scored, run.processor.engine.agents)
         for day in watch.changed():
             last[day.day, day.tenant, day.agent_type] = day
     return list(last.values())

@@ -32,7 +32,7 @@ def run(kit: Any, **settings: Any) -> ShadowRun:
 
 def duel(kit: Any, records: list[Record], size: int, start: int = 0, budget: Budget | None = None) -> Duel:
     """The same model twice; with *budget* the challenger has another one."""
-    found = Duel(start, ("old", "new"))
+    found = Duel({0: start}, ("old", "new"))
     champion, challenger = run(kit), run(kit) if budget is None else run(kit, budget=budget)
     for batch in kit.batches(records, itertools.repeat(size)):
         found.see(list(champion.apply(batch)), challenger.apply(batch))

@@ -1,0 +1,168 @@
+"""What a new version learns from: the archive where one is kept, and the log or the events topic behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ...ingest.archive.position import read_positions
+from ...ingest.dedup import DuplicateWindow
+from ...ingest.kafka import TopicReader, open_reader
+from ...ingest.kafka.history import topic_lines
+from ...ingest.log import LogReader
+from ...ingest.log.segments import segment_bases
+from ...ingest.source import Kind, Record
+from ...scoring.lifecycle.records import ModelVersion
+from ...scoring.lifecycle.training import History
+from ...scoring.pipeline import PARTITION
+from ..privacy.reading import unread_of
+from ..settings import Settings
+from .wiring import kafka_settings
+
+READ = 5_000
+
+
+class Learned(NamedTuple):
+    """What of the log was looked at.
+
+    Attributes:
+        source: in words.
+        ranges: by partition, from the first offset up to the second; the archive, where there is one, ends before.
+    """
+
+    source: str
+    ranges: Mapping[int, tuple[int, int]]
+
+    def told(self) -> dict[str, Any]:
+        """As a version's `trained` holds it."""
+        return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
+
+
+def ends_of(version: ModelVersion) -> dict[int, int]:
+    """Offset by partition behind what a version learned from; counting in shadow begins there."""
+    told = version.trained.get("offsets")
+    return {int(at): both[1] for at, both in told.items()} if told else {PARTITION: version.counted_from}
+
+
+class Origin(Protocol):
+    """Where history is read."""
+
+    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+        """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
+
+        Raises CorruptLog, ConfigError, Unavailable, OSError.
+        """
+
+
+def origin_of(settings: Settings) -> Origin:
+    """The one that the settings mean."""
+    return TopicOrigin(settings) if settings.kafka.bootstrap_servers else LogOrigin(settings)
+
+
+class LogOrigin:
+    """The embedded log.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+        """See `Origin`."""
+        folder = self._settings.data_dir / "log"
+        archived = _from_archive(self._settings, history, since_ms, "")
+        with closing(LogReader(folder)) as reader:
+            end = reader.end_offset(PARTITION)
+            first = max(min(segment_bases(folder), default=0), archived.get(PARTITION, 0))
+            reader.seek(PARTITION, first)
+            _read_log(reader, history, (first, end), since_ms, check)
+        return Learned("archive and log" if archived else "log", {PARTITION: (first, end)})
+
+
+def _read_log(
+    reader: LogReader, history: History, within: tuple[int, int], since_ms: int, check: Callable[[], None]
+) -> None:  # fmt: skip
+    window = DuplicateWindow()
+    at, end = within
+    while at < end and (batch := reader.poll(min(READ, end - at), 0.0)) is not None:
+        check()
+        offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
+        seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
+        for record, repeated in zip(batch.records, seen.tolist(), strict=True):
+            if record.kind == Kind.EVENT and not repeated and record.received_ms >= since_ms:
+                history.add(record.payload)
+        at = batch.next_offset
+
+
+class TopicOrigin:
+    """The events topic: all of its partitions, merged by arrival.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kafka = kafka_settings(settings)
+
+    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+        """See `Origin`."""
+        topic = self._kafka.topics.events
+        archived = _from_archive(self._settings, history, since_ms, topic)
+        with closing(open_reader(self._kafka, (topic,))) as reader:
+            ranges = self._ranges(reader, archived, since_ms)
+            for (_, partition), (first, _) in ranges.items():
+                reader.seek(topic, partition, first)
+            wanted = _Fresh(
+                {partition: end for (_, partition), (_, end) in ranges.items()}, since_ms,
+                self._settings.kafka.duplicate_window,
+            )  # fmt: skip
+            for line in topic_lines(reader, topic, wanted, check, unread_of(self._settings, topic)):
+                history.add(line)
+        told = {partition: both for (_, partition), both in sorted(ranges.items())}
+        return Learned("archive and topic" if archived else "topic", told)
+
+    def _ranges(
+        self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
+    ) -> dict[tuple[str, int], tuple[int, int]]:  # fmt: skip
+        ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
+        firsts = reader.first_offsets()
+        return {
+            place: (min(end, max(firsts[place], recent[place], archived.get(place[1], 0))), end)
+            for place, end in ends.items()
+        }
+
+
+class _Fresh:
+    """Which events of a topic are learned: those before its end at the beginning, each once."""
+
+    def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
+        self._ends = ends
+        self._since_ms = since_ms
+        self._windows = {partition: DuplicateWindow(window) for partition in ends}
+
+    def __call__(self, partition: int, offset: int, record: Record) -> bool:
+        if offset >= self._ends.get(partition, 0) or record.received_ms < self._since_ms:
+            return False
+        hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
+        return not bool(self._windows[partition].mark(hashed, at)[0])
+
+
+def _from_archive(settings: Settings, history: History, since_ms: int, topic: str) -> dict[int, int]:
+    """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
+    directory = settings.archive.directory
+    # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
+    up_to = None if directory is None else read_positions(directory, topic)
+    if directory is None or not up_to:
+        return {}
+    from ...ingest.archive.reader import raw_lines
+
+    for line in raw_lines(directory, datetime.fromtimestamp(since_ms / 1000, UTC), up_to=up_to):
+        history.add(line)
+    return dict(up_to)
