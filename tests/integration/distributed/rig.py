@@ -270,7 +270,7 @@ class Rig:
         finally:
             reader.close()
 
-    def settle(self, within_s: float = 60.0) -> None:
+    def settle(self, within_s: float = 120.0) -> None:
         """Wait until everything that is in the topic now is in the store."""
         ends = self.ends()
 
