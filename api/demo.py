@@ -25,8 +25,9 @@ from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
 from ..ingest.log import EventLog
 from ..models.detector import DetectorSettings
-from ..models.learning import learn_history, session_ids
+from ..models.learning import session_ids
 from ..models.persist import save
+from ..scoring.rehearsal import learn
 from . import clock
 from .callers import SCOPES
 from .console import new_code
@@ -152,7 +153,7 @@ class Demo:
         salt = self._seed.to_bytes(16, "little")
         columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in history])
         detector = DetectorSettings(seed=self._seed)
-        model = learn_history(columns, salt, "demo", detector)
+        model = learn(columns, salt, "demo", detector).model
         sessions = len(set(session_ids(columns).tolist()))
         save(self._directory / "model", model, detector, sessions, clock.now_ms())
         return day

@@ -30,12 +30,12 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.source import Kind, Record, RecordBatch
 from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.learning import learn_history
 from trustwatch.scoring import risk
 from trustwatch.scoring.delegation import EdgeCollector
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.rehearsal import learn
 from trustwatch.scoring.residence import Residence
 from trustwatch.scoring.vectors import VectorCollector
 
@@ -171,7 +171,7 @@ def measure(
     """Events per second of both, and microseconds by stage."""
     raws = raw_events(history + live, AGENTS, per_agent_day, full)
     encoder = ColumnEncoder(SALT)
-    model = learn_history(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark")
+    model = learn(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark").model
     plain = PlainFeatures(fit(json.loads(raw) for raw in raws[:history]))
     ours, clock = processor(model), StageClock()
     staged = processor(model, clock)

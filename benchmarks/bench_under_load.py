@@ -29,8 +29,8 @@ from trustwatch.api.tokens import LocalKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
 from trustwatch.models.persist import save
+from trustwatch.scoring.rehearsal import learn
 
 from benchmarks.bench_answer import CONNECTIONS, own_client, wrk
 from benchmarks.events import raw_events
@@ -82,8 +82,8 @@ def prepare(folder: Path, count: int) -> list[str]:
     raws = raw_events(count + count // 2, AGENTS, 2000.0)
     salt, settings = b"benchmark", DetectorSettings()
     history, rest = raws[: count // 2], raws[count // 2 :]
-    save(folder / "model", learn_history(ColumnEncoder(salt).encode([decode_event(r) for r in history]), salt, "bench",
-                                         settings), settings, 0, 0)  # fmt: skip
+    columns = ColumnEncoder(salt).encode([decode_event(raw) for raw in history])
+    save(folder / "model", learn(columns, salt, "bench", settings).model, settings, 0, 0)
     (folder / "bodies").mkdir()
     paths = set()
     for number, start in enumerate(range(0, len(rest), PER_BODY)):

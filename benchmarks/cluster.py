@@ -29,9 +29,9 @@ from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, open_admin, open_wr
 from trustwatch.ingest.routing import agent_route
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
 from trustwatch.models.persist import save
 from trustwatch.scoring.channel import LENGTH, Update, decode_update
+from trustwatch.scoring.rehearsal import learn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from service_stack import KafkaCluster, Postgres, Unavailable
@@ -133,8 +133,8 @@ def now_ms() -> int:
 def train(folder: Path, raws: Sequence[bytes]) -> None:
     """Save a model of this history where the settings look for it."""
     settings = DetectorSettings()
-    learned = learn_history(ColumnEncoder(SALT).encode([decode_event(raw) for raw in raws]), SALT, "bench", settings)
-    save(folder / "model", learned, settings, 0, 0)
+    learned = learn(ColumnEncoder(SALT).encode([decode_event(raw) for raw in raws]), SALT, "bench", settings)
+    save(folder / "model", learned.model, settings, 0, 0)
 
 
 def record_of(raw: bytes, received_ms: int) -> Record:

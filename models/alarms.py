@@ -78,7 +78,12 @@ def fit_alarms(
         bets, slots, time_ms // _DAY_MS, np.zeros(len(keys)), np.zeros(len(keys), np.int64),
         np.zeros(len(keys), np.int64), np.full(len(keys), -1.0), maxima,
     )  # fmt: skip
-    reached = np.sort(maxima[:days])
+    return tail_of(maxima[:days])
+
+
+def tail_of(maxima: npt.NDArray[np.float64]) -> AlarmTail:
+    """The tail of the highest evidence of each agent-day, shape (d,), at least 0."""
+    reached = np.sort(maxima)
     largest = max(math.ceil(TAIL_SHARE * len(reached)), TAIL_LEAST)
     if len(reached) <= largest:
         return AlarmTail.none()

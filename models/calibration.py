@@ -39,6 +39,12 @@ class Calibration(NamedTuple):
     above: NDArray[np.int64]
 
     @staticmethod
+    def none() -> Calibration:
+        """Of nobody: nothing is promised."""
+        whole, real = np.zeros(0, np.int64), np.zeros(0)
+        return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
+
+    @staticmethod
     def fit(scores: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int = 200) -> Calibration:
         """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
 

@@ -48,8 +48,13 @@ class Detector(Protocol):
     def version(self) -> str:
         """Version of the model, written into every decision."""
 
-    def score(self, X: NDArray[np.float64], groups: NDArray[np.uint64]) -> Scores:
-        """Score rows (n, F) of agents in peer groups (n,); changes nothing. Raises NotFinite, WrongShape."""
+    def score(
+        self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
+    ) -> Scores:
+        """Score rows (n, F) of agents in peer groups (n,), *familiar* where the history shows them; changes nothing.
+
+        Raises NotFinite, WrongShape.
+        """
 
     def covers(self, group: int) -> bool:
         """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
@@ -130,6 +135,8 @@ class ForestDetector:
         parts: what turns rows into the statistic T.
         scales: T to anomaly score, per peer group.
         calibration: anomaly score to p-value, per peer group.
+        familiar: the same for agents that the history shows, which are calmer: part of what is normal is their own
+            past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
         usual: what is usual, for explanations.
         settings: how it was trained.
         feature_names: names of the F features.
@@ -139,17 +146,21 @@ class ForestDetector:
     parts: Combination
     scales: PeerScales
     calibration: Calibration
+    familiar: Calibration
     usual: Usual
     settings: DetectorSettings
     feature_names: tuple[str, ...]
     version: str
 
-    def score(self, X: NDArray[np.float64], groups: NDArray[np.uint64]) -> Scores:
+    def score(
+        self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
+    ) -> Scores:
         """Score rows.
 
         Args:
             X: float64 (n, F), finite; not changed.
             groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
+            familiar: bool (n,), rows of agents that the history shows; None = none is.
 
         Returns:
             scores; see `Scores` for ranges and direction.
@@ -163,7 +174,10 @@ class ForestDetector:
         groups = np.ascontiguousarray(groups, dtype=np.uint64)
         found = self.evidence(X)
         anomaly = anomaly_scores(self.scales, found.statistic, groups)
-        return Scores(anomaly, self.calibration.p_values(anomaly, groups), found.u)
+        p_values = self.calibration.p_values(anomaly, groups)
+        if familiar is not None and len(self.familiar.groups) and familiar.any():
+            p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
+        return Scores(anomaly, p_values, found.u)
 
     def covers(self, group: int) -> bool:
         """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""

@@ -96,7 +96,7 @@ def _learn(
     progress("done", steps, steps)
     bets = damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms)
     model = TrainedModel(
-        detector, baseline, _seeds(builder, columns), salt, ids, rates, events, version, digest(baseline),
+        detector, baseline, seeds_of(builder, columns), salt, ids, rates, events, version, digest(baseline),
         dependence(bets, sessions), fit_alarms(bets, columns.names[:, c.AGENT], columns.time_ms),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )  # fmt: skip
@@ -156,7 +156,8 @@ def _rate(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
     return len(agents) / max(1, active)
 
 
-def _seeds(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
+def seeds_of(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
+    """State of the agents of a history at its end, as *builder* has it."""
     keys, events = np.unique(columns.names[:, c.AGENT], return_counts=True)
     rows = builder.pack(builder.slots.find(keys))
     rows["numbers"][:, l.N_SHARED] = rows["numbers"][:, l.N_EVENTS]  # all of their history is in the baseline, too

@@ -18,7 +18,7 @@ from typing import Any
 from ..ingest.errors import ModelError
 
 KIND = "trustwatch-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever a program of the old version could misread the files; every version has its golden model in the
 tests."""
 MANIFEST = "manifest.json"

@@ -40,6 +40,11 @@ _LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "calibration_sizes": (np.int64, ("G",)),
     "calibration_values": (np.float64, ("M",)),
     "calibration_above": (np.int64, ("M",)),
+    "familiar_groups": (np.uint64, ("H",)),
+    "familiar_start": (np.int64, ("H1",)),
+    "familiar_sizes": (np.int64, ("H",)),
+    "familiar_values": (np.float64, ("N",)),
+    "familiar_above": (np.int64, ("N",)),
     "importance": (np.float64, ("F",)),
     "usual_median": (np.float64, ("F",)),
     "usual_upper": (np.float64, ("F",)),
@@ -59,6 +64,7 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         **{f"score_tail_{name}": array for name, array in parts.score_tail._asdict().items()},
         **{f"scale_{name}": array for name, array in detector.scales._asdict().items()},
         **{f"calibration_{name}": array for name, array in calibration._asdict().items()},
+        **{f"familiar_{name}": array for name, array in detector.familiar._asdict().items()},
         "importance": parts.importance,
         "usual_median": detector.usual.median,
         "usual_upper": detector.usual.upper,
@@ -99,6 +105,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
         ),
         scales=PeerScales(**_part(state, "scale_")),
         calibration=Calibration(**_part(state, "calibration_")),
+        familiar=Calibration(**_part(state, "familiar_")),
         usual=Usual(**_part(state, "usual_")),
         settings=settings,
         feature_names=model.manifest.feature_names,
@@ -140,13 +147,15 @@ def _check_layout(state: Mapping[str, NDArray[Any]], features: int) -> dict[str,
 
 def _check_contents(state: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]) -> None:
     """Compiled code does not check bounds: whatever it uses as an index is checked here, once."""
-    start, used = state["calibration_start"], state["forest_features"]
+    used = state["forest_features"]
     fine = {
         "forest_features": used.size > 0 and _power_of_two(sizes["S"]) and int(used.max()) < sizes["F"],
         "tail_x": _power_of_two(sizes["K"]),
         "calibration_groups": _starts_with_fleet(state["calibration_groups"]),
         "scale_groups": _starts_with_fleet(state["scale_groups"]),
-        "calibration_start": start[0] == 0 and start[-1] == sizes["M"] and bool((np.diff(start) > 0).all()),
+        "calibration_start": _partition(state["calibration_start"], sizes["M"]),
+        "familiar_groups": sizes["H"] == 0 or _starts_with_fleet(state["familiar_groups"]),
+        "familiar_start": _partition(state["familiar_start"], sizes["N"]),
     }
     bad = [name for name, good in fine.items() if not good]
     bad += [name for name, array in state.items() if array.dtype.kind == "f" and np.isnan(array).any()]
@@ -156,6 +165,10 @@ def _check_contents(state: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
 
 def _power_of_two(size: int) -> bool:
     return size >= 2 and size & (size - 1) == 0
+
+
+def _partition(start: NDArray[np.int64], size: int) -> bool:
+    return bool(start[0] == 0 and start[-1] == size and (np.diff(start) > 0).all())
 
 
 def _starts_with_fleet(groups: NDArray[np.uint64]) -> bool:

@@ -103,7 +103,9 @@ def fit_with_held_out(
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
     parts = _fit_parts(X, settings, resolution, weight, decades)
     usual = usual_evidence(parts, X)
-    detector = ForestDetector(parts, scales, calibration, usual, settings, tuple(feature_names), version)
+    detector = ForestDetector(
+        parts, scales, calibration, Calibration.none(), usual, settings, tuple(feature_names), version
+    )
     return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
 
 

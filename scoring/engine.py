@@ -6,6 +6,7 @@ it is learned, and learned only while its agent is under no suspicion. How event
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..ingest.features.slots import Slots
 from ..ingest.features.table import COUNT
 from ..models.bundle import TrainedModel
 from ..models.habits import NOTHING, announced, becomes_habit
-from . import risk
+from . import counted, risk
 from .evidence import Explainer
 from .feedback.rules import Covered, FeedbackRules
 from .records import AgentName
@@ -52,12 +53,30 @@ class Scored(NamedTuple):
     vectors: npt.NDArray[np.float64]  # (n, F)
     found: Scratch
     anomaly: npt.NDArray[np.float64]
-    p_values: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]  # with names that have counted left aside (see `counted`)
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
     risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
     signals: npt.NDArray[np.float64]  # evidence of hard signals
     bound_of: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     memory: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    alone: npt.NDArray[np.float64]  # (n,): p-values of the events by themselves, as if nothing had counted before
+    judged_anomaly: npt.NDArray[
+        np.float64
+    ]  # what p-values rest on: as anomaly, with names that have counted left aside
+    judged: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
+
+    def judged_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+        """What p-values of *rows* rest on, shape (len(rows), F): their vectors, less what has counted before."""
+        vectors = self.vectors[list(rows)]
+        for place, row in enumerate(rows):
+            if row in self.judged:
+                vectors[place] = self.judged[row]
+        return vectors
+
+    def familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of *rows* are of agents that the model's history shows."""
+        return np.asarray(self.memory[list(rows), layout.N_SHARED] > 0)
 
     @property
     def risk_scores(self) -> npt.NDArray[np.float64]:
@@ -134,12 +153,12 @@ class Engine:
         """
         n = len(columns)
         slots = self.builder.admit(columns.names[:, c.AGENT])
-        self._note_agents(columns, slots)
+        types = self._note_agents(columns, slots)
         groups = columns.names[:, c.GROUP]
         out = Scored(
             columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros((n, 2), np.int8),
             np.zeros((n, risk.OUTPUTS)), np.zeros(n), self.model.group_rows(groups),
-            np.empty((n, layout.NUMBERS), np.float32),
+            np.empty((n, layout.NUMBERS), np.float32), np.ones(n), np.zeros(n), {}, types,
         )  # fmt: skip
         coverage = self.model.coverage(groups)
         covered = self.feedback.covering(columns, received_ms)
@@ -159,41 +178,70 @@ class Engine:
         self.rules.evidence(columns, rows, out.vectors, found, out.signals)  # before feedback, which silences none
         if covered is not None:
             self.feedback.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
-        scores = self.model.detector.score(out.vectors[rows], groups[rows])
-        out.anomaly[rows], out.p_values[rows] = scores.anomaly_score, scores.p_value
+        u = self._measure(out, rows, groups)
         risk.update(
             rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, out.signals, self.bounds,
             out.bound_of, columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels,
             out.risk,
         )  # fmt: skip
+        asserted = columns.codes[:, c.SELF_ASSERTED]
+        counted.remember(rows, slots, self.risk, found, columns.time_ms, out.p_values, asserted, u)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
 
+    def _measure(self, out: Scored, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
+        """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
+
+        What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
+        """
+        detector, familiar = self.model.detector, out.memory[rows, layout.N_SHARED] > 0
+        scores = detector.score(out.vectors[rows], groups[rows], familiar)
+        out.anomaly[rows] = out.judged_anomaly[rows] = scores.anomaly_score
+        out.p_values[rows] = out.alone[rows] = scores.p_value
+        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.columns.time_ms, out.alone)
+        if len(places):
+            again = rows[places]
+            vectors = counted.left_aside(out.vectors[again], masks, out.columns.codes[again])
+            rest = detector.score(vectors, groups[again], familiar[places])
+            # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
+            out.judged_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
+            out.p_values[again] = np.maximum(rest.p_value, out.alone[again])
+            out.judged.update(zip(again.tolist(), vectors, strict=True))
+            scores.u[places] = rest.u
+        return scores.u
+
     def _learnable(self, out: Scored, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """What of each event is learned: nothing self-asserted; of a suspicious window a key that was announced alone."""
+        """What of each event is learned: nothing self-asserted; of a suspicious window an announced key alone."""
         statistic = out.risk[rows, risk.STATISTIC]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
-        habit = becomes_habit(out.columns, rows, out.p_values, out.memory[rows, layout.N_EVENTS])
+        habit = becomes_habit(out.columns, rows, out.alone, out.memory[rows, layout.N_EVENTS])
         least = announced(out.columns, rows)
         return np.where(vouched, np.where(calm, habit, least), np.uint8(NOTHING))
 
-    def _note_agents(self, columns: EventColumns, slots: Slots) -> None:
-        """Names and peer groups of agents that are new in their slots, or have changed their group."""
-        groups = columns.names[:, c.GROUP]
+    def _note_agents(self, columns: EventColumns, slots: Slots) -> dict[int, list[tuple[int, str]]]:
+        """Names and peer groups of agents that are new in their slots, or have changed their group.
+
+        Returns the types of those slots: that before the batch (row -1), and each later one with its row.
+        """
+        groups, types = columns.names[:, c.GROUP], self.agents.types
+        taken: dict[int, list[tuple[int, str]]] = {}
         differing = self.agents.groups[slots] != groups
         if not differing.any():
-            return
+            return taken
         # All events of these agents, in order: one may change its group and change it back.
         for row in np.flatnonzero(np.isin(slots, slots[differing])).tolist():
             slot = int(slots[row])
             if self.agents.groups[slot] == groups[row]:
                 continue
+            before = types[slot]
             if self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row]):
+                taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
                 self.agents.groups[slot] = groups[row]
                 self.agents.bounds[slot] = self.model.group_row(groups[row])
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
+        return taken
 
     def use(self, model: TrainedModel) -> None:
         """Score with another model of the same salt from now on; nobody is resident."""

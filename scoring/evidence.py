@@ -27,18 +27,22 @@ class Explainer:
         self._engine = engine
         self._narrator = Narrator(engine.model.baseline)
 
-    def reasons(self, scored: Scored, rows: list[int]) -> list[tuple[Reason, ...]]:
-        """Reasons of the given rows, the strongest first; see `reasons.Narrator`."""
+    def reasons(self, scored: Scored, rows: list[int], *, alone: bool = False) -> list[tuple[Reason, ...]]:
+        """Reasons of the given rows, the strongest first; see `reasons.Narrator`.
+
+        What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
+        """
         if not rows:
             return []
         engine = self._engine
-        shares = engine.model.detector.explain(scored.vectors[rows])
+        vectors = scored.vectors[rows] if alone else scored.judged_vectors(rows)
+        shares = engine.model.detector.explain(vectors)
         return [
             self._narrator.reasons(
-                scored.columns, row, scored.memory[row], scored.found, scored.vectors[row].tolist(), share.tolist(),
+                scored.columns, row, scored.memory[row], scored.found, vector.tolist(), share.tolist(),
                 engine.rules.fired(scored.columns, row, scored.vectors, scored.found),
             )
-            for row, share in zip(rows, shares, strict=True)
+            for row, vector, share in zip(rows, vectors, shares, strict=True)
         ]  # fmt: skip
 
     def counterfactual(self, scored: Scored, row: int, reasons: tuple[Reason, ...]) -> str:
@@ -48,10 +52,10 @@ class Explainer:
         if feature is None:
             return ""
         index = NAMES.index(feature)
-        vector = scored.vectors[row : row + 1].copy()
+        vector = scored.judged_vectors([row])
         vector[0, index] = 0.0
         groups = scored.columns.names[row : row + 1, c.GROUP]
-        p_value = float(engine.model.detector.score(vector, groups).p_value[0])
+        p_value = float(engine.model.detector.score(vector, groups, scored.familiar([row])).p_value[0])
         level = self._level_with(scored, row, p_value)
         if level >= scored.levels[row, 1]:
             return ""

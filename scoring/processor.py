@@ -14,7 +14,7 @@ import numpy as np
 from ..ingest.columns import ColumnEncoder, EventColumns
 from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
-from ..ingest.events import AuditEvent, decode_event
+from ..ingest.events import decode_event
 from ..ingest.features.slots import Keys, Slots
 from ..ingest.routing import partition_of
 from ..ingest.scan import Decode, RawEncoder
@@ -157,10 +157,11 @@ class Processor:
             decision_id = self.residence.note(slot).decision_id
             if row in changed:
                 at_ms, offset = int(received[row]), int(offsets[row])
-                decision = self._decision(slot, partition, offset, at_ms, previous, level, "event", told)
+                agent_type = self._type_of(slot, scored, row)
+                decision = self._decision(slot, agent_type, partition, offset, at_ms, previous, level, "event", told)
                 event = scored.columns.events[row]
                 decision = msgspec.structs.replace(
-                    decision, agent_type=self._type_of(slot, event), event_id=event.id or "",
+                    decision, event_id=event.id or "",
                     event_time_ms=int(scored.columns.time_ms[row]),
                     risk_score=float(scored.risk_scores[row]), confidence=float(scored.risk[row, risk.CONFIDENCE]),
                     anomaly_score=float(scored.anomaly[row]),
@@ -189,10 +190,10 @@ class Processor:
                 last[slot] = row
         return sorted(changed | set(last.values()))
 
-    def _type_of(self, slot: int, event: AuditEvent) -> str:
-        """The agent's type when the event happened; what nobody vouches for leaves it as it is."""
-        known = self.engine.agents.types[slot]
-        return known if event.agent.self_asserted else event.agent.type or known
+    def _type_of(self, slot: int, scored: Scored, row: int) -> str:
+        """The agent's type when the row's event happened, however many it took in the batch."""
+        types = [name for first, name in scored.types.get(slot, ()) if first <= row]
+        return types[-1] if types else self.engine.agents.types[slot]
 
     def _keep(
         self, slot: int, decision_id: str, reasons: tuple[Reason, ...], counterfactual: str, scored: Scored, row: int,
@@ -335,18 +336,19 @@ class Processor:
         applied: Applied, reason: Reason | None = None,
     ) -> None:  # fmt: skip
         told = (reason or _calmed(previous, level),)
-        decision = self._decision(slot, partition, offset, at_ms, previous, level, cause, told)
+        agent_type = self.engine.agents.types[slot]
+        decision = self._decision(slot, agent_type, partition, offset, at_ms, previous, level, cause, told)
         applied.decisions.append(decision)
         self._say(slot, Note(decision.decision_id, encode_reasons(told), ""), 0.0, at_ms)
 
     def _decision(
-        self, slot: int, partition: int, offset: int, at_ms: int, previous: int, level: int, cause: str,
-        reasons: tuple[Reason, ...],
+        self, slot: int, agent_type: str, partition: int, offset: int, at_ms: int, previous: int, level: int,
+        cause: str, reasons: tuple[Reason, ...],
     ) -> Decision:  # fmt: skip
         engine, book = self.engine, self.context.policy.book
         name = engine.agents.names[slot]
         assert name is not None
-        state, agent_type = engine.risk[slot], engine.agents.types[slot]
+        state = engine.risk[slot]
         standing = book.standing(name.tenant, name.issuer, name.agent_id, agent_type)
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()

@@ -26,12 +26,12 @@ from .residence import Residence
 
 BATCH = 1000
 TICK_MS = 60_000
-EXPLAINED_P = 0.05
-"""Rows at most this likely get reasons in the output; the others have nothing to explain."""
+EXPLAINED_P = 0.25
+"""p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
 
 
 class ReplayedEvent(NamedTuple):
-    """One line of `replay`'s output."""
+    """One line of `replay`'s output. p-value and reasons are of the event by itself, whatever counted before it."""
 
     id: str
     agent_id: str
@@ -128,14 +128,14 @@ class Replay:
         self._decisions.extend(applied.decisions)
 
     def _lines(self, scored: Scored) -> Iterator[ReplayedEvent]:
-        odd = np.flatnonzero(scored.p_values <= EXPLAINED_P).tolist()
+        odd = np.flatnonzero(scored.alone <= EXPLAINED_P).tolist()
         reasons: dict[int, Any] = dict(
-            zip(odd, self._processor.engine.explainer.reasons(scored, odd), strict=True) if odd else ()
+            zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )
         for row, event in enumerate(scored.columns.events):
             yield ReplayedEvent(
                 event.id or "", event.agent.id, event.time.isoformat(), float(scored.anomaly[row]),
-                float(scored.p_values[row]), float(scored.risk_scores[row]),
+                float(scored.alone[row]), float(scored.risk_scores[row]),
                 RiskLevel(int(scored.levels[row, 1])).label, reasons.get(row, ()),
             )  # fmt: skip
 

@@ -71,6 +71,9 @@ class Budget(NamedTuple):
     critical: float = 1.0
 
 
+COUNTED = 32
+"""Names that are remembered as having counted; the one that counted first gives way."""
+
 ROW = np.dtype(
     [
         ("statistic", np.float64),
@@ -87,6 +90,8 @@ ROW = np.dtype(
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
         ("level", np.int8),
+        ("counted", np.uint32, (COUNTED,)),  # names whose oddness has counted of late (see `scoring.counted`)
+        ("counted_min", np.int32, (COUNTED,)),  # and when, in minutes of UTC
     ]
 )
 """One agent's risk state, as kept in memory and as stored."""

@@ -22,9 +22,10 @@ from ...ingest.files import FileSource
 from ...ingest.formats.lenient import decode_history
 from ...models.artifact import is_model
 from ...models.detector import DetectorSettings
-from ...models.learning import learn_with_held_out, session_ids
+from ...models.learning import session_ids
 from ...models.persist import load, save
 from ...scoring.promise import check_promise
+from ...scoring.rehearsal import learn
 from ...scoring.replay import Replay, ReplayedEvent
 from .. import clock
 from ..serve.wiring import engine_settings, kafka_settings
@@ -113,10 +114,10 @@ def train(
     detector = DetectorSettings(seed=seed)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     with stage_progress() as progress:
-        trained, held_out = learn_with_held_out(columns, key, name, detector, progress)
+        trained, judged, p_values = learn(columns, key, name, detector, progress)
     sessions = len(set(session_ids(columns).tolist()))
     engine = engine_settings(configured)
-    promise = check_promise(trained, columns, held_out.p_value, engine.budget, engine.risk)
+    promise = check_promise(trained, judged, p_values, engine.budget, engine.risk)
     save(model, trained, detector, sessions, clock.now_ms())
     summary = {
         "model": str(model), "version": name, "events": len(read), "sessions": sessions,

@@ -22,11 +22,12 @@ from ...ingest.identity import raw_id_hash
 from ...ingest.log import EventLog, LogReader
 from ...ingest.source import Kind, Record
 from ...models.detector import DetectorSettings
-from ...models.learning import learn_history, session_ids
+from ...models.learning import session_ids
 from ...models.persist import load, save
 from ...scoring.delegation import EdgeCollector
 from ...scoring.pipeline import PARTITION, Pipeline, PipelineSettings
 from ...scoring.processor import Processor
+from ...scoring.rehearsal import learn
 from ...scoring.residence import Residence
 from .. import clock
 from ..serve.wiring import context, engine_settings, opened_store
@@ -146,7 +147,7 @@ def _simulated(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[Simu
 def _learn(settings: Settings, week: Sequence[bytes], seed: int) -> None:
     salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
     columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
-    model = learn_history(columns, salt, "example-1", detector)
+    model = learn(columns, salt, "example-1", detector).model
     made_ms = int((START + WEEK).timestamp() * 1000)
     save(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
 

@@ -18,11 +18,12 @@ from ...ingest.hashing import NameHasher
 from ...models.artifact import is_model
 from ...models.bundle import TrainedModel
 from ...models.detector import DetectorSettings, ForestDetector
-from ...models.learning import learn_with_held_out, session_ids
+from ...models.learning import session_ids
 from ...models.persist import load, save
 from ...scoring import risk
 from ...scoring.engine import EngineSettings
 from ...scoring.promise import Promise, check_promise
+from ...scoring.rehearsal import learn
 from .frames import frame, frame_of
 from .opening import LabError
 
@@ -143,8 +144,8 @@ def trained(
     if not decoded:
         raise LabError("no events to learn from: widen since and until")
     columns = ColumnEncoder(salt, domains).encode(decoded)
-    model, held_out = learn_with_held_out(columns, salt, version, detector)
-    promise = check_promise(model, columns, held_out.p_value, settings.budget, settings.risk)
+    model, judged, p_values = learn(columns, salt, version, detector)
+    promise = check_promise(model, judged, p_values, settings.budget, settings.risk)
     save(directory, model, detector, len(np.unique(session_ids(columns))), now_ms)
     return LabModel(directory, model, settings, named_groups(salt, types), promise)
 

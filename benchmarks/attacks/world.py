@@ -26,9 +26,9 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
 from trustwatch.ingest.formats.lenient import decode_history
 from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.learning import learn_history
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings, Scored
+from trustwatch.scoring.rehearsal import learn
 from trustwatch.scoring.replay import Replay
 
 from benchmarks.attacks.scenarios import EXTRA, POISONED
@@ -131,7 +131,7 @@ def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
     history = [event.event for event in made if event.at_ms < cut]
     judged = [event for event in made if event.at_ms >= cut]
     columns = ColumnEncoder(SALT, domains()).encode([decode_history(event)[0] for event in history])
-    model = learn_history(columns, SALT, "world")
+    model = learn(columns, SALT, "world").model
     labels, events = [event.label for event in judged], [event.event for event in judged]
     number: dict[tuple[str, str], int] = {}
     agent = np.array([number.setdefault((label.tenant, label.agent_id), len(number)) for label in labels])

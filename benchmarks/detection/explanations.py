@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trustwatch.scoring.replay import ReplayedEvent
+from trustwatch.scoring.replay import EXPLAINED_P, ReplayedEvent
 
 from benchmarks.detection import traces
 from benchmarks.detection.report import Table
@@ -47,7 +47,7 @@ def run(trace: Trace, lines: list[ReplayedEvent]) -> list[Table]:
     rows = [(name, *_cells(told[name], len(every)), *_cells(most_told[name], len(most))) for name in names]
     rows.append(("target, action or order, of those with reasons", *_good(told), *_good(most_told)))
     columns = ("first reason speaks of", "malicious calls", "share", "strongest call of a session", "share")
-    note = "Baseline frozen. Events with p <= 0.05 have reasons. Aim: target, action or order in 90 %."
+    note = f"Baseline frozen. Events with p <= {EXPLAINED_P} have reasons. Aim: target, action or order in 90 %."
     return [Table(f"{trace.name}: first reason of malicious calls", columns, rows, note)]
 
 

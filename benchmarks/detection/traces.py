@@ -18,8 +18,8 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
 from trustwatch.ingest.formats.lenient import decode_history
 from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.learning import learn_history
 from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.rehearsal import learn
 from trustwatch.scoring.replay import Replay, ReplayedEvent
 
 from benchmarks.detection.metrics import Measured, measure
@@ -119,7 +119,7 @@ def read(name: str) -> Trace:
 
 def train(lines: Sequence[bytes], name: str) -> TrainedModel:
     """A model as `trustwatch train` makes it."""
-    return learn_history(ColumnEncoder(SALT).encode([decode_history(line)[0] for line in lines]), SALT, name)
+    return learn(ColumnEncoder(SALT).encode([decode_history(line)[0] for line in lines]), SALT, name).model
 
 
 def replay(model: TrainedModel, lines: Sequence[bytes], learn: bool) -> list[ReplayedEvent]:

@@ -141,7 +141,7 @@ class Tally:
     def _kept(self, scored: Scored, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
         rows = np.zeros(len(offsets), ROW)
         rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, -1
-        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.p_values, scored.risk_scores
+        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.alone, scored.risk_scores
         rows["rested"], rows["level"] = scored.risk[:, risk.RESTED], scored.levels[:, 1]
         if self._labels is not None:
             ids, base, find = self._source.ids, self._source.base, self._labels.rows.get

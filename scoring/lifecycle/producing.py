@@ -10,11 +10,12 @@ from ...ingest.columns import EventColumns
 from ...models.artifact import peek
 from ...models.bundle import TrainedModel
 from ...models.detector import DetectorSettings
-from ...models.learning import learn_with_held_out, session_ids
+from ...models.learning import session_ids
 from ...models.manifest import ModelManifest
 from ...models.persist import save
 from .. import risk
 from ..promise import check_promise
+from ..rehearsal import learn
 
 
 class Produced(NamedTuple):
@@ -40,8 +41,8 @@ def produce(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
-    promise = check_promise(model, columns, held_out.p_value, budget, rules)
+    model, judged, p_values = learn(columns, salt, version, settings, progress)
+    promise = check_promise(model, judged, p_values, budget, rules)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save(place, model, settings, sessions, now_ms)
     told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}

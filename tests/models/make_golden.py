@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from trustwatch.models.artifact import save_model
+from trustwatch.models.calibration import Calibration
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.manifest import FORMAT_VERSION, ModelManifest, TrainingWindow
 from trustwatch.models.saved import detector_state, settings_document
@@ -28,13 +30,18 @@ def main() -> int:
     settings = DetectorSettings(trees=9, max_samples=32, group_minimum=150, knots=128, seed=5)
     sessions = np.arange(400, dtype=np.uint64) // 8
     detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden")
+    # Calmer ones, of whom the history was known.
+    familiar = Calibration.fit(0.8 * detector.score(X, groups).anomaly_score, groups, settings.group_minimum)
+    detector = replace(detector, familiar=familiar)
     document = {"detector": settings_document(settings)}
     manifest = ModelManifest("golden", NAMES, TABLE, TrainingWindow(1, 2, 400, 2, 50), document, "0123", 3)
     extras = {"baselines": {"counts": np.arange(5, dtype=np.uint32)}}
     save_model(target / "model", detector_state(detector), extras, manifest)
     rows = np.concatenate([X[:20], X[:20] * 4.0, [[50.0, 50.0, 1.0]]])
     seen = np.resize(np.array([1, 2, 3], np.uint64), len(rows))
-    for name, array in {"rows": rows, "groups": seen, **detector.score(rows, seen)._asdict()}.items():
+    known = np.arange(len(rows)) % 2 == 0
+    scores = detector.score(rows, seen, known)._asdict()
+    for name, array in {"rows": rows, "groups": seen, "familiar": known, **scores}.items():
         np.save(target / f"{name}.npy", array)
     return 0
 

@@ -20,7 +20,8 @@ READ = [folder for folder in GOLDEN if folder.name == f"v{FORMAT_VERSION}"]
 def test_a_golden_model_loads_and_scores_as_ever(folder):
     """Scores equal the stored ones to 1e-12; the extras are there."""
     model = load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
-    scores = detector_from_model(model).score(np.load(folder / "rows.npy"), np.load(folder / "groups.npy"))
+    rows, groups, familiar = (np.load(folder / f"{name}.npy") for name in ("rows", "groups", "familiar"))
+    scores = detector_from_model(model).score(rows, groups, familiar)
     for name, array in scores._asdict().items():
         np.testing.assert_allclose(array, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(model.extras["baselines"]["counts"], np.arange(5))

@@ -47,7 +47,7 @@ class Past:
         for number in range(12):
             self.at_ms += 10 * MINUTE
             for agent in (1, 3):
-                action = "wipe-disk" if agent == 3 and number >= 6 else "read"
+                action = f"wipe-disk-{number}" if agent == 3 and number >= 6 else "read"
                 made = make.event(number, agent, self.at_ms + agent, action=action, session=f"x-{agent}-{number // 4}",
                                   resource={"target": f"supplier-{number}.example", "external": True})  # fmt: skip
                 made["id"] = f"odd-{agent}-{number}"

@@ -216,30 +216,24 @@ def test_what_led_to_the_decision_is_withdrawn_and_other_evidence_stays(world: W
     assert float(world.state()["statistic"]) == pytest.approx(added)
 
 
-def test_honest_lasting_change_is_learned_under_a_rule_and_not_after_a_release(kit: Any, make: Any) -> None:
-    """An agent that uses one new target from now on is critical soon; `release` teaches nothing, a rule does."""
+def test_honest_lasting_change_counts_once_and_is_learned_under_a_rule(kit: Any, make: Any) -> None:
+    """An agent that uses one new target from now on is odd once a day, until it is learned; a rule has it learned."""
     supplier = {"resource": {"target": "new-supplier.example", "external": True}}
 
-    def levels(world: World, count: int) -> list[int]:
-        found = []
-        for _ in range(count):
-            world.apply([world.event(**supplier)])
-            found.append(int(world.state()["level"]))
-        return found
+    def use(world: World, count: int) -> tuple[list[float], list[int]]:
+        found = [(p_of(world.apply([world.event(**supplier)])), int(world.state()["level"])) for _ in range(count)]
+        return [p for p, _ in found], [level for _, level in found]
 
-    released, told = World(kit, make), World(kit, make)
-    for world in (released, told):
-        assert max(levels(world, 14)) >= RiskLevel.HIGH
-    command = {"command": "release", "key": str(agent_key("acme", AS, "agent-1")), "by": "ann"}
-    released.apply([Record(Kind.CONTROL, 0, released.at_ms, json.dumps(command).encode())])
-    made = rule(resource="new-supplier.example", expires_ms=told.at_ms + 2 * HOUR)
-    told.apply([adopt(made, told.at_ms, withdraw=float(told.state()["statistic"]))])
-
-    assert max(levels(told, 30)) <= RiskLevel.LOW
-    assert max(levels(released, 30)) >= RiskLevel.HIGH
-    told.at_ms = made.expires_ms + HOUR  # the rule is over, what was learned stays
-    assert max(levels(told, 30)) <= RiskLevel.LOW
-    assert p_of(told.apply([told.event(**supplier)])) > 0.05
+    alone, told = World(kit, make), World(kit, make)
+    made = rule(resource="new-supplier.example", expires_ms=told.at_ms + 24 * HOUR)
+    told.apply([adopt(made, told.at_ms)])
+    for world, odd in ((alone, True), (told, False)):
+        p_values, levels = use(world, 30)
+        assert (p_values[0] < 0.05) == odd
+        assert sum(p < 0.05 for p in p_values[1:]) <= 1 + odd
+        assert max(levels) <= RiskLevel.LOW
+    told.at_ms = made.expires_ms + 25 * HOUR  # the rule is over, what was learned stays
+    assert use(told, 1)[0][0] > 0.05
 
 
 def test_the_session_and_the_hour_do_not_remember_what_counted_as_usual(kit: Any, make: Any) -> None:

@@ -1,0 +1,151 @@
+"""What is odd counts once: the same name brings an agent no more evidence for a day.
+
+One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
+learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
+name (a target, a principal, a network, an hour) whose surprise has brought evidence is remembered for a day, and later
+events are judged as if it were no surprise; whatever else is odd in them counts in full. The anomaly score stays that
+of the event as it was. How often, how large and how a call ended is no name: repetition, sizes, effects and outcomes
+count each time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest.compiled import compiled
+from ..ingest.features import layout as l
+from ..ingest.features import vector as v
+from ..ingest.features.kernel import Scratch
+from ..ingest.features.table import INDEX
+from ..ingest.features.vector import FEATURE_OF_KIND
+from .feedback.composites import recompute, spread
+
+KEPT_MIN = 24 * 60
+"""Minutes for which a name that has counted does not count again."""
+
+EVIDENCE = 0.25
+"""p-value from which an event brings evidence: the names that carry it are remembered."""
+
+AHEAD = 0.5
+"""Least p-value of events in which no name is looked up: they bring no evidence anyway."""
+
+CARRIES = 0.8
+"""Evidence of its feature, decades times importance, from which a name is one of those that made an event odd."""
+
+_MINUTE_MS = 60_000
+_NAMES = np.ones(l.KINDS, np.bool_)
+_NAMES[[l.K_REPEAT, l.K_OUTCOME, l.K_REQUEST_SIZE, l.K_ANSWER_SIZE, l.K_EFFECT, l.K_FROM]] = False
+_NAMES[FEATURE_OF_KIND < 0] = False
+_KIND_NAMES = np.flatnonzero(_NAMES)
+
+Matrix = npt.NDArray[np.float64]
+
+
+@compiled
+def _key(item: Any, kind: int) -> Any:
+    """32 bits for a name of a kind; 0 is no name."""
+    mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
+
+
+@compiled
+def _look_up(
+    rows: Any, slots: Any, state: Any, items: Any, time_ms: Any, p_values: Any, kinds: Any, places: Any, masks: Any
+) -> int:
+    """Rows with names that have counted: their places in *rows*, a bit per kind, and how many there are."""
+    found = 0
+    for place in range(len(rows)):
+        row = rows[place]
+        if p_values[row] > AHEAD:
+            continue
+        risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // _MINUTE_MS
+        for kind in kinds:
+            if items[row, kind] == 0:
+                continue
+            key = _key(items[row, kind], kind)
+            for k in range(len(risk.counted)):
+                if risk.counted[k] == key and now - risk.counted_min[k] < KEPT_MIN:
+                    mask |= np.uint32(1) << np.uint32(kind)
+        if mask:
+            places[found], masks[found] = place, mask
+            found += 1
+    return found
+
+
+@compiled
+def _remember(
+    rows: Any,
+    slots: Any,
+    state: Any,
+    items: Any,
+    time_ms: Any,
+    p_values: Any,
+    asserted: Any,
+    u: Any,
+    kinds: Any,
+    features: Any,
+) -> None:
+    """Keep the names that carried the evidence of *rows*; *u* is per place in *rows*."""
+    for place in range(len(rows)):
+        row = rows[place]
+        if p_values[row] > EVIDENCE or asserted[row] != 0:
+            continue
+        risk = state[slots[row]]
+        for kind in kinds:
+            if items[row, kind] == 0 or u[place, features[kind]] < CARRIES:
+                continue
+            key, at = _key(items[row, kind], kind), 0
+            for k in range(len(risk.counted)):
+                if risk.counted[k] == key:
+                    at = k
+                    break
+                if risk.counted_min[k] < risk.counted_min[at]:
+                    at = k
+            risk.counted[at], risk.counted_min[at] = key, time_ms[row] // _MINUTE_MS
+
+
+def counted_before(
+    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch,
+    time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:  # fmt: skip
+    """Which of *rows* have names that have counted: places in *rows*, and for each a bit per kind of those names.
+
+    Args:
+        rows: int64 (m,), of a round: each of another agent.
+        state: risk rows by slot.
+        p_values: (n,), per row of the batch, of the events as they are.
+    """
+    places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
+    number = _look_up(rows, slots, state, found.items, time_ms, p_values, _KIND_NAMES, places, masks)
+    return places[:number], masks[:number]
+
+
+def left_aside(vectors: Matrix, masks: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]) -> Matrix:
+    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them."""
+    named = np.zeros(vectors.shape, np.bool_)
+    for kind in _KIND_NAMES.tolist():
+        named[:, FEATURE_OF_KIND[kind]] |= ((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
+    named = spread(named, masks)
+    for gathered in (v.F_STRANGE, INDEX["novelty_1h"]):  # of what counted before
+        named[:, gathered] = True
+    after = np.where(named, 0.0, vectors)
+    recompute(after, codes)
+    return after
+
+
+def remember(
+    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch,
+    time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64], asserted: npt.NDArray[np.int8], u: Matrix,
+) -> None:  # fmt: skip
+    """Remember the names that brought evidence; never those of forged events, which must not dull that of real ones.
+
+    Args:
+        rows, slots, state, found, time_ms: as for `counted_before`.
+        asserted: int8 (n,), not 0 where no token vouches for the agent.
+        p_values: (n,), per row of the batch, with what counted before left aside.
+        u: (m, F), evidence of each feature of *rows*, likewise.
+    """
+    _remember(rows, slots, state, found.items, time_ms, p_values, asserted, u, _KIND_NAMES, FEATURE_OF_KIND)

@@ -1,0 +1,122 @@
+"""Learning with a rehearsal: the history's second half is lived through on what the first half taught.
+
+Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.crossfit`). An agent that
+the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing that
+it does is ever very odd. So the live path itself runs over the second half: scored before learned, suspicion and all.
+The scores of agents that the first half shows become the calibration of familiar agents, and the highest evidence of
+each of their days the tail that thresholds are read from. Both hold whatever honest change the second half brought.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as c
+from ..ingest.columns import EventColumns
+from ..ingest.features.baseline import empty_baseline, fit_baseline
+from ..ingest.features.builder import FeatureBuilder
+from ..models.alarms import tail_of
+from ..models.bundle import TrainedModel
+from ..models.calibration import Calibration
+from ..models.detector import DetectorSettings, ForestDetector
+from ..models.learning import Progress, learn_with_held_out, seeds_of
+from . import risk
+from .engine import EngineSettings
+from .residence import Residence
+
+LEAST_EVENTS = 200
+"""Events of familiar agents in the second half below which nothing is rehearsed: p-values could not go below 0.5 %."""
+
+RUNS = 2
+"""The first tells which events are odd by the calibration of strangers, the second by that of the first."""
+
+_BATCH = 4096
+_DAY_MS = 86_400_000
+
+
+class Learned(NamedTuple):
+    """A model, and how honest events were judged that it had not seen.
+
+    Attributes:
+        model: what was learned of the whole history.
+        judged: those events, m of them, in order.
+        p_values: float64 (m,), of each.
+    """
+
+    model: TrainedModel
+    judged: EventColumns
+    p_values: npt.NDArray[np.float64]
+
+
+class _Lived(NamedTuple):
+    """What the live path said of n events."""
+
+    anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
+    statistic: npt.NDArray[np.float64]
+
+
+def learn(
+    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings | None = None,
+    progress: Progress = lambda *_: None,
+) -> Learned:  # fmt: skip
+    """Learn a model from a history, and rehearse it; see `learning.learn_with_held_out` for arguments and errors.
+
+    A history whose second half shows too little of agents that the first half shows is not rehearsed: all agents are
+    then judged as strangers are.
+    """
+    model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
+    taught = np.flatnonzero((columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0))
+    half = len(taught) // 2
+    before, after = columns.take(taught[:half]), columns.take(taught[half:])
+    known = np.isin(after.names[:, c.AGENT], before.names[:, c.AGENT])
+    detector = model.detector
+    if int(known.sum()) < LEAST_EVENTS or not isinstance(detector, ForestDetector):
+        return Learned(model, columns, held_out.p_value)
+    first = _first_half(model, before)
+    groups = after.names[:, c.GROUP].copy()
+    for run in range(RUNS):
+        progress(f"rehearsing ({run + 1} of {RUNS})", run, RUNS)
+        lived = _live(dataclasses.replace(first, detector=detector), after)
+        found = Calibration.fit(lived.anomaly[known], groups[known], detector.settings.group_minimum)
+        detector = dataclasses.replace(detector, familiar=found)
+    p_values = detector.calibration.p_values(lived.anomaly, groups)
+    p_values[known] = detector.familiar.p_values(lived.anomaly[known], groups[known])
+    alarms = tail_of(_highest(lived.statistic[known], after.take(np.flatnonzero(known))))
+    rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
+    progress("done", RUNS, RUNS)
+    return Learned(rehearsed, after, p_values)
+
+
+def _first_half(model: TrainedModel, before: EventColumns) -> TrainedModel:
+    """The model, had it known no more of what is normal than *before*."""
+    agents = max(1, len(np.unique(before.names[:, c.AGENT])))
+    _, found = FeatureBuilder(empty_baseline(), agents).vectors(before)
+    baseline = fit_baseline(before, found, np.ones(len(before), np.bool_))
+    builder = FeatureBuilder(baseline, agents)
+    builder.vectors(before)
+    return dataclasses.replace(model, baseline=baseline, seeds=seeds_of(builder, before))
+
+
+def _live(model: TrainedModel, columns: EventColumns) -> _Lived:
+    """The live path over *columns*, which go on where the model's history ends."""
+    agents = max(2, len(np.unique(columns.names[:, c.AGENT])))
+    engine = Residence(model, EngineSettings(capacity=agents), None).engine
+    anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
+    for start in range(0, len(columns), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(columns)))
+        scored = engine.score(columns.take(rows))
+        anomaly[rows], statistic[rows] = scored.judged_anomaly, scored.risk[:, risk.STATISTIC]
+    return _Lived(anomaly, statistic)
+
+
+def _highest(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:
+    """Highest statistic of each agent on each day, at least 0."""
+    days = np.stack([columns.names[:, c.AGENT], (columns.time_ms // _DAY_MS).astype(np.uint64)])
+    _, day = np.unique(days, axis=1, return_inverse=True)
+    highest = np.zeros(int(day.max(initial=-1)) + 1)
+    np.maximum.at(highest, day.ravel(), statistic)
+    return highest

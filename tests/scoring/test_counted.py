@@ -1,0 +1,95 @@
+"""What is odd counts once a day, by whatever it is; what else is odd counts in full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.scoring import counted, risk
+from trustwatch.scoring.engine import Engine, Scored
+
+DAY, MINUTE = 86_400_000, 60_000
+STRANGER = {"resource": {"target": "stranger.example", "external": True}}
+ODD = 0.05
+
+
+@pytest.fixture
+def one(kit: Any, make: Any) -> Callable[..., Scored]:
+    """Scores one event of a known agent after another: offset in minutes, and what is special about it."""
+    engine: Engine = kit.processor(capacity=100).engine
+    engine.score(kit.columns(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
+    numbers = iter(range(1_000))
+
+    def score(at_min: int, **more: Any) -> Scored:
+        given = {"resource": {"target": "host-1-0"}, "session": f"s-{at_min // 60}", "bytes_out": 900, **more}
+        made = make.event(next(numbers), 1, make.START_MS + 30 * DAY + at_min * MINUTE, **given)
+        return engine.score(kit.columns([made]))
+
+    return score
+
+
+def test_the_same_name_counts_once_a_day(one: Callable[..., Scored]) -> None:
+    """The anomaly score stays what it is; evidence is that of an event with nothing odd in it."""
+    first, again, later = one(0, **STRANGER), one(30, **STRANGER), one(30 + counted.KEPT_MIN, **STRANGER)
+    assert first.p_values[0] <= ODD < again.p_values[0]
+    assert later.p_values[0] <= ODD
+    assert again.anomaly[0] == pytest.approx(first.anomaly[0], abs=0.05)
+    assert again.judged_anomaly[0] < again.anomaly[0]
+    assert first.judged == {}
+    assert again.judged_vectors([0]).sum() < again.vectors[0].sum()
+
+
+def test_another_name_counts(one: Callable[..., Scored]) -> None:
+    """Each new one does, however many there were."""
+    for number in range(5):
+        other = {"resource": {"target": f"stranger-{number}.example", "external": True}}
+        assert one(number, **other).p_values[0] <= ODD
+
+
+def test_what_else_is_odd_counts_in_full(one: Callable[..., Scored]) -> None:
+    """A new action on a target that has counted is odd, and its reasons speak of the action."""
+    one(0, **STRANGER)
+    worse = one(1, **STRANGER, action="wipe-disk", effect="delete")
+    assert worse.p_values[0] <= ODD
+    judged, alone = worse.judged_vectors([0])[0], worse.vectors[0]
+    from trustwatch.ingest.features.table import INDEX
+
+    assert judged[INDEX["target_surprise"]] == 0.0 < alone[INDEX["target_surprise"]]
+    assert judged[INDEX["action_surprise"]] == alone[INDEX["action_surprise"]] > 0.0
+    assert judged[INDEX["write_surprise"]] > 0.0
+
+
+def test_failures_and_sizes_are_no_names(one: Callable[..., Scored]) -> None:
+    """The tenth failure in a row is as odd as the first: outcomes count each time."""
+    assert max(float(one(number, outcome="error").p_values[0]) for number in range(4)) <= 2 * ODD
+
+
+def test_forged_events_mark_nothing(one: Callable[..., Scored]) -> None:
+    """Who sends events in an agent's name can not make its target one that has counted."""
+    one(0, **STRANGER, agent_self_asserted=True)
+    assert one(1, **STRANGER).p_values[0] <= ODD
+
+
+def test_what_counted_first_gives_way(one: Callable[..., Scored]) -> None:
+    """The memory of an agent is bounded: a flood of names makes old ones count again, and each name of it counts."""
+    one(0, **STRANGER)
+    for number in range(1, risk.COUNTED + 1):
+        one(number, resource={"target": f"stranger-{number}.example", "external": True})
+    assert one(risk.COUNTED + 2, **STRANGER).p_values[0] <= ODD
+
+
+def test_nothing_is_left_of_what_follows_from_a_name() -> None:
+    """Composites are made anew of what is left; other features stay."""
+    from trustwatch.ingest.features import layout
+    from trustwatch.ingest.features.table import COUNT, INDEX, NAMES
+
+    vectors = np.full((2, COUNT), 5.0)
+    masks = np.array([1 << layout.K_TARGET, 1 << layout.K_NETWORK], np.uint32)
+    left = counted.left_aside(vectors, masks, np.zeros((2, 16), np.int8))
+    gone = [{NAMES[index] for index in np.flatnonzero(row == 0.0)} for row in left]
+    assert {"target_surprise", "action_target_surprise", "external_target", "session_strangeness"} <= gone[0]
+    assert {"network_surprise", "identity_shift"} <= gone[1]
+    assert left[0, INDEX["bytes_out"]] == left[1, INDEX["target_surprise"]] == 5.0
+    assert (vectors == 5.0).all()

@@ -1,0 +1,85 @@
+"""Learning with a rehearsal: agents that the history shows have a calibration of their own, and it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest import columns as c
+from trustwatch.models.persist import load, save
+from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.rehearsal import LEAST_EVENTS, Learned, learn
+from trustwatch.scoring.residence import Residence
+
+DAY = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def learned(kit: Any, make: Any) -> Learned:
+    """Of a history in which every agent is there from the first day to the last."""
+    return learn(kit.columns(make.stream(31, 3_000)), make.SALT, "rehearsed", make.SETTINGS)
+
+
+def test_the_second_half_is_judged(learned: Learned) -> None:
+    """By p-values that are uniform there, by construction; thresholds stand on its agent-days."""
+    assert len(learned.judged) == len(learned.p_values) == 1_500
+    for promised in (0.05, 0.2, 0.5):
+        assert float((learned.p_values <= promised).mean()) == pytest.approx(promised, abs=0.02)
+    assert learned.model.alarms.days < 3_000 * 240_000 / DAY * 12
+
+
+def test_it_holds_for_days_to_come(learned: Learned, kit: Any, make: Any) -> None:
+    """Known agents' p-values are near uniform behind the history; by a stranger's calibration they are too large."""
+    columns = kit.columns(make.stream(32, 2_000, start_ms=int(learned.model.window_ms[1]) + 3_600_000))
+    scored = Residence(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    familiar = scored.p_values
+    strangers = learned.model.detector.score(scored.vectors, columns.names[:, c.GROUP].copy()).p_value
+    assert 0.02 <= float((familiar <= 0.05).mean()) <= 0.09
+    assert float(np.median(familiar)) == pytest.approx(0.5, abs=0.1)
+    assert float(np.median(strangers)) > float(np.median(familiar))
+
+
+def test_strangers_are_judged_as_ever(learned: Learned, kit: Any, make: Any) -> None:
+    """Agents that the history does not show keep the calibration of agents that were held out."""
+    events = make.stream(33, 300, start_ms=int(learned.model.window_ms[1]) + 3_600_000)
+    for made in events:
+        made["agent"]["id"] += "-new"
+    columns = kit.columns(events)
+    scored = Residence(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    expected = [
+        learned.model.detector.score(vectors, columns.names[:, c.GROUP].copy()).p_value
+        for vectors in (scored.vectors, scored.judged_vectors(range(300)))
+    ]
+    np.testing.assert_allclose(scored.p_values, np.maximum(*expected), rtol=0, atol=1e-12)
+
+
+def test_a_short_history_is_not_rehearsed(kit: Any, make: Any) -> None:
+    """Then all are strangers, and what was held out is what was judged."""
+    columns = kit.columns(make.stream(31, LEAST_EVENTS))
+    found = learn(columns, make.SALT, "short", make.SETTINGS)
+    assert len(found.model.detector.familiar.groups) == 0  # type: ignore[attr-defined]
+    assert len(found.judged) == len(found.p_values) == len(columns)
+
+
+def test_a_model_keeps_it(learned: Learned, kit: Any, make: Any, tmp_path: Path) -> None:
+    """Saved and read, it gives the same p-values to the last bit."""
+    save(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)
+    columns = kit.columns(make.stream(34, 200, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.1))
+    ours, theirs = (
+        Residence(model, EngineSettings(capacity=50), None).engine.score(columns)
+        for model in (learned.model, load(tmp_path / "model"))
+    )
+    assert ours.p_values.tobytes() == theirs.p_values.tobytes()
+    assert (ours.p_values < 1.0).any()
+
+
+def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
+    """What no token vouches for is neither learned nor judged."""
+    events = make.stream(31, 1_200)
+    for made in events[::3]:
+        made["agent"]["self_asserted"] = True
+    found = learn(kit.columns(events), make.SALT, "claims", make.SETTINGS)
+    assert len(found.judged) == 400
+    assert not found.judged.codes[:, c.SELF_ASSERTED].any()
