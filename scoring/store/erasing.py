@@ -38,7 +38,7 @@ from . import codec
 from .base import MAX_PAGE, Page, Tenants
 from .chunks import chunks
 from .containment import edge_params
-from .database import Database
+from .database import Database, meaning
 from .dialects import contains, insert_or_skip
 from .schema import (
     AGENTS,
@@ -186,8 +186,12 @@ class Erasing(Database):
 
         Returns:
             False where a reader kept the database from finishing; call it again.
+
+        Raises:
+            Unavailable: the database does not answer, or somebody has a table locked; call it again.
         """
-        return self._dialect.compact(self._engine)
+        with meaning():
+            return self._dialect.compact(self._engine)
 
 
 class _Work:

@@ -156,9 +156,11 @@ def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 def compact(engine: Engine) -> bool:
     """VACUUM: nobody reaches removed rows any more. Their bytes go when their room is used again."""
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("VACUUM"))
-        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+        try:
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("VACUUM"))
+        finally:
+            connection.invalidate()  # however it ended: a session without a time limit never goes back to the pool
     return True
 
 
