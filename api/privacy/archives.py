@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from ...ingest.archive.files import Kind
 from ...ingest.archive.position import read_positions
-from ...ingest.errors import CorruptLog
+from ...ingest.errors import ConfigError, CorruptLog
 from ...scoring.privacy import Erasure
 from ...scoring.store import SqlStore
+from .. import clock
 
 ID_FILE = "_archive-id"
 PLACE, ACK = "archive.", "erased."
 SEEN_EVERY_MS = 60_000
 SEEN_WITHIN_MS = 3_600_000
 """An archive whose process was not seen for so long does not hold an erasure up."""
+AGAIN_S = 30.0
+"""Until an archive that could not be erased is tried again."""
 SPOOL_FILES = ("*.open", "*.frames")
 
 
@@ -40,21 +44,27 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """What an archive did for an order that was given at `at_ms`."""
+    """What an archive did for an order that was given at `at_ms`; 0 = it could not, and `error` says why."""
 
     at_ms: int
-    removed: int
-    changed: int
+    removed: int = 0
+    changed: int = 0
+    error: str = ""
 
 
 class Standing(NamedTuple):
-    """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there."""
+    """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there.
+
+    `errors`: what those that are not done said of why.
+    """
 
     done: dict[str, tuple[Known, Ack]]
     awaited: dict[str, Known]
     missing: dict[str, Known]
+    errors: dict[str, str]
 
 
+_log = structlog.get_logger(__name__)
 _known, _ack = msgspec.json.Decoder(Known), msgspec.json.Decoder(Ack)
 
 
@@ -85,6 +95,7 @@ class LocalArchives:
         self._ids: dict[Kind, str] = {}
         self._seen_ms = -SEEN_EVERY_MS
         self._handovers: dict[tuple[str, int], _Handover] = {}
+        self._again: dict[str, float] = {}
 
     def show(self, now_ms: int) -> None:
         """Say that the archives are there; blocks. Raises OSError, Unavailable."""
@@ -100,30 +111,49 @@ class LocalArchives:
     def standing(self, made: Erasure, now_ms: int) -> Standing:
         """How far all archives of the deployment are with an erasure; blocks."""
         acks = {key.rpartition(".")[2]: _ack.decode(text) for key, text in self._store.meta_from(_acks(made)).items()}
-        standing = Standing({}, {}, {})
+        standing = Standing({}, {}, {}, {})
         for key, text in self._store.meta_from(PLACE).items():
             place, known = key.removeprefix(PLACE), _known.decode(text)
             ack = acks.get(place)
             if ack is not None and ack.at_ms == made.at_ms:
                 standing.done[place] = known, ack
-            elif now_ms - known.seen_ms <= SEEN_WITHIN_MS:
+                continue
+            if ack is not None and ack.error:
+                standing.errors[place] = ack.error
+            if now_ms - known.seen_ms <= SEEN_WITHIN_MS:
                 standing.awaited[place] = known
             elif now_ms - known.seen_ms <= self._kept_ms:
                 standing.missing[place] = known
         return standing
 
     async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> None:
-        """Erase in the archives of this process whatever they are past of; call it again until it is done."""
+        """Erase in the archives of this process whatever they are past of; call it again until it is done.
+
+        An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
+        """
         for kind, place in self._ids.items():
             key = _acks(made) + place
-            known = await asyncio.to_thread(self._store.get_meta, key)
-            if known is not None and _ack.decode(known).at_ms == made.at_ms:
+            told = await asyncio.to_thread(self._store.get_meta, key)
+            known = Ack(0) if told is None else _ack.decode(told)
+            if known.at_ms == made.at_ms or clock.monotonic() < self._again.get(key, 0.0):
                 continue
             if await asyncio.to_thread(self._is_past, kind, made, up_to):
-                removed, changed = await asyncio.to_thread(self._walk, kind, made, up_to)
-                told = msgspec.json.encode(Ack(made.at_ms, removed, changed)).decode()
-                await asyncio.to_thread(self._store.set_meta, key, told)
-                self._handovers.pop((made.erasure_id, made.at_ms), None)
+                done = await asyncio.to_thread(self._acked, kind, made, up_to)
+                if done != known:
+                    await asyncio.to_thread(self._store.set_meta, key, msgspec.json.encode(done).decode())
+                if done.error:
+                    self._again[key] = clock.monotonic() + AGAIN_S
+                else:
+                    self._again.pop(key, None)
+                    self._handovers.pop((made.erasure_id, made.at_ms), None)
+
+    def _acked(self, kind: Kind, made: Erasure, up_to: Mapping[int, int]) -> Ack:
+        try:
+            removed, changed = self._walk(kind, made, up_to)
+        except (ConfigError, OSError) as error:
+            _log.warning("an archive could not be erased", kind=kind, erasure_id=made.erasure_id, error=str(error))
+            return Ack(0, error=str(error))
+        return Ack(made.at_ms, removed, changed)
 
     def left(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
         """What is still found in the archives of this process; blocks."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from ...ingest.erasing import NameEraser, Subject, schema_words
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import Fenced, TrustwatchError, Unavailable
 from ...ingest.identity import record_id
 from ...ingest.source import Kind, Record
 from ...scoring.privacy import Erasure, Forget, PrivacyKey
@@ -97,6 +98,7 @@ class ErasureDesk:
         self._wake = asyncio.Event()
         self._seat: Seat | None = None
         self._rested = float("-inf")
+        self._loose = False
         self._gone: dict[str, int] | None = None
         self.done = 0
         """Erasures that were finished by this process."""
@@ -194,24 +196,41 @@ class ErasureDesk:
 
     async def _look(self) -> float:
         """One step of everything that is open; returns for how many seconds nothing is to be done."""
+        failing = not await self._has_assisted()
         try:
-            await self._assist()
             if not await self._is_leading():
-                return FOLLOW_S
+                return RETRY_S if failing else FOLLOW_S
             waiting = await asyncio.to_thread(self._places.store.open_erasures)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
-        moved, failing = False, False
+        moved = False
         for made in waiting:  # one that can not go on holds up no other
             try:
                 moved |= await self._step(made)
             except (TrustwatchError, OSError) as error:
                 _log.warning("an erasure has to wait", erasure_id=made.erasure_id, error=str(error))
                 failing = True
+                await self._note(made, error)
         if not waiting:
             return FOLLOW_S if self._places.keeps_name else IDLE_S
         return 0.0 if moved else RETRY_S if failing else WAIT_S
+
+    async def _note(self, made: Erasure, error: Exception) -> None:
+        """Say in the erasure why it does not go on, where that is the erasure's own affair."""
+        if isinstance(error, Unavailable | Fenced):
+            return
+        with suppress(TrustwatchError):
+            await asyncio.to_thread(self._places.store.note_erasure, made, str(error))
+
+    async def _has_assisted(self) -> bool:
+        """False = what this process does for all could not be done now; what it leads goes on all the same."""
+        try:
+            await self._assist()
+        except (TrustwatchError, OSError) as error:
+            _log.warning("this process could not do its part of erasures", error=str(error))
+            return False
+        return True
 
     async def _assist(self) -> None:
         """What every process does for erasures that any of them carries out: its archives, and what it remembers."""
@@ -242,30 +261,45 @@ class ErasureDesk:
         return True
 
     async def _rest(self) -> None:
-        """Look after what is done, now and then."""
+        """Look after what is done, now and then. Nothing that is open waits for it."""
         if not self._places.keeps_name or clock.monotonic() - self._rested < REST_S:
             return
-        over = await self._places.rest(self._now_ms())
-        if over:
-            await asyncio.to_thread(self._places.store.compact)
-        for one in over:
-            _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
+        try:
+            for one in await self._places.rest(self._now_ms()):
+                _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
+                self._loose = True
+            if self._loose:
+                self._loose = not await asyncio.to_thread(self._places.store.compact)
+        except (TrustwatchError, OSError) as error:
+            _log.warning("finished erasures could not be looked after", error=str(error))
         self._rested = clock.monotonic()
 
     async def _step(self, made: Erasure) -> bool:
-        """The next step of one erasure; False = it has to wait."""
+        """The next step of one erasure; False = it has to wait, or another process has taken it on."""
+        await self._check_seat()
         after = await _STEPS[made.status](self, made)
         if after is None:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
-        await asyncio.to_thread(self._places.store.change_erasure, after)
+        await self._check_seat()
+        if not await asyncio.to_thread(self._places.store.change_erasure, made, after):
+            _log.warning(
+                "a step of an erasure was given up: another process has changed it", erasure_id=made.erasure_id
+            )
+            return False
+        self.done += after.status == "done"
+        self.failed += after.status == "failed"
         _log.info("erasure", erasure_id=after.erasure_id, status=after.status, error=after.error or None)
         return True
 
+    async def _check_seat(self) -> None:
+        """A step may take hours; who leads may be another one by then. Raises Fenced, Unavailable."""
+        if self._seat is not None:
+            await asyncio.to_thread(self._seat.check)
+
     async def _queued(self, made: Erasure) -> Erasure:
         places, subject = self._places, made.who
-        if made.kind == "agent":
-            await asyncio.to_thread(places.store.forget_mark, self._key().mark(subject.key), self._now_ms())
+        await self._mark(made)
         now = self._now_ms()
         order = Forget(made.erasure_id, *subject)
         if "chain" not in made.counts:
@@ -274,14 +308,24 @@ class ErasureDesk:
         made = await places.order(made, Record(Kind.FORGET, 0, now, msgspec.json.encode(order)))
         return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
 
+    async def _found_again(self, made: Erasure) -> Erasure:
+        """An order that a database which was put back has met in the topic: it has neither digest nor mark of it."""
+        await self._mark(made)
+        salt = secrets.token_hex(16)
+        digest = await asyncio.to_thread(digest_of, salt, *made.who[:4])
+        return msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
+
+    async def _mark(self, made: Erasure) -> None:
+        """Keep an agent from going on from a model's history."""
+        if made.kind == "agent":
+            await asyncio.to_thread(self._places.store.forget_mark, self._key().mark(made.who.key), self._now_ms())
+
     async def _waiting(self, made: Erasure) -> Erasure | None:
+        if not made.subject_digest:
+            return await self._found_again(made)
         told = await self._places.behind(made, self._now_ms())
         if told:
             return None if made.error == told else msgspec.structs.replace(made, error=told)
-        if not made.subject_digest:  # an order that a database which was put back has found in the topic again
-            salt = secrets.token_hex(16)
-            digest = await asyncio.to_thread(digest_of, salt, *made.who[:4])
-            made = msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
         return msgspec.structs.replace(await self._places.passed(made), status="erasing", error="")
 
     async def _erasing(self, made: Erasure) -> Erasure:
@@ -300,7 +344,6 @@ class ErasureDesk:
         told = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
         if made.rounds < MOST_ROUNDS:
             return msgspec.structs.replace(made, status="queued", error=told)
-        self.failed += 1
         return msgspec.structs.replace(made, status="failed", error=told)
 
     async def _compacting(self, made: Erasure) -> Erasure | None:
@@ -312,7 +355,6 @@ class ErasureDesk:
         told = await places.told(made, now)
         made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})
         proof = self._signer().sign(proof_of(made, now, heads, told, on_server=self._on_server), PROOF_TYPE)
-        self.done += 1
         return msgspec.structs.replace(made, status="done", done_ms=now, proof=proof.encode(), error="")
 
     def _says_compacting(self, made: Erasure) -> Erasure | None:

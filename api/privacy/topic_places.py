@@ -14,7 +14,9 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 
+from ...ingest.errors import TrustwatchError
 from ...ingest.kafka import KafkaAdmin, KafkaLog, TopicReader, Topics
 from ...ingest.log import GroupCommit
 from ...ingest.routing import route_to
@@ -26,6 +28,7 @@ from .archives import LocalArchives, Standing
 from .places import Told, named_counts, scope_of
 from .topics import Ending, TopicTold, endings, send, topics_told
 
+_log = structlog.get_logger(__name__)
 TOPIC = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
 
@@ -80,7 +83,11 @@ class TopicPlaces:
         await self._archives.erase(made, met)
         standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
         if standing.awaited:
-            told = ", ".join(f"{one.kind} on {one.host} ({one.path})" for one in standing.awaited.values())
+            told = ", ".join(
+                f"{one.kind} on {one.host} ({one.path})"
+                + (f", which says: {standing.errors[place]}" if place in standing.errors else "")
+                for place, one in standing.awaited.items()
+            )
             return f"waits for archives to be erased by the processes that keep them: {told}"
         known = {one.kind for one, _ in standing.done.values()} | {one.kind for one in standing.missing.values()}
         if unknown := self._expected - known:
@@ -155,9 +162,12 @@ class TopicPlaces:
         found = []
         for made, places in await asyncio.to_thread(self.store.kept):
             met = {at: place.offset for at, place in places.items() if place.at_ms == made.at_ms}
-            if made.at_ms and len(met) >= await self._ordered(made):
-                await self._archives.erase(made, met)
-                found.append(made)
+            try:
+                if made.at_ms and len(met) >= await self._ordered(made):
+                    await self._archives.erase(made, met)
+                    found.append(made)
+            except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
+                _log.warning("archives have to wait to be erased", erasure_id=made.erasure_id, error=str(error))
         return found
 
     async def rest(self, now_ms: int) -> list[Erasure]:
@@ -166,15 +176,26 @@ class TopicPlaces:
         for made, _ in await asyncio.to_thread(self.store.kept):
             if made.status != "done":
                 continue
-            up_to = offsets_of(made)
-            await self._end(made, up_to)
-            standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
-            if await asyncio.to_thread(self._is_gone, up_to) and not (standing.awaited or standing.missing):
-                over.append(msgspec.structs.replace(made, subject=""))
-                await asyncio.to_thread(self.store.change_erasure, over[-1])
-                await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
-                await asyncio.to_thread(self._archives.forget, made)
+            try:
+                if await self._is_over(made, now_ms):
+                    over.append(made)
+            except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
+                _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
+                await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
         return over
+
+    async def _is_over(self, made: Erasure, now_ms: int) -> bool:
+        up_to = offsets_of(made)
+        await self._end(made, up_to)
+        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        if not await asyncio.to_thread(self._is_gone, up_to) or standing.awaited or standing.missing:
+            return False
+        nameless = msgspec.structs.replace(made, subject="", error="")
+        if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
+            return False
+        await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
+        await asyncio.to_thread(self._archives.forget, made)
+        return True
 
     def _is_gone(self, up_to: Mapping[int, int]) -> bool:
         """Whether the topic has no record from before the order any more, nor the order itself."""

@@ -106,11 +106,19 @@ class Erasing(Database):
             add = _ADD.on(connection).returning(ERASURES.c.erasure_id)
             return connection.execute(add, params_of(made)).first() is not None
 
-    def change_erasure(self, made: Erasure) -> None:
-        """Overwrite an erasure."""
+    def change_erasure(self, was: Erasure, made: Erasure) -> bool:
+        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
+        values = params_of(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
         with self.write() as connection:
-            mine = ERASURES.c.erasure_id == made.erasure_id
-            connection.execute(update(ERASURES).where(mine).values(params_of(made)))
+            return connection.execute(update(ERASURES).where(_unchanged(was)).values(values)).rowcount > 0
+
+    def note_erasure(self, was: Erasure, told: str) -> None:
+        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
+        if was.error == told:
+            return
+        values = {"error": told, "updated_ms": was.updated_ms + 1}
+        with self.write() as connection:
+            connection.execute(update(ERASURES).where(_unchanged(was)).values(values))
 
     def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
         """One erasure."""
@@ -373,6 +381,12 @@ def _nothing(column: Any) -> Any:
     if isinstance(column.type, LargeBinary):
         return b""
     return "" if isinstance(column.type, Text) or column.type is TEXT else 0
+
+
+def _unchanged(was: Erasure) -> ColumnElement[bool]:
+    """Each change moves `updated_ms` on, by the clock or by one."""
+    mine = ERASURES.c.erasure_id == was.erasure_id
+    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
 
 
 def _of(query: Any, tenants: Tenants) -> Any:

@@ -235,12 +235,18 @@ def test_who_is_lowered_at_a_server(store: SqlStore) -> None:
 def test_erasures_are_kept(store: SqlStore) -> None:
     """They are listed by tenant, change, and end."""
     made: Any = store.erasure(ERASURE)
-    store.change_erasure(msgspec.structs.replace(made, status="done", proof=b"jws", counts={"store": {"edges": 2}}))
+    finished = msgspec.structs.replace(made, status="done", proof=b"jws", counts={"store": {"edges": 2}})
+    assert store.change_erasure(made, finished)
+    assert not store.change_erasure(made, msgspec.structs.replace(made, status="queued"))  # as it was read before that
+    store.note_erasure(made, "late")
     done = store.erasure(ERASURE, ["acme"])
 
     assert store.open_erasures() == []
     assert done is not None
     assert (done.status, done.proof, done.counts) == ("done", b"jws", {"store": {"edges": 2}})
+    assert (done.error, done.updated_ms) == ("", made.updated_ms + 1)
+    store.note_erasure(done, "the disk is full")
+    assert getattr(store.erasure(ERASURE), "error", None) == "the disk is full"
     assert store.erasure(ERASURE, ["globex"]) is None
     assert [one.erasure_id for one in store.list_erasures(["acme"]).items] == [ERASURE]
     store.forget_mark("ab", 1)

@@ -1,0 +1,223 @@
+"""The desk of erasures where something is in its way: one file, one process, one database that was put back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.api.privacy import ErasureDesk
+from trustwatch.api.privacy.archives import LocalArchives
+from trustwatch.api.privacy.desk import Signer
+from trustwatch.api.privacy.places import Told
+from trustwatch.api.privacy.topic_places import Brokers, TopicPlaces
+from trustwatch.ingest.archive.position import write_positions
+from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.errors import ConfigError, Fenced
+from trustwatch.ingest.kafka import Topics
+from trustwatch.scoring.privacy import Erasure, PrivacyKey
+from trustwatch.scoring.privacy.records import Met
+from trustwatch.scoring.records import Commit, Position
+from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+
+AS = "https://as"
+KEY = PrivacyKey(b"k" * 32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    with closing(open_store(sqlite_url(tmp_path / "store.db"))) as made:
+        yield made
+
+
+class Anywhere:
+    """Places of which a test says what they do; nothing is found anywhere."""
+
+    keeps_name = True
+
+    def __init__(self, store: SqlStore) -> None:
+        self.store = store
+        self.refuses: set[str] = set()
+        self.ordered = 0
+
+    async def order(self, made: Erasure, record: object) -> Erasure:
+        self.ordered += 1
+        return msgspec.structs.replace(made, at_offset=0)
+
+    async def behind(self, made: Erasure, now_ms: int) -> str:
+        return ""
+
+    async def passed(self, made: Erasure) -> Erasure:
+        return made
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        self._may("erase")
+        return {}
+
+    async def left(self, made: Erasure) -> dict[str, int]:
+        return {}
+
+    async def told(self, made: Erasure, now_ms: int) -> Told:
+        return Told({})
+
+    async def assist(self, now_ms: int) -> list[Erasure]:
+        self._may("assist")
+        return []
+
+    async def rest(self, now_ms: int) -> list[Erasure]:
+        self._may("rest")
+        return []
+
+    def _may(self, what: str) -> None:
+        if what in self.refuses:
+            raise ConfigError(f"{what}: x.parquet is damaged")
+
+
+def desk(places: Any) -> ErasureDesk:
+    async def forgotten(subject: Subject) -> None:
+        pass
+
+    signer = Signer(lambda document, kind: "a.b.c", lambda proof, kind: {})
+    sources: Any = None
+    return ErasureDesk(places, sources, lambda: KEY, lambda: signer, forgotten, lambda: 1000, on_server=True)
+
+
+def bot(name: str) -> Subject:
+    return Subject("agent", "acme", AS, name, "")
+
+
+def looks(made: ErasureDesk, times: int = 8) -> None:
+    async def look() -> None:
+        for _ in range(times):
+            await made._look()
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("what", ["assist", "rest"])
+def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
+    """A damaged archive of this process, or a finished erasure that can not be looked after, holds up nobody."""
+    places = Anywhere(store)
+    places.refuses.add(what)
+    made = desk(places)
+    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    looks(made)
+
+    assert getattr(store.erasure(asked.erasure_id), "status", "") == "done"
+    assert made.done == 1
+
+
+def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
+    """Whoever asks for it reads what has to be mended; then it goes on."""
+    places = Anywhere(store)
+    places.refuses.add("erase")
+    made = desk(places)
+    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    looks(made)
+    held: Any = store.erasure(asked.erasure_id)
+    places.refuses.clear()
+    looks(made)
+
+    assert (held.status, held.error) == ("erasing", "erase: x.parquet is damaged")
+    assert getattr(store.erasure(asked.erasure_id), "status", "") == "done"
+
+
+class Seat:
+    """Of a leader that slept: another one has it when the step is over."""
+
+    def __init__(self, checks: int) -> None:
+        self._checks = checks
+
+    def check(self) -> None:
+        self._checks -= 1
+        if self._checks < 0:
+            raise Fenced("gone")
+
+    def leave(self) -> None:
+        pass
+
+
+def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
+    """Its step may be hours old; the next leader does it again."""
+    made = desk(Anywhere(store))
+    seat: Any = Seat(2)  # as the look begins, and as the step does
+    made._seat = seat
+    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    looks(made, 1)
+
+    assert store.erasure(asked.erasure_id) == asked
+
+
+def test_a_leader_that_slept_overwrites_no_proof(store: SqlStore) -> None:
+    """What another one has done since the erasure was read stays, down to the signature."""
+    slow, quick = desk(Anywhere(store)), desk(Anywhere(store))
+    asked = asyncio.run(slow.ask(bot("one"), "why", "who"))
+    looks(quick)
+    proved: Any = store.erasure(asked.erasure_id)
+
+    assert (proved.status, proved.proof) == ("done", b"a.b.c")
+    assert not asyncio.run(slow._step(asked))
+    assert store.erasure(asked.erasure_id) == proved
+    assert slow.done == 0
+
+
+def test_an_order_that_is_met_again_is_marked_again(store: SqlStore) -> None:
+    """The back-up has no mark of the agent, which would go on from the model's history at the next start."""
+    who = Subject("agent", "acme", AS, "one", "erased~1")
+    at = store.claim(0)
+    met = Met("E1", who, 0, 500, True)
+    store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], forgets=[met]))
+    begun: Any = store.erasure("E1")
+    looks(desk(Anywhere(store)))
+    done: Any = store.erasure("E1")
+
+    assert (begun.status, begun.subject_digest) == ("waiting", "")
+    assert store.forgotten_marks() == [KEY.mark(who.key)]
+    assert (done.status, len(done.subject_digest)) == ("done", 64)
+
+
+class Log:
+    """Of one partition."""
+
+    partitions = 1
+
+    async def run(self, act: Any) -> Any:
+        return act(self)
+
+
+def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> None:
+    """Whose erasure says which file; the other one, of another tenant, is carried out in the archive."""
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "archive"
+    day = folder / "date=2025-11-24" / "tenant=acme"
+    day.mkdir(parents=True)
+    (day / "events-0-00000000000000000000-00000000000000000001.parquet").write_bytes(b"PAR1 no more")
+    write_positions(folder, "t.events", {0: 10})
+    local = LocalArchives(
+        store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40
+    )  # fmt: skip
+    log: Any = Log()
+    brokers: Any = Brokers(Topics(), lambda topic: None, lambda: None)  # type: ignore[arg-type, return-value]
+    places = TopicPlaces(store, log, brokers, local, frozenset({"events"}))
+    at = store.claim(0)
+    mets = [
+        Met(f"E{number}", Subject("agent", tenant, AS, "one", f"erased~{number}"), number, 500, True)
+        for number, tenant in enumerate(["acme", "globex"])
+    ]
+    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], forgets=mets))
+    made: dict[str, Any] = {one.erasure_id: one for one in store.open_erasures()}
+    passed = asyncio.run(places.assist(1000))
+    told = {name: asyncio.run(places.behind(one, 1000)) for name, one in made.items()}
+
+    assert [one.erasure_id for one in passed] == ["E0", "E1"]
+    assert told["E1"] == ""
+    assert "waits for archives" in told["E0"]
+    assert "parquet: can not be read" in told["E0"]
+    for path in day.iterdir():
+        path.unlink()
+    local._again.clear()  # half a minute later
+    assert asyncio.run(places.behind(made["E0"], 1000)) == ""
