@@ -51,6 +51,7 @@ from .schema import (
     FORGOTTEN,
     META,
     METADATA,
+    OUTBOX,
     POSITIONS,
 )
 from .text import TEXT
@@ -58,6 +59,8 @@ from .text import TEXT
 AHEAD_MS = 300_000
 """How far ahead of its arrival an event's time may be."""
 DAY_MS = 86_400_000
+DECIDED = "alert-"
+"""Before the id of a decision: the key of what announces it (`scoring/notify/alert.py`)."""
 _PAGE = 200
 _APART = {table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)}
 """Tables that hold no names, or are seen to one by one."""
@@ -172,6 +175,7 @@ class Erasing(Database):
     def _steps(self, scope: Scope, dry: bool) -> list[tuple[str, int]]:
         work = _Work(self, scope, dry)
         found = [("dead_letters", work.letters()), ("edges", work.edges()), ("decisions", work.tombstones())]
+        found.append(("outbox", work.alerts))
         for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
             if table.name not in _APART:
                 if table is not DECISIONS and "agent_key" in table.c:
@@ -212,6 +216,8 @@ class _Work:
         self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
         self._key = codec.signed(scope.subject.key)
         self._dry = dry
+        self.alerts = 0
+        """Alerts that went with their decisions."""
 
     def rows_about(self, table: Table) -> int:
         """Rows that are the agent's own, as far as they are from before."""
@@ -332,6 +338,11 @@ class _Work:
             "offset": -1,
             "erasure_id": self._scope.erasure_id,
         }
+        if (
+            not self._dry
+        ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECIDED}{row.decision_id}")
+            self.alerts += connection.execute(gone).rowcount
         if not row.chain_sequence:  # from before there was a chain: nothing holds it
             return self._remove(connection, DECISIONS, row)
         if not self._dry:

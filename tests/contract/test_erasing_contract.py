@@ -14,6 +14,7 @@ from trustwatch.ingest.erasing import Subject
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.chain import verify
 from trustwatch.scoring.containment import Actuation, Intervention
+from trustwatch.scoring.notify.alert import alert_row
 from trustwatch.scoring.privacy.records import Erasure, digest_of, pseudonym_of
 from trustwatch.scoring.records import (
     AgentName,
@@ -144,6 +145,22 @@ def test_an_agent_is_gone(store: SqlStore) -> None:
     assert links[7].erasure_id == ""
     assert found(store, str(links[2].values["agent_key"])) != set()
     assert "globex" in str(store.edges([agent_key("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
+
+
+def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
+    """Though its time, that of the event, is ahead of the order's; the alert of a later decision stays."""
+    mine, at = name(CANARY), store.position(0)
+    decided = [msgspec.structs.replace(decision(number, mine), decided_ms=NOW + 299_000) for number in (1, 7)]
+    alerts = [alert_row(one, {}, "urn:x") for one in decided]
+    store.commit(Commit(at, Position(0, at.epoch, AT + 1), [], [], alerts, []))
+    store.route([Route("hook", "alert", frozenset({3}), 0)], NOW + 60)
+    told = store.erase(scope("agent"))
+    again = store.erase(scope("agent"), dry=True)
+
+    listed = store.list_deliveries().items
+    assert [one.key for one in listed if one.key.startswith("alert-")] == ["alert-D0007"]
+    assert told["outbox"] == 2  # the one of before, and this one
+    assert "outbox" not in again
 
 
 def test_the_chain_verifies_behind_an_erasure(store: SqlStore) -> None:
