@@ -22,6 +22,13 @@ class PrivacySettings(Part, frozen=True):
         Path | None,
         about("key of pseudonyms, the same for all replicas; null is `privacy-key` in `data_dir`, made on first use"),
     ] = None
+    read_unlisted: Annotated[
+        bool,
+        about(
+            "read the events topic also where no database tells who was erased (training, back-tests, notebooks away "
+            "from the service): they are seen, then"
+        ),
+    ] = False
 
 
 class RetentionSettings(Part, frozen=True):

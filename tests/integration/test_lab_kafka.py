@@ -42,7 +42,9 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
         f"{kind}: lab.{name}.{kind}" for kind in ("events", "dead_letters", "risk", "decisions", "alerts")
     )
     settings = tmp_path / "settings.yaml"
-    settings.write_text(f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\n")
+    settings.write_text(
+        f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\nprivacy: {{read_unlisted: true}}\n"
+    )
     lab = open_lab(settings)
     brokers = kafka_settings(lab.settings)
     with closing(open_admin(brokers)) as admin:
