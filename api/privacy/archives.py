@@ -1,8 +1,8 @@
 """Archives lie on the machines that keep them: each is erased by the process that has it, and the database knows so.
 
-An archive has an id of its own (a file in its folder) and a row in `meta` that says where it is and when its process
-was last seen. An erasure waits for every archive whose process is there; the others are named in its proof, and erased
-when they come back.
+An archive has an id of its own (a file in its folder; of vectors, one for each spool that leads there) and a row in
+`meta` that says where it is and when its process was last seen. An erasure waits for every archive whose process is
+there; the others are named in its proof, and erased when they come back.
 """
 
 from __future__ import annotations
@@ -103,10 +103,18 @@ class LocalArchives:
             return
         for kind, folder in self._folders.items():
             if kind not in self._ids:
-                self._ids[kind] = _id_of(folder)
+                self._ids[kind] = self._place_of(kind, folder)
             told = msgspec.json.encode(Known(kind, self._host, str(folder.resolve()), now_ms)).decode()
             self._store.set_meta(PLACE + self._ids[kind], told)
         self._seen_ms = now_ms
+
+    def _place_of(self, kind: Kind, folder: Path) -> str:
+        """Workers may share a folder of vectors, and each hands on what it computed through a spool of its own."""
+        place = _id_of(folder)
+        if kind != "vectors":
+            return place
+        self._store.drop_meta_from(PLACE + place)  # as it was called when one answered for all spools
+        return f"{_id_of(self._spool)}-{place}"
 
     def standing(self, made: Erasure, now_ms: int) -> Standing:
         """How far all archives of the deployment are with an erasure; blocks."""

@@ -124,6 +124,40 @@ def test_an_erasure_waits_for_archives_that_are_there(store: SqlStore, tmp_path:
     assert here.standing(MADE, 11 * SEEN_WITHIN_MS).missing == {}
 
 
+def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: Path) -> None:
+    """A worker with nothing on its way does not answer for another one, whose vectors would come in afterwards."""
+    pytest.importorskip("pyarrow")
+    folders, walked = {"vectors": tmp_path / "shared"}, []
+    reports: list[object] = [object()]
+
+    def worker(host: str) -> LocalArchives:
+        (tmp_path / host / "spool").mkdir(parents=True)
+        made: Any = archives(store, tmp_path / host, host, folders=folders, heard=lambda: reports[-1])
+        walk = made._walk
+        made._walk = lambda *given: (walked.append(host), walk(*given))[1]
+        made.show(0)
+        return made
+
+    idle, busy = worker("idle"), worker("busy")
+    waiting = tmp_path / "busy" / "spool" / "7.frames"
+    waiting.write_bytes(b"frames")
+    for _ in range(4):
+        reports.append(object())
+        for one in (idle, busy):
+            asyncio.run(one.erase(MADE, {0: 5}))
+    standing = idle.standing(MADE, 0)
+    assert [one.host for one, _ in standing.done.values()] == ["idle"]
+    assert [one.host for one in standing.awaited.values()] == ["busy"]
+
+    waiting.unlink()  # it is in the folder now
+    asyncio.run(busy.erase(MADE, {0: 5}))
+    assert idle.standing(MADE, 0).awaited == {}
+    assert walked == ["idle", "busy"]
+    assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._place_of(
+        "vectors", folders["vectors"]
+    )  # the same behind a restart
+
+
 def test_vectors_are_waited_for_until_the_worker_has_reported_twice(store: SqlStore, tmp_path: Path) -> None:
     """What it computed before the order may be on its way into the spool, and then has to be in files."""
     pytest.importorskip("pyarrow")
