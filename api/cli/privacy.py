@@ -138,9 +138,11 @@ def _check(service: Service, path: Path, subject: str, *, json: bool) -> None:
     elif not found["same_subject"]:
         say("the proof is about somebody else")
     elif found["nothing_left"]:
-        say("nothing is left")
+        say("nothing is left" + (", of what was looked at" if found.get("not_looked_at") else ""))
     else:
         say("still found: " + ", ".join(f"{place} {count}" for place, count in sorted(found["left"].items())))
+    for place in () if json else found.get("not_looked_at", ()):  # a service of an older version does not say
+        sys.stdout.write(f"not looked at: {place}\n")
     if not found["nothing_left"]:
         raise typer.Exit(1)
 

@@ -77,8 +77,11 @@ class CheckOut(BaseModel):
 
     signed: bool = Field(description="the proof is of this service")
     same_subject: bool = Field(description="the proof is about that identifier, and of this erasure")
-    nothing_left: bool
+    nothing_left: bool = Field(description="nothing was found in what was looked at")
     left: dict[str, int] = Field(description="where something was found, and how often")
+    not_looked_at: list[str] = Field(
+        description="what the process that answers does not reach: others' archives, topics"
+    )
 
 
 class HeadOut(BaseModel):
@@ -160,8 +163,9 @@ async def check(erasure_id: str, parts: Part, caller: Admin, wish: CheckIn) -> C
     found = await desk_of(parts).check(made, wish.proof, wish.subject)
     looked = found.signed and found.same_subject
     return CheckOut(
-        signed=found.signed, same_subject=found.same_subject, nothing_left=looked and not found.left, left=found.left
-    )
+        signed=found.signed, same_subject=found.same_subject, nothing_left=looked and not found.left, left=found.left,
+        not_looked_at=list(found.not_looked_at),
+    )  # fmt: skip
 
 
 @router.get(

@@ -168,6 +168,15 @@ class LocalArchives:
         found = {f"archive.{kind}": sum(self._walk(kind, made, up_to, dry=True)) for kind in self._folders}
         return {place: count for place, count in found.items() if count}
 
+    def elsewhere(self, now_ms: int) -> list[Known]:
+        """Archives that `left` does not look at: those of other processes, while they have files of ours; blocks."""
+        ours = {_folder_of(place) for place in self._ids.values()}
+        places = {key.removeprefix(PLACE): _known.decode(text) for key, text in self._store.meta_from(PLACE).items()}
+        return [
+            known for place, known in places.items()
+            if _folder_of(place) not in ours and now_ms - known.seen_ms <= self._kept_ms
+        ]  # fmt: skip
+
     def forget(self, made: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
         self._store.drop_meta_from(_acks(made))
@@ -230,6 +239,10 @@ def _holds(path: Path) -> bool:
 
 def _acks(made: Erasure) -> str:
     return f"{ACK}{made.erasure_id}."
+
+
+def _folder_of(place: str) -> str:
+    return place.rpartition("-")[2]
 
 
 def _id_of(folder: Path) -> str:

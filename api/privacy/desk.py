@@ -61,11 +61,12 @@ class Signer(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What a look at a proof found. `left` is empty where nothing of the subject is left."""
+    """What a look at a proof found. `left` is empty where nothing of the subject is left, as far as was looked."""
 
     signed: bool
     same_subject: bool
     left: dict[str, int]
+    not_looked_at: Sequence[str] = ()
 
 
 class ErasureDesk:
@@ -173,7 +174,8 @@ class ErasureDesk:
         digest = await asyncio.to_thread(digest_of, asked["salt"], made.kind, made.tenant, made.issuer, name)
         if digest != asked["scrypt"] or told["erasure_id"] != made.erasure_id:
             return Checked(True, False, {})
-        return Checked(True, True, await self._places.left(msgspec.structs.replace(made, subject=name)))
+        left = await self._places.left(msgspec.structs.replace(made, subject=name))
+        return Checked(True, True, left, await self._places.not_looked_at(self._now_ms()))
 
     def export(self, subject: Subject, dead_letters_of: Collection[str] | None, by: str) -> Iterator[bytes]:
         """Everything about one agent as a ZIP, piece by piece; blocks. See `exporting.export_agent`."""

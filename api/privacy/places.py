@@ -64,6 +64,9 @@ class Everywhere(Protocol):
     async def left(self, made: Erasure) -> dict[str, int]:
         """What is still to be found, by place; empty = nothing."""
 
+    async def not_looked_at(self, now_ms: int) -> list[str]:
+        """What `left` does not reach from this process, in words."""
+
     async def told(self, made: Erasure, now_ms: int) -> Told:
         """For the proof."""
 
@@ -184,6 +187,10 @@ class Places:
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._archive, kind, scope, True))
         return {place: count for place, count in counts.items() if count}
+
+    async def not_looked_at(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
+        """See `Everywhere.not_looked_at`."""
+        return []
 
     async def _erase_log(self, scope: Scope) -> dict[str, int]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()

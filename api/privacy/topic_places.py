@@ -135,6 +135,14 @@ class TopicPlaces:
         counts |= await asyncio.to_thread(self._archives.left, made, up_to)
         return {place: count for place, count in counts.items() if count}
 
+    async def not_looked_at(self, now_ms: int) -> list[str]:
+        """See `Everywhere.not_looked_at`: topics that nobody rewrites, and archives of other processes."""
+        away = await asyncio.to_thread(self._archives.elsewhere, now_ms)
+        told = sorted({f"the archive of {one.kind} on {one.host} ({one.path})" for one in away})
+        topics = self._brokers.topics
+        unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
+        return [*told, *(f"the topic {name}, whose records stay until its retention removes them" for name in unread)]
+
     def _endings(self, made: Erasure, up_to: Mapping[int, int]) -> list[Ending]:
         with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
             return endings(reader, made.who, up_to)

@@ -61,6 +61,9 @@ class Anywhere:
     async def left(self, made: Erasure) -> dict[str, int]:
         return {}
 
+    async def not_looked_at(self, now_ms: int) -> list[str]:
+        return []
+
     async def told(self, made: Erasure, now_ms: int) -> Told:
         return Told({})
 
@@ -189,6 +192,52 @@ class Log:
         return act(self)
 
 
+class Reader:
+    """Of a topic whose retention has removed everything."""
+
+    def first_offsets(self) -> dict[tuple[str, int], int]:
+        return {("trustwatch.events", 0): 100}
+
+    def close(self) -> None:
+        pass
+
+
+def on_topic(store: SqlStore, local: LocalArchives) -> TopicPlaces:
+    log: Any = Log()
+    brokers: Any = Brokers(Topics(), lambda topic: Reader(), lambda: None)  # type: ignore[arg-type, return-value]
+    return TopicPlaces(store, log, brokers, local, frozenset({"events"}))
+
+
+def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
+    store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says why its identifier is still kept; the others' go, and the topics that nobody looked at are named."""
+    local = LocalArchives(store, {}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
+    places, at = on_topic(store, local), store.claim(0)
+    who = [Subject("agent", "acme", AS, name, f"erased~{name}") for name in ("one", "two")]
+    mets = [Met(one.name, one, number, 500, True) for number, one in enumerate(who)]
+    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], forgets=mets))
+    for one in store.open_erasures():
+        counts = {"topic": {"offsets": {"0": 1}}}
+        assert store.change_erasure(one, msgspec.structs.replace(one, status="done", counts=counts))
+
+    async def end(made: Erasure, up_to: object) -> int:
+        if made.subject == "one":
+            raise ConfigError("the risk topic may not be written")
+        return 0
+
+    monkeypatch.setattr(places, "_end", end)
+    over = asyncio.run(places.rest(1000))
+    held: Any = store.erasure("one")
+
+    assert [one.erasure_id for one in over] == ["two"]
+    assert getattr(store.erasure("two"), "subject", None) == ""
+    assert (held.subject, held.error) == ("one", "the identifier is still kept: the risk topic may not be written")
+    unseen = asyncio.run(places.not_looked_at(1000))
+    assert unseen[0].split(",")[0] == "the topic trustwatch.events"
+    assert len(unseen) == 4
+
+
 def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> None:
     """Whose erasure says which file; the other one, of another tenant, is carried out in the archive."""
     pytest.importorskip("pyarrow")
@@ -200,9 +249,7 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     local = LocalArchives(
         store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40
     )  # fmt: skip
-    log: Any = Log()
-    brokers: Any = Brokers(Topics(), lambda topic: None, lambda: None)  # type: ignore[arg-type, return-value]
-    places = TopicPlaces(store, log, brokers, local, frozenset({"events"}))
+    places = on_topic(store, local)
     at = store.claim(0)
     mets = [
         Met(f"E{number}", Subject("agent", tenant, AS, "one", f"erased~{number}"), number, 500, True)

@@ -153,6 +153,12 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
     asyncio.run(busy.erase(MADE, {0: 5}))
     assert idle.standing(MADE, 0).awaited == {}
     assert walked == ["idle", "busy"]
+    assert idle.elsewhere(0) == []  # the same folder
+    other = archives(store, tmp_path / "c", "other")
+    other.show(0)
+    assert [one.host for one in idle.elsewhere(0)] == ["other"]
+    assert {one.kind for one in other.elsewhere(0)} == {"vectors"}
+    assert idle.elsewhere(11 * SEEN_WITHIN_MS) == []  # its files are too old to be there
     assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._place_of(
         "vectors", folders["vectors"]
     )  # the same behind a restart

@@ -108,7 +108,13 @@ def test_an_agent_is_erased_with_a_proof(known: Any) -> None:
     assert known.get("/v1/agents/bot/risk", issuer=AS).json()["risk_level"] == "unknown"
     assert known.logged(Kind.ERASED)[0].id_hash != 0
     assert not any("bot" in json.dumps(event) for event in known.events())
-    assert post(known, path, proof).json() == {"signed": True, "same_subject": True, "nothing_left": True, "left": {}}
+    assert post(known, path, proof).json() == {
+        "signed": True,
+        "same_subject": True,
+        "nothing_left": True,
+        "left": {},
+        "not_looked_at": [],
+    }
     assert post(known, path, proof | {"subject": "other"}).json()["same_subject"] is False
     assert post(known, path, proof | {"proof": told["proof"][:-8] + "AAAAAAAA"}).json()["signed"] is False
     chain = known.get("/v1/decisions/verify", "all").json()

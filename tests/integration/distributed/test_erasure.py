@@ -158,6 +158,9 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     assert all(one["gone_by"] for one in topics.values())
     assert set(told["document"]["covers"]["offsets"]) == {str(at) for at in range(PARTITIONS)}
     checked = ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": name}).json()
+    unseen = checked.pop("not_looked_at")  # by a replica, which has no archive
+    assert {one.split(" on ")[0] for one in unseen} >= {"the archive of events", "the archive of vectors"}
+    assert any(one.startswith(f"the topic {rig.kafka_settings.topics.events},") for one in unseen)
     assert checked == {"signed": True, "same_subject": True, "nothing_left": True, "left": {}}
     assert (
         ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": "somebody-else"}).json()["same_subject"]
