@@ -32,14 +32,22 @@ EVIDENCE = 0.25
 AHEAD = 0.5
 """Least p-value of events in which no name is looked up: they bring no evidence anyway."""
 
-CARRIES = 0.8
-"""Evidence of its feature, decades times importance, from which a name is one of those that made an event odd."""
+CARRIES, SHARE = 0.8, 0.4
+"""Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
+part of the event's strongest evidence that it must be."""
 
 _MINUTE_MS = 60_000
 _NAMES = np.ones(l.KINDS, np.bool_)
 _NAMES[[l.K_REPEAT, l.K_OUTCOME, l.K_REQUEST_SIZE, l.K_ANSWER_SIZE, l.K_EFFECT, l.K_FROM]] = False
 _NAMES[FEATURE_OF_KIND < 0] = False
 _KIND_NAMES = np.flatnonzero(_NAMES)
+_SHADOWS: dict[int, tuple[str, ...]] = {
+    l.K_ACTION: ("action_rarity_peers", "identity_shift"), l.K_RESOURCE: ("identity_shift",),
+    l.K_NETWORK: ("identity_shift",),
+}  # fmt: skip
+"""Features that say of a name what its own feature says, against others."""
+_GATHERED = (l.K_TRANSITION, l.K_TARGET, l.K_ACTION_TARGET)
+"""Kinds whose surprise a session's strangeness gathers."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -93,9 +101,9 @@ def _remember(
         row = rows[place]
         if p_values[row] > EVIDENCE or asserted[row] != 0:
             continue
-        risk = state[slots[row]]
+        risk, least = state[slots[row]], max(CARRIES, SHARE * u[place].max())
         for kind in kinds:
-            if items[row, kind] == 0 or u[place, features[kind]] < CARRIES:
+            if items[row, kind] == 0 or u[place, features[kind]] < least:
                 continue
             key, at = _key(items[row, kind], kind), 0
             for k in range(len(risk.counted)):
@@ -116,6 +124,8 @@ def counted_before(
     Args:
         rows: int64 (m,), of a round: each of another agent.
         state: risk rows by slot.
+        time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
+            name quiet.
         p_values: (n,), per row of the batch, of the events as they are.
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
@@ -123,17 +133,32 @@ def counted_before(
     return places[:number], masks[:number]
 
 
-def left_aside(vectors: Matrix, masks: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]) -> Matrix:
-    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them."""
+def left_aside(
+    vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
+) -> Matrix:
+    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them.
+
+    Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
+    action that was never seen has no usual outcome.
+    """
     named = np.zeros(vectors.shape, np.bool_)
     for kind in _KIND_NAMES.tolist():
-        named[:, FEATURE_OF_KIND[kind]] |= ((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
-    named = spread(named, masks)
-    for gathered in (v.F_STRANGE, INDEX["novelty_1h"]):  # of what counted before
-        named[:, gathered] = True
+        marked = _bits(masks, kind)
+        named[:, FEATURE_OF_KIND[kind]] |= marked
+        for shadow in _SHADOWS.get(kind, ()):
+            named[:, INDEX[shadow]] |= marked
+    named = spread(named, masks & fresh)
+    for kind in _GATHERED:
+        named[:, v.F_STRANGE] |= _bits(masks, kind)
+    for kind in range(l.K_CHAIN + 1):
+        named[:, INDEX["novelty_1h"]] |= _bits(masks & fresh, kind)
     after = np.where(named, 0.0, vectors)
     recompute(after, codes)
     return after
+
+
+def _bits(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
+    return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
 
 
 def remember(

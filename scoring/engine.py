@@ -64,6 +64,7 @@ class Scored(NamedTuple):
         np.float64
     ]  # what p-values rest on: as anomaly, with names that have counted left aside
     judged: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
     def judged_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -149,7 +150,8 @@ class Engine:
     def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> Scored:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
 
-        *received_ms*, when each event arrived, ends rules of feedback on time; None = when it happened.
+        *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
+        happened.
         """
         n = len(columns)
         slots = self.builder.admit(columns.names[:, c.AGENT])
@@ -158,7 +160,8 @@ class Engine:
         out = Scored(
             columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros((n, 2), np.int8),
             np.zeros((n, risk.OUTPUTS)), np.zeros(n), self.model.group_rows(groups),
-            np.empty((n, layout.NUMBERS), np.float32), np.ones(n), np.zeros(n), {}, types,
+            np.empty((n, layout.NUMBERS), np.float32), np.ones(n), np.zeros(n), {},
+            columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms), types,
         )  # fmt: skip
         coverage = self.model.coverage(groups)
         covered = self.feedback.covering(columns, received_ms)
@@ -185,7 +188,7 @@ class Engine:
             out.risk,
         )  # fmt: skip
         asserted = columns.codes[:, c.SELF_ASSERTED]
-        counted.remember(rows, slots, self.risk, found, columns.time_ms, out.p_values, asserted, u)
+        counted.remember(rows, slots, self.risk, found, out.at_ms, out.p_values, asserted, u)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
 
@@ -198,10 +201,10 @@ class Engine:
         scores = detector.score(out.vectors[rows], groups[rows], familiar)
         out.anomaly[rows] = out.judged_anomaly[rows] = scores.anomaly_score
         out.p_values[rows] = out.alone[rows] = scores.p_value
-        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.columns.time_ms, out.alone)
+        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.at_ms, out.alone)
         if len(places):
             again = rows[places]
-            vectors = counted.left_aside(out.vectors[again], masks, out.columns.codes[again])
+            vectors = counted.left_aside(out.vectors[again], masks, out.found.fresh[again], out.columns.codes[again])
             rest = detector.score(vectors, groups[again], familiar[places])
             # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
             out.judged_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])

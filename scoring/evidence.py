@@ -52,10 +52,10 @@ class Explainer:
         if feature is None:
             return ""
         index = NAMES.index(feature)
-        vector = scored.judged_vectors([row])
-        vector[0, index] = 0.0
-        groups = scored.columns.names[row : row + 1, c.GROUP]
-        p_value = float(engine.model.detector.score(vector, groups, scored.familiar([row])).p_value[0])
+        vectors = np.concatenate([scored.vectors[[row]], scored.judged_vectors([row])])  # the calmer one is what counts
+        vectors[:, index] = 0.0
+        groups = scored.columns.names[[row, row], c.GROUP]
+        p_value = float(engine.model.detector.score(vectors, groups, scored.familiar([row, row])).p_value.max())
         level = self._level_with(scored, row, p_value)
         if level >= scored.levels[row, 1]:
             return ""

@@ -22,7 +22,7 @@ from ..ingest.source import Kind, Record, RecordBatch
 from . import risk
 from .delegation import EdgeCollector
 from .engine import NOTABLE, Scored
-from .feedback.composites import forget
+from .feedback.composites import begin_anew, forget
 from .feedback.values import Adopt, Revoke
 from .lifecycle.force import Chosen, ModelsInForce, SwitchModel, as_switch
 from .lifecycle.records import ModelSwitch
@@ -287,6 +287,7 @@ class Processor:
         state = self.engine.risk[slot]
         previous = int(state["level"])
         risk.release(state, at_ms, self.engine.settings.risk)
+        begin_anew(self.engine.builder.state, slot)
         self.engine.dirty[slot] = True
         self.engine.builder.pinned[slot] = False
         level = int(state["level"])

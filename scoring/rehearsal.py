@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
+from ..ingest.events import decode_event
 from ..ingest.features.baseline import empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..models.alarms import tail_of
@@ -27,6 +28,7 @@ from ..models.learning import Progress, learn_with_held_out, seeds_of
 from . import risk
 from .engine import EngineSettings
 from .residence import Residence
+from .signals import signal_names
 
 LEAST_EVENTS = 200
 """Events of familiar agents in the second half below which nothing is rehearsed: p-values could not go below 0.5 %."""
@@ -35,6 +37,10 @@ RUNS = 2
 """The first tells which events are odd by the calibration of strangers, the second by that of the first."""
 
 _BATCH = 4096
+_NOBODY = decode_event(
+    b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
+    b'"agent":{"id":"-","issuer":"-","type":"-"}}'
+)
 _DAY_MS = 86_400_000
 
 
@@ -70,6 +76,7 @@ def learn(
     """
     model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
     taught = np.flatnonzero((columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0))
+    taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     half = len(taught) // 2
     before, after = columns.take(taught[:half]), columns.take(taught[half:])
     known = np.isin(after.names[:, c.AGENT], before.names[:, c.AGENT])
@@ -104,7 +111,12 @@ def _first_half(model: TrainedModel, before: EventColumns) -> TrainedModel:
 def _live(model: TrainedModel, columns: EventColumns) -> _Lived:
     """The live path over *columns*, which go on where the model's history ends."""
     agents = max(2, len(np.unique(columns.names[:, c.AGENT])))
-    engine = Residence(model, EngineSettings(capacity=agents), None).engine
+    # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
+    # themselves here, and a history that is kept for training has none.
+    settings = EngineSettings(capacity=agents, disabled_signals=signal_names())
+    engine = Residence(model, settings, None).engine
+    stubs = [_NOBODY] * len(columns)
+    columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)
     anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))

@@ -343,6 +343,7 @@ def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
     row["told"] = 0.0
+    row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW
 
 
@@ -360,6 +361,7 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskSe
     row = state[slot]
     row.statistic = max(row.statistic - amount, min(row.statistic, 0.0))
     row.streak = row.peak = row.told = 0.0
+    row.counted[:], row.counted_min[:] = 0, 0
     row.score = min(row.score, displayed(row.statistic, bounds))
     level = level_of(row.score)
     if level < MEDIUM:

@@ -43,7 +43,7 @@ class VectorCollector:
             packed(
                 Frame(
                     self._partition, model_version, NAMES, offsets, scored.vectors.astype(np.float32), scored.anomaly,
-                    scored.p_values, scored.risk_scores, scored.levels[:, 1], payloads,
+                    scored.alone, scored.risk_scores, scored.levels[:, 1], payloads,
                 )
             )
         )  # fmt: skip

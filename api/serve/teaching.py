@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...models.errors import NotEnoughHistory
 from ...scoring.feedback import Feedback
 from ...scoring.lifecycle.force import Chosen
 from ...scoring.lifecycle.producing import Produced, produce
-from ...scoring.lifecycle.records import ModelEntry, ModelVersion
+from ...scoring.lifecycle.records import ModelEntry, ModelSwitch, ModelVersion
 from ...scoring.lifecycle.shelf import ModelShelf
 from ...scoring.lifecycle.training import History, labelled_windows, suspicious_windows, without
 from ...scoring.records import Decision
@@ -27,6 +27,7 @@ from ...scoring.store import MAX_PAGE, SqlStore
 from .. import clock
 from ..lifecycle.orders import LAST_TRAINING, TRAINING_WISH, TRAINING_WORK, TrainingWork, work_from, work_text
 from ..settings import Settings
+from .child import Stopping
 from .origins import Origin
 from .wiring import engine_settings
 
@@ -105,10 +106,10 @@ class Teacher:
             made = self._made(champion, work)
         except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
             self._fail(work, str(error))
-        except BaseException:  # told to end, or something does not answer: none of them is the training's fault
+        except (Stopping, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
                 self._store.set_meta(TRAINING_WORK, work_text(work))
-            raise
+            raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
         else:
             self._end(work)
             _log.info("trained", version=made.version, **{k: v for k, v in made.trained.items() if isinstance(v, int)})
@@ -179,7 +180,7 @@ class Teacher:
 
     def _clean(self) -> None:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
-        needed = {self._shelf.installed().version, *(one.version for one in self._store.model_switches()[:2])}
+        needed = {self._shelf.installed().version, *in_use(self._store.model_switches())}
         kept = self._settings.lifecycle.keep_versions
         for number, one in enumerate(self._store.models(limit=MAX_PAGE).items):
             if number >= kept and one.version not in needed and one.status not in ("champion", "challenger"):
@@ -202,6 +203,15 @@ class Teacher:
             cursor = page.next_cursor
             if cursor is None:
                 return
+
+
+def in_use(switches: Sequence[ModelSwitch]) -> set[str]:
+    """Versions that a partition judges by, and the one before: roll-back asks for it. *switches*: the newest first."""
+    newest: dict[int, str] = {}
+    for one in switches:
+        newest.setdefault(one.partition, one.version)
+    before = [one.version for one in switches if one.version != switches[0].version]
+    return {*newest.values(), *before[:1]}
 
 
 def _name(now_ms: int) -> str:

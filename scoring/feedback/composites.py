@@ -97,3 +97,13 @@ def forget(state: AgentState, slot: int) -> None:
     """The strangeness of an agent's sessions, and its count of new names, begin anew: what made them was no attack."""
     state.session_numbers[slot, :, l.S_STRANGE] = np.float32(0.0)
     state.numbers[slot, l.N_NOVELTY] = np.float32(0.0)
+
+
+def begin_anew(state: AgentState, slot: int) -> None:
+    """Everything that decays begins anew: the pace, failures, volume and new names that an incident left behind.
+
+    A person has vouched for the agent; what was done to it in the last hours must not bring it back up.
+    """
+    forget(state, slot)
+    for column in (*range(l.N_PACE, l.N_PACE + len(l.HALF_LIVES_S)), l.N_FAILURES, l.N_DENIALS, l.N_VOLUME):
+        state.numbers[slot, column] = np.float32(0.0)

@@ -221,7 +221,7 @@ class Comparison:
         """Which features make events odd although the rule touches them."""
         odd = touched[scored.p_values[touched] <= ODD][: max(0, MOST_EXPLAINED - self.still_odd.total())]
         if len(odd):
-            shares = self._runs[1].engine.model.detector.explain(scored.vectors[odd])
+            shares = self._runs[1].engine.model.detector.explain(scored.judged_vectors(odd.tolist()))
             self.still_odd.update(NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
     def _look_at(

@@ -14,18 +14,19 @@ import pytest
 from trustwatch.api import clock
 from trustwatch.api.lifecycle import orders
 from trustwatch.api.serve import origins, teaching
+from trustwatch.api.serve.child import Stopping
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.api.settings.lifecycle import LifecycleSettings
 from trustwatch.ingest.archive.writer import Archive, Archived
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError, Fenced, ModelError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.lifecycle.force import Chosen
-from trustwatch.scoring.lifecycle.records import ModelEntry, ModelVersion
+from trustwatch.scoring.lifecycle.records import ModelEntry, ModelSwitch, ModelVersion
 from trustwatch.scoring.lifecycle.training import History
 from trustwatch.scoring.store import open_store, sqlite_url
 
@@ -77,10 +78,6 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
     assert columns.time_ms.tolist() == [start_ms + 1000 * number for number in range(EVENTS)]
 
 
-class Stopped(BaseException):
-    """The process is told to end."""
-
-
 class Ending:
     """An origin that notes what the keeper had written when it began to read, and then ends somehow.
 
@@ -124,11 +121,11 @@ class Desk:
 
 def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     """It is there while it is carried out, and after an end in the middle, under the same name."""
-    desk = Desk(tmp_path, Stopped())
+    desk = Desk(tmp_path, Stopping())
     assert desk.due() is None
     desk.wish("one")
     work = desk.due()
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopping):
         desk.teach(work)
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
@@ -139,10 +136,10 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
 
 def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     """Said in the history; another wish is another try."""
-    desk = Desk(tmp_path, Stopped())
+    desk = Desk(tmp_path, Stopping())
     desk.wish("one")
     for _ in range(teaching.MOST_TRIES):
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopping):
             desk.teach(desk.due())
         desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(desk.origin.noted[-1]))
     desk.teach(desk.due())
@@ -182,3 +179,33 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     assert desk.due() is None
     states = {one.version: one.status for one in desk.store.models().items}
     assert states == {"before": "rejected", work.version: "challenger"}
+
+
+def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> None:
+    """What nobody expected ends the keeper each time, and is not tried for ever."""
+    desk = Desk(tmp_path, ModelError("no such thing"))
+    desk.wish("one")
+    for tries in range(1, teaching.MOST_TRIES + 1):
+        with pytest.raises(ModelError):
+            desk.teach(desk.due())
+        assert desk.due().tries == tries  # type: ignore[union-attr]
+    desk.teach(desk.due())
+    assert [act for act, _ in desk.acts()] == ["failed"]
+
+
+def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
+    """The next keeper's note of the same work stays."""
+    desk = Desk(tmp_path, Fenced("another keeper"))
+    desk.wish("one")
+    work = desk.due()
+    with pytest.raises(Fenced):
+        desk.teach(work)
+    assert orders.work_from(desk.store.get_meta(orders.TRAINING_WORK)) == desk.origin.noted[0]
+
+
+def test_versions_of_every_partition_and_the_one_before_stay() -> None:
+    """Two partitions met the newest switch, a third has not yet: roll-back and that one still need theirs."""
+    rows = [(0, "new"), (1, "new"), (0, "old"), (1, "old"), (2, "older"), (0, "first")]
+    switches = [ModelSwitch(partition, 1, 10 - at, name, "", "", 10 - at) for at, (partition, name) in enumerate(rows)]
+    assert teaching.in_use(switches) == {"new", "old", "older"}
+    assert teaching.in_use([]) == set()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.table import COUNT, INDEX, NAMES
 from trustwatch.scoring import counted, risk
 from trustwatch.scoring.engine import Engine, Scored
 
@@ -27,6 +29,7 @@ def one(kit: Any, make: Any) -> Callable[..., Scored]:
         made = make.event(next(numbers), 1, make.START_MS + 30 * DAY + at_min * MINUTE, **given)
         return engine.score(kit.columns([made]))
 
+    score.engine = engine  # type: ignore[attr-defined]
     return score
 
 
@@ -54,16 +57,56 @@ def test_what_else_is_odd_counts_in_full(one: Callable[..., Scored]) -> None:
     worse = one(1, **STRANGER, action="wipe-disk", effect="delete")
     assert worse.p_values[0] <= ODD
     judged, alone = worse.judged_vectors([0])[0], worse.vectors[0]
-    from trustwatch.ingest.features.table import INDEX
-
     assert judged[INDEX["target_surprise"]] == 0.0 < alone[INDEX["target_surprise"]]
     assert judged[INDEX["action_surprise"]] == alone[INDEX["action_surprise"]] > 0.0
     assert judged[INDEX["write_surprise"]] > 0.0
 
 
-def test_failures_and_sizes_are_no_names(one: Callable[..., Scored]) -> None:
-    """The tenth failure in a row is as odd as the first: outcomes count each time."""
-    assert max(float(one(number, outcome="error").p_values[0]) for number in range(4)) <= 2 * ODD
+def test_outcomes_and_sizes_of_a_known_action_count_each_time(one: Callable[..., Scored]) -> None:
+    """Also where the action itself has counted: that it is rare says nothing of how it ends."""
+    plain = one(0, action="login")
+    failed = one(1, action="login", outcome="error")
+    again = one(2, action="login", outcome="error")
+    assert plain.p_values[0] <= counted.EVIDENCE
+    for scored in (failed, again):
+        judged = scored.judged_vectors([0])[0]
+        assert judged[INDEX["action_surprise"]] == 0.0 < scored.vectors[0, INDEX["action_surprise"]]
+        assert judged[INDEX["outcome_surprise"]] == scored.vectors[0, INDEX["outcome_surprise"]] > 0.0
+        assert scored.p_values[0] <= counted.EVIDENCE
+
+
+def test_a_place_that_counted_does_not_silence_the_session(one: Callable[..., Scored]) -> None:
+    """What strange targets add to a session stays, where only the network has counted."""
+    elsewhere = {"client": {"asn": 64999}}
+    one(0, **elsewhere)
+    for number in range(3):
+        one(1 + number, **elsewhere, session="odd", resource={"target": f"stranger-{number}.example"})
+    last = one(5, **elsewhere, session="odd", resource={"target": "stranger-9.example"})
+    assert last.judged_vectors([0])[0, INDEX["network_surprise"]] == 0.0
+    for name in ("session_strangeness", "novelty_1h", "target_surprise"):
+        assert last.judged_vectors([0])[0, INDEX[name]] == last.vectors[0, INDEX[name]] > 0.0
+
+
+def test_a_day_is_a_day_by_either_clock(kit: Any, make: Any) -> None:
+    """A date that is put back keeps no name quiet: the arrival counts where it is later."""
+    engine: Engine = kit.processor(capacity=100).engine
+    engine.score(kit.columns(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
+    start = make.START_MS + 30 * DAY
+    p_values = []
+    for number in range(3):
+        made = make.event(number, 1, start + number * 60 * MINUTE, session=f"d-{number}", **STRANGER)
+        received = np.array([start + number * 2 * DAY], np.int64)
+        p_values.append(float(engine.score(kit.columns([made]), received).p_values[0]))
+    assert max(p_values) <= ODD
+
+
+def test_a_release_forgets_what_has_counted(one: Callable[..., Scored]) -> None:
+    """Who vouches for an agent by mistake hears of it again as soon as it goes on."""
+    first = one(0, **STRANGER)
+    slot = int(first.slots[0])
+    engine: Engine = one.engine  # type: ignore[attr-defined]
+    risk.release(engine.risk[slot], int(first.columns.time_ms[0]), engine.settings.risk)
+    assert one(1, **STRANGER).p_values[0] <= ODD
 
 
 def test_forged_events_mark_nothing(one: Callable[..., Scored]) -> None:
@@ -82,12 +125,9 @@ def test_what_counted_first_gives_way(one: Callable[..., Scored]) -> None:
 
 def test_nothing_is_left_of_what_follows_from_a_name() -> None:
     """Composites are made anew of what is left; other features stay."""
-    from trustwatch.ingest.features import layout
-    from trustwatch.ingest.features.table import COUNT, INDEX, NAMES
-
     vectors = np.full((2, COUNT), 5.0)
     masks = np.array([1 << layout.K_TARGET, 1 << layout.K_NETWORK], np.uint32)
-    left = counted.left_aside(vectors, masks, np.zeros((2, 16), np.int8))
+    left = counted.left_aside(vectors, masks, masks, np.zeros((2, 16), np.int8))
     gone = [{NAMES[index] for index in np.flatnonzero(row == 0.0)} for row in left]
     assert {"target_surprise", "action_target_surprise", "external_target", "session_strangeness"} <= gone[0]
     assert {"network_surprise", "identity_shift"} <= gone[1]

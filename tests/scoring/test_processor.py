@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind, Record, RecordBatch
 from trustwatch.scoring.records import RiskLevel
@@ -97,6 +98,8 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
     processor, at = kit.processor(), make.START_MS
     processor.apply(RecordBatch(0, 0, kit.records(attack(make, 1, at))))
     assert processor.engine.risk[0]["level"] == RiskLevel.CRITICAL
+    counts = processor.engine.builder.state.numbers[0, layout.N_PACE : layout.N_NOVELTY + 1]
+    assert counts.any()
     command = {"command": "release", "key": key_of(1), "by": "ann\nroot", "note": "n" * 5000}
     stranger = {**command, "key": "12345"}
     applied = processor.apply(RecordBatch(0, 3, [control(stranger, at), control(command, at + 9)]))
@@ -107,6 +110,7 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
     assert text.startswith("released by ann\ufffdroot: nnn")
     assert text.isprintable() and len(text) < 500
     assert processor.engine.risk[0]["statistic"] == 0.0
+    assert not counts.any()  # what the incident left of pace, failures, volume and new names
 
 
 def test_decisions_hold_what_made_them(kit: Any, make: Any) -> None:

@@ -132,9 +132,10 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     ((scored, _),) = applied.scored
     engine = processor.engine
     feature = next(reason.feature for reason in decision.reasons if reason.feature in NAMES)
-    vector = scored.judged_vectors([0])
-    vector[0, NAMES.index(feature)] = 0.0
-    p_value = engine.model.detector.score(vector, scored.columns.names[:, 1], scored.familiar([0])).p_value
+    vectors = np.concatenate([scored.vectors, scored.judged_vectors([0])])
+    vectors[:, NAMES.index(feature)] = 0.0
+    found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.familiar([0, 0]))
+    p_value = found.p_value.max(keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
     risk.update(
         np.zeros(1, np.int64), scored.slots, before, scored.columns.time_ms, p_value, scored.anomaly,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from trustwatch.ingest import columns as c
+from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.models.persist import load, save
 from trustwatch.scoring.engine import EngineSettings
+from trustwatch.scoring.lifecycle.training import History
 from trustwatch.scoring.rehearsal import LEAST_EVENTS, Learned, learn
 from trustwatch.scoring.residence import Residence
 
@@ -83,3 +86,47 @@ def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
     found = learn(kit.columns(events), make.SALT, "claims", make.SETTINGS)
     assert len(found.judged) == 400
     assert not found.judged.codes[:, c.SELF_ASSERTED].any()
+
+
+def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: Learned, kit: Any, make: Any) -> None:
+    """The keeper trains on columns alone (`lifecycle.training.History`)."""
+    history = History(ColumnEncoder(make.SALT), 10_000, 0)
+    for made in make.stream(31, 3_000):
+        history.add(json.dumps(made).encode())
+    columns = history.columns()
+    assert columns is not None
+    found = learn(columns, make.SALT, "rehearsed", make.SETTINGS)
+    assert found.p_values.tobytes() == learned.p_values.tobytes()
+    assert found.model.alarms == learned.model.alarms
+
+
+def test_files_one_after_the_other_are_rehearsed_in_time(learned: Learned, kit: Any, make: Any) -> None:
+    """What is the first half is said by the clock, not by the order of files."""
+    events = sorted(make.stream(31, 3_000), key=lambda one: one["agent"]["id"])
+    found = learn(kit.columns(events), make.SALT, "sorted", make.SETTINGS)
+    assert (np.diff(found.judged.time_ms) >= 0).all()
+    assert found.judged.time_ms.min() == learned.judged.time_ms.min()
+
+
+def test_hard_signals_set_no_thresholds(learned: Learned, kit: Any, make: Any) -> None:
+    """They come on top: a history full of them has the thresholds of its behaviour."""
+    events = make.stream(31, 3_000)
+    for made in events:
+        made["agent"]["capabilities"] = ["other"]
+    found = learn(kit.columns(events), make.SALT, "outside", make.SETTINGS)
+    assert found.model.alarms.start <= learned.model.alarms.start + 2.0
+
+
+def test_batches_change_no_bit(learned: Learned, kit: Any, make: Any) -> None:
+    """Also with a calibration of known agents, and with what has counted."""
+    events = make.stream(35, 600, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.2)
+
+    def run(size: int, capacity: int) -> list[tuple[float, float]]:
+        engine = Residence(learned.model, EngineSettings(capacity=capacity), None).engine
+        found = []
+        for start in range(0, len(events), size):
+            scored = engine.score(kit.columns(events[start : start + size]))
+            found += list(zip(scored.p_values.tolist(), scored.risk_scores.tolist(), strict=True))
+        return found
+
+    assert run(600, 50) == run(1, 50) == run(7, 8)
