@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import LargeBinary, Text, select, update
+from sqlalchemy import LargeBinary, Text, select, text, update
 from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.chain import verify
 from trustwatch.scoring.containment import Actuation, Intervention
@@ -240,6 +241,21 @@ def test_compacting(store: SqlStore, tmp_path: Path) -> None:
 
     assert store.compact()
     assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.integration
+def test_compacting_waits_for_no_lock_for_ever(postgres_url: str) -> None:
+    """A table that somebody has locked makes it Unavailable; and then no session is without its time limit."""
+    with closing(open_store(postgres_url)) as store:
+        with store.write() as connection:
+            connection.execute(text("LOCK TABLE agents IN ACCESS EXCLUSIVE MODE"))
+            with pytest.raises(Unavailable, match="lock timeout"):
+                store.compact()
+        assert store.compact()
+        with store.read() as one, store.read() as other:
+            limits = {each.execute(text("SHOW statement_timeout")).scalar_one() for each in (one, other)}
+
+    assert limits == {"30s"}
 
 
 def test_who_is_lowered_at_a_server(store: SqlStore) -> None:
