@@ -60,9 +60,7 @@ class Scored(NamedTuple):
     bound_of: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     memory: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
     alone: npt.NDArray[np.float64]  # (n,): p-values of the events by themselves, as if nothing had counted before
-    judged_anomaly: npt.NDArray[
-        np.float64
-    ]  # what p-values rest on: as anomaly, with names that have counted left aside
+    judged_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     judged: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
