@@ -1,10 +1,10 @@
-"""Learning with a rehearsal: the history's second half is lived through on what the first half taught.
+"""Learning with a rehearsal: the history's end is lived through on what came before it taught.
 
 Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.crossfit`). An agent that
 the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing that
-it does is ever very odd. So the live path itself runs over the second half: scored before learned, suspicion and all.
-The scores of agents that the first half shows become the calibration of familiar agents, and the highest evidence of
-each of their days the tail that thresholds are read from. Both hold whatever honest change the second half brought.
+it does is ever very odd. So the live path itself runs over the end: scored before learned, suspicion and all.
+The scores of agents that were there before become the calibration of familiar agents, and the highest evidence of each
+of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from .residence import Residence
 from .signals import signal_names
 
 LEAST_EVENTS = 200
-"""Events of familiar agents in the second half below which nothing is rehearsed: p-values could not go below 0.5 %."""
+"""Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
 
 RUNS = 2
 """The first tells which events are odd by the calibration of strangers, the second by that of the first."""
 
+WEEK_MS = 7 * 86_400_000
 _BATCH = 4096
 _NOBODY = decode_event(
     b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
@@ -71,19 +72,19 @@ def learn(
 ) -> Learned:  # fmt: skip
     """Learn a model from a history, and rehearse it; see `learning.learn_with_held_out` for arguments and errors.
 
-    A history whose second half shows too little of agents that the first half shows is not rehearsed: all agents are
-    then judged as strangers are.
+    A history whose end shows too little of agents that were there before is not rehearsed: all agents are then judged
+    as strangers are.
     """
     model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
     taught = np.flatnonzero((columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0))
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
-    half = len(taught) // 2
-    before, after = columns.take(taught[:half]), columns.take(taught[half:])
+    split = split_of(columns.time_ms[taught])
+    before, after = columns.take(taught[:split]), columns.take(taught[split:])
     known = np.isin(after.names[:, c.AGENT], before.names[:, c.AGENT])
     detector = model.detector
     if int(known.sum()) < LEAST_EVENTS or not isinstance(detector, ForestDetector):
         return Learned(model, columns, held_out.p_value)
-    first = _first_half(model, before)
+    first = _first_part(model, before)
     groups = after.names[:, c.GROUP].copy()
     for run in range(RUNS):
         progress(f"rehearsing ({run + 1} of {RUNS})", run, RUNS)
@@ -98,7 +99,20 @@ def learn(
     return Learned(rehearsed, after, p_values)
 
 
-def _first_half(model: TrainedModel, before: EventColumns) -> TrainedModel:
+def split_of(time_ms: npt.NDArray[np.int64]) -> int:
+    """Where the part that is judged begins in ascending times (n,).
+
+    The more is known before it, the more it is like days to come: what is new is the odder the longer the history. It
+    must also have every day of the week. So it is the last week, or eighth where that is longer, and half of a history
+    that is shorter than two weeks.
+    """
+    if not len(time_ms) or time_ms[-1] - time_ms[0] < 2 * WEEK_MS:
+        return len(time_ms) // 2
+    judged_ms = max(WEEK_MS, int(time_ms[-1] - time_ms[0]) // 8)
+    return int(np.searchsorted(time_ms, time_ms[-1] - judged_ms))
+
+
+def _first_part(model: TrainedModel, before: EventColumns) -> TrainedModel:
     """The model, had it known no more of what is normal than *before*."""
     agents = max(1, len(np.unique(before.names[:, c.AGENT])))
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(before)

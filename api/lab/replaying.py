@@ -89,7 +89,7 @@ def _who(event: AuditEvent, at_ms: int) -> tuple[Any, ...]:
 def _numbers(scored: Scored, rows: Any) -> Any:
     out = scored.risk[rows]
     return np.column_stack([
-        scored.anomaly[rows], scored.alone[rows], out[:, risk.GAIN], out[:, risk.STATISTIC], out[:, risk.SCORE],
+        scored.anomaly[rows], scored.p_values[rows], out[:, risk.GAIN], out[:, risk.STATISTIC], out[:, risk.SCORE],
         out[:, risk.RESTED], scored.levels[rows, 1], out[:, risk.CONFIDENCE],
     ])  # fmt: skip
 

@@ -13,7 +13,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.models.persist import load, save
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.lifecycle.training import History
-from trustwatch.scoring.rehearsal import LEAST_EVENTS, Learned, learn
+from trustwatch.scoring.rehearsal import LEAST_EVENTS, Learned, learn, split_of
 from trustwatch.scoring.residence import Residence
 
 DAY = 86_400_000
@@ -130,3 +130,12 @@ def test_batches_change_no_bit(learned: Learned, kit: Any, make: Any) -> None:
         return found
 
     assert run(600, 50) == run(1, 50) == run(7, 8)
+
+
+def test_the_judged_part_has_every_day_of_the_week_where_there_are_two() -> None:
+    """The last week of a month, an eighth of a year, half of ten days."""
+    for days, judged in ((28, 7), (364, 45.5), (14, 7), (10, 5)):
+        time_ms = np.arange(0, days * DAY + 1, 3_600_000)
+        assert (time_ms[-1] - time_ms[split_of(time_ms)]) / DAY == pytest.approx(judged, abs=0.05)
+    assert split_of(np.zeros(0, np.int64)) == 0
+    assert split_of(np.full(10, DAY)) == 5
