@@ -91,8 +91,10 @@ def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
     assert told["status"] == "active"
     service.settle()
     assert agent.risk()["risk_level"] == "low"
-    (said, *_) = service.get("/v1/decisions", agent_id=agent.id, **agent.name).json()["items"]
-    assert (said["cause"], said["level"]) == ("feedback", "low")
+    # Where time alone was about to move the level, a decision of that same moment says so beside it.
+    items = service.get("/v1/decisions", agent_id=agent.id, **agent.name).json()["items"]
+    (said,) = (one for one in items if one["cause"] == "feedback")
+    assert said["level"] == "low"
     assert "a new buyer" in said["reasons"][0]["text"]
 
     levels = [agent.act(f"other-{number}.example")["risk_level"] for number in range(8)]
