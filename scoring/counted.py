@@ -5,7 +5,7 @@ learned, which it is not while it is under suspicion. Counted each time, either 
 name (a target, a principal, a network, an hour) whose surprise has brought evidence is remembered for a day, and later
 events are judged as if it were no surprise; whatever else is odd in them counts in full. The anomaly score stays that
 of the event as it was. How often, how large and how a call ended is no name: repetition, sizes, effects and outcomes
-count each time.
+count each time; of a name that is still new to the agent there is no usual one, so they go with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EVIDENCE = 0.25
 """p-value from which an event brings evidence: the names that carry it are remembered."""
 
 AHEAD = 0.5
-"""Least p-value of events in which no name is looked up: they bring no evidence anyway."""
+"""p-value above which no name is looked up: the more usual half of all events brings no evidence, whatever it names."""
 
 CARRIES, SHARE = 0.8, 0.4
 """Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
@@ -77,6 +77,7 @@ def _look_up(
             for k in range(len(risk.counted)):
                 if risk.counted[k] == key and now - risk.counted_min[k] < KEPT_MIN:
                     mask |= np.uint32(1) << np.uint32(kind)
+                    break
         if mask:
             places[found], masks[found] = place, mask
             found += 1
@@ -85,17 +86,9 @@ def _look_up(
 
 @compiled
 def _remember(
-    rows: Any,
-    slots: Any,
-    state: Any,
-    items: Any,
-    time_ms: Any,
-    p_values: Any,
-    asserted: Any,
-    u: Any,
-    kinds: Any,
+    rows: Any, slots: Any, state: Any, items: Any, time_ms: Any, p_values: Any, asserted: Any, u: Any, kinds: Any,
     features: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Keep the names that carried the evidence of *rows*; *u* is per place in *rows*."""
     for place in range(len(rows)):
         row = rows[place]

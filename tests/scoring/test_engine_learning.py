@@ -129,17 +129,23 @@ def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:
     assert learned(engine, int(slots[0])) == 0.0
 
 
+def suspect(engine: Engine, slot: int, kit: Any, make: Any) -> int:
+    """Let the agent in *slot* use a token that it had revoked; returns when, in milliseconds."""
+    revoked = {"credential": {"method": "none", "token_id": "t"}}
+    start = int(make.START_MS) + 100 * 60_000
+    engine.score(kit.columns([
+        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
+    ]))  # fmt: skip
+    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    return start
+
+
 def test_suspicious_windows_are_not_learned(kit: Any, make: Any) -> None:
     """Nothing is learned while the level is elevated, or once odd events have added up to part of the threshold."""
     engine = engine_of(kit)
     slot = int(engine.score(kit.columns(calm(make))).slots[0])
     before = learned(engine, slot)
-    revoked = {"credential": {"method": "none", "token_id": "t"}}
-    start = make.START_MS + 100 * 60_000
-    engine.score(kit.columns([
-        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
-    ]))  # fmt: skip
-    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    start = suspect(engine, slot, kit, make)
     after = learned(engine, slot)
     engine.score(kit.columns([make.event(200 + n, "fresh", start + 2 + n) for n in range(10)]))
     assert learned(engine, slot) == after <= before + 1
@@ -149,12 +155,7 @@ def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, ma
     """Nothing else of a suspicious agent is learned; a claim that nobody vouches for announces nothing."""
     engine = engine_of(kit)
     slot = int(engine.score(kit.columns(calm(make))).slots[0])
-    revoked = {"credential": {"method": "none", "token_id": "t"}}
-    start = make.START_MS + 100 * 60_000
-    engine.score(kit.columns([
-        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
-    ]))  # fmt: skip
-    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    start = suspect(engine, slot, kit, make)
     before = learned(engine, slot)
     key, claimed = ({"credential": {"method": "private_key_jwt", "thumbprint": name}} for name in ("new", "claimed"))
     announce: dict[str, Any] = {"type": "client.change", "action": "change"}
