@@ -98,14 +98,23 @@ def _remember(
         for kind in kinds:
             if items[row, kind] == 0 or u[place, features[kind]] < least:
                 continue
-            key, at = _key(items[row, kind], kind), 0
-            for k in range(len(risk.counted)):
-                if risk.counted[k] == key:
-                    at = k
-                    break
-                if risk.counted_min[k] < risk.counted_min[at]:
-                    at = k
-            risk.counted[at], risk.counted_min[at] = key, time_ms[row] // _MINUTE_MS
+            _put_first(risk, _key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
+
+
+@compiled
+def _put_first(risk: Any, key: Any, now_min: int) -> None:
+    """Keep a name before all others; the last gives way.
+
+    Order, not minutes, says which counted first: a backlog of a day arrives within one minute.
+    """
+    at = len(risk.counted) - 1
+    for k in range(at):
+        if risk.counted[k] == key:
+            at = k
+            break
+    for k in range(at, 0, -1):
+        risk.counted[k], risk.counted_min[k] = risk.counted[k - 1], risk.counted_min[k - 1]
+    risk.counted[0], risk.counted_min[0] = key, now_min
 
 
 def counted_before(

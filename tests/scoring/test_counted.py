@@ -123,6 +123,15 @@ def test_what_counted_first_gives_way(one: Callable[..., Scored]) -> None:
     assert one(risk.COUNTED + 2, **STRANGER).p_values[0] <= ODD
 
 
+def test_within_one_minute_the_latest_are_remembered_all_the_same(one: Callable[..., Scored]) -> None:
+    """A backlog of a day arrives in a minute: order says which name counted first."""
+    strangers = [{"resource": {"target": f"stranger-{number}.example", "external": True}} for number in range(40)]
+    for stranger in strangers:
+        one(0, **stranger)
+    assert all(one(0, **stranger).p_values[0] > ODD for stranger in strangers[-3:])
+    assert one(0, **strangers[0]).p_values[0] <= ODD
+
+
 def test_nothing_is_left_of_what_follows_from_a_name() -> None:
     """Composites are made anew of what is left; other features stay."""
     vectors = np.full((2, COUNT), 5.0)
