@@ -138,12 +138,12 @@ class PartitionPipeline:
         self._unread = Unread(self.patiently(self._around.store.bygone))
         held = self.patiently(lambda: self._around.store.holdings(partition))
         self._processor.engine.feedback.restore(held)
-        self._processor.resume(self.patiently(self._last_switch), self.position)
+        self._processor.models.resume(self.patiently(self._last_switch), self.position)
         window = self._processor.window
         first = window.first_offset_to_rebuild(self._next)
         hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
         window.restore(first, hashes)
-        if self._processor.switches:
+        if self._processor.models.switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             commit_together([self], self._around)
@@ -231,7 +231,7 @@ class PartitionPipeline:
         """
         settings = self._around.settings
         most_s = affordable_s = settings.commit_interval_s
-        if self._processor.switches:
+        if self._processor.models.switches:
             return 0.0
         if settings.commit_share > 0.0:
             affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, SOONEST_S))
@@ -248,20 +248,20 @@ class PartitionPipeline:
                 self._processor.edges.take()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._leaving(decision)]
-        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.switches]
+        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.models.switches]
         held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
         return Commit(
             self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held,
             switches, forgotten=self._processor.residence.leaving,
-            forgets=self._processor.forgets[:] if self._around.publisher is not None else (),
+            forgets=self._processor.orders.forgets[:] if self._around.publisher is not None else (),
         )  # fmt: skip
 
     def settle(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
         self._processor.residence.settled()
         self._processor.engine.feedback.settled(self.position.epoch)
-        self._processor.switches.clear()
-        self._processor.forgets.clear()
+        self._processor.models.switches.clear()
+        self._processor.orders.forgets.clear()
         self.position = commit.position
         self._committed_at = self._around.monotonic()
         self.committed_ms = self._received_ms

@@ -18,6 +18,7 @@ from ..ingest.events import AuditEvent
 from ..ingest.formats.lenient import decode_history
 from ..ingest.source import RecordBatch, Source
 from ..models.bundle import TrainedModel
+from .deciding import Moment
 from .engine import Engine, EngineSettings, Scored
 from .policy import LivePolicy, PolicyBook
 from .processor import Applied, Context, Processor
@@ -117,7 +118,7 @@ class Replay:
         self.ticked_ms = 0
         if newest >= self._tick_at:
             self.ticked_ms = newest
-            self._processor.tick(batch.partition, batch.next_offset - 1, newest, applied)
+            self._processor.tick(Moment(batch.partition, batch.next_offset - 1, newest), applied)
             self._tick_at = newest + TICK_MS
 
     def _count(self, applied: Applied) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from ...ingest.events import MAX_EVENT_BYTES
 from ...ingest.source import Kind, Record
-from ...scoring.processor import Refused
+from ...scoring.dead_letters import Refused
 
 MAX_KEPT = MAX_EVENT_BYTES
 """Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""

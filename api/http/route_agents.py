@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 
 from ...ingest.errors import TrustwatchError
 from ...ingest.routing import agent_route
-from ...scoring.processor import Release
+from ...scoring.orders import Release
 from ...scoring.records import RiskLevel
 from ...scoring.store import MAX_PAGE, AgentQuery
 from ..callers import Caller

@@ -104,7 +104,7 @@ class GroupWorker:
             models=self._models,
             vectors=vectors,
         )
-        processor.partitions = self.partitions
+        processor.orders.partitions = self.partitions
         return processor
 
     def _forget_erased(self, residence: Residence) -> None:

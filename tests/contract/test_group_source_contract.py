@@ -20,7 +20,7 @@ from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import open_admin
 from trustwatch.ingest.routing import agent_route, partition_of
 from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.processor import Refused
+from trustwatch.scoring.dead_letters import Refused
 
 from .kafka_support import (
     CLIENTS,

@@ -16,7 +16,7 @@ import pytest
 from trustwatch.api.settings import PipelineSettings
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.source import Kind
-from trustwatch.scoring.processor import Refused
+from trustwatch.scoring.dead_letters import Refused
 
 NDJSON = "application/x-ndjson"
 STRUCTURED = "application/cloudevents+json"

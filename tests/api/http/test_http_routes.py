@@ -15,7 +15,8 @@ import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind
 from trustwatch.scoring.channel import Change
-from trustwatch.scoring.processor import Refused, Release
+from trustwatch.scoring.dead_letters import Refused
+from trustwatch.scoring.orders import Release
 from trustwatch.scoring.records import (
     AgentName,
     AgentRow,

@@ -21,7 +21,7 @@ from trustwatch.ingest.kafka.wire import Place, Raw
 from trustwatch.ingest.log import LogFailed
 from trustwatch.ingest.routing import agent_route, partition_of
 from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.processor import Refused
+from trustwatch.scoring.dead_letters import Refused
 
 HERE = Place("trustwatch.events", 0, 1)
 
