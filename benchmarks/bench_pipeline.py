@@ -111,7 +111,7 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
             (made.window, "mark", "duplicate window"), (made._encoder, "encode", "scan to columns"),
             (builder, "admit", "agents to slots"), (builder, "observe", "observe (features)"),
             (builder, "learn", "learn"), (made.engine.rules, "evidence", "hard signals"),
-            (made, "_decide", "decide, explain"), (made.edges, "see", "who with whom"),
+            (made.decider, "scored", "decide, explain"), (made.edges, "see", "who with whom"),
         ]  # fmt: skip
         for owner, name, stage in stages:
             setattr(owner, name, clock.timed(stage, getattr(owner, name)))

@@ -74,8 +74,8 @@ class Processor:
         self.vectors = vectors
         self.models = Succession(residence, models)
         """Which model judges, and the switches that were met."""
-        self._decider = Decider(residence, context.policy)
-        self.orders = Orders(residence, self._decider, self.models, edges)
+        self.decider = Decider(residence, context.policy)
+        self.orders = Orders(residence, self.decider, self.models, edges)
         """Carries out what is no event, and keeps what the pipeline has to commit of it."""
         self._encoder = RawEncoder(encoder, decode, RawEncoder.places_for(self.engine.settings.capacity))
 
@@ -116,7 +116,7 @@ class Processor:
             if self.vectors is not None:
                 kept = payloads if len(rows) == len(run) else [payloads[row] for row in rows.tolist()]
                 self.vectors.see(scored, offsets[rows], kept, self.engine.model.version)
-            applied.decisions.extend(self._decider.scored(batch.partition, scored, offsets[rows], received))
+            applied.decisions.extend(self.decider.scored(batch.partition, scored, offsets[rows], received))
         return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
 
     def _apply_other(self, partition: int, offset: int, record: Record, applied: Applied) -> None:
@@ -142,9 +142,9 @@ class Processor:
     def tick(self, moment: Moment, applied: Applied) -> None:
         """Time passes for every agent whose level is due to change, those in memory first."""
         self.engine.feedback.expire(moment.at_ms, moment.offset)
-        applied.decisions.extend(self._decider.time_passed(self.engine.due(moment.at_ms), moment))
+        applied.decisions.extend(self.decider.time_passed(self.engine.due(moment.at_ms), moment))
         for slots in self.residence.due_elsewhere(moment.at_ms):
-            applied.decisions.extend(self._decider.time_passed(slots, moment))
+            applied.decisions.extend(self.decider.time_passed(slots, moment))
 
 
 def _not_ahead(columns: EventColumns, received: Any) -> EventColumns:
