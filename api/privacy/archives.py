@@ -96,6 +96,7 @@ class LocalArchives:
         self._seen_ms = -SEEN_EVERY_MS
         self._handovers: dict[tuple[str, int], _Handover] = {}
         self._again: dict[str, float] = {}
+        self._acks: dict[str, int] = {}
 
     def show(self, now_ms: int) -> None:
         """Say that the archives are there; blocks. Raises OSError, Unavailable."""
@@ -134,26 +135,35 @@ class LocalArchives:
                 standing.missing[place] = known
         return standing
 
-    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> None:
-        """Erase in the archives of this process whatever they are past of; call it again until it is done.
+    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
 
         An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
         """
-        for kind, place in self._ids.items():
-            key = _acks(made) + place
-            told = await asyncio.to_thread(self._store.get_meta, key)
-            known = Ack(0) if told is None else _ack.decode(told)
-            if known.at_ms == made.at_ms or clock.monotonic() < self._again.get(key, 0.0):
-                continue
-            if await asyncio.to_thread(self._is_past, kind, made, up_to):
-                done = await asyncio.to_thread(self._acked, kind, made, up_to)
-                if done != known:
-                    await asyncio.to_thread(self._store.set_meta, key, msgspec.json.encode(done).decode())
-                if done.error:
-                    self._again[key] = clock.monotonic() + AGAIN_S
-                else:
-                    self._again.pop(key, None)
-                    self._handovers.pop((made.erasure_id, made.at_ms), None)
+        over = [await self._erase(kind, place, made, up_to) for kind, place in self._ids.items()]
+        return all(over)
+
+    async def _erase(self, kind: Kind, place: str, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        key = _acks(made) + place
+        if self._acks.get(key) == made.at_ms:
+            return True
+        told = await asyncio.to_thread(self._store.get_meta, key)
+        done = known = Ack(0) if told is None else _ack.decode(told)
+        if known.at_ms != made.at_ms:
+            if clock.monotonic() < self._again.get(key, 0.0):
+                return False
+            if not await asyncio.to_thread(self._is_past, kind, made, up_to):
+                return False
+            done = await asyncio.to_thread(self._acked, kind, made, up_to)
+            if done != known:
+                await asyncio.to_thread(self._store.set_meta, key, msgspec.json.encode(done).decode())
+        if done.error:
+            self._again[key] = clock.monotonic() + AGAIN_S
+            return False
+        self._again.pop(key, None)
+        self._handovers.pop((made.erasure_id, made.at_ms), None)
+        self._acks[key] = made.at_ms
+        return True
 
     def _acked(self, kind: Kind, made: Erasure, up_to: Mapping[int, int]) -> Ack:
         try:
@@ -180,6 +190,8 @@ class LocalArchives:
     def forget(self, made: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
         self._store.drop_meta_from(_acks(made))
+        for place in self._ids.values():
+            self._acks.pop(_acks(made) + place, None)
 
     def _walk(self, kind: Kind, made: Erasure, up_to: Mapping[int, int], *, dry: bool = False) -> tuple[int, int]:
         from ...ingest.archive.erasing import erase_files  # needs the extra `archive`, which is there where one is kept

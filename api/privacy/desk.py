@@ -302,7 +302,7 @@ class ErasureDesk:
     async def _queued(self, made: Erasure) -> Erasure:
         places, subject = self._places, made.who
         await self._mark(made)
-        now = self._now_ms()
+        now = max(self._now_ms(), made.at_ms + 1)  # a round is known by its time, whatever the clock says
         order = Forget(made.erasure_id, *subject)
         if "chain" not in made.counts:
             heads = await asyncio.to_thread(places.store.chain_heads)

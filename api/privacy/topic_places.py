@@ -24,6 +24,7 @@ from ...ingest.source import Record
 from ...scoring.notify.alert import rfc3339
 from ...scoring.privacy import Erasure
 from ...scoring.store import SqlStore
+from ...scoring.store.forgets import Place
 from .archives import LocalArchives, Standing
 from .places import Told, named_counts, scope_of
 from .topics import Ending, TopicTold, endings, send, topics_told
@@ -31,6 +32,9 @@ from .topics import Ending, TopicTold, endings, send, topics_told
 _log = structlog.get_logger(__name__)
 TOPIC = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
+MOST_UNFINISHED = 200
+LATE_MS = 2 * 3_600_000
+"""What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
 
 
 class Brokers(NamedTuple):
@@ -67,6 +71,8 @@ class TopicPlaces:
         self._brokers = brokers
         self._archives = archives
         self._expected = expected
+        self._since_ms = 0
+        self._unfinished: set[str] = set()
 
     async def order(self, made: Erasure, record: Record) -> Erasure:
         """See `Everywhere.order`: once in each partition, all acknowledged or none."""
@@ -103,7 +109,7 @@ class TopicPlaces:
     async def _met(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
         places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
-        met = {at: place.offset for at, place in places.items() if place.at_ms == made.at_ms}
+        met = met_of(made, places)
         return met, [partition for partition in range(await self._ordered(made)) if partition not in met]
 
     async def _ordered(self, made: Erasure) -> int:
@@ -167,50 +173,72 @@ class TopicPlaces:
     async def assist(self, now_ms: int) -> list[Erasure]:
         """See `Everywhere.assist`: show the archives of this process, and erase in them."""
         await asyncio.to_thread(self._archives.show, now_ms)
+        if len(self._unfinished) > MOST_UNFINISHED:  # all of them, rather than so many by name
+            self._since_ms = 0
         found = []
-        for made, places in await asyncio.to_thread(self.store.kept):
-            met = {at: place.offset for at, place in places.items() if place.at_ms == made.at_ms}
+        for made, places in await asyncio.to_thread(self.store.kept, self._since_ms, self._unfinished):
+            met, over = met_of(made, places), False
             try:
                 if made.at_ms and len(met) >= await self._ordered(made):
-                    await self._archives.erase(made, met)
+                    over = await self._archives.erase(made, met)
                     found.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("archives have to wait to be erased", erasure_id=made.erasure_id, error=str(error))
+            (self._unfinished.discard if over else self._unfinished.add)(made.erasure_id)
+        self._since_ms = now_ms - LATE_MS
         return found
 
     async def rest(self, now_ms: int) -> list[Erasure]:
         """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
-        over = []
-        for made, _ in await asyncio.to_thread(self.store.kept):
+        over: list[Erasure] = []
+        first: dict[int, int] | None = None
+        for made, places in await asyncio.to_thread(self.store.kept):
             if made.status != "done":
                 continue
             try:
-                if await self._is_over(made, now_ms):
+                if first is None:
+                    first = await asyncio.to_thread(self._first_offsets)
+                gone = all(first.get(at, 0) > offset for at, offset in _last_met(made, places).items())
+                if await self._is_over(made, now_ms, gone=gone):
                     over.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
                 await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
         return over
 
-    async def _is_over(self, made: Erasure, now_ms: int) -> bool:
-        up_to = offsets_of(made)
-        await self._end(made, up_to)
+    async def _is_over(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
+        """*gone*: the topic has no record from before the order any more, nor the order itself."""
+        if gone or now_ms - made.done_ms < LATE_MS:  # it reads all of the risk topic
+            await self._end(made, offsets_of(made))
+        if not gone:
+            return False
         standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
-        if not await asyncio.to_thread(self._is_gone, up_to) or standing.awaited or standing.missing:
+        if standing.awaited or standing.missing:
             return False
         nameless = msgspec.structs.replace(made, subject="", error="")
         if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
             return False
         await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
         await asyncio.to_thread(self._archives.forget, made)
+        self._unfinished.discard(made.erasure_id)
         return True
 
-    def _is_gone(self, up_to: Mapping[int, int]) -> bool:
-        """Whether the topic has no record from before the order any more, nor the order itself."""
-        topic = self._brokers.topics.events
-        with closing(self._brokers.reader(topic)) as reader:
-            first = reader.first_offsets()
-        return all(first.get((topic, partition), 0) > offset for partition, offset in up_to.items())
+    def _first_offsets(self) -> dict[int, int]:
+        """By partition, the first record that the topic still has."""
+        with closing(self._brokers.reader(self._brokers.topics.events)) as reader:
+            return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
+
+
+def _last_met(made: Erasure, places: Mapping[int, Place]) -> dict[int, int]:
+    """Where the order stands last in each partition, if it was logged twice."""
+    told = offsets_of(made)
+    return {at: max(offset, places[at].offset if at in places else offset) for at, offset in told.items()}
+
+
+def met_of(made: Erasure, places: Mapping[int, Place]) -> dict[int, int]:
+    """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
+    one by its own time; an earlier time is that of a round before."""
+    return {at: place.offset for at, place in places.items() if place.at_ms >= made.at_ms}
 
 
 def offsets_of(made: Erasure) -> dict[int, int]:

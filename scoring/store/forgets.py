@@ -6,10 +6,10 @@ keeps the identifier until the topic has none of its records; then both are remo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 
 from ...ingest.unread import Bygone
 from ..privacy.records import OPEN, Erasure, Met
@@ -20,6 +20,8 @@ from .erasing import erasure_of, params_of
 from .schema import ERASURES, META
 
 PREFIX = "forget."
+FEW = 20
+"""Erasures whose places are looked up one by one; those of more are read all at once."""
 _UPSERT = upsert(META, ("key",))
 _ADD = insert_or_skip(ERASURES, "erasure_id")
 
@@ -36,11 +38,17 @@ _place = msgspec.json.Decoder(Place)
 
 
 def write_forgets(connection: Connection, commits: Sequence[Commit]) -> None:
-    """Keep where orders were met. One that the database knows nothing of (it was put back) begins again."""
+    """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
+
+    An order may be in a partition twice: a leader died before it noted that it had given it, or lost its place. The
+    later place counts, under the later of both times: it is the same order, whichever of them is noted.
+    """
     for partition, met in ((one.position.partition, met) for one in commits for met in one.forgets):
-        value = msgspec.json.encode(Place(met.offset, met.at_ms, met.ours)).decode()
-        row = {"key": f"{PREFIX}{met.erasure_id}.{partition}", "value": value}
-        connection.execute(_UPSERT.on(connection), row)
+        key = f"{PREFIX}{met.erasure_id}.{partition}"
+        known = connection.scalar(select(META.c.value).where(META.c.key == key))
+        at_ms = met.at_ms if known is None else max(met.at_ms, _place.decode(known).at_ms)
+        value = msgspec.json.encode(Place(met.offset, at_ms, met.ours)).decode()
+        connection.execute(_UPSERT.on(connection), {"key": key, "value": value})
         connection.execute(_ADD.on(connection), params_of(_found_again(met)))
 
 
@@ -75,14 +83,23 @@ class Forgets(Database):
     def bygone(self) -> list[Bygone]:
         return [Bygone(made.who, {at: place.offset for at, place in places.items()}) for made, places in self.kept()]
 
-    def kept(self) -> list[tuple[Erasure, dict[int, Place]]]:
-        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met."""
-        query = select(ERASURES).where(ERASURES.c.subject != "").order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id)
+    def kept(
+        self, since_ms: int = 0, also: Collection[str] = ()
+    ) -> list[tuple[Erasure, dict[int, Place]]]:  # fmt: skip
+        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
+
+        Args:
+            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
+            also: ids of others that are done, a few hundred at most.
+        """
+        recent = or_(
+            ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
+        )
+        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
         with self.read() as connection:
-            made = [erasure_of(row) for row in connection.execute(query)]
-            places: dict[str, dict[int, Place]] = {}
-            for erasure, partition, place in _rows(connection, PREFIX) if made else ():
-                places.setdefault(erasure, {})[partition] = place
+            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            made = [erasure_of(row) for row in ordered]
+            places = _places(connection, [one.erasure_id for one in made])
         return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
 
     def drop_forgets(self, erasure_id: str) -> None:
@@ -106,6 +123,16 @@ class Forgets(Database):
         """Remove all of `meta` whose key begins so."""
         with self.write() as connection:
             connection.execute(delete(META).where(starts_with(META.c.key, begin)))
+
+
+def _places(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, Place]]:
+    """Places by erasure; a few are looked up one by one."""
+    begins = [f"{PREFIX}{one}." for one in ids] if len(ids) <= FEW else [PREFIX]
+    found: dict[str, dict[int, Place]] = {}
+    for begin in begins:
+        for erasure, partition, place in _rows(connection, begin):
+            found.setdefault(erasure, {})[partition] = place
+    return found
 
 
 def _rows(connection: Connection, begin: str) -> list[tuple[str, int, Place]]:

@@ -193,18 +193,24 @@ class Log:
 
 
 class Reader:
-    """Of a topic whose retention has removed everything."""
+    """Of a topic whose retention has removed everything before an offset."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
 
     def first_offsets(self) -> dict[tuple[str, int], int]:
-        return {("trustwatch.events", 0): 100}
+        return {("trustwatch.events", 0): self._first}
+
+    def at_end(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass
 
 
-def on_topic(store: SqlStore, local: LocalArchives) -> TopicPlaces:
+def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> TopicPlaces:
     log: Any = Log()
-    brokers: Any = Brokers(Topics(), lambda topic: Reader(), lambda: None)  # type: ignore[arg-type, return-value]
+    brokers: Any = Brokers(Topics(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
     return TopicPlaces(store, log, brokers, local, frozenset({"events"}))
 
 
@@ -268,3 +274,67 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
         path.unlink()
     local._again.clear()  # half a minute later
     assert asyncio.run(places.behind(made["E0"], 1000)) == ""
+
+
+@pytest.mark.parametrize("times", [(500, 700), (700, 500), (500, 500)])
+def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path, times: tuple[int, int]) -> None:
+    """The one that lost its seat had logged it too, by a clock of its own: whichever is met last, nothing waits for
+    ever, and the name is kept until the topic is past both."""
+    local = LocalArchives(store, {}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
+    places, at = on_topic(store, local, first=15), store.claim(0)
+    places._expected = frozenset()
+    store.add_erasure(Erasure("E1", "agent", "waiting", "acme", AS, "one", "s", "d", "why", "who", 1, at_ms=times[0]))
+
+    def meet(offset: int, at_ms: int) -> None:
+        met = Met("E1", Subject("agent", "acme", AS, "one", "erased~1"), offset, at_ms, True)
+        before = store.positions()[0]
+        store.commit(Commit(before, Position(0, at.epoch, offset + 1), [], [], [], [], forgets=[met]))
+
+    def waits() -> str:
+        return asyncio.run(places.behind(store.open_erasures()[0], 1000))
+
+    assert "waits for the workers" in waits()
+    meet(10, times[0])
+    assert waits() == ""
+    meet(20, times[1])
+    assert waits() == ""
+    (made,) = store.open_erasures()
+    done = msgspec.structs.replace(asyncio.run(places.passed(made)), status="done")
+    assert store.change_erasure(made, done)
+    assert asyncio.run(places.rest(1 << 40)) == []  # the second order, which names it, is in the topic still
+    places._brokers = places._brokers._replace(reader=lambda _: Reader(21))  # type: ignore[arg-type, return-value]
+    assert [one.erasure_id for one in asyncio.run(places.rest(1 << 40))] == ["E1"]
+    assert store.bygone() == []
+
+
+def test_a_round_is_never_taken_for_the_one_before(store: SqlStore) -> None:
+    """Though the clock went back in between: an order of the round before is not what is waited for."""
+    made = desk(Anywhere(store))
+    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    before = msgspec.structs.replace(asked, at_ms=1 << 50, rounds=1)
+    assert asyncio.run(made._queued(before)).at_ms == (1 << 50) + 1
+
+
+def test_what_was_done_long_ago_is_not_walked_at_every_look(store: SqlStore, tmp_path: Path) -> None:
+    """Each process looks every second: after the first time at what is open, of the last hours, or not done here."""
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "archive"
+    write_positions(folder, "t.events", {0: 1})
+    local = LocalArchives(store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
+    places, at = on_topic(store, local), store.claim(0)
+    who = [Subject("agent", "acme", AS, name, f"erased~{name}") for name in ("E0", "E1", "E2")]
+    mets = [Met(one.name, one, number, 500, True) for number, one in enumerate(who)]
+    store.commit(Commit(at, Position(0, at.epoch, 3), [], [], [], [], forgets=mets))
+    for one in store.open_erasures()[:2]:
+        assert store.change_erasure(one, msgspec.structs.replace(one, status="done", updated_ms=600))
+
+    def assisted(now_ms: int) -> list[str]:
+        return [one.erasure_id for one in asyncio.run(places.assist(now_ms))]
+
+    assert assisted(1 << 40) == ["E0", "E1", "E2"]  # a process that was away, whose archive has E0 behind it alone
+    assert assisted(1 << 40) == ["E1", "E2"]
+    write_positions(folder, "t.events", {0: 3})
+    assert assisted(1 << 40) == ["E1", "E2"]
+    assert assisted(1 << 40) == ["E2"]  # which is open
+    standing = local.standing(store.kept()[1][0], 1 << 40)
+    assert (len(standing.done), standing.awaited) == (1, {})
