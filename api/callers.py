@@ -139,7 +139,9 @@ def _covers(names: frozenset[str], name: str | None) -> bool:
 
 
 def _refusal(what: str, name: str | None) -> str:
-    return f"this source may not speak for that {what}" if name else f"the event must name the {what} it is about"
+    if not name:
+        return f"the event must name the {what} it is about: the settings bind its source to no single one"
+    return f"this source may not speak for that {what}: `{what}s` of its entry in the settings does not cover it"
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -179,6 +181,10 @@ class Caller(msgspec.Struct, frozen=True):
         """
         if tenant is None:
             tenant = self.binding.default_tenant
+            if tenant is None and not self.tenants:
+                raise TenantNotAllowed(
+                    "this client is bound to no tenant; `callers` of the settings must name its tenants"
+                )
             if tenant is None:
                 raise TenantNotAllowed("this caller is not bound to exactly one tenant and must name the one it means")
         if not self.may_see(tenant):

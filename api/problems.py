@@ -16,7 +16,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
@@ -27,6 +27,8 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
 REALM = "trustwatch"
 RETRY_AFTER_S = 1
+GONE = 499
+"""Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -156,12 +158,16 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
         assert isinstance(error, HTTPException)
         return problem_response(_http_problem(error))
 
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=GONE)
+
     async def unexpected(_: Request, error: Exception) -> Response:
         return problem_response(failed(error))
 
     app.add_exception_handler(TrustwatchError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)
 
 

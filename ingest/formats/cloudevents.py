@@ -108,13 +108,13 @@ def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
     return msgspec.json.encode({**attributes, "data_base64": base64.b64encode(body).decode()})
 
 
-def split_batch(raw: bytes) -> list[bytes]:
+def split_batch(raw: bytes, most: int | None = None) -> list[bytes]:
     """Elements of a batch (`application/cloudevents-batch+json`), each for `from_structured`.
 
     Raises:
         MalformedEvent: at `$`, when the body is no JSON array.
     """
-    return split_array(raw, "an array of CloudEvents")
+    return split_array(raw, "an array of CloudEvents", most)
 
 
 def _header(name: str, value: str) -> str:

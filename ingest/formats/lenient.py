@@ -80,7 +80,7 @@ def _mend(raw: bytes | memoryview) -> bytes | None:
     try:
         members = _members.decode(raw)
         code = msgspec.json.decode(members["outcome"], type=str)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not code.strip():
         return None

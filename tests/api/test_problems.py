@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from trustwatch.api.callers import InsufficientScope, TenantNotAllowed
 from trustwatch.api.problems import Problem, ProblemError, challenge, install_problem_handlers, problem_body, problem_of
 from trustwatch.api.tokens import BadAuthorization, InvalidToken, MissingToken, UnknownKey
@@ -54,6 +55,11 @@ def client() -> Iterator[TestClient]:
     @app.post("/query")
     async def query(query: Query, limit: int = 1) -> dict[str, Any]:
         return {"agents": query.agents, "limit": limit}
+
+    @app.post("/cut")
+    async def cut(request: Request) -> None:
+        async for _ in request.stream():
+            raise ClientDisconnect
 
     with TestClient(app, raise_server_exceptions=False) as running:
         yield running
@@ -165,6 +171,12 @@ def test_an_internal_failure_gives_an_id_and_is_logged(name: str, client: TestCl
     assert str(ERRORS[name]) not in answer.text
     assert "err-1" in logged
     assert str(ERRORS[name]) in logged
+
+
+def test_a_client_that_hangs_up_is_no_failure_of_ours(client: TestClient, capsys: Any) -> None:
+    """Any sender could fill the log with tracebacks otherwise, and raise the alarm on 5xx."""
+    assert client.post("/cut", content=b"{").status_code == 499
+    assert capsys.readouterr().out == ""
 
 
 def test_a_route_may_bring_its_own_problem(client: TestClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -182,6 +183,20 @@ def test_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("split", "body"),
+    [
+        (split_ndjson, b" 1 \r\n\n" * 500_000),
+        (split_json, b"[" + b"1," * 500_000 + b"1]"),
+        (split_batch, b"[" + b"1," * 500_000 + b"1]"),
+    ],
+)
+def test_what_millions_of_records_cost_is_bounded(split: Callable[[bytes, int], list[bytes]], body: bytes) -> None:
+    """One record more than may be is enough to refuse the body; no object is made of the others."""
+    assert split(body, 3) == [b"1"] * 4
+    assert split_ndjson(b"1\n2\n\n3", 3) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize(
     ("code", "outcome"),
     [
         ("AccessDenied", "denied"),
@@ -259,3 +274,11 @@ def test_other_damage_is_not_mended(changes: dict[str, Any], path: str) -> None:
     with pytest.raises(MalformedEvent) as caught:
         decode_history(history(**changes))
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize("rest", [b',"\xff":1}', b',"deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}"])
+def test_foreign_outcomes_of_damaged_records_are_malformed(rest: bytes) -> None:
+    """The decoder stops at the outcome, before it comes to what no decoder reads; mending must not end the run."""
+    with pytest.raises(MalformedEvent) as caught:
+        decode_history(history(outcome="Throttled")[:-1] + rest)
+    assert caught.value.path == "$.outcome"
