@@ -76,7 +76,7 @@ class LogOrigin:
     def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
         """See `Origin`."""
         folder = self._settings.data_dir / "log"
-        archived = _from_archive(self._settings, history, since_ms, "")
+        archived = _from_archive(self._settings, history, since_ms, "", check)
         with closing(LogReader(folder)) as reader:
             end = reader.end_offset(PARTITION)
             first = max(min(segment_bases(folder), default=0), archived.get(PARTITION, 0))
@@ -114,7 +114,7 @@ class TopicOrigin:
     def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
         """See `Origin`."""
         topic = self._kafka.topics.events
-        archived = _from_archive(self._settings, history, since_ms, topic)
+        archived = _from_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._kafka, (topic,))) as reader:
             ranges = self._ranges(reader, archived, since_ms)
             for (_, partition), (first, _) in ranges.items():
@@ -154,7 +154,9 @@ class _Fresh:
         return not bool(self._windows[partition].mark(hashed, at)[0])
 
 
-def _from_archive(settings: Settings, history: History, since_ms: int, topic: str) -> dict[int, int]:
+def _from_archive(
+    settings: Settings, history: History, since_ms: int, topic: str, check: Callable[[], None]
+) -> dict[int, int]:  # fmt: skip
     """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
     directory = settings.archive.directory
     # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
@@ -163,6 +165,9 @@ def _from_archive(settings: Settings, history: History, since_ms: int, topic: st
         return {}
     from ...ingest.archive.reader import raw_lines
 
-    for line in raw_lines(directory, datetime.fromtimestamp(since_ms / 1000, UTC), up_to=up_to):
+    arrived = datetime.fromtimestamp(since_ms / 1000, UTC)
+    for number, line in enumerate(raw_lines(directory, up_to=up_to, arrived=arrived)):
         history.add(line)
+        if number % READ == 0:
+            check()
     return dict(up_to)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ _Line = tuple[int, int, int, bytes]  # received, partition, offset, raw
 
 def raw_lines(
     directory: Path, since: datetime | None = None, until: datetime | None = None,
-    up_to: Mapping[int, int] | None = None,
+    up_to: Mapping[int, int] | None = None, arrived: datetime | None = None,
 ) -> Iterator[bytes]:  # fmt: skip
     """Archived events as they were logged, in the order of the log; ranges that are not committed are left out.
 
@@ -33,6 +34,7 @@ def raw_lines(
         directory: of the archive.
         since, until: event time, from the first on and before the second; None = no bound. Only their dates are read.
         up_to: offset by partition before which it ends, for who reads the log from there on; None = all of it.
+        arrived: what was received before is left out, whenever it happened; None = no bound.
 
     Raises:
         ConfigError: no archive, or a file of it is damaged.
@@ -41,7 +43,8 @@ def raw_lines(
         partitions: dict[int, list[DataFile]] = {}
         for file in committed_files(directory, since, until):
             partitions.setdefault(file.partition, []).append(file)
-        parts = [_partition(files, since, until) for files in partitions.values()]
+        bounds = _Bounds(since, until, arrived)
+        parts = [_partition(files, bounds) for files in partitions.values()]
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
@@ -49,30 +52,54 @@ def raw_lines(
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def _partition(files: Sequence[DataFile], since: datetime | None, until: datetime | None) -> Iterator[_Line]:
+class _Bounds(NamedTuple):
+    since: datetime | None
+    until: datetime | None
+    arrived: datetime | None
+
+    def hold(self, received: datetime, at: datetime) -> bool:
+        """Whether a row is within."""
+        return (
+            (self.since is None or at >= self.since)
+            and (self.until is None or at < self.until)
+            and (self.arrived is None or received >= self.arrived)
+        )
+
+    def groups(self, parquet: pq.ParquetFile) -> list[int]:
+        """Parts of a file that may hold rows within; of the others, its end says when their last row arrived."""
+        place = parquet.schema_arrow.get_field_index("received")
+        found = []
+        for number in range(parquet.num_row_groups):
+            told = parquet.metadata.row_group(number).column(place).statistics
+            if self.arrived is None or told is None or not told.has_min_max or told.max >= self.arrived:
+                found.append(number)
+        return found
+
+
+def _partition(files: Sequence[DataFile], bounds: _Bounds) -> Iterator[_Line]:
     """Lines of one partition by offset; files are opened once their range begins."""
     group: list[DataFile] = []
     end = -1
     for file in files:
         if group and file.first >= end:
-            yield from _merged(group, since, until)
+            yield from _merged(group, bounds)
             group = []
         group.append(file)
         end = max(end, file.end)
-    yield from _merged(group, since, until)
+    yield from _merged(group, bounds)
 
 
-def _merged(files: Sequence[DataFile], since: datetime | None, until: datetime | None) -> Iterator[_Line]:
-    return heapq.merge(*(_lines(file, since, until) for file in files), key=lambda line: line[2])
+def _merged(files: Sequence[DataFile], bounds: _Bounds) -> Iterator[_Line]:
+    return heapq.merge(*(_lines(file, bounds) for file in files), key=lambda line: line[2])
 
 
-def _lines(file: DataFile, since: datetime | None, until: datetime | None) -> Iterator[_Line]:
+def _lines(file: DataFile, bounds: _Bounds) -> Iterator[_Line]:
     names = ["offset", "received", "time", "raw"]
     try:
         with pq.ParquetFile(file.path) as parquet:
-            for batch in parquet.iter_batches(ROWS, columns=names, use_threads=False):
+            for batch in parquet.iter_batches(ROWS, bounds.groups(parquet), columns=names, use_threads=False):
                 for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                    if (since is None or at >= since) and (until is None or at < until):
+                    if bounds.hold(received, at):
                         yield round(received.timestamp() * 1000), file.partition, offset, raw
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{file.path}: can not be read: {error}") from error

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from trustwatch.api import clock
 from trustwatch.api.lifecycle import orders
@@ -18,6 +19,7 @@ from trustwatch.api.serve.child import Stopping
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.api.settings.lifecycle import LifecycleSettings
+from trustwatch.ingest.archive.reader import _Bounds, raw_lines
 from trustwatch.ingest.archive.writer import Archive, Archived
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import ConfigError, Fenced, ModelError
@@ -76,6 +78,37 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
     columns = history.columns()
     assert grown and columns is not None
     assert columns.time_ms.tolist() == [start_ms + 1000 * number for number in range(EVENTS)]
+
+
+def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path) -> None:
+    """History that was sent afterwards arrived today: it counts. What arrived too long ago does not, and its files are
+    not read; the keeper is asked meanwhile whether it is to go on."""
+    now_ms, long_ago = clock.now_ms(), 1_704_000_000_000
+    rows = [event(number, long_ago)._replace(received_ms=now_ms - 86_400_000) for number in range(EVENTS)]
+    rows[:10] = [row._replace(received_ms=now_ms - 10 * 86_400_000) for row in rows[:10]]
+    with EventLog(tmp_path / "log") as log:
+        log.append([Record(Kind.EVENT, raw_id_hash(one.raw), one.received_ms, one.raw) for one in rows])
+        log.sync()
+    settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
+    asked: list[int] = []
+    with closing(Archive(tmp_path / "archive")) as archive:
+        archive.start()
+        archive.write(0, 10, rows[:10])
+        archive.write(10, EVENTS, rows[10:])
+    history = History(ColumnEncoder(bytes(16)), 1_000, 0)
+    learned = origins.origin_of(settings).fill(history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
+    columns = history.columns()
+    assert learned.told() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
+    assert columns is not None and asked
+    assert columns.time_ms.tolist() == [long_ago + 1000 * number for number in range(10, EVENTS)]
+    since = datetime.fromtimestamp((now_ms - 7 * 86_400_000) / 1000, UTC)
+    assert len(list(raw_lines(tmp_path / "archive", arrived=since))) == EVENTS - 10
+    assert _Bounds(None, None, since).groups(pq.ParquetFile(_oldest(tmp_path / "archive"))) == []
+
+
+def _oldest(folder: Path) -> Path:
+    """The file of the first offset."""
+    return min(folder.rglob("*.parquet"), key=lambda path: path.name)
 
 
 class Ending:
