@@ -12,8 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from ....ingest.errors import Unavailable
 from ....scoring.blast_radius import BlastRadius, blast_radius
 from ....scoring.containment import OPEN, Intervention
+from ....scoring.feedback import Feedback
 from ....scoring.records import AgentName, AgentRow, AgentSummary, Decision, RiskLevel
-from ...callers import FEEDBACK, Caller
+from ...callers import ANY, FEEDBACK, Caller
 from ...http import route_agents, route_containment
 from ...http.containment_schemas import PinIn, WhyIn
 from ...http.finding import ambiguous, find_entry, no_such, visible_tenants
@@ -25,10 +26,13 @@ from ..history import History, Moment, history, places_of
 from ..live import event_of
 from ..profile import profile_of
 from ..render import agent_url
+from ..views.feedback import scope_words
 
 ENTRY = None
 DAY_MS = 86_400_000
 DECISIONS = 100
+RULES = 200
+"""Rules in force of its tenant among which those about an agent are looked for."""
 SAID = {
     "released": "The release is logged. The level follows as soon as it is read, usually within a second.",
     "pinned": "The level is fixed. Policy acts on it from now on.",
@@ -162,11 +166,30 @@ async def _values(desk: Console, visit: Visit, summary: AgentSummary) -> dict[st
         "decisions_more": decisions.next_cursor is not None, "chart": _chart(desk, summary, decisions.items),
         "profile": profile_of(row), "open": [one for one in made.items if one.status in OPEN],
         "pin": next((one for one in made.items if _holds(one, services.now_ms())), None),
-        "actuations": actuations.items, "reached": reached,
+        "actuations": actuations.items, "reached": reached, "told_to": _told_to(desk, name),
+        "rules": await _rules(desk, summary), "scope": scope_words,
         "graph": graph(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
         "half_life_ms": services.settings.risk.half_life_s * 1000, "event": event_of(name.tenant, name.agent_id),
         "may_judge": FEEDBACK in visit.caller.scopes,
     }  # fmt: skip
+
+
+def _told_to(desk: Console, name: AgentName) -> list[str]:
+    """Authorization servers that are told of this agent's level; without one nobody takes back a token that is out."""
+    return [
+        one.name for one in desk.parts.services.settings.actuators
+        if name.issuer in one.issuers and (name.tenant in one.tenants or ANY in one.tenants)
+    ]  # fmt: skip
+
+
+async def _rules(desk: Console, summary: AgentSummary) -> list[Feedback]:
+    """Rules in force that make something of this agent count as usual: its own, and those for its peer group."""
+    tenants, store = frozenset({summary.name.tenant}), desk.parts.services.store
+    found = await desk.parts.read(store.list_feedback, tenants, "active", "false_positive", None, None, RULES)
+    return [
+        one for one in found.items
+        if (one.agent.key == summary.name.key if one.kind == "agent" else one.agent_type == summary.agent_type)
+    ]  # fmt: skip
 
 
 def _holds(made: Intervention, now_ms: int) -> bool:

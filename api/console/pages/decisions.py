@@ -107,6 +107,7 @@ async def decision(decision_id: str, request: Request, desk: Desk, visit: Lookin
         request, "decision.html", visit, shown=shown, followed=followed, policy=policy_words(shown.policy.policy),
         alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts,
         may_judge=may_judge, has_targets=bool(services.settings.webhooks),
+        has_actuators=bool(services.settings.actuators),
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.feedback import Feedback
 from ....scoring.feedback.values import Status
 from ....scoring.records import Decision
 from ...callers import FEEDBACK, SCORE_READ
@@ -17,10 +16,13 @@ from ...http.route_feedback import desk_of
 from ...problems import ProblemError
 from ..gate import Console, Desk, Form, Judging, Looking, Visit
 from ..render import with_query
-from ..views.feedback import PERIODS, choices, draft_of, preview_shown, things
+from ..views.decisions import evidence_shown
+from ..views.feedback import PERIODS, choices, draft_of, preview_shown, rise_to, scope_words, things
 from .entry import Entry
 
 ENTRY = Entry("Feedback", "/console/feedback", SCORE_READ)
+LOOKED_BACK = 100
+"""Decisions of an agent among which those that led to the marked one are looked for."""
 HELD: tuple[Status, ...] = ("adopting", "active", "revoking")
 
 router = APIRouter()
@@ -57,13 +59,6 @@ def _ends(told: Told) -> int:
     return told.feedback.expires_ms
 
 
-def scope_words(made: Feedback) -> str:
-    """Whom and what a rule is about, in words."""
-    who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
-    what = "all features" if made.features is None else ", ".join(made.features)
-    return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
-
-
 @router.post("/feedback/{feedback_id}/revoke")
 async def revoke(feedback_id: str, request: Request, desk: Desk, visit: Judging, form: Form) -> Response:
     """End a rule, or take a label back."""
@@ -89,10 +84,12 @@ async def _form(
     status: int = 200,
 ) -> Response:  # fmt: skip
     decision = await _decision(desk, visit, decision_id)
+    rise = await _rise(desk, visit, decision)
     bounds = desk.parts.services.settings.feedback
     return desk.page(
-        request, "feedback_form.html", visit, status, decision=decision, choices=choices(decision),
-        things=things(decision), verdict=verdict, trouble=trouble, bounds=bounds,
+        request, "feedback_form.html", visit, status, decision=decision, rise=rise, choices=choices(rise),
+        things=things(rise), signals=evidence_shown(decision.evidence).signals, verdict=verdict, trouble=trouble,
+        bounds=bounds,
         periods=[(seconds, words) for seconds, words in PERIODS if seconds <= bounds.max_days * 86_400],
     )  # fmt: skip
 
@@ -127,6 +124,13 @@ async def adopt(decision_id: str, request: Request, desk: Desk, visit: Judging, 
             status=error.problem.status,
         )  # fmt: skip
     return RedirectResponse(with_query("/console/feedback", done=made.feedback.feedback_id), 303)
+
+
+async def _rise(desk: Console, visit: Visit, decision: Decision) -> tuple[Decision, ...]:
+    """The decision, and those before it by which its agent rose."""
+    tenants = visible_tenants(visit.caller, None)
+    found = await desk.parts.read(desk.parts.services.store.list_decisions, tenants, decision.agent.key, LOOKED_BACK)
+    return rise_to(decision, found.items)
 
 
 async def _decision(desk: Console, visit: Visit, decision_id: str) -> Decision:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ....ingest.features.table import FEATURES, NAMES
-from ....scoring.feedback import PreviewRow
+from ....scoring.feedback import Feedback, PreviewRow
 from ....scoring.feedback.rules import PROTECTED
-from ....scoring.records import Decision
+from ....scoring.records import Decision, RiskLevel
 from ...feedback import Draft
 
 DAY_S = 86_400
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE = "feature."
 """How a check box of a feature is called; its name follows."""
+_NOUNS = {one.name: one.noun for one in FEATURES}
+_SHARED = {"pace_1m": "pace, 1 min", "pace_15m": "pace, 15 min", "pace_4h": "pace, 4 h",
+           "action_rarity_peers": "action among its peers"}  # fmt: skip
+"""Words for features whose noun another one has, too."""
 
 
 class Choice(NamedTuple):
@@ -28,21 +32,56 @@ class Choice(NamedTuple):
     leading: bool
 
 
-def choices(decision: Decision) -> list[Choice]:
-    """Features that a rule may name, those of the decision's reasons first; hard signals are none."""
-    leading = {reason.feature for reason in decision.reasons}
+def rise_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
+
+    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
+
+    Args:
+        decisions: of the agent, newest first.
+    """
+    rise = [marked]
+    at = next((at for at, one in enumerate(decisions) if one.decision_id == marked.decision_id), len(decisions))
+    for one in decisions[at + 1 :]:
+        if not (one.previous_level < one.level == rise[-1].previous_level and one.level >= RiskLevel.MEDIUM):
+            break
+        rise.append(one)
+    return tuple(rise)
+
+
+def choices(rise: Sequence[Decision]) -> list[Choice]:
+    """Features that a rule may name, those of the reasons of a rise first; hard signals are none."""
+    leading = {reason.feature for decision in rise for reason in decision.reasons}
     found = [
-        Choice(one.name, one.noun, one.meaning, one.name in leading) for one in FEATURES if one.name not in PROTECTED
-    ]
+        Choice(one.name, feature_words(one.name), one.meaning, one.name in leading)
+        for one in FEATURES if one.name not in PROTECTED
+    ]  # fmt: skip
     return sorted(found, key=lambda one: not one.leading)
 
 
-def things(decision: Decision) -> list[str]:
-    """Resources and targets that the reasons name: what a rule is likely to be about."""
+def things(rise: Sequence[Decision]) -> list[str]:
+    """Resources and targets that the reasons of a rise name: what a rule is likely to be about."""
     named = [
-        reason.observed for reason in decision.reasons if reason.feature in ("resource_surprise", "target_surprise")
-    ]
+        reason.observed for decision in rise for reason in decision.reasons
+        if reason.feature in ("resource_surprise", "target_surprise")
+    ]  # fmt: skip
     return list(dict.fromkeys(named))
+
+
+def feature_words(name: str) -> str:
+    """A feature as people call it.
+
+    >>> feature_words("target_surprise"), feature_words("pace_4h")
+    ('target', 'pace, 4 h')
+    """
+    return _SHARED.get(name) or _NOUNS.get(name, name)
+
+
+def scope_words(made: Feedback) -> str:
+    """Whom and what a rule is about, in words."""
+    who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
+    what = "all features" if made.features is None else "; ".join(map(feature_words, made.features))
+    return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
 
 
 def draft_of(form: Mapping[str, str]) -> Draft:
@@ -79,6 +118,25 @@ class PreviewShown(NamedTuple):
     def over(self) -> bool:
         """Whether nothing more comes."""
         return self.status in ("done", "failed")
+
+    @property
+    def marked(self) -> dict[str, Any] | None:
+        """The alert that is spoken of, where the rule would have changed it."""
+        return next((one for one in self.found.get("alerts_removed", ()) if one["marked"]), None)
+
+    @property
+    def lowered(self) -> int:
+        """Alerts among those listed that would still have been ones, of a lower level."""
+        return sum(one["level_with_rule"] in ("medium", "high") for one in self.found.get("alerts_removed", ()))
+
+    @property
+    def still_odd(self) -> list[tuple[str, int]]:
+        """Features that make events odd which the rule touches, in words, with how many; hard signals are said so."""
+        return [
+            (feature_words(one["feature"]) + (", which no rule may name" if one["feature"] in PROTECTED else ""),
+             one["events"])
+            for one in self.found.get("still_odd", ())
+        ]  # fmt: skip
 
 
 def preview_shown(row: PreviewRow) -> PreviewShown:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from trustwatch.api.console.views.decisions import decision_shown, evidence_shown, features_shown, follows, odds
 from trustwatch.api.console.views.deliveries import alerts_shown
-from trustwatch.api.console.views.feedback import choices, draft_of, preview_shown
+from trustwatch.api.console.views.feedback import choices, draft_of, preview_shown, rise_to
 from trustwatch.api.console.views.letters import chosen, letter_groups
 from trustwatch.api.console.views.models import beyond, budget_chart, calibration_chart, drifted, shown_curves, totals
 from trustwatch.api.console.views.raw import raw_shown
@@ -263,11 +263,31 @@ def test_a_broken_form_asks_for_no_time() -> None:
 
 def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
     """A rule can not even be asked for what no feedback suppresses."""
-    found = choices(decision())
+    found = choices((decision(),))
 
     assert [one.name for one in found if one.leading] == ["action_surprise"]
     assert found[0].leading
     assert not {one.name for one in found} & set(PROTECTED)
+    assert len({one.label for one in found}) == len(found), "two features are called the same"
+
+
+def test_a_rule_begins_with_what_the_whole_rise_names() -> None:
+    """With the last step's features alone, the agent would stay where the step before had brought it."""
+
+    def step(name: str, level: int, before: int, feature: str = "action_surprise") -> Decision:
+        reasons = (Reason(feature, feature, "x", "y", 1.0, "z"),)
+        return decision(decision_id=name, level=level, previous_level=before, reasons=reasons)
+
+    to_high, fell = step("d3", 3, 2, "resource_surprise"), step("d1", 1, 3, "hour_surprise")
+    rise = [step("d4", 4, 3), to_high, step("d2", 2, 1, "target_surprise"), fell, step("d0", 3, 1)]
+
+    found = rise_to(rise[0], [step("d5", 1, 4), *rise])
+
+    assert [one.decision_id for one in found] == ["d4", "d3", "d2"]
+    leading = {one.name for one in choices(found) if one.leading}
+    assert leading == {"action_surprise", "resource_surprise", "target_surprise"}
+    assert rise_to(rise[0], []) == (rise[0],)
+    assert [one.decision_id for one in rise_to(to_high, rise)] == ["d3", "d2"]
 
 
 def day(number: int, observed: int, expected: float, tenant: str = "acme", **changed: Any) -> BudgetDay:
@@ -324,3 +344,4 @@ def test_a_preview_without_a_result_is_shown(status: Any) -> None:
     shown = preview_shown(PreviewRow("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
 
     assert (shown.percent, shown.over, shown.found) == (50, status == "failed", {})
+    assert (shown.marked, shown.lowered, shown.still_odd) == (None, 0, [])
