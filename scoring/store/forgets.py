@@ -16,7 +16,7 @@ from ..privacy.records import OPEN, Erasure, Met
 from ..records import Commit
 from .database import Database
 from .dialects import insert_or_skip, starts_with, upsert
-from .erasing import erasure_of, params_of
+from .erasures import erasure_of, params_of
 from .schema import ERASURES, META
 
 PREFIX = "forget."

@@ -14,6 +14,7 @@ from .database import Database, meaning
 from .deliveries import Deliveries
 from .dialects import open_engine
 from .erasing import Erasing
+from .erasures import Erasures
 from .exporting import Exporting
 from .feedback import FeedbackTables
 from .forgets import Forgets
@@ -36,6 +37,7 @@ class SqlStore(
     FeedbackTables,
     Housekeeping,
     ChainReads,
+    Erasures,
     Erasing,
     Forgets,
     Exporting,

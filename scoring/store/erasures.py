@@ -1,0 +1,102 @@
+"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, and_, select, tuple_, update
+
+from ..privacy.records import OPEN, Erasure
+from . import codec
+from .base import MAX_PAGE, Page, Tenants
+from .database import Database
+from .dialects import insert_or_skip
+from .schema import ERASURES, FORGOTTEN
+
+_ADD = insert_or_skip(ERASURES, "erasure_id")
+_ADD_MARK = insert_or_skip(FORGOTTEN, "mark")
+_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
+_counts = msgspec.json.Decoder(dict[str, Any])
+
+
+class Erasures(Database):
+    """Part of the store that keeps erasures; `erasing.py` carries them out."""
+
+    def add_erasure(self, made: Erasure) -> bool:
+        """Write a new wish; False = its id is known, and nothing is written."""
+        with self.write() as connection:
+            add = _ADD.on(connection).returning(ERASURES.c.erasure_id)
+            return connection.execute(add, params_of(made)).first() is not None
+
+    def change_erasure(self, was: Erasure, made: Erasure) -> bool:
+        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
+        values = params_of(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
+        with self.write() as connection:
+            return connection.execute(update(ERASURES).where(_unchanged(was)).values(values)).rowcount > 0
+
+    def note_erasure(self, was: Erasure, told: str) -> None:
+        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
+        if was.error == told:
+            return
+        values = {"error": told, "updated_ms": was.updated_ms + 1}
+        with self.write() as connection:
+            connection.execute(update(ERASURES).where(_unchanged(was)).values(values))
+
+    def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
+        """One erasure."""
+        query = _of(select(ERASURES).where(ERASURES.c.erasure_id == erasure_id), tenants)
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else erasure_of(row)
+
+    def open_erasures(self) -> list[Erasure]:
+        """All that are not done, oldest first."""
+        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN)))
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            return [erasure_of(row) for row in rows]
+
+    def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
+        """Erasures, newest first. Raises BadCursor."""
+        order = (ERASURES.c.asked_ms, ERASURES.c.erasure_id)
+        query = _of(select(ERASURES), tenants)
+        if cursor is not None:
+            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
+        limit = min(max(limit, 1), MAX_PAGE)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = None if last is None else codec.to_cursor([last.asked_ms, last.erasure_id])
+        return Page([erasure_of(row) for row in rows[:limit]], more)
+
+    def forget_mark(self, mark: str, at_ms: int) -> None:
+        """Remember the keyed mark of an agent that must not come back from a model's history."""
+        with self.write() as connection:
+            connection.execute(_ADD_MARK.on(connection), {"mark": mark, "at_ms": at_ms})
+
+    def forgotten_marks(self) -> list[str]:
+        """All of them."""
+        with self.read() as connection:
+            return list(connection.scalars(select(FORGOTTEN.c.mark)))
+
+
+def _unchanged(was: Erasure) -> ColumnElement[bool]:
+    """Each change moves `updated_ms` on, by the clock or by one."""
+    mine = ERASURES.c.erasure_id == was.erasure_id
+    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
+
+
+def _of(query: Any, tenants: Tenants) -> Any:
+    return query if tenants is None else query.where(ERASURES.c.tenant.in_(sorted(tenants)))
+
+
+def params_of(made: Erasure) -> dict[str, Any]:
+    """Columns of an erasure."""
+    return {name: getattr(made, name) for name in _FIELDS} | {"counts": msgspec.json.encode(made.counts)}
+
+
+def erasure_of(row: Any) -> Erasure:
+    """The erasure in a row."""
+    values = row._mapping
+    return Erasure(counts=_counts.decode(values["counts"]), **{name: values[name] for name in _FIELDS})
