@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .erasing import RecordEraser, Subject
+from .names import ManyNames
 from .source import Kind, Record, RecordBatch
 
 
@@ -34,6 +35,7 @@ class Unread:
     def __init__(self, bygone: Iterable[Bygone] = ()) -> None:
         found = [one for one in bygone if one.up_to]
         self._erasers = [(one.up_to, RecordEraser(one.subject)) for one in found]
+        self._names = ManyNames([erase.names.needles for _, erase in self._erasers])
         self._behind: dict[int, int] = {}
         for one in found:
             for partition, offset in one.up_to.items():
@@ -43,7 +45,10 @@ class Unread:
         """The record as it may be read; orders to forget stay, they are what a state begun anew has to meet."""
         if offset > self._behind.get(partition, -1) or record.kind == Kind.FORGET:
             return record
-        for up_to, erase in self._erasers:
+        asked: Iterable[int] = range(len(self._erasers))
+        if record.kind == Kind.EVENT:  # commands and refused inputs are few, and each eraser knows how to read them
+            asked = self._names.among(record.payload)
+        for up_to, erase in (self._erasers[number] for number in asked):
             if offset < up_to.get(partition, -1):
                 record = erase(record)
         return record
