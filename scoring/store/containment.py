@@ -7,17 +7,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, update
 
 from ...ingest.hashing import agent_key
 from ..containment import OPEN, Actuation, Intervention
 from ..records import AgentName, Edge, OutboxRow
 from . import codec
-from .base import MAX_PAGE, Page, Tenants
+from .base import Page, Tenants
 from .chunks import IN_LIST, chunks
-from .database import Database
 from .deliveries import INSERT_OUTBOX
 from .dialects import insert_or_skip
+from .pages import Paged, visible
 from .schema import ACTUATIONS, EDGES, INTERVENTIONS
 
 DAY_MS = 86_400_000
@@ -44,7 +44,7 @@ _INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if n
 _ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
 
 
-class Containment(Database):
+class Containment(Paged):
     """Part of the store that containment uses; `trustwatch.scoring.store.base` says what each method promises."""
 
     def add_intervention(self, made: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
@@ -67,10 +67,8 @@ class Containment(Database):
 
     def intervention(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.intervention_id == intervention_id)
-        if tenants is not None:
-            query = query.where(INTERVENTIONS.c.tenant.in_(sorted(tenants)))
         with self.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(visible(query, INTERVENTIONS.c.tenant, tenants)).one_or_none()
         return None if row is None else _to_intervention(row)
 
     def open_interventions(self) -> list[Intervention]:
@@ -87,24 +85,14 @@ class Containment(Database):
         self, tenants: Tenants = None, kind: str | None = None, status: str | None = None,
         agent_key: int | None = None, limit: int = 50, cursor: str | None = None,
     ) -> Page[Intervention]:  # fmt: skip
-        query = select(INTERVENTIONS)
-        if tenants is not None:
-            query = query.where(INTERVENTIONS.c.tenant.in_(sorted(tenants)))
+        query = visible(select(INTERVENTIONS), INTERVENTIONS.c.tenant, tenants)
         for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
             if value is not None:
                 query = query.where(column == value)
         if agent_key is not None:
             query = query.where(INTERVENTIONS.c.agent_key == codec.signed(agent_key))
         order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
-        if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
-        more = (
-            codec.to_cursor([rows[limit - 1].asked_ms, rows[limit - 1].intervention_id]) if len(rows) > limit else None
-        )
-        return Page([_to_intervention(row) for row in rows[:limit]], more)
+        return self.newest(query, order, limit, cursor, _to_intervention)
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
         with self.write() as connection:
@@ -147,22 +135,13 @@ class Containment(Database):
         self, tenants: Tenants = None, agent_key: int | None = None, target: str | None = None, limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:  # fmt: skip
-        query = select(ACTUATIONS)
-        if tenants is not None:
-            query = query.where(ACTUATIONS.c.tenant.in_(sorted(tenants)))
+        query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
         if agent_key is not None:
             query = query.where(ACTUATIONS.c.agent_key == codec.signed(agent_key))
         if target is not None:
             query = query.where(ACTUATIONS.c.target == target)
         order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
-        if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str, int]))
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
-        last = rows[limit - 1] if len(rows) > limit else None
-        more = None if last is None else codec.to_cursor([last.updated_ms, last.target, last.agent_key])
-        return Page([_to_actuation(row) for row in rows[:limit]], more)
+        return self.newest(query, order, limit, cursor, _to_actuation, tuple[int, str, int])
 
     def edges(
         self, keys: Collection[int], *, outgoing: bool, kinds: Collection[str], since_ms: int = 0, limit: int = 1_000

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, select, update
 
 from ..privacy.records import OPEN, Erasure
-from . import codec
-from .base import MAX_PAGE, Page, Tenants
-from .database import Database
+from .base import Page, Tenants
 from .dialects import insert_or_skip
+from .pages import Paged, visible
 from .schema import ERASURES, FORGOTTEN
 
 _ADD = insert_or_skip(ERASURES, "erasure_id")
@@ -20,7 +19,7 @@ _FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("coun
 _counts = msgspec.json.Decoder(dict[str, Any])
 
 
-class Erasures(Database):
+class Erasures(Paged):
     """Part of the store that keeps erasures; `erasing.py` carries them out."""
 
     def add_erasure(self, made: Erasure) -> bool:
@@ -45,9 +44,9 @@ class Erasures(Database):
 
     def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
         """One erasure."""
-        query = _of(select(ERASURES).where(ERASURES.c.erasure_id == erasure_id), tenants)
+        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
         with self.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(visible(query, ERASURES.c.tenant, tenants)).one_or_none()
         return None if row is None else erasure_of(row)
 
     def open_erasures(self) -> list[Erasure]:
@@ -59,16 +58,8 @@ class Erasures(Database):
 
     def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
         """Erasures, newest first. Raises BadCursor."""
-        order = (ERASURES.c.asked_ms, ERASURES.c.erasure_id)
-        query = _of(select(ERASURES), tenants)
-        if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
-        last = rows[limit - 1] if len(rows) > limit else None
-        more = None if last is None else codec.to_cursor([last.asked_ms, last.erasure_id])
-        return Page([erasure_of(row) for row in rows[:limit]], more)
+        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
+        return self.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, erasure_of)
 
     def forget_mark(self, mark: str, at_ms: int) -> None:
         """Remember the keyed mark of an agent that must not come back from a model's history."""
@@ -85,10 +76,6 @@ def _unchanged(was: Erasure) -> ColumnElement[bool]:
     """Each change moves `updated_ms` on, by the clock or by one."""
     mine = ERASURES.c.erasure_id == was.erasure_id
     return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
-
-
-def _of(query: Any, tenants: Tenants) -> Any:
-    return query if tenants is None else query.where(ERASURES.c.tenant.in_(sorted(tenants)))
 
 
 def params_of(made: Erasure) -> dict[str, Any]:

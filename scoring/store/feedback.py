@@ -6,19 +6,19 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, delete, select, tuple_, update
+from sqlalchemy import Connection, delete, select, update
 
 from ..feedback.values import IN_FORCE, Feedback, Holding, PreviewRow, Rule, Step
 from ..records import AgentName
 from . import codec
-from .base import MAX_PAGE, Page, Tenants
+from .base import Page, Tenants
 from .chunks import IN_LIST, chunks
-from .database import Database
 from .dialects import insert_or_skip, upsert
+from .pages import Paged, visible
 from .schema import FEEDBACK, FEEDBACK_HOLDINGS, FEEDBACK_PREVIEWS, FEEDBACK_STEPS
 
 if TYPE_CHECKING:
-    from .database import AnyRow, AnySelect
+    from .database import AnyRow
 
 _ADD_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
 _ADD_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
@@ -33,7 +33,7 @@ _scope = msgspec.json.Decoder(dict[str, Any])
 _rule = msgspec.json.Decoder(Rule)
 
 
-class FeedbackTables(Database):
+class FeedbackTables(Paged):
     """Part of the store that feedback uses; `trustwatch.scoring.store.base` says what each method promises."""
 
     def add_feedback(self, made: Feedback, step: Step) -> bool:
@@ -55,7 +55,7 @@ class FeedbackTables(Database):
         return True
 
     def feedback(self, feedback_id: str, tenants: Tenants = None) -> Feedback | None:
-        query = _visible(select(FEEDBACK).where(FEEDBACK.c.feedback_id == feedback_id), tenants)
+        query = visible(select(FEEDBACK).where(FEEDBACK.c.feedback_id == feedback_id), FEEDBACK.c.tenant, tenants)
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _to_feedback(row)
@@ -64,7 +64,7 @@ class FeedbackTables(Database):
         self, tenants: Tenants = None, status: str | None = None, verdict: str | None = None,
         agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
     ) -> Page[Feedback]:  # fmt: skip
-        query = _visible(select(FEEDBACK), tenants)
+        query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
         wanted = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
         for column, value in wanted:
             if value is not None:
@@ -72,14 +72,7 @@ class FeedbackTables(Database):
         if agent_key is not None:
             query = query.where(FEEDBACK.c.agent_key == codec.signed(agent_key))
         order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
-        if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(*(one.desc() for one in order)).limit(limit + 1)).all()
-        last = rows[limit - 1] if len(rows) > limit else None
-        more = None if last is None else codec.to_cursor([last.created_ms, last.feedback_id])
-        return Page([_to_feedback(row) for row in rows[:limit]], more)
+        return self.newest(query, order, limit, cursor, _to_feedback)
 
     def open_feedback(self) -> list[Feedback]:
         query = select(FEEDBACK).where(FEEDBACK.c.status.in_(sorted(IN_FORCE))).order_by(FEEDBACK.c.created_ms)
@@ -120,10 +113,8 @@ class FeedbackTables(Database):
     def preview(self, preview_id: str, tenants: Tenants = None) -> PreviewRow | None:
         table = FEEDBACK_PREVIEWS
         query = select(table).where(table.c.preview_id == preview_id)
-        if tenants is not None:
-            query = query.where(table.c.tenant.in_(sorted(tenants)))
         with self.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(visible(query, table.c.tenant, tenants)).one_or_none()
         if row is None:
             return None
         return PreviewRow(**{name: row._mapping[name] for name in PreviewRow.__struct_fields__})
@@ -179,10 +170,6 @@ def spread_holdings(connection: Connection, partitions: Sequence[int]) -> None:
     ]
     if new:
         write_holdings(connection, new)
-
-
-def _visible(query: AnySelect, tenants: Tenants) -> AnySelect:
-    return query if tenants is None else query.where(FEEDBACK.c.tenant.in_(sorted(tenants)))
 
 
 def _params(made: Feedback) -> dict[str, Any]:

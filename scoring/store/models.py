@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, Integer, cast, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Integer, cast, delete, func, select, update
 
 from ..lifecycle.records import DAY_MS, AlertCount, GroupDay, KnownAgents, ModelEntry, ModelSwitch, ModelVersion
 from ..records import OutboxRow, RiskLevel
 from . import codec
 from .base import MAX_PAGE, Page, Tenants
-from .database import Database
 from .deliveries import INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
+from .pages import Paged, visible
 from .schema import AGENTS, DECISIONS, MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
 _DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
 
 
-class Models(Database):
+class Models(Paged):
     """Part of the store that the lifecycle uses; `trustwatch.scoring.store.base` says what each method promises."""
 
     def add_model(self, made: ModelVersion, entry: ModelEntry) -> bool:
@@ -68,24 +68,14 @@ class Models(Database):
         query = select(MODEL_VERSIONS)
         if status is not None:
             query = query.where(MODEL_VERSIONS.c.status == status)
-        rows, more = self._newest_of(query, MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version, limit, cursor)
-        return Page([_version(row) for row in rows], more)
+        return self.newest(query, (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version), limit, cursor, _version)
 
     def model_history(self, version: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelEntry]:
         query = select(MODEL_HISTORY)
         if version is not None:
             query = query.where(MODEL_HISTORY.c.version == version)
-        rows, more = self._newest_of(query, MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id, limit, cursor)
-        return Page([ModelEntry(**_values(row)) for row in rows], more)
-
-    def _newest_of(self, query: Any, time: Any, name: Any, limit: int, cursor: str | None) -> tuple[Any, str | None]:
-        if cursor is not None:
-            query = query.where(tuple_(time, name) < codec.from_cursor(cursor, tuple[int, str]))
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(time.desc(), name.desc()).limit(limit + 1)).all()
-        last = rows[limit - 1]._mapping if len(rows) > limit else None
-        return rows[:limit], None if last is None else codec.to_cursor([last[time.name], last[name.name]])
+        order = (MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id)
+        return self.newest(query, order, limit, cursor, lambda row: ModelEntry(**_values(row)))
 
     def model_switch(self, partition: int) -> ModelSwitch | None:
         order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
@@ -107,7 +97,7 @@ class Models(Database):
                 connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in outbox])
 
     def model_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[GroupDay]:
-        query = _visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
+        query = visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
         if version is not None:
             query = query.where(MODEL_DAYS.c.version == version)
         order = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type, MODEL_DAYS.c.version)
@@ -125,7 +115,7 @@ class Models(Database):
         )  # fmt: skip
         query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
         with self.read() as connection:
-            rows = connection.execute(_visible(query, DECISIONS.c.tenant, tenants)).all()
+            rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()
         return sorted((AlertCount(*row) for row in rows), key=lambda one: (one.day, one.tenant, one.agent_type))
 
     def known_agents(self, from_day: int, tenants: Tenants = None) -> list[KnownAgents]:
@@ -135,7 +125,7 @@ class Models(Database):
         group = (AGENTS.c.tenant, AGENTS.c.agent_type, first, last)
         query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
         with self.read() as connection:
-            rows = connection.execute(_visible(query, AGENTS.c.tenant, tenants)).all()
+            rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
         return [KnownAgents(*row) for row in rows]
 
     def purge_models(self, before_day: int) -> int:
@@ -150,10 +140,6 @@ def write_switches(connection: Connection, switches: Sequence[ModelSwitch]) -> N
 
 def _rises(level: RiskLevel) -> ColumnElement[int]:
     return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
-
-
-def _visible(query: Any, column: Any, tenants: Collection[str] | None) -> Any:
-    return query if tenants is None else query.where(column.in_(sorted(tenants)))
 
 
 def _params(made: msgspec.Struct) -> dict[str, Any]:

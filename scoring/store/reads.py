@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Column, func, or_, select, tuple_, update
+from sqlalchemy import func, or_, select, tuple_, update
 
 from ...ingest.hashing import agent_key
 from ..records import AgentRow, AgentSummary, Decision, Delivery
 from . import codec
-from .base import MAX_PAGE, AgentQuery, LetterCounts, Page, StoredLetter, Tenants
+from .base import AgentQuery, LetterCounts, Page, StoredLetter, Tenants
 from .chunks import IN_LIST, chunks
-from .database import Database
 from .dialects import starts_with
+from .pages import Paged, visible
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
 from .state import DROPPED_LETTERS
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .database import AnyRow, AnySelect
 
 
-class Reads(Database):
+class Reads(Paged):
     """Part of the store that the edge reads."""
 
     def summaries(self, after_key: int | None = None, limit: int = 10_000) -> list[AgentSummary]:
@@ -45,7 +45,7 @@ class Reads(Database):
             after = found[-1].name.key
 
     def list_agents(self, query: AgentQuery) -> Page[AgentSummary]:
-        statement = _visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
+        statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
         if query.levels is not None:
             statement = statement.where(AGENTS.c.level.in_(sorted(query.levels)))
         if query.agent_type is not None:
@@ -55,15 +55,15 @@ class Reads(Database):
         order = (AGENTS.c.tenant, AGENTS.c.agent_id, AGENTS.c.issuer)
         if query.cursor is not None:
             statement = statement.where(tuple_(*order) > codec.from_cursor(query.cursor, tuple[str, str, str]))
-        return self._page(statement.order_by(*order), order, query.limit, codec.to_summary)
+        return self.page(statement.order_by(*order), order, query.limit, codec.to_summary)
 
     def agent(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
         key = codec.signed(agent_key(tenant, issuer, agent_id))
-        query = _visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
+        query = visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
         return self._one(query, codec.to_agent)
 
     def find_agents(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
-        query = _visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
+        query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
         query = query.where(AGENTS.c.agent_id == agent_id).order_by(AGENTS.c.tenant, AGENTS.c.issuer).limit(limit)
         with self.read() as connection:
             return [codec.to_summary(row) for row in connection.execute(query)]
@@ -71,15 +71,15 @@ class Reads(Database):
     def list_decisions(
         self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Decision]:
-        query = _visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
+        query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
         if agent_key is not None:
             query = query.where(DECISIONS.c.agent_key == codec.signed(agent_key))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
-        return self._newest(query, order, limit, cursor, codec.to_decision)
+        return self.newest(query, order, limit, cursor, codec.to_decision)
 
     def decision(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
         query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
-        return self._one(_visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
+        return self._one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def list_dead_letters(
         self,
@@ -88,15 +88,15 @@ class Reads(Database):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[StoredLetter]:
-        query = _visible(select(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
+        query = visible(select(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
         if replayed is not None:
             query = query.where(DEAD_LETTERS.c.replayed_ms > 0 if replayed else DEAD_LETTERS.c.replayed_ms == 0)
         order = (DEAD_LETTERS.c.received_ms, DEAD_LETTERS.c.letter_id)
-        return self._newest(query, order, limit, cursor, codec.to_letter)
+        return self.newest(query, order, limit, cursor, codec.to_letter)
 
     def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredLetter | None:
         query = select(DEAD_LETTERS).where(DEAD_LETTERS.c.letter_id == letter_id)
-        return self._one(_visible(query, DEAD_LETTERS.c.source, sources), codec.to_letter)
+        return self._one(visible(query, DEAD_LETTERS.c.source, sources), codec.to_letter)
 
     def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
         marked = 0
@@ -124,7 +124,7 @@ class Reads(Database):
         key: str | None = None,
     ) -> Page[Delivery]:
         query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
-        query = _visible(query, OUTBOX.c.tenant, tenants)
+        query = visible(query, OUTBOX.c.tenant, tenants)
         if status is not None:
             query = query.where(DELIVERIES.c.status == status)
         if target is not None:
@@ -133,37 +133,12 @@ class Reads(Database):
             query = query.where(DELIVERIES.c.agent_key == codec.signed(agent_key))
         if key is not None:
             query = query.where(OUTBOX.c.key == key)
-        return self._newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
-
-    def _newest(
-        self,
-        query: AnySelect,
-        order: tuple[Column[int], Column[str]],
-        limit: int,
-        cursor: str | None,
-        make: Callable[[AnyRow], T],
-    ) -> Page[T]:
-        if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, tuple[int, str]))
-        return self._page(query.order_by(*(column.desc() for column in order)), order, limit, make)
-
-    def _page(self, query: AnySelect, order: Sequence[Column[Any]], limit: int, make: Callable[[AnyRow], T]) -> Page[T]:
-        limit = min(max(limit, 1), MAX_PAGE)
-        with self.read() as connection:
-            rows = connection.execute(query.limit(limit + 1)).all()  # one more says whether there are more
-        cursor = None
-        if len(rows) > limit:
-            cursor = codec.to_cursor([rows[limit - 1]._mapping[column.name] for column in order])
-        return Page([make(row) for row in rows[:limit]], cursor)
+        return self.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
 
     def _one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else make(row)
-
-
-def _visible(query: AnySelect, column: Column[str], allowed: Collection[str] | None) -> AnySelect:
-    return query if allowed is None else query.where(column.in_(sorted(allowed)))
 
 
 def _to_delivery(row: AnyRow) -> Delivery:
