@@ -4,7 +4,7 @@ Begin at `app.create_app`. `front` is the bare route, `answers` what it answers,
 """
 
 from .app import create_app
-from .metrics import METRICS, Metric
+from .metric_table import METRICS, Metric
 from .services import PipelineStatus, Services
 
 __all__ = ["METRICS", "Metric", "PipelineStatus", "Services", "create_app"]
