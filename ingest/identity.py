@@ -6,6 +6,9 @@ import hashlib
 
 import msgspec
 
+ID_PERSON, RAW_PERSON = b"tw-event-id", b"tw-event-raw"
+"""Purposes of the hashes of ids, and of records without one."""
+
 
 class _Named(msgspec.Struct, gc=False):
     tenant: str | None = None
@@ -28,9 +31,9 @@ def event_id_hash(tenant: str | None, source: str | None, event_id: str | None, 
     if event_id:
         tenant, source = tenant or "", source or ""
         data: bytes | memoryview = f"{len(tenant)}:{len(source)}:{tenant}{source}{event_id}".encode()
-        person = b"tw-event-id"
+        person = ID_PERSON
     else:
-        data, person = raw, b"tw-event-raw"
+        data, person = raw, RAW_PERSON
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "little") or 1
 
 

@@ -42,6 +42,11 @@ class Admission:
         self._registry = registry
         self._alias = alias
 
+    @property
+    def aliases(self) -> bool:
+        """Whether something else is logged in place of principals' identifiers."""
+        return self._alias is not None
+
     def admit(self, parcel: Parcel, binding: SourceBinding, now_ms: int) -> Record:
         """The record to log.
 
@@ -55,20 +60,27 @@ class Admission:
             SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
         """
         raw = parcel.raw if parcel.native is None else parcel.native()
+        return self.admit_native(raw, binding, now_ms, parcel.prefix)
+
+    def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
+        """As `admit`, of native event JSON that stands at *prefix* in what was sent.
+
+        Where nothing of it has to be changed, the record's payload is *raw* itself.
+        """
         try:
             event = decode_event(raw)
             _check_time(event.time, now_ms)
         except MalformedEvent as error:
-            if parcel.prefix == "$":
+            if prefix == "$":
                 raise
-            raise MalformedEvent(error.reason, parcel.prefix + error.path.removeprefix("$")) from None
+            raise MalformedEvent(error.reason, prefix + error.path.removeprefix("$")) from None
         tenant = event.tenant or binding.default_tenant
         issuer = event.agent.issuer or binding.default_issuer
         binding.check(tenant, issuer, event.source)
         payload = self._settle(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
-        source = event.source or f"caller:{binding.name}"
+        source = event.source or caller_source(binding)
         route = agent_route(tenant or "", issuer or "", event.agent.id)
         return Record(Kind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
 
@@ -84,7 +96,10 @@ class Admission:
             principal["id"] = self._alias(tenant, event.principal.id)
         if not changed and not filled and not principal:
             return raw
-        payload = _rewrite(raw, filled, {"agent": changed, "principal": principal})
+        try:
+            payload = _rewrite(raw, filled, {"agent": changed, "principal": principal})
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # names that `decode_event` passes over unread
+            raise MalformedEvent(f"not a JSON object: {error}") from None
         if len(payload) > MAX_EVENT_BYTES:
             raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
         return payload
@@ -103,6 +118,11 @@ class Admission:
         if capabilities != agent.capabilities:
             changed["capabilities"] = capabilities
         return changed
+
+
+def caller_source(binding: SourceBinding) -> str:
+    """Stands for the source of an event that names none."""
+    return f"caller:{binding.name}"
 
 
 def _check_time(time: datetime, now_ms: int) -> None:

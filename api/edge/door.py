@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -14,14 +14,16 @@ from ...ingest.source import Kind, Record
 from ...scoring.records import record_id
 from ..callers import SourceBinding
 from .admission import Admission
+from .batch import BatchAdmission, Outcome
 from .bodies import Parcel
 from .errors import Overloaded
 from .letters import refused_record
 from .limits import Limits
 from .recent import RecentIds
 
-SLICE = 100
-"""Records judged in one go (about 1 ms); then the event loop gets its turn, so that answers keep their speed."""
+FIRST_SLICE, SLICE = 32, 128
+"""Records judged in one go (0.3 ms): more where they turned out to be plain. All larger bodies together get one slice
+in each turn of the event loop, so that answers keep their speed."""
 
 COMMIT_BYTES = 8 * 1024 * 1024
 """Payload of one commit; a larger body is committed in parts, and answered after the last."""
@@ -60,6 +62,16 @@ class Receipt(msgspec.Struct):
             self.rejections_omitted += 1
 
 
+class _Body:
+    """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
+
+    def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
+        self.binding, self.now_ms, self.nonce = binding, now_ms, nonce
+        self.receipt = Receipt()
+        self.records: list[Record] = []
+        self.mine: set[int] = set()
+
+
 class Door:
     """Takes events in. For one event loop.
 
@@ -81,10 +93,11 @@ class Door:
     ) -> None:
         self.limits = limits
         self._log = log
-        self._admission = admission
+        self._admission = BatchAdmission(admission, new_id().encode())
         self._clock = clock
         self._new_id = new_id
         self._recent = RecentIds()
+        self._turn = asyncio.Lock()
 
     async def receive(self, parcels: Sequence[Parcel], binding: SourceBinding, *, keep_refused: bool = True) -> Receipt:
         """Judge *parcels* and make what is taken, and what is refused, durable.
@@ -99,21 +112,44 @@ class Door:
             LogFailed: the disk refuses; nothing was acknowledged, and what of it was written is dropped as a duplicate
                 when it is sent again.
         """
-        receipt, records, now_ms = Receipt(), [], int(self._clock() * 1000)
-        request, mine = self._new_id(), set[int]()
-        for start in range(0, len(parcels), SLICE):
-            if start:
+        body = _Body(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
+        if len(parcels) <= FIRST_SLICE:
+            self._take(parcels, 0, body)
+        else:
+            await self._take_in_turns(parcels, body)
+        await self._commit(body.records)
+        body.receipt.accepted = len(body.mine)
+        self._recent.add(body.mine)
+        return body.receipt
+
+    async def _take_in_turns(self, parcels: Sequence[Parcel], body: _Body) -> None:
+        start, step = 0, FIRST_SLICE
+        while start < len(parcels):
+            async with self._turn:
+                left = self._take(parcels[start : start + step], start, body)
                 await asyncio.sleep(0)
-            for index, parcel in enumerate(parcels[start : start + SLICE], start):
-                record = self._judge(
-                    parcel, binding, now_ms, receipt, f"{request}:{index}" if keep_refused else "", index
-                )
-                if record is not None and not self._seen(record, mine, receipt):
-                    records.append(record)
-        await self._commit(records)
-        receipt.accepted = len(mine)
-        self._recent.add(mine)
-        return receipt
+            start += step
+            step = SLICE if 8 * left <= step else FIRST_SLICE
+
+    def _take(self, parcels: Sequence[Parcel], start: int, body: _Body) -> int:
+        """Judge a slice that begins at *start*; returns how many records were not plain."""
+        judged = self._admission.admit(parcels, body.binding, body.now_ms)
+        if judged.clean and self._all_new(judged.outcomes, body):
+            return judged.left
+        for index, (parcel, outcome) in enumerate(zip(parcels, judged.outcomes, strict=True), start):
+            record = outcome if isinstance(outcome, Record) else self._refused(parcel.raw, outcome, index, body)
+            if record is not None and not self._seen(record, body):
+                body.records.append(record)
+        return judged.left
+
+    def _all_new(self, records: list[Outcome], body: _Body) -> bool:
+        """Take events over if no two are the same and none was seen before."""
+        ids = {record.id_hash for record in records if isinstance(record, Record)}
+        if len(ids) < len(records) or not ids.isdisjoint(body.mine) or not self._recent.isdisjoint(ids):
+            return False
+        body.mine |= ids
+        body.records += records  # type: ignore[arg-type]
+        return True
 
     async def refuse(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
         """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
@@ -121,16 +157,12 @@ class Door:
         await self._commit([self._letter(raw, binding, now_ms, error, receipt, self._new_id(), 0)])
         return receipt
 
-    def _judge(
-        self, parcel: Parcel, binding: SourceBinding, now_ms: int, receipt: Receipt, nonce: str, index: int
-    ) -> Record | None:
-        try:
-            return self._admission.admit(parcel, binding, now_ms)
-        except (MalformedEvent, SourceNotAllowed) as error:
-            if nonce:
-                return self._letter(parcel.raw, binding, now_ms, error, receipt, nonce, index)
-            receipt.reject(Rejection(index, error.path, error.reason, ""))
-            return None
+    def _refused(self, raw: bytes, error: MalformedEvent | SourceNotAllowed, index: int, body: _Body) -> Record | None:
+        if body.nonce:
+            nonce = f"{body.nonce}:{index}"
+            return self._letter(raw, body.binding, body.now_ms, error, body.receipt, nonce, index)
+        body.receipt.reject(Rejection(index, error.path, error.reason, ""))
+        return None
 
     def _letter(
         self,
@@ -146,13 +178,13 @@ class Door:
         receipt.reject(Rejection(index, error.path, error.reason, letter_id))
         return refused_record(letter_id, now_ms, binding.name, error.reason, error.path, raw)
 
-    def _seen(self, record: Record, mine: set[int], receipt: Receipt) -> bool:
+    def _seen(self, record: Record, body: _Body) -> bool:
         if record.kind != Kind.EVENT:
             return False
-        if record.id_hash in mine or record.id_hash in self._recent:
-            receipt.duplicate += 1
+        if record.id_hash in body.mine or record.id_hash in self._recent:
+            body.receipt.duplicate += 1
             return True
-        mine.add(record.id_hash)
+        body.mine.add(record.id_hash)
         return False
 
     async def _commit(self, records: list[Record]) -> None:
@@ -171,8 +203,13 @@ class Door:
         await self._commit([Record(Kind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
 
 
-def _parts(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
+def _parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
     """Consecutive records of at most COMMIT_BYTES together, with their size."""
+    size = sum(len(record.payload) for record in records)
+    if size <= COMMIT_BYTES:
+        if records:
+            yield records, size
+        return
     part: list[Record] = []
     size = 0
     for record in records:

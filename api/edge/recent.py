@@ -7,7 +7,7 @@ same id at the same moment may both be told `accepted`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 GENERATION = 131_072
 """Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
@@ -30,6 +30,10 @@ class RecentIds:
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
+
+    def isdisjoint(self, id_hashes: Set[int]) -> bool:
+        """Whether none of them is remembered."""
+        return self._young.isdisjoint(id_hashes) and self._old.isdisjoint(id_hashes)
 
     def add(self, id_hashes: Iterable[int]) -> None:
         """Remember ids whose events are durable."""
