@@ -1,12 +1,4 @@
-"""Takes wishes to erase, and carries them out step by step; every step may be killed and is done again.
-
-1. *queued*: the agent's mark is stored, and a FORGET record logged: from there on the pipeline knows nothing of it.
-2. *waiting* for the pipeline, the archive and the archive of vectors to come past that record.
-3. *erasing* in the database, the log, the archives.
-4. *checking*: the same walk once more, counting only. What is found is erased again, at most `MOST_ROUNDS` times.
-5. *compacting*: the identifier leaves the wish itself, and the database its removed rows.
-6. *done*, with a signed proof.
-"""
+"""Takes wishes to erase, and sees to it that one process of a deployment carries each out; `steps.py` says how."""
 
 from __future__ import annotations
 
@@ -22,17 +14,16 @@ import structlog
 from ...ingest.erasing import NameEraser, Subject, schema_words
 from ...ingest.errors import Fenced, TrustwatchError, Unavailable
 from ...ingest.identity import record_id
-from ...ingest.source import Kind, Record
-from ...scoring.privacy import Erasure, Forget, PrivacyKey
+from ...scoring.privacy import Erasure, PrivacyKey
 from ...scoring.privacy.records import digest_of, pseudonym_of
 from ...scoring.store.base import Page, Tenants
 from ...scoring.store.seats import Seat
 from .. import clock
 from .exporting import Sources, export_agent
 from .places import Everywhere
-from .proof import PROOF_TYPE, proof_of
+from .proof import PROOF_TYPE, Signer
+from .steps import Steps
 
-MOST_ROUNDS = 3
 WAIT_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
 FOLLOW_S = 1.0
 """Between looks at what other processes of a deployment do."""
@@ -46,18 +37,6 @@ class Refused(TrustwatchError):
     """This can not be erased as things are: answered with 409."""
 
     code = "erasure_refused"
-
-
-class Signer(NamedTuple):
-    """Signs proofs, and reads them.
-
-    Attributes:
-        sign: (document, type) → compact JWS.
-        read: (compact JWS, type) → document; raises ValueError where it is none of ours.
-    """
-
-    sign: Callable[[dict[str, Any], str], str]
-    read: Callable[[str, str], dict[str, Any]]
 
 
 class Checked(NamedTuple):
@@ -90,12 +69,11 @@ class ErasureDesk:
     ) -> None:  # fmt: skip
         self._places = places
         self._exported = exported
-        self._key = key
         self._signer = signer
         self._forgotten = forgotten
         self._now_ms = now_ms
-        self._on_server = on_server
         self._leads = leads
+        self._steps = Steps(places, key, signer, forgotten, now_ms, on_server=on_server)
         self._wake = asyncio.Event()
         self._seat: Seat | None = None
         self._rested = float("-inf")
@@ -279,7 +257,7 @@ class ErasureDesk:
     async def _step(self, made: Erasure) -> bool:
         """The next step of one erasure; False = it has to wait, or another process has taken it on."""
         await self._check_seat()
-        after = await _STEPS[made.status](self, made)
+        after = await self._steps.after(made)
         if after is None:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
@@ -298,76 +276,3 @@ class ErasureDesk:
         """A step may take hours; who leads may be another one by then. Raises Fenced, Unavailable."""
         if self._seat is not None:
             await asyncio.to_thread(self._seat.check)
-
-    async def _queued(self, made: Erasure) -> Erasure:
-        places, subject = self._places, made.who
-        await self._mark(made)
-        now = max(self._now_ms(), made.at_ms + 1)  # a round is known by its time, whatever the clock says
-        order = Forget(made.erasure_id, *subject)
-        if "chain" not in made.counts:
-            heads = await asyncio.to_thread(places.store.chain_heads)
-            made = msgspec.structs.replace(made, counts={**made.counts, "chain": [head._asdict() for head in heads]})
-        made = await places.order(made, Record(Kind.FORGET, 0, now, msgspec.json.encode(order)))
-        return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
-
-    async def _found_again(self, made: Erasure) -> Erasure:
-        """An order that a database which was put back has met in the topic: it has neither digest nor mark of it."""
-        await self._mark(made)
-        salt = secrets.token_hex(16)
-        digest = await asyncio.to_thread(digest_of, salt, *made.who[:4])
-        return msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
-
-    async def _mark(self, made: Erasure) -> None:
-        """Keep an agent from going on from a model's history."""
-        if made.kind == "agent":
-            await asyncio.to_thread(self._places.store.forget_mark, self._key().mark(made.who.key), self._now_ms())
-
-    async def _waiting(self, made: Erasure) -> Erasure | None:
-        if not made.subject_digest:
-            return await self._found_again(made)
-        told = await self._places.behind(made, self._now_ms())
-        if told:
-            return None if made.error == told else msgspec.structs.replace(made, error=told)
-        return msgspec.structs.replace(await self._places.passed(made), status="erasing", error="")
-
-    async def _erasing(self, made: Erasure) -> Erasure:
-        found = await self._places.erase(made)
-        await self._forgotten(made.who)
-        counts = dict(made.counts)
-        for place, count in found.items():
-            counts[place] = counts.get(place, 0) + count
-        return msgspec.structs.replace(made, status="checking", counts=counts)
-
-    async def _checking(self, made: Erasure) -> Erasure:
-        left = await self._places.left(made)
-        if not left:
-            subject = made.subject if self._places.keeps_name else ""
-            return msgspec.structs.replace(made, status="compacting", subject=subject, error="")
-        told = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
-        if made.rounds < MOST_ROUNDS:
-            return msgspec.structs.replace(made, status="queued", error=told)
-        return msgspec.structs.replace(made, status="failed", error=told)
-
-    async def _compacting(self, made: Erasure) -> Erasure | None:
-        places = self._places
-        if not await asyncio.to_thread(places.store.compact):
-            return self._says_compacting(made)
-        heads = await asyncio.to_thread(places.store.chain_heads)
-        now = self._now_ms()
-        told = await places.told(made, now)
-        made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})
-        proof = self._signer().sign(proof_of(made, now, heads, told, on_server=self._on_server), PROOF_TYPE)
-        return msgspec.structs.replace(made, status="done", done_ms=now, proof=proof.encode(), error="")
-
-    def _says_compacting(self, made: Erasure) -> Erasure | None:
-        told = "the database could not be compacted: something reads it all the time"
-        return None if made.error == told else msgspec.structs.replace(made, error=told)
-
-
-_STEPS: dict[str, Callable[[ErasureDesk, Erasure], Awaitable[Erasure | None]]] = {
-    "queued": ErasureDesk._queued,
-    "waiting": ErasureDesk._waiting,
-    "erasing": ErasureDesk._erasing,
-    "checking": ErasureDesk._checking,
-    "compacting": ErasureDesk._compacting,
-}

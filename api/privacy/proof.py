@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...scoring.chain import Head, heads_document
 from ...scoring.notify.alert import rfc3339
@@ -53,6 +54,18 @@ _OF_KIND = {
         ),
     ),
 }
+
+
+class Signer(NamedTuple):
+    """Signs proofs, and reads them.
+
+    Attributes:
+        sign: (document, type) → compact JWS.
+        read: (compact JWS, type) → document; raises ValueError where it is none of ours.
+    """
+
+    sign: Callable[[dict[str, Any], str], str]
+    read: Callable[[str, str], dict[str, Any]]
 
 
 def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_server: bool) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from ..guard import Guard
 from ..http.services import PipelineStatus
 from ..privacy import ErasureDesk, Everywhere, Places
 from ..privacy.archives import LocalArchives
-from ..privacy.desk import Signer
 from ..privacy.exporting import Sources
+from ..privacy.proof import Signer
 from ..privacy.topic_places import Brokers, TopicPlaces
 from ..settings import Settings
 from ..tokens import LocalKey

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from trustwatch.api.privacy import ErasureDesk
 from trustwatch.api.privacy.archives import LocalArchives
-from trustwatch.api.privacy.desk import Signer
 from trustwatch.api.privacy.places import Told
+from trustwatch.api.privacy.proof import Signer
 from trustwatch.api.privacy.topic_places import Brokers, TopicPlaces
 from trustwatch.ingest.archive.position import write_positions
 from trustwatch.ingest.erasing import Subject
@@ -312,7 +312,11 @@ def test_a_round_is_never_taken_for_the_one_before(store: SqlStore) -> None:
     made = desk(Anywhere(store))
     asked = asyncio.run(made.ask(bot("one"), "why", "who"))
     before = msgspec.structs.replace(asked, at_ms=1 << 50, rounds=1)
-    assert asyncio.run(made._queued(before)).at_ms == (1 << 50) + 1
+
+    after = asyncio.run(made._steps.after(before))
+
+    assert after is not None
+    assert after.at_ms == (1 << 50) + 1
 
 
 def test_what_was_done_long_ago_is_not_walked_at_every_look(store: SqlStore, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy import desk as desks
+from trustwatch.api.privacy.steps import MOST_ROUNDS
 from trustwatch.api.settings import PrivacySettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Kind
@@ -144,7 +144,7 @@ def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, mon
     assert told["detail"] == "still found: database.edges 1"
     assert told["proof"] is None
     assert known.erasures.failed == 1
-    assert known.store.erasure(told["erasure_id"]).rounds == desks.MOST_ROUNDS
+    assert known.store.erasure(told["erasure_id"]).rounds == MOST_ROUNDS
 
 
 def test_who_is_lowered_at_a_server_is_not_erased(known: Any) -> None:
