@@ -1,39 +1,28 @@
-"""The desk that takes feedback: checks it, writes it down, and sees that every event log it concerns hears of it.
-
-What is said is written first, with the state `adopting`; then a control record goes into the log of each partition that
-the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next one (`follow`)
-sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
-"""
+"""The desk that takes feedback: checks it and writes it down; `rules.py` sees that event logs hear of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
 
-from ...ingest.columns import OWN_RECORD
-from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.errors import TrustwatchError
 from ...ingest.log import GroupCommit
-from ...ingest.routing import agent_route, partition_of, route_to
-from ...ingest.source import Kind, Record
-from ...scoring.feedback.values import Adopt, Feedback, PreviewRow, Revoke, Status, Step, StepAction, Verdict
-from ...scoring.notify.alert import rfc3339
+from ...scoring.feedback.values import Feedback, PreviewRow, Status, Step, StepAction, Verdict
 from ...scoring.records import Decision, RiskLevel, record_id
 from ...scoring.store import Page, Store
-from ..guard.audit import SOURCE, AuditSink
+from ..guard.audit import AuditSink
 from ..problems import Problem, ProblemError
 from ..settings import Settings
 from .authors import Author, agents_of, check_agent, check_group
 from .drafts import Draft, checked, digest, refused, withdrawable
 from .previews import PREVIEW_VALID_MS, Previews
-
-SEND_AGAIN_MS = 5_000
-"""What was not sent so long after it was written is sent by whoever notices."""
+from .rules import RulesInForce
+from .written import audit_event
 
 FOLLOW_EVERY_S = 2.0
 _MOST_PAGES = 40
@@ -79,16 +68,13 @@ class FeedbackDesk:
         now_ms: Callable[[], int], partitions: Callable[[], int] = lambda: 1,
     ) -> None:  # fmt: skip
         self.previews = previews
-        self.in_force: Counter[str] = Counter()
-        """Rules in force by kind of scope, as of the last look."""
+        self.rules = RulesInForce(store, log, audit, now_ms, partitions)
+        """Rules that follow from feedback, from adoption to their end."""
         self._settings = settings
         self._store = store
-        self._log = log
         self._audit = audit
         self._now_ms = now_ms
-        self._partitions = partitions
         self._adopting = asyncio.Lock()
-        self._orphans_ms = 0
 
     async def start_preview(self, decision_id: str, draft: Draft, author: Author) -> PreviewRow:
         """Begin a preview; it runs by itself. Raises ProblemError (403, 404, 422, 429), Unavailable."""
@@ -122,9 +108,9 @@ class FeedbackDesk:
             step = Step(made.feedback_id, action, made.created_ms, author.name, made.reason)
             if not await self._call(self._store.add_feedback, made, step):
                 raise ProblemError(Problem(409, "feedback_known", "Known already", "the same was said a moment ago"))
-        self._note(made, f"feedback.{action}", author.name, made.reason)
+        self._audit.add(audit_event(made, f"feedback.{action}", author.name, made.reason, self._now_ms()))
         if made.status == "adopting":
-            made = await self._send(made)
+            made = await self.rules.send(made)
         return await self._told(made)
 
     async def list(
@@ -171,15 +157,15 @@ class FeedbackDesk:
         step = Step(feedback_id, "revoked", now_ms, author.name, reason)
         if not await self._call(self._store.change_feedback, made, found.status, step):
             raise _not_open(found)
-        self._note(made, "feedback.revoked", author.name, reason)
-        return await self._told(await self._send(made) if held else made)
+        self._audit.add(audit_event(made, "feedback.revoked", author.name, reason, self._now_ms()))
+        return await self._told(await self.rules.send(made) if held else made)
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Follow what is in force until *stop*, then end the preview that runs."""
         failing = False
         while not stop.is_set():
             try:
-                await self.follow()
+                await self.rules.follow()
                 failing = False
             except TrustwatchError as error:
                 if not failing:
@@ -188,36 +174,6 @@ class FeedbackDesk:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), FOLLOW_EVERY_S)
         await self.previews.close()
-
-    async def follow(self) -> None:
-        """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
-        now_ms = self._now_ms()
-        count: Counter[str] = Counter()
-        for one in await self._call(self._store.open_feedback):
-            if one.status == "active" and one.expires_ms <= now_ms:
-                over = msgspec.structs.replace(one, status="expired", updated_ms=max(now_ms, one.updated_ms + 1))
-                step = Step(one.feedback_id, "expired", one.expires_ms, "trustwatch", "its time is over")
-                if await self._call(self._store.change_feedback, over, one.status, step):
-                    self._note(over, "feedback.expired", "trustwatch", "its time is over")
-                continue
-            if one.status != "active" and now_ms - one.updated_ms >= SEND_AGAIN_MS:
-                await self._send(one)
-            count[one.kind] += one.status in ("adopting", "active")
-        self.in_force = count
-        await self._end_orphans(now_ms)
-
-    async def _end_orphans(self, now_ms: int) -> None:
-        """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
-        if now_ms - self._orphans_ms < SEND_AGAIN_MS:
-            return
-        self._orphans_ms, count = now_ms, self._partitions()
-        held = await self._call(self._store.orphaned_holdings)
-        if held:
-            records = [
-                Record(Kind.CONTROL, 0, now_ms, msgspec.json.encode(Revoke(one.rule, "trustwatch", "it was erased")),
-                       route_to(one.partition, count)) for one in held
-            ]  # fmt: skip
-            await self._log.commit(records)
 
     async def _decision(self, decision_id: str, author: Author) -> Decision:
         found = await self._call(self._store.decision, decision_id, author.tenants)
@@ -291,61 +247,12 @@ class FeedbackDesk:
             revoked_why="", updated_ms=now_ms,
         )  # fmt: skip
 
-    async def _send(self, made: Feedback) -> Feedback:
-        """Tell every event log that is concerned; where one does not answer, `follow` tries again."""
-        try:
-            await self._log.commit(self._records(made))
-        except TrustwatchError as error:
-            _log.warning("feedback waits for the log", feedback_id=made.feedback_id, error=str(error))
-            return made
-        done: Status = "active" if made.status == "adopting" else "revoked"
-        sent = msgspec.structs.replace(made, status=done, updated_ms=max(self._now_ms(), made.updated_ms + 1))
-        with contextlib.suppress(Unavailable):
-            if await self._call(self._store.change_feedback, sent, made.status):
-                return sent
-        return made
-
-    def _records(self, made: Feedback) -> Sequence[Record]:
-        """One record for each partition: that of the agent, or all where it is about a peer group."""
-        agent, count = made.agent, self._partitions()
-        own = agent_route(agent.tenant, agent.issuer, agent.agent_id)
-        home = partition_of(own, count)
-        wanted: Sequence[int] = [home] if made.kind == "agent" else range(count)
-        now_ms, records = self._now_ms(), []
-        for partition in wanted:
-            if made.status == "revoking":
-                command: Adopt | Revoke = Revoke(made.rule, made.revoked_by, made.revoked_why)
-            else:
-                taken = made.withdraw if partition == home else 0.0
-                command = Adopt(made.rule, made.author, made.reason, taken, made.decision_id)
-            payload = msgspec.json.encode(command)
-            route = own if partition == home else route_to(partition, count)
-            records.append(Record(Kind.CONTROL, 0, now_ms, payload, route))
-        return records
-
     async def _told(self, made: Feedback) -> Told:
         held = await self._call(self._store.holdings_of, [made.feedback_id])
         steps = await self._call(self._store.feedback_steps, made.feedback_id)
         return Told(
             made, sum(one.matched for one in held), max((one.last_ms for one in held), default=0),
             sum(one.until_offset < 0 for one in held), steps,
-        )  # fmt: skip
-
-    def _note(self, made: Feedback, action: str, by: str, why: str) -> None:
-        """An audit event of what was said: durable, in order, and no behaviour of the agent."""
-        agent = made.agent
-        self._audit.add(
-            {
-                "time": rfc3339(self._now_ms()), "source": f"{SOURCE}feedback", "type": "approval",
-                "tenant": agent.tenant or None, "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
-                "principal": {"id": by[:2048], "type": "user"}, "action": action, "outcome": "success",
-                "error": OWN_RECORD,
-                "attributes": {
-                    "feedback_id": made.feedback_id, "decision_id": made.decision_id, "verdict": made.verdict,
-                    "scope": made.kind, "features": None if made.features is None else list(made.features),
-                    "resource": made.resource, "why": why, "expires_at": rfc3339(made.expires_ms),
-                },
-            }
         )  # fmt: skip
 
     async def _call(self, call: Callable[..., T], *arguments: object) -> T:

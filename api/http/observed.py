@@ -127,7 +127,7 @@ def _of_feedback(services: Services) -> dict[str, Labelled]:
     previews = None if desk is None else desk.previews
     return {
         "trustwatch_feedback_rules": {
-            (kind,): 0 if desk is None else desk.in_force[kind] for kind in ("agent", "peer_group")
+            (kind,): 0 if desk is None else desk.rules.count[kind] for kind in ("agent", "peer_group")
         },
         "trustwatch_feedback_matched_total": {(): counts.get("feedback_matched", 0)},
         "trustwatch_feedback_previews_total": {} if previews is None else {
