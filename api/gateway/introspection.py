@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope
 from ...ingest.errors import TrustwatchError
 from ..callers import ANY, DECIDE, Caller
 from ..problems import problem_of
+from ..request_body import TooLong, whole_body
 from ..settings import GatewayClientSettings, GatewaySettings
 from ..tokens import InvalidToken, UnknownKey
 from ..tokens.verify import MAX_TOKEN, named_issuer
@@ -178,17 +179,10 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
     kind = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
     if kind != FORM:
         raise Unreadable("the body must be application/x-www-form-urlencoded")
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > MAX_FORM:
-            raise Unreadable(f"the body may have {MAX_FORM} bytes")
-        more = message.get("more_body", False)
-    return bytes(body)
+    try:
+        return await whole_body(receive, MAX_FORM)
+    except TooLong:
+        raise Unreadable(f"the body may have {MAX_FORM} bytes") from None
 
 
 def _token(form: bytes) -> bytes:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ...scoring.policy import LivePolicy
 from ..guard import Guard
 from ..problems import CONTENT_TYPE, internal_problem
+from ..request_body import TooLong, whole_body
 from ..settings import HookSettings
 from .asking import Asking
 from .authzen import EVALUATION, EVALUATIONS, METADATA, AuthZen, Identify, Metadata
@@ -111,17 +112,11 @@ class HookServer:
         admitted = await place.admit(request, scope)
         if isinstance(admitted, HookAnswer):
             return admitted
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY:
-                return place.too_large(request, MAX_BODY)
-            more = message.get("more_body", False)
-        return admitted(request._replace(body=bytes(body)))
+        try:
+            body = await whole_body(receive, MAX_BODY)
+        except TooLong:
+            return place.too_large(request, MAX_BODY)
+        return None if body is None else admitted(request._replace(body=body))
 
     def _failed(self, place: Place, error: Exception) -> HookAnswer:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""

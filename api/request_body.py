@@ -1,0 +1,24 @@
+"""The whole body of a request, for routes that stand in front of FastAPI."""
+
+from __future__ import annotations
+
+from starlette.types import Receive
+
+
+class TooLong(Exception):
+    """The body has more bytes than are read."""
+
+
+async def whole_body(receive: Receive, most: int) -> bytes | None:
+    """The body, at most so many bytes; None where the client went away before it was whole. Raises TooLong."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise TooLong
+        more = message.get("more_body", False)
+    return bytes(body)
