@@ -99,6 +99,14 @@ def learn(
     return Learned(rehearsed, after, p_values)
 
 
+def rehearsed_events(model: TrainedModel) -> int:
+    """Events of known agents that their calibration rests on; 0 = *model* was not rehearsed."""
+    detector = model.detector
+    return (
+        int(detector.familiar.sizes[0]) if isinstance(detector, ForestDetector) and len(detector.familiar.sizes) else 0
+    )
+
+
 def split_of(time_ms: npt.NDArray[np.int64]) -> int:
     """Where the part that is judged begins in ascending times (n,).
 

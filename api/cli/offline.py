@@ -1,14 +1,12 @@
-"""Commands that need no service: `train`, `replay`, `simulate`."""
+"""Commands that need no service: `train` and `replay`."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -25,19 +23,16 @@ from ...models.detector import DetectorSettings
 from ...models.learning import session_ids
 from ...models.persist import load, save
 from ...scoring.promise import check_promise
-from ...scoring.rehearsal import learn
+from ...scoring.rehearsal import learn, rehearsed_events
 from ...scoring.replay import Replay, ReplayedEvent
 from .. import clock
-from ..serve.wiring import engine_settings, kafka_settings
+from ..serve.wiring import engine_settings
 from ..settings import process_settings
-from ..simulator import SCENARIOS, Attack, SimulatedEvent, SimulationSettings, retime, simulate, write_jsonl
-from .console import byte_progress, emit, fail, say, stage_progress
+from .console import byte_progress, conclude, fail, say, stage_progress
 from .histories import Window
-from .load import send
 from .within import WHEN, Before, Histories, WarmUp, Within, opened, utc, window_of
 
 SHOWN_PROBLEMS = 5
-MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
@@ -119,18 +114,29 @@ def train(
     engine = engine_settings(configured)
     promise = check_promise(trained, judged, p_values, engine.budget, engine.risk)
     save(model, trained, detector, sessions, clock.now_ms())
+    rehearsed = rehearsed_events(trained)
     summary = {
         "model": str(model), "version": name, "events": len(read), "sessions": sessions,
         "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1,
-        "malformed": history.malformed, "mended": history.mended, "seconds": round(clock.monotonic() - started, 2),
+        "rehearsed_events": rehearsed, "malformed": history.malformed, "mended": history.mended,
+        "seconds": round(clock.monotonic() - started, 2),
         "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
     }  # fmt: skip
-    _conclude(
+    conclude(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
     if not json:
-        for line in promise.lines():
+        for line in (_rehearsed(rehearsed), *promise.lines()):
             say(line)
+
+
+def _rehearsed(events: int) -> str:
+    if events:
+        return f"rehearsed: agents of this history are judged by {events} events of known agents, newcomers by others"
+    return (
+        "not rehearsed, too little of the history's end is of agents seen before: all agents are judged as newcomers, "
+        "and less is noticed; a longer history mends it"
+    )
 
 
 def _salt(given: str | None, model: Path) -> bytes:
@@ -144,16 +150,6 @@ def _salt(given: str | None, model: Path) -> bytes:
             raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
         return key
     return load(model).salt if is_model(model) else secrets.token_bytes(16)
-
-
-def _conclude(summary: dict[str, Any], as_json: bool, text: str) -> None:
-    if as_json:
-        emit(summary)
-        return
-    say(text.format(**summary))
-    for problem in ("malformed", "mended", "duplicates", "late"):
-        if summary.get(problem):
-            say(f"{problem}: {summary[problem]}")
 
 
 def replay(
@@ -205,11 +201,13 @@ def replay(
         "learn": learn,
         "seconds": round(clock.monotonic() - started, 2),
     }
-    _conclude(
+    conclude(
         summary,
         json and str(out) != "-",
         "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}",
     )
+    if summary["malformed"] and not summary["events"]:
+        raise fail("no record of it is an audit event: JSON lines of native events are expected")
 
 
 def _within(window: Window) -> str:
@@ -220,62 +218,3 @@ def _within(window: Window) -> str:
 
 def _line(event: ReplayedEvent) -> dict[str, Any]:
     return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}
-
-
-def simulate_command(
-    out: Annotated[Path | None, typer.Option(help="file that events go to, one a line; - is stdout")] = None,
-    kafka: Annotated[
-        str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead, as of now")
-    ] = "",
-    rate: Annotated[float, typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them")] = 0.0,
-    count: Annotated[int | None, typer.Option(help="end after so many events")] = None,
-    settings: SettingsFile = None,
-    labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
-    seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
-    agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
-    hours: Annotated[float, typer.Option(help="duration in simulated hours")] = 168.0,
-    start: Annotated[datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka now")] = None,
-    events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
-    attack: Annotated[
-        list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
-    ] = None,
-    attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
-    compress: Annotated[
-        float | None, typer.Option(help="make time run this many times faster; default: 1, with --rate as that needs")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Make the events of a seeded enterprise of agents, with labelled attacks."""
-    if (out is None) == (not kafka):
-        raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
-    first = MONDAY if out is not None else clock.utc_now()
-    began = first if start is None else start.replace(tzinfo=UTC)
-    plan = SimulationSettings(
-        start=began, duration=timedelta(hours=hours), seed=seed, agents=agents,
-        attacks=tuple(Attack(name) for name in attack or ()), attacks_per_day=attacks_per_day,
-        events_per_agent_day=events_per_day,
-    )  # fmt: skip
-    events = simulate(plan)
-    factor = compress or (rate * 86_400 / (agents * events_per_day) if kafka and rate else 1.0)
-    if factor != 1.0:
-        events = retime(events, factor=factor, start=began)
-    events = islice(events, count)
-    if out is None:
-        _load(events, kafka, rate, settings, json)
-        return
-    with ExitStack() as stack:
-        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
-        answers = None if labels is None else stack.enter_context(labels.open("wb"))
-        written = write_jsonl(events, target, answers)
-    _conclude({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
-
-
-def _load(
-    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
-) -> None:  # fmt: skip
-    """Send events to Kafka and say how fast that was."""
-    configured = process_settings(settings)
-    kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))
-    sent, seconds = send(events, kafka, rate)
-    summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
-    _conclude(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")

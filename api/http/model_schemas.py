@@ -103,7 +103,10 @@ class ModelDetailOut(ModelOut):
     judgement: JudgementOut | None = Field(description="of a challenger")
 
     on_disk: bool = Field(description="whether its directory is there")
-    calibration: list[CurveOut]
+    calibration: list[CurveOut] = Field(description="of agents that the version does not know from its history")
+    calibration_known: list[CurveOut] = Field(
+        description="of those that it knows; empty where it was not rehearsed, and `calibration` judges them, too"
+    )
     observed: list[ObservedOut]
     history: list[EntryOut]
     switches: list[SwitchOut]

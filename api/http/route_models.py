@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from ...scoring.lifecycle.budget import BudgetDay
+from ...scoring.lifecycle.curve import GroupCurve
 from ...scoring.lifecycle.records import GroupDay, ModelEntry, ModelSwitch, ModelVersion
 from ..callers import ANY, Caller
 from ..lifecycle import ModelDesk, NoSuchModel, NotPromoted
@@ -165,17 +166,17 @@ async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None
     return ModelDetailOut(
         **model_out(shown(found.model, caller), desk.version).model_dump(), on_disk=found.on_disk,
         judgement=None if judged is None else JudgementOut(**judged._asdict()),
-        calibration=[
-            CurveOut(
-                tenant=one.tenant, agent_type=one.agent_type, events=one.events,
-                points=[PointOut(**point._asdict()) for point in one.points],
-            )
-            for one in found.curves
-        ],
+        calibration=[_curve_out(one) for one in found.curves],
+        calibration_known=[_curve_out(one) for one in found.known],
         observed=[ObservedOut(**one._asdict()) for one in found.observed],
         history=[entry_out(one) for one in found.history] if everybody else [],
         switches=[switch_out(one) for one in found.switches],
     )  # fmt: skip
+
+
+def _curve_out(one: GroupCurve) -> CurveOut:
+    points = [PointOut(**point._asdict()) for point in one.points]
+    return CurveOut(tenant=one.tenant, agent_type=one.agent_type, events=one.events, points=points)
 
 
 def sees_all(caller: Caller) -> bool:

@@ -93,12 +93,13 @@ class LabModel:
         ])  # fmt: skip
 
     def calibration(self) -> Any:
-        """Frame `calibration`: from anomaly score to p-value, for the fleet and each group with a curve of its own."""
-        calibration = self.detector.calibration
+        """Frame `calibration`: from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
         parts = []
-        for key in calibration.groups.tolist():
-            values = calibration.p_values(_GRID, np.full(len(_GRID), key, np.uint64))
-            parts.append(pd.DataFrame({"group": self._group(key), "anomaly_score": _GRID, "p_value": values}))
+        for agents, calibration in (("known", self.detector.familiar), ("newcomers", self.detector.calibration)):
+            for key in calibration.groups.tolist():
+                values = calibration.p_values(_GRID, np.full(len(_GRID), key, np.uint64))
+                columns = {"group": self._group(key), "agents": agents, "anomaly_score": _GRID, "p_value": values}
+                parts.append(pd.DataFrame(columns))
         found = pd.concat(parts, ignore_index=True)
         return frame_of("calibration", {name: found[name] for name in found.columns})
 

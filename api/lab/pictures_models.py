@@ -13,19 +13,26 @@ _LINES = {"medium": "-", "high": "--", "critical": ":"}
 
 
 def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p-value") -> Chart:
-    """What an anomaly score means in the fleet and in the groups that have a curve of their own."""
-    names = list(dict.fromkeys(frame["group"]))[:most]
+    """What an anomaly score means: in the fleet of known agents and of newcomers, then in groups with their own curve.
+
+    Of groups, the curves of known agents are drawn where the model was rehearsed, else those of all.
+    """
+    places = list(dict.fromkeys(zip(frame["group"], frame["agents"], strict=True)))
+    shown = places[0][1] if places else ""
+    fleets = [one for one in places if one[0] == "fleet"]
+    names = [*fleets, *(one for one in places if one[0] != "fleet" and one[1] == shown)][:most]
     figure, axes = canvas(3.8)
-    for name, (colour, line, _) in zip(names, SERIES, strict=False):
-        part = frame[frame["group"] == name]
-        axes.plot(part["anomaly_score"], part["p_value"], color=colour, linestyle=line, label=short(name))
+    for (name, agents), (colour, line, _) in zip(names, SERIES, strict=False):
+        part = frame[(frame["group"] == name) & (frame["agents"] == agents)]
+        label = f"{short(name)}, {agents}"
+        axes.plot(part["anomaly_score"], part["p_value"], color=colour, linestyle=line, label=label)
     axes.set_yscale("log")
     axes.set_xlim(0.3, 1.0)
     axes.axhline(0.01, color=INK, linewidth=0.8, linestyle=":")
     axes.annotate("1 normal event in 100", (0.31, 0.01), va="bottom", fontsize=9)
     dress(axes, title, "anomaly score, 0 to 1 (0.5: the median of normal events)", "p-value", grid="both")
     axes.legend(frameon=False, fontsize=9)
-    return Chart(figure, f"{title}, of {len(names)} groups")
+    return Chart(figure, f"{title}: {len(names)} curves, of known agents and of newcomers")
 
 
 def reliability(frames: Any, title: str = "Promised against observed") -> Chart:

@@ -5,7 +5,7 @@ What looks is blocking (an event loop calls it in a thread, as the store); what 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -35,11 +35,13 @@ class ModelView(NamedTuple):
     """One version with everything that is known of it.
 
     Attributes:
-        curves: score to p-value; empty where the model's directory is gone.
+        curves: score to p-value of agents that the version does not know; empty where its directory is gone.
         observed: what share of events in shadow had p-values up to each edge; empty before that.
         history: the newest lines about it.
         switches: where it came into force.
         on_disk: whether its directory is there.
+        known: the same curves of agents that the version knows from its history; empty where it was not rehearsed, and
+            they are judged by `curves`, too.
     """
 
     model: ModelVersion
@@ -49,6 +51,7 @@ class ModelView(NamedTuple):
     observed: list[Observed]
     history: list[ModelEntry]
     switches: list[ModelSwitch]
+    known: Sequence[GroupCurve] = ()
 
 
 class ModelDesk(Ordering):
@@ -64,7 +67,7 @@ class ModelDesk(Ordering):
         now_ms: Callable[[], int], new_id: Callable[[], str],
     ) -> None:  # fmt: skip
         super().__init__(settings, store, shelf, announce, now_ms, new_id)
-        self._curves: dict[str, tuple[int, list[GroupCurve]]] = {}
+        self._curves: dict[str, tuple[int, tuple[list[GroupCurve], ...]]] = {}
         self.challengers: dict[str, int] = {}
 
     def refresh(self) -> None:
@@ -140,16 +143,16 @@ class ModelDesk(Ordering):
         days = self._store.model_days(self._today() - MOST_DAYS, tenants, version)
         switches = [one for one in self._store.model_switches() if one.version == version]
         try:
-            drawn, there = self._drawn(found, tenants), True
+            (drawn, known), there = self._drawn(found, tenants), True
         except ModelError:
-            drawn, there = [], False
+            drawn, known, there = [], [], False
         return ModelView(
             found, version == self.version, there, drawn, observed(days),
-            self._store.model_history(version, 50).items, switches,
+            self._store.model_history(version, 50).items, switches, known,
         )  # fmt: skip
 
-    def _drawn(self, found: ModelVersion, tenants: Tenants) -> list[GroupCurve]:
-        """Curves of a version. Raises ModelError where it can not be read."""
+    def _drawn(self, found: ModelVersion, tenants: Tenants) -> tuple[list[GroupCurve], ...]:
+        """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
         today, known = self._today(), self._curves.get(found.digest)
         if known is None or known[0] != today:  # groups may be new
             model = self._shelf.load(found.version, found.digest)
@@ -159,8 +162,12 @@ class ModelDesk(Ordering):
             keys = {group: hashed(f"{group[0]}\x1f{group[1]}") for group in named}
             if len(self._curves) >= MOST_CURVES:
                 self._curves.clear()
-            known = self._curves[found.digest] = today, curves(model.detector.calibration, keys)
-        return [one for one in known[1] if tenants is None or one.tenant == "*" or one.tenant in tenants]
+            detector = model.detector
+            drawn = curves(detector.calibration, keys), curves(detector.familiar, keys)
+            known = self._curves[found.digest] = today, drawn
+        return tuple(
+            [one for one in part if tenants is None or one.tenant == "*" or one.tenant in tenants] for part in known[1]
+        )
 
     def drift(self, days: int = 30, tenants: Tenants = None) -> list[GroupDay]:
         """What was measured of the version in force, by day and group. Raises Unavailable."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 10, 12, 44
 _TICKS = 4
 
 Point = tuple[float, float]

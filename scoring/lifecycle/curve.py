@@ -49,11 +49,13 @@ class Observed(NamedTuple):
 
 
 def curves(calibration: Calibration, groups: Mapping[Group, int]) -> list[GroupCurve]:
-    """Curve of the fleet, and of each group that has one of its own.
+    """Curve of the fleet, and of each group that has one of its own; empty for a calibration of nobody.
 
     Args:
         groups: hash of each group, by name.
     """
+    if not len(calibration.groups):
+        return []
     found = [_curve(calibration, WHOLE_FLEET, FLEET)]
     found += [
         _curve(calibration, name, key)

@@ -76,7 +76,9 @@ def test_train_says_what_it_learned(history: History) -> None:
     assert history.summary["events"] == len(events)
     assert history.summary["malformed"] == 0
     assert history.summary["agents"] == len({(e["tenant"], e["agent"]["id"]) for e in events})
-    assert history.summary["version"] == load(history.model).version == "test-1"
+    model = load(history.model)
+    assert history.summary["version"] == model.version == "test-1"
+    assert history.summary["rehearsed_events"] == int(model.detector.familiar.sizes[:1].sum())
 
 
 def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:
@@ -172,9 +174,9 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
         (("replay", history.day, "--model", tmp_path / "m", *out), str(tmp_path / "m")),
         (("replay", history.day, "--model", history.model, "--out", tmp_path / "no" / "dir"), "no/dir"),
         (("simulate", "--out", tmp_path / "no" / "dir"), "no/dir"),
-        (("simulate", "--out", tmp_path / "x", "--attack", "unheard_of"), "unheard_of"),
-        (("simulate", "--out", tmp_path / "x", "--agents", 0), "agents"),
+        (("replay", damaged.with_name("noise"), "--model", history.model, *out), "no record of it is an audit event"),
     ]
+    damaged.with_name("noise").write_bytes(b"\x00\x01\n" * 20)
     for arguments, word in cases:
         result = process(*arguments)
         assert result.returncode == 1, (arguments, result.stderr)
@@ -182,6 +184,29 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
         assert "Traceback" not in result.stderr, (arguments, result.stderr)
         assert result.stdout == ""
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--attack", "unheard_of"), ("--agents", "0"), ("--hours", "nan"), ("--hours", "1e300"), ("--compress", "0"),
+        ("--rate", "inf"), ("--seed", "-1"),
+    ],
+)  # fmt: skip
+def test_a_simulation_that_can_not_be_is_a_wrong_use(wrong: tuple[str, str], tmp_path: Path) -> None:
+    result = run("simulate", "--out", tmp_path / "x", *wrong)
+    assert result.exit_code == 2
+    assert wrong[0].strip("-") in result.output or wrong[1] in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
+    """Equal settings give equal bytes then, too: no time and no name is in them."""
+    plain, packed, again = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
+    for out in (plain, packed, again):
+        assert run("simulate", "--out", out, "--agents", 3, "--hours", 12).exit_code == 0
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes() != b""
+    assert packed.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,12 @@ async def model(version: str, request: Request, desk: Desk, visit: Looking, grou
         found = await desk.parts.read(rules.view, version, visible_tenants(visit.caller, None))
         judged = await desk.parts.read(rules.judgement, version) if everybody and not found.in_force else None
     one = shown(found.model, visit.caller)
-    curves = views.shown_curves(found.curves, {group} - {""})
+    curves = views.shown_curves(found.curves, found.known, {group} - {""})
     return desk.page(
         request, "model.html", visit, found=found, one=one, trained=views.trained_words(one), everybody=everybody,
-        calibration=views.calibration_chart(curves) if curves else None, curves=found.curves, chosen=group,
+        calibration=views.calibration_chart(curves) if curves else None, chosen=group,
+        groups=views.groups_of(found.curves, found.known),
+        rests_on=[*(("Known agents", one) for one in found.known), *(("Newcomers", one) for one in found.curves)],
         honesty=views.honesty_chart(found.observed) if found.observed else None, group=views.group_words,
         judged=judged, figures=from_dict(one.figures), levels_told=LEVELS, in_force=rules.version,
         may_order=ADMIN in visit.caller.scopes and everybody,

@@ -30,6 +30,13 @@ class Total(NamedTuple):
     true_positive: int
 
 
+class Drawn(NamedTuple):
+    """A calibration curve, and what its legend says."""
+
+    name: str
+    curve: GroupCurve
+
+
 class Drifted(NamedTuple):
     """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
 
@@ -94,10 +101,10 @@ def budget_chart(days: Sequence[Total], level: str) -> Markup:
     return line_chart(title, Axis("day (UTC)", told=short), Axis("alerts", least=0.0), series)
 
 
-def calibration_chart(curves: Sequence[GroupCurve]) -> Markup:
+def calibration_chart(curves: Sequence[Drawn]) -> Markup:
     """How odd a score is: the share of held-out normal events that score at least as high."""
     series = [
-        Series(group_words(one.tenant, one.agent_type), [(at.score, at.p_value) for at in one.points], style)
+        Series(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
         for one, style in zip(curves, _STYLES, strict=False)
     ]
     title = "Calibration: from an anomaly score to a p-value"
@@ -147,9 +154,36 @@ def trained_words(model: ModelVersion) -> list[tuple[str, str]]:
     ]
 
 
-def shown_curves(curves: Sequence[GroupCurve], wanted: Collection[str]) -> list[GroupCurve]:
-    """The fleet's curve, and those of the groups that are wanted, else of the largest ones; four at most."""
+def shown_curves(
+    newcomers: Sequence[GroupCurve], known: Sequence[GroupCurve], wanted: Collection[str]
+) -> list[Drawn]:  # fmt: skip
+    """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
+
+    Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
+    one of the two. Of another one there are those of newcomers alone, by which all are judged.
+    """
+    if not known:
+        return [Drawn(_words(one), one) for one in _chosen(newcomers, wanted)][: len(_STYLES)]
+    places = [(one.tenant, one.agent_type) for one in _chosen(known, wanted)[:2]]
+    parts = (("known agents", known), ("newcomers", newcomers))
+    return [
+        Drawn(f"{kind}, {_words(one)}", one)
+        for place in places for kind, curves in parts for one in curves if (one.tenant, one.agent_type) == place
+    ]  # fmt: skip
+
+
+def _words(one: GroupCurve) -> str:
+    return group_words(one.tenant, one.agent_type)
+
+
+def _chosen(curves: Sequence[GroupCurve], wanted: Collection[str]) -> list[GroupCurve]:
+    """The fleet's curve, then those of *wanted* groups, else all, the largest first."""
     fleet = [one for one in curves if one.tenant == "*"]
     others = [one for one in curves if one.tenant != "*"]
-    named = [one for one in others if group_words(one.tenant, one.agent_type) in wanted]
-    return [*fleet, *(named or sorted(others, key=lambda one: -one.events))][: len(_STYLES)]
+    named = [one for one in others if _words(one) in wanted]
+    return [*fleet, *(named or sorted(others, key=lambda one: -one.events))]
+
+
+def groups_of(*parts: Sequence[GroupCurve]) -> list[str]:
+    """Groups that have a curve of their own in any of *parts*, in words."""
+    return sorted({_words(one) for curves in parts for one in curves if one.tenant != "*"})

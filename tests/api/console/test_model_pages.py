@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.api.console.pages import models
 from trustwatch.api.lifecycle.desk import ModelView
+from trustwatch.scoring.lifecycle.curve import CurvePoint, GroupCurve
 from trustwatch.scoring.lifecycle.promotion import Judgement
 from trustwatch.scoring.lifecycle.records import ModelEntry, ModelVersion
 from trustwatch.scoring.store import Page
@@ -15,10 +16,14 @@ from trustwatch.scoring.store import Page
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
 
+FLEET = GroupCurve("*", "*", 4_321, True, (CurvePoint(0.1, 1.0), CurvePoint(0.9, 0.001)))
+
+
 class Versions:
     """A desk with a champion and a challenger."""
 
     version = "m1"
+    known: tuple[GroupCurve, ...] = ()
 
     def __init__(self) -> None:
         told = {"source": "archive", "events": 87_654}
@@ -39,7 +44,7 @@ class Versions:
 
     def view(self, version: str, _: Any) -> ModelView:
         found = next(one for one in self.all if one.version == version)
-        return ModelView(found, version == self.version, True, [], [], self.lines, [])
+        return ModelView(found, version == self.version, True, [FLEET], [], self.lines, [], self.known)
 
     def judgement(self, _: str) -> Judgement:
         return Judgement(["fewer on 12 agent-days of others"], [])
@@ -60,3 +65,20 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
     assert [word in listed.text for word in WORDS] == [not everybody, everybody, False, everybody]
     assert [word in one.text for word in WORDS] == [not everybody, everybody, everybody, everybody]
     assert "Should it come into force?" in one.text
+
+
+def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
+    new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
+    site, desk = new_site(), Versions()
+    monkeypatch.setattr(models, "desk_of", lambda _: desk)
+    site.sign_in("trust-admins")
+    without = site.browser.get("/console/models/m1").text
+    desk.known = (FLEET._replace(events=1_234),)
+    rehearsed = site.browser.get("/console/models/m1").text
+
+    assert "This version was not rehearsed" in without and "Rehearsed</dt><dd>no</dd>" in without
+    assert "not rehearsed" not in rehearsed and "on 1,234 events of known agents" in rehearsed
+    assert "known agents, the fleet</li>" in rehearsed and "newcomers, the fleet</li>" in rehearsed
+    assert "Newcomers, the fleet: 4,321 held-out events" in rehearsed

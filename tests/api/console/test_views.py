@@ -10,7 +10,15 @@ from trustwatch.api.console.views.decisions import decision_shown, evidence_show
 from trustwatch.api.console.views.deliveries import alerts_shown
 from trustwatch.api.console.views.feedback import choices, draft_of, preview_shown, rise_to
 from trustwatch.api.console.views.letters import chosen, letter_groups
-from trustwatch.api.console.views.models import beyond, budget_chart, calibration_chart, drifted, shown_curves, totals
+from trustwatch.api.console.views.models import (
+    beyond,
+    budget_chart,
+    calibration_chart,
+    drifted,
+    groups_of,
+    shown_curves,
+    totals,
+)
 from trustwatch.api.console.views.raw import raw_shown
 from trustwatch.api.console.views.scanning import narrowed
 from trustwatch.ingest.features.table import FEATURES
@@ -329,13 +337,26 @@ def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour(
     curve = [CurvePoint(0.1, 1.0), CurvePoint(0.9, 0.001)]
     curves = [GroupCurve(tenant, "Clerk", 100, True, tuple(curve)) for tenant in ("*", "a", "b", "c", "d")]
 
-    shown = shown_curves(curves, ())
+    shown = shown_curves(curves, [], ())
     drawn = str(calibration_chart(shown))
 
     assert len(shown) == 4
     assert 'aria-label="Calibration: from an anomaly score to a p-value"' in drawn
     assert [f"dash-{kind}" in drawn for kind in "abc"] == [True] * 3
     assert 'aria-label="Alerts of high or above, by day"' in str(budget_chart(totals([day(1, 1, 0.5)]), "high"))
+
+
+def test_curves_of_known_agents_are_drawn_beside_those_of_newcomers() -> None:
+    """Each agent is judged by one of the two; a group that is asked for has both, or the one that it has."""
+    known = [GroupCurve(tenant, "Clerk", 100 + at, True, ()) for at, tenant in enumerate(("*", "a", "b"))]
+    newcomers = [one for one in known if one.tenant != "a"]
+
+    largest, asked = shown_curves(newcomers, known, ()), shown_curves(newcomers, known, {"Clerk of a"})
+
+    fleet = ["known agents, the fleet", "newcomers, the fleet"]
+    assert [one.name for one in largest] == [*fleet, "known agents, Clerk of b", "newcomers, Clerk of b"]
+    assert [one.name for one in asked] == [*fleet, "known agents, Clerk of a"]
+    assert groups_of(newcomers, known) == ["Clerk of a", "Clerk of b"]
 
 
 @pytest.mark.parametrize("status", ["waiting", "running", "failed"])

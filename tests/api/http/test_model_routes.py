@@ -104,6 +104,7 @@ def test_a_version_has_a_falling_calibration_curve(site: Any) -> None:
     assert shares[0] == 1.0
     assert shares[-1] <= 2.0 / (fleet["events"] + 1) + 1e-12
     assert found["observed"] == []
+    assert found["calibration_known"] == []  # it was not rehearsed: all agents are judged by the one curve
 
 
 def test_promised_and_observed_are_told_beside_each_other(site: Any) -> None:
