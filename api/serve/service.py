@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +164,7 @@ class Service:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
         await self._guard.approvals.load()  # before the first answer: a pin that is forgotten lets somebody pass
-        console = ConsoleApp if self._settings.console.enabled else None
-        app = create_app(self._services, only_service=not self._roles.api, console=console)
-        server = _Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,
-                ws="none",  # what gateways ask about an upgrade is a question like any other
-                timeout_graceful_shutdown=10,
-            )
-        )  # fmt: skip
+        server = self._make_server()
         listener = listening_socket(self._settings)
         gc.collect()
         gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
@@ -182,20 +174,10 @@ class Service:
             self._dispatcher = self._make_dispatcher(client)
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
-                helpers = [group.create_task(self._tick(quiet)), *self._chores(group, quiet)]
+                helpers = [group.create_task(helper) for helper in self._helpers(quiet)]
                 guarding = group.create_task(
                     keep_guard(self._guard, self._services.policy, self._policy_changed, answered)
                 )
-                helpers.append(
-                    group.create_task(
-                        keep_descendants(
-                            self._guard, self._services.policy, self._backend.store, self._standing_changed, quiet
-                        )
-                    )
-                )
-                helpers.append(group.create_task(keep_desk(self._models, quiet)))
-                helpers.append(group.create_task(self._feedback.keep(quiet)))
-                helpers.append(group.create_task(self._erasures.keep(quiet)))
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -211,13 +193,28 @@ class Service:
         await self._acting.close()
         await self._jwks.close()
 
-    def _chores(self, group: asyncio.TaskGroup, quiet: asyncio.Event) -> list[asyncio.Task[None]]:
-        """What only one role does: replicas of the API neither deliver alerts nor remove anything."""
-        if not self._roles.workers:
-            return []
-        assert self._dispatcher is not None
-        chores = (self._upkeep(quiet), self._dispatcher.run(quiet), self._acting.keep(quiet))
-        return [group.create_task(chore) for chore in chores]
+    def _make_server(self) -> _Server:
+        console = ConsoleApp if self._settings.console.enabled else None
+        app = create_app(self._services, only_service=not self._roles.api, console=console)
+        return _Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,
+                ws="none",  # what gateways ask about an upgrade is a question like any other
+                timeout_graceful_shutdown=10,
+            )
+        )  # fmt: skip
+
+    def _helpers(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
+        policy, store = self._services.policy, self._backend.store
+        helpers: list[Coroutine[Any, Any, None]] = [
+            self._tick(quiet), keep_descendants(self._guard, policy, store, self._standing_changed, quiet),
+            keep_desk(self._models, quiet), self._feedback.keep(quiet), self._erasures.keep(quiet),
+        ]  # fmt: skip
+        if self._roles.workers:
+            assert self._dispatcher is not None
+            helpers += [self._upkeep(quiet), self._dispatcher.run(quiet), self._acting.keep(quiet)]
+        return helpers
 
     def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
         notifier = WebhookNotifier(client, clock.now_ms)
