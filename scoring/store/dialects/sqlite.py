@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
+from sqlalchemy.dialects.sqlite import dialect as Dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -27,6 +28,8 @@ from .chairs import OwnFile
 from .statements import UPSERT_AGENT
 
 LOOSE_DECISIONS = DECISIONS
+_UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=Dialect(paramstyle="qmark")))
+"""Its parameters stand in the order of the table's columns, which is that of `codec.agent_values`."""
 _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 BUSY_TIMEOUT_MS = 5_000
@@ -116,8 +119,8 @@ def is_only_one(_connection: Connection, _job: str) -> bool:
 
 
 def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """An upsert per row, in the given order."""
-    connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in rows])
+    """An upsert per row, in the given order; by the driver itself: SQLAlchemy's parameters cost as much as the rest."""
+    connection.exec_driver_sql(_UPSERT_AGENT, [codec.agent_values(row, version) for row in rows])
 
 
 def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
