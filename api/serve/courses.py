@@ -26,7 +26,7 @@ from .wiring import kafka_settings
 
 POLL, POLL_S = 1_000, 0.5
 TELL_EVERY_S = 5.0
-AIM_EVERY_S = 20.0
+AIM_EVERY_S = 5.0
 """How often the ends of partitions are looked up, at most."""
 GROUP_SUFFIX, MEMBER = "-keeper", "keeper"
 """The group is named after the workers'; its one member keeps its name, so that whoever takes over need not wait."""
