@@ -93,6 +93,9 @@ class Explainer:
             }  # fmt: skip
             fired = engine.rules.fired(scored.columns, row, scored.vectors, scored.found)
             kept["signals"] = [signal.code for signal in fired]
+            if row in scored.judged:
+                less = scored.judged[row] < scored.vectors[row]
+                kept["left_aside"] = [NAMES[index] for index in np.flatnonzero(less).tolist()]
         kept["thresholds"] = {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])}
         return kept
 

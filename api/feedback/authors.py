@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...scoring.records import AgentName, AgentSummary
@@ -27,8 +27,11 @@ def author_of(caller: Caller) -> Author:
 
 def agents_of(author: Author, actuators: Iterable[ActuatorSettings]) -> set[str]:
     """Ids of agents that *author* may be: those it goes by, and those whose client it is at an authorization server."""
-    own = {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
-    return own | set(author.ids)
+    return _named(author, actuators) | set(author.ids)
+
+
+def _named(author: Author, actuators: Iterable[ActuatorSettings]) -> set[str]:
+    return {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
 
 
 def check_agent(agent: AgentName, author: Author, actuators: Iterable[ActuatorSettings]) -> None:
@@ -37,18 +40,27 @@ def check_agent(agent: AgentName, author: Author, actuators: Iterable[ActuatorSe
         raise _own("nobody decides about itself; another caller has to")
 
 
-def check_group(agent_type: str, own: Iterable[AgentSummary]) -> None:
+def check_group(
+    agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Author, actuators: Iterable[ActuatorSettings]
+) -> None:  # fmt: skip
     """Nor for the group that it is of: such a rule would cover it.
 
     Args:
         agent_type: of the group.
-        own: what is known of the agents that the author may be, in the group's tenant.
+        own: what is known of each agent that the author may be, in the group's tenant; empty: never seen there.
+        author: who speaks.
+        actuators: of the group's tenant; their settings name the clients of agents.
 
     Raises:
-        ProblemError: 403, one of them is of the group.
+        ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
     """
-    if any(one.agent_type == agent_type for one in own):
+    if any(one.agent_type == agent_type for known in own.values() for one in known):
         raise _own(f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to")
+    if unseen := sorted(agent for agent in _named(author, actuators) if not own.get(agent)):
+        raise _own(
+            f"nobody decides about itself, and this caller is the client of {unseen[0]}, which was not seen yet: it may"
+            f" be of the type {agent_type}, so another has to"
+        )
 
 
 def _own(detail: str) -> ProblemError:

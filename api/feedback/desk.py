@@ -15,6 +15,7 @@ from ...ingest.log import GroupCommit
 from ...scoring.feedback.values import Feedback, PreviewRow, Status, Step, StepAction, Verdict
 from ...scoring.records import Decision, RiskLevel, record_id
 from ...scoring.store import Page, Store
+from ..callers import ANY
 from ..guard.audit import AuditSink
 from ..problems import Problem, ProblemError
 from ..settings import Settings
@@ -186,9 +187,12 @@ class FeedbackDesk:
         agent, actuators = decision.agent, self._settings.actuators
         check_agent(agent, author, actuators)
         if draft.kind == "peer_group":
-            for agent_id in sorted(agents_of(author, actuators)):
-                known = await self._call(self._store.find_agents, agent_id, (agent.tenant,), _MOST_NAMESAKES)
-                check_group(decision.agent_type, known)
+            own = {
+                agent_id: await self._call(self._store.find_agents, agent_id, (agent.tenant,), _MOST_NAMESAKES)
+                for agent_id in sorted(agents_of(author, actuators))
+            }
+            serving = [one for one in actuators if agent.tenant in one.tenants or ANY in one.tenants]
+            check_group(decision.agent_type, own, author, serving)
 
     async def _check_preview(self, draft: Draft, decision: Decision) -> bool:
         """Whether it is adopted unseen. Raises ProblemError (409) unless the same draft was previewed to the end."""

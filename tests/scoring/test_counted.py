@@ -42,6 +42,9 @@ def test_the_same_name_counts_once_a_day(one: Callable[..., Scored]) -> None:
     assert again.judged_anomaly[0] < again.anomaly[0]
     assert first.judged == {}
     assert again.judged_vectors([0]).sum() < again.vectors[0].sum()
+    explain = one.engine.explainer.evidence  # type: ignore[attr-defined]
+    assert "left_aside" not in explain(0, first)
+    assert {"target_surprise", "external_target"} & set(explain(0, again)["left_aside"])
 
 
 def test_another_name_counts(one: Callable[..., Scored]) -> None:

@@ -64,6 +64,7 @@ class EvidenceShown(NamedTuple):
         gain: what the event added.
         events: of the agent, so far.
         signals: hard signals that fired.
+        left_aside: what was odd in the event and brought no evidence, as it had counted before, in words.
         thresholds: by rising level.
     """
 
@@ -73,6 +74,7 @@ class EvidenceShown(NamedTuple):
     events: int | None
     signals: tuple[str, ...]
     thresholds: tuple[Threshold, ...]
+    left_aside: tuple[str, ...] = ()
 
 
 class PolicyShown(NamedTuple):
@@ -158,12 +160,17 @@ def evidence_shown(evidence: Mapping[str, Any]) -> EvidenceShown:
         for level in RiskLevel
         if (at := _number(given.get(level.label))) is not None
     ]
-    events, signals = _number(evidence.get("events")), evidence.get("signals")
+    events = _number(evidence.get("events"))
     return EvidenceShown(
         statistic, _number(evidence.get("prior")), _number(evidence.get("gain")),
         None if events is None else int(events),
-        tuple(str(code) for code in signals) if isinstance(signals, list | tuple) else (), tuple(thresholds),
+        _texts(evidence.get("signals")), tuple(thresholds),
+        tuple(dict.fromkeys(_label(name) for name in _texts(evidence.get("left_aside")))),
     )  # fmt: skip
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 def follows(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:

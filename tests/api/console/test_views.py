@@ -269,6 +269,14 @@ def test_a_broken_form_asks_for_no_time() -> None:
     assert draft_of({}).expires_in_s == 0
 
 
+def test_a_decision_tells_what_was_left_aside() -> None:
+    """What had counted already is named in words, once; decisions of before say nothing of it."""
+    told = evidence_shown({"left_aside": ["target_surprise", "pace_1m", "pace_4h", "of_tomorrow"]})
+
+    assert told.left_aside == ("target", "pace", "of tomorrow")
+    assert evidence_shown(decision().evidence).left_aside == () == evidence_shown({"left_aside": "x"}).left_aside
+
+
 def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
     """A rule can not even be asked for what no feedback suppresses."""
     found = choices((decision(),))

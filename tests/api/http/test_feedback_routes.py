@@ -281,6 +281,27 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     assert person.adopt(seen, "D0008", "all").status_code == 201
 
 
+@pytest.mark.parametrize(("tenant", "refused"), [("acme", True), ("globex", False)])
+def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
+    new_site: Callable[..., Any], tenant: str, refused: bool
+) -> None:
+    """It may be of that group: nobody knows. Settings of another tenant's actuators say nothing about it."""
+    hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), tenants=(tenant,), clients={"bot-7": "two"})
+    person = Person(new_site(actuators=(hydra,)))
+    theirs = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
+    at = person.site.store.position(0)
+    told = [decision(8, agent=theirs)]
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
+
+    asked = person.start(person.draft(scope={"kind": "peer_group"}), "D0008", "two")
+
+    if refused:
+        problem(asked, 403, "nobody decides about itself", "bot-7, which was not seen yet")
+        assert person.start(person.draft(), "D0008", "two").status_code == 202  # of one other agent it may speak
+    else:
+        assert asked.status_code == 202
+
+
 def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
     """It needs no preview, reaches no engine, and speaks of everything up to when the agent was calm again."""
     calm = decision(4, level=1, previous_level=3, decided_ms=NOW_MS - 1_000, event_time_ms=NOW_MS - 2_000)
