@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -33,7 +34,8 @@ class FileSource:
     """Implements `Source` over JSON-lines files in the order given, or over one binary stream such as standard input.
 
     Each line that is not blank is one EVENT record; offsets count them over all files. gzip is recognised by its first
-    bytes, not by the name. A stream is read as it comes: `poll` waits for its first line whatever the time-out says.
+    bytes, not by the name; a byte order mark is skipped. A stream is read as it comes: `poll` waits for its first line
+    whatever the time-out says.
 
     Args:
         inputs: paths, or one open binary stream, which the caller closes.
@@ -172,7 +174,7 @@ class FileSource:
                     yield from self._blocks_of(file, done)
                     done += file.tell()
             except (OSError, EOFError, zlib.error) as error:
-                raise UnreadableFile(f"{path}: {error}") from error
+                raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def _blocks_of(self, file: BinaryIO, done: int) -> Iterator[bytes]:
         """Blocks of one input, unpacked, with a line end behind the last; tells the progress."""
@@ -181,10 +183,12 @@ class FileSource:
         try:
             packed = buffered.peek(2)[:2] == _GZIP
             plain = gzip.GzipFile(fileobj=buffered) if packed else buffered
+            first = True
             while block := plain.read1(BLOCK_BYTES):
                 if self._progress is not None:
                     self._progress(reader.count)
-                yield block
+                yield block.removeprefix(codecs.BOM_UTF8) if first else block
+                first = False
             yield b"\n"
         finally:
             buffered.detach()

@@ -27,6 +27,17 @@ def emit(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
+def conclude(summary: dict[str, Any], as_json: bool, text: str) -> None:
+    """End long work: one JSON value on stdout, or *text* filled in on stderr, and what was not as it should be."""
+    if as_json:
+        emit(summary)
+        return
+    say(text.format(**summary))
+    for problem in ("malformed", "mended", "duplicates", "late"):
+        if summary.get(problem):
+            say(f"{problem}: {summary[problem]}")
+
+
 def fail(error: Exception | str) -> typer.Exit:
     """Say what went wrong; raise the result: it ends the command with status 1."""
     code = getattr(error, "code", None)

@@ -9,7 +9,21 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..serve.logs import configure_logs
-from . import alerts, archive, backtest, containment, feedback, lab, models, offline, privacy, remote, service, topics
+from . import (
+    alerts,
+    archive,
+    backtest,
+    containment,
+    feedback,
+    lab,
+    models,
+    offline,
+    privacy,
+    remote,
+    service,
+    simulation,
+    topics,
+)
 from .console import fail
 
 app = typer.Typer(
@@ -32,7 +46,7 @@ app.add_typer(containment.approvals)
 app.command("erase")(privacy.erase)
 app.command("export")(privacy.export)
 app.add_typer(privacy.decisions)
-app.command("simulate")(offline.simulate_command)
+app.command("simulate")(simulation.simulate_command)
 app.add_typer(topics.app)
 app.add_typer(alerts.app)
 app.add_typer(feedback.app)

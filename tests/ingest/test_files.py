@@ -24,9 +24,9 @@ def lines(source: FileSource, max_records: int = 100) -> list[bytes]:
 
 
 def test_files_in_order_plain_and_packed(tmp_path: Path) -> None:
-    """Blank lines are no records, a missing last line end does not matter, gzip is known by content, not by name."""
+    """Blank lines are no records; missing line ends and byte order marks do not matter; gzip is known by content."""
     plain, packed, empty = tmp_path / "a.jsonl.gz", tmp_path / "b", tmp_path / "c"
-    plain.write_bytes(b'{"id":"1"}\r\n\n  \n{"id":"2"}')
+    plain.write_bytes(b'\xef\xbb\xbf{"id":"1"}\r\n\n  \n{"id":"2"}')
     packed.write_bytes(gzip.compress(b'{"id":"3"}\n') + gzip.compress(b'{"id":"4"}\n\n'))
     empty.write_bytes(b"")
     source = FileSource([plain, empty, packed], received_ms=99)
