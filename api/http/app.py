@@ -139,6 +139,7 @@ def create_app(
         )
         for router in (*(part.router for part in routes), route_events.letters):
             app.include_router(router, responses=COMMON_PROBLEMS)
+        app.router.routes.insert(0, route_events.DIRECT)
     if pages is not None:
         app.mount(CONSOLE, pages.app)
         app.add_api_route(CONSOLE, _to_console, include_in_schema=False)
