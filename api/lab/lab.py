@@ -1,4 +1,4 @@
-"""`Lab`: one object for what an analyst asks. Each method is a question; `frames.py` says what the answers hold."""
+"""`Lab`: one object for what an analyst asks. Each method is a question; `columns` says what the answers hold."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .chart import (
     nothing,
     short,
 )  # fmt: skip
-from .frames import LEVELS
+from .columns import LEVELS
 
 _THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
 

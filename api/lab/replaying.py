@@ -18,7 +18,8 @@ from ...scoring import risk
 from ...scoring.engine import EngineSettings, Scored
 from ...scoring.records import Decision, RiskLevel
 from ...scoring.replay import Replay
-from .frames import LEVELS, frame, frame_of
+from .columns import LEVELS
+from .frames import frame, frame_of
 from .history import Lines, Wanted, moment
 from .opening import LabError, LabWarning
 

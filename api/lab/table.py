@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from .backtesting import BacktestFrames
-from .frames import FRAMES, KINDS
+from .columns import FRAMES, KINDS
 from .lab import Lab
 from .learned import LabModel
 

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from trustwatch.api.lab import Lab
-from trustwatch.api.lab.frames import FRAMES, KINDS, LEVELS, dtypes, frame
+from trustwatch.api.lab.columns import FRAMES, KINDS, LEVELS
+from trustwatch.api.lab.frames import dtypes, frame
 
 Ask = Callable[[Lab, dict[str, Any]], Any]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from trustwatch.api.lab import Lab, LabError, charts, open_lab
+from trustwatch.api.lab.columns import FRAMES
 from trustwatch.api.lab.example import prepare_example
-from trustwatch.api.lab.frames import FRAMES, frame
+from trustwatch.api.lab.frames import frame
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.log import EventLog
 from trustwatch.ingest.source import Kind, Record
