@@ -15,6 +15,7 @@ from ....scoring.store import Store
 from ...callers import ADMIN, FEEDBACK, SCORE_READ
 from ...http.finding import no_such, visible_tenants
 from ...http.route_decisions import key_of
+from ...problems import ProblemError
 from ..gate import Console, Desk, Looking, Visit
 from ..views.decisions import decision_shown, follows, policy_words
 from ..views.deliveries import DECIDED, alerts_shown
@@ -39,6 +40,7 @@ class Wanted(NamedTuple):
     agent: str
     level: str
     change: str
+    issuer: str = ""
 
 
 class Followed(NamedTuple):
@@ -54,18 +56,20 @@ class Followed(NamedTuple):
 @router.get("/decisions")
 async def decisions(
     request: Request, desk: Desk, visit: Looking, tenant: Text = "", agent: Text = "", level: Text = "",
-    change: Text = "", cursor: Cursor = "",
+    change: Text = "", cursor: Cursor = "", issuer: Text = "",
 ) -> Response:  # fmt: skip
-    """Changes of level, newest first."""
-    wanted = Wanted(tenant.strip(), agent.strip(), level, change)
-    trouble, found = "", Narrowed[Decision]([], None, 0)
+    """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
+    wanted = Wanted(tenant.strip(), agent.strip(), level, change, issuer)
+    trouble, found, among = "", Narrowed[Decision]([], None, 0), []
     try:
         found = await _list(desk, visit, wanted, cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
+        if isinstance(error, ProblemError):
+            among = [wanted._replace(**one) for one in error.problem.members.get("candidates", ())]
     return desk.page(
         request, "decisions.html", visit, 400 if trouble else 200, wanted=wanted, found=found, trouble=trouble,
-        first_page=not cursor,
+        among=among, first_page=not cursor,
     )  # fmt: skip
 
 
@@ -73,7 +77,7 @@ async def _list(desk: Console, visit: Visit, wanted: Wanted, cursor: str | None)
     parts, tenant = desk.parts, wanted.tenant or None
     tenants, key = visible_tenants(visit.caller, tenant), None
     if wanted.agent:
-        key = await key_of(parts, visit.caller, wanted.agent, tenant, None)
+        key = await key_of(parts, visit.caller, wanted.agent, tenant, wanted.issuer or None)
         if key is None:
             return Narrowed([], None, 0)
     store = parts.services.store

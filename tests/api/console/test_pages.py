@@ -14,6 +14,8 @@ from trustwatch.api.console.recent import recent_events
 from trustwatch.ingest.source import Kind, Record
 from trustwatch.scoring.records import AgentName
 
+from .conftest import AS, decision_of, row_of
+
 HOSTILE = (
     "<script>alert(1)</script>", "https://agents.example/a?b=c&d=%2F#x", "\"><img src=x onerror=alert(1)>",
     "spiffe://x/y z", "line\nbreak\r\nevent: end", "'; DROP TABLE agents; --", "{{ 7*7 }}", "ü\u202eevil", "a" * 2048,
@@ -237,3 +239,16 @@ def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
 def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:
     """What can not be read is said, by None, and nothing else fails."""
     assert recent_events(tmp_path / "none", AgentName(1, "t", "i", "a")) is None
+
+
+def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: Callable[..., Any]) -> None:
+    """Whoever types an id that two tenants use gets a link for each, and the list of the one that is chosen."""
+    site, rows = new_site(), [row_of("bot", "acme", 3), row_of("bot", "globex", 3)]
+    site.know(*rows, decisions=tuple(decision_of(row, at) for at, row in enumerate(rows)))
+    site.sign_in("trust-admins")
+
+    asked = site.browser.get("/console/decisions", params={"agent": "bot"}).text
+    chosen = site.browser.get("/console/decisions", params={"agent": "bot", "tenant": "globex", "issuer": AS})
+
+    assert "Which one?" in asked and asked.count("/console/decisions?tenant=") == 2
+    assert "/console/decisions/d-1" in chosen.text and "/console/decisions/d-0" not in chosen.text
