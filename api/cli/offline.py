@@ -166,7 +166,7 @@ def replay(
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
     settings: SettingsFile = None,
-    agents: Annotated[int, typer.Option(help="agents held in memory at once")] = 50_000,
+    agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
     json: Json = False,
 ) -> None:
     """Run history through the identical live path and write what it would have said."""
@@ -185,8 +185,8 @@ def replay(
     encoder = msgspec.json.Encoder()
     with ExitStack() as stack:
         inputs = stack.enter_context(opened(events, configured, window))
-        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(out.open("wb"))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_new_file(out, inputs))
         source = Within(FileSource(inputs, progress=progress), window)
         for line in replayed.run(source, malformed):
             if first is not None and datetime.fromisoformat(line.time) < first:
@@ -208,6 +208,13 @@ def replay(
     )
     if summary["malformed"] and not summary["events"]:
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
+
+
+def _new_file(out: Path, inputs: list[Path]) -> BinaryIO:
+    """The file that results go to, opened only after the histories were found; never one of them."""
+    if out.exists() and any(out.samefile(path) for path in inputs):
+        raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
+    return out.open("wb")
 
 
 def _within(window: Window) -> str:

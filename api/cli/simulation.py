@@ -74,6 +74,8 @@ def simulate_command(
     """Make the events of a seeded enterprise of agents, with labelled attacks."""
     if (out is None) == (not kafka):
         raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
+    if out is not None and out == labels:
+        raise typer.BadParameter("events and labels need a file each", param_hint="--labels")
     first = MONDAY if out is not None else clock.utc_now()
     began = first if start is None else start.replace(tzinfo=UTC)
     try:

@@ -186,6 +186,20 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
     assert not (tmp_path / "m").exists()
 
 
+def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path: Path) -> None:
+    """Nor is an older result by a run that finds no history."""
+    link, kept = tmp_path / "day.jsonl", tmp_path / "scores.jsonl"
+    link.symlink_to(history.day)
+    before = history.day.read_bytes()
+    for out in (history.day, link):
+        result = run("replay", history.day, "--model", history.model, "--out", out)
+        assert result.exit_code == 2 and "would be overwritten" in result.output
+    assert history.day.read_bytes() == before
+    kept.write_bytes(b"kept")
+    assert run("replay", tmp_path / "missing", "--model", history.model, "--out", kept).exit_code == 1
+    assert kept.read_bytes() == b"kept"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
