@@ -19,7 +19,7 @@ from .rig import PARTITIONS, wait
 from .test_archive import reached
 from .test_keeper import switches
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 ARCHIVE = "archive: {directory: archive, interval_s: 0.3}\n"
 LIFECYCLE = """\
@@ -82,6 +82,9 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     assert told["subject"] == "*/*" and told["data"]["model_version"] == "integration"
     (judged,) = [day for day in models.get("/drift")["items"] if day["judged"] and day["agent_type"] == "*"]
     assert judged["drifted"] == told["data"]["drifted"] and "request_size_surprise" in judged["drifted"]
+
+    delivery = keeping.wait(lambda: replica.pages("/v1/deliveries", key=told["id"], status="delivered"), 30.0)
+    assert [(one["target"], one["type"], one["attempts"]) for one in delivery] == [("soc", DRIFT_TYPE, 1)]
 
     post(replica, news[EARLY:])
     keeping.wait(lambda: {one.partition for one in switches(rig, version)} == set(range(PARTITIONS)), 90.0)
