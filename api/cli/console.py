@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 errors = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
@@ -19,7 +20,23 @@ errors = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """One message on stderr."""
-    errors.print(text, markup=False, soft_wrap=True)
+    errors.print("\n".join(map(plain, text.split("\n"))), markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
+
+    >>> plain("bot\\x1b[2J")
+    'bot\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def line(text: str) -> None:
+    """One line of a result on stdout."""
+    sys.stdout.write(plain(text) + "\n")
 
 
 def emit(value: Any) -> None:
@@ -69,5 +86,5 @@ def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
     for heading in columns.values():
         grid.add_column(heading, overflow="fold")
     for row in rows:
-        grid.add_row(*(str(row.get(member, "")) for member in columns))
+        grid.add_row(*(Text(plain(str(row.get(member, "")))) for member in columns))
     Console(highlight=False).print(grid)

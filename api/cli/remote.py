@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from ...ingest.files import FileSource
 from .. import clock
-from .console import byte_progress, emit, fail, say, table
+from .console import byte_progress, emit, fail, line, say, table
 from .offline import SHOWN_PROBLEMS, inputs
 
 BATCH = 500
@@ -175,21 +174,20 @@ def explain(
     if json:
         emit({"risk": answer, "decisions": history})
         return
-    write = sys.stdout.write
-    write(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})\n")
-    write(f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
-          f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}\n")  # fmt: skip
+    line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
+    line(f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
+         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}")  # fmt: skip
     for reason in answer["reasons"]:
-        write(f"  - {reason['text']}  [{reason['contribution']:.0%}]\n")
+        line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
     if answer["counterfactual"]:
-        write(f"  would be {answer['counterfactual']}\n")
+        line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]
     demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
-    write(f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
-          f"{demands} ({answer['mode']})\n")  # fmt: skip
+    line(f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
+         f"{demands} ({answer['mode']})")  # fmt: skip
     for decision in history:
-        write(f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
-              f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}\n")  # fmt: skip
+        line(f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
+             f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}")  # fmt: skip
 
 
 def release(
