@@ -19,7 +19,7 @@ from ...ingest.events import AuditEvent
 from ...ingest.files import FileSource
 from ...ingest.formats.lenient import decode_history
 from ...models.artifact import is_model
-from ...models.detector import DetectorSettings
+from ...models.detector import FAMILIAR, DetectorSettings
 from ...models.learning import session_ids
 from ...models.persist import load, save
 from ...scoring.promise import check_promise
@@ -132,10 +132,12 @@ def train(
 
 def _rehearsed(events: int) -> str:
     if events:
-        return f"rehearsed: agents of this history are judged by {events} events of known agents, newcomers by others"
+        return (
+            f"rehearsed: agents with {FAMILIAR} events here are judged by {events} events of such, newcomers by others"
+        )
     return (
-        "not rehearsed, too little of the history's end is of agents seen before: all agents are judged as newcomers, "
-        "and less is noticed; a longer history mends it"
+        f"not rehearsed, too little of the history's end is of agents with {FAMILIAR} events before it: all agents are "
+        "judged as newcomers, and less is noticed; a longer history mends it"
     )
 
 
@@ -210,9 +212,9 @@ def replay(
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
 
 
-def _new_file(out: Path, inputs: list[Path]) -> BinaryIO:
+def _new_file(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:
     """The file that results go to, opened only after the histories were found; never one of them."""
-    if out.exists() and any(out.samefile(path) for path in inputs):
+    if isinstance(inputs, list) and out.exists() and any(out.samefile(path) for path in inputs):
         raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
     return out.open("wb")
 
