@@ -19,6 +19,10 @@ from .combination import Combination, Evidence, evidence, forest_view, weighed_e
 from .errors import NotFinite, WrongShape
 from .peers import PeerScales, anomaly_scores
 
+FAMILIAR = 500
+"""Events in the model's history from which an agent is familiar. Below, much that it does is new for the first time,
+and judged as calm as agents of years it would be flagged for that."""
+
 
 class Scores(NamedTuple):
     """Scores of n rows.
@@ -51,7 +55,7 @@ class Detector(Protocol):
     def score(
         self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
     ) -> Scores:
-        """Score rows (n, F) of agents in peer groups (n,), *familiar* where the history shows them; changes nothing.
+        """Score rows (n, F) of agents in peer groups (n,), *familiar* where the history shows them well.
 
         Raises NotFinite, WrongShape.
         """
@@ -135,8 +139,8 @@ class ForestDetector:
         parts: what turns rows into the statistic T.
         scales: T to anomaly score, per peer group.
         calibration: anomaly score to p-value, per peer group.
-        familiar: the same for agents that the history shows, which are calmer: part of what is normal is their own
-            past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
+        familiar: the same for agents that the history shows well (`FAMILIAR`), which are calmer: part of what is
+            normal is their own past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
         usual: what is usual, for explanations.
         settings: how it was trained.
         feature_names: names of the F features.
@@ -160,7 +164,7 @@ class ForestDetector:
         Args:
             X: float64 (n, F), finite; not changed.
             groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
-            familiar: bool (n,), rows of agents that the history shows; None = none is.
+            familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR`); None = none is.
 
         Returns:
             scores; see `Scores` for ranges and direction.

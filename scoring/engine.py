@@ -21,6 +21,7 @@ from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
 from ..ingest.features.slots import Slots
 from ..ingest.features.table import COUNT
 from ..models.bundle import TrainedModel
+from ..models.detector import FAMILIAR
 from ..models.habits import NOTHING, announced, becomes_habit
 from . import counted, risk
 from .evidence import Explainer
@@ -74,8 +75,8 @@ class Scored(NamedTuple):
         return vectors
 
     def familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Which of *rows* are of agents that the model's history shows."""
-        return np.asarray(self.memory[list(rows), layout.N_SHARED] > 0)
+        """Which of *rows* are of agents that the model's history shows well."""
+        return np.asarray(self.memory[list(rows), layout.N_SHARED] >= FAMILIAR)
 
     @property
     def risk_scores(self) -> npt.NDArray[np.float64]:
@@ -195,7 +196,7 @@ class Engine:
 
         What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
         """
-        detector, familiar = self.model.detector, out.memory[rows, layout.N_SHARED] > 0
+        detector, familiar = self.model.detector, out.memory[rows, layout.N_SHARED] >= FAMILIAR
         scores = detector.score(out.vectors[rows], groups[rows], familiar)
         out.anomaly[rows] = out.judged_anomaly[rows] = scores.anomaly_score
         out.p_values[rows] = out.alone[rows] = scores.p_value

@@ -3,8 +3,8 @@
 Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.crossfit`). An agent that
 the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing that
 it does is ever very odd. So the live path itself runs over the end: scored before learned, suspicion and all.
-The scores of agents that were there before become the calibration of familiar agents, and the highest evidence of each
-of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
+The scores of agents that were well known before become the calibration of familiar agents, and the highest evidence of
+each of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..ingest.features.builder import FeatureBuilder
 from ..models.alarms import tail_of
 from ..models.bundle import TrainedModel
 from ..models.calibration import Calibration
-from ..models.detector import DetectorSettings, ForestDetector
+from ..models.detector import FAMILIAR, DetectorSettings, ForestDetector
 from ..models.learning import Progress, learn_with_held_out, seeds_of
 from . import risk
 from .engine import EngineSettings
@@ -72,15 +72,15 @@ def learn(
 ) -> Learned:  # fmt: skip
     """Learn a model from a history, and rehearse it; see `learning.learn_with_held_out` for arguments and errors.
 
-    A history whose end shows too little of agents that were there before is not rehearsed: all agents are then judged
-    as strangers are.
+    A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
+    judged as strangers are.
     """
     model, held_out = learn_with_held_out(columns, salt, version, settings, progress)
     taught = np.flatnonzero((columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0))
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     split = split_of(columns.time_ms[taught])
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
-    known = np.isin(after.names[:, c.AGENT], before.names[:, c.AGENT])
+    known = np.isin(after.names[:, c.AGENT], _familiar(before))
     detector = model.detector
     if int(known.sum()) < LEAST_EVENTS or not isinstance(detector, ForestDetector):
         return Learned(model, columns, held_out.p_value)
@@ -118,6 +118,12 @@ def split_of(time_ms: npt.NDArray[np.int64]) -> int:
         return len(time_ms) // 2
     judged_ms = max(WEEK_MS, int(time_ms[-1] - time_ms[0]) // 8)
     return int(np.searchsorted(time_ms, time_ms[-1] - judged_ms))
+
+
+def _familiar(before: EventColumns) -> npt.NDArray[np.uint64]:
+    """Agents of which *before* shows enough that they are no strangers."""
+    agents, events = np.unique(before.names[:, c.AGENT], return_counts=True)
+    return np.asarray(agents[events >= FAMILIAR])
 
 
 def _first_part(model: TrainedModel, before: EventColumns) -> TrainedModel:

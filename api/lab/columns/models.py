@@ -25,7 +25,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     ),
     "calibration": (
         Column("group", "text", "as in `groups`"),
-        Column("agents", "text", "known: those that the model's history shows; newcomers: all others"),
+        Column("agents", "text", "known: with 500 events or more in the model's history; newcomers: all others"),
         Column("anomaly_score", "number", "0 to 1"),
         Column("p_value", "number", "what it means in that group"),
     ),
