@@ -27,7 +27,7 @@ from .services import Services
 PREFIX = b"/v1/agents/"
 SUFFIX = b"/risk"
 ROUTE = "/v1/agents/{agent_id}/risk"
-SHORTEST = len(PREFIX) + len(SUFFIX) + 1
+SHORTEST = len(PREFIX) + len(SUFFIX)
 EVENTS, TRACES, LOGS = "/v1/events", "/v1/traces", "/v1/logs"
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of a request body, except those with events, which have their own bound."""
@@ -186,8 +186,10 @@ def agent_id_of(raw: bytes) -> str:
     """An agent id out of a path, percent-decoded once: ids that are URLs come as `https%3A%2F%2F…`, or as they are.
 
     Raises:
-        ProblemError: 400, it is not UTF-8.
+        ProblemError: 400, it is empty or not UTF-8.
     """
+    if not raw:
+        raise ProblemError(Problem(400, "invalid_request", "Invalid request", "the path names no agent id"))
     try:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError:

@@ -153,6 +153,7 @@ def test_slashes_may_stand_as_they_are(shared: Any, summary: Any) -> None:
 def test_an_id_that_is_no_text_is_refused(shared: Any) -> None:
     """Bytes that are no UTF-8 name nobody."""
     assert shared.get("/v1/agents/%ff%fe/risk").json()["code"] == "invalid_request"
+    assert shared.get("/v1/agents//risk").status_code == 400
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "DELETE", "OPTIONS"])
