@@ -31,6 +31,7 @@ from ..scoring.rehearsal import learn
 from . import clock
 from .callers import SCOPES
 from .console import new_code
+from .demo_inbox import AlertInbox
 from .local import local_token
 from .simulator import Attack, SimulatedEvent, SimulationSettings, simulate
 
@@ -57,6 +58,8 @@ tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
 console: {{enabled: true, development_login: true}}
+webhooks:
+  - {{name: demo-inbox, url: "{inbox}", secret: {{file: data/inbox.secret}}, allow_http: true}}
 lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
@@ -111,15 +114,18 @@ class Demo:
         data = self._directory / "data"
         data.mkdir(parents=True)
         settings = self._directory / SETTINGS_NAME
-        settings.write_text(SETTINGS.format(port=port))
+        inbox = AlertInbox()
+        settings.write_text(SETTINGS.format(port=port, inbox=inbox.url))
+        (data / "inbox.secret").touch(0o600)
+        (data / "inbox.secret").write_text(inbox.secret)
         token = local_token(data, "demo", list(SCOPES), "trustwatch", 86_400)
         day = self._train(clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
-        with (self._directory / "service.log").open("wb") as log:
+        with inbox, (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(settings)]
             service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
             try:
-                return self._use(service, url, token, day)
+                return self._use(service, url, token, day, inbox)
             except KeyboardInterrupt:
                 return 0
             finally:
@@ -169,7 +175,9 @@ class Demo:
                 who = Who(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
                 self._attacked.setdefault(who, event.label.scenario)
 
-    def _use(self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent]) -> int:
+    def _use(
+        self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent], inbox: AlertInbox
+    ) -> int:
         client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
         self._say(f"3. Starting the service at {url} ...")
         if not self._ready(service, client):
@@ -180,14 +188,23 @@ class Demo:
             f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, "
             f"attacks on {len(self._attacked)} agents"
         )
+        damaged = [day[0].event.replace(b'"action"', b'"acton"', 1)]
         for batch in _paced(day, self._factor):
-            body = b"\n".join(event.event for event in batch)
+            body = b"\n".join([event.event for event in batch] + damaged)
             answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
             if answer.status_code != 202:
                 self._say(f"   the service refused events: {answer.status_code} {answer.text[:300]}")
                 return 1
+            if damaged:
+                self._tell_refused(answer.json())
+                damaged = []
             self._tell(client)
-        return self._conclude(service, client, url, token)
+        return self._conclude(service, client, url, token, inbox)
+
+    def _tell_refused(self, receipt: dict[str, Any]) -> None:
+        """A gateway misspells a member: its record is refused alone, and kept until somebody has seen to it."""
+        for refused in receipt["rejections"]:
+            self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
     def _console_link(self, url: str) -> str:
         """Signs in at the console, once; each is another."""
@@ -224,7 +241,9 @@ class Demo:
             f"{who.agent_id} ({who.tenant}): {reason}{truth}"
         )
 
-    def _conclude(self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str) -> int:
+    def _conclude(
+        self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str, inbox: AlertInbox
+    ) -> int:
         clock.sleep(2.0)
         self._tell(client)
         noticed = [who for who in self._attacked if who in self._flagged]
@@ -232,6 +251,7 @@ class Demo:
         wrong = len(self._flagged - set(self._attacked))
         self._say(f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
                   f"{wrong} of {calm} others flagged at some time.")  # fmt: skip
+        self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
         path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
         (self._directory / "token").write_text(token)
         self._say(f"\nURL    {url}\nTOKEN  {token}\n\n  curl -s -H 'Authorization: Bearer {token}' '{url}{path}'\n")

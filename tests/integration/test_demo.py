@@ -48,6 +48,8 @@ def test_demo_ends_by_itself_and_says_what_happened(tmp_path: Path) -> None:
     text = "".join(lines)
     assert re.search(r"-> (medium|high|critical) .*: .+<- (scope_creep|stolen_credential)", text), text
     assert "2 of 2 attacked agents noticed" in text
+    assert re.search(r"[1-9]\d* alerts came to the demo's webhook rightly signed, 0 otherwise", text), text
+    assert text.count("kept as a dead letter") == 1
     assert "Traceback" not in text
     assert "error" not in (tmp_path / "demo" / "service.log").read_text()
 

@@ -1,0 +1,82 @@
+"""The demo's receiver of alerts: what a user's program would be, on this machine's loopback.
+
+It checks each signature as the Standard Webhooks specification says and keeps nothing but a count.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Self
+
+from ..scoring.notify.receiving import is_signed
+
+MOST_BYTES = 1024 * 1024
+
+
+class AlertInbox:
+    """Takes alerts from its making until `close`.
+
+    Attributes:
+        url: where alerts are to be posted.
+        secret: with which they are to be signed, `whsec_…`.
+        received: alerts whose signature was right.
+        refused: bodies without one.
+    """
+
+    def __init__(self) -> None:
+        self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
+        self.received = self.refused = 0
+        self._lock = Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+
+    def take(self, body: bytes, headers: dict[str, str]) -> bool:
+        """Count a body; returns whether its signature is right."""
+        right = is_signed(self.secret, body, headers)
+        with self._lock:
+            if right:
+                self.received += 1
+            else:
+                self.refused += 1
+        return right
+
+    def close(self) -> None:
+        """Take nothing any more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _handler_of(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            if not 0 < length <= MOST_BYTES:
+                self._answer(413)
+                return
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._answer(204 if inbox.take(self.rfile.read(length), headers) else 401)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """The demo prints what happens itself."""
+
+    return Handler
