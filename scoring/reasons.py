@@ -49,6 +49,10 @@ _PLURAL = {
     l.K_PROVENANCE: "origins", l.K_OUTCOME: "outcomes", l.K_REQUEST_SIZE: "request sizes",
     l.K_ANSWER_SIZE: "answer sizes",
 }  # fmt: skip
+_SINGULAR = {kind: words.removesuffix("s") for kind, words in _PLURAL.items()} | {
+    l.K_HOUR: "time of the week",
+    l.K_ACTION_TARGET: "use of an action on a target",
+}
 
 
 def _client(event: AuditEvent) -> str:
@@ -164,7 +168,7 @@ class Narrator:
         whose = "this agent"
         if known == 0:
             known, whose = self._peers_know(columns, row, kind), "its peer group"
-        usual_text = f"{known} known {_PLURAL[kind]} of {whose}"
+        usual_text = f"{known or 'no'} known {_SINGULAR[kind] if known == 1 else _PLURAL[kind]} of {whose}"
         first = bool((int(found.fresh[row]) >> kind) & 1)
         code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
         verb = "first use of" if first else "unusual"

@@ -61,7 +61,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     assert size.code == f"first_seen_{feature.removesuffix('_surprise')}"
     assert size.observed == observed
     known = round(float(scored.memory[0, layout.N_DISTINCT + _KIND_OF_FEATURE[INDEX[feature]]]))
-    assert size.usual == f"{known} known {noun} of this agent"
+    assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
     assert observed in size.text
 
 
