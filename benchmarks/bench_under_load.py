@@ -22,11 +22,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import msgspec
 from trustwatch.api.callers import SCOPES
 from trustwatch.api.tokens import LocalKey
 from trustwatch.ingest.columns import ColumnEncoder
@@ -43,7 +45,8 @@ RATE, RATIO = 30_000.0, 3.0
 STEADY = 1_000.0
 """Questions per second of the steady turns: a thousand tokens issued or exchanged each second."""
 AGENTS, PER_BODY, SENDERS = 10_000, 500, 4
-NUMBER, TIME = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z"
+PER_AGENT_DAY = 2000.0
+NUMBER, TIME, CYCLE = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z", b"&&&&&&"
 """Stand for what makes a body new each time it is sent; as long as what replaces them."""
 SETTINGS = """\
 data_dir: data
@@ -86,24 +89,35 @@ class Turn(NamedTuple):
     lag_s: float = 0.0
 
 
-def prepare(folder: Path, count: int) -> list[str]:
-    """A model, bodies and the paths of risk questions about the agents in them."""
-    raws = raw_events(count + count // 2, AGENTS, 2000.0)
+def prepare(folder: Path, history: int, live: int) -> list[str]:
+    """A model, bodies and the paths of risk questions about the agents in them.
+
+    The history has the pace of the load: agents that suddenly did a hundred times more would all be under suspicion.
+    """
+    raws = raw_events(history + live, AGENTS, PER_AGENT_DAY)
     salt, settings = b"benchmark", DetectorSettings()
-    history, rest = raws[: count // 2], raws[count // 2 :]
-    columns = ColumnEncoder(salt).encode([decode_event(raw) for raw in history])
+    columns = ColumnEncoder(salt).encode([decode_event(raw) for raw in hurried(raws[:history])])
     save(folder / "model", learn(columns, salt, "bench", settings).model, settings, 0, 0)
     (folder / "bodies").mkdir()
-    paths = set()
+    rest, paths = raws[history:], set()
     for number, start in enumerate(range(0, len(rest), PER_BODY)):
         lines = []
         for position, raw in enumerate(rest[start : start + PER_BODY]):
             event = json.loads(raw)
             paths.add(f"/v1/agents/{quote(event['agent']['id'], safe='')}/risk?tenant={event['tenant']}")
             event |= {"id": f"{NUMBER.decode()}-{position}", "time": TIME.decode()}
+            event["session"] = f"{event.get('session', 's')}-{CYCLE.decode()}"
             lines.append(json.dumps(event, separators=(",", ":")).encode())
         (folder / "bodies" / f"{number:06d}").write_bytes(b"\n".join(lines))
     return sorted(paths)[:2000]
+
+
+def hurried(raws: list[bytes]) -> Iterator[bytes]:
+    """Events of PER_AGENT_DAY as if they came at RATE, the last of them now."""
+    times = [datetime.fromisoformat(json.loads(raw)["time"]) for raw in raws]
+    factor, now = RATE * 86_400.0 / AGENTS / PER_AGENT_DAY, datetime.now(UTC)
+    for raw, at in zip(raws, times, strict=True):
+        yield msgspec.json.encode(json.loads(raw) | {"time": now - (times[-1] - at) / factor})
 
 
 class Service:
@@ -172,7 +186,7 @@ async def send(port: int, token: str, rate: float, seconds: float, folder: Path)
             number = counts["number"]
             counts["number"] += 1
             await asyncio.sleep(start + number * PER_BODY / rate - now)
-            body = new_body(bodies[number % len(bodies)], run * 100_000 + number)
+            body = new_body(bodies[number % len(bodies)], run * 100_000 + number, number // len(bodies))
             head = (f"POST /v1/events HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n"
                     f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
             begun = time.perf_counter()
@@ -198,11 +212,11 @@ async def send(port: int, token: str, rate: float, seconds: float, folder: Path)
     print(json.dumps(load._asdict()))
 
 
-def new_body(body: bytes, number: int) -> bytes:
-    """The body with ids nobody has seen, and the time of now."""
+def new_body(body: bytes, number: int, cycle: int) -> bytes:
+    """The body with ids nobody has seen, the time of now, and other sessions than when it was sent before."""
     now = time.time()
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    return body.replace(NUMBER, b"%012d" % number).replace(TIME, at.encode())
+    return body.replace(NUMBER, b"%012d" % number).replace(TIME, at.encode()).replace(CYCLE, b"%06d" % cycle)
 
 
 def ask(service: Service, seconds: float, script: Path) -> Turn:
@@ -269,10 +283,11 @@ def flat_out(service: Service, folder: Path, seconds: float) -> tuple[float, flo
 def main() -> int:
     """Idle and loaded turns alternate; medians."""
     given = arguments(__doc__ or "")
-    rounds, seconds, events = (1, 2.0, 10_000) if given.quick else (5, 6.0, 60_000)
+    # Thirty events of history an agent, as in `bench_pipeline`: known agents, not ten thousand cold starts.
+    rounds, seconds, history, live = (1, 2.0, 30_000, 10_000) if given.quick else (5, 6.0, 300_000, 150_000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = prepare(folder, events)
+        paths = prepare(folder, history, live)
         script = folder / "paths.lua"
         script.write_text(LUA.format(paths=", ".join(f'"{path}"' for path in paths)))
         service = Service(folder)
