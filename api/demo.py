@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,7 +122,7 @@ class Demo:
         token = local_token(data, "demo", list(SCOPES), "trustwatch", 86_400)
         day = self._train(clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
-        with inbox, (self._directory / "service.log").open("wb") as log:
+        with closing(inbox), (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(settings)]
             service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
             try:

@@ -9,8 +9,6 @@ import secrets
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
-from types import TracebackType
-from typing import Self
 
 from ..scoring.notify.receiving import is_signed
 
@@ -51,14 +49,6 @@ class AlertInbox:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _handler_of(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:

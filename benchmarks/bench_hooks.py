@@ -120,7 +120,7 @@ def main() -> None:
     seconds = 3.0 if given.quick else 30.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, 4_000)
+        prepare(folder, history=2_000, live=4_000)
         settings = f"{SETTINGS}tenants: {{{{acme: {{{{mode: enforce}}}}}}}}\nhooks:\n{HOOKS}\n{AUTHZEN}\n"
         service = Service(folder, settings)
         try:

@@ -9,9 +9,7 @@ Exit status 1 if a target is missed; `--quick` only reports.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import secrets
 import shutil
 import socket
@@ -40,14 +38,11 @@ from trustwatch.scoring.rehearsal import learn
 from benchmarks.bench_answer import CONNECTIONS, own_client, wrk
 from benchmarks.events import raw_events
 from benchmarks.harness import arguments, finish, machine, table
+from benchmarks.load_clients import CYCLE, NUMBER, PER_BODY, STEADY, TIME, Load
 
 RATE, RATIO = 30_000.0, 3.0
-STEADY = 1_000.0
-"""Questions per second of the steady turns: a thousand tokens issued or exchanged each second."""
-AGENTS, PER_BODY, SENDERS = 10_000, 500, 4
+AGENTS = 10_000
 PER_AGENT_DAY = 2000.0
-NUMBER, TIME, CYCLE = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z", b"&&&&&&"
-"""Stand for what makes a body new each time it is sent; as long as what replaces them."""
 SETTINGS = """\
 data_dir: data
 model_dir: model
@@ -67,16 +62,6 @@ end
 
 Ask = Callable[["Service", float, Path], "Turn"]
 """Questions for some seconds."""
-
-
-class Load(NamedTuple):
-    """What a sender got rid of, and what became of it."""
-
-    seconds: float
-    accepted: int
-    told_to_wait: int
-    post_p50_ms: float
-    post_p99_ms: float
 
 
 class Turn(NamedTuple):
@@ -162,7 +147,7 @@ class Sender:
     """A process that posts the bodies over and over, at *rate* events per second."""
 
     def __init__(self, service: Service, folder: Path, rate: float, seconds: float) -> None:
-        command = [sys.executable, "-m", "benchmarks.bench_under_load", "--send", str(service.port), service.token,
+        command = [sys.executable, "-m", "benchmarks.load_clients", "--send", str(service.port), service.token,
                    str(rate), str(seconds), str(folder / "bodies")]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -170,53 +155,6 @@ class Sender:
         """Wait for its end."""
         out = self._process.communicate()[0]
         return Load(**json.loads(out))
-
-
-async def send(port: int, token: str, rate: float, seconds: float, folder: Path) -> None:
-    """The sender: SENDERS connections share one schedule of bodies; prints what became of them as JSON."""
-    bodies = [path.read_bytes() for path in sorted(folder.iterdir())]
-    start = time.perf_counter()
-    counts = {"number": 0, "accepted": 0, "waited": 0}
-    took: list[float] = []
-    run = int(time.time() * 10) % 10**7
-
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-        while (now := time.perf_counter()) - start < seconds:
-            number = counts["number"]
-            counts["number"] += 1
-            await asyncio.sleep(start + number * PER_BODY / rate - now)
-            body = new_body(bodies[number % len(bodies)], run * 100_000 + number, number // len(bodies))
-            head = (f"POST /v1/events HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n"
-                    f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
-            begun = time.perf_counter()
-            writer.write(head.encode())
-            writer.write(body)
-            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            rest = await reader.readexactly(int(answer.partition("content-length: ")[2].partition("\r")[0]))
-            took.append(time.perf_counter() - begun)
-            if " 202 " in answer:
-                counts["accepted"] += json.loads(rest)["accepted"]
-            elif " 429 " in answer:
-                counts["waited"] += 1
-                await asyncio.sleep(0.5)
-            else:
-                raise SystemExit(rest.decode())
-        writer.close()
-
-    await asyncio.gather(*(connection() for _ in range(SENDERS)))
-    quantiles = statistics.quantiles(took, n=100)
-    load = Load(
-        time.perf_counter() - start, counts["accepted"], counts["waited"], quantiles[49] * 1e3, quantiles[98] * 1e3
-    )
-    print(json.dumps(load._asdict()))
-
-
-def new_body(body: bytes, number: int, cycle: int) -> bytes:
-    """The body with ids nobody has seen, the time of now, and other sessions than when it was sent before."""
-    now = time.time()
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    return body.replace(NUMBER, b"%012d" % number).replace(TIME, at.encode()).replace(CYCLE, b"%06d" % cycle)
 
 
 def ask(service: Service, seconds: float, script: Path) -> Turn:
@@ -227,35 +165,10 @@ def ask(service: Service, seconds: float, script: Path) -> Turn:
 
 def ask_steadily(service: Service, seconds: float, script: Path) -> Turn:
     """Questions at STEADY a second over CONNECTIONS connections, about the agents that *script* names."""
-    command = [sys.executable, "-m", "benchmarks.bench_under_load", "--ask", str(service.port), service.token,
+    command = [sys.executable, "-m", "benchmarks.load_clients", "--ask", str(service.port), service.token,
                str(seconds), str(script)]  # fmt: skip
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     return Turn(int(out[0]) / seconds, float(out[1]))
-
-
-async def steady(port: int, token: str, seconds: float, script: Path) -> None:
-    """The steady client: prints answers, and the p99 (ms) from when each question was due."""
-    paths = re.findall(r'"(/v1/[^"]+)"', script.read_text())
-    took: list[float] = []
-    due = iter(range(int(STEADY * seconds)))
-    start = time.perf_counter() + 0.1
-
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for number in due:
-            at = start + number / STEADY
-            await asyncio.sleep(at - time.perf_counter())
-            path = paths[number % len(paths)]
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            if " 200 " not in head.partition("\r")[0]:
-                raise SystemExit(head)
-            await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
-            took.append(time.perf_counter() - at)
-        writer.close()
-
-    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
-    print(len(took), statistics.quantiles(took, n=100)[98] * 1e3)
 
 
 def loaded(service: Service, folder: Path, seconds: float, script: Path, ask: Ask) -> tuple[Turn, Load]:
@@ -283,7 +196,7 @@ def flat_out(service: Service, folder: Path, seconds: float) -> tuple[float, flo
 def main() -> int:
     """Idle and loaded turns alternate; medians."""
     given = arguments(__doc__ or "")
-    # Thirty events of history an agent, as in `bench_pipeline`: known agents, not ten thousand cold starts.
+    # Thirty events of history an agent, as in `bench_pipeline`, not ten thousand cold starts.
     rounds, seconds, history, live = (1, 2.0, 30_000, 10_000) if given.quick else (5, 6.0, 300_000, 150_000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -343,9 +256,4 @@ def report(
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--ask"]:
-        asyncio.run(steady(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), Path(sys.argv[5])))
-    elif sys.argv[1:2] == ["--send"]:
-        asyncio.run(send(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5]), Path(sys.argv[6])))
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ BODY = b'{"type":"io.trustwatch.alert.risk-level-changed.v1"}'
 @pytest.fixture
 def inbox() -> Iterator[AlertInbox]:
     """One on this machine's loopback."""
-    with AlertInbox() as made:
+    with closing(AlertInbox()) as made:
         yield made
 
 
