@@ -12,7 +12,8 @@ from . import risk
 from .engine import NOTABLE, Scored
 from .policy import LivePolicy
 from .records import Decision, Reason, RiskLevel, record_id
-from .residence import Note, Residence, encode_reasons
+from .residence import Note, Residence, decode_reasons, encode_reasons
+from .run_up import with_earlier
 
 _REASONS_HALF_LIFE_MS = 600_000.0
 _SHOWN_FROM = 0.2
@@ -57,9 +58,10 @@ class Decider:
         for row in rows:
             slot, (previous, level) = int(scored.slots[row]), levels[row]
             rising = level > previous and level >= RiskLevel.MEDIUM
-            reasons = found.get(row, ())
+            own = found.get(row, ())
+            reasons = self._with_run_up(scored, row, own) if rising else own
             told = reasons if rising or level == previous else (_calmed(previous, level),)
-            counterfactual = self._engine.explainer.counterfactual(scored, row, reasons) if rising else ""
+            counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
             decision_id = self._residence.note(slot).decision_id
             if row in changed:
                 moment = Moment(partition, int(offsets[row]), int(received[row]))
@@ -88,21 +90,34 @@ class Decider:
         return decision
 
     def _rows_to_tell(self, scored: Scored, changed: set[int]) -> list[int]:
-        """Changes of level, and the notable row of each agent whose reasons will stand at the end of the batch.
+        """Changes of level, and the notable row of each agent whose reasons stand at each rise and at the batch's end.
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
         """
         notable = (scored.evidence >= NOTABLE) & (scored.risk_scores >= _SHOWN_FROM)
         told: dict[int, tuple[float, int]] = {}
         last: dict[int, int] = {}
+        kept = set(changed)
         for row in sorted(changed | set(np.flatnonzero(notable).tolist())):
             slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
             state = self._engine.risk[slot]
             old, since = told.get(slot) or (float(state["told"]), int(state["told_ms"]))
+            if row in changed and slot in last:
+                kept.add(last[slot])
             if row in changed or weight >= _faded(old, since, at_ms):
                 told[slot] = weight, at_ms
                 last[slot] = row
-        return sorted(changed | set(last.values()))
+        return sorted(kept | set(last.values()))
+
+    def _with_run_up(self, scored: Scored, row: int, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+        """Reasons of a rise: its event's, and those that were kept of its agent on the way."""
+        slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
+        state = self._engine.risk[slot]
+        weight, since_ms = float(state["told"]), int(state["told_ms"])
+        if weight <= 0.0:
+            return reasons
+        kept = decode_reasons(self._residence.note(slot).reasons)
+        return with_earlier(reasons, float(scored.evidence[row]), kept, _faded(weight, since_ms, at_ms), since_ms)
 
     def _type_of(self, slot: int, scored: Scored, row: int) -> str:
         """The agent's type when the row's event happened, however many it took in the batch."""

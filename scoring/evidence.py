@@ -48,10 +48,10 @@ class Explainer:
     def counterfactual(self, scored: Scored, row: int, reasons: tuple[Reason, ...]) -> str:
         """What would have kept the level lower, checked by scoring the row without its strongest feature; or ""."""
         engine = self._engine
-        feature = next((reason.feature for reason in reasons if reason.feature in NAMES), None)
-        if feature is None:
+        features = [reason for reason in reasons if reason.feature in NAMES]
+        if not features:
             return ""
-        index = NAMES.index(feature)
+        index = NAMES.index(max(features, key=lambda reason: reason.contribution).feature)
         vectors = np.concatenate([scored.vectors[[row]], scored.judged_vectors([row])])  # the calmer one is what counts
         vectors[:, index] = 0.0
         groups = scored.columns.names[[row, row], c.GROUP]

@@ -41,6 +41,9 @@ _CARRIER = {
     "external_target": l.K_TARGET,
 }
 
+GATHERING = frozenset({"session_strangeness", "novelty_1h", "drift"})
+"""Features that say how much has gathered, and not of what: told last, however much they weigh."""
+
 _PLURAL = {
     l.K_ACTION: "actions", l.K_RESOURCE: "resources", l.K_TARGET: "targets", l.K_AUDIENCE: "audiences",
     l.K_PEER: "peer agents", l.K_PRINCIPAL: "principals", l.K_NETWORK: "networks", l.K_CREDENTIAL: "credentials",
@@ -124,6 +127,8 @@ class Narrator:
     ) -> tuple[Reason, ...]:  # fmt: skip
         """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
 
+        Those that only say how much has gathered come last: they tell nobody what was done.
+
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
         """
@@ -138,7 +143,7 @@ class Narrator:
             if reason.text not in told:
                 told.add(reason.text)
                 features.append(reason)
-        return (*rules, *features)
+        return (*rules, *sorted(features, key=lambda reason: reason.feature in GATHERING))
 
     def _of_signal(self, event: AuditEvent, signal: Signal) -> Reason:
         observed = _credential(event) if signal.feature in ("credential", "authentication") else event.action

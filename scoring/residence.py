@@ -23,6 +23,7 @@ from .records import AgentRow, Reason, RiskLevel
 from .store import Due
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Reason]).decode
 NO_REASONS = b"[]"
 _PAGE = 500
 _PACKED = 1_000
@@ -326,3 +327,8 @@ class Residence:
 def encode_reasons(reasons: Sequence[Reason]) -> bytes:
     """Reasons as the JSON list that rows and answers carry."""
     return _encode(reasons)
+
+
+def decode_reasons(kept: bytes) -> list[Reason]:
+    """Reasons of `encode_reasons`; none of an empty text."""
+    return _decode(kept) if kept else []

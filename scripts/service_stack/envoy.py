@@ -83,7 +83,8 @@ class Envoy(Gateway):
 
     def _command(self) -> list[str | Path]:
         return [
-            envoy_program(), "-c", self.folder / "envoy.json", "--use-dynamic-base-id", "--concurrency", "1",
+            # Hot restarts would take shared memory, which a kill leaves behind: where /dev/shm is full Envoy dies mute.
+            envoy_program(), "-c", self.folder / "envoy.json", "--disable-hot-restart", "--concurrency", "1",
             "--file-flush-interval-msec", "1", "--file-flush-min-size-kb", "1", "--drain-time-s", "1", "-l", "info",
         ]  # fmt: skip
 

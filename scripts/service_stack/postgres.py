@@ -39,6 +39,8 @@ unix_socket_directories = ''
 fsync = on
 synchronous_commit = on
 max_connections = 200
+# Files of the data folder, which go with it: after a kill, shared memory would stay until the machine has none left.
+dynamic_shared_memory_type = mmap
 log_line_prefix = '%m [%p] %d '
 """
 

@@ -234,9 +234,11 @@ class Process:
             return False
         try:
             command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+            # While a program is being loaded its process has no command line yet; nor has one that ended, a zombie.
+            loading = not command and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except OSError:
             return False
-        return self._child is not None or self.mark in command
+        return self._child is not None or loading or self.mark in command
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens where the process is gone."""

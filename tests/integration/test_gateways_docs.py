@@ -61,7 +61,7 @@ def command(name: str, folder: Path, text: str) -> list[str | Path]:
     file.write_text(text)
     started = program(name)
     if name == "envoy":
-        return [started, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
+        return [started, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
     if name == "caddy":
         return [started, "run", "--adapter", "caddyfile", "--config", file]
     return [started, "-p", folder, "-e", "stderr", "-c", file]

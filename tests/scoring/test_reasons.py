@@ -131,8 +131,9 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
 
     ((scored, _),) = applied.scored
     engine = processor.engine
-    feature = next(reason.feature for reason in decision.reasons if reason.feature in NAMES)
-    vectors = np.concatenate([scored.vectors, scored.judged_vectors([0])])
+    judged = scored.judged_vectors([0])
+    feature = NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
+    vectors = np.concatenate([scored.vectors, judged])
     vectors[:, NAMES.index(feature)] = 0.0
     found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.familiar([0, 0]))
     p_value = found.p_value.max(keepdims=True)
