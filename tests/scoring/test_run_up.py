@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from trustwatch.scoring.reasons import MOST_REASONS
@@ -71,7 +72,7 @@ def test_a_rise_names_what_was_odd_on_the_way_in_one_batch_or_many(kit: Any, mak
     texts = []
     for size in (1, 900):
         processor, found, at = kit.processor(capacity=100), [], 0
-        for batch in kit.batches(records, iter(lambda: size, 0)):
+        for batch in kit.batches(records, itertools.repeat(size)):
             applied = processor.apply(batch._replace(base_offset=at))
             at += len(batch.records)
             found += [tuple(one.text for one in made.reasons) for made in applied.decisions]
