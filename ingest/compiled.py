@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -15,15 +18,18 @@ as_int = cast(Callable[[Any], int], np.int64)
 """A signed integer for kernels: `int` leaves one without sign as it is, and the two together become a float."""
 
 
+PACKAGE = Path(__file__).resolve().parents[1]
+_WITH_KERNELS = ("ingest/**/*.py", "models/*.py", "scoring/*.py")
+
+
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile at the first call; the machine code is kept beside the source (or in `NUMBA_CACHE_DIR`)."""
-    return cast(Callable[P, R], njit(cache=True)(function))
+    return _kept(function, {})
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """As `allocation_free`, for small helpers that other kernels call: always inlined by LLVM."""
-    options: dict[str, Any] = {"cache": True, "_nrt": False, "forceinline": True}
-    return cast(Callable[P, R], njit(**options)(function))
+    return _kept(function, {"_nrt": False, "forceinline": True})
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,5 +38,27 @@ def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
     Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
     the feature kernel's time.
     """
-    options: dict[str, Any] = {"cache": True, "_nrt": False}
-    return cast(Callable[P, R], njit(**options)(function))
+    return _kept(function, {"_nrt": False})
+
+
+def _kept(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
+    """Compile with a cache that any change of a kernel's source makes stale.
+
+    numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
+    too: after a `git pull` that changes one of those, old code would go on, with new models.
+    """
+    made = njit(cache=True, **options)(function)
+    kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    if kept is not None:
+        kept._source_stamp = (kept._source_stamp, sources(PACKAGE))
+    return cast(Callable[P, R], made)
+
+
+@lru_cache
+def sources(package: Path) -> str:
+    """Digest of all files that hold kernels, their helpers and their constants."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for pattern in _WITH_KERNELS for path in package.glob(pattern)):
+        text = path.read_bytes()
+        found.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
+    return found.hexdigest()

@@ -1,9 +1,13 @@
-"""Bad sessions in the history: what ROC-AUC they cost on the others."""
+"""Bad sessions in the history: what ROC-AUC they cost on the others.
+
+What an agent's own past vouches for is worse than what one of many sessions does: an agent whose whole history is
+hijacked sessions is told apart from one of whose history they are a part. Honest sessions instead are the control.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Any
 
@@ -20,33 +24,83 @@ WANTED = {0.02: 0.03, 0.08: 0.05}
 """Share of the history's sessions -> largest loss of ROC-AUC aimed at."""
 
 
+STRANGERS, INSIDERS, CONTROL = (
+    "hijacked, of agents that the history has nothing else of", "hijacked, of agents of the history",
+    "honest, of the same agents (control)",
+)  # fmt: skip
+
+
 def run(sets: list[Trace], draws: int) -> list[Table]:
-    """Loss per set and share: means over draws of which bad sessions are in the history, and the largest."""
+    """Loss per set and share: means over draws of which sessions are in the history, and the largest."""
     rows = []
     for trace in sets:
         untouched = traces.train(trace.train, trace.name)
         for share in SHARES:
-            cells = np.array([_losses(trace, untouched, share, seed) for seed in range(draws)])
-            clean, dirty = cells[:, 0], cells[:, 1]
-            loss = clean - dirty
-            rows.append(
-                (trace.name, f"{share:.0%}", float(clean.mean()), float(dirty.mean()), float(loss.mean()),
-                 float(loss.max()), f"{WANTED[share]:.2f}")
-            )  # fmt: skip
-    columns = ("data", "bad sessions in the history", "ROC-AUC, clean history", "contaminated", "loss", "largest loss",
-               "wanted below")  # fmt: skip
-    note = f"Means over {draws} draws of the bad sessions, which are left out of the test; baseline frozen."
+            found = [_losses(trace, untouched, share, seed) for seed in range(draws)]
+            for who in (INSIDERS, STRANGERS, CONTROL):
+                clean, dirty = np.array([one[who] for one in found]).T
+                loss = clean - dirty
+                wanted = "–" if who == CONTROL else f"{WANTED[share]:.2f}"
+                rows.append(
+                    (trace.name, f"{share:.0%}", who, float(clean.mean()), float(dirty.mean()), float(loss.mean()),
+                     float(loss.max()), wanted)
+                )  # fmt: skip
+    columns = ("data", "sessions added to the history", "which", "ROC-AUC, history as it is", "with them", "loss",
+               "largest loss", "wanted below")  # fmt: skip
+    note = f"Means over {draws} draws of the sessions, which are left out of the test; baseline frozen."
     return [Table("Contaminated history", columns, rows, note)]
 
 
-def _losses(trace: Trace, untouched: TrainedModel, share: float, seed: int) -> tuple[float, float]:
-    """ROC-AUC on the same remaining test sessions with a clean and with a contaminated history."""
+def _losses(trace: Trace, untouched: TrainedModel, share: float, seed: int) -> dict[str, tuple[float, float]]:
+    """ROC-AUC on the same remaining test sessions without and with sessions in the history, for each kind of these."""
     rng = np.random.default_rng(seed)
     taken = _drawn(trace, share, rng)
-    left = [row for row, label in enumerate(trace.labels) if label["session"] not in taken]
-    rest = Trace(trace.name, trace.train, *_pick(trace, left))
-    bad = [raw for raw, label in zip(trace.test, trace.labels, strict=True) if label["session"] in taken]
-    return _auc(rest, untouched), _auc(rest, traces.train(mixed(trace.train, bad, rng), trace.name))
+    honest = _honest(trace, taken, rng)
+    bad, good = _lines(trace, taken), _lines(trace, honest)
+    given = _by_insiders(bad, trace.train_events, rng)
+    found = {}
+    for who, added, out in ((STRANGERS, bad, taken), (INSIDERS, given, taken), (CONTROL, good, taken | honest)):
+        left = [row for row, label in enumerate(trace.labels) if label["session"] not in out]
+        rest = Trace(trace.name, trace.train, *_pick(trace, left))
+        with_them = traces.train(mixed(trace.train, added, rng), trace.name)
+        found[who] = _auc(rest, untouched), _auc(rest, with_them)
+    return found
+
+
+def _lines(trace: Trace, sessions: set[str]) -> list[bytes]:
+    return [raw for raw, label in zip(trace.test, trace.labels, strict=True) if label["session"] in sessions]
+
+
+def _honest(trace: Trace, taken: set[str], rng: np.random.Generator) -> set[str]:
+    """For each taken session an honest one of the same agent, as far as it has any."""
+    wanted, theirs = Counter[str](), defaultdict[str, set[str]](set)
+    agents = {
+        label["session"]: event["agent"]["id"] for event, label in zip(trace.test_events, trace.labels, strict=True)
+    }
+    for label in trace.labels:
+        if not label["session_label"] and label["class"] != "resisted":
+            theirs[agents[label["session"]]].add(label["session"])
+    wanted.update(agents[session] for session in taken)
+    found: set[str] = set()
+    for agent, count in sorted(wanted.items()):
+        pool = sorted(theirs[agent])
+        found |= set(rng.choice(pool, min(count, len(pool)), replace=False).tolist())
+    return found
+
+
+def _by_insiders(bad: list[bytes], history: list[dict[str, Any]], rng: np.random.Generator) -> list[bytes]:
+    """The same sessions, each as one of an agent of the history with the same type."""
+    pool, doer, made = defaultdict[str, set[str]](set), dict[str, str](), []
+    for event in history:
+        pool[event["agent"]["type"]].add(event["agent"]["id"])
+    for raw in bad:
+        event = json.loads(raw)
+        agent = event["agent"]
+        if event["session"] not in doer:
+            doer[event["session"]] = str(rng.choice(sorted(pool[agent["type"]] or {agent["id"]})))
+        agent["id"] = doer[event["session"]]
+        made.append(json.dumps(event).encode())
+    return made
 
 
 def _drawn(trace: Trace, share: float, rng: np.random.Generator) -> set[str]:

@@ -212,3 +212,25 @@ def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[
     surprise = watch.feed(event(90_000, agent="me", task="pay", **changed), learn=False)[0][feature]
 
     assert (surprise < 1.0) is learnable
+
+
+@pytest.mark.parametrize("where", [{}, {"task": "pay"}], ids=["group", "task"])
+def test_one_sighting_vouches_for_no_target(where: dict[str, Any]) -> None:
+    """20 events to one target and n to another: the other has max(n - 1, 0), and 3 are left to what is new."""
+
+    def surprise(times: int, **members: Any) -> float:
+        usual = many(20, agent="peer", resource={"id": "usual"}, **where)
+        return bits(fitted(*usual, *many(times, agent="b", **members, **where)), **members, **where)["target_surprise"]
+
+    stranger = {"resource": {"id": "stranger"}}
+    group = [-math.log2((max(n - 1, 0) + 3) / (20 + n + 3)) for n in (1, 2, 5)]
+    task = [
+        -math.log2((max(n - 1, 0) + 3 * 2.0**-found) / (20 + n + 3)) for n, found in zip((1, 2, 5), group, strict=True)
+    ]
+    assert [surprise(n, **stranger) for n in (1, 2, 5)] == pytest.approx(task if where else group)
+
+
+def test_other_names_are_vouched_for_at_once() -> None:
+    """One action among 20: (1 + 3) / (20 + 1 + 3)."""
+    baseline = fitted(*many(20, agent="peer", action="refund"), *many(1, agent="b", action="wipe"))
+    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(4 / 24))
