@@ -452,13 +452,13 @@ def _probability(
     fleet, tenant, group, task = (_known(scope, kind, item) for scope in levels)
     mine = _own(agent, kind, item)
     part = min(agent.shared / max(agent.events, 1), 1.0)
-    beyond_tenant, beyond_group = _without(fleet, tenant), _vouched(_without(tenant, group), kind)
-    others = _mix(1.0, _vouched(beyond_tenant, kind))
+    beyond_tenant, beyond_group = _without(fleet, tenant), _without(tenant, group)
+    others = _mix(1.0, beyond_tenant)
     if beyond_tenant[0] <= 0 and beyond_group[0] <= 0 and beyond_group[1]:
         others = min(others, _mix(1.0, beyond_group))  # new to both is one novelty
     else:
         others = _mix(others, beyond_group)
-    others = _mix(others, _vouched(_without(group, (part * mine[0], part * mine[1], part * mine[2])), kind))
+    others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
     own = _mix(others, mine)
     return own if kind in AGENTS_OWN else _mix(own, _vouched(task, kind)), own, others, mine[0]
 
@@ -492,7 +492,7 @@ def _without(wide: Known, narrow: Known) -> Known:
 
 
 def _vouched(known: Known, kind: str) -> Known:
-    """What others have met once vouches for no target."""
+    """One run of a task vouches for no target."""
     count, total, distinct = known
     return (max(count - 1.0, 0.0) if kind == "target" else count), total, distinct
 

@@ -74,13 +74,13 @@ def _counts(
 
 
 @inlined
-def _beyond(backoff: float, wide: Known, narrow: Known, novel: bool, unvouched: float) -> float:
+def _beyond(backoff: float, wide: Known, narrow: Known, novel: bool) -> float:
     """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
     total = wide[1] - narrow[1]
     if total <= 0.0:
         return backoff
     distinct = max(wide[2] - narrow[2], wide[2] * total / wide[1])
-    count = min(max(wide[0] - narrow[0] - unvouched, 0.0), total)
+    count = min(max(wide[0] - narrow[0], 0.0), total)
     if novel and count <= 0.0:
         return min(backoff, (distinct + 1.0) / (total + distinct + 1.0))
     return _step(backoff, count, total, distinct)
@@ -121,15 +121,14 @@ def frequency(
     wanted = beyond_peers or beyond_own
     count, different = _counts(baseline, rows, scopes, l.PEERS, kind, hashed, context, in_peers, wanted)
     peers = (count, in_peers, different)
-    unvouched = l.UNVOUCHED[kind]
-    p = _beyond(1.0, fleet, tenant, True, unvouched)
+    p = _beyond(1.0, fleet, tenant, True)
     novel = fleet[0] <= tenant[0]
-    p = _beyond(p, tenant, peers, novel, unvouched)
-    p_peers = p = _beyond(p, peers, (share * own, share * total, share * distinct), False, unvouched)
+    p = _beyond(p, tenant, peers, novel)
+    p_peers = p = _beyond(p, peers, (share * own, share * total, share * distinct), False)
     p_history = p = _step(p, own, total, distinct)
     if in_task > 0.0 and l.OF_THE_TASK[kind]:
         count, different = _counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
-        p = _step(p, min(max(count - unvouched, 0.0), in_task), in_task, different)
+        p = _step(p, min(max(count - l.UNVOUCHED[kind], 0.0), in_task), in_task, different)
     return p, p_history, p_peers, own
 
 

@@ -43,7 +43,12 @@ FEATURES: tuple[Feature, ...] = (
     _z("dormancy", "pace", "pause", "time since the agent's last event, against its usual pauses"),
     _bits("action_surprise", "rarity", "action", "how unusual the action is for the task and agent"),
     _bits("resource_surprise", "rarity", "resource", "how unusual the resource is for the task and agent"),
-    _bits("target_surprise", "rarity", "target", "how unusual the destination is for the task and agent"),
+    _bits(
+        "target_surprise",
+        "rarity",
+        "target",
+        "how unusual the destination is for the task and agent; one run of the task vouches for none",
+    ),
     _bits("audience_surprise", "rarity", "audience", "how unusual the token audience is for the agent"),
     _bits(
         "peer_surprise", "rarity", "peer agent", "how unusual the called or calling agent is (edge caller to callee)"

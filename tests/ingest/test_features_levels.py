@@ -214,23 +214,23 @@ def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[
     assert (surprise < 1.0) is learnable
 
 
-@pytest.mark.parametrize("where", [{}, {"task": "pay"}], ids=["group", "task"])
-def test_one_sighting_vouches_for_no_target(where: dict[str, Any]) -> None:
-    """20 events to one target and n to another: the other has max(n - 1, 0), and 3 are left to what is new."""
+def test_one_run_of_a_task_vouches_for_no_target() -> None:
+    """20 events of a task to one target and n to another: the other has max(n - 1, 0) there, and n in the group."""
 
-    def surprise(times: int, **members: Any) -> float:
-        usual = many(20, agent="peer", resource={"id": "usual"}, **where)
-        return bits(fitted(*usual, *many(times, agent="b", **members, **where)), **members, **where)["target_surprise"]
+    def surprise(times: int) -> float:
+        usual = many(20, agent="peer", resource={"id": "usual"}, task="pay")
+        other = many(times, agent="b", resource={"id": "other"}, task="pay")
+        return bits(fitted(*usual, *other), resource={"id": "other"}, task="pay")["target_surprise"]
 
-    stranger = {"resource": {"id": "stranger"}}
-    group = [-math.log2((max(n - 1, 0) + 3) / (20 + n + 3)) for n in (1, 2, 5)]
-    task = [
-        -math.log2((max(n - 1, 0) + 3 * 2.0**-found) / (20 + n + 3)) for n, found in zip((1, 2, 5), group, strict=True)
-    ]
-    assert [surprise(n, **stranger) for n in (1, 2, 5)] == pytest.approx(task if where else group)
+    def expected(n: int) -> float:
+        group = (n + 3) / (20 + n + 3)
+        return -math.log2((max(n - 1, 0) + 3 * group) / (20 + n + 3))
+
+    assert [surprise(n) for n in (1, 2, 5)] == pytest.approx([expected(n) for n in (1, 2, 5)])
 
 
-def test_other_names_are_vouched_for_at_once() -> None:
-    """One action among 20: (1 + 3) / (20 + 1 + 3)."""
-    baseline = fitted(*many(20, agent="peer", action="refund"), *many(1, agent="b", action="wipe"))
-    assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(4 / 24))
+def test_one_run_of_a_task_vouches_for_an_action() -> None:
+    """(1 + 3 * 4 / 24) / (20 + 1 + 3)."""
+    usual = many(20, agent="peer", action="refund", task="pay")
+    baseline = fitted(*usual, *many(1, agent="b", action="wipe", task="pay"))
+    assert bits(baseline, action="wipe", task="pay")["action_surprise"] == pytest.approx(-math.log2(1.5 / 24))
