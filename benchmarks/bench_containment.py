@@ -52,7 +52,7 @@ def kept(report: Report) -> bool:
     """Whether the targets are met."""
     figures = report.figures()
     all_of = figures["hijacks"]
-    return (
+    return bool(
         figures["confirmed"] == figures["refused_at_gateway"] == all_of
         and figures["confirmed_s"]["p99"] < TARGET_P99_S
         and figures["benign_refused"] == 0

@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,10 +75,11 @@ def drain(folder: Path, found: Services, name: str, client: str, workers: int, e
 
 def per_event(workers: list[Worker], begun_s: float, ended_s: float) -> dict[str, float]:
     """Figures of a span of time in which all *workers* had work."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for one in workers:
         before, after = at(one.samples, begun_s), at(one.samples, ended_s)
-        total.update({name: value - before.get(name, 0.0) for name, value in after.items()})
+        for name, value in after.items():
+            total[name] += value - before.get(name, 0.0)
     seconds, count = ended_s - begun_s, total["events"]
     if seconds <= 0.0 or count <= 0:  # a few events on a quick machine: done before the second report of a worker
         seconds = count = math.nan

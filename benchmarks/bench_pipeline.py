@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -62,7 +62,7 @@ class StageClock:
     """Seconds by stage, each without the stages inside it."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._running: list[tuple[str, float]] = []
 
     def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,7 +205,7 @@ def measure(
         for name, value in spent.items():
             rates[name].append(len(payloads) / value)
     events = turns * per_turn * BATCH
-    stages = {name: value / events * 1e6 for name, value in clock.seconds.most_common()}
+    stages = {name: value / events * 1e6 for name, value in sorted(clock.seconds.items(), key=lambda one: -one[1])}
     rate = {name: median(values) for name, values in rates.items()}
     return {
         "bytes": mean(map(len, raws)), "ours": rate["ours"], "plain": rate["plain"],

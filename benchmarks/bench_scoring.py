@@ -7,6 +7,7 @@ Parity is asserted on every size before anything is timed. Targets: 1,000x at on
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def forest_figures(features: int, quick: bool) -> list[dict[str, Any]]:
         if difference > PARITY:
             raise SystemExit(f"scores differ from scikit-learn by {difference}")
         seconds = interleaved(
-            {"ours": lambda X=X: forest_scores(forest, X), "sklearn": lambda X=X: model.score_samples(X)},
+            {"ours": partial(forest_scores, forest, X), "sklearn": partial(model.score_samples, X)},
             rounds=3 if quick else 15,
             calls={"ours": max(1, 2000 // n), "sklearn": 1},
         )
@@ -95,7 +96,15 @@ def main() -> int:
     """Print the tables; returns the exit status."""
     options = arguments("scoring benchmark")
     forest = [figure for features in FEATURES for figure in forest_figures(features, options.quick)]
-    columns = ("features", "rows", "ours us/row", "score_samples us/row", "ratio", "target", "largest difference")
+    columns: tuple[str, ...] = (
+        "features",
+        "rows",
+        "ours us/row",
+        "score_samples us/row",
+        "ratio",
+        "target",
+        "largest difference",
+    )
     table(f"Forest of {TREES} trees", columns, [tuple(figure.values()) for figure in forest])
     detector = [figure for features in FEATURES for figure in detector_figures(features, options.quick)]
     columns = ("features", "rows", "score us/row", "budget", "explain one row, us")

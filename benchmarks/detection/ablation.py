@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def _stages(labs: list[Lab]) -> Iterator[tuple[str, ...]]:
         yield (name, *(figure(lab, score(lab)) for lab in labs))
 
 
-def _with(**settings: object) -> Callable[[Lab], Scores]:
+def _with(**settings: Any) -> Callable[[Lab], Scores]:
     return lambda lab: lab.scores(lab.fit(**settings))
 
 

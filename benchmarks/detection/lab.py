@@ -15,7 +15,7 @@ from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.formats.lenient import decode_history
 from trustwatch.models import crossfit, learning
 from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.detector import DetectorSettings, ForestDetector
+from trustwatch.models.detector import Detector, DetectorSettings, ForestDetector
 from trustwatch.models.training import fit_with_held_out
 
 from benchmarks.detection.traces import SALT, Trace
@@ -52,7 +52,7 @@ class Lab:
         X, groups, sessions, _ = self.history
         return fit_with_held_out(X, groups, sessions, chosen, names, **keywords)[0]
 
-    def scores(self, detector: ForestDetector) -> NDArray[np.float64]:
+    def scores(self, detector: Detector) -> NDArray[np.float64]:
         """Anomaly scores of the test part (n,)."""
         return detector.score(self.test, self.test_groups).anomaly_score
 

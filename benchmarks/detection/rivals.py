@@ -95,7 +95,8 @@ def agentnorm(train: list[Event]) -> Callable[[list[Event]], Matrix]:
     def score(events: list[Event]) -> Matrix:
         made, at = runs(events)
         values = np.array([[monitor.score(run).scores[name] for name in names] for run in made])
-        return np.nan_to_num((values - middle) / spread, nan=0.0).max(axis=1)[at]
+        largest: Matrix = np.nan_to_num((values - middle) / spread, nan=0.0).max(axis=1)
+        return largest[at]
 
     return score
 

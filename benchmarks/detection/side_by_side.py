@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ def _on_counts(lab: Lab, draws: int) -> Iterator[Line]:
 
         return _timed(lab, f"{name} on {what}", draws, score)
 
-    return (_skipping(name, lambda name=name: line(name)) for name in rivals.MATRIX_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_RIVALS)
 
 
 def _on_events(lab: Lab, draws: int) -> Iterator[Line]:
@@ -90,7 +91,7 @@ def _on_events(lab: Lab, draws: int) -> Iterator[Line]:
         score = rivals.EVENT_RIVALS[name](trace.train_events)
         return _timed(lab, name, draws, lambda: score(trace.test_events))
 
-    return (_skipping(name, lambda name=name: line(name)) for name in rivals.EVENT_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.EVENT_RIVALS)
 
 
 def _on_our_features(lab: Lab, draws: int) -> Iterator[Line]:
@@ -98,12 +99,14 @@ def _on_our_features(lab: Lab, draws: int) -> Iterator[Line]:
         scores = rivals.MATRIX_RIVALS[name](lab.history.X)
         return _timed(lab, f"{name} on our features", draws, lambda: scores(lab.test))
 
-    return (_skipping(name, lambda name=name: line(name)) for name in rivals.MATRIX_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_RIVALS)
+
+
+def _anomaly(lab: Lab, learn: bool) -> NDArray[np.float64]:
+    return traces.anomaly(traces.replay(lab.model, lab.trace.test, learn))
 
 
 def _ours(lab: Lab, draws: int) -> Iterator[Line]:
     traces.replay(lab.model, lab.trace.test[:200], learn=True)  # compiles what is not compiled yet
     for name, learn in (("Trustwatch, frozen", False), ("Trustwatch, learning", True)):
-        yield _timed(
-            lab, name, draws, lambda learn=learn: traces.anomaly(traces.replay(lab.model, lab.trace.test, learn))
-        )
+        yield _timed(lab, name, draws, partial(_anomaly, lab, learn))
