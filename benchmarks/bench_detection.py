@@ -23,6 +23,7 @@ from benchmarks.detection import (
     evidence,
     explanations,
     lab,
+    oracle,
     side_by_side,
     traces,
 )
@@ -63,6 +64,10 @@ class Bench:
         """What each part is worth."""
         return ablation.run(self.labs, 2) if self.quick else ablation.run(self.labs)
 
+    def oracle(self) -> list[Table]:
+        """What labels would give."""
+        return oracle.run(self.labs)
+
     def explanations(self) -> list[Table]:
         """What is said of malicious calls."""
         return explanations.replayed(next(made.trace for made in self.labs if made.trace.name == "agentdojo"))
@@ -96,6 +101,7 @@ class Bench:
 TRACES: dict[str, Callable[[Bench], list[Table]]] = {
     "side_by_side": Bench.side_by_side,
     "ablation": Bench.ablation,
+    "oracle": Bench.oracle,
     "explanations": Bench.explanations,
     "contamination": Bench.contamination,
     "calibration_traces": Bench.calibration_traces,
