@@ -141,7 +141,14 @@ honestly with its load, and only supports other evidence. The order is by meanin
 labelled figures of the development traces, so those figures flatter it (decision 0012)."""
 
 
+MEASURED = 2
+"""Raised when the same features are measured otherwise: a model's calibration holds for what it was learned with.
+
+2: one run of a task vouches for no target (decision 0021).
+"""
+
+
 def table_hash() -> str:
-    """Digest of names, units and ranges in their order: a model fits only the table that it was trained on."""
-    text = "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
+    """Digest of names, units and ranges in their order, and of `MEASURED`: a model fits only what it was learned with."""
+    text = "\n".join([f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES] + [f"measured|{MEASURED}"])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
