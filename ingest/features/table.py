@@ -149,6 +149,6 @@ MEASURED = 2
 
 
 def table_hash() -> str:
-    """Digest of names, units and ranges in their order, and of `MEASURED`: a model fits only what it was learned with."""
+    """Digest of names, units and ranges in their order, and of `MEASURED`: a model fits what it was learned with."""
     text = "\n".join([f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES] + [f"measured|{MEASURED}"])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
