@@ -19,7 +19,8 @@ from .signals import signal_names
 EARLIER = "; earlier, at "
 """Begins the time of an event before the decision's own, at the end of a reason's text."""
 
-_SHOWN = frozenset(NAMES) - GATHERING
+_FEATURES = frozenset(NAMES)
+_SHOWN = _FEATURES - GATHERING
 _SIGNALS = frozenset(signal_names())
 _LEAST_SHARE = 0.02
 
@@ -44,7 +45,7 @@ def with_earlier(
     seen = {(reason.feature, reason.observed) for reason in reasons}
     before = [
         _earlier(reason, part, kept_ms) for reason in kept
-        if (reason.feature in _SHOWN or reason.code in _SIGNALS)
+        if (reason.feature in _SHOWN or _rank(reason) == 0)
         and (reason.feature, reason.observed) not in seen and reason.contribution * part >= _LEAST_SHARE
     ]  # fmt: skip
     own = [msgspec.structs.replace(one, contribution=round(one.contribution * (1.0 - part), 3)) for one in reasons]
@@ -61,7 +62,7 @@ def _order(reason: Reason) -> tuple[int, float]:
 
 
 def _rank(reason: Reason) -> int:
-    if reason.code in _SIGNALS:
+    if reason.code in _SIGNALS and reason.feature not in _FEATURES:  # some features are called as the signals on them
         return 0
     return 2 if reason.feature in GATHERING else 1
 

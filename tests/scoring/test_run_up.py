@@ -65,6 +65,16 @@ def test_hard_signals_lead_and_are_not_counted() -> None:
     assert len(told) == 1 + MOST_REASONS
 
 
+def test_a_feature_that_is_called_as_a_signal_is_none() -> None:
+    """method_downgrade is both: the feature is one of the four, the signal is not."""
+    feature, signal = reason("method_downgrade", "1", 0.9), reason("authentication", "none", 1.0, "method_downgrade")
+    told = with_earlier(
+        [*[reason("action_surprise", f"t{n}", 0.02) for n in range(4)], feature], 1.0, [signal], 1.0, AT_MS
+    )
+    assert [one.feature for one in told[:2]] == ["authentication", "method_downgrade"]
+    assert len(told) == 1 + MOST_REASONS
+
+
 def test_a_rise_names_what_was_odd_on_the_way_in_one_batch_or_many(kit: Any, make: Any) -> None:
     """Decisions of a stream with odd events: some speak of earlier ones, and of the same however they arrive."""
     events = make.stream(31, 900, agents=6, odd=0.2)
