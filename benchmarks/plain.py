@@ -494,7 +494,9 @@ def _without(wide: Known, narrow: Known) -> Known:
 def _vouched(known: Known, kind: str) -> Known:
     """One run of a task vouches for no target."""
     count, total, distinct = known
-    return (max(count - 1.0, 0.0) if kind == "target" else count), total, distinct
+    if kind == "target" and total:
+        count = max(count - (1.0 - min(distinct / total, 1.0)), 0.0)
+    return count, total, distinct
 
 
 def _mix(behind: float, known: Known) -> float:

@@ -28,8 +28,8 @@ where and when is the agent's own: others share the task, and their keys would m
 
 UNVOUCHED = np.zeros(KINDS)
 UNVOUCHED[K_TARGET] = 1.0
-"""Of what a declared task has counted of a kind, how much vouches for nothing. Targets are what tasks differ in: one
-hijacked run of a task must not make the attacker's address as usual for it as what the task is for."""
+"""Of what a declared task has counted of a kind, how much vouches for nothing where its items recur. Targets are what
+tasks differ in: one hijacked run must not make the attacker's address as usual for a task as what the task is for."""
 
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
