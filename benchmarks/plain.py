@@ -460,7 +460,7 @@ def _probability(
         others = _mix(others, beyond_group)
     others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
     own = _mix(others, mine)
-    return own if kind in AGENTS_OWN else _mix(own, _vouched(task, kind)), own, others, mine[0]
+    return own if kind in AGENTS_OWN else _mix(own, task), own, others, mine[0]
 
 
 def _known(scope: Scope | None, kind: str, item: Item) -> Known:
@@ -489,14 +489,6 @@ def _without(wide: Known, narrow: Known) -> Known:
     if not total:
         return 0.0, 0.0, 0.0
     return count, total, max(distinct, wide[2] * total / wide[1])
-
-
-def _vouched(known: Known, kind: str) -> Known:
-    """One run of a task vouches for no target."""
-    count, total, distinct = known
-    if kind == "target" and total:
-        count = max(count - (1.0 - min(distinct / total, 1.0)), 0.0)
-    return count, total, distinct
 
 
 def _mix(behind: float, known: Known) -> float:

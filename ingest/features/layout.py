@@ -26,11 +26,6 @@ OF_THE_TASK[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 """Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
 where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for ever."""
 
-UNVOUCHED = np.zeros(KINDS)
-UNVOUCHED[K_TARGET] = 1.0
-"""Of what a declared task has counted of a kind, how much vouches for nothing where its items recur. Targets are what
-tasks differ in: one hijacked run must not make the attacker's address as usual for a task as what the task is for."""
-
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
 TABLE = 4 * REGION_SIZE

@@ -128,9 +128,7 @@ def frequency(
     p_history = p = _step(p, own, total, distinct)
     if in_task > 0.0 and l.OF_THE_TASK[kind]:
         count, different = _counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
-        # Where a task's targets are new each time, that one was met says no less than it ever does.
-        unvouched = l.UNVOUCHED[kind] * (1.0 - min(different / in_task, 1.0))
-        p = _step(p, min(max(count - unvouched, 0.0), in_task), in_task, different)
+        p = _step(p, min(count, in_task), in_task, different)
     return p, p_history, p_peers, own
 
 

@@ -43,12 +43,7 @@ FEATURES: tuple[Feature, ...] = (
     _z("dormancy", "pace", "pause", "time since the agent's last event, against its usual pauses"),
     _bits("action_surprise", "rarity", "action", "how unusual the action is for the task and agent"),
     _bits("resource_surprise", "rarity", "resource", "how unusual the resource is for the task and agent"),
-    _bits(
-        "target_surprise",
-        "rarity",
-        "target",
-        "how unusual the destination is for the task and agent; one run of the task vouches for none",
-    ),
+    _bits("target_surprise", "rarity", "target", "how unusual the destination is for the task and agent"),
     _bits("audience_surprise", "rarity", "audience", "how unusual the token audience is for the agent"),
     _bits(
         "peer_surprise", "rarity", "peer agent", "how unusual the called or calling agent is (edge caller to callee)"
@@ -141,14 +136,7 @@ honestly with its load, and only supports other evidence. The order is by meanin
 labelled figures of the development traces, so those figures flatter it (decision 0012)."""
 
 
-MEASURED = 2
-"""Raised when the same features are measured otherwise: a model's calibration holds for what it was learned with.
-
-2: one run of a task vouches for no target (decision 0021).
-"""
-
-
 def table_hash() -> str:
-    """Digest of names, units and ranges in their order, and of `MEASURED`: a model fits what it was learned with."""
-    text = "\n".join([f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES] + [f"measured|{MEASURED}"])
+    """Digest of names, units and ranges in their order: a model fits only the table that it was trained on."""
+    text = "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

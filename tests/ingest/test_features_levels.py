@@ -212,33 +212,3 @@ def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[
     surprise = watch.feed(event(90_000, agent="me", task="pay", **changed), learn=False)[0][feature]
 
     assert (surprise < 1.0) is learnable
-
-
-def test_one_run_of_a_task_vouches_for_no_target() -> None:
-    """20 events of a task to one target and n to another: two different ones, so that all but 2 / (20 + n) of one
-    sighting counts for nothing in the task; the group counts it in full."""
-
-    def surprise(times: int) -> float:
-        usual = many(20, agent="peer", resource={"id": "usual"}, task="pay")
-        other = many(times, agent="b", resource={"id": "other"}, task="pay")
-        return bits(fitted(*usual, *other), resource={"id": "other"}, task="pay")["target_surprise"]
-
-    def expected(n: int) -> float:
-        group, left_out = (n + 3) / (20 + n + 3), 1 - 2 / (20 + n)
-        return -math.log2((n - left_out + 3 * group) / (20 + n + 3))
-
-    assert [surprise(n) for n in (1, 2, 5)] == pytest.approx([expected(n) for n in (1, 2, 5)])
-
-
-def test_where_a_tasks_targets_are_new_each_time_one_sighting_is_as_good_as_ever() -> None:
-    """Twenty targets in twenty events: (1 + 21 * 22 / 41) / (20 + 21), as of any other name."""
-    made = [event(60.0 * i, agent="peer", resource={"id": f"invoice-{i}"}, task="pay") for i in range(20)]
-    found = bits(fitted(*made), resource={"id": "invoice-3"}, task="pay")["target_surprise"]
-    assert found == pytest.approx(-math.log2((1 + 21 * 22 / 41) / 41))
-
-
-def test_one_run_of_a_task_vouches_for_an_action() -> None:
-    """(1 + 3 * 4 / 24) / (20 + 1 + 3)."""
-    usual = many(20, agent="peer", action="refund", task="pay")
-    baseline = fitted(*usual, *many(1, agent="b", action="wipe", task="pay"))
-    assert bits(baseline, action="wipe", task="pay")["action_surprise"] == pytest.approx(-math.log2(1.5 / 24))
