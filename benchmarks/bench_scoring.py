@@ -96,19 +96,11 @@ def main() -> int:
     """Print the tables; returns the exit status."""
     options = arguments("scoring benchmark")
     forest = [figure for features in FEATURES for figure in forest_figures(features, options.quick)]
-    columns: tuple[str, ...] = (
-        "features",
-        "rows",
-        "ours us/row",
-        "score_samples us/row",
-        "ratio",
-        "target",
-        "largest difference",
-    )
+    columns = ("features", "rows", "ours us/row", "score_samples us/row", "ratio", "target", "largest difference")
     table(f"Forest of {TREES} trees", columns, [tuple(figure.values()) for figure in forest])
     detector = [figure for features in FEATURES for figure in detector_figures(features, options.quick)]
-    columns = ("features", "rows", "score us/row", "budget", "explain one row, us")
-    table("Whole detector: tails, forest, calibration", columns, [tuple(figure.values()) for figure in detector])
+    of_detector = ("features", "rows", "score us/row", "budget", "explain one row, us")
+    table("Whole detector: tails, forest, calibration", of_detector, [tuple(figure.values()) for figure in detector])
     finish(machine("numpy", "numba", "scikit-learn"), {"forest": forest, "detector": detector}, options.json)
     missed = [figure for figure in forest if figure["ratio"] < figure["target"]]
     missed += [figure for figure in detector if figure["score_us"] > figure["budget_us"]]

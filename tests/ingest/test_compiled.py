@@ -63,4 +63,5 @@ def test_all_files_with_kernels_count(tmp_path: Path) -> None:
 
 def test_the_kernels_have_it() -> None:
     """Otherwise a new numba keeps its cache elsewhere, and this needs another way."""
-    assert kernel.observe._cache._cache_file._source_stamp[1] == under_test.sources(under_test.PACKAGE)  # type: ignore[attr-defined]
+    observe: Any = kernel.observe
+    assert observe._cache._cache_file._source_stamp[1] == under_test.sources(under_test.PACKAGE)

@@ -42,11 +42,13 @@ def page(removed: list[dict[str, Any]], odd: list[dict[str, Any]] | None = None)
 def test_the_preview_begins_with_the_decision_that_was_marked() -> None:
     """One alert is no alerts; one that is only lower is told; so is a rule that does not reach the decision at all."""
     gone, lower = page([alert("high", "low", marked=True)]), page([alert("critical", "high", marked=True)])
+    both = page([alert("high", "low"), alert("critical", "high")])
     nothing = page([])
 
     assert 'would have been <span class="level level-low"' in gone and "still an alert" not in gone
     assert "</span> alert removed</li>" in gone and "alerts removed" not in gone
     assert "still an alert" in lower and "</span> alert lowered, none removed</li>" in lower
+    assert "</span> alerts removed or lowered; 1 only lowered</li>" in both
     assert "changes nothing about the decision that you marked" in nothing and "</span> alerts removed" in nothing
 
 
