@@ -121,7 +121,7 @@ class Member:
         return sum(map(len, self.records.values()))
 
 
-def poll_until(done: Callable[[], Any], *members: Member, within_s: float = 30.0) -> None:
+def poll_until(done: Callable[[], Any], *members: Member, within_s: float = 90.0) -> None:
     """Let all members poll in turn until *done*."""
     deadline = time.monotonic() + within_s
     while not done():

@@ -42,7 +42,7 @@ def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
     make_topic(cluster, made.topics.events)
     write(made, RECORDS, partition=0)
     member = Member(made)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not member.source.owned():
         assert time.monotonic() < deadline
         member.step(max_records=1)

@@ -261,7 +261,7 @@ def upstream(_: Endpoint.Request) -> Endpoint.Answer:
     return 200, {}, b"upstream"
 
 
-def access_lines(gateway: Any, count: int, within_s: float = 5.0) -> list[dict[str, Any]]:
+def access_lines(gateway: Any, count: int, within_s: float = 60.0) -> list[dict[str, Any]]:
     """The access log, once it has *count* lines."""
     deadline = time.monotonic() + within_s
     while True:

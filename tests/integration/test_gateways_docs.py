@@ -81,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str, str, str], str]]:
             text = text.replace(documented_port, real)
         environment = os.environ | {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
         running.append(subprocess.Popen(command(name, tmp_path, text), env=environment))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()

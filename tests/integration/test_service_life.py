@@ -55,7 +55,7 @@ def test_an_open_stream_does_not_hold_up_the_end(service: Any) -> None:
     with service.client.stream("GET", "/v1/decisions/stream", headers=service.auth()) as stream:
         lines = stream.iter_lines()
         assert next(lines) == ": from now on"
-        assert service.stop(within_s=10.0) == 0
+        assert service.stop(within_s=30.0) == 0
 
 
 def refused(result: Any, *words: str) -> None:

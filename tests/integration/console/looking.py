@@ -44,7 +44,7 @@ class Looker:
         size: Any = {"width": width, "height": 900}
         self.context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self._listen(self.page)
         if signed_in:
             self.context.add_cookies(site.session_cookies(browser))

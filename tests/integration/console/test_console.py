@@ -219,8 +219,8 @@ def test_a_change_of_level_is_seen_without_loading_again(site: Site, look: Look)
 
     site.steal("agent-stolen-live")
 
-    page.locator("#said", has_text="agent-stolen-live is now critical").wait_for(timeout=20_000)
-    page.locator("main", has_text="agent-stolen-live").wait_for(timeout=20_000)
+    page.locator("#said", has_text="agent-stolen-live is now critical").wait_for(timeout=60_000)
+    page.locator("main", has_text="agent-stolen-live").wait_for(timeout=60_000)
     assert marked(page)
 
 
@@ -280,14 +280,14 @@ def test_news_are_told_while_somebody_writes(site: Site, look: Look) -> None:
     why = page.locator("article", has_text="agent-waiting").get_by_label("Why").first
     why.fill("half a sen")
     site.ask_for_approval("agent-later", "reports:write")
-    page.get_by_role("link", name="Load again").wait_for(timeout=20_000)
+    page.get_by_role("link", name="Load again").wait_for(timeout=60_000)
     assert why.input_value() == "half a sen"
 
     page = looker.open("/console/decisions")
     page.locator("#live[data-state=open]").wait_for()
     mark(page)
     site.steal("agent-stolen-again")
-    page.locator("#list tr", has_text="agent-stolen-again").filter(has_text="critical").first.wait_for(timeout=20_000)
+    page.locator("#list tr", has_text="agent-stolen-again").filter(has_text="critical").first.wait_for(timeout=60_000)
     assert marked(page)
 
 
