@@ -38,7 +38,7 @@ FEATURE_OF_QUANTITY = {
     "depth": "chain_depth", "lifetime": "token_lifetime", "failures": "failure_pace", "denials": "denial_pace",
     "volume": "volume_1h", "novelty": "novelty_1h",
 }  # fmt: skip
-DRIFTING = ("pace_4h", "volume", "novelty")
+DRIFTING = ("pace_4h", "volume")
 
 
 class Session:
@@ -57,12 +57,13 @@ class Agent:
     """Everything remembered of one agent."""
 
     __slots__ = (
-        "changed_ms", "counts", "decayed", "distinct", "events", "last_ms", "method", "moments", "pace", "reference",
-        "revoked", "seen", "sessions", "shared", "version",
+        "age", "changed_ms", "counts", "decayed", "distinct", "events", "first_ms", "last_ms", "method", "moments",
+        "pace", "reference", "referred", "revoked", "seen", "sessions", "shared", "version",
     )  # fmt: skip
 
     def __init__(self, at_ms: int, shared: int = 0) -> None:
-        self.last_ms, self.changed_ms = at_ms, 0
+        self.first_ms = self.last_ms = at_ms
+        self.changed_ms = 0
         self.shared = shared  # events of this agent that the scopes count, too
         self.version: str | None = None
         self.method, self.events = 0, 0
@@ -74,7 +75,8 @@ class Agent:
         self.decayed = {"failures": 0.0, "denials": 0.0, "volume": 0.0, "novelty": 0.0}
         self.sessions: list[Session] = []
         self.revoked: list[str] = []
-        self.reference: dict[str, tuple[float, float]] = {}
+        self.reference = dict.fromkeys(DRIFTING, (0.0, 0.0))  # mean and variance
+        self.referred, self.age = 0.0, 0.0  # active days of the reference, and how old the agent was at its last event
 
 
 class Scope:
@@ -191,11 +193,23 @@ class PlainFeatures:
             moment[2] = max(moment[2] + (delta * (value - moment[1]) - moment[2]) / moment[0], 0.0)
         agent.method = max(agent.method, observed.method)
         agent.events += 1
-        if agent.events >= 200 and not agent.reference:
-            for name in DRIFTING:
-                mean, sd, weight = _usual(agent, observed.levels, name)
-                if weight:
-                    agent.reference[name] = (mean, sd)
+        _refer(agent, observed.quantities, (agent.last_ms - agent.first_ms) / 86_400_000)
+
+
+def _refer(agent: Agent, quantities: Mapping[str, float], age: float) -> None:
+    """Slow means and variances over the agent's active time."""
+    elapsed = min(age - agent.age, 1 / 48)
+    if elapsed <= 0:
+        return
+    days = agent.referred + elapsed
+    share = elapsed / (days if days < 1 else min(max(days, 14), 90))
+    for name, (mean, variance) in agent.reference.items():
+        delta = quantities[name] - mean
+        mean += share * delta
+        spread = delta * (quantities[name] - mean)
+        spread = min(spread, variance) if delta > 0 and days >= 1 else spread
+        agent.reference[name] = (mean, max(variance + share * (spread - variance), 0.0))
+    agent.referred, agent.age = min(days, 90.0), age
 
 
 def fit(events: Iterable[Event]) -> dict[Item, Scope]:
@@ -434,8 +448,10 @@ def _compose(
     outside = capabilities is not None and event["type"] in WORK and event["action"] not in capabilities
     out["outside_capabilities"] = float(outside)
     out["method_downgrade"] = float(max(agent.method - method, 0)) if method else 0.0
-    for name, (mean, sd) in agent.reference.items():
-        out["drift"] = max(out.get("drift", 0.0), min((quantities[name] - mean) / sd, 50.0))
+    if agent.events >= 200 and agent.referred >= 1:
+        for name, (mean, variance) in agent.reference.items():
+            z = min((quantities[name] - mean) / max(math.sqrt(1.42 * variance), 0.15), 50.0)
+            out["drift"] = max(out.get("drift", 0.0), z - 3)
 
 
 def _bits(probability: float) -> float:

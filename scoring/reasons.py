@@ -14,6 +14,7 @@ from ..ingest.events import AuditEvent
 from ..ingest.features import layout as l
 from ..ingest.features.kernel import Scratch, scope_keys
 from ..ingest.features.layout import Baseline
+from ..ingest.features.reference import distance_from_reference
 from ..ingest.features.surprise import usual
 from ..ingest.features.table import BITS, FEATURES, Feature
 from ..ingest.features.tables import scope_row
@@ -41,7 +42,7 @@ _CARRIER = {
     "external_target": l.K_TARGET,
 }
 
-GATHERING = frozenset({"session_strangeness", "novelty_1h", "drift"})
+GATHERING = frozenset({"session_strangeness", "novelty_1h"})
 """Features that say how much has gathered, and not of what: told last, however much they weigh."""
 
 _PLURAL = {
@@ -160,6 +161,8 @@ class Narrator:
         quantity = _QUANTITY_OF_FEATURE.get(index)
         if quantity is not None:
             return self._of_quantity(columns, row, memory, found, feature, quantity, value, share)
+        if feature.name == "drift":
+            return self._of_drift(memory, found.quantities[row], feature, share)
         unit = "bits of surprise" if feature.unit == BITS else feature.unit
         observed = f"{value:.3g} {unit}"
         return Reason(feature.name, feature.name, observed, "0", round(share, 3), f"{feature.meaning}: {observed}")
@@ -198,4 +201,12 @@ class Narrator:
         observed = form.format(math.expm1(found.quantities[row, quantity]))
         usual_text = form.format(math.expm1(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
+        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
+
+    def _of_drift(self, memory: Memory, quantities: npt.NDArray[np.float64], feature: Feature, share: float) -> Reason:
+        z, k = max((distance_from_reference(memory, quantities, k), k) for k in range(len(l.DRIFTING)))
+        form = _QUANTITY_TEXT[int(l.DRIFTING[k])]
+        observed = form.format(math.expm1(quantities[l.DRIFTING[k]]))
+        usual_text = form.format(math.expm1(memory[l.N_REF_MEAN + k]))
+        text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
         return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)

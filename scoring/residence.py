@@ -53,7 +53,7 @@ class Note(NamedTuple):
 
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    shape = f"{layout.ROW}|{layout.KINDS}|{layout.REGION_SIZE}".encode()
+    shape = f"{layout.GENERATION}|{layout.ROW}|{layout.KINDS}|{layout.REGION_SIZE}".encode()
     features = hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
     return f"{features}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
 

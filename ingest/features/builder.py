@@ -90,10 +90,7 @@ class FeatureBuilder:
 
     def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
-        kernel.learn(
-            rows, slots, columns.names, columns.codes, self.state, self.baseline, found, weights, self._scopes,
-            self._scope_rows,
-        )  # fmt: skip
+        kernel.learn(rows, slots, columns.codes, self.state, found, weights)
 
     def vectors(
         self,

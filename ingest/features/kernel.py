@@ -17,8 +17,8 @@ from ..compiled import allocation_free, inlined
 from . import layout as l
 from .items import write_items
 from .layout import AgentState, Array, Baseline
+from .reference import move_reference
 from .sessions import count_use, session_slot
-from .surprise import usual
 from .tables import halve_habits, mix, own_add, own_vouch, pair, scope_row
 from .vector import write_vector
 
@@ -30,7 +30,6 @@ CREDENTIAL_ALONE = 2
 
 _DAY_MS = 86_400_000
 _VERSION_COUNT = np.float32(50.0)
-_REFERENCE_AFTER = 200.0
 _MAX_WEIGHT = 500.0
 _MOST_EVENTS, _MOST_BYTES = 1e9, 1e18
 """One event counts as no more than this: sums are kept in float32, and an infinite one could never be forgotten."""
@@ -45,6 +44,7 @@ class Scratch(NamedTuple):
     flags: Array  # uint8 (n,)
     bits: Array  # float64 (n, KINDS): surprise of each item over all levels
     fresh: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
+    age: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
 
 
@@ -57,6 +57,7 @@ def scratch(n: int) -> Scratch:
         np.zeros(n, np.uint8),
         np.zeros((n, l.KINDS)),
         np.zeros(n, np.uint32),
+        np.zeros(n),
         np.zeros(n, np.uint8),
     )
 
@@ -207,6 +208,7 @@ def observe(
         now_ms = max(at_ms, times[l.T_LAST])
         if codes[row, c.SELF_ASSERTED] == 0:
             _change_version(times, numbers, table, names[row, c.VERSION], now_ms)
+        found.age[row] = (now_ms - times[l.T_FIRST]) / _DAY_MS
         found.token_reuse[row] = _check_token(state.revoked[slot], names[row], codes[row])
         session = names[row, c.SESSION] if names[row, c.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)
@@ -245,20 +247,7 @@ def _learn_quantity(numbers: Array, quantity: int, value: float) -> None:
 
 
 @allocation_free
-def _freeze_reference(numbers: Array, baseline: Baseline, rows: Array) -> None:
-    """Keep the early usual values as the reference against which a slow ramp is measured."""
-    for k in range(len(l.DRIFTING)):
-        mean, sd, weight = usual(baseline, rows, numbers, l.DRIFTING[k])
-        if weight > 0.0:
-            numbers[l.N_REF_MEAN + k] = np.float32(mean)
-            numbers[l.N_REF_SD + k] = np.float32(sd)
-
-
-@allocation_free
-def learn(
-    rows: Array, slots: Array, names: Array, codes: Array, state: AgentState, baseline: Baseline, found: Scratch,
-    weights: Array, scopes: Array, scope_rows: Array,
-) -> None:  # fmt: skip
+def learn(rows: Array, slots: Array, codes: Array, state: AgentState, found: Scratch, weights: Array) -> None:
     """Add events to their agents' baselines.
 
     Of rows whose weight is 0 (suspicious, self-asserted) nothing is learned, of those whose weight is 2 (odd, but an
@@ -283,6 +272,4 @@ def learn(
                 _learn_quantity(numbers, quantity, found.quantities[row, quantity])
         numbers[l.N_METHOD] = max(numbers[l.N_METHOD], np.float32(codes[row, c.METHOD]))
         numbers[l.N_EVENTS] += np.float32(1.0)
-        if numbers[l.N_EVENTS] >= _REFERENCE_AFTER and numbers[l.N_REF_SD] == 0:
-            _find_scopes(scopes, scope_rows, names[row], baseline)
-            _freeze_reference(numbers, baseline, scope_rows)
+        move_reference(numbers, found.quantities[row], found.age[row])

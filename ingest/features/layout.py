@@ -34,8 +34,12 @@ TABLE = 4 * REGION_SIZE
 (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH,
  Q_LIFETIME, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY) = range(15)  # fmt: skip
 QUANTITIES = 15
-DRIFTING = np.array([Q_PACE_4H, Q_VOLUME, Q_NOVELTY], dtype=np.int64)
-"""Quantities whose early mean is kept as a frozen reference, so that a slow ramp can not carry its own baseline up."""
+DRIFTING = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
+"""Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""
+
+GENERATION = 2
+"""Goes up when features are measured differently, or columns of the state mean something else, though their shape
+stays: what was kept before fits no more, neither state nor model."""
 
 # Columns of AgentState.numbers (float32).
 N_PACE = 0  # decayed counts at the four half-lives, as of the agent's last event
@@ -48,8 +52,10 @@ N_MEAN = N_DISTINCT + KINDS
 N_VAR = N_MEAN + QUANTITIES
 N_COUNT = N_VAR + QUANTITIES
 N_REF_MEAN = N_COUNT + QUANTITIES
-N_REF_SD = N_REF_MEAN + 3
-N_SHARED = N_REF_SD + 3  # events of the agent that the shared baseline counts, too
+N_REF_VAR = N_REF_MEAN + 2
+N_REF_DAYS = N_REF_VAR + 2  # active days that the reference has seen
+N_REF_AGE = N_REF_DAYS + 1  # days from the agent's first event to the last one in the reference
+N_SHARED = N_REF_AGE + 1  # events of the agent that the shared baseline counts, too
 NUMBERS = N_SHARED + 1
 
 # Columns of AgentState.times (int64, UTC milliseconds; VERSION holds a hash).

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TrustwatchError
-from .layout import ROW, Array
+from .layout import GENERATION, ROW, Array
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -88,7 +88,7 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def _layout() -> str:
-    return hashlib.sha256(str(ROW.descr).encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{GENERATION}|{ROW.descr}".encode()).hexdigest()[:32]
 
 
 def _write(path: Path, array: Array) -> str:

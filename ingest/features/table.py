@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from .layout import GENERATION
+
 
 class Feature(NamedTuple):
     """One column of the feature vector."""
@@ -109,7 +111,7 @@ FEATURES: tuple[Feature, ...] = (
         "authentication",
         "client authentication weaker than usual, in ranks",
     ),
-    _z("drift", "drift", "slow drift", "pace, volume or novelty against the frozen early reference of the agent"),
+    _z("drift", "drift", "slow drift", "pace or volume beyond three deviations of the agent's slow reference"),
 )
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
@@ -118,13 +120,13 @@ INDEX = {name: position for position, name in enumerate(NAMES)}
 
 
 _LESS: dict[float, str] = {
-    0.75: "audience_surprise credential_surprise scope_surprise chain_surprise chain_depth outcome_surprise",
+    0.75: "audience_surprise credential_surprise scope_surprise chain_surprise chain_depth outcome_surprise drift",
     0.5: "resource_surprise principal_surprise action_rarity_peers transition_surprise repeat_surprise "
     "effect_surprise provenance_surprise session_strangeness request_size_surprise bytes_in bytes_out scope_breadth "
     "token_lifetime",
     0.4: "network_surprise",
     0.3: "pace_1m pace_15m pace_4h dormancy duration volume_1h novelty_1h session_length",
-    0.25: "identity_shift hour_surprise failure_pace denial_pace drift",
+    0.25: "identity_shift hour_surprise failure_pace denial_pace",
 }
 
 IMPORTANCE: tuple[float, ...] = tuple(
@@ -137,6 +139,7 @@ labelled figures of the development traces, so those figures flatter it (decisio
 
 
 def table_hash() -> str:
-    """Digest of names, units and ranges in their order: a model fits only the table that it was trained on."""
-    text = "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
+    """Digest of names, units and ranges in their order, and of how they are measured: a model fits only the table that
+    it was trained on."""
+    text = f"{GENERATION}\n" + "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

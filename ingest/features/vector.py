@@ -10,6 +10,7 @@ from .. import columns as c
 from ..compiled import inlined
 from . import layout as l
 from .layout import Array, Baseline
+from .reference import LIMIT, distance_from_reference
 from .surprise import frequency, totals_of, usual_distance
 from .table import INDEX
 
@@ -170,9 +171,6 @@ def _write_composites(
 
 @inlined
 def _write_drift(out: Array, quantities: Array, numbers: Array) -> None:
-    """Largest distance from the frozen reference."""
+    """Largest distance from the slow reference, beyond what a day's ups and downs are."""
     for k in range(len(l.DRIFTING)):
-        sd = np.float64(numbers[l.N_REF_SD + k])
-        if sd > 0.0:
-            z = (quantities[l.DRIFTING[k]] - np.float64(numbers[l.N_REF_MEAN + k])) / sd
-            out[F_DRIFT] = max(out[F_DRIFT], min(max(z, 0.0), 50.0))
+        out[F_DRIFT] = max(out[F_DRIFT], distance_from_reference(numbers, quantities, k) - LIMIT)

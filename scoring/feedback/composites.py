@@ -16,6 +16,7 @@ from ...ingest import columns as c
 from ...ingest.features import layout as l
 from ...ingest.features import vector as v
 from ...ingest.features.layout import AgentState
+from ...ingest.features.reference import forget_reference
 from ...ingest.features.table import INDEX
 from ...ingest.features.vector import FEATURE_OF_KIND
 
@@ -102,8 +103,10 @@ def forget(state: AgentState, slot: int) -> None:
 def begin_anew(state: AgentState, slot: int) -> None:
     """Everything that decays begins anew: the pace, failures, volume and new names that an incident left behind.
 
-    A person has vouched for the agent; what was done to it in the last hours must not bring it back up.
+    A person has vouched for the agent; what was done to it in the last hours must not bring it back up. Neither must
+    the pace of weeks ago, if what it does now is right.
     """
     forget(state, slot)
     for column in (*range(l.N_PACE, l.N_PACE + len(l.HALF_LIVES_S)), l.N_FAILURES, l.N_DENIALS, l.N_VOLUME):
         state.numbers[slot, column] = np.float32(0.0)
+    forget_reference(state.numbers[slot])

@@ -11,6 +11,7 @@ from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
+from trustwatch.ingest.features.reference import forget_reference
 from trustwatch.ingest.features.table import FEATURES, NAMES
 
 from .oracle import Watch, columns, event
@@ -427,15 +428,69 @@ def test_an_event_is_scored_before_it_is_learned() -> None:
     assert learning.last(repeat)["action_surprise"] < frozen.last(repeat)["action_surprise"] - 0.9
 
 
-def test_drift_sees_a_slow_ramp_that_the_running_baseline_follows() -> None:
-    """Volume that doubles every ten days takes the usual volume with it, but not the frozen early reference."""
+@pytest.mark.parametrize(("days", "seen"), [(10, True), (30, True), (180, False)])
+def test_drift_sees_a_slow_ramp_that_the_running_baseline_follows(days: float, seen: bool) -> None:
+    """Volume that doubles every ten or thirty days takes the usual volume with it, but not the reference of weeks.
+
+    Twice as much in half a year is growth: the reference goes along.
+    """
     watch = Watch()
     level = watch.last(*[event(HOUR * i, bytes_out=1000) for i in range(400)])
-    ramp = watch.last(*[event(HOUR * (400 + i), bytes_out=1000 * 2 ** (i / 240)) for i in range(1200)])
+    ramp = watch.last(*[event(HOUR * (400 + i), bytes_out=1000 * 2 ** (i / 24 / days)) for i in range(1200)])
 
-    assert level["drift"] < 0.5
+    assert level["drift"] == 0.0
     assert ramp["volume_1h"] < 3.0
-    assert ramp["drift"] > 8.0
+    assert (ramp["drift"] > 1.0) == seen
+
+
+def test_drift_says_nothing_before_an_active_day_and_200_events() -> None:
+    """A sudden jump of volume shows in its distance from the usual; the reference does not know the agent yet."""
+    jump = {"bytes_out": 1e6}
+    few = Watch().last(*steady(190, 1800.0, bytes_out=1000), event(1800.0 * 190, **jump))
+    early = Watch().last(*steady(600, 60.0, bytes_out=1000), event(60.0 * 600, **jump))
+    known = Watch().last(*steady(240, 1800.0, bytes_out=1000), event(1800.0 * 240, **jump))
+
+    assert few["volume_1h"] > 4.0 and few["drift"] == 0.0
+    assert early["volume_1h"] > 4.0 and early["drift"] == 0.0
+    assert known["drift"] > 10.0
+
+
+def test_drift_is_measured_in_active_time() -> None:
+    """A thousand events within an hour are an hour: the reference stays that of the days before."""
+    watch = Watch()
+    watch.feed(*steady(240, 1800.0, bytes_out=1000))
+    busy = watch.last(*steady(1000, 3.6, 1800.0 * 240, bytes_out=1000))
+
+    assert busy["volume_1h"] < 3.0  # the running usual has followed
+    assert busy["drift"] > 5.0
+
+
+def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
+    """After an active day the busy hours are what is usual."""
+    watch = Watch()
+    watch.feed(*steady(240, 1800.0, bytes_out=1000))
+    forget_reference(watch.builder.state.numbers[0])
+    after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
+
+    assert max(vector["drift"] for vector in after) == 0.0
+
+
+def test_drift_within_three_deviations_is_none() -> None:
+    """An agent whose pace varies tenfold from day to day has the width of that in its reference."""
+    watch = Watch()
+    days = [
+        event(DAY * d + gap * i, bytes_out=1000)
+        for d in range(30)
+        for gap in (600.0 * (1 + 9 * (d % 2)),)
+        for i in range(int(DAY / gap))
+    ]
+    assert watch.feed(*days)[-1]["drift"] == 0.0
+    assert (
+        max(
+            vector["drift"] for vector in watch.feed(*[event(DAY * 30 + 600.0 * i, bytes_out=1000) for i in range(144)])
+        )
+        == 0.0
+    )
 
 
 def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:

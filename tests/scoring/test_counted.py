@@ -24,10 +24,11 @@ def one(kit: Any, make: Any) -> Callable[..., Scored]:
     engine.score(kit.columns(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
     numbers = iter(range(1_000))
 
-    def score(at_min: int, **more: Any) -> Scored:
+    def score(at_min: int, arrived_min: int | None = None, **more: Any) -> Scored:
         given = {"resource": {"target": "host-1-0"}, "session": f"s-{at_min // 60}", "bytes_out": 900, **more}
         made = make.event(next(numbers), 1, make.START_MS + 30 * DAY + at_min * MINUTE, **given)
-        return engine.score(kit.columns([made]))
+        arrived = None if arrived_min is None else np.array([make.START_MS + 30 * DAY + arrived_min * MINUTE])
+        return engine.score(kit.columns([made]), received_ms=arrived)
 
     score.engine = engine  # type: ignore[attr-defined]
     return score
@@ -128,11 +129,14 @@ def test_what_counted_first_gives_way(one: Callable[..., Scored]) -> None:
 
 def test_within_one_minute_the_latest_are_remembered_all_the_same(one: Callable[..., Scored]) -> None:
     """A backlog of a day arrives in a minute: order says which name counted first."""
-    strangers = [{"resource": {"target": f"stranger-{number}.example", "external": True}} for number in range(40)]
-    for stranger in strangers:
-        one(0, **stranger)
-    assert all(one(0, **stranger).p_values[0] > ODD for stranger in strangers[-3:])
-    assert one(0, **strangers[0]).p_values[0] <= ODD
+    strangers = [
+        {"resource": {"target": f"stranger-{number}.example", "external": True}} for number in range(risk.COUNTED + 4)
+    ]
+    day = 24 * 60
+    for number, stranger in enumerate(strangers):
+        one(30 * number, day, **stranger)
+    assert all(one(day, day, **stranger).p_values[0] > ODD for stranger in strangers[-3:])
+    assert one(day, day, **strangers[0]).p_values[0] <= ODD
 
 
 def test_nothing_is_left_of_what_follows_from_a_name() -> None:

@@ -100,6 +100,8 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
     assert processor.engine.risk[0]["level"] == RiskLevel.CRITICAL
     counts = processor.engine.builder.state.numbers[0, layout.N_PACE : layout.N_NOVELTY + 1]
     assert counts.any()
+    reference = processor.engine.builder.state.numbers[0, layout.N_REF_DAYS : layout.N_REF_DAYS + 1]
+    reference[0] = 5.0
     command = {"command": "release", "key": key_of(1), "by": "ann\nroot", "note": "n" * 5000}
     stranger = {**command, "key": "12345"}
     applied = processor.apply(RecordBatch(0, 3, [control(stranger, at), control(command, at + 9)]))
@@ -111,6 +113,7 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
     assert text.isprintable() and len(text) < 500
     assert processor.engine.risk[0]["statistic"] == 0.0
     assert not counts.any()  # what the incident left of pace, failures, volume and new names
+    assert reference[0] == 0.0  # what the agent does now is right: its slow reference begins with it
 
 
 def test_decisions_hold_what_made_them(kit: Any, make: Any) -> None:

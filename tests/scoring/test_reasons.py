@@ -65,6 +65,19 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     assert observed in size.text
 
 
+def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
+    """Which of pace and volume has drifted furthest, how many there are now, and what the last weeks had."""
+    processor = kit.processor()
+    usual = [later(make, 3 * n, "host-2-1", session=f"s-{n}", bytes_in=100, bytes_out=900) for n in range(240)]
+    processor.engine.builder.vectors(kit.columns(usual))
+    busy = [dict(later(make, 1000, "host-2-1", session="s", bytes_in=100, bytes_out=900)) for _ in range(400)]
+    scored = processor.engine.score(kit.columns([event | {"id": f"b-{n}"} for n, event in enumerate(busy)]))
+    reason = next(one for one in processor.engine.explainer.reasons(scored, [399])[0] if one.feature == "drift")
+    assert reason.observed == "4e+05 bytes in the last hour"
+    assert reason.usual == "3.81e+03 bytes in the last hour"
+    assert reason.text.startswith("slow drift, ") and reason.text.endswith(f"{reason.observed}; usual {reason.usual}")
+
+
 WEIRD = ("\x1b[31mred\x07\nsecond line", "\u202egnp.exe", "x" * 2048, "𝒩🦊", "<script>alert(1)</script>", "a\tb\x00c")
 
 
