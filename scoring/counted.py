@@ -6,6 +6,10 @@ name (a target, a principal, a network, an hour) whose surprise has brought evid
 events are judged as if it were no surprise; whatever else is odd in them counts in full. The anomaly score stays that
 of the event as it was. How often, how large and how a call ended is no name: repetition, sizes, effects and outcomes
 count each time; of a name that is still new to the agent there is no usual one, so they go with it.
+
+A count over hours is one observation for as long as it lasts: every event of a busy day would tell it again. Pace of
+four hours, volume and new names count where they reach another whole standard deviation, once a day. What lies beyond
+all that a day explains (`drift`) and short bursts count each time.
 """
 
 from __future__ import annotations
@@ -46,6 +50,10 @@ _SHADOWS: dict[int, tuple[str, ...]] = {
     l.K_NETWORK: ("identity_shift",),
 }  # fmt: skip
 """Features that say of a name what its own feature says, against others."""
+_OVER_HOURS = ("pace_4h", "volume_1h", "novelty_1h")
+_LEVELS = np.array([INDEX[name] for name in _OVER_HOURS], np.int64)
+_NAME = np.uint32(1 << 31)
+"""Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 _GATHERED = (l.K_TRANSITION, l.K_TARGET, l.K_ACTION_TARGET)
 """Kinds whose surprise a session's strangeness gathers."""
 
@@ -54,16 +62,34 @@ Matrix = npt.NDArray[np.float64]
 
 @compiled
 def _key(item: Any, kind: int) -> Any:
-    """32 bits for a name of a kind; 0 is no name."""
+    """32 bits for a name of a kind; never 0."""
     mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
-    return np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
+    return np.uint32(mixed >> np.uint64(32)) | _NAME
+
+
+@compiled
+def _level_key(number: int, z: float) -> Any:
+    """32 bits for the whole standard deviations of a count over hours; 0 for less than one."""
+    return np.uint32(number + 1) << np.uint32(8) | np.uint32(z) if z >= 1.0 else np.uint32(0)
+
+
+@compiled
+def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
+    """Whether a name, or the same level or a higher one, has counted within the day."""
+    for k in range(len(risk.counted)):
+        known = risk.counted[k]
+        same = known == key or (key < _NAME and known > key and known >> np.uint32(8) == key >> np.uint32(8))
+        if same and now_min - risk.counted_min[k] < KEPT_MIN:
+            return True
+    return False
 
 
 @compiled
 def _look_up(
-    rows: Any, slots: Any, state: Any, items: Any, time_ms: Any, p_values: Any, kinds: Any, places: Any, masks: Any
-) -> int:
-    """Rows with names that have counted: their places in *rows*, a bit per kind, and how many there are."""
+    rows: Any, slots: Any, state: Any, items: Any, vectors: Any, time_ms: Any, p_values: Any, kinds: Any, levels: Any,
+    places: Any, masks: Any,
+) -> int:  # fmt: skip
+    """Rows in which something has counted: their places in *rows*, a bit per kind and level, and how many there are."""
     found = 0
     for place in range(len(rows)):
         row = rows[place]
@@ -71,13 +97,12 @@ def _look_up(
             continue
         risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // _MINUTE_MS
         for kind in kinds:
-            if items[row, kind] == 0:
-                continue
-            key = _key(items[row, kind], kind)
-            for k in range(len(risk.counted)):
-                if risk.counted[k] == key and now - risk.counted_min[k] < KEPT_MIN:
-                    mask |= np.uint32(1) << np.uint32(kind)
-                    break
+            if items[row, kind] != 0 and _has_counted(risk, _key(items[row, kind], kind), now):
+                mask |= np.uint32(1) << np.uint32(kind)
+        for number in range(len(levels)):
+            key = _level_key(number, vectors[row, levels[number]])
+            if key != 0 and _has_counted(risk, key, now):
+                mask |= np.uint32(1) << np.uint32(l.KINDS + number)
         if mask:
             places[found], masks[found] = place, mask
             found += 1
@@ -86,10 +111,10 @@ def _look_up(
 
 @compiled
 def _remember(
-    rows: Any, slots: Any, state: Any, items: Any, time_ms: Any, p_values: Any, asserted: Any, u: Any, kinds: Any,
-    features: Any,
+    rows: Any, slots: Any, state: Any, items: Any, vectors: Any, time_ms: Any, p_values: Any, asserted: Any, u: Any,
+    kinds: Any, features: Any, levels: Any,
 ) -> None:  # fmt: skip
-    """Keep the names that carried the evidence of *rows*; *u* is per place in *rows*."""
+    """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
     for place in range(len(rows)):
         row = rows[place]
         if p_values[row] > EVIDENCE or asserted[row] != 0:
@@ -99,17 +124,22 @@ def _remember(
             if items[row, kind] == 0 or u[place, features[kind]] < least:
                 continue
             _put_first(risk, _key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
+        for number in range(len(levels)):
+            key = _level_key(number, vectors[row, levels[number]])
+            if key != 0 and u[place, levels[number]] >= least:
+                _put_first(risk, key, time_ms[row] // _MINUTE_MS)
 
 
 @compiled
 def _put_first(risk: Any, key: Any, now_min: int) -> None:
-    """Keep a name before all others; the last gives way.
+    """Keep a name before all others; the last gives way, or the lower level that a level is in place of.
 
     Order, not minutes, says which counted first: a backlog of a day arrives within one minute.
     """
     at = len(risk.counted) - 1
     for k in range(at):
-        if risk.counted[k] == key:
+        known = risk.counted[k]
+        if known == key or (key < _NAME and known >> np.uint32(8) == key >> np.uint32(8)):
             at = k
             break
     for k in range(at, 0, -1):
@@ -118,27 +148,30 @@ def _put_first(risk: Any, key: Any, now_min: int) -> None:
 
 
 def counted_before(
-    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch,
+    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch, vectors: Matrix,
     time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:  # fmt: skip
-    """Which of *rows* have names that have counted: places in *rows*, and for each a bit per kind of those names.
+    """Which of *rows* have what has counted: places in *rows*, and for each a bit per kind of its names, and behind
+    them one per level.
 
     Args:
         rows: int64 (m,), of a round: each of another agent.
         state: risk rows by slot.
+        vectors: (n, F), per row of the batch.
         time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
             name quiet.
         p_values: (n,), per row of the batch, of the events as they are.
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
-    number = _look_up(rows, slots, state, found.items, time_ms, p_values, _KIND_NAMES, places, masks)
+    number = _look_up(rows, slots, state, found.items, vectors, time_ms, p_values, _KIND_NAMES, _LEVELS, places, masks)
     return places[:number], masks[:number]
 
 
 def left_aside(
     vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
 ) -> Matrix:
-    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them.
+    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them, and
+    its levels are usual.
 
     Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
     action that was never seen has no usual outcome.
@@ -154,6 +187,8 @@ def left_aside(
         named[:, v.F_STRANGE] |= _bits(masks, kind)
     for kind in range(l.K_CHAIN + 1):
         named[:, INDEX["novelty_1h"]] |= _bits(masks & fresh, kind)
+    for number, feature in enumerate(_LEVELS.tolist()):
+        named[:, feature] |= _bits(masks, l.KINDS + number)
     after = np.where(named, 0.0, vectors)
     recompute(after, codes)
     return after
@@ -164,15 +199,17 @@ def _bits(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
 
 
 def remember(
-    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch,
+    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch, vectors: Matrix,
     time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64], asserted: npt.NDArray[np.int8], u: Matrix,
 ) -> None:  # fmt: skip
-    """Remember the names that brought evidence; never those of forged events, which must not dull that of real ones.
+    """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        rows, slots, state, found, time_ms: as for `counted_before`.
+        rows, slots, state, found, vectors, time_ms: as for `counted_before`.
         asserted: int8 (n,), not 0 where no token vouches for the agent.
         p_values: (n,), per row of the batch, with what counted before left aside.
         u: (m, F), evidence of each feature of *rows*, likewise.
     """
-    _remember(rows, slots, state, found.items, time_ms, p_values, asserted, u, _KIND_NAMES, FEATURE_OF_KIND)
+    _remember(
+        rows, slots, state, found.items, vectors, time_ms, p_values, asserted, u, _KIND_NAMES, FEATURE_OF_KIND, _LEVELS
+    )

@@ -187,7 +187,7 @@ class Engine:
             out.risk,
         )  # fmt: skip
         asserted = columns.codes[:, c.SELF_ASSERTED]
-        counted.remember(rows, slots, self.risk, found, out.at_ms, out.p_values, asserted, u)
+        counted.remember(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
 
@@ -200,7 +200,7 @@ class Engine:
         scores = detector.score(out.vectors[rows], groups[rows], familiar)
         out.anomaly[rows] = out.judged_anomaly[rows] = scores.anomaly_score
         out.p_values[rows] = out.alone[rows] = scores.p_value
-        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.at_ms, out.alone)
+        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.vectors, out.at_ms, out.alone)
         if len(places):
             again = rows[places]
             vectors = counted.left_aside(out.vectors[again], masks, out.found.fresh[again], out.columns.codes[again])

@@ -79,6 +79,20 @@ def test_outcomes_and_sizes_of_a_known_action_count_each_time(one: Callable[...,
         assert scored.p_values[0] <= counted.EVIDENCE
 
 
+def test_a_count_over_hours_counts_by_whole_deviations(one: Callable[..., Scored]) -> None:
+    """A busy hour is one observation: its volume counts at two deviations and at three, not between and not below."""
+    volume = INDEX["volume_1h"]
+    runs = [one(minute) for minute in range(27)]
+    z = np.array([run.vectors[0, volume] for run in runs])
+    judged = np.array([run.judged_vectors([0])[0, volume] for run in runs])
+    (two, *rest), (three, *_) = np.flatnonzero((z >= 2) & (z < 3)), np.flatnonzero(z >= 3)
+    assert len(rest) > 5
+    assert judged[two] == z[two] and judged[three] == z[three]
+    assert not judged[rest].any()
+    after = one(45)
+    assert 2.0 < after.vectors[0, volume] < 3.0 and after.judged_vectors([0])[0, volume] == 0.0
+
+
 def test_a_place_that_counted_does_not_silence_the_session(one: Callable[..., Scored]) -> None:
     """What strange targets add to a session stays, where only the network has counted."""
     elsewhere = {"client": {"asn": 64999}}
