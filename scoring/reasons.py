@@ -16,7 +16,7 @@ from ..ingest.features.kernel import Scratch, scope_keys
 from ..ingest.features.layout import Baseline
 from ..ingest.features.reference import distance_from_reference
 from ..ingest.features.surprise import usual
-from ..ingest.features.table import BITS, FEATURES, Feature
+from ..ingest.features.table import FEATURES, Feature
 from ..ingest.features.tables import scope_row
 from ..ingest.features.vector import FEATURE_OF_KIND, FEATURE_OF_QUANTITY
 from .records import Reason
@@ -38,9 +38,10 @@ _QUANTITY_OF_FEATURE = {int(feature): q for q, feature in enumerate(FEATURE_OF_Q
 _CARRIER = {
     "action_rarity_peers": l.K_ACTION,
     "identity_shift": l.K_ACTION,
-    "write_surprise": l.K_ACTION,
     "external_target": l.K_TARGET,
 }
+_OF_A_WRITE = (l.K_ACTION, l.K_TARGET, l.K_ACTION_TARGET, l.K_TRANSITION)
+"""Kinds whose largest surprise a call's effect weighs (`write_surprise`): what is told is the one that was it."""
 
 GATHERING = frozenset({"session_strangeness", "novelty_1h"})
 """Features that say how much has gathered, and not of what: told last, however much they weigh."""
@@ -103,13 +104,45 @@ _NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
 }
 
 _QUANTITY_TEXT = {
-    l.Q_PACE_1M: "{:.3g} events in the last minutes", l.Q_PACE_15M: "{:.3g} events in the last quarter hour",
-    l.Q_PACE_4H: "{:.3g} events in the last hours", l.Q_GAP: "{:.3g} s of silence", l.Q_BYTES_IN: "{:.3g} bytes in",
-    l.Q_BYTES_OUT: "{:.3g} bytes out", l.Q_DURATION: "{:.3g} ms", l.Q_SESSION: "{:.3g} events in the session",
-    l.Q_BREADTH: "{:.3g} scopes", l.Q_DEPTH: "{:.3g} actors", l.Q_LIFETIME: "{:.3g} s of token lifetime",
-    l.Q_FAILURES: "{:.3g} errors in the last hour", l.Q_DENIALS: "{:.3g} denials in the last hour",
-    l.Q_VOLUME: "{:.3g} bytes in the last hour", l.Q_NOVELTY: "{:.3g} new names in the last hour",
+    l.Q_PACE_1M: "{} events in the last minutes", l.Q_PACE_15M: "{} events in the last quarter hour",
+    l.Q_PACE_4H: "{} events in the last hours", l.Q_GAP: "{} s of silence", l.Q_BYTES_IN: "{} bytes in",
+    l.Q_BYTES_OUT: "{} bytes out", l.Q_DURATION: "{} ms", l.Q_SESSION: "{} events in the session",
+    l.Q_BREADTH: "{} scopes", l.Q_DEPTH: "{} actors", l.Q_LIFETIME: "{} s of token lifetime",
+    l.Q_FAILURES: "{} errors in the last hour", l.Q_DENIALS: "{} denials in the last hour",
+    l.Q_VOLUME: "{} bytes in the last hour", l.Q_NOVELTY: "{} new names in the last hour",
 }  # fmt: skip
+
+
+def _amount(logarithm: float) -> str:
+    """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
+    amount = math.expm1(logarithm)
+    return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
+
+
+def _phrase(event: AuditEvent, feature: Feature, kind: int, name: str, first: bool) -> str:
+    """What is odd about an item, as the beginning of a sentence."""
+    if kind == l.K_REPEAT:
+        return f"{name}, more often in one session than {'ever' if first else 'usual'}"
+    verb = "first use of" if first else "unusual"
+    if feature.name != "write_surprise":
+        return f"{verb} {feature.noun} {name}"
+    call = {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
+    return f"{verb} {_SINGULAR[kind]} {name}{call}"
+
+
+def _composed(event: AuditEvent, feature: str, value: float) -> tuple[str, str, str]:
+    """Of a feature that speaks of no single item or quantity: what was observed, what is usual, and the sentence."""
+    if feature == "session_strangeness":
+        gathered = f"surprise has gathered over the last events of the session: {value:.0f} bits"
+        return f"{value:.0f} bits of surprise", "little surprise", gathered
+    if feature == "scope_gap":
+        missing = f"{value:.0%} of the requested scopes not granted"
+        return missing, "all granted", missing
+    if feature == "outside_capabilities":
+        action = plain(event.action)
+        return action, "its declared capabilities", f"{action} is not among the agent's declared capabilities"
+    login = plain(_credential(event))
+    return login, "stronger", f"authentication weaker by {value:.0f} ranks than the strongest so far: {login}"
 
 
 class Narrator:
@@ -163,9 +196,11 @@ class Narrator:
             return self._of_quantity(columns, row, memory, found, feature, quantity, value, share)
         if feature.name == "drift":
             return self._of_drift(memory, found.quantities[row], feature, share)
-        unit = "bits of surprise" if feature.unit == BITS else feature.unit
-        observed = f"{value:.3g} {unit}"
-        return Reason(feature.name, feature.name, observed, "0", round(share, 3), f"{feature.meaning}: {observed}")
+        if feature.name == "write_surprise":
+            kind = max(_OF_A_WRITE, key=lambda one: float(found.bits[row, one]))
+            return self._of_item(columns, row, memory, found, feature, kind, value, share)
+        observed, usual_text, text = _composed(columns.events[row], feature.name, value)
+        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
 
     def _of_item(
         self, columns: EventColumns, row: int, memory: Memory, found: Scratch, feature: Feature, kind: int,
@@ -179,8 +214,8 @@ class Narrator:
         usual_text = f"{known or 'no'} known {_SINGULAR[kind] if known == 1 else _PLURAL[kind]} of {whose}"
         first = bool((int(found.fresh[row]) >> kind) & 1)
         code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
-        verb = "first use of" if first else "unusual"
-        text = f"{verb} {feature.noun} {name} ({value:.1f} bits of surprise); {usual_text}"
+        said = _phrase(columns.events[row], feature, kind, name, first)
+        text = f"{said} ({value:.1f} bits of surprise); {usual_text}"
         return Reason(code, feature.name, name, usual_text, round(share, 3), text)
 
     def _rows(self, columns: EventColumns, row: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -198,15 +233,15 @@ class Narrator:
     ) -> Reason:  # fmt: skip
         mean, _, weight = usual(self._baseline, self._rows(columns, row), memory, quantity)
         form = _QUANTITY_TEXT[quantity]
-        observed = form.format(math.expm1(found.quantities[row, quantity]))
-        usual_text = form.format(math.expm1(mean)) if weight else "nothing known yet"
+        observed = form.format(_amount(found.quantities[row, quantity]))
+        usual_text = form.format(_amount(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
         return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
 
     def _of_drift(self, memory: Memory, quantities: npt.NDArray[np.float64], feature: Feature, share: float) -> Reason:
         z, k = max((distance_from_reference(memory, quantities, k), k) for k in range(len(l.DRIFTING)))
         form = _QUANTITY_TEXT[int(l.DRIFTING[k])]
-        observed = form.format(math.expm1(quantities[l.DRIFTING[k]]))
-        usual_text = form.format(math.expm1(memory[l.N_REF_MEAN + k]))
+        observed = form.format(_amount(quantities[l.DRIFTING[k]]))
+        usual_text = form.format(_amount(memory[l.N_REF_MEAN + k]))
         text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
         return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.table import INDEX
-from trustwatch.scoring.reasons import _KIND_OF_FEATURE, LONGEST_NAME, plain
+from trustwatch.scoring.reasons import _KIND_OF_FEATURE, LONGEST_NAME, Narrator, plain
 from trustwatch.scoring.records import RiskLevel
 
 
@@ -73,9 +73,33 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
     busy = [dict(later(make, 1000, "host-2-1", session="s", bytes_in=100, bytes_out=900)) for _ in range(400)]
     scored = processor.engine.score(kit.columns([event | {"id": f"b-{n}"} for n, event in enumerate(busy)]))
     reason = next(one for one in processor.engine.explainer.reasons(scored, [399])[0] if one.feature == "drift")
-    assert reason.observed == "4e+05 bytes in the last hour"
-    assert reason.usual == "3.81e+03 bytes in the last hour"
+    assert reason.observed == "400,000 bytes in the last hour"
+    assert reason.usual == "3,815 bytes in the last hour"
     assert reason.text.startswith("slow drift, ") and reason.text.endswith(f"{reason.observed}; usual {reason.usual}")
+
+
+@pytest.mark.parametrize(("feature", "value", "text", "usual"), [
+    ("repeat_surprise", 9.0, "read again, more often in one session than ever (9.0 bits", "known repetition"),
+    ("write_surprise", 20.0, "first use of target evil.example in a delete call (20.0 bits", "known targets"),
+    ("session_strangeness", 64.0, "has gathered over the last events of the session: 64 bits", "little surprise"),
+    ("scope_gap", 0.5, "50% of the requested scopes not granted", "all granted"),
+    ("outside_capabilities", 1.0, "read is not among the agent's declared capabilities", "its declared capabilities"),
+    ("method_downgrade", 2.0, "weaker by 2 ranks than the strongest so far: private_key_jwt key-", "stronger"),
+])  # fmt: skip
+def test_each_feature_has_words_of_its_own(
+    kit: Any, make: Any, feature: str, value: float, text: str, usual: str
+) -> None:
+    """What is told is a sentence for a person at night, not a feature's definition with a number behind it."""
+    processor, _ = settled(kit, make)
+    events = [later(make, 0, "evil.example", session="one", effect="delete") | {"id": f"r-{n}"} for n in range(20)]
+    scored = processor.engine.score(kit.columns(events))
+    row = 19 if feature == "repeat_surprise" else 0
+    vector, shares = np.zeros((2, len(INDEX)))
+    vector[INDEX[feature]], shares[INDEX[feature]] = value, 1.0
+    narrator = Narrator(processor.engine.builder.baseline)
+    (reason,) = narrator.reasons(scored.columns, row, scored.memory[row], scored.found, vector, shares, ())
+    assert text in reason.text
+    assert usual in reason.usual
 
 
 WEIRD = ("\x1b[31mred\x07\nsecond line", "\u202egnp.exe", "x" * 2048, "𝒩🦊", "<script>alert(1)</script>", "a\tb\x00c")
