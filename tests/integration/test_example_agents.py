@@ -136,7 +136,7 @@ def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
         pytest.skip("".join(lines))
     assert processes_of(tmp_path), "".join(lines)
     process.send_signal(number)
-    process.stdout.read()
+    lines.append(process.stdout.read())
     status = process.wait(60)
     process.stdout.close()
 
