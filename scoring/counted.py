@@ -74,12 +74,18 @@ def _level_key(number: int, z: float) -> Any:
 
 
 @compiled
+def _same_count(known: Any, key: Any) -> bool:
+    """Whether both are levels of one count over hours."""
+    return bool(key < _NAME and known >> np.uint32(8) == key >> np.uint32(8))
+
+
+@compiled
 def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
     """Whether a name, or the same level or a higher one, has counted within the day."""
     for k in range(len(risk.counted)):
         known = risk.counted[k]
-        same = known == key or (key < _NAME and known > key and known >> np.uint32(8) == key >> np.uint32(8))
-        if same and now_min - risk.counted_min[k] < KEPT_MIN:
+        covered = known == key or (known > key and _same_count(known, key))
+        if covered and now_min - risk.counted_min[k] < KEPT_MIN:
             return True
     return False
 
@@ -138,8 +144,7 @@ def _put_first(risk: Any, key: Any, now_min: int) -> None:
     """
     at = len(risk.counted) - 1
     for k in range(at):
-        known = risk.counted[k]
-        if known == key or (key < _NAME and known >> np.uint32(8) == key >> np.uint32(8)):
+        if risk.counted[k] == key or _same_count(risk.counted[k], key):
             at = k
             break
     for k in range(at, 0, -1):

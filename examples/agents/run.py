@@ -28,8 +28,8 @@ UNAVAILABLE = 3
 class Ending:
     """Ctrl-C, wherever it falls, and SIGTERM likewise: everything ends with us.
 
-    Python forgets an interrupt that falls into a finalizer or another callback of its own, so the next line of the
-    story asks whether there was one.
+    Python prints and forgets an interrupt that falls into a finalizer or another callback of its own, so the next
+    line of the story asks whether there was one.
     """
 
     def __init__(self) -> None:

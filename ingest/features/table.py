@@ -134,8 +134,9 @@ IMPORTANCE: tuple[float, ...] = tuple(
 )
 """How much a feature says about trust, by its meaning: *what* an agent does, to whom and with which rights, and what
 came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
-honestly with its load, and only supports other evidence. The order is by meaning; the steps were chosen with an eye on
-labelled figures of the development traces, so those figures flatter it (decision 0012)."""
+honestly with its load, and only supports other evidence, but for what no day's load explains (drift). The order is by
+meaning; the steps were chosen with an eye on labelled figures of the development traces, so those figures flatter it
+(decision 0012)."""
 
 
 def table_hash() -> str:

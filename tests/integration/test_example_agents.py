@@ -119,6 +119,27 @@ def test_nothing_is_left_of_it(played: dict[str, Any]) -> None:
     assert "✘" not in played["said"]
 
 
+def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
+    """It falls into a finalizer, where Python prints it and goes on: nothing more is told."""
+    story = (
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(RUN.parent)!r})\n"
+        "import run\n"
+        "voice = run.Voice(run.Ending())\n"
+        "class Finalized:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        sum(range(1000))\n"
+        "voice.print('before')\n"
+        "Finalized()\n"
+        "voice.print('after')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=60, check=False)
+    assert "Exception ignored in" in ran.stderr
+    assert ran.stdout.split() == ["before"]
+    assert ran.returncode == -signal.SIGINT
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
     """On Ctrl-C in good order, and on kill -9 its processes all the same."""

@@ -11,6 +11,7 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import layout
+from trustwatch.ingest.features import table as feature_table
 from trustwatch.models.learning import learn_history
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings
@@ -35,6 +36,16 @@ def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
     )
     rows = processor.residence.take_dirty()
     return Shelf({row.name.key: row for row in rows}), processor
+
+
+def test_features_measured_otherwise_are_neither_resumed_nor_scored(make: Any, monkeypatch: Any) -> None:
+    """Where columns mean something else though their shape stays, stored state and models of before do not fit."""
+    state, table = state_version(make.SALT), feature_table.table_hash()
+    monkeypatch.setattr(layout, "GENERATION", layout.GENERATION + 1)
+    monkeypatch.setattr(feature_table, "GENERATION", layout.GENERATION)
+    assert state_version(make.SALT).split(":")[0] != state.split(":")[0]
+    assert state_version(make.SALT).split(":")[1] == state.split(":")[1]  # risk goes on
+    assert feature_table.table_hash() != table
 
 
 def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> None:
