@@ -11,6 +11,7 @@ ENV PYTHONUNBUFFERED=1 \
 FROM base AS build
 WORKDIR /src
 COPY deploy/constraints.txt pyproject.toml README.md LICENSE ./
+COPY trustwatch trustwatch
 COPY ingest ingest
 COPY models models
 COPY scoring scoring

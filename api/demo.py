@@ -151,9 +151,13 @@ class Demo:
         """Simulate the history and a day in one go, learn the history, return the day."""
         self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
         plan = SimulationSettings(
-            start=day_start - HISTORY, duration=HISTORY + DAY, seed=self._seed, agents=AGENTS, attacks=ATTACKS,
+            start=day_start - HISTORY,
+            duration=HISTORY + DAY,
+            seed=self._seed,
+            agents=AGENTS,
+            attacks=ATTACKS,
             events_per_agent_day=EVENTS_PER_DAY,
-        )  # fmt: skip
+        )
         history: list[SimulatedEvent] = []
         day: list[SimulatedEvent] = []
         for event in simulate(plan):
@@ -250,8 +254,10 @@ class Demo:
         noticed = [who for who in self._attacked if who in self._flagged]
         calm = AGENTS - len(self._attacked)
         wrong = len(self._flagged - set(self._attacked))
-        self._say(f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
-                  f"{wrong} of {calm} others flagged at some time.")  # fmt: skip
+        self._say(
+            f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
+            f"{wrong} of {calm} others flagged at some time."
+        )
         self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
         path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
         (self._directory / "token").write_text(token)

@@ -12,6 +12,11 @@ from .tokens import LocalKey
 def local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
     """A token signed with the key of *data_dir*; only accepted where the settings trust that issuer."""
     return LocalKey.open(data_dir).issue_token(
-        subject=client_id, client_id=client_id, scopes=scopes, audience=audience, lifetime_s=lifetime_s,
-        now=clock.now_s(), token_id=secrets.token_urlsafe(12),
-    )  # fmt: skip
+        subject=client_id,
+        client_id=client_id,
+        scopes=scopes,
+        audience=audience,
+        lifetime_s=lifetime_s,
+        now=clock.now_s(),
+        token_id=secrets.token_urlsafe(12),
+    )

@@ -43,10 +43,23 @@ def summaries() -> list[AgentSummary]:
     at_ms = int(time.time() * 1000)
     return [
         AgentSummary(
-            name, "Payer", 3, 0.87, 0.94, 0.9, 1, 2, at_ms, 0, 9, RISK_EXAMPLE["decision_id"], reasons,
+            name,
+            "Payer",
+            3,
+            0.87,
+            0.94,
+            0.9,
+            1,
+            2,
+            at_ms,
+            0,
+            9,
+            RISK_EXAMPLE["decision_id"],
+            reasons,
             RISK_EXAMPLE["counterfactual"],
-        ) for name in names
-    ]  # fmt: skip
+        )
+        for name in names
+    ]
 
 
 def ours(folder: Path) -> Any:
@@ -69,9 +82,18 @@ def ours(folder: Path) -> Any:
     policy = LivePolicy(PolicyBook())
     guard = make_guard(settings, log, store, view, policy, status, lambda _: None)
     services = Services(
-        settings, verifier, log, store, guard, view, policy, "m", status,
-        on_startup=(jwks.start,), on_shutdown=(jwks.close, log.close),
-    )  # fmt: skip
+        settings,
+        verifier,
+        log,
+        store,
+        guard,
+        view,
+        policy,
+        "m",
+        status,
+        on_startup=(jwks.start,),
+        on_shutdown=(jwks.close, log.close),
+    )
     return create_app(services)
 
 

@@ -91,10 +91,21 @@ def turn(server: Server, token: str, seconds: float, script: Path) -> Turn:
 def wrk(port: int, token: str, seconds: float, script: Path) -> tuple[int, float]:
     """Requests answered and p99, by wrk."""
     process = subprocess.Popen(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--latency", "-s", str(script),
-         "-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{port}"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            "wrk",
+            "-t1",
+            f"-c{CONNECTIONS}",
+            f"-d{seconds:.0f}s",
+            "--latency",
+            "-s",
+            str(script),
+            "-H",
+            f"Authorization: Bearer {token}",
+            f"http://127.0.0.1:{port}",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     pin(process.pid, 1)
     out = process.communicate()[0]
     if "Non-2xx" in out:

@@ -86,13 +86,16 @@ def per_event(workers: list[Worker], begun_s: float, ended_s: float) -> dict[str
     spent = len(workers) * seconds
     shares = {stage: total[f"{stage} s"] / spent for stage in STAGES}
     return {
-        "per_s": count / seconds, "cpu_us": total["cpu"] / count * 1e6,
+        "per_s": count / seconds,
+        "cpu_us": total["cpu"] / count * 1e6,
         "per_core_s": count / (total["cpu"] or math.nan),
         "broker_us": total["broker"] / len(workers) / count * 1e6,
         "database_us": total["database"] / len(workers) / count * 1e6,
         "rows_per_event": (total["published"] + total["unchanged"]) / count,
-        "published_per_event": total["published"] / count, **shares, "rest": 1.0 - sum(shares.values()),
-    }  # fmt: skip
+        "published_per_event": total["published"] / count,
+        **shares,
+        "rest": 1.0 - sum(shares.values()),
+    }
 
 
 def throughput(folder: Path, found: Services, sizes: Sizes) -> dict[str, dict[str, float]]:
@@ -134,10 +137,13 @@ def take_over(folder: Path, found: Services, agents: int, turns: int) -> dict[st
     fresh.stop()
     site.close()
     return {
-        "agents": agents, "records": filled, "owned_s": owns.at_s - fresh.started,
-        "of_it_take_over_s": owns.seconds["take_over"], "all_loaded_s": loaded_s,
+        "agents": agents,
+        "records": filled,
+        "owned_s": owns.at_s - fresh.started,
+        "of_it_take_over_s": owns.seconds["take_over"],
+        "all_loaded_s": loaded_s,
         "loading_per_s": agents / loaded_s,
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
@@ -183,18 +189,36 @@ def run(folder: Path, found: Services, sizes: Sizes, to: Path | None, *, check: 
 
 def report_throughput(drained: dict[str, dict[str, float]]) -> None:
     """Print the tables of what was drained."""
-    columns = ("client, workers", "events/s", "worker CPU, us/event", "events/s of one core", "broker CPU, us/event",
-               "database CPU, us/event", "agents stored per event", "risk records per event")  # fmt: skip
-    table("From topic to stored and published risk", columns,
-          [(name, *list(one.values())[:7]) for name, one in drained.items()])  # fmt: skip
+    columns = (
+        "client, workers",
+        "events/s",
+        "worker CPU, us/event",
+        "events/s of one core",
+        "broker CPU, us/event",
+        "database CPU, us/event",
+        "agents stored per event",
+        "risk records per event",
+    )
+    table(
+        "From topic to stored and published risk",
+        columns,
+        [(name, *list(one.values())[:7]) for name, one in drained.items()],
+    )
     rows = [(name, *(f"{one[stage]:.0%}" for stage in (*STAGES, "rest"))) for name, one in drained.items()]
     table("Where a worker's time goes", ("client, workers", *STAGES, "rest"), rows)
 
 
 def report_visibility(seen: dict[str, Visibility]) -> None:
     """Print what was seen when."""
-    columns = ("client", "events/s beside", "bare alone p50, p99 ms", "bare beside p50, p99 ms",
-               "visible p50, p99 ms", "of bare alone p50, p99", "of bare beside p50, p99")  # fmt: skip
+    columns = (
+        "client",
+        "events/s beside",
+        "bare alone p50, p99 ms",
+        "bare beside p50, p99 ms",
+        "visible p50, p99 ms",
+        "of bare alone p50, p99",
+        "of bare beside p50, p99",
+    )
 
     def pair(values: tuple[float, float]) -> str:
         return f"{values[0]:.3g}, {values[1]:.3g}"

@@ -103,11 +103,17 @@ def main() -> int:
     ours, baseline = (Times(*map(statistics.median, zip(*found, strict=True))) for found in zip(*turns, strict=True))
     ratio = statistics.median(b.judged / a.judged for a, b in turns)
     columns = ("door", "cut into records, µs", "cut and judged, µs", "all on the event loop, µs")
-    table(f"processor time per event, bodies of {PER_BODY}", columns,
-          [("ours", *ours), ("one by one", *baseline[:2], "-")])  # fmt: skip
+    table(
+        f"processor time per event, bodies of {PER_BODY}",
+        columns,
+        [("ours", *ours), ("one by one", *baseline[:2], "-")],
+    )
     print(f"\none by one / ours, cut and judged: {ratio:.2f} (target for ours: at most {MOST_US:g} µs)")
-    finish(machine("msgspec", "numba"), {"ratio": ratio, "ours": ours._asdict(), "reference": baseline._asdict()},
-           given.json)  # fmt: skip
+    finish(
+        machine("msgspec", "numba"),
+        {"ratio": ratio, "ours": ours._asdict(), "reference": baseline._asdict()},
+        given.json,
+    )
     return int(not given.quick and ours.judged > MOST_US)
 
 

@@ -50,17 +50,24 @@ def event(agent: int, at: int, rng: random.Random) -> dict[str, Any]:
     target = _RESOURCES[(agent * 7 + rng.randrange(5)) % len(_RESOURCES)]
     return {
         "time": (_START + timedelta(milliseconds=10 * at)).isoformat(),
-        "type": "tool.call", "tenant": "acme", "task": "task-1",
+        "type": "tool.call",
+        "tenant": "acme",
+        "task": "task-1",
         "agent": {"id": f"agent-{agent}", "issuer": "https://as.example", "type": _ROLES[role], "version": "1.0"},
-        "principal": {"id": _PRINCIPALS[agent % len(_PRINCIPALS)]}, "delegation": ["orchestrator"],
-        "action": _ACTIONS[3 * role + rng.randrange(3)], "effect": "read", "outcome": "success",
+        "principal": {"id": _PRINCIPALS[agent % len(_PRINCIPALS)]},
+        "delegation": ["orchestrator"],
+        "action": _ACTIONS[3 * role + rng.randrange(3)],
+        "effect": "read",
+        "outcome": "success",
         "resource": {"type": "account", "id": target, "audience": "https://api.example", "provenance": "granted"},
         "scopes": {"requested": _SCOPES[role], "granted": _SCOPES[role]},
-        "client": {"ip": _NETWORKS[agent % len(_NETWORKS)]}, "session": "conv-1",
+        "client": {"ip": _NETWORKS[agent % len(_NETWORKS)]},
+        "session": "conv-1",
         "credential": {"method": "private_key_jwt", "thumbprint": _KEYS[agent % len(_KEYS)], "token_lifetime_s": 300.0},
-        "bytes_in": float(rng.randrange(1000)), "bytes_out": float(rng.randrange(5000)),
+        "bytes_in": float(rng.randrange(1000)),
+        "bytes_out": float(rng.randrange(5000)),
         "duration_ms": float(rng.randrange(200)),
-    }  # fmt: skip
+    }
 
 
 def history() -> list[dict[str, Any]]:
@@ -188,10 +195,15 @@ def compare(agents: int, rounds: int, count: int) -> dict[str, Any]:
             raise SystemExit(f"the features differ: {a['sum']} and {b['sum']}")
     us = {name: median(turn["us"] for turn in done) for name, done in turns.items()}
     return {
-        "agents": agents, "ours_us": us["ours"], "plain_us": us["plain"], "speed_ratio": us["plain"] / us["ours"],
-        "state_bytes": BYTES_PER_AGENT, "ours_bytes": built["ours"]["bytes"], "plain_bytes": built["plain"]["bytes"],
+        "agents": agents,
+        "ours_us": us["ours"],
+        "plain_us": us["plain"],
+        "speed_ratio": us["plain"] / us["ours"],
+        "state_bytes": BYTES_PER_AGENT,
+        "ours_bytes": built["ours"]["bytes"],
+        "plain_bytes": built["plain"]["bytes"],
         "memory_share": built["ours"]["bytes"] / built["plain"]["bytes"],
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

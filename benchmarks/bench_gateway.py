@@ -104,10 +104,19 @@ def turn(server: Server, tokens: Path, seconds: float, script: Path) -> Turn:
 def wrk(port: int, _: Path, seconds: float, script: Path) -> tuple[int, float]:
     """Checks answered and p99, by wrk."""
     process = subprocess.Popen(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--latency", "-s", str(script),
-         f"http://127.0.0.1:{port}"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            "wrk",
+            "-t1",
+            f"-c{CONNECTIONS}",
+            f"-d{seconds:.0f}s",
+            "--latency",
+            "-s",
+            str(script),
+            f"http://127.0.0.1:{port}",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     pin(process.pid, 1)
     out = process.communicate()[0]
     if "Non-2xx" in out:

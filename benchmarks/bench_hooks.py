@@ -130,8 +130,11 @@ def main() -> None:
             written = service.metric('trustwatch_audit_events_total{outcome="written"}')
         finally:
             service.stop()
-    table(f"Hooks at {RATE} calls per second", ("hook", "calls", "p50, ms", "p99, ms", "worst, ms"),
-          [(kind, *one) for kind, one in turns.items()])  # fmt: skip
+    table(
+        f"Hooks at {RATE} calls per second",
+        ("hook", "calls", "p50, ms", "p99, ms", "worst, ms"),
+        [(kind, *one) for kind, one in turns.items()],
+    )
     missed = [kind for kind, one in turns.items() if one.p99_ms >= TARGET_MS]
     print(f"\n{written:.0f} audit events written; p99 at {TARGET_MS:.0f} ms or more (target: none): {missed or 'none'}")
     finish(machine("uvicorn", "msgspec"), {kind: one._asdict() for kind, one in turns.items()}, given.json)

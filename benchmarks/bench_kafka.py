@@ -36,13 +36,21 @@ def event(number: int) -> Record:
     agent = f"agent-{number % 1000}"
     payload = msgspec.json.encode(
         {
-            "id": f"e{number}", "source": "urn:gateway", "time": "2026-05-28T20:26:40Z", "tenant": "acme",
-            "type": "api.call", "action": "invoices.read", "outcome": "success", "effect": "read",
+            "id": f"e{number}",
+            "source": "urn:gateway",
+            "time": "2026-05-28T20:26:40Z",
+            "tenant": "acme",
+            "type": "api.call",
+            "action": "invoices.read",
+            "outcome": "success",
+            "effect": "read",
             "agent": {"id": agent, "issuer": "https://as.example", "type": "finance"},
             "resource": {"type": "invoice", "id": f"inv-{number % 977}", "target": "erp.acme.example"},
-            "scopes": {"granted": ["invoices:read"]}, "client": {"ip": "10.0.0.7"}, "duration_ms": 12.5,
+            "scopes": {"granted": ["invoices:read"]},
+            "client": {"ip": "10.0.0.7"},
+            "duration_ms": 12.5,
         }
-    )  # fmt: skip
+    )
     return Record(Kind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_route("acme", "i", agent))
 
 

@@ -108,11 +108,15 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [
-            (made.window, "mark", "duplicate window"), (made._encoder, "encode", "scan to columns"),
-            (builder, "admit", "agents to slots"), (builder, "observe", "observe (features)"),
-            (builder, "learn", "learn"), (made.engine.rules, "evidence", "hard signals"),
-            (made.decider, "scored", "decide, explain"), (made.edges, "see", "who with whom"),
-        ]  # fmt: skip
+            (made.window, "mark", "duplicate window"),
+            (made._encoder, "encode", "scan to columns"),
+            (builder, "admit", "agents to slots"),
+            (builder, "observe", "observe (features)"),
+            (builder, "learn", "learn"),
+            (made.engine.rules, "evidence", "hard signals"),
+            (made.decider, "scored", "decide, explain"),
+            (made.edges, "see", "who with whom"),
+        ]
         for owner, name, stage in stages:
             setattr(owner, name, clock.timed(stage, getattr(owner, name)))
         made.apply = clock.timed("loop around them", made.apply)  # type: ignore[method-assign]
@@ -167,7 +171,7 @@ def update_all(plain: PlainFeatures, payloads: list[bytes]) -> None:
 
 def measure(
     history: int, live: int, turns: int, per_agent_day: float, full: bool, spool: SpoolWriter
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Events per second of both, and microseconds by stage."""
     raws = raw_events(history + live, AGENTS, per_agent_day, full)
     encoder = ColumnEncoder(SALT)
@@ -208,12 +212,16 @@ def measure(
     stages = {name: value / events * 1e6 for name, value in sorted(clock.seconds.items(), key=lambda one: -one[1])}
     rate = {name: median(values) for name, values in rates.items()}
     return {
-        "bytes": mean(map(len, raws)), "ours": rate["ours"], "plain": rate["plain"],
-        "ratio": rate["ours"] / rate["plain"], "identity_us": 1e6 / rate["identity"],
+        "bytes": mean(map(len, raws)),
+        "ours": rate["ours"],
+        "plain": rate["plain"],
+        "ratio": rate["ours"] / rate["plain"],
+        "identity_us": 1e6 / rate["identity"],
         "decisions_per_1000": 1000 * decisions / events,
         "vectors_ratio": median(a / b for a, b in zip(rates["keeping"], rates["ours"], strict=True)),
-        "vectors_us": 1e6 * (1 / rate["keeping"] - 1 / rate["ours"]), "stages_us": stages,
-    }  # fmt: skip
+        "vectors_us": 1e6 * (1 / rate["keeping"] - 1 / rate["ours"]),
+        "stages_us": stages,
+    }
 
 
 def report(title: str, figures: dict[str, Any]) -> None:

@@ -43,8 +43,11 @@ def measure(agents: int, rounds: int) -> dict[str, float]:
                 file.unlink()
     megabytes = agents * (BYTES_PER_AGENT + 8) / 1e6
     return {
-        "agents": agents, "megabytes": megabytes, "write_s": float(np.median(wrote)), "read_s": float(np.median(read)),
-    }  # fmt: skip
+        "agents": agents,
+        "megabytes": megabytes,
+        "write_s": float(np.median(wrote)),
+        "read_s": float(np.median(read)),
+    }
 
 
 def main() -> int:

@@ -53,9 +53,24 @@ def agent(number: int, turn: int) -> AgentRow:
     features = NOISE[shift : shift + half] + bytes(ROW.itemsize - half)
     at = 1_764_000_000_000 + turn
     return AgentRow(
-        name, "Payer", 1, 0.1, 0.9, 0.2, at - turn, at, at, 0, turn, "01KAV9FT0001KAV9FT00ABCDEF", b"[]", "", features,
-        NOISE[: risk.ROW.itemsize], "abcdefabcdef:abcdefabcdef",
-    )  # fmt: skip
+        name,
+        "Payer",
+        1,
+        0.1,
+        0.9,
+        0.2,
+        at - turn,
+        at,
+        at,
+        0,
+        turn,
+        "01KAV9FT0001KAV9FT00ABCDEF",
+        b"[]",
+        "",
+        features,
+        NOISE[: risk.ROW.itemsize],
+        "abcdefabcdef:abcdefabcdef",
+    )
 
 
 def one_by_one(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
@@ -129,8 +144,9 @@ def measure(found: list[Alternative], known: int, sizes: Sequence[int], rounds: 
                 turns[one.name].append(write(one, rows))
         for name, taken in turns.items():
             figures[name][str(size)] = (
-                statistics.median(turn[0] for turn in taken) * 1e3, statistics.median(turn[1] for turn in taken) * 1e3
-            )  # fmt: skip
+                statistics.median(turn[0] for turn in taken) * 1e3,
+                statistics.median(turn[1] for turn in taken) * 1e3,
+            )
     return figures
 
 

@@ -147,8 +147,17 @@ class Sender:
     """A process that posts the bodies over and over, at *rate* events per second."""
 
     def __init__(self, service: Service, folder: Path, rate: float, seconds: float) -> None:
-        command = [sys.executable, "-m", "benchmarks.load_clients", "--send", str(service.port), service.token,
-                   str(rate), str(seconds), str(folder / "bodies")]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.load_clients",
+            "--send",
+            str(service.port),
+            service.token,
+            str(rate),
+            str(seconds),
+            str(folder / "bodies"),
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def result(self) -> Load:
@@ -165,8 +174,16 @@ def ask(service: Service, seconds: float, script: Path) -> Turn:
 
 def ask_steadily(service: Service, seconds: float, script: Path) -> Turn:
     """Questions at STEADY a second over CONNECTIONS connections, about the agents that *script* names."""
-    command = [sys.executable, "-m", "benchmarks.load_clients", "--ask", str(service.port), service.token,
-               str(seconds), str(script)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load_clients",
+        "--ask",
+        str(service.port),
+        service.token,
+        str(seconds),
+        str(script),
+    ]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     return Turn(int(out[0]) / seconds, float(out[1]))
 
@@ -228,9 +245,13 @@ def medians(turns: list[tuple[Turn, Turn, Load]]) -> dict[str, Turn]:
 
 
 def report(
-    turns: list[tuple[Turn, Turn, Load]], calm: list[tuple[Turn, Turn, Load]], most: tuple[float, float],
-    to: Path | None, *, check: bool,
-) -> int:  # fmt: skip
+    turns: list[tuple[Turn, Turn, Load]],
+    calm: list[tuple[Turn, Turn, Load]],
+    most: tuple[float, float],
+    to: Path | None,
+    *,
+    check: bool,
+) -> int:
     """The tables for docs/performance.md; the exit status."""
     idle, busy, loads = zip(*turns, strict=True)
     median, steadily = medians(turns), medians(calm)
@@ -247,9 +268,14 @@ def report(
     if not shutil.which("wrk"):
         print("no wrk here: our own client asks, which needs a core for itself and so is part of what is measured")
     print(f"events alone, as fast as the door takes them: {most[0]:,.0f} accepted per s, {most[1]:,.0f} applied per s")
-    figures = {"ratio": ratio, "flat_out_accepted_per_s": most[0], "flat_out_applied_per_s": most[1],
-               "load": load._asdict(), "steady": {name: turn._asdict() for name, turn in steadily.items()},
-               **{name: turn._asdict() for name, turn in median.items()}}  # fmt: skip
+    figures = {
+        "ratio": ratio,
+        "flat_out_accepted_per_s": most[0],
+        "flat_out_applied_per_s": most[1],
+        "load": load._asdict(),
+        "steady": {name: turn._asdict() for name, turn in steadily.items()},
+        **{name: turn._asdict() for name, turn in median.items()},
+    }
     finish(machine("uvicorn", "msgspec", "numba"), figures, to)
     sustained = min(median["loaded"].accepted_per_s, median["loaded"].applied_per_s) >= 0.95 * RATE
     return int(check and not (ratio <= RATIO and sustained))

@@ -171,10 +171,17 @@ class Site:
         url = re.sub(":[^:@]+@", "@", found.postgres.url_of(self.database))
         self.settings_file.write_text(
             SETTINGS.format(
-                folder=json.dumps(str(folder))[1:-1], port=self.port, url=url, tick_s=tick_s, client=client, name=name,
-                bootstrap=found.kafka.bootstrap, partitions=PARTITIONS, events=events,
+                folder=json.dumps(str(folder))[1:-1],
+                port=self.port,
+                url=url,
+                tick_s=tick_s,
+                client=client,
+                name=name,
+                bootstrap=found.kafka.bootstrap,
+                partitions=PARTITIONS,
+                events=events,
             )
-        )  # fmt: skip
+        )
         self.settings = process_settings(self.settings_file)
         self.kafka: KafkaSettings = kafka_settings(self.settings)
         admin = open_admin(self.kafka)
@@ -248,8 +255,15 @@ class Worker:
 
     def __init__(self, settings: Path, log: Path, cpu: Callable[[], tuple[float, float]]) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "trustwatch.api.serve.group_worker", "--settings", str(settings),
-                   "--socket", str(theirs.fileno())]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "trustwatch.api.serve.group_worker",
+            "--settings",
+            str(settings),
+            "--socket",
+            str(theirs.fileno()),
+        ]
         self._log, self._cpu = log, cpu
         self.started = time.monotonic()
         with log.open("wb") as stream:
@@ -267,9 +281,16 @@ class Worker:
 
     def _heard(self, said: Update) -> None:
         self.samples.append(
-            Sample(time.monotonic(), cpu_of(self.process.pid), *self._cpu(), said.behind, len(said.fresh or ()),
-                   said.counts, said.seconds)
-        )  # fmt: skip
+            Sample(
+                time.monotonic(),
+                cpu_of(self.process.pid),
+                *self._cpu(),
+                said.behind,
+                len(said.fresh or ()),
+                said.counts,
+                said.seconds,
+            )
+        )
 
     def until(self, reached: Callable[[Sample], bool], within_s: float = 600.0) -> Sample:
         """Wait for a report that is so. Raises SystemExit where the worker ends before, or it takes too long."""

@@ -28,9 +28,11 @@ def raw_events(count: int, agents: int, per_agent_day: float, full: bool = False
 def timed_events(agents: int, per_agent_day: float, full: bool = False) -> Iterator[tuple[bytes, int]]:
     """The same as a stream of two days, each event with the UTC milliseconds at which it happens."""
     settings = SimulationSettings(
-        start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=2), agents=agents,
+        start=datetime(2026, 3, 2, 8, tzinfo=UTC),
+        duration=timedelta(days=2),
+        agents=agents,
         events_per_agent_day=per_agent_day,
-    )  # fmt: skip
+    )
     for raw, _, at_ms in simulate(settings):
         yield raw if full else _cut(raw), at_ms
 

@@ -66,9 +66,7 @@ def ours(folder: Path) -> Any:
     verifier = TokenVerifier([], jwks, callers.caller, settings.verification, time.time)
     policy = LivePolicy(PolicyBook(default_mode="enforce"))
     guard = make_guard(settings, log, store, view, policy, status, lambda _: None)
-    services = Services(
-        settings, verifier, log, store, guard, view, policy, "m", status, on_shutdown=(log.close,)
-    )  # fmt: skip
+    services = Services(settings, verifier, log, store, guard, view, policy, "m", status, on_shutdown=(log.close,))
     return create_app(services)
 
 

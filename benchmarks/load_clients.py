@@ -45,8 +45,10 @@ async def send(port: int, token: str, rate: float, seconds: float, folder: Path)
             counts["number"] += 1
             await asyncio.sleep(start + number * PER_BODY / rate - now)
             body = new_body(bodies[number % len(bodies)], run * 100_000 + number, number // len(bodies))
-            head = (f"POST /v1/events HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n"
-                    f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
+            head = (
+                f"POST /v1/events HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n"
+                f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
             begun = time.perf_counter()
             writer.write(head.encode())
             writer.write(body)

@@ -21,9 +21,15 @@ DAY_MS = 86_400_000
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
 HOUR_S = 3600.0
 METHODS = {
-    "none": 1, "client_secret_post": 2, "client_secret_basic": 2, "client_secret_jwt": 3, "private_key_jwt": 4,
-    "self_signed_tls_client_auth": 4, "tls_client_auth": 5, "spiffe": 5,
-}  # fmt: skip
+    "none": 1,
+    "client_secret_post": 2,
+    "client_secret_basic": 2,
+    "client_secret_jwt": 3,
+    "private_key_jwt": 4,
+    "self_signed_tls_client_auth": 4,
+    "tls_client_auth": 5,
+    "spiffe": 5,
+}
 WORK = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
 OWN_DENIALS = {"ext_authz_denied", "revoked_by_trustwatch"}
 OWN_OUTAGES = {"ext_authz_error", "trustwatch_unavailable"}
@@ -33,11 +39,22 @@ AGENTS_OWN = ("network", "credential", "chain", "hour")
 NAMING = ("action", "resource", "target", "audience", "peer", "principal", "network", "credential", "scope", "chain")
 CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome", "request_size", "answer_size"}
 FEATURE_OF_QUANTITY = {
-    "pace_1m": "pace_1m", "pace_15m": "pace_15m", "pace_4h": "pace_4h", "gap": "dormancy", "bytes_in": "bytes_in",
-    "bytes_out": "bytes_out", "duration": "duration", "session": "session_length", "breadth": "scope_breadth",
-    "depth": "chain_depth", "lifetime": "token_lifetime", "failures": "failure_pace", "denials": "denial_pace",
-    "volume": "volume_1h", "novelty": "novelty_1h",
-}  # fmt: skip
+    "pace_1m": "pace_1m",
+    "pace_15m": "pace_15m",
+    "pace_4h": "pace_4h",
+    "gap": "dormancy",
+    "bytes_in": "bytes_in",
+    "bytes_out": "bytes_out",
+    "duration": "duration",
+    "session": "session_length",
+    "breadth": "scope_breadth",
+    "depth": "chain_depth",
+    "lifetime": "token_lifetime",
+    "failures": "failure_pace",
+    "denials": "denial_pace",
+    "volume": "volume_1h",
+    "novelty": "novelty_1h",
+}
 DRIFTING = ("pace_4h", "volume")
 
 
@@ -57,9 +74,25 @@ class Agent:
     """Everything remembered of one agent."""
 
     __slots__ = (
-        "age", "changed_ms", "counts", "decayed", "distinct", "events", "first_ms", "last_ms", "method", "moments",
-        "pace", "reference", "referred", "revoked", "seen", "sessions", "shared", "version",
-    )  # fmt: skip
+        "age",
+        "changed_ms",
+        "counts",
+        "decayed",
+        "distinct",
+        "events",
+        "first_ms",
+        "last_ms",
+        "method",
+        "moments",
+        "pace",
+        "reference",
+        "referred",
+        "revoked",
+        "seen",
+        "sessions",
+        "shared",
+        "version",
+    )
 
     def __init__(self, at_ms: int, shared: int = 0) -> None:
         self.first_ms = self.last_ms = at_ms
@@ -401,9 +434,14 @@ def _quantities(agent: Agent, event: Event, gap_ms: int | None, session: Session
 
 
 def _vector(
-    agent: Agent, event: Event, items: Mapping[str, Item], quantities: Mapping[str, float],
-    levels: Sequence[Scope | None], session: Session, method: int,
-) -> dict[str, float]:  # fmt: skip
+    agent: Agent,
+    event: Event,
+    items: Mapping[str, Item],
+    quantities: Mapping[str, float],
+    levels: Sequence[Scope | None],
+    session: Session,
+    method: int,
+) -> dict[str, float]:
     """The features that are not 0, by name."""
     out: dict[str, float] = {}
     shift, fresh = 0.0, 0

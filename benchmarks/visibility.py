@@ -200,8 +200,15 @@ def _write(log: KafkaLog, records: list[Record]) -> None:
 
 def _probe(name: str) -> Record:
     at_ms = now_ms()
-    event = {"id": name, "time": _stamp(at_ms), "tenant": "bench", "type": "tool.call", "action": "read",
-             "outcome": "success", "agent": {"id": name, "issuer": "urn:bench", "type": "probe"}}  # fmt: skip
+    event = {
+        "id": name,
+        "time": _stamp(at_ms),
+        "tenant": "bench",
+        "type": "tool.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": name, "issuer": "urn:bench", "type": "probe"},
+    }
     raw = json.dumps(event, separators=(",", ":")).encode()
     key = agent_route("bench", "urn:bench", name)
     return Record(Kind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)

@@ -26,11 +26,18 @@ T = TypeVar("T")
 LONGEST = 512
 
 EFFECTS: Mapping[str, Effect] = {
-    "SendMessage": "write", "SendStreamingMessage": "write", "CancelTask": "write", "GetTask": "read",
-    "ListTasks": "read", "SubscribeToTask": "read", "CreateTaskPushNotificationConfig": "write",
-    "GetTaskPushNotificationConfig": "read", "ListTaskPushNotificationConfigs": "read",
-    "DeleteTaskPushNotificationConfig": "delete", "GetExtendedAgentCard": "read",
-}  # fmt: skip
+    "SendMessage": "write",
+    "SendStreamingMessage": "write",
+    "CancelTask": "write",
+    "GetTask": "read",
+    "ListTasks": "read",
+    "SubscribeToTask": "read",
+    "CreateTaskPushNotificationConfig": "write",
+    "GetTaskPushNotificationConfig": "read",
+    "ListTaskPushNotificationConfigs": "read",
+    "DeleteTaskPushNotificationConfig": "delete",
+    "GetExtendedAgentCard": "read",
+}
 """Methods of A2A 1.0; the names of 0.3 and of REST and gRPC arrive here as these."""
 
 
@@ -54,11 +61,17 @@ class TrustA2AHandler(RequestHandler):
     """
 
     def __init__(
-        self, handler: RequestHandler, agent: str, *, caller: Callable[[ServerCallContext], Caller | None],
-        client: LooksUp | None = None, sender: Sends | None = None,
-        needed: Mapping[str, Collection[str]] | None = None, approved: Approved | None = None,
+        self,
+        handler: RequestHandler,
+        agent: str,
+        *,
+        caller: Callable[[ServerCallContext], Caller | None],
+        client: LooksUp | None = None,
+        sender: Sends | None = None,
+        needed: Mapping[str, Collection[str]] | None = None,
+        approved: Approved | None = None,
         clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._handler = handler
         self._agent = agent
         self._caller = caller
@@ -79,7 +92,7 @@ class TrustA2AHandler(RequestHandler):
 
     async def on_list_tasks(
         self, params: types.ListTasksRequest, context: ServerCallContext
-    ) -> types.ListTasksResponse:  # fmt: skip
+    ) -> types.ListTasksResponse:
         return await self._watched("ListTasks", params, context, self._handler.on_list_tasks)
 
     async def on_cancel_task(self, params: types.CancelTaskRequest, context: ServerCallContext) -> types.Task | None:
@@ -134,9 +147,12 @@ class TrustA2AHandler(RequestHandler):
         return await self._watched("GetExtendedAgentCard", params, context, call)
 
     async def _watched(
-        self, method: str, params: Any, context: ServerCallContext,
+        self,
+        method: str,
+        params: Any,
+        context: ServerCallContext,
         call: Callable[[Any, ServerCallContext], Awaitable[T]],
-    ) -> T:  # fmt: skip
+    ) -> T:
         """One request and its answer."""
         watch = await self._begin(method, params, context)
         try:
@@ -150,9 +166,12 @@ class TrustA2AHandler(RequestHandler):
             self._tell(watch)
 
     async def _streamed(
-        self, method: str, params: Any, context: ServerCallContext,
+        self,
+        method: str,
+        params: Any,
+        context: ServerCallContext,
         call: Callable[[Any, ServerCallContext], AsyncGenerator[Event]],
-    ) -> AsyncGenerator[Event]:  # fmt: skip
+    ) -> AsyncGenerator[Event]:
         """One request and its stream; the event comes at its end."""
         watch = await self._begin(method, params, context)
         stream = call(params, context)
@@ -214,11 +233,19 @@ class _Watch:
     def event(self, peer: str) -> AuditEvent:
         """The event of this request."""
         return AuditEvent(
-            time=datetime.fromtimestamp(self._began, UTC), agent=Agent(id="-"), type="a2a.message", action=self.method,
-            outcome=self.outcome, error=self.error, effect=EFFECTS[self.method],
-            resource=Resource(type="agent", id=peer), peer=peer, session=self._context, txn=self._task,
+            time=datetime.fromtimestamp(self._began, UTC),
+            agent=Agent(id="-"),
+            type="a2a.message",
+            action=self.method,
+            outcome=self.outcome,
+            error=self.error,
+            effect=EFFECTS[self.method],
+            resource=Resource(type="agent", id=peer),
+            peer=peer,
+            session=self._context,
+            txn=self._task,
             duration_ms=max(0.0, self._clock.steady() - self._started) * 1000.0,
-        )  # fmt: skip
+        )
 
 
 def refused(ruling: Ruling) -> A2AError:

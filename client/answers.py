@@ -121,6 +121,13 @@ def read_problem(body: bytes) -> Problem:
 def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
     """What an open client says when it knows nothing: *unknown*, and marked as such."""
     return Answer(
-        agent_id=question.agent_id, tenant=question.tenant, issuer=question.issuer, risk_level="unknown",
-        risk_score=0.0, confidence=0.0, token_policy=policy, stale=True, source="fail_open",
-    )  # fmt: skip
+        agent_id=question.agent_id,
+        tenant=question.tenant,
+        issuer=question.issuer,
+        risk_level="unknown",
+        risk_score=0.0,
+        confidence=0.0,
+        token_policy=policy,
+        stale=True,
+        source="fail_open",
+    )

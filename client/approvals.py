@@ -46,9 +46,16 @@ class Approvals:
     """
 
     def __init__(
-        self, url: str, token: AsyncSource, *, cache_s: float = 1.0, timeout_s: float = 0.5,
-        http: httpx.AsyncClient | None = None, clock: Clock | None = None, insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        token: AsyncSource,
+        *,
+        cache_s: float = 1.0,
+        timeout_s: float = 0.5,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
         self._url = checked_url(url, insecure_http=insecure_http) + PATH
         self._clock = clock or SystemClock()
         self._own = http is None

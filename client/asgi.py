@@ -23,9 +23,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EFFECTS: Mapping[str, Effect] = {
-    "GET": "read", "HEAD": "read", "OPTIONS": "read", "POST": "write", "PUT": "write", "PATCH": "write",
+    "GET": "read",
+    "HEAD": "read",
+    "OPTIONS": "read",
+    "POST": "write",
+    "PUT": "write",
+    "PATCH": "write",
     "DELETE": "delete",
-}  # fmt: skip
+}
 LONGEST = 512
 _VARIES = re.compile(r"\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,}|[^/]*\d[^/]{11,}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -50,13 +55,20 @@ class TrustMiddleware:
     """
 
     def __init__(
-        self, app: App, *, caller: Callable[[Scope], Caller | None], client: LooksUp | None = None,
-        sender: Sends | None = None, action: Callable[[Scope], str] | None = None,
+        self,
+        app: App,
+        *,
+        caller: Callable[[Scope], Caller | None],
+        client: LooksUp | None = None,
+        sender: Sends | None = None,
+        action: Callable[[Scope], str] | None = None,
         resource: Callable[[Scope], Resource | None] | None = None,
         needed: Callable[[Scope], Collection[str] | None] | None = None,
-        challenge: Challenge | None = None, approved: Approved | None = None,
-        exclude: Iterable[str] = ("/healthz", "/readyz"), clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+        challenge: Challenge | None = None,
+        approved: Approved | None = None,
+        exclude: Iterable[str] = ("/healthz", "/readyz"),
+        clock: Clock | None = None,
+    ) -> None:
         self.app = app
         self._caller = caller
         self._guard = Guard(client, sender, approved)
@@ -110,12 +122,21 @@ class TrustMiddleware:
     def _event(self, scope: Scope, caller: Caller, exchange: _Exchange, ruling: Ruling) -> AuditEvent:
         outcome, error = ruling.told_as() if ruling.refused else exchange.outcome()
         event = AuditEvent(
-            time=datetime.fromtimestamp(exchange.began, UTC), agent=Agent(id=caller.agent_id), type="api.call",
-            action=self._action(scope)[:LONGEST] or "-", outcome=outcome, error=error, effect=_effect(scope),
-            resource=self._resource(scope), status=exchange.status, bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out, duration_ms=exchange.duration_ms(), client=_client(scope),
+            time=datetime.fromtimestamp(exchange.began, UTC),
+            agent=Agent(id=caller.agent_id),
+            type="api.call",
+            action=self._action(scope)[:LONGEST] or "-",
+            outcome=outcome,
+            error=error,
+            effect=_effect(scope),
+            resource=self._resource(scope),
+            status=exchange.status,
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+            duration_ms=exchange.duration_ms(),
+            client=_client(scope),
             trace_id=_trace(scope),
-        )  # fmt: skip
+        )
         return caller.describe(event)
 
 

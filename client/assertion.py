@@ -25,9 +25,14 @@ class PrivateKeyJwt:
     """
 
     def __init__(
-        self, key: str | bytes, key_id: str, *, algorithm: str = "ES256", audience: str | None = None,
+        self,
+        key: str | bytes,
+        key_id: str,
+        *,
+        algorithm: str = "ES256",
+        audience: str | None = None,
         lifetime_s: int = 60,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm is {algorithm!r}; it is one of {', '.join(ALGORITHMS)}")
         if not 1 <= lifetime_s <= 300:
@@ -46,9 +51,13 @@ class PrivateKeyJwt:
         """Adds a new assertion to *form*."""
         issued = int(now)
         claims = {
-            "iss": client_id, "sub": client_id, "aud": self._audience or token_url, "iat": issued,
-            "exp": issued + self._lifetime_s, "jti": secrets.token_urlsafe(16),
-        }  # fmt: skip
+            "iss": client_id,
+            "sub": client_id,
+            "aud": self._audience or token_url,
+            "iat": issued,
+            "exp": issued + self._lifetime_s,
+            "jti": secrets.token_urlsafe(16),
+        }
         form["client_id"] = client_id
         form["client_assertion_type"], form["client_assertion"] = ASSERTION_TYPE, self._sign(claims)
         return {}

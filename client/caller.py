@@ -52,14 +52,19 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             event,
             agent=Agent(
-                id=self.agent_id, issuer=self.issuer, type=self.agent_type, version=self.agent_version,
+                id=self.agent_id,
+                issuer=self.issuer,
+                type=self.agent_type,
+                version=self.agent_version,
                 capabilities=None if self.capabilities is None else list(self.capabilities),
             ),
-            tenant=self.tenant, task=self.task, session=event.session or self.session,
+            tenant=self.tenant,
+            task=self.task,
+            session=event.session or self.session,
             principal=Principal(id=self.principal) if self.principal else None,
             delegation=list(self.delegation) or None,
             credential=Credential(token_id=self.token_id) if self.token_id else None,
-        )  # fmt: skip
+        )
 
 
 def caller_from_claims(
@@ -82,14 +87,21 @@ def caller_from_claims(
     principal = _text(claims.get("delegated_user_id")) or _text(claims.get("sub"))
     token_id = _text(claims.get("jti"))
     return Caller(
-        agent_id=agent, issuer=_text(claims.get("iss")), tenant=tenant or _text(claims.get(tenant_claim)),
-        agent_type=_text(claims.get("agent_type")), agent_version=_text(claims.get("agent_version")),
-        capabilities=_names(claims.get("capabilities")), principal=principal if principal != agent else None,
-        delegation=tuple(actors), scopes=_names(claims.get("scope", claims.get("scp"))), task=_text(claims.get("task")),
+        agent_id=agent,
+        issuer=_text(claims.get("iss")),
+        tenant=tenant or _text(claims.get(tenant_claim)),
+        agent_type=_text(claims.get("agent_type")),
+        agent_version=_text(claims.get("agent_version")),
+        capabilities=_names(claims.get("capabilities")),
+        principal=principal if principal != agent else None,
+        delegation=tuple(actors),
+        scopes=_names(claims.get("scope", claims.get("scp"))),
+        task=_text(claims.get("task")),
         token_id=fingerprint(token_id) if token_id else None,
-        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")), acr=_text(claims.get("acr")),
+        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
+        acr=_text(claims.get("acr")),
         auth_time=float(at) if isinstance(at := claims.get("auth_time"), (int, float)) else None,
-    )  # fmt: skip
+    )
 
 
 def _actors(claims: Mapping[str, Any]) -> list[str]:

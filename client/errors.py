@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 Cause = Literal[
-    "timeout", "network", "throttled", "server_error", "refused", "malformed", "token", "busy", "paused", "stale",
-]  # fmt: skip
+    "timeout",
+    "network",
+    "throttled",
+    "server_error",
+    "refused",
+    "malformed",
+    "token",
+    "busy",
+    "paused",
+    "stale",
+]
 """Why there is no answer.
 
 timeout: not within the time budget; network: no connection, or it broke; throttled: 429; server_error: 5xx; refused:

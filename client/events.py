@@ -19,9 +19,20 @@ MAX_ID = 2048
 MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal[
-    "token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect", "client.register",
-    "client.change", "api.call", "tool.call", "a2a.message", "approval", "admin", "other",
-]  # fmt: skip
+    "token.request",
+    "token.exchange",
+    "token.refresh",
+    "token.revoke",
+    "token.introspect",
+    "client.register",
+    "client.change",
+    "api.call",
+    "tool.call",
+    "a2a.message",
+    "approval",
+    "admin",
+    "other",
+]
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
 Outcome = Literal["success", "denied", "error"]
 Provenance = Literal["granted", "derived", "new", "unknown"]

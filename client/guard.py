@@ -58,9 +58,11 @@ ALLOW = Ruling("allow", "allow")
 
 
 def judge(
-    answer: Answer, effect: Effect | None = None, needed: Collection[str] | None = None,
+    answer: Answer,
+    effect: Effect | None = None,
+    needed: Collection[str] | None = None,
     approved: Collection[str] = (),
-) -> Ruling:  # fmt: skip
+) -> Ruling:
     """What *answer* means for one request.
 
     Args:

@@ -29,8 +29,16 @@ LONGEST_PAUSE_S = 30.0
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 """A connection that ended under a request: a look-up may be made again, once, within the same budget."""
 COUNTED = (
-    "asked", "cache", "joined", "requests", "service", "stale", "fail_open", "fail_closed", "last_known",
-)  # fmt: skip
+    "asked",
+    "cache",
+    "joined",
+    "requests",
+    "service",
+    "stale",
+    "fail_open",
+    "fail_closed",
+    "last_known",
+)
 
 
 class Failure(NamedTuple):

@@ -28,10 +28,17 @@ ACCESS_REFUSED = -32040
 """JSON-RPC error code of refusals, in the range that is left to implementations; `data.error` says which."""
 LONGEST = 256
 
-READS = frozenset({
-    "tools/list", "resources/list", "resources/templates/list", "resources/read", "prompts/list", "prompts/get",
-    "completion/complete",
-})  # fmt: skip
+READS = frozenset(
+    {
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+    }
+)
 _NAMED: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -54,11 +61,17 @@ class TrustMcpMiddleware:
     """
 
     def __init__(
-        self, server: str, *, caller: Callable[[Context], Caller | None] | None = None,
-        client: LooksUp | None = None, sender: Sends | None = None, effects: Mapping[str, Effect] | None = None,
-        needed: Mapping[str, Collection[str]] | None = None, approved: Approved | None = None,
+        self,
+        server: str,
+        *,
+        caller: Callable[[Context], Caller | None] | None = None,
+        client: LooksUp | None = None,
+        sender: Sends | None = None,
+        effects: Mapping[str, Effect] | None = None,
+        needed: Mapping[str, Collection[str]] | None = None,
+        approved: Approved | None = None,
         clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._server = server
         self._caller = caller or caller_of_token
         self._guard = Guard(client, sender, approved)
@@ -99,16 +112,28 @@ class TrustMcpMiddleware:
         return self._guard.counts()
 
     def _event(
-        self, ctx: Context, caller: Caller, name: str | None, effect: Effect, outcome: tuple[Outcome, str | None],
+        self,
+        ctx: Context,
+        caller: Caller,
+        name: str | None,
+        effect: Effect,
+        outcome: tuple[Outcome, str | None],
         began: float,
-    ) -> AuditEvent:  # fmt: skip
+    ) -> AuditEvent:
         tool = ctx.method == TOOL_CALL
         kind: EventType = "tool.call" if tool else "api.call"
         event = AuditEvent(
-            time=datetime.fromtimestamp(began, UTC), agent=Agent(id=caller.agent_id), type=kind,
-            action=(name if tool and name else ctx.method)[:LONGEST], outcome=outcome[0], error=outcome[1],
-            effect=effect, resource=_resource(ctx, self._server, name), peer=self._server, session=_session(ctx),
-        )  # fmt: skip
+            time=datetime.fromtimestamp(began, UTC),
+            agent=Agent(id=caller.agent_id),
+            type=kind,
+            action=(name if tool and name else ctx.method)[:LONGEST],
+            outcome=outcome[0],
+            error=outcome[1],
+            effect=effect,
+            resource=_resource(ctx, self._server, name),
+            peer=self._server,
+            session=_session(ctx),
+        )
         return caller.describe(event)
 
 

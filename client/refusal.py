@@ -54,9 +54,10 @@ def refusal(action: Action, challenge: Challenge) -> tuple[int, Headers, bytes]:
     kind = f"urn:trustwatch:problem:{code}"
     body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail, "code": code}).encode()
     headers: Headers = [
-        (b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
-    ]  # fmt: skip
+    ]
     if action == "step_up":
         headers.append((b"www-authenticate", challenge.header().encode("ascii")))
     if action == "unavailable":

@@ -35,9 +35,15 @@ class TrustClient:
     """
 
     def __init__(
-        self, url: str, token: SyncSource, settings: RiskSettings, *, http: httpx.Client | None = None,
-        clock: Clock | None = None, insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        token: SyncSource,
+        settings: RiskSettings,
+        *,
+        http: httpx.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
         self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
         clock = clock or SystemClock()
         self._desk = Desk(settings, clock)

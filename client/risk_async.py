@@ -27,9 +27,15 @@ class AsyncTrustClient:
     """
 
     def __init__(
-        self, url: str, token: AsyncSource, settings: RiskSettings, *, http: httpx.AsyncClient | None = None,
-        clock: Clock | None = None, insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        token: AsyncSource,
+        settings: RiskSettings,
+        *,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
         self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
         clock = clock or SystemClock()
         self._desk = Desk(settings, clock)

@@ -32,9 +32,15 @@ class EventSender:
     """
 
     def __init__(
-        self, url: str, token: SyncSource, settings: SenderSettings | None = None, *, http: httpx.Client | None = None,
-        clock: Clock | None = None, insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        token: SyncSource,
+        settings: SenderSettings | None = None,
+        *,
+        http: httpx.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
         self._url = checked_url(url, insecure_http=insecure_http) + EVENTS_PATH
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()

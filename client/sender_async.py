@@ -25,9 +25,15 @@ class AsyncEventSender:
     """
 
     def __init__(
-        self, url: str, token: AsyncSource, settings: SenderSettings | None = None, *,
-        http: httpx.AsyncClient | None = None, clock: Clock | None = None, insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        token: AsyncSource,
+        settings: SenderSettings | None = None,
+        *,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
         self._url = checked_url(url, insecure_http=insecure_http) + EVENTS_PATH
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()

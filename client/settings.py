@@ -76,9 +76,7 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_most_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _positive(
-            self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s"
-        )  # fmt: skip
+        _positive(self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s")
         _not_negative(self, "linger_s")
         if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
             raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB: the service takes no more")

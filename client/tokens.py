@@ -74,10 +74,16 @@ class ClientCredentials:
     """
 
     def __init__(
-        self, token_url: str, client_id: str, authentication: ClientAuthentication, *,
-        scope: str = "trust.score:read trust.ingest", audience: str | None = None, resource: str | None = None,
+        self,
+        token_url: str,
+        client_id: str,
+        authentication: ClientAuthentication,
+        *,
+        scope: str = "trust.score:read trust.ingest",
+        audience: str | None = None,
+        resource: str | None = None,
         insecure_http: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.token_url = checked_url(token_url, insecure_http=insecure_http)
         self.client_id = client_id
         self._authentication = authentication

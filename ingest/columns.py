@@ -19,8 +19,25 @@ from .hashing import NameHasher, agent_key
 from .targets import TenantDomains, canonical_target, is_url
 
 # Columns of `names` (uint64).
-(AGENT, GROUP, TENANT, TASK, ACTION, RESOURCE, TARGET, AUDIENCE, PEER, PRINCIPAL, NETWORK, CREDENTIAL, SCOPES, CHAIN,
- TOKEN, SESSION, VERSION) = range(17)  # fmt: skip
+(
+    AGENT,
+    GROUP,
+    TENANT,
+    TASK,
+    ACTION,
+    RESOURCE,
+    TARGET,
+    AUDIENCE,
+    PEER,
+    PRINCIPAL,
+    NETWORK,
+    CREDENTIAL,
+    SCOPES,
+    CHAIN,
+    TOKEN,
+    SESSION,
+    VERSION,
+) = range(17)
 NAMES = 17
 
 # Columns of `numbers` (float64).
@@ -243,20 +260,44 @@ class ColumnEncoder:
             ]
         bytes_in, bytes_out, duration, count = event.bytes_in, event.bytes_out, event.duration_ms, event.count
         names += (
-            f"{tenant}\x1f{agent.type or ''}", tenant, event.task or "", action, thing, target, audience,
-            event.peer or "", (principal.id or "") if principal is not None else "", network, credential, scope_set,
-            "\x1f".join(chain) if chain else "", token, event.session or "", agent.version or "",
-        )  # fmt: skip
+            f"{tenant}\x1f{agent.type or ''}",
+            tenant,
+            event.task or "",
+            action,
+            thing,
+            target,
+            audience,
+            event.peer or "",
+            (principal.id or "") if principal is not None else "",
+            network,
+            credential,
+            scope_set,
+            "\x1f".join(chain) if chain else "",
+            token,
+            event.session or "",
+            agent.version or "",
+        )
         return _pack(
             self._agents[tenant, agent.issuer or "", agent.id],
-            -1.0 if bytes_in is None else bytes_in, -1.0 if bytes_out is None else bytes_out,
-            -1.0 if duration is None else duration, 1.0 if count is None else count,
-            breadth, ungranted, len(chain) if chain else -1.0, lifetime,
-            _EFFECT_CODE[event.effect], _OUTCOME[outcome], _TYPE[event.type], provenance, method, external,
+            -1.0 if bytes_in is None else bytes_in,
+            -1.0 if bytes_out is None else bytes_out,
+            -1.0 if duration is None else duration,
+            1.0 if count is None else count,
+            breadth,
+            ungranted,
+            len(chain) if chain else -1.0,
+            lifetime,
+            _EFFECT_CODE[event.effect],
+            _OUTCOME[outcome],
+            _TYPE[event.type],
+            provenance,
+            method,
+            external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
-            agent.self_asserted, event.error in _OURS[outcome] or _is_record(event),
+            agent.self_asserted,
+            event.error in _OURS[outcome] or _is_record(event),
             event.time.timestamp(),
-        )  # fmt: skip
+        )
 
     def _target(self, resource: Resource, tenant: str) -> tuple[str, int]:
         """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""

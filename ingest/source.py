@@ -116,9 +116,15 @@ class TopicWriter(Protocol):
     """Writes to topics, idempotently and with the acknowledgement of all in-sync replicas."""
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         """Queue one record; blocks while the queue is full. Without *partition*, `routing.partition_of` chooses.
 
         Raises Unavailable where there is no room in time, ValueError for a record larger than the topic takes.

@@ -75,9 +75,15 @@ def fit_alarms(
     keys, slots = np.unique(agents, return_inverse=True)
     maxima = np.empty(len(bets) + len(keys))
     days = _climb(
-        bets, slots, time_ms // _DAY_MS, np.zeros(len(keys)), np.zeros(len(keys), np.int64),
-        np.zeros(len(keys), np.int64), np.full(len(keys), -1.0), maxima,
-    )  # fmt: skip
+        bets,
+        slots,
+        time_ms // _DAY_MS,
+        np.zeros(len(keys)),
+        np.zeros(len(keys), np.int64),
+        np.zeros(len(keys), np.int64),
+        np.full(len(keys), -1.0),
+        maxima,
+    )
     return tail_of(maxima[:days])
 
 

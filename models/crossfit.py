@@ -63,10 +63,16 @@ def fit_cross(
                 vectors[held] = _held_out(columns, found, held, learned)[held]
             progress(turn * settings.folds + fold + 1)
         detector, scores = fit_with_held_out(
-            vectors, columns.names[:, c.GROUP].copy(), sessions, settings, NAMES,
-            resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES], importance=IMPORTANCE,
-            decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES], version=version,
-        )  # fmt: skip
+            vectors,
+            columns.names[:, c.GROUP].copy(),
+            sessions,
+            settings,
+            NAMES,
+            resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
+            importance=IMPORTANCE,
+            decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES],
+            version=version,
+        )
         p_values = scores.p_value
     return detector, scores
 

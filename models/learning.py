@@ -85,9 +85,13 @@ def _learn(
     _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
     sessions = in_order(session_ids(columns))
     detector, held_out = fit_cross(
-        columns, found, sessions, settings, version,
+        columns,
+        found,
+        sessions,
+        settings,
+        version,
         lambda done: progress("measuring each part against the others", done, steps),
-    )  # fmt: skip
+    )
     progress("learning what is normal", steps - 1, steps)
     baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
@@ -96,10 +100,19 @@ def _learn(
     progress("done", steps, steps)
     bets = damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms)
     model = TrainedModel(
-        detector, baseline, seeds_of(builder, columns), salt, ids, rates, events, version, digest(baseline),
-        dependence(bets, sessions), fit_alarms(bets, columns.names[:, c.AGENT], columns.time_ms),
+        detector,
+        baseline,
+        seeds_of(builder, columns),
+        salt,
+        ids,
+        rates,
+        events,
+        version,
+        digest(baseline),
+        dependence(bets, sessions),
+        fit_alarms(bets, columns.names[:, c.AGENT], columns.time_ms),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
-    )  # fmt: skip
+    )
     return model, held_out
 
 

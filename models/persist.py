@@ -32,9 +32,14 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     assert isinstance(model.detector, ForestDetector)
     window = TrainingWindow(*model.window_ms, int(model.group_events[0]), len(model.seeds.keys), sessions)
     manifest = ModelManifest(
-        model_version=model.version, feature_names=NAMES, feature_table_hash=table_hash(), window=window,
-        settings={"detector": settings_document(settings)}, salt_hex=model.salt.hex(), created_ms=created_ms,
-    )  # fmt: skip
+        model_version=model.version,
+        feature_names=NAMES,
+        feature_table_hash=table_hash(),
+        window=window,
+        settings={"detector": settings_document(settings)},
+        salt_hex=model.salt.hex(),
+        created_ms=created_ms,
+    )
     extras = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_columns(model.seeds.rows)},
@@ -58,13 +63,19 @@ def load(path: Path) -> TrainedModel:
         start, scale, share, days = (float(loaded.extras["alarms"][name][0]) for name in AlarmTail._fields)
         baseline = baseline_from(arrays)
         model = TrainedModel(
-            detector=detector_from_model(loaded), baseline=baseline,
-            seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]), salt=bytes.fromhex(loaded.manifest.salt_hex),
-            groups=groups["ids"], group_rates=groups["rates"], group_events=groups["events"],
-            version=loaded.manifest.model_version, baseline_version=digest(baseline),
-            exponent=float(groups["exponent"][0]), alarms=AlarmTail(start, scale, share, int(days)),
+            detector=detector_from_model(loaded),
+            baseline=baseline,
+            seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]),
+            salt=bytes.fromhex(loaded.manifest.salt_hex),
+            groups=groups["ids"],
+            group_rates=groups["rates"],
+            group_events=groups["events"],
+            version=loaded.manifest.model_version,
+            baseline_version=digest(baseline),
+            exponent=float(groups["exponent"][0]),
+            alarms=AlarmTail(start, scale, share, int(days)),
             window_ms=(loaded.manifest.window.from_ms, loaded.manifest.window.to_ms),
-        )  # fmt: skip
+        )
     except KeyError as error:
         raise ModelError(f"{path} lacks {error}; copy the model again or train it again") from None
     return model

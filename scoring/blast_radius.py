@@ -48,9 +48,15 @@ class BlastRadius(NamedTuple):
 
 
 def blast_radius(
-    store: ContainmentStore, start: AgentName, level_of: Callable[[AgentName], RiskLevel | None], *,
-    since_ms: int = 0, kinds: Kinds = (DELEGATED, CALLED), depth: int = MOST_DEPTH, people: bool = True,
-) -> BlastRadius:  # fmt: skip
+    store: ContainmentStore,
+    start: AgentName,
+    level_of: Callable[[AgentName], RiskLevel | None],
+    *,
+    since_ms: int = 0,
+    kinds: Kinds = (DELEGATED, CALLED),
+    depth: int = MOST_DEPTH,
+    people: bool = True,
+) -> BlastRadius:
     """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
     found: dict[str, Reached] = {}
     frontier, complete = {start.agent_id: DELEGATED}, True

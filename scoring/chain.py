@@ -26,11 +26,32 @@ MOST_BREAKS = 20
 """Breaks that a report names; more are counted."""
 
 CONTENT = (
-    "decision_id", "agent_key", "tenant", "issuer", "agent_id", "agent_type", "decided_ms", "event_id", "event_time_ms",
-    "previous_level", "level", "risk_score", "confidence", "anomaly_score", "p_value", "counterfactual",
-    "model_version", "baseline_version", "policy_version", "mode", "cause", "partition", "reasons", "feature_vector",
+    "decision_id",
+    "agent_key",
+    "tenant",
+    "issuer",
+    "agent_id",
+    "agent_type",
+    "decided_ms",
+    "event_id",
+    "event_time_ms",
+    "previous_level",
+    "level",
+    "risk_score",
+    "confidence",
+    "anomaly_score",
+    "p_value",
+    "counterfactual",
+    "model_version",
+    "baseline_version",
+    "policy_version",
+    "mode",
+    "cause",
+    "partition",
+    "reasons",
+    "feature_vector",
     "evidence",
-)  # fmt: skip
+)
 """Columns of a decision that its digest covers. Not `offset`: it is set to -1 where a partition gets another topic."""
 
 
@@ -155,9 +176,14 @@ def verify(store: ChainStore) -> ChainReport:
     for head in heads:
         walk.chain(head)
     return ChainReport(
-        tuple(heads), walk.checked, walk.erased, walk.redacted, store.unchained_decisions(), tuple(walk.breaks),
+        tuple(heads),
+        walk.checked,
+        walk.erased,
+        walk.redacted,
+        store.unchained_decisions(),
+        tuple(walk.breaks),
         walk.broken,
-    )  # fmt: skip
+    )
 
 
 class _Walk:

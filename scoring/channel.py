@@ -97,8 +97,9 @@ class UpdateSender:
         Raises OSError when nobody reads.
         """
         parts: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
-            *((part, ()) for part in _cut(done.rows)), *(((), part) for part in _cut(done.decisions)),
-        ]  # fmt: skip
+            *((part, ()) for part in _cut(done.rows)),
+            *(((), part) for part in _cut(done.decisions)),
+        ]
         for rows, decisions in parts[:-1]:
             agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
             self.send(Update(agents, changes, self._offset, behind, counts, seconds))
@@ -126,16 +127,36 @@ def change_of(decision: Decision) -> Change:
     """What watchers are told of a decision."""
     text = decision.reasons[0].text if decision.reasons else ""
     return Change(
-        decision.decision_id, decision.agent.tenant, decision.agent.agent_id, decision.previous_level, decision.level,
-        decision.risk_score, text, decision.event_time_ms, decision.decided_ms,
-    )  # fmt: skip
+        decision.decision_id,
+        decision.agent.tenant,
+        decision.agent.agent_id,
+        decision.previous_level,
+        decision.level,
+        decision.risk_score,
+        text,
+        decision.event_time_ms,
+        decision.decided_ms,
+    )
 
 
 def summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:
     """Rows without the state that only the pipeline needs."""
     return [
         AgentSummary(
-            r.name, r.agent_type, r.level, r.risk_score, r.confidence, r.anomaly_score, r.first_seen_ms, r.last_seen_ms,
-            r.evaluated_ms, r.due_ms, r.events, r.decision_id, r.reasons, r.counterfactual,
-        ) for r in rows
-    ]  # fmt: skip
+            r.name,
+            r.agent_type,
+            r.level,
+            r.risk_score,
+            r.confidence,
+            r.anomaly_score,
+            r.first_seen_ms,
+            r.last_seen_ms,
+            r.evaluated_ms,
+            r.due_ms,
+            r.events,
+            r.decision_id,
+            r.reasons,
+            r.counterfactual,
+        )
+        for r in rows
+    ]

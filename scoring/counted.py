@@ -46,9 +46,10 @@ _NAMES[[l.K_REPEAT, l.K_OUTCOME, l.K_REQUEST_SIZE, l.K_ANSWER_SIZE, l.K_EFFECT, 
 _NAMES[FEATURE_OF_KIND < 0] = False
 _KIND_NAMES = np.flatnonzero(_NAMES)
 _SHADOWS: dict[int, tuple[str, ...]] = {
-    l.K_ACTION: ("action_rarity_peers", "identity_shift"), l.K_RESOURCE: ("identity_shift",),
+    l.K_ACTION: ("action_rarity_peers", "identity_shift"),
+    l.K_RESOURCE: ("identity_shift",),
     l.K_NETWORK: ("identity_shift",),
-}  # fmt: skip
+}
 """Features that say of a name what its own feature says, against others."""
 _OVER_HOURS = ("pace_4h", "volume_1h", "novelty_1h")
 _LEVELS = np.array([INDEX[name] for name in _OVER_HOURS], np.int64)
@@ -92,9 +93,18 @@ def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
 
 @compiled
 def _look_up(
-    rows: Any, slots: Any, state: Any, items: Any, vectors: Any, time_ms: Any, p_values: Any, kinds: Any, levels: Any,
-    places: Any, masks: Any,
-) -> int:  # fmt: skip
+    rows: Any,
+    slots: Any,
+    state: Any,
+    items: Any,
+    vectors: Any,
+    time_ms: Any,
+    p_values: Any,
+    kinds: Any,
+    levels: Any,
+    places: Any,
+    masks: Any,
+) -> int:
     """Rows in which something has counted: their places in *rows*, a bit per kind and level, and how many there are."""
     found = 0
     for place in range(len(rows)):
@@ -117,9 +127,19 @@ def _look_up(
 
 @compiled
 def _remember(
-    rows: Any, slots: Any, state: Any, items: Any, vectors: Any, time_ms: Any, p_values: Any, asserted: Any, u: Any,
-    kinds: Any, features: Any, levels: Any,
-) -> None:  # fmt: skip
+    rows: Any,
+    slots: Any,
+    state: Any,
+    items: Any,
+    vectors: Any,
+    time_ms: Any,
+    p_values: Any,
+    asserted: Any,
+    u: Any,
+    kinds: Any,
+    features: Any,
+    levels: Any,
+) -> None:
     """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
     for place in range(len(rows)):
         row = rows[place]
@@ -153,9 +173,14 @@ def _put_first(risk: Any, key: Any, now_min: int) -> None:
 
 
 def counted_before(
-    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch, vectors: Matrix,
-    time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:  # fmt: skip
+    rows: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int32],
+    state: npt.NDArray[Any],
+    found: Scratch,
+    vectors: Matrix,
+    time_ms: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
     """Which of *rows* have what has counted: places in *rows*, and for each a bit per kind of its names, and behind
     them one per level.
 
@@ -204,9 +229,16 @@ def _bits(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
 
 
 def remember(
-    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int32], state: npt.NDArray[Any], found: Scratch, vectors: Matrix,
-    time_ms: npt.NDArray[np.int64], p_values: npt.NDArray[np.float64], asserted: npt.NDArray[np.int8], u: Matrix,
-) -> None:  # fmt: skip
+    rows: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int32],
+    state: npt.NDArray[Any],
+    found: Scratch,
+    vectors: Matrix,
+    time_ms: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+    asserted: npt.NDArray[np.int8],
+    u: Matrix,
+) -> None:
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:

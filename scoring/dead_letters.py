@@ -41,6 +41,12 @@ def refused_at_the_door(partition: int, offset: int, record: Record) -> DeadLett
     except (msgspec.MsgspecError, ValueError) as error:
         return dead_letter(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
     return DeadLetter(
-        refused.letter_id, refused.received_ms, refused.source, refused.reason, refused.path,
-        raw, partition, offset,
-    )  # fmt: skip
+        refused.letter_id,
+        refused.received_ms,
+        refused.source,
+        refused.reason,
+        refused.path,
+        raw,
+        partition,
+        offset,
+    )

@@ -132,14 +132,17 @@ class Decider:
         agent_type, explainer = self._type_of(slot, scored, row), self._engine.explainer
         decision = self._decision(slot, agent_type, moment, previous, level, "event", reasons)
         return msgspec.structs.replace(
-            decision, event_id=scored.columns.events[row].id or "",
+            decision,
+            event_id=scored.columns.events[row].id or "",
             event_time_ms=int(scored.columns.time_ms[row]),
-            risk_score=float(scored.risk_scores[row]), confidence=float(scored.risk[row, risk.CONFIDENCE]),
+            risk_score=float(scored.risk_scores[row]),
+            confidence=float(scored.risk[row, risk.CONFIDENCE]),
             anomaly_score=float(scored.anomaly[row]),
-            p_value=float(scored.p_values[row]), counterfactual=counterfactual,
+            p_value=float(scored.p_values[row]),
+            counterfactual=counterfactual,
             feature_vector=explainer.vector(scored, row),
             evidence=explainer.evidence(slot, scored, row),
-        )  # fmt: skip
+        )
 
     def _keep(self, note: Note, scored: Scored, row: int, force: bool) -> None:
         """Remember the reasons of the strongest recent event; older ones fade."""
@@ -155,9 +158,15 @@ class Decider:
         state["told"], state["told_ms"] = weight, at_ms
 
     def _decision(
-        self, slot: int, agent_type: str, moment: Moment, previous: int, level: int, cause: str,
+        self,
+        slot: int,
+        agent_type: str,
+        moment: Moment,
+        previous: int,
+        level: int,
+        cause: str,
         reasons: tuple[Reason, ...],
-    ) -> Decision:  # fmt: skip
+    ) -> Decision:
         engine, book = self._engine, self._policy.book
         name = engine.agents.names[slot]
         assert name is not None
@@ -167,16 +176,30 @@ class Decider:
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()
         return Decision(
-            decision_id=record_id(at_ms, partition, offset, name.key, *apart, order=offset), agent=name,
+            decision_id=record_id(at_ms, partition, offset, name.key, *apart, order=offset),
+            agent=name,
             agent_type=agent_type,
-            decided_ms=at_ms, event_id="", event_time_ms=at_ms, previous_level=previous, level=level,
-            risk_score=float(state["score"]), confidence=float(state["confidence"]),
-            anomaly_score=float(state["anomaly"]), p_value=max(float(state["p_value"]), 0.0), reasons=reasons,
-            counterfactual="", feature_vector={}, evidence=engine.explainer.evidence(slot),
-            model_version=engine.model.version, baseline_version=engine.model.baseline_version,
-            policy_version=book.version, mode=standing.mode,
-            cause=cause, partition=partition, offset=offset,
-        )  # fmt: skip
+            decided_ms=at_ms,
+            event_id="",
+            event_time_ms=at_ms,
+            previous_level=previous,
+            level=level,
+            risk_score=float(state["score"]),
+            confidence=float(state["confidence"]),
+            anomaly_score=float(state["anomaly"]),
+            p_value=max(float(state["p_value"]), 0.0),
+            reasons=reasons,
+            counterfactual="",
+            feature_vector={},
+            evidence=engine.explainer.evidence(slot),
+            model_version=engine.model.version,
+            baseline_version=engine.model.baseline_version,
+            policy_version=book.version,
+            mode=standing.mode,
+            cause=cause,
+            partition=partition,
+            offset=offset,
+        )
 
 
 def _worth_reasons(previous: int, level: int) -> bool:

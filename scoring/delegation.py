@@ -34,7 +34,7 @@ _KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
     (c.CHAIN, 0x9E3779B97F4A7C15, "delegated"),
     (c.PEER, 0xC2B2AE3D27D4EB4F, "called"),
     (c.PRINCIPAL, 0x165667B19E3779F9, "acts_for"),
-)  # fmt: skip
+)
 
 
 class EdgeCollector:

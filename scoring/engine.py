@@ -157,11 +157,23 @@ class Engine:
         types = self._note_agents(columns, slots)
         groups = columns.names[:, c.GROUP]
         out = Scored(
-            columns, slots, np.zeros((n, COUNT)), scratch(n), np.zeros(n), np.ones(n), np.zeros((n, 2), np.int8),
-            np.zeros((n, risk.OUTPUTS)), np.zeros(n), self.model.group_rows(groups),
-            np.empty((n, layout.NUMBERS), np.float32), np.ones(n), np.zeros(n), {},
-            columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms), types,
-        )  # fmt: skip
+            columns,
+            slots,
+            np.zeros((n, COUNT)),
+            scratch(n),
+            np.zeros(n),
+            np.ones(n),
+            np.zeros((n, 2), np.int8),
+            np.zeros((n, risk.OUTPUTS)),
+            np.zeros(n),
+            self.model.group_rows(groups),
+            np.empty((n, layout.NUMBERS), np.float32),
+            np.ones(n),
+            np.zeros(n),
+            {},
+            columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
+            types,
+        )
         coverage = self.model.coverage(groups)
         covered = self.feedback.covering(columns, received_ms)
         for rows in rounds(slots):
@@ -182,10 +194,22 @@ class Engine:
             self.feedback.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
         u = self._measure(out, rows, groups)
         risk.update(
-            rows, slots, self.risk, columns.time_ms, out.p_values, out.anomaly, coverage, out.signals, self.bounds,
-            out.bound_of, columns.codes[:, c.SELF_ASSERTED], found.flags == IGNORED, self.settings.risk, out.levels,
+            rows,
+            slots,
+            self.risk,
+            columns.time_ms,
+            out.p_values,
+            out.anomaly,
+            coverage,
+            out.signals,
+            self.bounds,
+            out.bound_of,
+            columns.codes[:, c.SELF_ASSERTED],
+            found.flags == IGNORED,
+            self.settings.risk,
+            out.levels,
             out.risk,
-        )  # fmt: skip
+        )
         asserted = columns.codes[:, c.SELF_ASSERTED]
         counted.remember(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
         if self.settings.learn:

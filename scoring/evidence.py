@@ -39,11 +39,16 @@ class Explainer:
         shares = engine.model.detector.explain(vectors)
         return [
             self._narrator.reasons(
-                scored.columns, row, scored.memory[row], scored.found, vector.tolist(), share.tolist(),
+                scored.columns,
+                row,
+                scored.memory[row],
+                scored.found,
+                vector.tolist(),
+                share.tolist(),
                 engine.rules.fired(scored.columns, row, scored.vectors, scored.found),
             )
             for row, vector, share in zip(rows, vectors, shares, strict=True)
-        ]  # fmt: skip
+        ]
 
     def counterfactual(self, scored: Scored, row: int, reasons: tuple[Reason, ...]) -> str:
         """What would have kept the level lower, checked by scoring the row without its strongest feature; or ""."""
@@ -88,9 +93,11 @@ class Explainer:
             limits = engine.bounds[scored.bound_of[row]]
             after = scored.risk[row]
             kept = {
-                "statistic": float(after[risk.STATISTIC]), "events": int(after[risk.EVENTS]),
-                "gain": float(after[risk.GAIN]), "prior": float(after[risk.PRIOR]),
-            }  # fmt: skip
+                "statistic": float(after[risk.STATISTIC]),
+                "events": int(after[risk.EVENTS]),
+                "gain": float(after[risk.GAIN]),
+                "prior": float(after[risk.PRIOR]),
+            }
             fired = engine.rules.fired(scored.columns, row, scored.vectors, scored.found)
             kept["signals"] = [signal.code for signal in fired]
             if row in scored.judged:

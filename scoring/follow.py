@@ -66,9 +66,12 @@ class RiskFollower:
         """Records that are neither risk nor a sign of life nor a decision: written by a later version, or not by us."""
 
     def risk(
-        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = (),
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take one record of the risk topic's *partition*."""
         if value is None:
             self._forget(key, headers, partition)
@@ -105,9 +108,16 @@ class RiskFollower:
             data = _decision.decode(value or b"").data
             text = str(data.reasons[0].get("text", "")) if data.reasons else ""
             change = Change(
-                data.decision_id, data.tenant, data.agent_id, RiskLevel[data.previous_level.upper()],
-                RiskLevel[data.level.upper()], data.risk_score, text, data.event_time_ms, data.decided_ms,
-            )  # fmt: skip
+                data.decision_id,
+                data.tenant,
+                data.agent_id,
+                RiskLevel[data.previous_level.upper()],
+                RiskLevel[data.level.upper()],
+                data.risk_score,
+                text,
+                data.event_time_ms,
+                data.decided_ms,
+            )
         except (msgspec.MsgspecError, KeyError):
             self.unreadable += 1
         else:

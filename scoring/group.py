@@ -45,9 +45,12 @@ class GroupPipeline:
     """
 
     def __init__(
-        self, source: GroupSource, around: Surroundings, make: Callable[[int], Processor],
+        self,
+        source: GroupSource,
+        around: Surroundings,
+        make: Callable[[int], Processor],
         changed: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._source = source
         self._around = around
         self._make = make

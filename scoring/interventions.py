@@ -96,7 +96,7 @@ class Interventions:
             for one in mine.values()
             if one.status == "approved" and one.expires_ms > now_ms and one.level >= level
             for scope in one.scopes
-        )  # fmt: skip
+        )
 
     def pending(self, full: Full, scopes: Iterable[str], now_ms: int, most: int) -> Intervention | None:
         """An approval that waits for a person and would let these scopes pass; the newest where *most* wait already.

@@ -251,10 +251,19 @@ class PartitionPipeline:
         switches = [replace(one, epoch=self.position.epoch) for one in self._processor.models.switches]
         held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
         return Commit(
-            self.position, position, rows, self._decisions, outbox, self._dead, self._published, self._edges, held,
-            switches, forgotten=self._processor.residence.leaving,
+            self.position,
+            position,
+            rows,
+            self._decisions,
+            outbox,
+            self._dead,
+            self._published,
+            self._edges,
+            held,
+            switches,
+            forgotten=self._processor.residence.leaving,
             forgets=self._processor.orders.forgets[:] if self._around.publisher is not None else (),
-        )  # fmt: skip
+        )
 
     def settle(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
@@ -295,9 +304,11 @@ class PartitionPipeline:
         if now - self._complained_at >= COMPLAIN_EVERY_S:
             self._complained_at = now
             _log.warning(
-                "a service does not answer; the pipeline waits", error=str(error), partition=self.partition,
+                "a service does not answer; the pipeline waits",
+                error=str(error),
+                partition=self.partition,
                 offset=self._next,
-            )  # fmt: skip
+            )
         self._around.sleep(self._around.settings.retry_s)
 
     def _leaving(self, decision: Decision) -> list[OutboxRow]:

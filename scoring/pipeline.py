@@ -31,10 +31,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, source: DurableSource, processor: Processor, store: Store, policy: LivePolicy,
-        settings: PipelineSettings, monotonic: Callable[[], float], sleep: Callable[[float], None],
+        self,
+        source: DurableSource,
+        processor: Processor,
+        store: Store,
+        policy: LivePolicy,
+        settings: PipelineSettings,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], None],
         on_commit: Callable[[Committed], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._source = source
         self._settings = settings
         self.stages = Stages(monotonic)

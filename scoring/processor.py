@@ -63,10 +63,16 @@ class Processor:
     """
 
     def __init__(
-        self, residence: Residence, encoder: ColumnEncoder, window: DuplicateWindow, context: Context,
-        decode: Decode = decode_event, edges: EdgeCollector | None = None,
-        models: ModelsInForce | None = None, vectors: VectorCollector | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        residence: Residence,
+        encoder: ColumnEncoder,
+        window: DuplicateWindow,
+        context: Context,
+        decode: Decode = decode_event,
+        edges: EdgeCollector | None = None,
+        models: ModelsInForce | None = None,
+        vectors: VectorCollector | None = None,
+    ) -> None:
         self.residence = residence
         self.engine = residence.engine
         self.window = window

@@ -71,9 +71,12 @@ class Promise(NamedTuple):
 
 
 def check_promise(
-    model: TrainedModel, columns: EventColumns, p_values: npt.NDArray[np.float64], budget: risk.Budget,
+    model: TrainedModel,
+    columns: EventColumns,
+    p_values: npt.NDArray[np.float64],
+    budget: risk.Budget,
     settings: risk.RiskSettings,
-) -> Promise:  # fmt: skip
+) -> Promise:
     """Run the held-out p-values of a history through the risk kernel.
 
     Args:
@@ -84,10 +87,22 @@ def check_promise(
     n, groups = len(columns), columns.names[:, c.GROUP]
     levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
     risk.update(
-        np.arange(n), slots, risk.allocate(len(keys)), columns.time_ms, p_values, np.zeros(n), model.coverage(groups),
-        np.zeros(n), risk.thresholds(model.group_rates, budget, model.exponent, model.alarms), model.group_rows(groups),
-        columns.codes[:, c.SELF_ASSERTED], columns.codes[:, c.OWN_DENIAL], settings, levels, outputs,
-    )  # fmt: skip
+        np.arange(n),
+        slots,
+        risk.allocate(len(keys)),
+        columns.time_ms,
+        p_values,
+        np.zeros(n),
+        model.coverage(groups),
+        np.zeros(n),
+        risk.thresholds(model.group_rates, budget, model.exponent, model.alarms),
+        model.group_rows(groups),
+        columns.codes[:, c.SELF_ASSERTED],
+        columns.codes[:, c.OWN_DENIAL],
+        settings,
+        levels,
+        outputs,
+    )
     days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
     return Promise(

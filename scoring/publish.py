@@ -102,9 +102,7 @@ class TopicPublisher:
         service: URI of this service, for alerts.
     """
 
-    def __init__(
-        self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str
-    ) -> None:  # fmt: skip
+    def __init__(self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str) -> None:
         self._writer = writer
         self._store = store
         self._names = names
@@ -123,14 +121,20 @@ class TopicPublisher:
         """Send dead letters with their raw bytes, and wait until they have arrived. Raises Unavailable."""
         for letter in letters:
             headers = (
-                ("letter_id", letter.letter_id.encode()), ("reason", letter.reason.encode()),
-                ("path", letter.path.encode()), ("source", letter.source.encode()),
-                ("source_partition", b"%d" % letter.partition), ("source_offset", b"%d" % letter.offset),
-            )  # fmt: skip
+                ("letter_id", letter.letter_id.encode()),
+                ("reason", letter.reason.encode()),
+                ("path", letter.path.encode()),
+                ("source", letter.source.encode()),
+                ("source_partition", b"%d" % letter.partition),
+                ("source_offset", b"%d" % letter.offset),
+            )
             self._send(
-                self._names.dead_letters, letter.letter_id.encode(), letter.raw, headers=headers,
+                self._names.dead_letters,
+                letter.letter_id.encode(),
+                letter.raw,
+                headers=headers,
                 timestamp_ms=letter.received_ms,
-            )  # fmt: skip
+            )
         self._flush()
 
     def committed(self, commit: Commit) -> None:
@@ -167,9 +171,15 @@ class TopicPublisher:
         self._doubtful = bool(self._unsure)
 
     def _send(
-        self, topic: str, key: bytes, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         try:
             self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
         except Unavailable:
@@ -258,21 +268,46 @@ class TopicPublisher:
 
 def _mark(row: AgentRow) -> int:
     """Equal for rows whose answers do not differ in anything that is acted on."""
-    return hash((
-        row.level, round(row.risk_score, 3), round(row.confidence, 2), row.due_ms, row.decision_id, row.reasons,
-        row.counterfactual, row.agent_type, row.evaluated_ms // SHOWN_EVERY_MS,
-    ))  # fmt: skip
+    return hash(
+        (
+            row.level,
+            round(row.risk_score, 3),
+            round(row.confidence, 2),
+            row.due_ms,
+            row.decision_id,
+            row.reasons,
+            row.counterfactual,
+            row.agent_type,
+            row.evaluated_ms // SHOWN_EVERY_MS,
+        )
+    )
 
 
 def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
     """Value of an agent's record on the risk topic."""
     name = row.name
     return RiskRecord(
-        name.tenant, name.issuer, name.agent_id, str(name.key), row.agent_type, RiskLevel(row.level).label,
-        row.risk_score, row.confidence, row.anomaly_score, row.first_seen_ms, row.last_seen_ms, row.evaluated_ms,
-        row.due_ms, row.events, row.decision_id, msgspec.Raw(row.reasons) if row.reasons else _no_reasons,
-        row.counterfactual, partition, epoch, offset,
-    )  # fmt: skip
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        str(name.key),
+        row.agent_type,
+        RiskLevel(row.level).label,
+        row.risk_score,
+        row.confidence,
+        row.anomaly_score,
+        row.first_seen_ms,
+        row.last_seen_ms,
+        row.evaluated_ms,
+        row.due_ms,
+        row.events,
+        row.decision_id,
+        msgspec.Raw(row.reasons) if row.reasons else _no_reasons,
+        row.counterfactual,
+        partition,
+        epoch,
+        offset,
+    )
 
 
 def forgotten_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
@@ -287,11 +322,21 @@ def forgotten_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple
 def summary_of(record: RiskRecord) -> AgentSummary:
     """What the risk view holds of it. Raises KeyError for a level of a later version."""
     return AgentSummary(
-        AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id), record.agent_type,
-        RiskLevel[record.risk_level.upper()], record.risk_score, record.confidence, record.anomaly_score,
-        record.first_seen_ms, record.last_seen_ms, record.evaluated_ms, record.due_ms, record.events,
-        record.decision_id, bytes(record.reasons), record.counterfactual,
-    )  # fmt: skip
+        AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
+        record.agent_type,
+        RiskLevel[record.risk_level.upper()],
+        record.risk_score,
+        record.confidence,
+        record.anomaly_score,
+        record.first_seen_ms,
+        record.last_seen_ms,
+        record.evaluated_ms,
+        record.due_ms,
+        record.events,
+        record.decision_id,
+        bytes(record.reasons),
+        record.counterfactual,
+    )
 
 
 def decision_event(decision: Decision, source: str) -> bytes:
@@ -299,11 +344,22 @@ def decision_event(decision: Decision, source: str) -> bytes:
     name = decision.agent
     data = {
         **{field: getattr(decision, field) for field in decision.__struct_fields__ if field != "agent"},
-        "tenant": name.tenant, "issuer": name.issuer, "agent_id": name.agent_id, "agent_key": str(name.key),
-        "previous_level": RiskLevel(decision.previous_level).label, "level": RiskLevel(decision.level).label,
-    }  # fmt: skip
-    return _encode({
-        "specversion": "1.0", "id": decision.decision_id, "type": DECISION_TYPE, "source": source,
-        "subject": name.agent_id, "time": rfc3339(decision.decided_ms), "datacontenttype": "application/json",
-        "data": data,
-    })  # fmt: skip
+        "tenant": name.tenant,
+        "issuer": name.issuer,
+        "agent_id": name.agent_id,
+        "agent_key": str(name.key),
+        "previous_level": RiskLevel(decision.previous_level).label,
+        "level": RiskLevel(decision.level).label,
+    }
+    return _encode(
+        {
+            "specversion": "1.0",
+            "id": decision.decision_id,
+            "type": DECISION_TYPE,
+            "source": source,
+            "subject": name.agent_id,
+            "time": rfc3339(decision.decided_ms),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+    )

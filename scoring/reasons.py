@@ -47,13 +47,26 @@ GATHERING = frozenset({"session_strangeness", "novelty_1h"})
 """Features that say how much has gathered, and not of what: told last, however much they weigh."""
 
 _PLURAL = {
-    l.K_ACTION: "actions", l.K_RESOURCE: "resources", l.K_TARGET: "targets", l.K_AUDIENCE: "audiences",
-    l.K_PEER: "peer agents", l.K_PRINCIPAL: "principals", l.K_NETWORK: "networks", l.K_CREDENTIAL: "credentials",
-    l.K_SCOPES: "scope sets", l.K_CHAIN: "delegation chains", l.K_EFFECT: "effects", l.K_HOUR: "times of the week",
-    l.K_TRANSITION: "transitions", l.K_ACTION_TARGET: "uses of actions on targets", l.K_REPEAT: "repetitions",
-    l.K_PROVENANCE: "origins", l.K_OUTCOME: "outcomes", l.K_REQUEST_SIZE: "request sizes",
+    l.K_ACTION: "actions",
+    l.K_RESOURCE: "resources",
+    l.K_TARGET: "targets",
+    l.K_AUDIENCE: "audiences",
+    l.K_PEER: "peer agents",
+    l.K_PRINCIPAL: "principals",
+    l.K_NETWORK: "networks",
+    l.K_CREDENTIAL: "credentials",
+    l.K_SCOPES: "scope sets",
+    l.K_CHAIN: "delegation chains",
+    l.K_EFFECT: "effects",
+    l.K_HOUR: "times of the week",
+    l.K_TRANSITION: "transitions",
+    l.K_ACTION_TARGET: "uses of actions on targets",
+    l.K_REPEAT: "repetitions",
+    l.K_PROVENANCE: "origins",
+    l.K_OUTCOME: "outcomes",
+    l.K_REQUEST_SIZE: "request sizes",
     l.K_ANSWER_SIZE: "answer sizes",
-}  # fmt: skip
+}
 _SINGULAR = {kind: words.removesuffix("s") for kind, words in _PLURAL.items()} | {
     l.K_HOUR: "time of the week",
     l.K_ACTION_TARGET: "use of an action on a target",
@@ -104,13 +117,22 @@ _NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
 }
 
 _QUANTITY_TEXT = {
-    l.Q_PACE_1M: "{} events in the last minutes", l.Q_PACE_15M: "{} events in the last quarter hour",
-    l.Q_PACE_4H: "{} events in the last hours", l.Q_GAP: "{} s of silence", l.Q_BYTES_IN: "{} bytes in",
-    l.Q_BYTES_OUT: "{} bytes out", l.Q_DURATION: "{} ms", l.Q_SESSION: "{} events in the session",
-    l.Q_BREADTH: "{} scopes", l.Q_DEPTH: "{} actors", l.Q_LIFETIME: "{} s of token lifetime",
-    l.Q_FAILURES: "{} errors in the last hour", l.Q_DENIALS: "{} denials in the last hour",
-    l.Q_VOLUME: "{} bytes in the last hour", l.Q_NOVELTY: "{} new names in the last hour",
-}  # fmt: skip
+    l.Q_PACE_1M: "{} events in the last minutes",
+    l.Q_PACE_15M: "{} events in the last quarter hour",
+    l.Q_PACE_4H: "{} events in the last hours",
+    l.Q_GAP: "{} s of silence",
+    l.Q_BYTES_IN: "{} bytes in",
+    l.Q_BYTES_OUT: "{} bytes out",
+    l.Q_DURATION: "{} ms",
+    l.Q_SESSION: "{} events in the session",
+    l.Q_BREADTH: "{} scopes",
+    l.Q_DEPTH: "{} actors",
+    l.Q_LIFETIME: "{} s of token lifetime",
+    l.Q_FAILURES: "{} errors in the last hour",
+    l.Q_DENIALS: "{} denials in the last hour",
+    l.Q_VOLUME: "{} bytes in the last hour",
+    l.Q_NOVELTY: "{} new names in the last hour",
+}
 
 
 def _amount(logarithm: float) -> str:
@@ -156,9 +178,15 @@ class Narrator:
         self._baseline = baseline
 
     def reasons(
-        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, vector: Sequence[float],
-        shares: Sequence[float], signals: Sequence[Signal],
-    ) -> tuple[Reason, ...]:  # fmt: skip
+        self,
+        columns: EventColumns,
+        row: int,
+        memory: Memory,
+        found: Scratch,
+        vector: Sequence[float],
+        shares: Sequence[float],
+        signals: Sequence[Signal],
+    ) -> tuple[Reason, ...]:
         """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
 
         Those that only say how much has gathered come last: they tell nobody what was done.
@@ -203,9 +231,16 @@ class Narrator:
         return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
 
     def _of_item(
-        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, feature: Feature, kind: int,
-        value: float, share: float,
-    ) -> Reason:  # fmt: skip
+        self,
+        columns: EventColumns,
+        row: int,
+        memory: Memory,
+        found: Scratch,
+        feature: Feature,
+        kind: int,
+        value: float,
+        share: float,
+    ) -> Reason:
         name = plain(_NAME_OF_KIND[kind](columns.events[row]))
         known = round(float(memory[l.N_DISTINCT + kind]))
         whose = "this agent"
@@ -228,9 +263,16 @@ class Narrator:
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
     def _of_quantity(
-        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, feature: Feature, quantity: int,
-        value: float, share: float,
-    ) -> Reason:  # fmt: skip
+        self,
+        columns: EventColumns,
+        row: int,
+        memory: Memory,
+        found: Scratch,
+        feature: Feature,
+        quantity: int,
+        value: float,
+        share: float,
+    ) -> Reason:
         mean, _, weight = usual(self._baseline, self._rows(columns, row), memory, quantity)
         form = _QUANTITY_TEXT[quantity]
         observed = form.format(_amount(found.quantities[row, quantity]))

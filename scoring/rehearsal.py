@@ -67,9 +67,12 @@ class _Lived(NamedTuple):
 
 
 def learn(
-    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings | None = None,
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
     progress: Progress = lambda *_: None,
-) -> Learned:  # fmt: skip
+) -> Learned:
     """Learn a model from a history, and rehearse it; see `learning.learn_with_held_out` for arguments and errors.
 
     A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then

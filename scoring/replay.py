@@ -67,9 +67,13 @@ class Replay:
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None,
-        window: DuplicateWindow | None = None, newest: Callable[[], int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: TrainedModel,
+        settings: EngineSettings,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        window: DuplicateWindow | None = None,
+        newest: Callable[[], int] | None = None,
+    ) -> None:
         self._mended = 0
         self._tick_at = 0
         self.ticked_ms = 0
@@ -135,10 +139,15 @@ class Replay:
         )
         for row, event in enumerate(scored.columns.events):
             yield ReplayedEvent(
-                event.id or "", event.agent.id, event.time.isoformat(), float(scored.anomaly[row]),
-                float(scored.alone[row]), float(scored.risk_scores[row]),
-                RiskLevel(int(scored.levels[row, 1])).label, reasons.get(row, ()),
-            )  # fmt: skip
+                event.id or "",
+                event.agent.id,
+                event.time.isoformat(),
+                float(scored.anomaly[row]),
+                float(scored.alone[row]),
+                float(scored.risk_scores[row]),
+                RiskLevel(int(scored.levels[row, 1])).label,
+                reasons.get(row, ()),
+            )
 
     def summary(self) -> ReplaySummary:
         """Counts so far."""

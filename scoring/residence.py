@@ -288,18 +288,35 @@ class Residence:
         times = features["times"]
         all_features, all_risks = features.tobytes(), risks.tobytes()
         said = zip(
-            slots.tolist(), times[:, layout.T_FIRST].tolist(), times[:, layout.T_LAST].tolist(),
-            *(risks[field].tolist() for field in _PLAIN_OF_RISK), strict=True,
-        )  # fmt: skip
+            slots.tolist(),
+            times[:, layout.T_FIRST].tolist(),
+            times[:, layout.T_LAST].tolist(),
+            *(risks[field].tolist() for field in _PLAIN_OF_RISK),
+            strict=True,
+        )
         rows = []
         for at, (slot, first, last, level, score, confidence, anomaly, at_ms, due_ms, events) in enumerate(said):
             name, note = names[slot], notes[slot]
             if name is not None:
                 row = AgentRow(
-                    name, types[slot], level, score, confidence, anomaly, first, last, at_ms, due_ms, events,
-                    note.decision_id, note.reasons, note.counterfactual, all_features[at * wide : (at + 1) * wide],
-                    all_risks[at * narrow : (at + 1) * narrow], self.version,
-                )  # fmt: skip
+                    name,
+                    types[slot],
+                    level,
+                    score,
+                    confidence,
+                    anomaly,
+                    first,
+                    last,
+                    at_ms,
+                    due_ms,
+                    events,
+                    note.decision_id,
+                    note.reasons,
+                    note.counterfactual,
+                    all_features[at * wide : (at + 1) * wide],
+                    all_risks[at * narrow : (at + 1) * narrow],
+                    self.version,
+                )
                 rows.append(row)
         return rows
 

@@ -226,9 +226,22 @@ def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -
 
 @compiled
 def update(
-    rows: Any, slots: Any, state: Any, time_ms: Any, p_values: Any, scores: Any, coverage: Any, signals: Any,
-    bounds: Any, bound_of: Any, asserted: Any, skip: Any, settings: RiskSettings, out_level: Any, out: Any,
-) -> None:  # fmt: skip
+    rows: Any,
+    slots: Any,
+    state: Any,
+    time_ms: Any,
+    p_values: Any,
+    scores: Any,
+    coverage: Any,
+    signals: Any,
+    bounds: Any,
+    bound_of: Any,
+    asserted: Any,
+    skip: Any,
+    settings: RiskSettings,
+    out_level: Any,
+    out: Any,
+) -> None:
     """Apply events to their agents' risk, in order.
 
     Args:

@@ -44,10 +44,12 @@ def with_earlier(
     part = kept_weight / (kept_weight + max(weight, 0.0))
     seen = {(reason.feature, reason.observed) for reason in reasons}
     before = [
-        _earlier(reason, part, kept_ms) for reason in kept
+        _earlier(reason, part, kept_ms)
+        for reason in kept
         if (reason.feature in _SHOWN or _rank(reason) == 0)
-        and (reason.feature, reason.observed) not in seen and reason.contribution * part >= _LEAST_SHARE
-    ]  # fmt: skip
+        and (reason.feature, reason.observed) not in seen
+        and reason.contribution * part >= _LEAST_SHARE
+    ]
     own = [msgspec.structs.replace(one, contribution=round(one.contribution * (1.0 - part), 3)) for one in reasons]
     rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
     rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_order)

@@ -65,27 +65,46 @@ def _deep_delegation(seen: Seen, rows: Rows) -> Flags:
 
 SIGNALS: tuple[Signal, ...] = (
     Signal(
-        "use_after_revocation", 20.0, "token", "used a token that had been revoked",
-        "an event carries a token id that an earlier token.revoke event of the same agent named", _use_after_revocation,
+        "use_after_revocation",
+        20.0,
+        "token",
+        "used a token that had been revoked",
+        "an event carries a token id that an earlier token.revoke event of the same agent named",
+        _use_after_revocation,
     ),
     Signal(
-        "outside_capabilities", 3.0, "capability", "action is not among the declared capabilities",
+        "outside_capabilities",
+        3.0,
+        "capability",
+        "action is not among the declared capabilities",
         "the action is not in the capabilities that a trusted source or the registry gives the agent",
         _outside_capabilities,
     ),
     Signal(
-        "unregistered_key", 4.0, "credential", "authenticated with a key that was never registered",
-        "a credential new to the agent appears outside a client.register or client.change event", _unregistered_key,
+        "unregistered_key",
+        4.0,
+        "credential",
+        "authenticated with a key that was never registered",
+        "a credential new to the agent appears outside a client.register or client.change event",
+        _unregistered_key,
     ),
     Signal(
-        "method_downgrade", 3.0, "authentication", "authenticated by a weaker method than before",
-        "the client authentication method ranks below the strongest that the agent has used", _method_downgrade,
+        "method_downgrade",
+        3.0,
+        "authentication",
+        "authenticated by a weaker method than before",
+        "the client authentication method ranks below the strongest that the agent has used",
+        _method_downgrade,
     ),
     Signal(
-        "deep_delegation", 2.0, "delegation", f"delegation chain is longer than {_DEEPEST_CHAIN} actors",
-        f"the delegation chain has more than {_DEEPEST_CHAIN} actors", _deep_delegation,
+        "deep_delegation",
+        2.0,
+        "delegation",
+        f"delegation chain is longer than {_DEEPEST_CHAIN} actors",
+        f"the delegation chain has more than {_DEEPEST_CHAIN} actors",
+        _deep_delegation,
     ),
-)  # fmt: skip
+)
 
 
 def signal_names() -> tuple[str, ...]:

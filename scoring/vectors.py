@@ -30,7 +30,7 @@ class VectorCollector:
 
     def see(
         self, scored: Scored, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take a batch.
 
         Args:
@@ -42,11 +42,19 @@ class VectorCollector:
         self._parts.append(
             packed(
                 Frame(
-                    self._partition, model_version, NAMES, offsets, scored.vectors.astype(np.float32), scored.anomaly,
-                    scored.alone, scored.risk_scores, scored.levels[:, 1], payloads,
+                    self._partition,
+                    model_version,
+                    NAMES,
+                    offsets,
+                    scored.vectors.astype(np.float32),
+                    scored.anomaly,
+                    scored.alone,
+                    scored.risk_scores,
+                    scored.levels[:, 1],
+                    payloads,
                 )
             )
-        )  # fmt: skip
+        )
         self._events += len(offsets)
 
     def take(self) -> tuple[list[bytes], int]:

@@ -37,9 +37,13 @@ class Verdicts:
     """
 
     def __init__(
-        self, view: RiskView, policy: LivePolicy, interventions: Interventions,
-        stale: Callable[[int | None], bool], now_ms: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self,
+        view: RiskView,
+        policy: LivePolicy,
+        interventions: Interventions,
+        stale: Callable[[int | None], bool],
+        now_ms: Callable[[], int],
+    ) -> None:
         self.view = view
         self.policy = policy
         self.interventions = interventions

@@ -95,11 +95,12 @@ class RiskView:
     ) -> list[Entry]:
         """Agents of that id among the caller's *tenants* (None = all); *tenant* and *issuer* narrow where given."""
         return [
-            entry for entry in self._by_id.get(agent_id, ())
+            entry
+            for entry in self._by_id.get(agent_id, ())
             if (tenant is None or entry.summary.name.tenant == tenant)
             and (issuer is None or entry.summary.name.issuer == issuer)
             and (tenants is None or entry.summary.name.tenant in tenants)
-        ]  # fmt: skip
+        ]
 
     def entries(self) -> list[Entry]:
         """Every agent that is held now; a list, so that another thread may look through it."""

@@ -18,11 +18,18 @@ from .residence import Residence
 
 _AT_MS = 1_764_547_200_000
 _EVENT = {
-    "time": "2025-12-01T00:00:00Z", "type": "tool.call", "action": "warm", "outcome": "success", "tenant": "warm",
+    "time": "2025-12-01T00:00:00Z",
+    "type": "tool.call",
+    "action": "warm",
+    "outcome": "success",
+    "tenant": "warm",
     "agent": {"id": "warm", "issuer": "https://warm.example", "type": "warm", "capabilities": ["warm"]},
-    "delegation": ["warm", "up"], "resource": {"id": "warm@warm.example"}, "client": {"ip": "192.0.2.1"},
-    "scopes": {"requested": ["warm"], "granted": ["warm"]}, "session": "warm",
-}  # fmt: skip
+    "delegation": ["warm", "up"],
+    "resource": {"id": "warm@warm.example"},
+    "client": {"ip": "192.0.2.1"},
+    "scopes": {"requested": ["warm"], "granted": ["warm"]},
+    "session": "warm",
+}
 
 
 def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: Context) -> None:

@@ -82,5 +82,15 @@ def _show(rows: list[dict[str, Any]], *, json: bool) -> None:
             emit(row)
         return
     shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
-    table(shown, {"created_at": "at", "target": "target", "level": "level", "subject": "about", "status": "status",
-                  "attempts": "tries", "why": "why"})  # fmt: skip
+    table(
+        shown,
+        {
+            "created_at": "at",
+            "target": "target",
+            "level": "level",
+            "subject": "about",
+            "status": "status",
+            "attempts": "tries",
+            "why": "why",
+        },
+    )

@@ -64,11 +64,19 @@ def backtest_command(
     window = window_of(utc(since), utc(before), warm_up)
     with files_of(events, configured, window) as paths:
         plan = Plan(
-            paths, [model or configured.model_dir, *([compare] if compare else [])], engine,
-            _books(configured, policy, compare_policy), plain_budgets(engine.budget), configured.domains(),
-            utc(since), utc(before), labels, tuple(leave_out or ()), jobs or os.cpu_count() or 1,
+            paths,
+            [model or configured.model_dir, *([compare] if compare else [])],
+            engine,
+            _books(configured, policy, compare_policy),
+            plain_budgets(engine.budget),
+            configured.domains(),
+            utc(since),
+            utc(before),
+            labels,
+            tuple(leave_out or ()),
+            jobs or os.cpu_count() or 1,
             after=window.after,
-        )  # fmt: skip
+        )
         _check_labels(plan)
         known = None if labels is None else read_labels(labels, plan.leave_out)
         with byte_progress("replaying", total_bytes(plan)) as progress:

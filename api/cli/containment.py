@@ -37,9 +37,20 @@ def list_approvals(
             emit(row)
         return
     shown = [{**row, "scopes": " ".join(row["scopes"])} for row in rows]
-    table(shown, {"intervention_id": "approval", "status": "status", "agent_id": "agent", "tenant": "tenant",
-                  "level": "level", "scopes": "scopes", "asked_why": "because", "asked_by": "by way of",
-                  "expires_at": "until"})  # fmt: skip
+    table(
+        shown,
+        {
+            "intervention_id": "approval",
+            "status": "status",
+            "agent_id": "agent",
+            "tenant": "tenant",
+            "level": "level",
+            "scopes": "scopes",
+            "asked_why": "because",
+            "asked_by": "by way of",
+            "expires_at": "until",
+        },
+    )
 
 
 @approvals.command("approve")
@@ -111,8 +122,17 @@ def blast_radius(
         emit(found)
         return
     sys.stdout.write(f"{found['agent_id']}  {found['risk_level']}\n")
-    table(found["agents"], {"depth": "steps", "agent_id": "agent", "kind": "by", "via": "from", "risk_level": "level",
-                            "last_seen_at": "last seen"})  # fmt: skip
+    table(
+        found["agents"],
+        {
+            "depth": "steps",
+            "agent_id": "agent",
+            "kind": "by",
+            "via": "from",
+            "risk_level": "level",
+            "last_seen_at": "last seen",
+        },
+    )
     for principal in found["principals"]:
         sys.stdout.write(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}\n")
     if not found["complete"]:

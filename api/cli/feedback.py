@@ -61,8 +61,10 @@ def add(
     ] = False,
     feature: Annotated[
         list[str] | None,
-        typer.Option(help="feature or code of a reason that counts as usual; again for more; default: all that "
-                          "the reasons of the agent's rise name"),
+        typer.Option(
+            help="feature or code of a reason that counts as usual; again for more; default: all that "
+            "the reasons of the agent's rise name"
+        ),
     ] = None,
     all_features: Annotated[bool, typer.Option("--all-features", help="all but hard signals; for hours only")] = False,
     resource: Annotated[str | None, typer.Option(help="only in events that name this target or resource")] = None,
@@ -74,7 +76,7 @@ def add(
     url: Url = LOCAL,
     token: Token = "",
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Say of a decision that it was right or wrong; a rule is shown at work on the last days before it is adopted."""
     kind, wanted = verdict_of(verdict), seconds_of(expires)
     with closing(Service(url, token)) as service:
@@ -85,8 +87,12 @@ def add(
         features = None if all_features else feature or _of_reasons(service, decision)
         scope = {"kind": "peer_group" if peer_group else "agent", "features": features, "resource": resource}
         body = {
-            "verdict": kind, "scope": scope, "reason": reason, "expires_in_s": wanted, "accept_unseen": accept_unseen,
-        }  # fmt: skip
+            "verdict": kind,
+            "scope": scope,
+            "reason": reason,
+            "expires_in_s": wanted,
+            "accept_unseen": accept_unseen,
+        }
         seen = _preview(service, path, body)
         if not json:
             _show(seen)
@@ -115,9 +121,20 @@ def list_feedback(
         for row in rows:
             emit(row)
         return
-    table([_line(row) for row in rows], {"feedback_id": "feedback", "verdict": "verdict", "status": "status",
-                                         "about": "about", "features": "features", "events_matched": "events",
-                                         "author": "by", "expires_at": "until", "reason": "why"})  # fmt: skip
+    table(
+        [_line(row) for row in rows],
+        {
+            "feedback_id": "feedback",
+            "verdict": "verdict",
+            "status": "status",
+            "about": "about",
+            "features": "features",
+            "events_matched": "events",
+            "author": "by",
+            "expires_at": "until",
+            "reason": "why",
+        },
+    )
 
 
 @app.command("show")

@@ -171,10 +171,11 @@ def _of_kafka(named: str, settings: Settings, window: Window) -> Iterator[bytes]
     try:
         partitions = _begin(named, topic, reader)
         for line in topic_lines(
-            reader, topic.name,
+            reader,
+            topic.name,
             lambda at, offset, record: topic.holds(at, offset) and window.may_hold(record.received_ms),
             unread=unread_of(settings, topic.name),
-        ):  # fmt: skip
+        ):
             lines += 1
             yield line
     finally:
@@ -187,9 +188,7 @@ def _begin(named: str, topic: Topic, reader: TopicReader) -> int:
     ends = reader.end_offsets()
     missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
     if missing:
-        raise ConfigError(
-            f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}"
-        )  # fmt: skip
+        raise ConfigError(f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}")
     if topic.offsets is not None:
         for (name, at), kept in reader.first_offsets().items():
             end = ends[name, at]

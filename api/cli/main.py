@@ -27,9 +27,12 @@ from . import (
 from .console import fail
 
 app = typer.Typer(
-    name="trustwatch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="trustwatch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
-)  # fmt: skip
+)
 app.command("serve")(service.serve)
 app.command("train")(offline.train)
 app.command("replay")(offline.replay)

@@ -20,9 +20,11 @@ Days = Annotated[int, typer.Option(help="days up to today")]
 
 @app.command("list")
 def list_models(
-    url: Url = LOCAL, token: Token = "", limit: Annotated[int, typer.Option(help="most versions")] = 50,
+    url: Url = LOCAL,
+    token: Token = "",
+    limit: Annotated[int, typer.Option(help="most versions")] = 50,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """List versions, newest first."""
     with closing(Service(url, token)) as service:
         rows = list(pages(service, "/v1/models", limit))
@@ -30,17 +32,35 @@ def list_models(
         for row in rows:
             emit(row)
         return
-    shown = [{**row, "in_force": "*" if row["in_force"] else "", "events": row["trained"].get("events", ""),
-              "agent_days": row["figures"].get("agent_days", "")} for row in rows]  # fmt: skip
-    table(shown, {"in_force": "", "version": "version", "status": "status", "created_at": "trained",
-                  "events": "events", "agent_days": "agent-days in shadow"})  # fmt: skip
+    shown = [
+        {
+            **row,
+            "in_force": "*" if row["in_force"] else "",
+            "events": row["trained"].get("events", ""),
+            "agent_days": row["figures"].get("agent_days", ""),
+        }
+        for row in rows
+    ]
+    table(
+        shown,
+        {
+            "in_force": "",
+            "version": "version",
+            "status": "status",
+            "created_at": "trained",
+            "events": "events",
+            "agent_days": "agent-days in shadow",
+        },
+    )
 
 
 @app.command()
 def show(
-    version: Annotated[str, typer.Argument(help="name of the version")], url: Url = LOCAL, token: Token = "",
+    version: Annotated[str, typer.Argument(help="name of the version")],
+    url: Url = LOCAL,
+    token: Token = "",
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show one version: training, shadow against the champion, whether it may be promoted, history."""
     with closing(Service(url, token)) as service:
         found = service.get(f"/v1/models/{quote(version, safe='')}")
@@ -71,8 +91,10 @@ def _figures(figures: dict[str, Any]) -> None:
         one = figures[name]
         rates = ", ".join(f"{level} {rate:.3g}" for level, rate in one["per_1000"].items())
         delay = "" if one["delay_s"] is None else f", after {one['delay_s']:.0f} s"
-        sys.stdout.write(f"  {name} {one['version']}: alerts per 1,000 agent-days {rates}; "
-                         f"detects {one['detected']} of {figures['labels']['attacks']} labelled{delay}\n")  # fmt: skip
+        sys.stdout.write(
+            f"  {name} {one['version']}: alerts per 1,000 agent-days {rates}; "
+            f"detects {one['detected']} of {figures['labels']['attacks']} labelled{delay}\n"
+        )
 
 
 @app.command()
@@ -84,10 +106,12 @@ def train(url: Url = LOCAL, token: Token = "", why: Why = "") -> None:
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="name of the version")], url: Url = LOCAL, token: Token = "",
+    version: Annotated[str, typer.Argument(help="name of the version")],
+    url: Url = LOCAL,
+    token: Token = "",
     why: Why = "",
     force: Annotated[bool, typer.Option("--force", help="overrule the figures; needs --why")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Put a version in force (scope trust.admin)."""
     _order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
     say(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
@@ -118,22 +142,36 @@ def drift(url: Url = LOCAL, token: Token = "", days: Days = 30, tenant: Tenant =
         return
     shown = [
         {
-            **row, "scores": "" if row["scores"] is None else f"{row['scores']:.3f}",
+            **row,
+            "scores": "" if row["scores"] is None else f"{row['scores']:.3f}",
             "most": ", ".join(f"{name} {value:.2f}" for name, value in list(row["features"].items())[:3]),
             "drifted": ", ".join(row["drifted"]) or ("" if row["judged"] else "(not judged)"),
         }
         for row in page["items"]
-    ]  # fmt: skip
-    table(shown, {"day": "day", "tenant": "tenant", "agent_type": "type", "events": "events", "scores": "scores",
-                  "most": "features, largest first", "drifted": "drifted"})  # fmt: skip
+    ]
+    table(
+        shown,
+        {
+            "day": "day",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "events": "events",
+            "scores": "scores",
+            "most": "features, largest first",
+            "drifted": "drifted",
+        },
+    )
 
 
 @app.command()
 def budget(
-    url: Url = LOCAL, token: Token = "", days: Days = 30,
-    level: Annotated[str, typer.Option(help="medium, high or critical")] = "medium", tenant: Tenant = None,
+    url: Url = LOCAL,
+    token: Token = "",
+    days: Days = 30,
+    level: Annotated[str, typer.Option(help="medium, high or critical")] = "medium",
+    tenant: Tenant = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show the false-alert budget as a control chart: expected and observed alerts by day and peer group."""
     with closing(Service(url, token)) as service:
         page = service.get("/v1/models/budget", days=days, level=level, tenant=tenant)
@@ -142,12 +180,25 @@ def budget(
         return
     shown = [
         {
-            **row, "expected": f"{row['expected']:.2f}",
+            **row,
+            "expected": f"{row['expected']:.2f}",
             "agent_days": f"{row['agent_days']}{'~' if row['estimated'] else ''}",
             "flag": "beyond" if row["beyond"] else "run beyond" if row["run_beyond"] else "",
         }
         for row in page["items"]
-    ]  # fmt: skip
-    table(shown, {"day": "day", "tenant": "tenant", "agent_type": "type", "agent_days": "agent-days",
-                  "expected": "expected", "observed": "observed", "limit": "limit", "false_positive": "false",
-                  "true_positive": "true", "flag": ""})  # fmt: skip
+    ]
+    table(
+        shown,
+        {
+            "day": "day",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "agent_days": "agent-days",
+            "expected": "expected",
+            "observed": "observed",
+            "limit": "limit",
+            "false_positive": "false",
+            "true_positive": "true",
+            "flag": "",
+        },
+    )

@@ -116,12 +116,18 @@ def train(
     save(model, trained, detector, sessions, clock.now_ms())
     rehearsed = rehearsed_events(trained)
     summary = {
-        "model": str(model), "version": name, "events": len(read), "sessions": sessions,
-        "agents": len(trained.seeds.keys), "peer_groups": len(trained.groups) - 1,
-        "rehearsed_events": rehearsed, "malformed": history.malformed, "mended": history.mended,
+        "model": str(model),
+        "version": name,
+        "events": len(read),
+        "sessions": sessions,
+        "agents": len(trained.seeds.keys),
+        "peer_groups": len(trained.groups) - 1,
+        "rehearsed_events": rehearsed,
+        "malformed": history.malformed,
+        "mended": history.mended,
         "seconds": round(clock.monotonic() - started, 2),
         "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
-    }  # fmt: skip
+    }
     conclude(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )

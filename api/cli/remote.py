@@ -103,9 +103,12 @@ def _send(service: Service, body: bytes, record_format: str | None) -> dict[str,
     """Send one batch; wait where the service asks to."""
     for _ in range(RETRIES):
         response = service.request(
-            "POST", "/v1/events", content=body, headers={"content-type": "application/x-ndjson"},
+            "POST",
+            "/v1/events",
+            content=body,
+            headers={"content-type": "application/x-ndjson"},
             params={} if record_format is None else {"format": record_format},
-        )  # fmt: skip
+        )
         if response.status_code not in (429, 503):
             break
         clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
@@ -143,8 +146,18 @@ def agents(
         for row in rows:
             emit(row)
         return
-    table(rows, {"agent_id": "agent", "tenant": "tenant", "agent_type": "type", "risk_level": "level",
-                 "risk_score": "risk", "confidence": "confidence", "last_seen_at": "last seen"})  # fmt: skip
+    table(
+        rows,
+        {
+            "agent_id": "agent",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "risk_level": "level",
+            "risk_score": "risk",
+            "confidence": "confidence",
+            "last_seen_at": "last seen",
+        },
+    )
 
 
 def pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -175,19 +188,25 @@ def explain(
         emit({"risk": answer, "decisions": history})
         return
     line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
-    line(f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
-         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}")  # fmt: skip
+    line(
+        f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
+        f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
+    )
     for reason in answer["reasons"]:
         line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
     if answer["counterfactual"]:
         line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]
     demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
-    line(f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
-         f"{demands} ({answer['mode']})")  # fmt: skip
+    line(
+        f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
+        f"{demands} ({answer['mode']})"
+    )
     for decision in history:
-        line(f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
-             f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}")  # fmt: skip
+        line(
+            f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
+            f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}"
+        )
 
 
 def release(

@@ -81,11 +81,15 @@ def simulate_command(
     try:
         events = simulate(
             SimulationSettings(
-                start=began, duration=timedelta(hours=hours), seed=seed, agents=agents,
-                attacks=tuple(Attack(name) for name in attack or ()), attacks_per_day=attacks_per_day,
+                start=began,
+                duration=timedelta(hours=hours),
+                seed=seed,
+                agents=agents,
+                attacks=tuple(Attack(name) for name in attack or ()),
+                attacks_per_day=attacks_per_day,
                 events_per_agent_day=events_per_day,
             )
-        )  # fmt: skip
+        )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     factor = compress or (rate * 86_400 / (agents * events_per_day) if kafka and rate else 1.0)
@@ -115,9 +119,7 @@ def _opened(path: Path, stack: ExitStack) -> BinaryIO:
     return cast(BinaryIO, stack.enter_context(packed))
 
 
-def _load(
-    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
-) -> None:  # fmt: skip
+def _load(events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool) -> None:
     """Send events to Kafka and say how fast that was."""
     configured = process_settings(settings)
     kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))

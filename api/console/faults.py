@@ -76,9 +76,14 @@ async def _unexpected(desk: Console, request: Request, error: Exception) -> Resp
 
 
 _HANDLERS: dict[type[Exception], Handler] = {
-    SignInNeeded: _sign_in, SignInRefused: _refused, ProviderUnavailable: _away, TrustwatchError: _ours,
-    RequestValidationError: _invalid, HTTPException: _plain, Exception: _unexpected,
-}  # fmt: skip
+    SignInNeeded: _sign_in,
+    SignInRefused: _refused,
+    ProviderUnavailable: _away,
+    TrustwatchError: _ours,
+    RequestValidationError: _invalid,
+    HTTPException: _plain,
+    Exception: _unexpected,
+}
 
 
 def install(app: FastAPI, desk: Console) -> None:

@@ -78,7 +78,18 @@ def _node(agent_id: str, level: RiskLevel | None, place: _Place, url: str) -> Ma
         '<g class="node node-{}"><title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="4"/>'
         '<text x="{}" y="{}">{}</text><text class="small" x="{}" y="{}">{} {}</text></g>'
     ).format(
-        word.split()[0], agent_id, place.x, place.y, WIDTH, HEIGHT, place.x + 8, place.y + 17, shown, place.x + 8,
-        place.y + 32, MARKS.get(word, "–"), word,
-    )  # fmt: skip
+        word.split()[0],
+        agent_id,
+        place.x,
+        place.y,
+        WIDTH,
+        HEIGHT,
+        place.x + 8,
+        place.y + 17,
+        shown,
+        place.x + 8,
+        place.y + 32,
+        MARKS.get(word, "–"),
+        word,
+    )
     return Markup('<a href="{}">{}</a>').format(url, body) if url else body

@@ -29,10 +29,17 @@ def content_policy(form_targets: Collection[str] = ()) -> str:
     origins = sorted({"{0.scheme}://{0.netloc}".format(urlsplit(url)) for url in form_targets})
     return "; ".join(
         (
-            "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'",
-            "font-src 'self'", " ".join(("form-action 'self'", *origins)), "frame-ancestors 'none'", "base-uri 'none'",
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "font-src 'self'",
+            " ".join(("form-action 'self'", *origins)),
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
         )
-    )  # fmt: skip
+    )
 
 
 class Shielded:

@@ -125,9 +125,7 @@ def _unerased(erasures: Sequence[Erasure], *, by_offset: bool) -> Unerased:
 class _Search:
     """The look through the archive, for what the log does not have."""
 
-    def __init__(
-        self, places: Places, name: AgentName, moment: Moment, unerased: Unerased, log: Recent | None
-    ) -> None:  # fmt: skip
+    def __init__(self, places: Places, name: AgentName, moment: Moment, unerased: Unerased, log: Recent | None) -> None:
         self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
         self._trouble, self._busy = "", False
 
@@ -151,11 +149,19 @@ class _Search:
         resources = sum((one.resources for one in both), Counter[str]())
         whole = older.whole and not older.damaged if older is not None else bool(self._log and self._log.whole)
         return History(
-            events, around, sum(one.found for one in both), None if self._log is None else self._log.looked,
-            None if older is None else older.looked, whole and not self._trouble, 0 if older is None else older.damaged,
-            self._trouble, self._busy, actions.most_common(12), resources.most_common(12),
+            events,
+            around,
+            sum(one.found for one in both),
+            None if self._log is None else self._log.looked,
+            None if older is None else older.looked,
+            whole and not self._trouble,
+            0 if older is None else older.damaged,
+            self._trouble,
+            self._busy,
+            actions.most_common(12),
+            resources.most_common(12),
             [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
-        )  # fmt: skip
+        )
 
     def _older(self) -> Asked | None:
         """What lies behind the look into the log."""

@@ -80,9 +80,13 @@ class Provider:
     """
 
     def __init__(
-        self, settings: ConsoleOidcSettings, rules: VerificationSettings, redirect_uri: str,
-        clock: Callable[[], float], new_id: Callable[[], str],
-    ) -> None:  # fmt: skip
+        self,
+        settings: ConsoleOidcSettings,
+        rules: VerificationSettings,
+        redirect_uri: str,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
         self.settings = settings
         self._rules = rules
         self._redirect_uri = redirect_uri
@@ -150,10 +154,15 @@ class Provider:
         )
         digest = hashlib.sha256(under_way.verifier.encode()).digest()
         asked = {
-            "response_type": "code", "client_id": self.settings.client_id, "redirect_uri": self._redirect_uri,
-            "scope": " ".join(self.settings.scopes), "state": under_way.state, "nonce": under_way.nonce,
-            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), "code_challenge_method": "S256",
-        }  # fmt: skip
+            "response_type": "code",
+            "client_id": self.settings.client_id,
+            "redirect_uri": self._redirect_uri,
+            "scope": " ".join(self.settings.scopes),
+            "state": under_way.state,
+            "nonce": under_way.nonce,
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
         joint = "&" if "?" in found.authorization_endpoint else "?"
         return found.authorization_endpoint + joint + urlencode(asked), under_way
 
@@ -197,9 +206,12 @@ class Provider:
 
     async def _exchanged(self, found: Metadata, code: str, verifier: str) -> _Tokens:
         form = {
-            "grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect_uri,
-            "code_verifier": verifier, "client_id": self.settings.client_id,
-        }  # fmt: skip
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": verifier,
+            "client_id": self.settings.client_id,
+        }
         headers = {}
         secret = self.settings.client_secret
         if self._sign is not None:
@@ -239,9 +251,12 @@ class Provider:
             if self._jwks is not None:
                 await self._jwks[2].close()
             issuer = IssuerSettings(
-                issuer=found.issuer, audiences=(self.settings.client_id,), jwks_uri=found.jwks_uri,
-                algorithms=self.settings.algorithms, token_types=("JWT",),
-            )  # fmt: skip
+                issuer=found.issuer,
+                audiences=(self.settings.client_id,),
+                jwks_uri=found.jwks_uri,
+                algorithms=self.settings.algorithms,
+                token_types=("JWT",),
+            )
             jwks = Jwks((issuer,), self._rules, self._clock)
             self._jwks = found.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)

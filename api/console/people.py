@@ -52,9 +52,14 @@ def session_of(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: fl
         (claims[one] for one in ("name", "preferred_username", "email") if isinstance(claims.get(one), str)), name
     )
     return Session(
-        secrets.token_urlsafe(24), str(claims["sub"])[:MOST_NAME], name[:MOST_NAME], shown[:MOST_NAME], grant,
-        now_s, now_s,
-    )  # fmt: skip
+        secrets.token_urlsafe(24),
+        str(claims["sub"])[:MOST_NAME],
+        name[:MOST_NAME],
+        shown[:MOST_NAME],
+        grant,
+        now_s,
+        now_s,
+    )
 
 
 def development_session(now_s: float) -> Session:

@@ -63,9 +63,13 @@ def as_logged(_: int, payload: bytes) -> bytes | None:
 
 
 def recent_events(
-    log: Path, name: AgentName, most: int = 50, look_back: int = LOOK_BACK, moment_ms: int = 0,
+    log: Path,
+    name: AgentName,
+    most: int = 50,
+    look_back: int = LOOK_BACK,
+    moment_ms: int = 0,
     unerased: Unerased = as_logged,
-) -> Recent | None:  # fmt: skip
+) -> Recent | None:
     """Events of an agent; None where there is no log. Blocks.
 
     Args:

@@ -40,14 +40,26 @@ class Renderer:
         self._navigation = navigation
         self._now_ms = now_ms
         environment = jinja2.Environment(
-            loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
+            loader=jinja2.PackageLoader(__package__, "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
         environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
         environment.filters.update(
-            when=self.when, level=level, share=share, number=number, lasts=lasts, query=with_query, reasons=reasons,
-            at_ms=at_ms, word=word, clock=clock, breakable=breakable,
-        )  # fmt: skip
+            when=self.when,
+            level=level,
+            share=share,
+            number=number,
+            lasts=lasts,
+            query=with_query,
+            reasons=reasons,
+            at_ms=at_ms,
+            word=word,
+            clock=clock,
+            breakable=breakable,
+        )
         self._environment = environment
 
     def page(
@@ -63,9 +75,13 @@ class Renderer:
             values: for the template, beside `visit`, `navigation`, `path`, `partial` and `now_ms`.
         """
         given = {
-            "visit": visit, "navigation": self._navigation, "path": request.url.path, "now_ms": self._now_ms(),
-            "partial": "hx-request" in request.headers, **values,
-        }  # fmt: skip
+            "visit": visit,
+            "navigation": self._navigation,
+            "path": request.url.path,
+            "now_ms": self._now_ms(),
+            "partial": "hx-request" in request.headers,
+            **values,
+        }
         return HTMLResponse(self._environment.get_template(template).render(given), status)
 
     def when(self, at_ms: int) -> Markup:

@@ -41,8 +41,15 @@ async def sign_in(request: Request, desk: Desk, back: Back = HOME, said: str = "
     try:
         visit_of(request)
     except SignInNeeded:
-        return desk.page(request, "sign_in.html", None, back=safe_path(back), oidc=desk.provider is not None,
-                         development=_development(desk), said=said)  # fmt: skip
+        return desk.page(
+            request,
+            "sign_in.html",
+            None,
+            back=safe_path(back),
+            oidc=desk.provider is not None,
+            development=_development(desk),
+            said=said,
+        )
     return RedirectResponse(safe_path(back), 303)
 
 

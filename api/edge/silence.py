@@ -52,9 +52,12 @@ class SilenceWatch:
             if not source.silent and now - source.since >= source.silence_s:
                 source.silent = True
                 _log.warning(
-                    "source has fallen silent", code="source_silent", source=name, silence_s=source.silence_s,
+                    "source has fallen silent",
+                    code="source_silent",
+                    source=name,
+                    silence_s=source.silence_s,
                     last_ms=source.last_ms or None,
-                )  # fmt: skip
+                )
 
     def __iter__(self) -> Iterator[SilenceReport]:
         """Every source that is watched."""

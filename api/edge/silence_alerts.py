@@ -65,9 +65,13 @@ class SilenceAlerts:
     """
 
     def __init__(
-        self, store: OutboxStore, sources: Mapping[Name, Watched], service: str, now_ms: Callable[[], int],
+        self,
+        store: OutboxStore,
+        sources: Mapping[Name, Watched],
+        service: str,
+        now_ms: Callable[[], int],
         told: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._sources = sources
         self._service = service

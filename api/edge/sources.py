@@ -61,9 +61,13 @@ class TopicSource:
     """
 
     def __init__(
-        self, settings: KafkaTopicSettings, open_reader: Callable[[], TopicReader], admission: Admission,
-        monotonic: Callable[[], float], now_ms: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self,
+        settings: KafkaTopicSettings,
+        open_reader: Callable[[], TopicReader],
+        admission: Admission,
+        monotonic: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
         self.settings = settings
         self.report = SourceReport(settings.name)
         self.uncommitted = False
@@ -199,14 +203,24 @@ class TopicSource:
             reason, path = error.reason, error.path
         else:  # a fault of ours; its message may quote what was sent
             reason, path = f"could not be read: {type(error).__name__}", "$"
-            _log.error("record could not be read", source=name, partition=partition, offset=record.offset,
-                       error=type(error).__name__)  # fmt: skip
+            _log.error(
+                "record could not be read",
+                source=name,
+                partition=partition,
+                offset=record.offset,
+                error=type(error).__name__,
+            )
         at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + FUTURE_S * 1000 else 0
         letter_id = record_id(at_ms, "topic", topic, partition, record.offset, index)
         told = {
-            "reason": reason, "path": path, "source": name, "topic": topic, "partition": partition,
-            "offset": record.offset, "letter_id": letter_id,
-        }  # fmt: skip
+            "reason": reason,
+            "path": path,
+            "source": name,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "letter_id": letter_id,
+        }
         headers = [(key, str(value).encode()) for key, value in told.items()]
         return Refused(refused_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
 
@@ -214,9 +228,13 @@ class TopicSource:
 def topic_binding(settings: KafkaTopicSettings) -> SourceBinding:
     """What the events of a foreign topic may claim."""
     return SourceBinding(
-        settings.name, settings.tenants, settings.issuers, settings.sources, trusted=settings.trusted,
+        settings.name,
+        settings.tenants,
+        settings.issuers,
+        settings.sources,
+        trusted=settings.trusted,
         events_per_s=settings.events_per_s,
-    )  # fmt: skip
+    )
 
 
 def _headers(record: Raw) -> dict[str, str]:

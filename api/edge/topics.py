@@ -51,9 +51,14 @@ class TopicIngest:
     """
 
     def __init__(
-        self, sources: Sequence[TopicSource], open_writer: Callable[[], TopicWriter], outputs: Outputs,
-        monotonic: Callable[[], float], now_ms: Callable[[], int], sleep: Callable[[float], None],
-    ) -> None:  # fmt: skip
+        self,
+        sources: Sequence[TopicSource],
+        open_writer: Callable[[], TopicWriter],
+        outputs: Outputs,
+        monotonic: Callable[[], float],
+        now_ms: Callable[[], int],
+        sleep: Callable[[float], None],
+    ) -> None:
         self._sources = list(sources)
         self._open_writer = open_writer
         self._writer: TopicWriter | None = None
@@ -154,6 +159,9 @@ class TopicIngest:
             )
         record = one.letter if isinstance(one, Refused) else one
         writer.send(
-            self._outputs.events, record.key, record.payload, headers=headers_of(record),
+            self._outputs.events,
+            record.key,
+            record.payload,
+            headers=headers_of(record),
             timestamp_ms=record.received_ms,
-        )  # fmt: skip
+        )

@@ -42,7 +42,7 @@ def check_agent(agent: AgentName, author: Author, actuators: Iterable[ActuatorSe
 
 def check_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Author, actuators: Iterable[ActuatorSettings]
-) -> None:  # fmt: skip
+) -> None:
     """Nor for the group that it is of: such a rule would cover it.
 
     Args:

@@ -65,9 +65,15 @@ class FeedbackDesk:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, log: GroupCommit, audit: AuditSink, previews: Previews,
-        now_ms: Callable[[], int], partitions: Callable[[], int] = lambda: 1,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        store: Store,
+        log: GroupCommit,
+        audit: AuditSink,
+        previews: Previews,
+        now_ms: Callable[[], int],
+        partitions: Callable[[], int] = lambda: 1,
+    ) -> None:
         self.previews = previews
         self.rules = RulesInForce(store, log, audit, now_ms, partitions)
         """Rules that follow from feedback, from adoption to their end."""
@@ -115,9 +121,15 @@ class FeedbackDesk:
         return await self._told(made)
 
     async def list(
-        self, tenants: Collection[str] | None, status: Status | None = None, verdict: Verdict | None = None,
-        agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page[Told]:  # fmt: skip
+        self,
+        tenants: Collection[str] | None,
+        status: Status | None = None,
+        verdict: Verdict | None = None,
+        agent_key: int | None = None,
+        decision_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Told]:
         """Feedback, newest first. Raises BadCursor, Unavailable."""
         page = await self._call(
             self._store.list_feedback, tenants, status, verdict, agent_key, decision_id, limit, cursor
@@ -128,10 +140,12 @@ class FeedbackDesk:
             mine = [holding for holding in held if holding.rule.rule_id == one.feedback_id]
             told.append(
                 Told(
-                    one, sum(holding.matched for holding in mine), max((h.last_ms for h in mine), default=0),
+                    one,
+                    sum(holding.matched for holding in mine),
+                    max((h.last_ms for h in mine), default=0),
                     sum(holding.until_offset < 0 for holding in mine),
                 )
-            )  # fmt: skip
+            )
         return Page(told, page.next_cursor)
 
     async def get(self, feedback_id: str, tenants: Collection[str] | None) -> Told:
@@ -152,9 +166,13 @@ class FeedbackDesk:
         now_ms = self._now_ms()
         held = found.status in ("adopting", "active")
         made = msgspec.structs.replace(
-            found, status="revoking" if held else "revoked", revoked_by=author.name, revoked_ms=now_ms,
-            revoked_why=reason, updated_ms=max(now_ms, found.updated_ms + 1),
-        )  # fmt: skip
+            found,
+            status="revoking" if held else "revoked",
+            revoked_by=author.name,
+            revoked_ms=now_ms,
+            revoked_why=reason,
+            updated_ms=max(now_ms, found.updated_ms + 1),
+        )
         step = Step(feedback_id, "revoked", now_ms, author.name, reason)
         if not await self._call(self._store.change_feedback, made, found.status, step):
             raise _not_open(found)
@@ -219,8 +237,10 @@ class FeedbackDesk:
         if len(held) >= most:
             raise refused(
                 f"{len(held)} rules are in force for this tenant, and there may be {most} (`feedback.max_rules`): "
-                "revoke one that is no longer needed", "too_many_rules", 409,
-            )  # fmt: skip
+                "revoke one that is no longer needed",
+                "too_many_rules",
+                409,
+            )
 
     async def _window_end(self, decision: Decision) -> int:
         """Event time when the agent was calm again after a decision; now, where it is not."""
@@ -242,22 +262,42 @@ class FeedbackDesk:
         at_ms = decision.event_time_ms
         return Feedback(
             feedback_id=record_id(now_ms, "feedback", decision.decision_id, author.name, digest(draft, "")),
-            verdict=draft.verdict, status="noted" if positive else "adopting", decision_id=decision.decision_id,
-            agent=decision.agent, agent_type=decision.agent_type, kind=draft.kind, features=draft.features,
-            resource=draft.resource, reason=draft.reason, author=author.name, created_ms=now_ms,
-            expires_ms=0 if positive else now_ms + draft.expires_in_s * 1000, preview_id=preview_id, unseen=False,
-            event_id=decision.event_id, event_time_ms=at_ms, level=decision.level, from_ms=at_ms - _HOUR_MS,
-            until_ms=at_ms, withdraw=0.0 if positive else withdrawable(decision), revoked_by="", revoked_ms=0,
-            revoked_why="", updated_ms=now_ms,
-        )  # fmt: skip
+            verdict=draft.verdict,
+            status="noted" if positive else "adopting",
+            decision_id=decision.decision_id,
+            agent=decision.agent,
+            agent_type=decision.agent_type,
+            kind=draft.kind,
+            features=draft.features,
+            resource=draft.resource,
+            reason=draft.reason,
+            author=author.name,
+            created_ms=now_ms,
+            expires_ms=0 if positive else now_ms + draft.expires_in_s * 1000,
+            preview_id=preview_id,
+            unseen=False,
+            event_id=decision.event_id,
+            event_time_ms=at_ms,
+            level=decision.level,
+            from_ms=at_ms - _HOUR_MS,
+            until_ms=at_ms,
+            withdraw=0.0 if positive else withdrawable(decision),
+            revoked_by="",
+            revoked_ms=0,
+            revoked_why="",
+            updated_ms=now_ms,
+        )
 
     async def _told(self, made: Feedback) -> Told:
         held = await self._call(self._store.holdings_of, [made.feedback_id])
         steps = await self._call(self._store.feedback_steps, made.feedback_id)
         return Told(
-            made, sum(one.matched for one in held), max((one.last_ms for one in held), default=0),
-            sum(one.until_offset < 0 for one in held), steps,
-        )  # fmt: skip
+            made,
+            sum(one.matched for one in held),
+            max((one.last_ms for one in held), default=0),
+            sum(one.until_offset < 0 for one in held),
+            steps,
+        )
 
     async def _call(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.to_thread(call, *arguments)
@@ -268,9 +308,7 @@ def _no_such(what: str) -> ProblemError:
 
 
 def _not_open(made: Feedback) -> ProblemError:
-    return ProblemError(
-        Problem(409, "not_open", "Not open", f"feedback {made.feedback_id} is {made.status} already")
-    )  # fmt: skip
+    return ProblemError(Problem(409, "not_open", "Not open", f"feedback {made.feedback_id} is {made.status} already"))
 
 
 def _unseen(detail: str) -> ProblemError:

@@ -130,8 +130,9 @@ def _topic(settings: Settings) -> Iterator[Part]:
                 limit = ends[topic, found.partition]
                 records = [
                     unread.record(found.partition, raw.offset, record_from(raw, place))
-                    for raw in found.records if raw.offset < limit
-                ]  # fmt: skip
+                    for raw in found.records
+                    if raw.offset < limit
+                ]
                 count += len(records)
                 if records:
                     yield Part(found.partition, records, min(1.0, count / total))

@@ -75,9 +75,18 @@ class Previews:
         self._check_room(decision.agent.tenant)
         now_ms = self._now_ms()
         row = PreviewRow(
-            record_id(now_ms, "preview", self._new_id()), decision.decision_id,
-            decision.agent.tenant, author, draft, "waiting" if self._tasks else "running", 0.0, now_ms, now_ms, "", b"",
-        )  # fmt: skip
+            record_id(now_ms, "preview", self._new_id()),
+            decision.decision_id,
+            decision.agent.tenant,
+            author,
+            draft,
+            "waiting" if self._tasks else "running",
+            0.0,
+            now_ms,
+            now_ms,
+            "",
+            b"",
+        )
         marked = Marked(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )

@@ -80,15 +80,17 @@ def preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
     around = Surroundings(model, engine, settings.domains())
     history = history_of(settings, job.from_ms)
     parts = _compare(job, around, labels, Sieve(keys), history)
-    unseen = "" if any(part.events for part in parts) else (
-        f"nothing that these agents did is kept in {history.source} since the beginning of the window"
-    )  # fmt: skip
+    unseen = (
+        ""
+        if any(part.events for part in parts)
+        else (f"nothing that these agents did is kept in {history.source} since the beginning of the window")
+    )
     return told(job, parts, history.source, unseen)
 
 
 def _compare(
     job: PreviewJob, around: Surroundings, labels: list[Label], sieve: Sieve, history: History
-) -> list[Comparison]:  # fmt: skip
+) -> list[Comparison]:
     parts: dict[int, Comparison] = {}
     told_at = clock.monotonic()
     for part in history.parts:

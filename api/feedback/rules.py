@@ -97,7 +97,13 @@ class RulesInForce:
         held = await asyncio.to_thread(self._store.orphaned_holdings)
         if held:
             records = [
-                Record(Kind.CONTROL, 0, now_ms, msgspec.json.encode(Revoke(one.rule, "trustwatch", "it was erased")),
-                       route_to(one.partition, count)) for one in held
-            ]  # fmt: skip
+                Record(
+                    Kind.CONTROL,
+                    0,
+                    now_ms,
+                    msgspec.json.encode(Revoke(one.rule, "trustwatch", "it was erased")),
+                    route_to(one.partition, count),
+                )
+                for one in held
+            ]
             await self._log.commit(records)

@@ -38,13 +38,23 @@ def audit_event(made: Feedback, action: str, by: str, why: str, at_ms: int) -> d
     """An audit event of what was said: durable, in order, and no behaviour of the agent."""
     agent = made.agent
     return {
-        "time": rfc3339(at_ms), "source": f"{SOURCE}feedback", "type": "approval",
-        "tenant": agent.tenant or None, "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
-        "principal": {"id": by[:2048], "type": "user"}, "action": action, "outcome": "success",
+        "time": rfc3339(at_ms),
+        "source": f"{SOURCE}feedback",
+        "type": "approval",
+        "tenant": agent.tenant or None,
+        "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+        "principal": {"id": by[:2048], "type": "user"},
+        "action": action,
+        "outcome": "success",
         "error": OWN_RECORD,
         "attributes": {
-            "feedback_id": made.feedback_id, "decision_id": made.decision_id, "verdict": made.verdict,
-            "scope": made.kind, "features": None if made.features is None else list(made.features),
-            "resource": made.resource, "why": why, "expires_at": rfc3339(made.expires_ms),
+            "feedback_id": made.feedback_id,
+            "decision_id": made.decision_id,
+            "verdict": made.verdict,
+            "scope": made.kind,
+            "features": None if made.features is None else list(made.features),
+            "resource": made.resource,
+            "why": why,
+            "expires_at": rfc3339(made.expires_ms),
         },
-    }  # fmt: skip
+    }

@@ -71,9 +71,11 @@ class Answers:
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
         """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
         given = {
-            "realm": self._settings.realm, "error": error, "error_description": sentence,
+            "realm": self._settings.realm,
+            "error": error,
+            "error_description": sentence,
             "resource_metadata": self._settings.resource_metadata,
-        }  # fmt: skip
+        }
         return ("Bearer " + ", ".join(f'{name}="{_quoted(value)}"' for name, value in given.items() if value)).encode()
 
 

@@ -72,9 +72,13 @@ class Holders:
         except TooMuch:
             raise InvalidToken("an actor of the token is no name") from None
         question = Question(
-            _tenant(settings, members), settings.agent_issuer or settings.issuer, agent, tuple(sorted(scopes)), False,
+            _tenant(settings, members),
+            settings.agent_issuer or settings.issuer,
+            agent,
+            tuple(sorted(scopes)),
+            False,
             ancestors,
-        )  # fmt: skip
+        )
         confirmation = members.get("cnf")
         bound = isinstance(confirmation, dict) and "jkt" in confirmation
         return Holder(question, bound, settings.issuer, _encoded(members))

@@ -59,9 +59,13 @@ class AskedServer:
     """
 
     def __init__(
-        self, issuer: GatewayIssuerSettings, settings: AskedServerSettings, proof: ClientProof,
-        http: httpx.AsyncClient, clock: Clock,
-    ) -> None:  # fmt: skip
+        self,
+        issuer: GatewayIssuerSettings,
+        settings: AskedServerSettings,
+        proof: ClientProof,
+        http: httpx.AsyncClient,
+        clock: Clock,
+    ) -> None:
         self.issuer = issuer.issuer
         self.settings = settings
         self._audiences = frozenset(issuer.audiences)
@@ -183,8 +187,9 @@ class GatewayIssuers:
         )
         self.asked = {
             one.issuer: AskedServer(one, one.introspection, proofs[one.issuer], self._http, clock)
-            for one in settings.issuers if one.introspection is not None
-        }  # fmt: skip
+            for one in settings.issuers
+            if one.introspection is not None
+        }
         endpoints = [endpoint for one in settings.issuers if (endpoint := _revocation(one, proofs[one.issuer]))]
         self.revoker = TokenRevoker(endpoints, self._http, self._revoked)
 

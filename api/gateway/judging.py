@@ -44,9 +44,13 @@ class Judging:
     """
 
     def __init__(
-        self, settings: GatewaySettings, guard: Guard, policy: LivePolicy, revoker: TokenRevoker,
+        self,
+        settings: GatewaySettings,
+        guard: Guard,
+        policy: LivePolicy,
+        revoker: TokenRevoker,
         now_ms: Callable[[], int],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._guard = guard
         self._policy = policy
         self._revoker = revoker

@@ -63,9 +63,14 @@ class Approvals:
     """
 
     def __init__(
-        self, store: ContainmentStore, known: Interventions, audit: AuditSink, service: str,
-        now_ms: Callable[[], int], changed: Callable[[Collection[AgentName]], None],
-    ) -> None:  # fmt: skip
+        self,
+        store: ContainmentStore,
+        known: Interventions,
+        audit: AuditSink,
+        service: str,
+        now_ms: Callable[[], int],
+        changed: Callable[[Collection[AgentName]], None],
+    ) -> None:
         self.known = known
         self._store = store
         self._audit = audit
@@ -93,9 +98,21 @@ class Approvals:
             self.unasked += 1
             return ""
         made = Intervention(
-            record_id(now_ms, "approval", agent.key, wanted), "approval", "pending", agent, int(level), wanted, why,
-            via, now_ms, "", 0, "", now_ms + int(PENDING_S * 1000), now_ms,
-        )  # fmt: skip
+            record_id(now_ms, "approval", agent.key, wanted),
+            "approval",
+            "pending",
+            agent,
+            int(level),
+            wanted,
+            why,
+            via,
+            now_ms,
+            "",
+            0,
+            "",
+            now_ms + int(PENDING_S * 1000),
+            now_ms,
+        )
         self._asking[agent.key, wanted] = made.intervention_id
         task = asyncio.get_running_loop().create_task(self._write_request(made, wanted))
         self._tasks.add(task)
@@ -120,9 +137,14 @@ class Approvals:
         if asked.status != "pending" or asked.expires_ms <= now_ms:
             raise NotOpen(f"approval {asked.intervention_id} is {_standing(asked, now_ms)}")
         made = msgspec.structs.replace(
-            asked, status="approved" if approve else "rejected", decided_by=person.name, decided_ms=now_ms,
-            why=person.why, expires_ms=now_ms + int(valid_s * 1000), updated_ms=_later(asked, now_ms),
-        )  # fmt: skip
+            asked,
+            status="approved" if approve else "rejected",
+            decided_by=person.name,
+            decided_ms=now_ms,
+            why=person.why,
+            expires_ms=now_ms + int(valid_s * 1000),
+            updated_ms=_later(asked, now_ms),
+        )
         await self._change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
         return made
 
@@ -130,9 +152,21 @@ class Approvals:
         """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
         now_ms = self._now_ms()
         made = Intervention(
-            record_id(now_ms, "pin", agent.key, person.name, int(level)), "pin", "active", agent, int(level), (),
-            person.why, person.name, now_ms, person.name, now_ms, person.why, now_ms + int(valid_s * 1000), now_ms,
-        )  # fmt: skip
+            record_id(now_ms, "pin", agent.key, person.name, int(level)),
+            "pin",
+            "active",
+            agent,
+            int(level),
+            (),
+            person.why,
+            person.name,
+            now_ms,
+            person.name,
+            now_ms,
+            person.why,
+            now_ms + int(valid_s * 1000),
+            now_ms,
+        )
         await asyncio.to_thread(self._store.add_intervention, made)
         self._took_over(made, "pin", person.name, person.why)
         await self._end_pins(agent, Person(person.name, "replaced by another pin"), made.intervention_id)
@@ -161,9 +195,13 @@ class Approvals:
         if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
             raise NotOpen(f"{made.kind} {made.intervention_id} is {_standing(made, now_ms)}")
         ended = msgspec.structs.replace(
-            made, status="ended", decided_by=person.name, decided_ms=now_ms, why=person.why,
+            made,
+            status="ended",
+            decided_by=person.name,
+            decided_ms=now_ms,
+            why=person.why,
             updated_ms=_later(made, now_ms),
-        )  # fmt: skip
+        )
         await self._change(ended, made.status, f"{made.kind}.end", person)
         return ended
 
@@ -202,16 +240,23 @@ class Approvals:
         agent = made.agent
         self._audit.add(
             {
-                "time": rfc3339(self._now_ms()), "source": f"{SOURCE}approvals", "type": "approval",
-                "tenant": agent.tenant or None, "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
-                "principal": {"id": by[:2048], "type": "user"}, "action": action, "outcome": "success",
+                "time": rfc3339(self._now_ms()),
+                "source": f"{SOURCE}approvals",
+                "type": "approval",
+                "tenant": agent.tenant or None,
+                "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+                "principal": {"id": by[:2048], "type": "user"},
+                "action": action,
+                "outcome": "success",
                 "error": OWN_RECORD,
                 "attributes": {
-                    "intervention_id": made.intervention_id, "scopes": list(made.scopes), "why": why,
+                    "intervention_id": made.intervention_id,
+                    "scopes": list(made.scopes),
+                    "why": why,
                     "level": RiskLevel(made.level).label,
                 },
             }
-        )  # fmt: skip
+        )
         self._changed({agent})
 
 

@@ -66,9 +66,11 @@ class Guard:
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
             name = AgentName(
-                agent_key(question.tenant, question.issuer, question.agent_id), question.tenant, question.issuer,
+                agent_key(question.tenant, question.issuer, question.agent_id),
+                question.tenant,
+                question.issuer,
                 question.agent_id,
-            )  # fmt: skip
+            )
             approval_id = self.approvals.ask(name, verdict.held_scopes, verdict.level, verdict.reason, via)
         return Decided(verdict, known, approval_id)
 
@@ -77,9 +79,17 @@ class Guard:
         self.failures[via, "open" if fails_open else "closed"] += 1
 
     def record(
-        self, decided: Decided, question: Question, via: str, *, kind: str, action: str, at_ms: int,
-        lifetime_s: int | None = None, more: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        decided: Decided,
+        question: Question,
+        via: str,
+        *,
+        kind: str,
+        action: str,
+        at_ms: int,
+        lifetime_s: int | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make an audit event of a question and its answer.
 
         What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back
@@ -97,12 +107,15 @@ class Guard:
         """
         verdict = decided.verdict
         event: dict[str, Any] = {
-            "time": rfc3339(at_ms), "source": SOURCE + via, "type": kind, "action": action,
+            "time": rfc3339(at_ms),
+            "source": SOURCE + via,
+            "type": kind,
+            "action": action,
             "agent": {"id": question.agent_id, "issuer": question.issuer or None},
             "outcome": "success" if verdict.allow else "denied",
             "error": None if verdict.allow else DENIED_BY_US,
             "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode(verdict)},
-        }  # fmt: skip
+        }
         if lifetime_s is not None:
             event["attributes"]["token_lifetime_s"] = lifetime_s
         if question.tenant:

@@ -77,9 +77,15 @@ class Asking:
         try:
             more = {**_scopes(asked.question, decided.verdict), **asked.more}
             self._guard.record(
-                decided, asked.question, self.via, kind=asked.event_type, action=asked.action, at_ms=self._now_ms(),
-                lifetime_s=lifetime_s if decided.verdict.allow else None, more=more,
-            )  # fmt: skip
+                decided,
+                asked.question,
+                self.via,
+                kind=asked.event_type,
+                action=asked.action,
+                at_ms=self._now_ms(),
+                lifetime_s=lifetime_s if decided.verdict.allow else None,
+                more=more,
+            )
         except Exception as error:
             self._guard.audit.dropped += 1
             self._tell("hook_not_recorded", error)

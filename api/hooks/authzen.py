@@ -133,10 +133,12 @@ class Metadata:
         self._answer = json_answer(
             200,
             {
-                "policy_decision_point": url, "access_evaluation_endpoint": url + EVALUATION,
-                "access_evaluations_endpoint": url + EVALUATIONS, "capabilities": [ISSUANCE],
+                "policy_decision_point": url,
+                "access_evaluation_endpoint": url + EVALUATION,
+                "access_evaluations_endpoint": url + EVALUATIONS,
+                "capabilities": [ISSUANCE],
             },
-        )  # fmt: skip
+        )
 
     async def admit(self, request: HookRequest, _: Scope) -> HookAnswer:
         """The document."""

@@ -144,9 +144,13 @@ class Product(ABC):
         if not agent:
             raise Unreadable("the request names no agent; see `agent` of the hook in the settings")
         return Question(
-            self.settings.tenant or "", self.settings.issuer or "", bounded(agent), names(scopes), grant == REFRESH,
+            self.settings.tenant or "",
+            self.settings.issuer or "",
+            bounded(agent),
+            names(scopes),
+            grant == REFRESH,
             actors(act, agent),
-        )  # fmt: skip
+        )
 
     def claims(self, decided: Decided) -> dict[str, Any]:
         """Claims that the token is to carry."""

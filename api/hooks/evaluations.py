@@ -118,8 +118,9 @@ def _asked(who: Who, items: list[Item], tenant: str, issuer: str) -> Asked:
         more = event(principal=principal(who.principal, who.agent), resource={"audience": name})
         return Asked(question, gates[0].grant, None, more)
     more = event(
-        principal=principal(who.principal, who.agent), resource={"type": kind, "id": name},
+        principal=principal(who.principal, who.agent),
+        resource={"type": kind, "id": name},
         count=len(items) if len(items) > 1 else None,
-    )  # fmt: skip
+    )
     # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
     return Asked(question, items[0].action, None, {**more, "scopes": None}, kind="api.call")

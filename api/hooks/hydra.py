@@ -72,7 +72,7 @@ class Hydra(Product):
         more = event(
             principal=principal(subject, question.agent_id),
             resource={"audience": bounded(audience[0])} if audience else None,
-        )  # fmt: skip
+        )
         return Asked(question, bounded(grant), self._session(body), more)
 
     def fit(self, _: Asked, verdict: Verdict) -> Verdict:

@@ -50,9 +50,10 @@ class Okta(Product):
         lifetime_s = whole(at(access, "token", "lifetime", "expiration"))
         more = event(
             principal=principal(at(data, "context", "user", "id"), question.agent_id),
-            client={"ip": bounded(ip)} if ip else None, session=bounded(text(at(data, "context", "session", "id"))),
+            client={"ip": bounded(ip)} if ip else None,
+            session=bounded(text(at(data, "context", "session", "id"))),
             resource={"audience": bounded(audience)} if audience else None,
-        )  # fmt: skip
+        )
         return Asked(question, bounded(grant), access, more, lifetime_s)
 
     def fit(self, asked: Asked, verdict: Verdict) -> Verdict:

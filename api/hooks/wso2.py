@@ -39,7 +39,7 @@ class Wso2(Product):
         more = event(
             principal=principal(at(happened, "user", "id"), question.agent_id),
             resource={"audience": bounded(audience)} if audience else None,
-        )  # fmt: skip
+        )
         return Asked(question, bounded(grant), data, more, whole(claims.get("expires_in")))
 
     def fit(self, asked: Asked, verdict: Verdict) -> Verdict:

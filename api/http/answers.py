@@ -108,8 +108,10 @@ class RiskAnswers:
             return known[3]
         word = b"true" if stale else b"false"
         tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (
-            iso_ms(expires_ms).encode(), word, _encode(model),
-        )  # fmt: skip
+            iso_ms(expires_ms).encode(),
+            word,
+            _encode(model),
+        )
         self._tails[place] = expires_ms, stale, model, tail
         return tail
 

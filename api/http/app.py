@@ -93,9 +93,12 @@ class Mounted(Protocol):
 
 
 def create_app(
-    services: Services, registry: CollectorRegistry | None = None, *, only_service: bool = False,
+    services: Services,
+    registry: CollectorRegistry | None = None,
+    *,
+    only_service: bool = False,
     console: Callable[[Parts], Mounted] | None = None,
-) -> Front:  # fmt: skip
+) -> Front:
     """The ASGI application that a server runs.
 
     Args:
@@ -161,9 +164,15 @@ def _door(services: Services) -> Door:
 
 def _hooks(services: Services, metrics: Metrics) -> HookServer:
     needs = Needs(
-        services.guard, services.policy, partial(caller_of, services.verifier), services.settings.listen.url(),
-        services.clock, services.monotonic, metrics.hook_answered, services.new_id,
-    )  # fmt: skip
+        services.guard,
+        services.policy,
+        partial(caller_of, services.verifier),
+        services.settings.listen.url(),
+        services.clock,
+        services.monotonic,
+        metrics.hook_answered,
+        services.new_id,
+    )
     return HookServer(services.settings.hooks, needs)
 
 
@@ -176,9 +185,15 @@ def _gateway_issuers(services: Services) -> GatewayIssuers | None:
 
 def _gateway(services: Services, metrics: Metrics, issuers: GatewayIssuers) -> GatewayServer:
     needs = GatewayNeeds(
-        issuers, services.guard, services.policy, partial(caller_of, services.verifier), services.clock,
-        services.monotonic, metrics.gateway_answered, services.new_id,
-    )  # fmt: skip
+        issuers,
+        services.guard,
+        services.policy,
+        partial(caller_of, services.verifier),
+        services.clock,
+        services.monotonic,
+        metrics.gateway_answered,
+        services.new_id,
+    )
     return GatewayServer(services.settings.gateway, needs)
 
 

@@ -39,9 +39,23 @@ def agent_out(summary: AgentSummary) -> AgentOut:
 
 def decision_out(decision: Decision) -> DecisionOut:
     """A decision with all that it keeps."""
-    same = ("decision_id", "agent_type", "cause", "risk_score", "confidence", "anomaly_score", "p_value",
-            "feature_vector", "evidence", "model_version", "baseline_version", "policy_version", "mode", "partition",
-            "offset")  # fmt: skip
+    same = (
+        "decision_id",
+        "agent_type",
+        "cause",
+        "risk_score",
+        "confidence",
+        "anomaly_score",
+        "p_value",
+        "feature_vector",
+        "evidence",
+        "model_version",
+        "baseline_version",
+        "policy_version",
+        "mode",
+        "partition",
+        "offset",
+    )
     return DecisionOut(
         agent_id=decision.agent.agent_id,
         tenant=decision.agent.tenant,

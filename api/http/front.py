@@ -66,9 +66,16 @@ class Front:
     """
 
     def __init__(
-        self, app: ASGIApp, services: Services, answers: RiskAnswers, metrics: Metrics, *, answering: bool = True,
-        hooks: HookServer | None = None, gateway: GatewayServer | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        app: ASGIApp,
+        services: Services,
+        answers: RiskAnswers,
+        metrics: Metrics,
+        *,
+        answering: bool = True,
+        hooks: HookServer | None = None,
+        gateway: GatewayServer | None = None,
+    ) -> None:
         self.app = app
         self._hooks = hooks
         self._gateway = gateway

@@ -29,9 +29,13 @@ class Metrics:
     """
 
     def __init__(
-        self, services: Services, registry: CollectorRegistry, held_bytes: Callable[[], int], silence: SilenceWatch,
+        self,
+        services: Services,
+        registry: CollectorRegistry,
+        held_bytes: Callable[[], int],
+        silence: SilenceWatch,
         gateway: GatewayIssuers | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.registry = registry
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}

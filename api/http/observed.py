@@ -130,11 +130,11 @@ def _of_feedback(services: Services) -> dict[str, Labelled]:
             (kind,): 0 if desk is None else desk.rules.count[kind] for kind in ("agent", "peer_group")
         },
         "trustwatch_feedback_matched_total": {(): counts.get("feedback_matched", 0)},
-        "trustwatch_feedback_previews_total": {} if previews is None else {
-            (outcome,): count for outcome, count in previews.ended.items()
-        },
+        "trustwatch_feedback_previews_total": {}
+        if previews is None
+        else {(outcome,): count for outcome, count in previews.ended.items()},
         "trustwatch_feedback_previews_waiting": {(): 0 if previews is None else previews.running},
-    }  # fmt: skip
+    }
 
 
 def _of_erasures(services: Services) -> dict[str, Labelled]:

@@ -87,9 +87,11 @@ async def actuations(
 
 
 @router.post(
-    "/v1/actuations/{target}/reconcile", status_code=202, responses=problems({404: "no such actuator"}),
+    "/v1/actuations/{target}/reconcile",
+    status_code=202,
+    responses=problems({404: "no such actuator"}),
     summary="Look at a server anew",
-)  # fmt: skip
+)
 async def reconcile(target: str, parts: Part, caller: Admin, tenant: Tenant = None) -> ReconcileOut:
     """Compare every agent that is, or ought to be, lowered with the server, and put right what differs.
 
@@ -107,19 +109,31 @@ def actuation_out(one: Actuation) -> ActuationOut:
     """An actuation as it is answered."""
     wish = _desired(one)
     return ActuationOut(
-        target=one.target, agent_id=one.agent.agent_id, tenant=one.agent.tenant, issuer=one.agent.issuer,
-        status=one.status, version=one.version, desired=None if wish is None else _desired_out(wish),
-        original=_json(one.original), error=one.error or None,
-        decision_id=None if wish is None else wish.decision_id or None, caused_at=iso_or_none(one.caused_ms),
-        wanted_at=iso_ms(one.wanted_ms), confirmed_at=iso_or_none(one.confirmed_ms), updated_at=iso_ms(one.updated_ms),
-    )  # fmt: skip
+        target=one.target,
+        agent_id=one.agent.agent_id,
+        tenant=one.agent.tenant,
+        issuer=one.agent.issuer,
+        status=one.status,
+        version=one.version,
+        desired=None if wish is None else _desired_out(wish),
+        original=_json(one.original),
+        error=one.error or None,
+        decision_id=None if wish is None else wish.decision_id or None,
+        caused_at=iso_or_none(one.caused_ms),
+        wanted_at=iso_ms(one.wanted_ms),
+        confirmed_at=iso_or_none(one.confirmed_ms),
+        updated_at=iso_ms(one.updated_ms),
+    )
 
 
 def _desired_out(wish: Desired) -> DesiredOut:
     return DesiredOut(
-        risk_level=cast(Any, wish.level), allow=wish.allow, max_token_lifetime_s=wish.max_token_lifetime_s,
-        refresh_allowed=wish.refresh_allowed, revoke=wish.revoke,
-    )  # fmt: skip
+        risk_level=cast(Any, wish.level),
+        allow=wish.allow,
+        max_token_lifetime_s=wish.max_token_lifetime_s,
+        refresh_allowed=wish.refresh_allowed,
+        revoke=wish.revoke,
+    )
 
 
 def _desired(one: Actuation) -> Desired | None:

@@ -56,9 +56,7 @@ async def test(asked: TestIn, parts: Part, caller: Admin) -> TestsOut:
     targets = _chosen(services.settings.webhooks, asked.target)
     test_id, now, tenant = services.new_id(), services.now_ms(), _owner(caller)
     source = services.settings.listen.url()
-    rows = [
-        try_out_row(test_id, target.name, caller.name, now, source, _level(target), tenant) for target in targets
-    ]  # fmt: skip
+    rows = [try_out_row(test_id, target.name, caller.name, now, source, _level(target), tenant) for target in targets]
     await parts.read(services.store.enqueue, rows)
     return TestsOut(items=[SentTestOut(key=row.key, target=row.target) for row in rows])
 

@@ -63,9 +63,13 @@ async def interventions(
 
 @router.get("/v1/approvals", summary="List approvals")
 async def approvals(
-    parts: Part, caller: Reader, status: Status | None = None, tenant: Tenant = None, limit: Limit = 50,
+    parts: Part,
+    caller: Reader,
+    status: Status | None = None,
+    tenant: Tenant = None,
+    limit: Limit = 50,
     cursor: Cursor = None,
-) -> PageOut[InterventionOut]:  # fmt: skip
+) -> PageOut[InterventionOut]:
     """What persons are asked, newest first; `?status=pending` is what waits. Scope `trust.score:read`."""
     return await interventions(parts, caller, "approval", status, None, tenant, None, limit, cursor)
 
@@ -128,9 +132,14 @@ async def unpin(
 
 @router.get("/v1/agents/{agent_id:path}/blast-radius", responses=AMBIGUOUS, summary="Whom an agent reached")
 async def radius(
-    agent_id: str, parts: Part, caller: Reader, tenant: Tenant = None, issuer: Issuer = None, days: Since = 7.0,
+    agent_id: str,
+    parts: Part,
+    caller: Reader,
+    tenant: Tenant = None,
+    issuer: Issuer = None,
+    days: Since = 7.0,
     depth: Annotated[int, Query(ge=1, le=MOST_DEPTH)] = MOST_DEPTH,
-) -> BlastRadiusOut:  # fmt: skip
+) -> BlastRadiusOut:
     """Agents it delegated to or called, and theirs, with their own risk. Scope `trust.score:read`."""
     services = parts.services
     name = _named(parts, caller, agent_id, tenant, issuer)
@@ -140,23 +149,35 @@ async def radius(
     )
     level = services.guard.verdicts.level_of(name.tenant, name.issuer, name.agent_id)
     return BlastRadiusOut(
-        agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, risk_level=_word(level),
-        descendants_policy=_word(services.policy.book.descendants), complete=found.complete,
+        agent_id=name.agent_id,
+        tenant=name.tenant,
+        issuer=name.issuer,
+        risk_level=_word(level),
+        descendants_policy=_word(services.policy.book.descendants),
+        complete=found.complete,
         agents=[
             ReachedOut(
-                agent_id=one.name.agent_id, depth=one.depth, kind=_kind(one.kind), via=one.via,
-                first_seen_at=iso_ms(one.first_ms), last_seen_at=iso_ms(one.last_ms),
+                agent_id=one.name.agent_id,
+                depth=one.depth,
+                kind=_kind(one.kind),
+                via=one.via,
+                first_seen_at=iso_ms(one.first_ms),
+                last_seen_at=iso_ms(one.last_ms),
                 risk_level=None if one.level is None else _word(one.level),
                 edge_risk_score=_decayed(parts, one.risk, one.risk_ms),
-            ) for one in found.agents
+            )
+            for one in found.agents
         ],
         principals=[
             PrincipalSeenOut(
-                principal_id=one.target, first_seen_at=iso_ms(one.first_ms), last_seen_at=iso_ms(one.last_ms),
+                principal_id=one.target,
+                first_seen_at=iso_ms(one.first_ms),
+                last_seen_at=iso_ms(one.last_ms),
                 pair_risk_score=_decayed(parts, one.risk, one.risk_ms),
-            ) for one in found.principals
+            )
+            for one in found.principals
         ],
-    )  # fmt: skip
+    )
 
 
 @router.get("/v1/principals/{principal_id:path}/risk", summary="Risk of a principal")
@@ -172,25 +193,41 @@ async def principal(
     edges = await parts.read(parts.services.store.edges, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms)
     if not edges:
         raise no_such("principal")
-    agents = sorted((_acting(parts, edge) for edge in edges),
-                    key=lambda one: (-RiskLevel[one.risk_level.upper()], -one.risk_score, one.agent_id))  # fmt: skip
+    agents = sorted(
+        (_acting(parts, edge) for edge in edges),
+        key=lambda one: (-RiskLevel[one.risk_level.upper()], -one.risk_score, one.agent_id),
+    )
     worst = agents[0]
     return PrincipalOut(
-        principal_id=principal_id, tenant=tenant, issuer=issuer, risk_level=worst.risk_level,
-        risk_score=worst.risk_score, agents=agents,
-    )  # fmt: skip
+        principal_id=principal_id,
+        tenant=tenant,
+        issuer=issuer,
+        risk_level=worst.risk_level,
+        risk_score=worst.risk_score,
+        agents=agents,
+    )
 
 
 def intervention_out(made: Intervention) -> InterventionOut:
     """A pin or an approval as it is answered."""
     agent = made.agent
     return InterventionOut(
-        intervention_id=made.intervention_id, kind=made.kind, status=made.status, agent_id=agent.agent_id,
-        tenant=agent.tenant, issuer=agent.issuer, level=_word(RiskLevel(made.level)), scopes=list(made.scopes),
-        asked_why=made.asked_why, asked_by=made.asked_by, asked_at=iso_ms(made.asked_ms),
-        decided_by=made.decided_by or None, decided_at=iso_or_none(made.decided_ms), why=made.why or None,
+        intervention_id=made.intervention_id,
+        kind=made.kind,
+        status=made.status,
+        agent_id=agent.agent_id,
+        tenant=agent.tenant,
+        issuer=agent.issuer,
+        level=_word(RiskLevel(made.level)),
+        scopes=list(made.scopes),
+        asked_why=made.asked_why,
+        asked_by=made.asked_by,
+        asked_at=iso_ms(made.asked_ms),
+        decided_by=made.decided_by or None,
+        decided_at=iso_or_none(made.decided_ms),
+        why=made.why or None,
         expires_at=iso_ms(made.expires_ms),
-    )  # fmt: skip
+    )
 
 
 async def _found(parts: Parts, caller: Caller, intervention_id: str, kind: str) -> Intervention:
@@ -223,9 +260,12 @@ def _acting(parts: Parts, edge: Edge) -> ActingOut:
     level = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
     score = 0.0 if entry is None else round(entry.summary.risk_score, 4)
     return ActingOut(
-        agent_id=edge.source, risk_level=_word(level), risk_score=score, last_seen_at=iso_ms(edge.last_ms),
+        agent_id=edge.source,
+        risk_level=_word(level),
+        risk_score=score,
+        last_seen_at=iso_ms(edge.last_ms),
         pair_risk_score=_decayed(parts, edge.risk, edge.risk_ms),
-    )  # fmt: skip
+    )
 
 
 def _decayed(parts: Parts, risk: float, at_ms: int) -> float:

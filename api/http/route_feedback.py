@@ -94,9 +94,11 @@ async def one_feedback(feedback_id: str, parts: Part, caller: Reader) -> Feedbac
     summary="Revoke feedback",
 )
 async def revoke(
-    feedback_id: str, parts: Part, caller: Judge,
+    feedback_id: str,
+    parts: Part,
+    caller: Judge,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="why; kept with it")],
-) -> FeedbackOut:  # fmt: skip
+) -> FeedbackOut:
     """The rule ends at once; what was learned while it held stays learned. Scope `trust.feedback`."""
     return feedback_out(await desk_of(parts).revoke(feedback_id, author_of(caller), reason))
 
@@ -113,10 +115,15 @@ def draft_of(wish: FeedbackIn) -> Draft:
     """What a body asks for."""
     features = wish.scope.features
     return Draft(
-        verdict=wish.verdict, kind=wish.scope.kind, features=None if features is None else tuple(features),
-        resource=wish.scope.resource, reason=wish.reason, expires_in_s=wish.expires_in_s, preview_id=wish.preview_id,
+        verdict=wish.verdict,
+        kind=wish.scope.kind,
+        features=None if features is None else tuple(features),
+        resource=wish.scope.resource,
+        reason=wish.reason,
+        expires_in_s=wish.expires_in_s,
+        preview_id=wish.preview_id,
         accept_unseen=wish.accept_unseen,
-    )  # fmt: skip
+    )
 
 
 def feedback_out(told: Told) -> FeedbackOut:
@@ -124,27 +131,49 @@ def feedback_out(told: Told) -> FeedbackOut:
     made, agent = told.feedback, told.feedback.agent
     features = None if made.features is None else list(made.features)
     return FeedbackOut(
-        feedback_id=made.feedback_id, verdict=made.verdict, status=made.status, decision_id=made.decision_id,
-        level=_word(made.level), reason=made.reason, author=made.author, created_at=iso_ms(made.created_ms),
+        feedback_id=made.feedback_id,
+        verdict=made.verdict,
+        status=made.status,
+        decision_id=made.decision_id,
+        level=_word(made.level),
+        reason=made.reason,
+        author=made.author,
+        created_at=iso_ms(made.created_ms),
         scope=ScopeOut(
-            kind=made.kind, agent_id=agent.agent_id, tenant=agent.tenant, issuer=agent.issuer,
-            agent_type=made.agent_type, features=features, resource=made.resource,
+            kind=made.kind,
+            agent_id=agent.agent_id,
+            tenant=agent.tenant,
+            issuer=agent.issuer,
+            agent_type=made.agent_type,
+            features=features,
+            resource=made.resource,
         ),
-        expires_at=iso_or_none(made.expires_ms), preview_id=made.preview_id or None, unseen=made.unseen,
-        label_from=iso_ms(made.from_ms), label_until=iso_ms(made.until_ms), events_matched=told.matched,
-        last_matched_at=iso_or_none(told.last_ms), partitions=told.partitions, revoked_by=made.revoked_by or None,
-        revoked_at=iso_or_none(made.revoked_ms), revoked_why=made.revoked_why or None,
+        expires_at=iso_or_none(made.expires_ms),
+        preview_id=made.preview_id or None,
+        unseen=made.unseen,
+        label_from=iso_ms(made.from_ms),
+        label_until=iso_ms(made.until_ms),
+        events_matched=told.matched,
+        last_matched_at=iso_or_none(told.last_ms),
+        partitions=told.partitions,
+        revoked_by=made.revoked_by or None,
+        revoked_at=iso_or_none(made.revoked_ms),
+        revoked_why=made.revoked_why or None,
         steps=[StepOut(action=step.action, at=iso_ms(step.at_ms), by=step.by, why=step.why) for step in told.steps],
-    )  # fmt: skip
+    )
 
 
 def preview_out(row: PreviewRow) -> PreviewOut:
     """A preview as it is answered."""
     found = msgspec.json.decode(row.result) if row.result else {}
     return PreviewOut(
-        preview_id=row.preview_id, decision_id=row.decision_id, status=row.status, progress=row.progress,
-        error=row.error or None, **found,
-    )  # fmt: skip
+        preview_id=row.preview_id,
+        decision_id=row.decision_id,
+        status=row.status,
+        progress=row.progress,
+        error=row.error or None,
+        **found,
+    )
 
 
 def _word(level: int) -> Any:

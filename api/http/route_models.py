@@ -132,9 +132,11 @@ async def rollback(order: OrderIn, parts: Part, caller: Admin) -> OrderOut:
 
 
 @router.post(
-    "/v1/models/{version}/promote", status_code=202, responses=REFUSED | problems({404: "no such version"}),
+    "/v1/models/{version}/promote",
+    status_code=202,
+    responses=REFUSED | problems({404: "no such version"}),
     summary="Put a version in force",
-)  # fmt: skip
+)
 async def promote(version: str, order: PromoteIn, parts: Part, caller: Admin) -> OrderOut:
     """It comes into force at a recorded offset, if its figures in shadow allow it. Scope `trust.admin`.
 
@@ -164,14 +166,15 @@ async def model(version: str, parts: Part, caller: Reader, tenant: Tenant = None
         judges = everybody and found.model.status == "challenger"
         judged = await parts.read(desk.judgement, version) if judges else None
     return ModelDetailOut(
-        **model_out(shown(found.model, caller), desk.version).model_dump(), on_disk=found.on_disk,
+        **model_out(shown(found.model, caller), desk.version).model_dump(),
+        on_disk=found.on_disk,
         judgement=None if judged is None else JudgementOut(**judged._asdict()),
         calibration=[_curve_out(one) for one in found.curves],
         calibration_known=[_curve_out(one) for one in found.known],
         observed=[ObservedOut(**one._asdict()) for one in found.observed],
         history=[entry_out(one) for one in found.history] if everybody else [],
         switches=[switch_out(one) for one in found.switches],
-    )  # fmt: skip
+    )
 
 
 def _curve_out(one: GroupCurve) -> CurveOut:
@@ -192,35 +195,45 @@ def shown(one: ModelVersion, caller: Caller) -> ModelVersion:
 def model_out(one: ModelVersion, in_force: str) -> ModelOut:
     """A version as it is answered."""
     return ModelOut(
-        version=one.version, status=one.status, in_force=one.version == in_force, digest=one.digest,
-        window=WindowOut(from_at=iso_ms(one.from_ms), to_at=iso_ms(one.to_ms)), created_at=iso_ms(one.created_ms),
-        promoted_at=iso_or_none(one.promoted_ms), changed_at=iso_or_none(one.changed_ms), trained=one.trained,
+        version=one.version,
+        status=one.status,
+        in_force=one.version == in_force,
+        digest=one.digest,
+        window=WindowOut(from_at=iso_ms(one.from_ms), to_at=iso_ms(one.to_ms)),
+        created_at=iso_ms(one.created_ms),
+        promoted_at=iso_or_none(one.promoted_ms),
+        changed_at=iso_or_none(one.changed_ms),
+        trained=one.trained,
         figures=one.figures,
-    )  # fmt: skip
+    )
 
 
 def entry_out(one: ModelEntry) -> EntryOut:
     """A line of history as it is answered."""
-    return EntryOut(
-        at=iso_ms(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail
-    )  # fmt: skip
+    return EntryOut(at=iso_ms(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail)
 
 
 def switch_out(one: ModelSwitch) -> SwitchOut:
     """A switch as it is answered."""
     return SwitchOut(
         partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=iso_ms(one.at_ms)
-    )  # fmt: skip
+    )
 
 
 def drift_out(one: GroupDay) -> DriftOut:
     """Drift of a group and day as it is answered."""
     said = one.drift
     return DriftOut(
-        version=one.version, day=day_out(one.day), tenant=one.tenant, agent_type=one.agent_type, events=one.events,
-        judged=bool(said.get("judged")), scores=said.get("scores"), features=said.get("features", {}),
+        version=one.version,
+        day=day_out(one.day),
+        tenant=one.tenant,
+        agent_type=one.agent_type,
+        events=one.events,
+        judged=bool(said.get("judged")),
+        scores=said.get("scores"),
+        features=said.get("features", {}),
         drifted=said.get("drifted", []),
-    )  # fmt: skip
+    )
 
 
 def budget_out(row: BudgetDay) -> BudgetOut:

@@ -163,15 +163,20 @@ async def check(erasure_id: str, parts: Part, caller: Admin, wish: CheckIn) -> C
     found = await desk_of(parts).check(made, wish.proof, wish.subject)
     looked = found.signed and found.same_subject
     return CheckOut(
-        signed=found.signed, same_subject=found.same_subject, nothing_left=looked and not found.left, left=found.left,
+        signed=found.signed,
+        same_subject=found.same_subject,
+        nothing_left=looked and not found.left,
+        left=found.left,
         not_looked_at=list(found.not_looked_at),
-    )  # fmt: skip
+    )
 
 
 @router.get(
-    "/v1/agents/{agent_id:path}/export", response_class=StreamingResponse, responses=AMBIGUOUS,
+    "/v1/agents/{agent_id:path}/export",
+    response_class=StreamingResponse,
+    responses=AMBIGUOUS,
     summary="Export everything about an agent",
-)  # fmt: skip
+)
 async def export(
     agent_id: str, parts: Part, caller: Admin, tenant: Tenant = None, issuer: Issuer = None
 ) -> StreamingResponse:
@@ -209,25 +214,40 @@ def desk_of(parts: Parts) -> ErasureDesk:
 def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
     """An erasure as it is answered."""
     return ErasureOut(
-        erasure_id=made.erasure_id, kind=made.kind, status=made.status, tenant=made.tenant, issuer=made.issuer or None,
+        erasure_id=made.erasure_id,
+        kind=made.kind,
+        status=made.status,
+        tenant=made.tenant,
+        issuer=made.issuer or None,
         subject=None if made.status == "done" else made.subject or None,
-        reason=made.reason, asked_by=made.asked_by, asked_at=iso_ms(made.asked_ms),
-        done_at=iso_or_none(made.done_ms), detail=made.error or None,
+        reason=made.reason,
+        asked_by=made.asked_by,
+        asked_at=iso_ms(made.asked_ms),
+        done_at=iso_or_none(made.done_ms),
+        detail=made.error or None,
         counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
-        proof=None if brief else made.proof.decode() or None, document=document,
-    )  # fmt: skip
+        proof=None if brief else made.proof.decode() or None,
+        document=document,
+    )
 
 
 def chain_out(report: ChainReport) -> ChainOut:
     """A verification as it is answered."""
     return ChainOut(
-        intact=report.intact, checked=report.checked, erased=report.erased, redacted=report.redacted,
-        before_chain=report.before, broken=report.broken,
+        intact=report.intact,
+        checked=report.checked,
+        erased=report.erased,
+        redacted=report.redacted,
+        before_chain=report.before,
+        broken=report.broken,
         heads=[
             HeadOut(
-                partition=head.partition, sequence=head.sequence, digest=head.digest,
+                partition=head.partition,
+                sequence=head.sequence,
+                digest=head.digest,
                 complete_after=head.anchor_sequence,
-            ) for head in report.heads
+            )
+            for head in report.heads
         ],
         breaks=[BreakOut(partition=one.partition, sequence=one.sequence, what=one.what) for one in report.breaks],
-    )  # fmt: skip
+    )

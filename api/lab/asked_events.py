@@ -19,9 +19,17 @@ class AskedEvents(AskedStore):
     """What events tell, and what the live path says of them."""
 
     def events(
-        self, agent: Agent = None, *, tenant: str | None = None, since: Any = None, until: Any = None,
-        version: str | None = None, agent_type: str | None = None, source: Source = "auto", limit: int = LIMIT,
-    ) -> Any:  # fmt: skip
+        self,
+        agent: Agent = None,
+        *,
+        tenant: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        version: str | None = None,
+        agent_type: str | None = None,
+        source: Source = "auto",
+        limit: int = LIMIT,
+    ) -> Any:
         """Events of a window by event time, each once; *source* is auto, log, archive, kafka, or files and folders."""
         wanted = self._wanted(agent, tenant, since, until)._replace(
             version=version, types=None if agent_type is None else (agent_type,)
@@ -71,9 +79,17 @@ class AskedEvents(AskedStore):
         return behaviour.upgrade_of(self.versions(agent, **window))
 
     def scores(
-        self, events: Any = None, model: LabModel | None = None, *, agent: Agent = None, tenant: str | None = None,
-        since: Any = None, until: Any = None, learn: bool = True, limit: int = LIMIT,
-    ) -> Any:  # fmt: skip
+        self,
+        events: Any = None,
+        model: LabModel | None = None,
+        *,
+        agent: Agent = None,
+        tenant: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        learn: bool = True,
+        limit: int = LIMIT,
+    ) -> Any:
         """Every event through the live path: its score, its evidence, and the risk it left.
 
         Without *events*, all since the model's history ended are replayed, so that agents' state is as it was live.
@@ -81,9 +97,17 @@ class AskedEvents(AskedStore):
         return replaying.scores_frame(self._replayed(events, model, agent, tenant, since, until, learn, limit, False))
 
     def vectors(
-        self, events: Any = None, model: LabModel | None = None, *, agent: Agent = None, tenant: str | None = None,
-        since: Any = None, until: Any = None, learn: bool = True, limit: int = 20_000,
-    ) -> Any:  # fmt: skip
+        self,
+        events: Any = None,
+        model: LabModel | None = None,
+        *,
+        agent: Agent = None,
+        tenant: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        learn: bool = True,
+        limit: int = 20_000,
+    ) -> Any:
         """The feature vector of every event, as `scores`."""
         return replaying.vectors_frame(self._replayed(events, model, agent, tenant, since, until, learn, limit, True))
 
@@ -96,9 +120,17 @@ class AskedEvents(AskedStore):
         return replaying.history_frame(scores, found, self.settings.risk.half_life_s, every)
 
     def _replayed(
-        self, events: Any, model: LabModel | None, agent: Agent, tenant: str | None, since: Any, until: Any,
-        learn: bool, limit: int, vectors: bool,
-    ) -> list[replaying.Replayed]:  # fmt: skip
+        self,
+        events: Any,
+        model: LabModel | None,
+        agent: Agent,
+        tenant: str | None,
+        since: Any,
+        until: Any,
+        learn: bool,
+        limit: int,
+        vectors: bool,
+    ) -> list[replaying.Replayed]:
         chosen, wanted = model or self.model(), self._wanted(agent, tenant, since, until)
         lines = self._lines(chosen, wanted) if events is None else replaying.raw_lines(events)
         settings = self._engine._replace(learn=learn)

@@ -35,9 +35,14 @@ class AskedStore(Opened):
         return stored.decisions_frame(stored.limited(found, limit, "decisions"))
 
     def alerts(
-        self, agent: Agent = None, *, tenant: str | None = None, since: Any = None, until: Any = None,
+        self,
+        agent: Agent = None,
+        *,
+        tenant: str | None = None,
+        since: Any = None,
+        until: Any = None,
         limit: int = 10_000,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Rises to medium or above, and how telling of them fared."""
         within = stored.within(self._decisions(agent, tenant), moment(since), moment(until))
         found = stored.limited(filter(stored.is_alert, within), limit, "alerts")

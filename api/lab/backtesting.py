@@ -40,81 +40,143 @@ class BacktestFrames:
     def __repr__(self) -> str:
         sides = "; ".join(
             f"{side.name}: model {side.model_version}, {side.counted} events of {side.agents} agents on "
-            f"{side.agent_days} agent-days" for side in self.outcome.sides
-        )  # fmt: skip
+            f"{side.agent_days} agent-days"
+            for side in self.outcome.sides
+        )
         return f"<back-test {sides}>"
 
     def alerts(self) -> Any:
         """Rises to each level against the budget."""
-        return frame("backtest_alerts", [
-            (side.name, one.level, one.budget, one.alerts, one.rate) for side in self._sides for one in side.alerts
-        ])  # fmt: skip
+        return frame(
+            "backtest_alerts",
+            [(side.name, one.level, one.budget, one.alerts, one.rate) for side in self._sides for one in side.alerts],
+        )
 
     def sweep(self) -> Any:
         """Alerts at other budgets (docs/backtest.md says what is approximate about them)."""
-        return frame("backtest_sweep", [
-            (side.name, factor, one.level, one.budget, one.alerts, one.rate)
-            for side in self._sides for factor, tried in zip(FACTORS, side.sweep, strict=True) for one in tried
-        ])  # fmt: skip
+        return frame(
+            "backtest_sweep",
+            [
+                (side.name, factor, one.level, one.budget, one.alerts, one.rate)
+                for side in self._sides
+                for factor, tried in zip(FACTORS, side.sweep, strict=True)
+                for one in tried
+            ],
+        )
 
     def requests(self) -> Any:
         """What the token policy would have said, by type and level."""
-        return frame("backtest_requests", [
-            (side.name, asked.type, asked.level, outcome, number)
-            for side in self._sides if side.policy is not None
-            for asked in side.policy.asked for outcome, number in asked.outcomes.items()
-        ])  # fmt: skip
+        return frame(
+            "backtest_requests",
+            [
+                (side.name, asked.type, asked.level, outcome, number)
+                for side in self._sides
+                if side.policy is not None
+                for asked in side.policy.asked
+                for outcome, number in asked.outcomes.items()
+            ],
+        )
 
     def revoked(self) -> Any:
         """Agents whose tokens would have been revoked, in the order in which that happens."""
-        return frame("backtest_revoked", [
-            (
-                side.name, one.tenant, one.agent_id, one.agent_type, moment(one.at), moment(one.until), one.level,
-                one.risk_score, one.later_events, one.enforced, one.reasons[0] if one.reasons else "", one.event_id,
-            ) for side in self._sides if side.policy is not None for one in side.policy.revoked
-        ])  # fmt: skip
+        return frame(
+            "backtest_revoked",
+            [
+                (
+                    side.name,
+                    one.tenant,
+                    one.agent_id,
+                    one.agent_type,
+                    moment(one.at),
+                    moment(one.until),
+                    one.level,
+                    one.risk_score,
+                    one.later_events,
+                    one.enforced,
+                    one.reasons[0] if one.reasons else "",
+                    one.event_id,
+                )
+                for side in self._sides
+                if side.policy is not None
+                for one in side.policy.revoked
+            ],
+        )
 
     def touched(self) -> Any:
         """Agents with requests that were not simply allowed."""
-        return frame("backtest_touched", [
-            (side.name, one.tenant, one.agent_id, outcome, number)
-            for side in self._sides if side.policy is not None
-            for one in side.policy.agents for outcome, number in one.outcomes.items()
-        ])  # fmt: skip
+        return frame(
+            "backtest_touched",
+            [
+                (side.name, one.tenant, one.agent_id, outcome, number)
+                for side in self._sides
+                if side.policy is not None
+                for one in side.policy.agents
+                for outcome, number in one.outcomes.items()
+            ],
+        )
 
     def detection(self) -> Any:
         """Bad sessions found at each level, and how soon. Empty without labels."""
-        return frame("backtest_detection", [
-            (
-                side.name, one.level, one.sessions, one.detected, one.already,
-                None if one.delay_seconds is None else one.delay_seconds[0], one.true_alerts, one.false_alerts,
-            ) for side in self._sides if side.evaluation is not None for one in side.evaluation.levels
-        ])  # fmt: skip
+        return frame(
+            "backtest_detection",
+            [
+                (
+                    side.name,
+                    one.level,
+                    one.sessions,
+                    one.detected,
+                    one.already,
+                    None if one.delay_seconds is None else one.delay_seconds[0],
+                    one.true_alerts,
+                    one.false_alerts,
+                )
+                for side in self._sides
+                if side.evaluation is not None
+                for one in side.evaluation.levels
+            ],
+        )
 
     def separation(self) -> Any:
         """How well scores tell bad from good. Empty without labels."""
-        return frame("backtest_separation", [
-            (
-                side.name, unit, one.units, one.bad, one.roc_auc, one.average_precision, one.recall_at_1_percent,
-                one.recall_at_5_percent,
-            ) for side, unit, one in self._separations()
-        ])  # fmt: skip
+        return frame(
+            "backtest_separation",
+            [
+                (
+                    side.name,
+                    unit,
+                    one.units,
+                    one.bad,
+                    one.roc_auc,
+                    one.average_precision,
+                    one.recall_at_1_percent,
+                    one.recall_at_5_percent,
+                )
+                for side, unit, one in self._separations()
+            ],
+        )
 
     def curves(self) -> Any:
         """ROC and precision-recall curves. Empty without labels."""
-        return frame("backtest_curves", [
-            (side.name, unit, name, x, y)
-            for side, unit, one in self._separations()
-            for name, points in (("roc", one.roc), ("precision_recall", one.precision_recall)) for x, y in points
-        ])  # fmt: skip
+        return frame(
+            "backtest_curves",
+            [
+                (side.name, unit, name, x, y)
+                for side, unit, one in self._separations()
+                for name, points in (("roc", one.roc), ("precision_recall", one.precision_recall))
+                for x, y in points
+            ],
+        )
 
     def comparison(self) -> Any:
         """Figures of both sides. Empty where nothing was compared."""
         compared = self.outcome.comparison
-        return frame("backtest_comparison", [
-            (one.figure, one.a, one.b, None if one.a is None or one.b is None else one.b - one.a)
-            for one in (() if compared is None else compared.figures)
-        ])  # fmt: skip
+        return frame(
+            "backtest_comparison",
+            [
+                (one.figure, one.a, one.b, None if one.a is None or one.b is None else one.b - one.a)
+                for one in (() if compared is None else compared.figures)
+            ],
+        )
 
     def report(self, path: str | Path) -> Path:
         """Write the HTML report of `trustwatch backtest --report`."""
@@ -159,11 +221,15 @@ def budgets_frame(plan: Plan, factors: Sequence[float]) -> Any:
         found = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
         rows += [
             (
-                factor, one.level, one.budget, one.alerts, one.rate, *(
-                    (None,) * 4 if seen is None else (seen.sessions, seen.detected, seen.already, seen.false_alerts)
-                ),
-            ) for one, seen in zip(side.alerts, found, strict=True)
-        ]  # fmt: skip
+                factor,
+                one.level,
+                one.budget,
+                one.alerts,
+                one.rate,
+                *((None,) * 4 if seen is None else (seen.sessions, seen.detected, seen.already, seen.false_alerts)),
+            )
+            for one, seen in zip(side.alerts, found, strict=True)
+        ]
     return frame("budgets", rows)
 
 
@@ -180,10 +246,15 @@ def what_if_frames(plan: Plan, policies: Mapping[str, PolicyBook], factors: Sequ
             found = BacktestFrames(conclude(tried._replace(books=[book]), [alone], problems, None))
             policy = found.outcome.sides[0].policy
             assert policy is not None
-            rows.append((
-                name, factor, policy.agents_revoked, policy.agents_touched,
-                *(policy.totals[outcome] for outcome in ("denied", "held", "narrowed", "shortened", "allowed")),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    name,
+                    factor,
+                    policy.agents_revoked,
+                    policy.agents_touched,
+                    *(policy.totals[outcome] for outcome in ("denied", "held", "narrowed", "shortened", "allowed")),
+                )
+            )
             part = found.revoked().drop(columns="side")
             part.insert(0, "factor", factor)
             part.insert(0, "policy", name)

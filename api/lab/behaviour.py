@@ -22,14 +22,22 @@ from .frames import frame, frame_of
 from .opening import LabError
 
 _UNITS = {
-    l.Q_PACE_1M: ("events in the last minutes", "events"), l.Q_PACE_15M: ("events in the last quarter hour", "events"),
-    l.Q_PACE_4H: ("events in the last hours", "events"), l.Q_GAP: ("pause before an event", "s"),
-    l.Q_BYTES_IN: ("bytes in", "bytes"), l.Q_BYTES_OUT: ("bytes out", "bytes"), l.Q_DURATION: ("duration", "ms"),
-    l.Q_SESSION: ("events in the session so far", "events"), l.Q_BREADTH: ("requested scopes", "scopes"),
-    l.Q_DEPTH: ("actors in the delegation chain", "actors"), l.Q_LIFETIME: ("token lifetime", "s"),
-    l.Q_FAILURES: ("errors in the last hour", "events"), l.Q_DENIALS: ("denials in the last hour", "events"),
-    l.Q_VOLUME: ("bytes in the last hour", "bytes"), l.Q_NOVELTY: ("new names in the last hour", "names"),
-}  # fmt: skip
+    l.Q_PACE_1M: ("events in the last minutes", "events"),
+    l.Q_PACE_15M: ("events in the last quarter hour", "events"),
+    l.Q_PACE_4H: ("events in the last hours", "events"),
+    l.Q_GAP: ("pause before an event", "s"),
+    l.Q_BYTES_IN: ("bytes in", "bytes"),
+    l.Q_BYTES_OUT: ("bytes out", "bytes"),
+    l.Q_DURATION: ("duration", "ms"),
+    l.Q_SESSION: ("events in the session so far", "events"),
+    l.Q_BREADTH: ("requested scopes", "scopes"),
+    l.Q_DEPTH: ("actors in the delegation chain", "actors"),
+    l.Q_LIFETIME: ("token lifetime", "s"),
+    l.Q_FAILURES: ("errors in the last hour", "events"),
+    l.Q_DENIALS: ("denials in the last hour", "events"),
+    l.Q_VOLUME: ("bytes in the last hour", "bytes"),
+    l.Q_NOVELTY: ("new names in the last hour", "names"),
+}
 KINDS = ("action", "target", "audience", "scopes", "principal", "network", "credential", "peer", "hour")
 
 
@@ -102,10 +110,13 @@ def habits_frame(events: Any, kinds: Collection[str] = KINDS) -> Any:
     found = pd.concat(parts, ignore_index=True) if parts else None
     if found is None or not len(found):
         return frame("habits", ())
-    return frame_of("habits", {
-        **{name: found[name] for name in ("kind", "item", "events", "share")},
-        **{name: (found[name].dt.as_unit("ms").astype("int64")) for name in ("first", "last")},
-    })  # fmt: skip
+    return frame_of(
+        "habits",
+        {
+            **{name: found[name] for name in ("kind", "item", "events", "share")},
+            **{name: (found[name].dt.as_unit("ms").astype("int64")) for name in ("first", "last")},
+        },
+    )
 
 
 def _habits(events: Any, kind: str) -> Any:
@@ -129,11 +140,18 @@ def comparison_frame(a: Any, b: Any, kinds: Collection[str] = KINDS) -> Any:
     both = both.assign(size=both["difference"].abs()).sort_values(
         ["size", "kind", "item"], ascending=[False, True, True]
     )
-    return frame_of("comparison", {
-        "kind": both["kind"], "item": both["item"], "events_a": both["events_a"].astype("int64"),
-        "events_b": both["events_b"].astype("int64"), "share_a": both["share_a"], "share_b": both["share_b"],
-        "difference": both["difference"],
-    })  # fmt: skip
+    return frame_of(
+        "comparison",
+        {
+            "kind": both["kind"],
+            "item": both["item"],
+            "events_a": both["events_a"].astype("int64"),
+            "events_b": both["events_b"].astype("int64"),
+            "share_a": both["share_a"],
+            "share_b": both["share_b"],
+            "difference": both["difference"],
+        },
+    )
 
 
 def distances_frame(comparison: Any) -> Any:
@@ -141,10 +159,15 @@ def distances_frame(comparison: Any) -> Any:
     rows = []
     for kind, part in comparison.groupby("kind", observed=True):
         a, b = part["share_a"].to_numpy(), part["share_b"].to_numpy()
-        rows.append((
-            kind, jensen_shannon(a, b), int(((a > 0) & (b == 0)).sum()), int(((b > 0) & (a == 0)).sum()),
-            int(((a > 0) & (b > 0)).sum()),
-        ))  # fmt: skip
+        rows.append(
+            (
+                kind,
+                jensen_shannon(a, b),
+                int(((a > 0) & (b == 0)).sum()),
+                int(((b > 0) & (a == 0)).sum()),
+                int(((a > 0) & (b > 0)).sum()),
+            )
+        )
     return frame("distances", sorted(rows, key=lambda row: (-row[1], row[0])))
 
 
@@ -155,10 +178,15 @@ def versions_frame(events: Any) -> Any:
     table = table.assign(**{name: table[name].astype("object").fillna("") for name in who})
     grouped = table.groupby(who)["time"].agg(["size", "min", "max"]).reset_index()
     grouped = grouped.sort_values(["tenant", "agent_id", "min"])
-    return frame_of("versions", {
-        **{name: grouped[name] for name in who}, "events": grouped["size"],
-        "first": _stamps(grouped["min"]), "last": _stamps(grouped["max"]),
-    })  # fmt: skip
+    return frame_of(
+        "versions",
+        {
+            **{name: grouped[name] for name in who},
+            "events": grouped["size"],
+            "first": _stamps(grouped["min"]),
+            "last": _stamps(grouped["max"]),
+        },
+    )
 
 
 def _stamps(times: Any) -> Any:
@@ -174,9 +202,13 @@ def upgrade_of(versions: Any) -> Any:
             least = min(before["events"], after["events"])
             if best is None or least > best["least"]:
                 best = {
-                    "agent_id": after["agent_id"], "tenant": after["tenant"], "before": before["agent_version"],
-                    "after": after["agent_version"], "at": after["first"], "least": least,
-                }  # fmt: skip
+                    "agent_id": after["agent_id"],
+                    "tenant": after["tenant"],
+                    "before": before["agent_version"],
+                    "after": after["agent_version"],
+                    "at": after["first"],
+                    "least": least,
+                }
     if best is None:
         raise LabError("no agent changed its version in these events: widen since and until")
     return pd.Series(best)

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 DPI = 144
 WIDTH = 9.0
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, INK = (
-    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#8a8a8a", "#222222",
-)  # fmt: skip
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#f0e442",
+    "#8a8a8a",
+    "#222222",
+)
 COLOURS = {"unknown": GREY, "low": GREEN, "medium": ORANGE, "high": RED, "critical": "#8b1a1a"}
 MARKERS = {"unknown": "o", "low": "v", "medium": "^", "high": "D", "critical": "X"}
 HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "\\\\", "critical": "xx"}

@@ -186,13 +186,22 @@ def _play(settings: Settings, begin: int) -> None:
     with closing(opened_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
         store.set_position(PARTITION, begin)
         processor = Processor(
-            Residence(model, engine_settings(settings, capacity=10_000), store), encoder, DuplicateWindow(), told,
+            Residence(model, engine_settings(settings, capacity=10_000), store),
+            encoder,
+            DuplicateWindow(),
+            told,
             edges=EdgeCollector(),
-        )  # fmt: skip
+        )
         work = Pipeline(
-            source, processor, store, told.policy, PipelineSettings(poll_s=0.0), clock.monotonic, clock.sleep,
+            source,
+            processor,
+            store,
+            told.policy,
+            PipelineSettings(poll_s=0.0),
+            clock.monotonic,
+            clock.sleep,
             lambda _: None,
-        )  # fmt: skip
+        )
         work.start()
         while work.step():
             pass
@@ -213,7 +222,8 @@ def _archive(settings: Settings) -> None:
         while at < end and (batch := source.poll(min(20_000, end - at), 0.0)) is not None:
             events = [
                 Archived(batch.base_offset + row, record.received_ms, decode_event(record.payload), record.payload)
-                for row, record in enumerate(batch.records) if record.kind == Kind.EVENT
-            ]  # fmt: skip
+                for row, record in enumerate(batch.records)
+                if record.kind == Kind.EVENT
+            ]
             archive.write(batch.base_offset, batch.next_offset, events)
             at = batch.next_offset

@@ -25,9 +25,7 @@ def frame_of(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def _built(columns: Sequence[Column], values: Sequence[Any]) -> Any:
-    series = {
-        column.name: _series(column, given) for column, given in zip(columns, values, strict=True)
-    }  # fmt: skip
+    series = {column.name: _series(column, given) for column, given in zip(columns, values, strict=True)}
     return pd.DataFrame(series)
 
 

@@ -130,8 +130,9 @@ class History:
         if number > limit:
             warnings.warn(
                 f"{number:,} events match, the last {limit:,} are here: narrow since, until or agent, or raise limit",
-                LabWarning, stacklevel=4,
-            )  # fmt: skip
+                LabWarning,
+                stacklevel=4,
+            )
         return sorted(kept, key=lambda row: int(row[0]))
 
     def _records(self, wanted: Wanted) -> Iterator[Record]:

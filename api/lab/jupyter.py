@@ -43,9 +43,14 @@ def notebooks_in(folder: Path) -> list[Path]:
 def start(folder: Path, settings: Path | None, browser: bool) -> int:
     """Serve JupyterLab on loopback, with a token of its own, until Ctrl-C; returns its status."""
     command = [
-        sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder.absolute()}",
-        *(() if browser else ("--no-browser",)), *(("--allow-root",) if os.geteuid() == 0 else ()),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.root_dir={folder.absolute()}",
+        *(() if browser else ("--no-browser",)),
+        *(("--allow-root",) if os.geteuid() == 0 else ()),
+    ]
     with subprocess.Popen(command, env=environment_with(settings)) as process:  # noqa: S603 (our own interpreter)
         while True:
             try:
@@ -85,9 +90,12 @@ async def _one(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> 
     assert spec is not None
     spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]  # not that of another Python
     client = NotebookClient(
-        book, km=manager, timeout=CELL_TIMEOUT_S, startup_timeout=CELL_TIMEOUT_S,
+        book,
+        km=manager,
+        timeout=CELL_TIMEOUT_S,
+        startup_timeout=CELL_TIMEOUT_S,
         resources={"metadata": {"path": str(path.parent.absolute())}},
-    )  # fmt: skip
+    )
     error = ""
     try:
         await client.async_execute(env=dict(env))

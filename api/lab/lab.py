@@ -32,9 +32,14 @@ class Lab(AskedEvents):
     """
 
     def train(
-        self, events: Any, *, version: str | None = None, seed: int = 0, trees: int = 100,
+        self,
+        events: Any,
+        *,
+        version: str | None = None,
+        seed: int = 0,
+        trees: int = 100,
         directory: str | Path | None = None,
-    ) -> LabModel:  # fmt: skip
+    ) -> LabModel:
         """Learn a model from a frame of events, taken as normal. It goes to *directory*, or away with the lab."""
         name = version or clock.utc_now().strftime("lab-%Y-%m-%d.%H%M%S")
         path = self._work / f"model-{len(self._models)}-{name}" if directory is None else Path(directory)
@@ -42,9 +47,16 @@ class Lab(AskedEvents):
         with suppress(LabError):
             salt = self.model().trained.salt
         made = learned.trained(
-            replaying.raw_lines(events), path, salt, name, DetectorSettings(seed=seed, trees=trees), self._engine,
-            self.settings.domains(), self._types(), clock.now_ms(),
-        )  # fmt: skip
+            replaying.raw_lines(events),
+            path,
+            salt,
+            name,
+            DetectorSettings(seed=seed, trees=trees),
+            self._engine,
+            self.settings.domains(),
+            self._types(),
+            clock.now_ms(),
+        )
         self._models[path] = made
         return made
 
@@ -57,10 +69,18 @@ class Lab(AskedEvents):
         return told.labels_frame(self._labels(path, wanted=True))
 
     def backtest(
-        self, events: Any = None, *, models: Sequence[LabModel] = (), policies: Sequence[Policy] = (None,),
-        since: Any = None, until: Any = None, labels: str | Path | None = None, budget: float = 1.0,
-        learn: bool = True, jobs: int = 1,
-    ) -> BacktestFrames:  # fmt: skip
+        self,
+        events: Any = None,
+        *,
+        models: Sequence[LabModel] = (),
+        policies: Sequence[Policy] = (None,),
+        since: Any = None,
+        until: Any = None,
+        labels: str | Path | None = None,
+        budget: float = 1.0,
+        learn: bool = True,
+        jobs: int = 1,
+    ) -> BacktestFrames:
         """History through the live path: alerts, requests, revocations; two models or two policies side by side.
 
         *budget* is a multiple of the one set. Labels default to `labels.jsonl` of the data directory.
@@ -69,10 +89,16 @@ class Lab(AskedEvents):
         return backtesting.run(plan)
 
     def budgets(
-        self, events: Any = None, *, factors: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0, 20.0),
-        model: LabModel | None = None, since: Any = None, until: Any = None, labels: str | Path | None = None,
+        self,
+        events: Any = None,
+        *,
+        factors: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0, 20.0),
+        model: LabModel | None = None,
+        since: Any = None,
+        until: Any = None,
+        labels: str | Path | None = None,
         jobs: int = 1,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """The same history at several alert budgets (multiples of the one set), each run in full."""
         models = () if model is None else (model,)
         return backtesting.budgets_frame(
@@ -80,9 +106,16 @@ class Lab(AskedEvents):
         )
 
     def what_if(
-        self, policies: Mapping[str, Policy], *, events: Any = None, factors: Sequence[float] = (1.0,),
-        model: LabModel | None = None, since: Any = None, until: Any = None, jobs: int = 1,
-    ) -> tuple[Any, Any]:  # fmt: skip
+        self,
+        policies: Mapping[str, Policy],
+        *,
+        events: Any = None,
+        factors: Sequence[float] = (1.0,),
+        model: LabModel | None = None,
+        since: Any = None,
+        until: Any = None,
+        jobs: int = 1,
+    ) -> tuple[Any, Any]:
         """What policies (by name: None for that of the settings, a file, or what one would hold) would have done.
 
         Gives the frame `what_if`, and the frame `backtest_revoked` with columns `policy` and `factor` before it.
@@ -116,9 +149,17 @@ class Lab(AskedEvents):
         return None
 
     def _plan(
-        self, events: Any, models: Sequence[LabModel], policies: Sequence[Policy], since: Any, until: Any,
-        labels: str | Path | None, budget: float, learn: bool, jobs: int,
-    ) -> Plan:  # fmt: skip
+        self,
+        events: Any,
+        models: Sequence[LabModel],
+        policies: Sequence[Policy],
+        since: Any,
+        until: Any,
+        labels: str | Path | None,
+        budget: float,
+        learn: bool,
+        jobs: int,
+    ) -> Plan:
         if len(models) > 2 or not 1 <= len(policies) <= 2:
             raise LabError("a back-test compares two models or two policies at most; `lab.what_if` takes any number")
         chosen = list(models) or [self.model()]
@@ -130,7 +171,15 @@ class Lab(AskedEvents):
         settings = self._engine._replace(learn=learn)
         settings = settings._replace(budget=backtesting.multiple(settings.budget, budget))
         return Plan(
-            [path], [one.directory for one in chosen], settings, [self._book(one, f"policy {one}") for one in policies],
-            plain_budgets(settings.budget), self.settings.domains(), told.aware(since), told.aware(until),
-            self._labels(labels, wanted=False), (), jobs,
-        )  # fmt: skip
+            [path],
+            [one.directory for one in chosen],
+            settings,
+            [self._book(one, f"policy {one}") for one in policies],
+            plain_budgets(settings.budget),
+            self.settings.domains(),
+            told.aware(since),
+            told.aware(until),
+            self._labels(labels, wanted=False),
+            (),
+            jobs,
+        )

@@ -74,23 +74,35 @@ class LabModel:
     def features(self) -> Any:
         """Frame `features`: weight of each feature, and how much of its evidence is usual."""
         usual, weights = self.detector.usual, self.detector.parts.importance
-        return frame("features", [
-            (
-                one.name, one.family, one.unit, float(weights[at]), float(usual.median[at]), float(usual.upper[at]),
-                one.meaning,
-            ) for at, one in enumerate(FEATURES)
-        ])  # fmt: skip
+        return frame(
+            "features",
+            [
+                (
+                    one.name,
+                    one.family,
+                    one.unit,
+                    float(weights[at]),
+                    float(usual.median[at]),
+                    float(usual.upper[at]),
+                    one.meaning,
+                )
+                for at, one in enumerate(FEATURES)
+            ],
+        )
 
     def groups(self) -> Any:
         """Frame `groups`: peer groups, how busy they are, and the evidence at which levels begin in each."""
         model = self.trained
         bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
-        return frame("groups", [
-            (self._group(key), int(events), float(rate), self.detector.covers(key), *map(float, limits))
-            for key, events, rate, limits in zip(
-                model.groups.tolist(), model.group_events, model.group_rates, bounds, strict=True
-            )
-        ])  # fmt: skip
+        return frame(
+            "groups",
+            [
+                (self._group(key), int(events), float(rate), self.detector.covers(key), *map(float, limits))
+                for key, events, rate, limits in zip(
+                    model.groups.tolist(), model.group_events, model.group_rates, bounds, strict=True
+                )
+            ],
+        )
 
     def calibration(self) -> Any:
         """Frame `calibration`: from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
@@ -111,9 +123,10 @@ class LabModel:
                 "(`lab.train(events)`), or hold this one to later events (`lab.reliability(lab.scores())`)"
             )
         days = self.kept.agent_days
-        return frame("promise", [
-            (one.level, one.budget, one.observed, one.alerts, days, one.enough_data) for one in self.kept.levels
-        ])  # fmt: skip
+        return frame(
+            "promise",
+            [(one.level, one.budget, one.observed, one.alerts, days, one.enough_data) for one in self.kept.levels],
+        )
 
     def _group(self, key: int) -> str:
         return "fleet" if key == 0 else self.group_names.get(key, f"{key:016x}")
@@ -137,9 +150,16 @@ def loaded(directory: Path, settings: EngineSettings, types: Iterable[tuple[str,
 
 
 def trained(
-    lines: Iterable[bytes], directory: Path, salt: bytes, version: str, detector: DetectorSettings,
-    settings: EngineSettings, domains: Mapping[str, Sequence[str]], types: Iterable[tuple[str, str]], now_ms: int,
-) -> LabModel:  # fmt: skip
+    lines: Iterable[bytes],
+    directory: Path,
+    salt: bytes,
+    version: str,
+    detector: DetectorSettings,
+    settings: EngineSettings,
+    domains: Mapping[str, Sequence[str]],
+    types: Iterable[tuple[str, str]],
+    now_ms: int,
+) -> LabModel:
     """Learn from raw events in order, and save into *directory*. Raises NotEnoughHistory, LabError."""
     decoded = [decode_history(line)[0] for line in lines]
     if not decoded:

@@ -110,9 +110,11 @@ class Opened:
 
     def _wanted(self, agent: Agent, tenant: str | None, since: Any, until: Any) -> Wanted:
         return Wanted(
-            None if agent is None else named(agent, tenant), moment(since), moment(until),
+            None if agent is None else named(agent, tenant),
+            moment(since),
+            moment(until),
             self.tenants if tenant is None or agent is not None else self._allowed(tenant),
-        )  # fmt: skip
+        )
 
     def _allowed(self, tenant: str) -> frozenset[str]:
         return frozenset({tenant}) & (self.tenants if self.tenants is not None else {tenant})
@@ -126,8 +128,10 @@ class Opened:
         since_ms = learned_ms + 1
         if wanted.since_ms is not None and wanted.since_ms <= learned_ms:
             since_ms = wanted.since_ms
-            warn(f"model {model.version} has learned from events up to {model.window[1]:%Y-%m-%d %H:%M}: what is "
-                  "scored before that it has seen")  # fmt: skip
+            warn(
+                f"model {model.version} has learned from events up to {model.window[1]:%Y-%m-%d %H:%M}: what is "
+                "scored before that it has seen"
+            )
         return (found.raw for found in self._events(wanted._replace(since_ms=since_ms)))
 
 

@@ -24,7 +24,7 @@ from .chart import (
     legend,
     nothing,
     short,
-)  # fmt: skip
+)
 from .columns import LEVELS
 
 _THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
@@ -45,9 +45,14 @@ def levels(agents: Any, by: str = "agent_type") -> Chart:
         numbers = table[level].to_numpy() if level in table else np.zeros(len(table))
         if numbers.sum():
             axes.barh(
-                [short(str(name)) for name in table.index], numbers, left=left, color=COLOURS[level],
-                hatch=HATCHES[level], edgecolor="white", label=f"{level} ({int(numbers.sum())})",
-            )  # fmt: skip
+                [short(str(name)) for name in table.index],
+                numbers,
+                left=left,
+                color=COLOURS[level],
+                hatch=HATCHES[level],
+                edgecolor="white",
+                label=f"{level} ({int(numbers.sum())})",
+            )
         left = left + numbers
     dress(axes, title, "agents", grid="x")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -76,9 +81,16 @@ def timeline(decisions: Any, most: int = 25) -> Chart:
         at = (found["level"] == level).to_numpy()
         if at.any():
             axes.scatter(
-                found["time"][at], rows[at] + _STEPS.get(level, 0.0), marker=MARKERS[level], color=COLOURS[level], s=70,
-                label=f"to {level}", zorder=3, edgecolor="white", linewidth=0.6,
-            )  # fmt: skip
+                found["time"][at],
+                rows[at] + _STEPS.get(level, 0.0),
+                marker=MARKERS[level],
+                color=COLOURS[level],
+                s=70,
+                label=f"to {level}",
+                zorder=3,
+                edgecolor="white",
+                linewidth=0.6,
+            )
     axes.set_yticks(range(len(names)), [f"{short(str(agent))} ({tenant})" for tenant, agent in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     dress(axes, title, "time (UTC)", grid="both")
@@ -99,16 +111,27 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     for level, score in _THRESHOLDS.items():
         axes.axhline(score, color=COLOURS[level], linestyle="--", linewidth=1)
         axes.annotate(
-            f"{level} from {score:g}", (1.0, score), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=9, color=INK,
-        )  # fmt: skip
+            f"{level} from {score:g}",
+            (1.0, score),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            color=INK,
+        )
     for level in LEVELS:
         at = decided[decided["level"] == level]
         if len(at):
             axes.scatter(
-                at["time"], at["risk_score"], marker=MARKERS[level], color=COLOURS[level], s=85, zorder=4,
-                edgecolor="white", label=f"became {level}",
-            )  # fmt: skip
+                at["time"],
+                at["risk_score"],
+                marker=MARKERS[level],
+                color=COLOURS[level],
+                s=85,
+                zorder=4,
+                edgecolor="white",
+                label=f"became {level}",
+            )
     dress(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
     axes.set_ylim(0, 1.03)
     clock_axis(axes)
@@ -165,8 +188,7 @@ def _floor(values: Any) -> Any:
 
 def _ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
     axes.hlines(places, _floor(known["low"]), _floor(known["high"]), color=colour, linewidth=4, alpha=0.35)
-    axes.scatter(_floor(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4,
-                 label=name)  # fmt: skip
+    axes.scatter(_floor(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4, label=name)
 
 
 def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:

@@ -25,9 +25,17 @@ def activity(events: Any, every: str = "1h", title: str = "Events over time") ->
         if outcome in table:
             values = table[outcome].to_numpy()
             axes.bar(
-                table.index, values, width=width, bottom=bottom, color=colour, hatch=hatch, edgecolor="white",
-                linewidth=0, label=f"{outcome} ({int(values.sum()):,})", align="edge",
-            )  # fmt: skip
+                table.index,
+                values,
+                width=width,
+                bottom=bottom,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0,
+                label=f"{outcome} ({int(values.sum()):,})",
+                align="edge",
+            )
             bottom = bottom + values
     dress(axes, title, "time (UTC)", f"events in {every}")
     clock_axis(axes)
@@ -44,13 +52,29 @@ def scores(frame: Any, agent: str | None = None, title: str = "How odd each even
     figure, axes = canvas(3.8)
     ours = (frame["agent_id"] == agent).to_numpy() if agent is not None else np.zeros(len(frame), bool)
     odd = -np.log10(frame["p_value"].to_numpy())
-    axes.scatter(frame["time"][~ours], odd[~ours], s=9, color=GREY, alpha=0.45, label="other events" if ours.any() else
-                 "events", rasterized=True)  # fmt: skip
+    axes.scatter(
+        frame["time"][~ours],
+        odd[~ours],
+        s=9,
+        color=GREY,
+        alpha=0.45,
+        label="other events" if ours.any() else "events",
+        rasterized=True,
+    )
     for level in ("unknown", "low", "medium", "high", "critical"):
         at = ours & (frame["level"] == level).to_numpy()
         if at.any():
-            axes.scatter(frame["time"][at], odd[at], s=46, marker=MARKERS[level], color=COLOURS[level], zorder=3,
-                         edgecolor="white", linewidth=0.5, label=f"the agent, at {level}")  # fmt: skip
+            axes.scatter(
+                frame["time"][at],
+                odd[at],
+                s=46,
+                marker=MARKERS[level],
+                color=COLOURS[level],
+                zorder=3,
+                edgecolor="white",
+                linewidth=0.5,
+                label=f"the agent, at {level}",
+            )
     for share, word in ((2.0, "1 normal event in 100"), (3.0, "1 in 1,000")):
         axes.axhline(share, color=INK, linestyle=":", linewidth=1)
         axes.annotate(word, (1.0, share), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)

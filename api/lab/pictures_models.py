@@ -43,12 +43,18 @@ def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
     for (name, part), (colour, line, marker) in zip(named.items(), SERIES, strict=False):
         seen = part[part["observed"] > 0]
         axes.fill_between(seen["promised"], seen["low"].clip(lower=1e-5), seen["high"], color=colour, alpha=0.15)
-        axes.plot(seen["promised"], seen["observed"], color=colour, linestyle=line, marker=marker, markersize=4,
-                  label=name)  # fmt: skip
+        axes.plot(
+            seen["promised"], seen["observed"], color=colour, linestyle=line, marker=marker, markersize=4, label=name
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    dress(axes, title, "p-value: share of normal events promised to be at least as odd", "share of events observed",
-          grid="both")  # fmt: skip
+    dress(
+        axes,
+        title,
+        "p-value: share of normal events promised to be at least as odd",
+        "share of events observed",
+        grid="both",
+    )
     axes.legend(frameon=False)
     return Chart(figure, f"{title}: above the diagonal more events are odd than promised")
 
@@ -99,8 +105,9 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
         hatch = "" if number == 0 else "//"
         bars = left.bar(places, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side)
         left.bar_label(bars, _found(part))
-        bars = right.bar(places, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white",
-                         label=side)  # fmt: skip
+        bars = right.bar(
+            places, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
+        )
         right.bar_label(bars)
     for axes, told in ((left, "bad sessions detected"), (right, "false alerts")):
         axes.set_xticks(range(3), _LEVELS)
@@ -137,13 +144,20 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
     axes = found[0] if labelled else found
     for level in _LEVELS:
         part = frame[frame["level"] == level]
-        axes.plot(part["factor"], part["alerts"], color=COLOURS[level], marker=MARKERS[level], linestyle=_LINES[level],
-                  label=level)  # fmt: skip
+        axes.plot(
+            part["factor"],
+            part["alerts"],
+            color=COLOURS[level],
+            marker=MARKERS[level],
+            linestyle=_LINES[level],
+            label=level,
+        )
         if labelled:
             missable = (part["bad_sessions"] - part["already"]).astype(float)
             share = part["detected"].astype(float) / missable.where(missable > 0) * 100
-            found[1].plot(part["factor"], share, color=COLOURS[level], marker=MARKERS[level],
-                          linestyle=_LINES[level], label=level)  # fmt: skip
+            found[1].plot(
+                part["factor"], share, color=COLOURS[level], marker=MARKERS[level], linestyle=_LINES[level], label=level
+            )
     dress(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
     axes.set_ylim(bottom=0)
     for one in (axes, *(found[1:] if labelled else ())):

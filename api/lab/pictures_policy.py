@@ -26,8 +26,11 @@ from .chart import (
 )
 
 _TOUCHED = (
-    ("shortened", SKY, ""), ("narrowed", YELLOW, ".."), ("held", ORANGE, "//"), ("denied", RED, "xx"),
-)  # fmt: skip
+    ("shortened", SKY, ""),
+    ("narrowed", YELLOW, ".."),
+    ("held", ORANGE, "//"),
+    ("denied", RED, "xx"),
+)
 
 
 def requests(frame: Any, title: str = "Requests that were not simply allowed") -> Chart:
@@ -48,8 +51,16 @@ def _stacked(axes: Any, names: list[str], table: Any, counted: bool = True) -> N
     for outcome, colour, hatch in _TOUCHED:
         if outcome in table and table[outcome].sum():
             values = table[outcome].to_numpy()
-            axes.barh(names, values, left=left, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.5,
-                      label=f"{outcome} ({int(values.sum()):,})" if counted else outcome)  # fmt: skip
+            axes.barh(
+                names,
+                values,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                edgecolor=INK,
+                linewidth=0.5,
+                label=f"{outcome} ({int(values.sum()):,})" if counted else outcome,
+            )
             left = left + values
 
 
@@ -93,8 +104,15 @@ def revocations(
     places = {name: at for at, name in enumerate(dict.fromkeys(names))}
     for name, one, stop in zip(names, frame.itertuples(), until, strict=True):
         stop = last if pd.isna(one.until) else stop
-        axes.barh(places[name], stop - one.at, left=one.at, height=0.5, color=COLOURS[str(one.level)],
-                  hatch=HATCHES[str(one.level)], edgecolor="white")  # fmt: skip
+        axes.barh(
+            places[name],
+            stop - one.at,
+            left=one.at,
+            height=0.5,
+            color=COLOURS[str(one.level)],
+            hatch=HATCHES[str(one.level)],
+            edgecolor="white",
+        )
         note = f" {one.later_events} events stopped" + (" →" if pd.isna(one.until) else "")
         axes.annotate(note, (one.at, places[name] + 0.42), fontsize=9, va="center", color=INK)
     axes.set_yticks(range(len(places)), list(places))

@@ -38,9 +38,14 @@ class Replayed(NamedTuple):
 
 
 def replayed(
-    lines: Iterable[bytes], model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]],
-    wanted: Wanted, limit: int, vectors: bool,
-) -> list[Replayed]:  # fmt: skip
+    lines: Iterable[bytes],
+    model: TrainedModel,
+    settings: EngineSettings,
+    domains: Mapping[str, Sequence[str]],
+    wanted: Wanted,
+    limit: int,
+    vectors: bool,
+) -> list[Replayed]:
     """Replay all of *lines*; what is kept is the last *limit* rows that are wanted."""
     replay = Replay(model, settings, domains)
     kept: deque[Replayed] = deque()
@@ -56,8 +61,10 @@ def replayed(
     if dropped or held > limit:
         warnings.warn(
             f"{held + dropped:,} events were scored, the last {limit:,} are here: narrow since, until or agent, or "
-            "raise limit", LabWarning, stacklevel=4,
-        )  # fmt: skip
+            "raise limit",
+            LabWarning,
+            stacklevel=4,
+        )
         first = kept[0]
         cut = held - limit
         kept[0] = Replayed(first.who[cut:], first.numbers[cut:], None if first.vectors is None else first.vectors[cut:])
@@ -89,10 +96,18 @@ def _who(event: AuditEvent, at_ms: int) -> tuple[Any, ...]:
 
 def _numbers(scored: Scored, rows: Any) -> Any:
     out = scored.risk[rows]
-    return np.column_stack([
-        scored.anomaly[rows], scored.p_values[rows], out[:, risk.GAIN], out[:, risk.STATISTIC], out[:, risk.SCORE],
-        out[:, risk.RESTED], scored.levels[rows, 1], out[:, risk.CONFIDENCE],
-    ])  # fmt: skip
+    return np.column_stack(
+        [
+            scored.anomaly[rows],
+            scored.p_values[rows],
+            out[:, risk.GAIN],
+            out[:, risk.STATISTIC],
+            out[:, risk.SCORE],
+            out[:, risk.RESTED],
+            scored.levels[rows, 1],
+            out[:, risk.CONFIDENCE],
+        ]
+    )
 
 
 def _who_columns(parts: Sequence[Replayed]) -> dict[str, Any]:
@@ -105,11 +120,20 @@ def scores_frame(parts: Sequence[Replayed]) -> Any:
     """The frame `scores`."""
     numbers = np.concatenate([part.numbers for part in parts]) if parts else np.zeros((0, 8))
     anomaly, p_value, evidence, statistic, score, before, after, confidence = numbers.T
-    return frame_of("scores", {
-        **_who_columns(parts), "anomaly_score": anomaly, "p_value": p_value, "evidence": evidence,
-        "statistic": statistic, "risk_score": score, "level_before": _names(before), "level": _names(after),
-        "confidence": confidence,
-    })  # fmt: skip
+    return frame_of(
+        "scores",
+        {
+            **_who_columns(parts),
+            "anomaly_score": anomaly,
+            "p_value": p_value,
+            "evidence": evidence,
+            "statistic": statistic,
+            "risk_score": score,
+            "level_before": _names(before),
+            "level": _names(after),
+            "confidence": confidence,
+        },
+    )
 
 
 def _names(levels: Any) -> Any:
@@ -133,19 +157,25 @@ def raw_lines(events: Any) -> Iterator[bytes]:
 def history_frame(scores: Any, found: Iterable[Decision], half_life_s: float, every: str) -> Any:
     """The frame `risk_history`: replayed events, decay between and after them, and the decisions that were recorded."""
     rows: list[tuple[Any, ...]] = [
-        (moment(one.time), "event", one.risk_score, one.level, one.action, None, "", "")
-        for one in scores.itertuples()
-    ]  # fmt: skip
+        (moment(one.time), "event", one.risk_score, one.level, one.action, None, "", "") for one in scores.itertuples()
+    ]
     decided = sorted(found, key=lambda one: one.event_time_ms)
     last_ms = max([row[0] for row in rows[-1:]] + [one.event_time_ms for one in decided[-1:]], default=0)
     every_ms = max(int(pd.Timedelta(every).total_seconds() * 1000), (last_ms - rows[0][0]) // _POINTS if rows else 1, 1)
     rows += _decay(rows, last_ms, half_life_s, every_ms)
     rows += [
         (
-            one.event_time_ms, "decision", one.risk_score, RiskLevel(one.level).label, None, one.cause,
-            one.reasons[0].text if one.reasons else "", one.decision_id,
-        ) for one in decided
-    ]  # fmt: skip
+            one.event_time_ms,
+            "decision",
+            one.risk_score,
+            RiskLevel(one.level).label,
+            None,
+            one.cause,
+            one.reasons[0].text if one.reasons else "",
+            one.decision_id,
+        )
+        for one in decided
+    ]
     return frame("risk_history", sorted(rows, key=lambda row: row[0]))
 
 
@@ -167,9 +197,18 @@ def contributions_frame(detector: ForestDetector, vector: Mapping[str, float]) -
     X = np.array([[float(vector.get(name, 0.0)) for name in NAMES]])
     share, evidence = detector.explain(X)[0], detector.evidence(X).u[0]
     order = np.argsort(-share, kind="stable").tolist()
-    return frame("contributions", [
-        (
-            FEATURES[at].name, FEATURES[at].family, X[0, at], FEATURES[at].unit, evidence[at], share[at],
-            FEATURES[at].meaning,
-        ) for at in order
-    ])  # fmt: skip
+    return frame(
+        "contributions",
+        [
+            (
+                FEATURES[at].name,
+                FEATURES[at].family,
+                X[0, at],
+                FEATURES[at].unit,
+                evidence[at],
+                share[at],
+                FEATURES[at].meaning,
+            )
+            for at in order
+        ],
+    )

@@ -59,13 +59,28 @@ def summaries(store: SqlStore, tenants: Tenants, agent_type: str | None = None) 
 
 def agents_frame(found: Iterable[AgentSummary]) -> Any:
     """The frame `agents`."""
-    return frame("agents", [
-        (
-            one.name.tenant, one.name.issuer, one.name.agent_id, one.agent_type, level_name(one.level), one.risk_score,
-            one.confidence, one.anomaly_score, one.events, one.first_seen_ms, one.last_seen_ms, one.evaluated_ms,
-            _first(_reasons.decode(one.reasons)), one.decision_id,
-        ) for one in found
-    ])  # fmt: skip
+    return frame(
+        "agents",
+        [
+            (
+                one.name.tenant,
+                one.name.issuer,
+                one.name.agent_id,
+                one.agent_type,
+                level_name(one.level),
+                one.risk_score,
+                one.confidence,
+                one.anomaly_score,
+                one.events,
+                one.first_seen_ms,
+                one.last_seen_ms,
+                one.evaluated_ms,
+                _first(_reasons.decode(one.reasons)),
+                one.decision_id,
+            )
+            for one in found
+        ],
+    )
 
 
 def _first(reasons: Sequence[Reason]) -> str:
@@ -80,9 +95,10 @@ def decisions(store: SqlStore, tenants: Tenants, key: int | None = None) -> Iter
 def within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None) -> Iterator[Decision]:
     """Those of a window of event time."""
     return (
-        one for one in found
+        one
+        for one in found
         if (since_ms is None or one.event_time_ms >= since_ms) and (until_ms is None or one.event_time_ms < until_ms)
-    )  # fmt: skip
+    )
 
 
 def decisions_frame(found: Iterable[Decision]) -> Any:
@@ -93,11 +109,28 @@ def decisions_frame(found: Iterable[Decision]) -> Any:
 def _decision_row(one: Decision) -> tuple[Any, ...]:
     signals = " ".join(one.evidence.get("signals", ()))
     return (
-        one.event_time_ms, one.agent.tenant, one.agent.issuer, one.agent.agent_id, one.agent_type,
-        level_name(one.previous_level), level_name(one.level), one.risk_score, one.confidence, one.anomaly_score,
-        one.p_value, one.cause, _first(one.reasons), signals, one.counterfactual, one.mode, one.model_version,
-        one.policy_version, one.event_id, one.decided_ms, one.decision_id,
-    )  # fmt: skip
+        one.event_time_ms,
+        one.agent.tenant,
+        one.agent.issuer,
+        one.agent.agent_id,
+        one.agent_type,
+        level_name(one.previous_level),
+        level_name(one.level),
+        one.risk_score,
+        one.confidence,
+        one.anomaly_score,
+        one.p_value,
+        one.cause,
+        _first(one.reasons),
+        signals,
+        one.counterfactual,
+        one.mode,
+        one.model_version,
+        one.policy_version,
+        one.event_id,
+        one.decided_ms,
+        one.decision_id,
+    )
 
 
 def is_alert(decision: Decision) -> bool:
@@ -111,9 +144,14 @@ def alerts_frame(store: SqlStore, found: Iterable[Decision]) -> Any:
     for one in sorted(found, key=lambda one: (one.event_time_ms, one.decision_id)):
         sent: Sequence[Delivery | None] = store.list_deliveries(key=f"alert-{one.decision_id}", limit=MAX_PAGE).items
         head = (
-            one.event_time_ms, one.agent.tenant, one.agent.issuer, one.agent.agent_id, one.agent_type,
-            level_name(one.level), _first(one.reasons),
-        )  # fmt: skip
+            one.event_time_ms,
+            one.agent.tenant,
+            one.agent.issuer,
+            one.agent.agent_id,
+            one.agent_type,
+            level_name(one.level),
+            _first(one.reasons),
+        )
         rows += [(*head, *_sent(delivery), one.decision_id) for delivery in sent or (None,)]
     return frame("alerts", rows)
 
@@ -126,9 +164,10 @@ def _sent(delivery: Delivery | None) -> tuple[Any, ...]:
 
 def reasons_frame(decision: Decision) -> Any:
     """The frame `reasons`, the strongest first."""
-    return frame("reasons", [
-        (one.code, one.feature, one.observed, one.usual, one.contribution, one.text) for one in decision.reasons
-    ])  # fmt: skip
+    return frame(
+        "reasons",
+        [(one.code, one.feature, one.observed, one.usual, one.contribution, one.text) for one in decision.reasons],
+    )
 
 
 def edges_frame(store: SqlStore, keys: Collection[int], tenants: Tenants, since_ms: int, limit: int) -> Any:
@@ -136,9 +175,13 @@ def edges_frame(store: SqlStore, keys: Collection[int], tenants: Tenants, since_
     found = store.edges(keys, outgoing=True, kinds=EDGE_KINDS, since_ms=since_ms, limit=limit + 1)
     seen = [one for one in found if tenants is None or one.tenant in tenants]
     kept = limited(sorted(seen, key=lambda one: -one.last_ms), limit, "edges")
-    return frame("edges", [
-        (one.kind, one.tenant, one.source, one.target, one.first_ms, one.last_ms, one.risk, one.risk_ms) for one in kept
-    ])  # fmt: skip
+    return frame(
+        "edges",
+        [
+            (one.kind, one.tenant, one.source, one.target, one.first_ms, one.last_ms, one.risk, one.risk_ms)
+            for one in kept
+        ],
+    )
 
 
 def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
@@ -149,11 +192,22 @@ def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
         return None if row is None else RiskLevel(row.level)
 
     found = blast_radius(store, name, level_of, since_ms=since_ms)
-    return frame("blast_radius", [
-        (
-            one.depth, one.name.agent_id, one.kind, one.via, level_name(one.level), one.first_ms, one.last_ms, one.risk
-        ) for one in found.agents
-    ])  # fmt: skip
+    return frame(
+        "blast_radius",
+        [
+            (
+                one.depth,
+                one.name.agent_id,
+                one.kind,
+                one.via,
+                level_name(one.level),
+                one.first_ms,
+                one.last_ms,
+                one.risk,
+            )
+            for one in found.agents
+        ],
+    )
 
 
 def find_agent(
@@ -161,9 +215,10 @@ def find_agent(
 ) -> AgentSummary:
     """The one agent of that id. Raises LabError where there is none, or several."""
     found = [
-        one for one in store.find_agents(agent_id, tenants)
+        one
+        for one in store.find_agents(agent_id, tenants)
         if (tenant is None or one.name.tenant == tenant) and (issuer is None or one.name.issuer == issuer)
-    ]  # fmt: skip
+    ]
     if len(found) == 1:
         return found[0]
     if not found:

@@ -39,28 +39,63 @@ def _values(found: Found) -> tuple[Any, ...]:
     event, agent = found.event, found.event.agent
     resource, scopes, client, credential = event.resource, event.scopes, event.client, event.credential
     return (
-        found.time_ms, found.received_ms, event.id, event.source, event.type, event.tenant, agent.issuer, agent.id,
-        agent.type, agent.version, agent.self_asserted, event.principal and event.principal.id,
-        " <- ".join(event.delegation or ()), event.task, event.action, event.effect,
-        *((None,) * 6 if resource is None else (
-            resource.type, resource.id, resource.target, resource.external, resource.audience, resource.provenance,
-        )),
-        event.peer, " ".join((scopes and scopes.requested) or ()), " ".join((scopes and scopes.granted) or ()),
-        event.outcome, event.status, event.error, event.bytes_in, event.bytes_out, event.duration_ms,
-        client and client.ip, client and client.asn,
+        found.time_ms,
+        found.received_ms,
+        event.id,
+        event.source,
+        event.type,
+        event.tenant,
+        agent.issuer,
+        agent.id,
+        agent.type,
+        agent.version,
+        agent.self_asserted,
+        event.principal and event.principal.id,
+        " <- ".join(event.delegation or ()),
+        event.task,
+        event.action,
+        event.effect,
+        *(
+            (None,) * 6
+            if resource is None
+            else (
+                resource.type,
+                resource.id,
+                resource.target,
+                resource.external,
+                resource.audience,
+                resource.provenance,
+            )
+        ),
+        event.peer,
+        " ".join((scopes and scopes.requested) or ()),
+        " ".join((scopes and scopes.granted) or ()),
+        event.outcome,
+        event.status,
+        event.error,
+        event.bytes_in,
+        event.bytes_out,
+        event.duration_ms,
+        client and client.ip,
+        client and client.asn,
         None if credential is None else " ".join(filter(None, (credential.method, credential.thumbprint))),
-        credential and credential.token_lifetime_s, event.session, event.trace_id, found.raw,
-    )  # fmt: skip
+        credential and credential.token_lifetime_s,
+        event.session,
+        event.trace_id,
+        found.raw,
+    )
 
 
 def labels_frame(path: Path | None) -> Any:
     """The frame `labels` of a label file."""
     found = () if path is None else read_labels(path).labels
-    return frame("labels", [
-        (
-            one.id, one.tenant, one.agent_id, one.session, one.event_label != 0, one.session_label != 0, one.class_
-        ) for one in found
-    ])  # fmt: skip
+    return frame(
+        "labels",
+        [
+            (one.id, one.tenant, one.agent_id, one.session, one.event_label != 0, one.session_label != 0, one.class_)
+            for one in found
+        ],
+    )
 
 
 def stamp(at_ms: int) -> Any:

@@ -63,9 +63,14 @@ class ModelDesk(Ordering):
     """
 
     def __init__(
-        self, settings: Settings, store: Store, shelf: ModelShelf, announce: Callable[[bytes], Awaitable[None]],
-        now_ms: Callable[[], int], new_id: Callable[[], str],
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        store: Store,
+        shelf: ModelShelf,
+        announce: Callable[[bytes], Awaitable[None]],
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
         super().__init__(settings, store, shelf, announce, now_ms, new_id)
         self._curves: dict[str, tuple[int, tuple[list[GroupCurve], ...]]] = {}
         self.challengers: dict[str, int] = {}
@@ -99,9 +104,14 @@ class ModelDesk(Ordering):
         new = msgspec.structs.replace(found, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
         detail = {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset}
         entry = ModelEntry(
-            f"switch-{switch.partition}-{switch.epoch}-{switch.offset}", now_ms, switch.version, "switched", "pipeline",
-            f"in force from offset {switch.offset} of partition {switch.partition} on", detail,
-        )  # fmt: skip
+            f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
+            now_ms,
+            switch.version,
+            "switched",
+            "pipeline",
+            f"in force from offset {switch.offset} of partition {switch.partition} on",
+            detail,
+        )
         self._store.change_models([*changed, new], [entry])
 
     def _note_installed(self) -> Kept:
@@ -112,10 +122,21 @@ class ModelDesk(Ordering):
             return kept
         window = kept.manifest.window
         made = ModelVersion(
-            kept.version, "champion", kept.digest, window.from_ms, window.to_ms, kept.manifest.created_ms, now_ms,
-            now_ms, trained={"source": "trustwatch train", "events": window.events, "agents": window.agents,
-                             "sessions": window.sessions},
-        )  # fmt: skip
+            kept.version,
+            "champion",
+            kept.digest,
+            window.from_ms,
+            window.to_ms,
+            kept.manifest.created_ms,
+            now_ms,
+            now_ms,
+            trained={
+                "source": "trustwatch train",
+                "events": window.events,
+                "agents": window.agents,
+                "sessions": window.sessions,
+            },
+        )
         entry = ModelEntry(self._new_id(), now_ms, kept.version, "installed", "operator", "found in model_dir")
         retired = [
             msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
@@ -147,9 +168,15 @@ class ModelDesk(Ordering):
         except ModelError:
             drawn, known, there = [], [], False
         return ModelView(
-            found, version == self.version, there, drawn, observed(days),
-            self._store.model_history(version, 50).items, switches, known,
-        )  # fmt: skip
+            found,
+            version == self.version,
+            there,
+            drawn,
+            observed(days),
+            self._store.model_history(version, 50).items,
+            switches,
+            known,
+        )
 
     def _drawn(self, found: ModelVersion, tenants: Tenants) -> tuple[list[GroupCurve], ...]:
         """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
@@ -179,10 +206,14 @@ class ModelDesk(Ordering):
         today, accepted = self._today(), self._settings.risk.alert_budget
         span = range(today - min(days, MOST_DAYS) + 1, today + 1)
         return chart(
-            span, self._store.alert_counts(span.start, tenants), self._store.model_days(span.start, tenants),
-            self._store.known_agents(span.start, tenants), self._marks(span, tenants),
-            float(getattr(accepted, level)), level,
-        )  # fmt: skip
+            span,
+            self._store.alert_counts(span.start, tenants),
+            self._store.model_days(span.start, tenants),
+            self._store.known_agents(span.start, tenants),
+            self._marks(span, tenants),
+            float(getattr(accepted, level)),
+            level,
+        )
 
     def _marks(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], Marks]:
         """What people said about alerts, by the day of each one's event."""

@@ -49,9 +49,14 @@ class Ordering:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, shelf: ModelShelf, announce: Callable[[bytes], Awaitable[None]],
-        now_ms: Callable[[], int], new_id: Callable[[], str],
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        store: Store,
+        shelf: ModelShelf,
+        announce: Callable[[bytes], Awaitable[None]],
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
         self._settings = settings
         self._store = store
         self._shelf = shelf
@@ -119,10 +124,21 @@ class Ordering:
             if kept.version == version:
                 window, now_ms = kept.manifest.window, self._now_ms()
                 made = ModelVersion(
-                    version, "challenger", kept.digest, window.from_ms, window.to_ms, kept.manifest.created_ms, 0,
-                    now_ms, trained={"source": "put on the shelf", "events": window.events, "agents": window.agents,
-                             "sessions": window.sessions},
-                )  # fmt: skip
+                    version,
+                    "challenger",
+                    kept.digest,
+                    window.from_ms,
+                    window.to_ms,
+                    kept.manifest.created_ms,
+                    0,
+                    now_ms,
+                    trained={
+                        "source": "put on the shelf",
+                        "events": window.events,
+                        "agents": window.agents,
+                        "sessions": window.sessions,
+                    },
+                )
                 self._store.add_model(made, ModelEntry(self._new_id(), now_ms, version, "trained", "operator", "found"))
                 return
 
@@ -143,9 +159,11 @@ class Ordering:
             raise NotPromoted([str(error)]) from None
         if model.salt.hex() != self._salt():
             raise NotPromoted(
-                [f"{version!r} was trained with another salt: what is known of agents could not be carried over; train "
-                 "with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"]
-            )  # fmt: skip
+                [
+                    f"{version!r} was trained with another salt: what is known of agents could not be carried over; "
+                    "train with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"
+                ]
+            )
         return found.digest
 
     def _salt(self) -> str:

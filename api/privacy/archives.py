@@ -82,9 +82,15 @@ class LocalArchives:
     """
 
     def __init__(
-        self, store: SqlStore, folders: Mapping[Kind, Path], topic: str, spool: Path, host: str,
-        heard: Callable[[], object], kept_ms: int,
-    ) -> None:  # fmt: skip
+        self,
+        store: SqlStore,
+        folders: Mapping[Kind, Path],
+        topic: str,
+        spool: Path,
+        host: str,
+        heard: Callable[[], object],
+        kept_ms: int,
+    ) -> None:
         self._store = store
         self._folders = dict(folders)
         self._topic = topic
@@ -183,9 +189,10 @@ class LocalArchives:
         ours = {_folder_of(place) for place in self._ids.values()}
         places = {key.removeprefix(PLACE): _known.decode(text) for key, text in self._store.meta_from(PLACE).items()}
         return [
-            known for place, known in places.items()
+            known
+            for place, known in places.items()
             if _folder_of(place) not in ours and now_ms - known.seen_ms <= self._kept_ms
-        ]  # fmt: skip
+        ]
 
     def forget(self, made: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""

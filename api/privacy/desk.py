@@ -63,10 +63,17 @@ class ErasureDesk:
     """
 
     def __init__(
-        self, places: Everywhere, exported: Sources, key: Callable[[], PrivacyKey], signer: Callable[[], Signer],
-        forgotten: Callable[[Subject], Awaitable[None]], now_ms: Callable[[], int], *, on_server: bool,
+        self,
+        places: Everywhere,
+        exported: Sources,
+        key: Callable[[], PrivacyKey],
+        signer: Callable[[], Signer],
+        forgotten: Callable[[Subject], Awaitable[None]],
+        now_ms: Callable[[], int],
+        *,
+        on_server: bool,
         leads: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._places = places
         self._exported = exported
         self._signer = signer
@@ -116,9 +123,19 @@ class ErasureDesk:
         digest = digest_of(salt, *subject[:4])
         words = NameEraser(subject.name, pseudonym_of(erasure_id)).text(reason)
         return Erasure(
-            erasure_id, subject.kind, "queued", subject.tenant, subject.issuer, subject.name, salt, digest, words, by,
-            now, updated_ms=now,
-        )  # fmt: skip
+            erasure_id,
+            subject.kind,
+            "queued",
+            subject.tenant,
+            subject.issuer,
+            subject.name,
+            salt,
+            digest,
+            words,
+            by,
+            now,
+            updated_ms=now,
+        )
 
     async def unfinished(self) -> Sequence[Erasure]:
         """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""

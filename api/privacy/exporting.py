@@ -66,10 +66,15 @@ def export_agent(
             yield from _entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
         yield from _entry(archive, sink, told, "events.jsonl", _events(sources, subject))
         manifest = {
-            "agent_id": subject.name, "tenant": subject.tenant, "issuer": subject.issuer, "made_at": rfc3339(now_ms),
-            "by": by, "software": version("trustwatch"), "files": told,
+            "agent_id": subject.name,
+            "tenant": subject.tenant,
+            "issuer": subject.issuer,
+            "made_at": rfc3339(now_ms),
+            "by": by,
+            "software": version("trustwatch"),
+            "files": told,
             "chain": heads_document(sources.store.chain_heads()),
-        }  # fmt: skip
+        }
         yield from _entry(archive, sink, {}, "manifest.json", [manifest])
     yield sink.take()
 
@@ -119,9 +124,12 @@ def _state(sources: Sources, subject: Subject) -> dict[str, Any]:
     row = sources.store.agent(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
-        "agent_id": subject.name, "tenant": subject.tenant, "issuer": subject.issuer, "known": row is not None,
+        "agent_id": subject.name,
+        "tenant": subject.tenant,
+        "issuer": subject.issuer,
+        "known": row is not None,
         "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
-    }  # fmt: skip
+    }
 
 
 def _events(sources: Sources, subject: Subject) -> Iterator[bytes]:

@@ -98,9 +98,14 @@ class Places:
     """
 
     def __init__(
-        self, store: SqlStore, log: GroupCommit, status: Committed, events: Path | None, vectors: Path | None,
+        self,
+        store: SqlStore,
+        log: GroupCommit,
+        status: Committed,
+        events: Path | None,
+        vectors: Path | None,
         spool: Path,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.store = store
         self.log = log
         self._status = status

@@ -24,9 +24,12 @@ _ALWAYS = (
         "it is in other systems",
         "they erase it",
     ),
-    ("back-ups, and bytes of files and rows that were freed on disk", "nobody reads them through this service", "they "
-     "are overwritten or expire"),
-)  # fmt: skip
+    (
+        "back-ups, and bytes of files and rows that were freed on disk",
+        "nobody reads them through this service",
+        "they are overwritten or expire",
+    ),
+)
 _OF_KIND = {
     "agent": (
         (
@@ -81,26 +84,37 @@ def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_s
     counts = {name: count for name, count in made.counts.items() if isinstance(count, int)}
     remains = [*told.remains, *_remaining(made, on_server)]
     return {
-        "type": "erasure", "version": 1, "erasure_id": made.erasure_id, "software": version("trustwatch"),
+        "type": "erasure",
+        "version": 1,
+        "erasure_id": made.erasure_id,
+        "software": version("trustwatch"),
         "asked": {
-            "kind": made.kind, "tenant": made.tenant, "issuer": made.issuer or None,
+            "kind": made.kind,
+            "tenant": made.tenant,
+            "issuer": made.issuer or None,
             "subject": {"scrypt": made.subject_digest, "salt": made.subject_salt, "n": 2**14, "r": 8, "p": 1},
-            "reason": made.reason, "by": made.asked_by, "at": rfc3339(made.asked_ms),
+            "reason": made.reason,
+            "by": made.asked_by,
+            "at": rfc3339(made.asked_ms),
         },
         "done_at": rfc3339(done_ms),
         "covers": told.covers,
-        "erased": counts, "left": {}, "chain": {"before": made.counts.get("chain", []), "after": heads_document(after)},
+        "erased": counts,
+        "left": {},
+        "chain": {"before": made.counts.get("chain", []), "after": heads_document(after)},
         "topics": list(told.topics),
         "remains": [{"what": what, "why": why, "until": until} for what, why, until in remains],
-    }  # fmt: skip
+    }
 
 
 def _remaining(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
     found = [*_OF_KIND[made.kind], *_ALWAYS]
     if on_server:
-        found.append((
-            "removed row versions in files, write-ahead log and replicas of PostgreSQL",
-            "VACUUM has freed them; the server overwrites them when it uses their room again",
-            "they are overwritten, and archived WAL expires",
-        ))  # fmt: skip
+        found.append(
+            (
+                "removed row versions in files, write-ahead log and replicas of PostgreSQL",
+                "VACUUM has freed them; the server overwrites them when it uses their room again",
+                "they are overwritten, and archived WAL expires",
+            )
+        )
     return found

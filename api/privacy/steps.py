@@ -39,9 +39,15 @@ class Steps:
     """
 
     def __init__(
-        self, places: Everywhere, key: Callable[[], PrivacyKey], signer: Callable[[], Signer],
-        forgotten: Callable[[Subject], Awaitable[None]], now_ms: Callable[[], int], *, on_server: bool,
-    ) -> None:  # fmt: skip
+        self,
+        places: Everywhere,
+        key: Callable[[], PrivacyKey],
+        signer: Callable[[], Signer],
+        forgotten: Callable[[Subject], Awaitable[None]],
+        now_ms: Callable[[], int],
+        *,
+        on_server: bool,
+    ) -> None:
         self._places = places
         self._key = key
         self._signer = signer

@@ -64,7 +64,7 @@ class TopicPlaces:
 
     def __init__(
         self, store: SqlStore, log: GroupCommit, brokers: Brokers, archives: LocalArchives, expected: frozenset[str]
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.store = store
         self.keeps_name = True
         self._log = log
@@ -158,13 +158,16 @@ class TopicPlaces:
         topics = await asyncio.to_thread(self._topics, now_ms)
         standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
         covers = {
-            "topic": self._brokers.topics.events, "up_to": rfc3339(made.at_ms),
+            "topic": self._brokers.topics.events,
+            "up_to": rfc3339(made.at_ms),
             "offsets": {str(at): offset for at, offset in sorted(offsets_of(made).items())},
-        }  # fmt: skip
+        }
         return Told(
-            covers, _counted(standing), [one.document() for one in topics],
+            covers,
+            _counted(standing),
+            [one.document() for one in topics],
             [*map(_remaining, topics), _KEPT, *_FOREIGN, *_not_reached(standing)],
-        )  # fmt: skip
+        )
 
     def _topics(self, now_ms: int) -> list[TopicTold]:
         with closing(self._brokers.admin()) as admin:

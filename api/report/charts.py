@@ -114,9 +114,13 @@ def _totals(count: int, series: Sequence[Series]) -> list[float]:
 
 def _bar(one: Series, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
     return Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-        one.style, _px(left + wide * 0.1), _px(top), _px(wide * 0.8), _px(bottom - top),
+        one.style,
+        _px(left + wide * 0.1),
+        _px(top),
+        _px(wide * 0.8),
+        _px(bottom - top),
         f"{label}: {value:g} {one.name}",
-    )  # fmt: skip
+    )
 
 
 def _labels_below(labels: Sequence[str], wide: float) -> Markup:
@@ -137,9 +141,8 @@ def _band(one: Series, across: _Scale, up: _Scale) -> Markup:
 
 def _line(one: Series, across: _Scale, up: _Scale) -> Markup:
     shown = [
-        (across.at(a), up.at(b)) for a, b in one.points
-        if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
-    ]  # fmt: skip
+        (across.at(a), up.at(b)) for a, b in one.points if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
+    ]
     if not shown:
         return Markup("")
     if one.steps:

@@ -27,14 +27,20 @@ def render(outcome: Outcome, made: datetime) -> str:
         made: when, UTC.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(number=_number, figure=_figure)
     return environment.get_template("report.html").render(
-        outcome=outcome, made=made.strftime("%Y-%m-%d %H:%M UTC"), charts=_charts(outcome),
-        outcomes=OUTCOMES, shown=SHOWN_AGENTS,
-    )  # fmt: skip
+        outcome=outcome,
+        made=made.strftime("%Y-%m-%d %H:%M UTC"),
+        charts=_charts(outcome),
+        outcomes=OUTCOMES,
+        shown=SHOWN_AGENTS,
+    )
 
 
 def _charts(outcome: Outcome) -> dict[str, list[Markup]]:

@@ -141,9 +141,12 @@ async def _either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> N
 
 def _channel(one: ActuatorSettings, acting: Acting) -> Channel[ActuatorTarget]:
     target = ActuatorTarget(
-        one.name, timeout_s=one.timeout_s, tenants=frozenset(one.tenants), issuers=frozenset(one.issuers),
+        one.name,
+        timeout_s=one.timeout_s,
+        tenants=frozenset(one.tenants),
+        issuers=frozenset(one.issuers),
         clients=dict(one.clients),
-    )  # fmt: skip
+    )
     return Channel(ACTION_KIND, target, acting.notifier(one), POLICY)
 
 

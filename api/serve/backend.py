@@ -145,7 +145,7 @@ class Distributed(Backend):
 
     def __init__(
         self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: Roles
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(settings, settings_file, log, store)
         self._roles = roles
 
@@ -240,7 +240,7 @@ async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -
 
 def _archives(
     settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
-) -> list[ChildProcess]:  # fmt: skip
+) -> list[ChildProcess]:
     """What keeps events and vectors as files, as far as that is set and this process's to do."""
     kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
     return [ArchiveProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]

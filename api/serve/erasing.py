@@ -43,9 +43,14 @@ def forgotten_agents(settings: Settings, store: SqlStore) -> Forgotten:
 
 
 def make_erasures(
-    settings: Settings, log: GroupCommit, store: SqlStore, view: RiskView, guard: Guard, status: PipelineStatus,
+    settings: Settings,
+    log: GroupCommit,
+    store: SqlStore,
+    view: RiskView,
+    guard: Guard,
+    status: PipelineStatus,
     roles: Roles = Roles(),  # noqa: B008
-) -> ErasureDesk:  # fmt: skip
+) -> ErasureDesk:
     """Everything the desk stands on."""
 
     async def forget(subject: Subject) -> None:
@@ -64,22 +69,33 @@ def make_erasures(
         places = Places(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
     exported = Sources(store, None if on_topic else settings.data_dir / "log", archive.directory, profile_of)
     return ErasureDesk(
-        places, exported, lambda: privacy_key(settings), signer, forget, clock.now_ms,
-        on_server=settings.store.url is not None, leads=roles.workers,
-    )  # fmt: skip
+        places,
+        exported,
+        lambda: privacy_key(settings),
+        signer,
+        forget,
+        clock.now_ms,
+        on_server=settings.store.url is not None,
+        leads=roles.workers,
+    )
 
 
 def _on_topic(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: Roles
-) -> TopicPlaces:  # fmt: skip
+) -> TopicPlaces:
     kafka, archive = kafka_settings(settings), settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
     wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
-        store, {kind: folder for kind, folder in wanted.items() if ours[kind]}, kafka.topics.events,
-        spool_directory(settings), socket.gethostname(), lambda: status.counts, archive.retention_days * DAY_MS,
-    )  # fmt: skip
+        store,
+        {kind: folder for kind, folder in wanted.items() if ours[kind]},
+        kafka.topics.events,
+        spool_directory(settings),
+        socket.gethostname(),
+        lambda: status.counts,
+        archive.retention_days * DAY_MS,
+    )
     brokers = Brokers(kafka.topics, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
     return TopicPlaces(store, log, brokers, archives, frozenset(wanted))
 

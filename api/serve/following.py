@@ -115,9 +115,10 @@ class Follower:
         self._champion = self._runs(champion, len(firsts))
         bounds = self._settings.lifecycle.drift
         self._watch = GroupWatch(
-            champion, Thresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
+            champion,
+            Thresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
             self._remember(chosen.version),
-        )  # fmt: skip
+        )
         self._watch.settled_ms = 0 if self._course.several else None
         self._mark_ms = 0
         self._challenger = self._duel = None
@@ -128,9 +129,11 @@ class Follower:
             counted = {partition: max(ends.get(partition, 0), first) for partition, first in firsts.items()}
             self._duel = Duel(counted, (chosen.version, challenger.version))
         _log.info(
-            "following", champion=chosen.version, challenger=None if challenger is None else challenger.version,
+            "following",
+            champion=chosen.version,
+            challenger=None if challenger is None else challenger.version,
             from_offsets=dict(firsts),
-        )  # fmt: skip
+        )
 
     def _runs(self, model: TrainedModel, partitions: int) -> ShadowRuns:
         residents = min(RESIDENT, self._settings.pipeline.resident_agents)

@@ -83,9 +83,16 @@ class GroupWorker:
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
         around = Surroundings(
-            self.source, self.store, policy, pipeline_settings(settings), clock.monotonic, sleep, self._committed,
-            Stages(clock.monotonic), self.publisher,
-        )  # fmt: skip
+            self.source,
+            self.store,
+            policy,
+            pipeline_settings(settings),
+            clock.monotonic,
+            sleep,
+            self._committed,
+            Stages(clock.monotonic),
+            self.publisher,
+        )
         self.pipeline = GroupPipeline(self.source, around, self._processor)
 
     def _processor(self, partition: int) -> Processor:
@@ -124,9 +131,13 @@ class GroupWorker:
         for partition in self.source.owned():
             try:
                 self.writer.send(
-                    self._events, None, record.payload, partition=partition, headers=headers_of(record),
+                    self._events,
+                    None,
+                    record.payload,
+                    partition=partition,
+                    headers=headers_of(record),
                     timestamp_ms=now_ms,
-                )  # fmt: skip
+                )
             except Unavailable:
                 self.pipeline.stages.counts["ticks_not_sent"] += 1
 

@@ -30,10 +30,16 @@ _log = structlog.get_logger(__name__)
 
 
 def make_guard(
-    settings: Settings, log: GroupCommit, store: Store, view: RiskView, policy: LivePolicy, status: PipelineStatus,
-    changed: Callable[[Collection[AgentName]], None], now_ms: Callable[[], int] = clock.now_ms,
+    settings: Settings,
+    log: GroupCommit,
+    store: Store,
+    view: RiskView,
+    policy: LivePolicy,
+    status: PipelineStatus,
+    changed: Callable[[Collection[AgentName]], None],
+    now_ms: Callable[[], int] = clock.now_ms,
     alias: Callable[[str, str], str] | None = None,
-) -> Guard:  # fmt: skip
+) -> Guard:
     """Everything the guard stands on.
 
     Args:
@@ -85,9 +91,13 @@ async def keep_guard(guard: Guard, policy: LivePolicy, on_policy: Callable[[], N
 
 
 async def keep_descendants(
-    guard: Guard, policy: LivePolicy, store: Store, changed: Callable[[Collection[AgentName]], None],
-    stop: asyncio.Event, now_ms: Callable[[], int] = clock.now_ms,
-) -> None:  # fmt: skip
+    guard: Guard,
+    policy: LivePolicy,
+    store: Store,
+    changed: Callable[[Collection[AgentName]], None],
+    stop: asyncio.Event,
+    now_ms: Callable[[], int] = clock.now_ms,
+) -> None:
     """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
     verdicts, failing = guard.verdicts, False
     finder = Descendants(store, now_ms)

@@ -87,7 +87,7 @@ class LogOrigin:
 
 def _read_log(
     reader: LogReader, history: History, within: tuple[int, int], since_ms: int, check: Callable[[], None]
-) -> None:  # fmt: skip
+) -> None:
     window = DuplicateWindow()
     at, end = within
     while at < end and (batch := reader.poll(min(READ, end - at), 0.0)) is not None:
@@ -120,9 +120,10 @@ class TopicOrigin:
             for (_, partition), (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
             wanted = _Fresh(
-                {partition: end for (_, partition), (_, end) in ranges.items()}, since_ms,
+                {partition: end for (_, partition), (_, end) in ranges.items()},
+                since_ms,
                 self._settings.kafka.duplicate_window,
-            )  # fmt: skip
+            )
             for line in topic_lines(reader, topic, wanted, check, unread_of(self._settings, topic)):
                 history.add(line)
         told = {partition: both for (_, partition), both in sorted(ranges.items())}
@@ -130,7 +131,7 @@ class TopicOrigin:
 
     def _ranges(
         self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
-    ) -> dict[tuple[str, int], tuple[int, int]]:  # fmt: skip
+    ) -> dict[tuple[str, int], tuple[int, int]]:
         ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
         firsts = reader.first_offsets()
         return {
@@ -156,7 +157,7 @@ class _Fresh:
 
 def _from_archive(
     settings: Settings, history: History, since_ms: int, topic: str, check: Callable[[], None]
-) -> dict[int, int]:  # fmt: skip
+) -> dict[int, int]:
     """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
     directory = settings.archive.directory
     # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.

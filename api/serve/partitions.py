@@ -57,9 +57,14 @@ class Growth:
     """
 
     def __init__(
-        self, store: Store, admin: KafkaAdmin, reader: TopicReader, topics: Topics, drain: Callable[[], None],
+        self,
+        store: Store,
+        admin: KafkaAdmin,
+        reader: TopicReader,
+        topics: Topics,
+        drain: Callable[[], None],
         say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._admin = admin
         self._reader = reader

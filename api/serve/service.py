@@ -85,9 +85,14 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend, view: RiskView, status: PipelineStatus, model_version: str,
+        self,
+        settings: Settings,
+        backend: Backend,
+        view: RiskView,
+        status: PipelineStatus,
+        model_version: str,
         roles: Roles,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._backend = backend
         self._roles = roles
@@ -101,26 +106,48 @@ class Service:
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerts(
             backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
-        )  # fmt: skip
+        )
         policy = live_policy(settings)
         alias = principal_alias(settings)
         self._guard = make_guard(
-            settings, backend.log, backend.store, view, policy, status, self._standing_changed, alias=alias,
-        )  # fmt: skip
+            settings,
+            backend.log,
+            backend.store,
+            view,
+            policy,
+            status,
+            self._standing_changed,
+            alias=alias,
+        )
         self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
         self._promotions: set[asyncio.Task[None]] = set()
         self._models = make_desk(settings, backend.log, backend.store)
         self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
         self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status, roles)
         self._services = Services(
-            settings=settings, verifier=verifier, guard=self._guard, log=backend.log, store=backend.store, view=view,
-            policy=policy, model_version=model_version, status=status, deliveries=Counter(),
-            issuers=self._jwks.status, ready={"issuers": self._has_keys}, behind=backend.behind(status),
-            wishes=self._acting.wishes, actuations=self._acting.figures, ingest=self._ingest, archive=self._archive,
+            settings=settings,
+            verifier=verifier,
+            guard=self._guard,
+            log=backend.log,
+            store=backend.store,
+            view=view,
+            policy=policy,
+            model_version=model_version,
+            status=status,
+            deliveries=Counter(),
+            issuers=self._jwks.status,
+            ready={"issuers": self._has_keys},
+            behind=backend.behind(status),
+            wishes=self._acting.wishes,
+            actuations=self._acting.figures,
+            ingest=self._ingest,
+            archive=self._archive,
             on_silence=self._hear,
-            models=self._models, feedback=self._feedback, erasures=self._erasures,
+            models=self._models,
+            feedback=self._feedback,
+            erasures=self._erasures,
             alias=alias,
-        )  # fmt: skip
+        )
         self._dispatcher: Dispatcher | None = None
         known = Known(view, status, self._changed, self._ingest, self._archive, self._proved)
         self._processes = backend.processes(known)
@@ -198,19 +225,27 @@ class Service:
         app = create_app(self._services, only_service=not self._roles.api, console=console)
         return _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="on", proxy_headers=False, server_header=False,
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                proxy_headers=False,
+                server_header=False,
                 ws="none",  # what gateways ask about an upgrade is a question like any other
                 timeout_graceful_shutdown=10,
             )
-        )  # fmt: skip
+        )
 
     def _helpers(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
         policy, store = self._services.policy, self._backend.store
         helpers: list[Coroutine[Any, Any, None]] = [
-            self._tick(quiet), keep_descendants(self._guard, policy, store, self._standing_changed, quiet),
-            keep_desk(self._models, quiet), self._feedback.keep(quiet), self._erasures.keep(quiet),
-        ]  # fmt: skip
+            self._tick(quiet),
+            keep_descendants(self._guard, policy, store, self._standing_changed, quiet),
+            keep_desk(self._models, quiet),
+            self._feedback.keep(quiet),
+            self._erasures.keep(quiet),
+        ]
         if self._roles.workers:
             assert self._dispatcher is not None
             helpers += [self._upkeep(quiet), self._dispatcher.run(quiet), self._acting.keep(quiet)]
@@ -244,14 +279,19 @@ class Service:
             try:
                 await asyncio.to_thread(self._backend.store.upkeep, now)
                 await asyncio.to_thread(
-                    self._backend.store.purge, before(retention.decisions), agents_before_ms=forgotten,
-                    outbox_before_ms=before(retention.deliveries), letters_before_ms=before(retention.dead_letters),
+                    self._backend.store.purge,
+                    before(retention.decisions),
+                    agents_before_ms=forgotten,
+                    outbox_before_ms=before(retention.deliveries),
+                    letters_before_ms=before(retention.dead_letters),
                     waiting_letters_before_ms=0 if waiting is None else before(waiting),
-                )  # fmt: skip
+                )
                 await asyncio.to_thread(
-                    self._backend.store.purge_containment, before(retention.interventions),
-                    actuations_before_ms=before(retention.actuations), edges_before_ms=before(retention.edges),
-                )  # fmt: skip
+                    self._backend.store.purge_containment,
+                    before(retention.interventions),
+                    actuations_before_ms=before(retention.actuations),
+                    edges_before_ms=before(retention.edges),
+                )
                 await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
                 await asyncio.to_thread(self._backend.store.purge_labels, before(label_days(self._settings)))
                 await self._backend.drop_applied(self._status)

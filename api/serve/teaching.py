@@ -95,8 +95,11 @@ class Teacher:
             self._end(work)
             return
         if work.tries >= MOST_TRIES:
-            self._fail(work, f"the keeper died {work.tries} times in this training: has it the memory? "
-                             "`lifecycle.most_events` bounds it")  # fmt: skip
+            self._fail(
+                work,
+                f"the keeper died {work.tries} times in this training: has it the memory? "
+                "`lifecycle.most_events` bounds it",
+            )
             return
         begun = msgspec.structs.replace(work, tries=work.tries + 1)
         self._store.set_meta(LAST_TRAINING, str(clock.now_ms()))
@@ -145,9 +148,16 @@ class Teacher:
         assert isinstance(champion.detector, ForestDetector)
         engine = engine_settings(self._settings)
         produced = produce(
-            self._shelf.place(work.version), columns, champion.salt, work.version, champion.detector.settings,
-            engine.budget, engine.risk, now_ms, lambda *_: self._check(),
-        )  # fmt: skip
+            self._shelf.place(work.version),
+            columns,
+            champion.salt,
+            work.version,
+            champion.detector.settings,
+            engine.budget,
+            engine.risk,
+            now_ms,
+            lambda *_: self._check(),
+        )
         trained = {**learned.told(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
         self._check()
         return self._register(produced, now_ms, trained, work.why)
@@ -155,13 +165,24 @@ class Teacher:
     def _register(self, made: Produced, now_ms: int, trained: dict[str, Any], why: str) -> ModelVersion:
         window = made.manifest.window
         facts = {
-            "events": window.events, "agents": window.agents, "sessions": window.sessions, "promise": made.promise,
+            "events": window.events,
+            "agents": window.agents,
+            "sessions": window.sessions,
+            "promise": made.promise,
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
-        }  # fmt: skip
+        }
         version = ModelVersion(
-            made.manifest.model_version, "challenger", made.digest, window.from_ms, window.to_ms, now_ms, 0, now_ms,
-            sum(end for _, end in trained["offsets"].values()), trained | facts,
-        )  # fmt: skip
+            made.manifest.model_version,
+            "challenger",
+            made.digest,
+            window.from_ms,
+            window.to_ms,
+            now_ms,
+            0,
+            now_ms,
+            sum(end for _, end in trained["offsets"].values()),
+            trained | facts,
+        )
         detail = {"events": window.events, "left_out": trained["left_out"]}
         entry = ModelEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
         self._store.add_model(version, entry)

@@ -35,9 +35,12 @@ class ChildProcess:
     """
 
     def __init__(
-        self, module: str, settings_file: Path | None, apply: Callable[[Update], None],
+        self,
+        module: str,
+        settings_file: Path | None,
+        apply: Callable[[Update], None],
         ended: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._module = module
         self._settings_file = settings_file
         self._apply = apply
@@ -60,9 +63,11 @@ class ChildProcess:
             self.restarts += 1
             pause_s = RESTART_S if loop.time() - started >= STEADY_S else min(2 * pause_s, LONGEST_RESTART_S)
             _log.error(
-                "process ended; its work waits until it is back", module=self._module, exit_status=status,
+                "process ended; its work waits until it is back",
+                module=self._module,
+                exit_status=status,
                 again_in_s=pause_s,
-            )  # fmt: skip
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), pause_s)
 

@@ -31,14 +31,16 @@ def open_spool(settings: Settings) -> SpoolWriter | None:
     if settings.archive.vectors is None:
         return None
     return SpoolWriter(
-        spool_directory(settings), settings.archive.spool_mb << 20, clock.monotonic,
+        spool_directory(settings),
+        settings.archive.spool_mb << 20,
+        clock.monotonic,
         roll_s=min(settings.archive.interval_s, LONGEST_ROLL_S),
-    )  # fmt: skip
+    )
 
 
 def take_over(
     spool: SpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
-) -> VectorCollector | None:  # fmt: skip
+) -> VectorCollector | None:
     """The collector of a partition that begins here, in the place of an earlier one; None where no vectors are kept.
 
     The file that is open is handed on first. A partition that was ours before, and another worker's meanwhile, would

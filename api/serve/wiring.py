@@ -36,11 +36,12 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
         learn=learn,
         budget=Budget(budget.medium, budget.high, budget.critical),
         risk=RiskSettings(
-            half_life_ms=rules.half_life_s * 1000.0, hold_ms=rules.hold_s * 1000.0,
+            half_life_ms=rules.half_life_s * 1000.0,
+            hold_ms=rules.hold_s * 1000.0,
             confidence_low=rules.confidence_minimum,
         ),
         disabled_signals=rules.disabled_signals,
-    )  # fmt: skip
+    )
 
 
 def policy_table(settings: Settings) -> PolicyTable:
@@ -72,10 +73,16 @@ def _book(file: PolicyFile) -> PolicyBook:
     policies = {RiskLevel[name.upper()]: _policy(getattr(levels, name)) for name in LEVELS}
     rules = [
         PolicyRule(
-            rule.name, rule.tenants, rule.agent_types, rule.agents, rule.mode, rule.rollout_percent,
+            rule.name,
+            rule.tenants,
+            rule.agent_types,
+            rule.agents,
+            rule.mode,
+            rule.rollout_percent,
             {RiskLevel[name.upper()]: _policy(policy) for name, policy in rule.levels.items()},
-        ) for rule in file.rules
-    ]  # fmt: skip
+        )
+        for rule in file.rules
+    ]
     table = PolicyTable(policies, file.version)
     return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
 
@@ -83,9 +90,14 @@ def _book(file: PolicyFile) -> PolicyBook:
 def _policy(policy: LevelPolicy) -> TokenPolicy:
     scopes = ("*",) if policy.step_up else policy.step_up_scopes
     return TokenPolicy(
-        policy.allow, policy.max_token_lifetime_s, policy.allowed_scopes, policy.refresh_allowed, bool(scopes),
-        policy.revoke, scopes,
-    )  # fmt: skip
+        policy.allow,
+        policy.max_token_lifetime_s,
+        policy.allowed_scopes,
+        policy.refresh_allowed,
+        bool(scopes),
+        policy.revoke,
+        scopes,
+    )
 
 
 def context(settings: Settings) -> Context:
@@ -113,11 +125,17 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
     """Targets of alerts. Raises ConfigError for one that can not be used."""
     return [
         WebhookTarget(
-            webhook.name, webhook.url.reveal(), () if webhook.secret is None else (webhook.secret.reveal(),),
-            format=webhook.format, routing_key=_plain(webhook.routing_key), levels=_levels(webhook),
-            timeout_s=webhook.timeout_s, allow_plain_loopback=webhook.allow_http,
-        ) for webhook in settings.webhooks
-    ]  # fmt: skip
+            webhook.name,
+            webhook.url.reveal(),
+            () if webhook.secret is None else (webhook.secret.reveal(),),
+            format=webhook.format,
+            routing_key=_plain(webhook.routing_key),
+            levels=_levels(webhook),
+            timeout_s=webhook.timeout_s,
+            allow_plain_loopback=webhook.allow_http,
+        )
+        for webhook in settings.webhooks
+    ]
 
 
 def _levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
@@ -140,28 +158,39 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
     """What Kafka clients are told. Only where brokers are configured."""
     kafka, security = settings.kafka, settings.kafka.security
     return KafkaSettings(
-        bootstrap_servers=kafka.bootstrap_servers, client=kafka.client, group_id=kafka.group_id,
+        bootstrap_servers=kafka.bootstrap_servers,
+        client=kafka.client,
+        group_id=kafka.group_id,
         topics=Topics(
-            events=kafka.names.events, dead_letters=kafka.names.dead_letters, risk=kafka.names.risk,
-            decisions=kafka.names.decisions, alerts=kafka.names.alerts,
+            events=kafka.names.events,
+            dead_letters=kafka.names.dead_letters,
+            risk=kafka.names.risk,
+            decisions=kafka.names.decisions,
+            alerts=kafka.names.alerts,
         ),
         security_protocol=security.protocol,
         tls=Tls(
-            ca_file=str(security.ca_file or ""), certificate_file=str(security.certificate_file or ""),
+            ca_file=str(security.ca_file or ""),
+            certificate_file=str(security.certificate_file or ""),
             key_file=str(security.key_file or ""),
         ),
-        sasl=_sasl(security), session_timeout_ms=int(kafka.session_timeout_s * 1000),
-    )  # fmt: skip
+        sasl=_sasl(security),
+        session_timeout_ms=int(kafka.session_timeout_s * 1000),
+    )
 
 
 def _sasl(security: KafkaSecuritySettings) -> Sasl | None:
     if security.mechanism is None:
         return None
     return Sasl(
-        mechanism=security.mechanism, username=security.username or "", password=_plain(security.password),
-        token_endpoint=security.token_url or "", client_id=security.client_id or "",
-        client_secret=_plain(security.client_secret), scope=security.scope or "",
-    )  # fmt: skip
+        mechanism=security.mechanism,
+        username=security.username or "",
+        password=_plain(security.password),
+        token_endpoint=security.token_url or "",
+        client_id=security.client_id or "",
+        client_secret=_plain(security.client_secret),
+        scope=security.scope or "",
+    )
 
 
 def _plain(secret: Secret | None) -> str:

@@ -53,14 +53,25 @@ class Worker:
         residence.forgotten = forgotten_agents(settings, self.store)
         residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
         processor = Processor(
-            residence, encoder, DuplicateWindow(), told,
-            edges=EdgeCollector(), models=models, vectors=None if self._spool is None else VectorCollector(),
-        )  # fmt: skip
+            residence,
+            encoder,
+            DuplicateWindow(),
+            told,
+            edges=EdgeCollector(),
+            models=models,
+            vectors=None if self._spool is None else VectorCollector(),
+        )
         self._vectors = processor.vectors
         self.pipeline = Pipeline(
-            self.source, processor, self.store, told.policy, pipeline_settings(settings), clock.monotonic,
-            child.sleep, self._committed,
-        )  # fmt: skip
+            self.source,
+            processor,
+            self.store,
+            told.policy,
+            pipeline_settings(settings),
+            clock.monotonic,
+            child.sleep,
+            self._committed,
+        )
 
     def run(self) -> None:
         """Work until told to stop or nobody listens."""

@@ -17,9 +17,9 @@ class ConsoleGrantSettings(Part, frozen=True, kw_only=True):
     """What the people who have a value in a claim of their ID token may see and do."""
 
     name: Annotated[Name, about("its name; a session lasts as long as the grant of that name is here")]
-    claim: Annotated[
-        Name, about("claim of the ID token: text, text with blanks or a list; dots go into objects")
-    ] = "groups"  # fmt: skip
+    claim: Annotated[Name, about("claim of the ID token: text, text with blanks or a list; dots go into objects")] = (
+        "groups"
+    )
     value: Annotated[Name, about("what the claim must be or hold; compared exactly, `*` is anything")]
     scopes: Annotated[
         tuple[Scope, ...], about("`trust.score:read` looks, the others act; none includes another", min_length=1)
@@ -32,18 +32,16 @@ class ConsoleOidcSettings(Part, frozen=True, kw_only=True):
 
     issuer: Annotated[Name, about("its `iss`, compared exactly: https (http only to loopback)")]
     client_id: Annotated[Name, about("the console as the provider knows it")]
-    client_secret: Annotated[
-        Secret | None, about("its secret, if it has one: `{env: NAME}` or `{file: PATH}`")
-    ] = None  # fmt: skip
+    client_secret: Annotated[Secret | None, about("its secret, if it has one: `{env: NAME}` or `{file: PATH}`")] = None
     client_key: Annotated[
         Secret | None, about("private key in PEM instead of a secret (`private_key_jwt`): `{file: PATH}`")
-    ] = None  # fmt: skip
+    ] = None
     client_key_id: Annotated[Name | None, about("`kid` of that key; for `client_key`, which needs it")] = None
     client_key_algorithm: Annotated[Algorithm, about("JWS algorithm of that key")] = "ES256"
     scopes: Annotated[tuple[Name, ...], about("scopes that are asked for", min_length=1)] = ("openid", "profile")
     algorithms: Annotated[
         tuple[Algorithm, ...], about("signature algorithms of ID tokens that are accepted", min_length=1)
-    ] = ("ES256", "RS256", "PS256", "EdDSA")  # fmt: skip
+    ] = ("ES256", "RS256", "PS256", "EdDSA")
     name_claim: Annotated[
         Name, about("claim that names the person in records; choose one that the provider never gives to another")
     ] = "sub"

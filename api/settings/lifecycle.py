@@ -43,9 +43,11 @@ class LifecycleSettings(Part, frozen=True):
         int, about("the newest events of these, at most so many; bounds the memory of training", ge=1_000)
     ] = 500_000
     follow_days: Annotated[
-        float, about("what arrived so long before a start is read again to bring models in shadow up to date, days",
-                     ge=0, le=365)
-    ] = 2.0  # fmt: skip
+        float,
+        about(
+            "what arrived so long before a start is read again to bring models in shadow up to date, days", ge=0, le=365
+        ),
+    ] = 2.0
     min_agent_days: Annotated[int, about("agent-days in shadow before a challenger may be promoted", ge=0)] = 100
     promote: Annotated[Literal["manual", "automatic"], about("who promotes a challenger that has proved better")] = (
         "manual"

@@ -37,9 +37,13 @@ class MappingSettings(Part, frozen=True):
     def spec(self) -> MappingSpec:
         """The same for `trustwatch.ingest.formats`."""
         return MappingSpec(
-            members=self.members, values=self.values, when=self.when, anonymous=self.anonymous,
-            time_format=self.time_format, encoding="logfmt" if self.logfmt else None,
-        )  # fmt: skip
+            members=self.members,
+            values=self.values,
+            when=self.when,
+            anonymous=self.anonymous,
+            time_format=self.time_format,
+            encoding="logfmt" if self.logfmt else None,
+        )
 
 
 class KafkaTopicSettings(Part, frozen=True):

@@ -146,9 +146,13 @@ def assertion_signer(
     def sign(client_id: str, audience: str) -> str:
         issued = int(now_s())
         claims = {
-            "iss": client_id, "sub": client_id, "aud": audience, "iat": issued, "exp": issued + ASSERTION_S,
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "iat": issued,
+            "exp": issued + ASSERTION_S,
             "jti": new_id(),
-        }  # fmt: skip
+        }
         return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id})
 
     try:

@@ -260,9 +260,10 @@ EXTRA: dict[str, Scenario] = {
 """Played against a clean history."""
 
 POISONED: dict[str, Scenario] = {
-    name: _made(name, f"{percent} % of the agent's history are exfiltrations to the same target, then one more", play,
-                _TALKS)
+    name: _made(
+        name, f"{percent} % of the agent's history are exfiltrations to the same target, then one more", play, _TALKS
+    )
     for percent in (0, 1, 5, 10)
     for name, play in [(f"poisoned_{percent}", poisoned(max(percent, 0.001) / 100, DAY_MS))]
-}  # fmt: skip
+}
 """Played from the first day of the history on."""

@@ -65,20 +65,28 @@ def _table(title: str, world: World, names: tuple[str, ...]) -> Table:
     summaries = {name: scenario.summary for name, scenario in {**SCENARIOS, **EXTRA, **POISONED}.items()}
     rows = [_row(name, summaries[name], seen) for name, seen in found.items() if seen]
     columns = (
-        "attack", "what happens", "noticed", "before the first malicious event", "malicious events until noticed",
-        "of", "minutes until noticed",
-    )  # fmt: skip
+        "attack",
+        "what happens",
+        "noticed",
+        "before the first malicious event",
+        "malicious events until noticed",
+        "of",
+        "minutes until noticed",
+    )
     return Table(title, columns, rows, false_alerts(world))
 
 
 def _row(name: str, summary: str, seen: list[Outcome]) -> tuple[str, ...]:
     hits = [outcome for outcome in seen if outcome.noticed]
     return (
-        name, summary, f"{len(hits)} of {len(seen)}", str(sum(outcome.early for outcome in hits)),
+        name,
+        summary,
+        f"{len(hits)} of {len(seen)}",
+        str(sum(outcome.early for outcome in hits)),
         f"{np.median([outcome.events for outcome in hits]):.0f}" if hits else "–",
         f"{np.median([outcome.malicious for outcome in seen]):.0f}",
         f"{np.median([outcome.minutes for outcome in hits]):.0f}" if hits else "–",
-    )  # fmt: skip
+    )
 
 
 def false_alerts(world: World) -> str:

@@ -98,9 +98,15 @@ class Trail(Replay):
     def _lines(self, scored: Scored) -> Iterator[Any]:
         risks, levels = scored.risk.copy(), scored.levels.copy()
         yield (
-            scored.columns.time_ms, scored.p_values, scored.anomaly, risks[:, risk.STATISTIC], risks[:, risk.GAIN],
-            levels[:, 0], levels[:, 1], scored.bound_of,
-        )  # fmt: skip
+            scored.columns.time_ms,
+            scored.p_values,
+            scored.anomaly,
+            risks[:, risk.STATISTIC],
+            risks[:, risk.GAIN],
+            levels[:, 0],
+            levels[:, 1],
+            scored.bound_of,
+        )
 
 
 def clean_history(size: Size, seed: int) -> World:
@@ -121,9 +127,14 @@ def poisoned_history(size: Size, seed: int) -> World:
 
 def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
     settings = SimulationSettings(
-        START, timedelta(days=size.history_days + size.judged_days), seed, size.agents, TENANTS, attacks=tuple(attacks),
+        START,
+        timedelta(days=size.history_days + size.judged_days),
+        seed,
+        size.agents,
+        TENANTS,
+        attacks=tuple(attacks),
         events_per_agent_day=size.events_per_agent_day,
-    )  # fmt: skip
+    )
     cut = settings.start_ms + size.history_days * DAY_MS
     with mock.patch.dict(SCENARIOS, {**EXTRA, **POISONED}):
         plans = plan_attacks(Enterprise(settings))

@@ -25,8 +25,15 @@ class Surroundings:
         self.hook = hook
 
 
-def history(clients: list[Client], around: Surroundings, until_s: float, *, days: int = 3, block_s: float = 1500.0,
-            every_s: float = 150.0) -> list[bytes]:  # fmt: skip
+def history(
+    clients: list[Client],
+    around: Surroundings,
+    until_s: float,
+    *,
+    days: int = 3,
+    block_s: float = 1500.0,
+    every_s: float = 150.0,
+) -> list[bytes]:
     """Native events, in order: dense blocks on several days, at the hours of the day that the run falls into."""
     dice, found = random.Random("history"), []
     for day in range(days, 0, -1):
@@ -69,13 +76,23 @@ def session_events(
 def envoy_line(client: Client, call: Call, at_s: float, around: Surroundings, dice: random.Random) -> dict[str, Any]:
     """What Envoy writes of a call (see `scripts/service_stack/envoy.py` for the format)."""
     return {
-        "start_time": _stamp(at_s), "method": call.method, "x-envoy-origin-path": call.path, "response_code": 200,
-        "response_code_details": "via_upstream", "response_flags": "-", "bytes_received": 0,
-        "bytes_sent": len(answer(call.path)), "duration": max(1, int(dice.lognormvariate(1.6, 0.9))),
+        "start_time": _stamp(at_s),
+        "method": call.method,
+        "x-envoy-origin-path": call.path,
+        "response_code": 200,
+        "response_code_details": "via_upstream",
+        "response_flags": "-",
+        "bytes_received": 0,
+        "bytes_sent": len(answer(call.path)),
+        "duration": max(1, int(dice.lognormvariate(1.6, 0.9))),
         ":authority": around.authority,
-        "downstream_remote_address": f"{call.source}:40000", "user-agent": "agent/1", "route_name": name_of(call),
-        "jwt.iss": around.issuer, "jwt.sub": client.client_id, "jwt.client_id": client.client_id,
-    }  # fmt: skip
+        "downstream_remote_address": f"{call.source}:40000",
+        "user-agent": "agent/1",
+        "route_name": name_of(call),
+        "jwt.iss": around.issuer,
+        "jwt.sub": client.client_id,
+        "jwt.client_id": client.client_id,
+    }
 
 
 def name_of(call: Call) -> str:
@@ -91,12 +108,16 @@ def name_of(call: Call) -> str:
 def _token_request(client: Client, session: Session, at_s: float, around: Surroundings) -> bytes:
     return json.dumps(
         {
-            "time": _stamp(at_s), "source": f"urn:trustwatch:{around.hook}", "type": "token.request",
-            "action": "client_credentials", "tenant": around.tenant,
-            "agent": {"id": client.client_id, "issuer": around.issuer, "type": client.role}, "outcome": "success",
+            "time": _stamp(at_s),
+            "source": f"urn:trustwatch:{around.hook}",
+            "type": "token.request",
+            "action": "client_credentials",
+            "tenant": around.tenant,
+            "agent": {"id": client.client_id, "issuer": around.issuer, "type": client.role},
+            "outcome": "success",
             "scopes": {"requested": list(session.scopes), "granted": list(session.scopes)},
         }
-    ).encode()  # fmt: skip
+    ).encode()
 
 
 def _stamp(at_s: float) -> str:

@@ -32,9 +32,13 @@ ROLES: dict[str, tuple[tuple[str, ...], dict[Step, float]]] = {
     ),
 }
 THEFT: tuple[Step, ...] = (
-    ("GET", "/exports/{}"), ("GET", "/users/{}"), ("POST", "/users/{}/keys"), ("DELETE", "/invoices/{}"),
-    ("GET", "/secrets/{}"), ("PUT", "/webhooks/{}"),
-)  # fmt: skip
+    ("GET", "/exports/{}"),
+    ("GET", "/users/{}"),
+    ("POST", "/users/{}/keys"),
+    ("DELETE", "/invoices/{}"),
+    ("GET", "/secrets/{}"),
+    ("PUT", "/webhooks/{}"),
+)
 STOLEN_SCOPES = ("users:admin", "exports:read")
 RESOURCES = 400
 """Resources of each route's first part."""

@@ -61,19 +61,24 @@ class Report:
         confirmed = [one.to_confirmed_s for one in self.hijacks if one.to_confirmed_s >= 0]
         gateway = [one.to_gateway_s for one in self.hijacks if one.to_gateway_s >= 0]
         return {
-            "hijacks": len(self.hijacks), "confirmed": len(confirmed), "confirmed_s": quantiles(confirmed),
-            "refused_at_gateway": len(gateway), "gateway_s": quantiles(gateway),
+            "hijacks": len(self.hijacks),
+            "confirmed": len(confirmed),
+            "confirmed_s": quantiles(confirmed),
+            "refused_at_gateway": len(gateway),
+            "gateway_s": quantiles(gateway),
             "service_s": quantiles([one.from_caused_s for one in self.hijacks if one.from_caused_s >= 0]),
             "calls_passed": quantiles([float(one.calls_passed) for one in self.hijacks]),
             "inactive_at_introspection": sum(one.introspection for one in self.hijacks),
             "new_token_refused": sum(one.token_refused for one in self.hijacks),
             "still_refused": sum(one.still_refused for one in self.hijacks),
-            "restored": len(self.restored), "restored_exactly": sum(one.exact for one in self.restored),
+            "restored": len(self.restored),
+            "restored_exactly": sum(one.exact for one in self.restored),
             "tokens_again": sum(one.token_again for one in self.restored),
-            "benign_sessions": self.benign_sessions, "benign_calls": self.benign_calls,
+            "benign_sessions": self.benign_sessions,
+            "benign_calls": self.benign_calls,
             "benign_refused": len(self.benign_token_refusals) + len(self.benign_call_refusals),
             "benign_elevated": len(self.benign_elevated),
-        }  # fmt: skip
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -96,8 +101,10 @@ async def contain(site: Site, hijacks: int, apart_s: float, settle_s: float = 5.
     seconds = settle_s + hijacks * (apart_s + 1.0) + 60.0
     background = asyncio.create_task(traffic.run(seconds + EVERY_S, EVERY_S, stop))
     await asyncio.sleep(settle_s)
-    before = {account.client_id: await asyncio.to_thread(site.client_at_hydra, account.client_id)
-              for account in site.accounts[:hijacks]}  # fmt: skip
+    before = {
+        account.client_id: await asyncio.to_thread(site.client_at_hydra, account.client_id)
+        for account in site.accounts[:hijacks]
+    }
     running = []
     for number in range(hijacks):
         running.append(asyncio.create_task(_hijack(site, traffic, number)))
@@ -108,9 +115,14 @@ async def contain(site: Site, hijacks: int, apart_s: float, settle_s: float = 5.
         await background
     restored = [await _restore(site, one, before[one.client_id]) for one in contained[: max(3, hijacks // 10)]]
     return Report(
-        contained, restored, traffic.benign.sessions, traffic.benign.calls, traffic.benign.token_refusals,
-        traffic.benign.call_refusals, await asyncio.to_thread(_elevated, site, traffic),
-    )  # fmt: skip
+        contained,
+        restored,
+        traffic.benign.sessions,
+        traffic.benign.calls,
+        traffic.benign.token_refusals,
+        traffic.benign.call_refusals,
+        await asyncio.to_thread(_elevated, site, traffic),
+    )
 
 
 async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
@@ -121,12 +133,15 @@ async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
     refused = await asyncio.to_thread(_token_refused, account)
     again = await traffic.call_once(number, theft.token)
     return Contained(
-        theft.client_id, theft.calls_passed,
+        theft.client_id,
+        theft.calls_passed,
         theft.refused_at_gateway - theft.began if theft.refused_at_gateway else -1.0,
         row["confirmed_s"] - theft.began if row else -1.0,
         row["confirmed_s"] - row["caused_s"] if row and row["caused_s"] else -1.0,
-        inactive, refused, again != 200,
-    )  # fmt: skip
+        inactive,
+        refused,
+        again != 200,
+    )
 
 
 def _confirmed(site: Site, theft: Theft) -> dict[str, float] | None:

@@ -135,10 +135,14 @@ class Site:
         made = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
         public = {"kty": "RSA", "n": made["n"], "e": made["e"], "kid": "key-1", "use": "sig", "alg": "RS256"}
         body: dict[str, Any] = {
-            "client_id": client.client_id, "grant_types": ["client_credentials"], "scope": " ".join(client.scopes),
-            "audience": [API], "token_endpoint_auth_method": "private_key_jwt",
-            "token_endpoint_auth_signing_alg": "RS256", "jwks": {"keys": [public]},
-        }  # fmt: skip
+            "client_id": client.client_id,
+            "grant_types": ["client_credentials"],
+            "scope": " ".join(client.scopes),
+            "audience": [API],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_signing_alg": "RS256",
+            "jwks": {"keys": [public]},
+        }
         if client.number % 2 == 0:
             body["client_credentials_grant_access_token_lifespan"] = "30m0s"
         answer = httpx.post(f"{self.hydra.admin_url}/admin/clients", json=body, timeout=30)
@@ -158,7 +162,9 @@ class Site:
         self._key = LocalKey.open(self.folder / "data")
         every = {"tenants": ["*"], "issuers": ["*"], "sources": ["*"]}
         settings = {
-            "data_dir": "data", "model_dir": "model", "listen": {"port": self.port},
+            "data_dir": "data",
+            "model_dir": "model",
+            "listen": {"port": self.port},
             "issuers": [
                 {"issuer": "urn:trustwatch:local", "jwks_file": "data/local-jwks.json", "audiences": ["trustwatch"]}
             ],
@@ -173,19 +179,22 @@ class Site:
                 {"tenant": TENANT, "issuer": issuer, "agent": f"agent-{role.lower()}-*", "type": role} for role in ROLES
             ],
             "hooks": [
-                {"name": "hydra", "kind": "hydra", "tenant": TENANT, "issuer": issuer, "secret": self._secret,
-                 "header": HOOK_HEADER}
+                {
+                    "name": "hydra",
+                    "kind": "hydra",
+                    "tenant": TENANT,
+                    "issuer": issuer,
+                    "secret": self._secret,
+                    "header": HOOK_HEADER,
+                }
             ],
             "gateway": {
-                "issuers": [
-                    {"issuer": issuer, "audiences": [API], "jwks_uri": self.hydra.jwks_url, "tenant": TENANT}
-                ],
+                "issuers": [{"issuer": issuer, "audiences": [API], "jwks_uri": self.hydra.jwks_url, "tenant": TENANT}],
             },
             "actuators": [
-                {"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer],
-                 "allow_http": True}
+                {"name": "hydra", "kind": "hydra", "url": self.hydra.admin_url, "issuers": [issuer], "allow_http": True}
             ],
-        }  # fmt: skip
+        }
         path = self.folder / "settings.yaml"
         path.write_text(json.dumps(settings))
         return path

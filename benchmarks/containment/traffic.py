@@ -39,10 +39,12 @@ class Account:
         claims = {"iss": self.client_id, "sub": self.client_id, "aud": self.token_url, "iat": now, "exp": now + 60}
         signed = jwt.encode(claims | {"jti": secrets.token_hex(16)}, self.key, "RS256", {"kid": "key-1"})
         return {
-            "grant_type": "client_credentials", "scope": " ".join(scopes), "audience": self.audience,
+            "grant_type": "client_credentials",
+            "scope": " ".join(scopes),
+            "audience": self.audience,
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": signed,
-        }  # fmt: skip
+        }
 
 
 @dataclass

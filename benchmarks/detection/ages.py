@@ -27,9 +27,15 @@ def run(world: World) -> list[Table]:
     ]
     rows.append(_row("known from the history", world, world.trail, np.ones(len(age), np.bool_)))
     columns = (
-        "events seen of the agent", "calm events", "p <= 1 %", "p <= 0.1 %", "alerts per 10,000 calm events",
-        "attacks begun", "strongest event p <= 0.1 %", "noticed",
-    )  # fmt: skip
+        "events seen of the agent",
+        "calm events",
+        "p <= 1 %",
+        "p <= 0.1 %",
+        "alerts per 10,000 calm events",
+        "attacks begun",
+        "strongest event p <= 0.1 %",
+        "noticed",
+    )
     note = "Strangers have the agent type of known agents: their peer group judges them from their first event."
     return [Table("Age of an agent", columns, rows, note)]
 
@@ -55,10 +61,15 @@ def _row(name: str, world: World, trail: dict[str, NDArray[Any]], rows: NDArray[
     p, number = trail["p"][calm], max(1, int(calm.sum()))
     found = list(_attacks(world, trail, raised, rows))
     return (
-        name, f"{number:,}", f"{(p <= 0.01).mean():.2%}", f"{(p <= 0.001).mean():.2%}",
-        f"{1e4 * (raised & calm).sum() / number:.1f}", len(found), sum(strong for strong, _ in found),
+        name,
+        f"{number:,}",
+        f"{(p <= 0.01).mean():.2%}",
+        f"{(p <= 0.001).mean():.2%}",
+        f"{1e4 * (raised & calm).sum() / number:.1f}",
+        len(found),
+        sum(strong for strong, _ in found),
         sum(noticed for _, noticed in found),
-    )  # fmt: skip
+    )
 
 
 def _attacks(

@@ -25,9 +25,10 @@ WANTED = {0.02: 0.03, 0.08: 0.05}
 
 
 STRANGERS, INSIDERS, CONTROL = (
-    "hijacked, of agents that the history has nothing else of", "hijacked, of agents of the history",
+    "hijacked, of agents that the history has nothing else of",
+    "hijacked, of agents of the history",
     "honest, of the same agents (control)",
-)  # fmt: skip
+)
 
 
 def run(sets: list[Trace], draws: int) -> list[Table]:
@@ -42,11 +43,27 @@ def run(sets: list[Trace], draws: int) -> list[Table]:
                 loss = clean - dirty
                 wanted = "–" if who == CONTROL else f"{WANTED[share]:.2f}"
                 rows.append(
-                    (trace.name, f"{share:.0%}", who, float(clean.mean()), float(dirty.mean()), float(loss.mean()),
-                     float(loss.max()), wanted)
-                )  # fmt: skip
-    columns = ("data", "sessions added to the history", "which", "ROC-AUC, history as it is", "with them", "loss",
-               "largest loss", "wanted below")  # fmt: skip
+                    (
+                        trace.name,
+                        f"{share:.0%}",
+                        who,
+                        float(clean.mean()),
+                        float(dirty.mean()),
+                        float(loss.mean()),
+                        float(loss.max()),
+                        wanted,
+                    )
+                )
+    columns = (
+        "data",
+        "sessions added to the history",
+        "which",
+        "ROC-AUC, history as it is",
+        "with them",
+        "loss",
+        "largest loss",
+        "wanted below",
+    )
     note = f"Means over {draws} draws of the sessions, which are left out of the test; baseline frozen."
     return [Table("Contaminated history", columns, rows, note)]
 

@@ -18,9 +18,12 @@ def _traits(event: Event) -> list[str]:
     """What an event is, as words that can be counted."""
     kind = (event.get("resource") or {}).get("type") or "none"
     return [
-        f"action {event['action']}", f"effect {event.get('effect')}", f"outcome {event.get('outcome')}",
-        f"resource {kind}", f"type {event['agent'].get('type')}",
-    ]  # fmt: skip
+        f"action {event['action']}",
+        f"effect {event.get('effect')}",
+        f"outcome {event.get('outcome')}",
+        f"resource {kind}",
+        f"type {event['agent'].get('type')}",
+    ]
 
 
 class Vocabulary:

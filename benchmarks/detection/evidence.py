@@ -61,9 +61,14 @@ def run(world: World) -> list[Table]:
         for name, statistic in statistics.items()
     ]
     columns = (
-        "agent-days with a false alarm per 1,000", "method", "false alarms", "attacks noticed", "of",
-        "malicious events until noticed (median)", "upper quartile",
-    )  # fmt: skip
+        "agent-days with a false alarm per 1,000",
+        "method",
+        "false alarms",
+        "attacks noticed",
+        "of",
+        "malicious events until noticed (median)",
+        "upper quartile",
+    )
     note = "Thresholds are chosen on the agents without attacks in the same days, so that all have equal false alarms."
     return [Table("Evidence over several events", columns, rows, note)]
 

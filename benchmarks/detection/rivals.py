@@ -104,9 +104,13 @@ def agentnorm(train: list[Event]) -> Callable[[list[Event]], Matrix]:
 def _call(make: Any, event: Event, step: int) -> Any:
     resource, outcome = event.get("resource") or {}, event.get("outcome")
     return make(
-        tool=event["action"], step=step, ok=outcome == "success", result_size=int(event.get("bytes_out") or 0),
-        resource=str(resource.get("id") or ""), scope=event.get("tenant") or "",
-    )  # fmt: skip
+        tool=event["action"],
+        step=step,
+        ok=outcome == "success",
+        result_size=int(event.get("bytes_out") or 0),
+        resource=str(resource.get("id") or ""),
+        scope=event.get("tenant") or "",
+    )
 
 
 def _agent_scope(event: Event) -> Any:

@@ -41,15 +41,19 @@ def card_of(place: Place, name: str, role: Role) -> types.AgentCard:
         oauth2_metadata_url=f"{place.issuer}/.well-known/openid-configuration",
     )
     return types.AgentCard(
-        name=name, description=role.plan.__doc__ or "", version="1.0.0",
+        name=name,
+        description=role.plan.__doc__ or "",
+        version="1.0.0",
         supported_interfaces=[
             types.AgentInterface(url=place.agents[name]["url"], protocol_binding="JSONRPC", protocol_version="1.0")
         ],
-        capabilities=types.AgentCapabilities(), default_input_modes=["text/plain"], default_output_modes=["text/plain"],
+        capabilities=types.AgentCapabilities(),
+        default_input_modes=["text/plain"],
+        default_output_modes=["text/plain"],
         skills=[types.AgentSkill(id=role.type, name=role.type, description=role.plan.__doc__ or "", tags=["office"])],
         security_schemes={"oauth2": types.SecurityScheme(oauth2_security_scheme=oauth)},
         security_requirements=[types.SecurityRequirement(schemes={"oauth2": types.StringList(list=["a2a:send"])})],
-    )  # fmt: skip
+    )
 
 
 class Authentication:
@@ -114,9 +118,12 @@ def make_app(place: Place, name: str) -> Authentication:
     http = httpx.AsyncClient(trust_env=False, timeout=30)
     planner = Planner(place, name, Identity(place.issuer, me["client_id"], me["key"], http))
     handler = TrustA2AHandler(
-        DefaultRequestHandler(planner, InMemoryTaskStore(), card), me["client_id"], client=client, sender=sender,
+        DefaultRequestHandler(planner, InMemoryTaskStore(), card),
+        me["client_id"],
+        client=client,
+        sender=sender,
         caller=lambda context: caller_of(context.state.get("claims")),
-    )  # fmt: skip
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -24,9 +24,7 @@ class Diaries:
         facts: all of them so far. A decision has `what` = "decision".
     """
 
-    def __init__(
-        self, logs: list[Path], decisions: Callable[[], list[Fact]], tell: Callable[[Fact], None]
-    ) -> None:  # fmt: skip
+    def __init__(self, logs: list[Path], decisions: Callable[[], list[Fact]], tell: Callable[[Fact], None]) -> None:
         self.facts: list[Fact] = []
         self._read = dict.fromkeys(logs, 0)
         self._decisions, self._tell = decisions, tell

@@ -37,7 +37,7 @@ class NetworkDoors:
 
     def __init__(
         self, place: Place, name: str, role: Role, identity: Identity, handed: str | None = None, note: Note = note
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._place, self._name, self._role, self._identity, self._note = place, name, role, identity, note
         self._handed = handed if role.delegated else None
         self._tokens: dict[str, Token] = {}

@@ -76,16 +76,30 @@ class PaperDoors:
         caller = caller_of(claims)
         assert caller is not None
         event = AuditEvent(
-            time=self._diary.time(), agent=Agent(id="-"), type="tool.call", action=name, outcome="success",
-            effect=TOOLS[name].effect, peer=OFFICE,  # type: ignore[arg-type]
-            resource=Resource(type="mcp", id=f"{OFFICE}/{name}", target=OFFICE), source="urn:harbour:mcp",
+            time=self._diary.time(),
+            agent=Agent(id="-"),
+            type="tool.call",
+            action=name,
+            outcome="success",
+            effect=TOOLS[name].effect,
+            peer=OFFICE,  # type: ignore[arg-type]
+            resource=Resource(type="mcp", id=f"{OFFICE}/{name}", target=OFFICE),
+            source="urn:harbour:mcp",
             duration_ms=self._diary.brief_ms(),
-        )  # fmt: skip
+        )
         self._diary.add(caller.describe(event))
-        self._diary.add(caller.describe(msgspec.structs.replace(  # the SDK looks at the list after each call
-            event, type="api.call", action="tools/list", effect="read",
-            resource=Resource(type="mcp", id=OFFICE, target=OFFICE), duration_ms=self._diary.brief_ms(),
-        )))  # fmt: skip
+        self._diary.add(
+            caller.describe(
+                msgspec.structs.replace(  # the SDK looks at the list after each call
+                    event,
+                    type="api.call",
+                    action="tools/list",
+                    effect="read",
+                    resource=Resource(type="mcp", id=OFFICE, target=OFFICE),
+                    duration_ms=self._diary.brief_ms(),
+                )
+            )
+        )
         return TOOLS[name].run(ref)
 
     async def ask(self, agent: str, text: str) -> str:
@@ -95,11 +109,17 @@ class PaperDoors:
         caller = caller_of(claims)
         assert caller is not None
         event = AuditEvent(
-            time=self._diary.time(), agent=Agent(id="-"), type="a2a.message", action="SendMessage", outcome="success",
-            effect="write", peer=other["client_id"], source=f"urn:harbour:a2a:{agent}",
+            time=self._diary.time(),
+            agent=Agent(id="-"),
+            type="a2a.message",
+            action="SendMessage",
+            outcome="success",
+            effect="write",
+            peer=other["client_id"],
+            source=f"urn:harbour:a2a:{agent}",
             resource=Resource(type="agent", id=other["client_id"]),
             session=f"{self._diary.draw.getrandbits(64):x}",
-        )  # fmt: skip
+        )
         answer = await ROLES[agent].plan(text, PaperDoors(self._diary, agent, ROLES[agent], claims))
         event.duration_ms = (self._diary.now - event.time.timestamp()) * 1000.0
         self._diary.add(caller.describe(event))
@@ -117,16 +137,26 @@ class PaperDoors:
         place, now = self._diary.place, int(self._diary.now)
         me = place.agents[self._name]["client_id"]
         claims = {
-            "iss": place.issuer, "sub": me, "client_id": me, "iat": now, "exp": now + LIFETIME_S, "scope": scope,
-            "jti": f"{self._diary.draw.getrandbits(96):x}", "agent_type": self._role.type, "delegated_user_id": USER,
-            "capabilities": list(self._role.capabilities), "organization_id": TENANT,
-        }  # fmt: skip
+            "iss": place.issuer,
+            "sub": me,
+            "client_id": me,
+            "iat": now,
+            "exp": now + LIFETIME_S,
+            "scope": scope,
+            "jti": f"{self._diary.draw.getrandbits(96):x}",
+            "agent_type": self._role.type,
+            "delegated_user_id": USER,
+            "capabilities": list(self._role.capabilities),
+            "organization_id": TENANT,
+        }
         if self._handed is None:
             return claims
         before = self._handed.get("act") or {"sub": self._handed["client_id"]}
         return claims | {
-            "sub": self._handed["sub"], "act": {"sub": me, "act": before}, "exp": self._handed["exp"],
-        }  # fmt: skip
+            "sub": self._handed["sub"],
+            "act": {"sub": me, "act": before},
+            "exp": self._handed["exp"],
+        }
 
 
 def seen_at_issuance(claims: dict[str, Any], resource: str, scope: str, at: datetime) -> dict[str, Any]:
@@ -135,12 +165,19 @@ def seen_at_issuance(claims: dict[str, Any], resource: str, scope: str, at: date
     more: dict[str, Any] = {}
     if act:
         more = {"principal": {"id": claims["sub"], "type": "user"}, "delegation": _actors(act)}
-    return more | _who(claims) | {
-        "time": _written(at), "source": "urn:trustwatch:authzen",
-        "type": "token.exchange" if act else "token.request",
-        "action": "token_exchange" if act else "client_credentials", "outcome": "success",
-        "resource": {"audience": resource}, "scopes": {"requested": scope.split(), "granted": scope.split()},
-    }  # fmt: skip
+    return (
+        more
+        | _who(claims)
+        | {
+            "time": _written(at),
+            "source": "urn:trustwatch:authzen",
+            "type": "token.exchange" if act else "token.request",
+            "action": "token_exchange" if act else "client_credentials",
+            "outcome": "success",
+            "resource": {"audience": resource},
+            "scopes": {"requested": scope.split(), "granted": scope.split()},
+        }
+    )
 
 
 def seen_by_gateway(claims: dict[str, Any], at: datetime) -> dict[str, Any]:
@@ -148,11 +185,21 @@ def seen_by_gateway(claims: dict[str, Any], at: datetime) -> dict[str, Any]:
     more: dict[str, Any] = {} if claims["sub"] == claims["client_id"] else {"principal": {"id": claims["sub"]}}
     caller = caller_of(claims)
     assert caller is not None
-    return more | _who(claims) | {
-        "time": _written(at), "type": "api.call", "action": "POST /mcp", "effect": "unknown", "outcome": "success",
-        "status": 200, "resource": {"id": "/mcp", "target": "127.0.0.1"}, "client": {"ip": "127.0.0.1"},
-        "credential": {"token_id": caller.token_id},
-    }  # fmt: skip
+    return (
+        more
+        | _who(claims)
+        | {
+            "time": _written(at),
+            "type": "api.call",
+            "action": "POST /mcp",
+            "effect": "unknown",
+            "outcome": "success",
+            "status": 200,
+            "resource": {"id": "/mcp", "target": "127.0.0.1"},
+            "client": {"ip": "127.0.0.1"},
+            "credential": {"token_id": caller.token_id},
+        }
+    )
 
 
 def _written(at: datetime) -> str:

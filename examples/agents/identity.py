@@ -46,10 +46,16 @@ def register(issuer: str, name: str, role: Role) -> dict[str, Any]:
     public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
     jwk = {member: public[member] for member in ("kty", "n", "e")} | {"kid": "key-1", "use": "sig", "alg": "RS256"}
     metadata = {
-        "client_name": name, "grant_types": ["client_credentials", EXCHANGE], "scope": SCOPES,
-        "token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [jwk]}, "agent_type": role.type,
-        "capabilities": list(role.capabilities), "delegated_user_id": USER, "organization_id": TENANT,
-    }  # fmt: skip
+        "client_name": name,
+        "grant_types": ["client_credentials", EXCHANGE],
+        "scope": SCOPES,
+        "token_endpoint_auth_method": "private_key_jwt",
+        "jwks": {"keys": [jwk]},
+        "agent_type": role.type,
+        "capabilities": list(role.capabilities),
+        "delegated_user_id": USER,
+        "organization_id": TENANT,
+    }
     answer = httpx.post(f"{issuer}/reg", json=metadata, trust_env=False, timeout=30)
     answer.raise_for_status()
     pem = key.private_bytes(

@@ -93,8 +93,17 @@ async def desk(order: str, doors: Doors) -> str:
     return await doors.ask(agent, text)
 
 
-_CLERK = ("read_invoice", "read_contract", "pay_invoice", "list_customers", "read_customer", "export_customers",
-          "send_mail", "tools/list", "SendMessage")  # fmt: skip
+_CLERK = (
+    "read_invoice",
+    "read_contract",
+    "pay_invoice",
+    "list_customers",
+    "read_customer",
+    "export_customers",
+    "send_mail",
+    "tools/list",
+    "SendMessage",
+)
 
 ROLES: dict[str, Role] = {
     "front-desk": Role("FrontDesk", ("SendMessage",), "", False, desk),

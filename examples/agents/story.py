@@ -110,12 +110,14 @@ class Story:
 
     def _ask_person(self) -> None:
         self._teller.chapter("4. A person is asked: the clerk wants tools that write")
-        waiting = self._wait("an approval waits", lambda: [
-            one for one in self._dana.approvals(TURNED) if one["status"] == "pending"
-        ])[0]  # fmt: skip
+        waiting = self._wait(
+            "an approval waits", lambda: [one for one in self._dana.approvals(TURNED) if one["status"] == "pending"]
+        )[0]
         self.seen["approval_asked"] = {name: waiting[name] for name in ("scopes", "level", "asked_why", "asked_by")}
-        self._teller.speak(f"   approval {waiting['intervention_id']}: {' '.join(waiting['scopes'])} for the clerk, "
-                           f"which was {waiting['level']} then ({waiting['asked_why']})")  # fmt: skip
+        self._teller.speak(
+            f"   approval {waiting['intervention_id']}: {' '.join(waiting['scopes'])} for the clerk, "
+            f"which was {waiting['level']} then ({waiting['asked_why']})"
+        )
         verdict = self._decide(waiting)
         done = self._dana.decide(waiting, verdict, f"invoice {POISONED} made it ask")
         self.seen["approval"] = done["status"]
@@ -135,8 +137,9 @@ class Story:
         self.seen["lifetime_recovered_s"] = tokens[-1]["lifetime_s"] if tokens else None
         paid = [one for one in self._diaries.of(TURNED, "tool", before) if one["tool"] == "pay_invoice"]
         self.seen["paid_again"] = bool(paid) and paid[-1]["status"] == 200 and not paid[-1]["failed"]
-        self.seen["others"] = self._worst | {name: max(level, self._worst[name], key=_rank)
-                                             for name, level in self._levels().items() if name in SAFE}  # fmt: skip
+        self.seen["others"] = self._worst | {
+            name: max(level, self._worst[name], key=_rank) for name, level in self._levels().items() if name in SAFE
+        }
         self.seen["level_recovered"] = self._levels()[TURNED]
         self._tell_levels()
 
@@ -146,23 +149,36 @@ class Story:
         shortest = min(seen["lifetimes_after_s"], default=None)
         lines = (
             ("critical" in seen["levels"], f"the clerk's risk rose: {' → '.join(seen['levels'])}"),
-            (bool(seen["reasons"]) and _names_it(seen["reasons"][0]),
-             f"the reason names what it did: {next(iter(seen['reasons']), '')}"),
-            (shortest is not None and shortest < seen["lifetime_before_s"],
-             f"its next token was shorter: {seen['lifetime_before_s']} s → {seen['lifetimes_after_s']} s"),
-            (any(left > 0 for left in seen["refused_live_s"]),
-             f"{len(seen['refused_live_s'])} calls with a live token were refused at the gateway (403)"),
+            (
+                bool(seen["reasons"]) and _names_it(seen["reasons"][0]),
+                f"the reason names what it did: {next(iter(seen['reasons']), '')}",
+            ),
+            (
+                shortest is not None and shortest < seen["lifetime_before_s"],
+                f"its next token was shorter: {seen['lifetime_before_s']} s → {seen['lifetimes_after_s']} s",
+            ),
+            (
+                any(left > 0 for left in seen["refused_live_s"]),
+                f"{len(seen['refused_live_s'])} calls with a live token were refused at the gateway (403)",
+            ),
             ("access_denied" in seen["token_refused"], f"no new token: {', '.join(seen['token_refused'])}"),
-            ({"researcher", "archivist"} <= set(seen["children"]) and seen["child_lifetime_s"] < 301,
-             f"its delegated children were found: {', '.join(seen['children'])}; "
-             f"the researcher's token was down to {seen['child_lifetime_s']} s, "
-             f"and is {seen['child_lifetime_recovered_s']} s again"),
+            (
+                {"researcher", "archivist"} <= set(seen["children"]) and seen["child_lifetime_s"] < 301,
+                f"its delegated children were found: {', '.join(seen['children'])}; "
+                f"the researcher's token was down to {seen['child_lifetime_s']} s, "
+                f"and is {seen['child_lifetime_recovered_s']} s again",
+            ),
             (seen["approval"] in ("approved", "rejected"), f"a person was asked, and said: {seen['approval']}"),
-            (seen["lifetime_recovered_s"] == seen["lifetime_before_s"] and seen["paid_again"],
-             f"it recovered: {seen['level_recovered']}, tokens of {seen['lifetime_recovered_s']} s again, and it pays"),
-            (all(level in CALM for level in seen["others"].values()),
-             f"the others stayed calm: {', '.join(f'{name} {level}' for name, level in seen['others'].items())}"),
-        )  # fmt: skip
+            (
+                seen["lifetime_recovered_s"] == seen["lifetime_before_s"] and seen["paid_again"],
+                f"it recovered: {seen['level_recovered']}, "
+                f"tokens of {seen['lifetime_recovered_s']} s again, and it pays",
+            ),
+            (
+                all(level in CALM for level in seen["others"].values()),
+                f"the others stayed calm: {', '.join(f'{name} {level}' for name, level in seen['others'].items())}",
+            ),
+        )
         for done, text in lines:
             self._teller.seen(done, text)
         return all(done for done, _ in lines)

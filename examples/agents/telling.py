@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 LEVELS = {
-    "unknown": "cyan", "low": "green", "medium": "yellow", "high": "bold red", "critical": "bold white on red",
-}  # fmt: skip
-CLAIMS = (
-    "agent_type", "capabilities", "delegated_user_id", "organization_id", "policy_version", "risk_level"
-)  # fmt: skip
+    "unknown": "cyan",
+    "low": "green",
+    "medium": "yellow",
+    "high": "bold red",
+    "critical": "bold white on red",
+}
+CLAIMS = ("agent_type", "capabilities", "delegated_user_id", "organization_id", "policy_version", "risk_level")
 REFUSED = {401: "a new token is wanted (401)", 403: "refused by the gateway (403)"}
 
 
@@ -82,8 +84,10 @@ class Teller:
     def _tool(self, fact: dict[str, Any]) -> Text:
         line = self._line(fact["agent"], "tool  ") + Text(f"{fact['tool']} {fact['ref']}: ")
         if fact["status"] != 200:
-            return line + Text(f"{REFUSED.get(fact['status'], fact['status'])}; its token has {fact['left_s']} s left",
-                               style="bold red")  # fmt: skip
+            return line + Text(
+                f"{REFUSED.get(fact['status'], fact['status'])}; its token has {fact['left_s']} s left",
+                style="bold red",
+            )
         return line + Text(str(fact["says"]).splitlines()[0], style="red" if fact["failed"] else "")
 
     def _ask(self, fact: dict[str, Any]) -> Text:

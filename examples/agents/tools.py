@@ -37,9 +37,14 @@ class Tokens:
         if claims is None:
             return None
         return AccessToken(
-            token=token, client_id=claims["client_id"], scopes=claims.get("scope", "").split(), claims=claims,
-            expires_at=claims["exp"], subject=claims["sub"], resource=self._resource,
-        )  # fmt: skip
+            token=token,
+            client_id=claims["client_id"],
+            scopes=claims.get("scope", "").split(),
+            claims=claims,
+            expires_at=claims["exp"],
+            subject=claims["sub"],
+            resource=self._resource,
+        )
 
 
 def checked(tool: Tool) -> Callable[[str], str]:
@@ -67,13 +72,16 @@ def make_app(place: Place) -> Any:
     )
     effects: dict[str, Any] = {name: tool.effect for name, tool in TOOLS.items()}
     server = MCPServer(
-        NAME, token_verifier=Tokens(place), log_level="WARNING",
+        NAME,
+        token_verifier=Tokens(place),
+        log_level="WARNING",
         auth=AuthSettings(
             issuer_url=place.issuer,  # type: ignore[arg-type]
-            resource_server_url=place.tools_url, validate_token_resource=True,  # type: ignore[arg-type]
+            resource_server_url=place.tools_url,
+            validate_token_resource=True,  # type: ignore[arg-type]
         ),
         middleware=[TrustMcpMiddleware(NAME, sender=sender, effects=effects, caller=who_calls)],
-    )  # fmt: skip
+    )
     for name, tool in TOOLS.items():
         server.add_tool(checked(tool), name=name, description=f"{name.replace('_', ' ')}", structured_output=False)
     app = server.streamable_http_app(json_response=True)

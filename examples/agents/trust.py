@@ -80,9 +80,14 @@ def write_settings(folder: Path, place: Place, port: int) -> Path:
     )
     base, _, path = place.tools_url.rpartition("/")
     text = SETTINGS.format(
-        port=port, tenant=TENANT, issuer=place.issuer, registry=registry, tools=place.tools_url, gateway=GATEWAY,
+        port=port,
+        tenant=TENANT,
+        issuer=place.issuer,
+        registry=registry,
+        tools=place.tools_url,
+        gateway=GATEWAY,
         metadata=f"{base}/.well-known/oauth-protected-resource/{path}",
-    )  # fmt: skip
+    )
     (folder / "data").mkdir(exist_ok=True)
     (folder / "policy.yaml").write_text(POLICY)
     for caller in ("as", "agents", "dana", "gateway"):

@@ -91,8 +91,10 @@ class World:
     def _start_provider(self, trust_url: str, resources: list[str]) -> None:
         self._provider.configure(
             resources={url: {"scope": SCOPES, "format": "jwt"} for url in resources},
-            evaluations_url=f"{trust_url}/access/v1/evaluations", token_file=self.folder / "as.token", fail="closed",
-        )  # fmt: skip
+            evaluations_url=f"{trust_url}/access/v1/evaluations",
+            token_file=self.folder / "as.token",
+            fail="closed",
+        )
         self._provider.start()
 
     def _start_trustwatch(self, port: int) -> None:
@@ -117,7 +119,7 @@ class World:
         self._envoy.configure(f"http://127.0.0.1:{port}", check, identity=keys)
         self._envoy.configure_raw(with_open_path(self._envoy.configuration(), METADATA))
         self._envoy.start()
-        ship = f"tail -n +1 --pid=$$ -F {self._envoy.access_log} | {sys.executable} -m trustwatch.api ingest -"
+        ship = f"tail -n +1 --pid=$$ -F {self._envoy.access_log} | {sys.executable} -m trustwatch ingest -"
         token = (self.folder / "gateway.token").read_text()
         environment = {"TRUSTWATCH_URL": self.place.trust_url, "TRUSTWATCH_TOKEN": token}
         self._run("shipper", ["sh", "-c", ship], environment)

@@ -26,14 +26,17 @@ from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, 
 from trustwatch.client.a2a import TrustA2AHandler
 
 CARD = types.AgentCard(
-    name="clerk", description="Answers with what it was told.", version="1.0.0",
+    name="clerk",
+    description="Answers with what it was told.",
+    version="1.0.0",
     supported_interfaces=[
         types.AgentInterface(url=f"http://127.0.0.1:{PORT}/", protocol_binding="JSONRPC", protocol_version="1.0")
     ],
-    capabilities=types.AgentCapabilities(streaming=True), default_input_modes=["text/plain"],
+    capabilities=types.AgentCapabilities(streaming=True),
+    default_input_modes=["text/plain"],
     default_output_modes=["text/plain"],
     skills=[types.AgentSkill(id="echo", name="Echo", description="Says it again.", tags=["example"])],
-)  # fmt: skip
+)
 
 client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="closed", budget_s=BUDGET_S))
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:clerk"))
@@ -58,9 +61,12 @@ class Verified(DefaultServerCallContextBuilder):
 
 
 handler = TrustA2AHandler(
-    DefaultRequestHandler(Clerk(), InMemoryTaskStore(), CARD), "clerk", client=client, sender=sender,
+    DefaultRequestHandler(Clerk(), InMemoryTaskStore(), CARD),
+    "clerk",
+    client=client,
+    sender=sender,
     caller=lambda context: caller(context.state.get("claims")),
-)  # fmt: skip
+)
 
 
 @contextlib.asynccontextmanager

@@ -58,9 +58,14 @@ def needed(scope: MutableMapping[str, Any]) -> set[str]:
 
 app = Starlette(routes=[Route("/orders/{order}", read), Route("/orders", write, methods=["POST"])], lifespan=lifespan)
 watched = TrustMiddleware(
-    app, caller=lambda scope: caller(scope.get("claims")), client=client, sender=sender,
-    challenge=Challenge(acr_values="urn:example:mfa"), approved=approvals, needed=needed,
-)  # fmt: skip
+    app,
+    caller=lambda scope: caller(scope.get("claims")),
+    client=client,
+    sender=sender,
+    challenge=Challenge(acr_values="urn:example:mfa"),
+    approved=approvals,
+    needed=needed,
+)
 guarded = Authentication(watched, "orders")  # outermost: what the middleware reads has been verified
 
 if __name__ == "__main__":

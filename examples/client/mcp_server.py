@@ -34,22 +34,29 @@ class Verifier:
         if claims is None:
             return None
         return AccessToken(
-            token=token, client_id=claims["client_id"], scopes=claims.get("scope", "").split(), resource=RESOURCE,
-            expires_at=claims["exp"], subject=claims["sub"], claims={**claims, "organization_id": TENANT},
-        )  # fmt: skip
+            token=token,
+            client_id=claims["client_id"],
+            scopes=claims.get("scope", "").split(),
+            resource=RESOURCE,
+            expires_at=claims["exp"],
+            subject=claims["sub"],
+            claims={**claims, "organization_id": TENANT},
+        )
 
 
 server = MCPServer(
     "ledger",
     token_verifier=Verifier(),
     auth=AuthSettings(
-        issuer_url="https://as.example", resource_server_url=RESOURCE, validate_token_resource=True  # type: ignore[arg-type]
+        issuer_url="https://as.example",
+        resource_server_url=RESOURCE,
+        validate_token_resource=True,  # type: ignore[arg-type]
     ),
     middleware=[
         TrustMcpMiddleware("ledger", client=client, sender=sender, effects={"balance": "read", "pay": "write"})
     ],
     log_level="WARNING",
-)  # fmt: skip
+)
 
 
 @server.tool()

@@ -28,7 +28,7 @@ class Rewritten(NamedTuple):
 
 def erase_files(
     directory: Path, kind: Kind, subject: Subject, ends: Mapping[int, int], *, dry: bool = False
-) -> Rewritten:  # fmt: skip
+) -> Rewritten:
     """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
 
     What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset.

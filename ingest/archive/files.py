@@ -104,9 +104,12 @@ def day_of(at_ms: int) -> str:
 
 
 def data_files(
-    directory: Path, kind: Kind = "events", first_day: date | None = None, last_day: date | None = None,
+    directory: Path,
+    kind: Kind = "events",
+    first_day: date | None = None,
+    last_day: date | None = None,
     tenant: str | None = None,
-) -> list[DataFile]:  # fmt: skip
+) -> list[DataFile]:
     """Files that count, by partition and first offset. What is not committed yet is among them (see `position`).
 
     Args:

@@ -141,15 +141,23 @@ class _Look:
                 break
         rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.most]
         return Latest(
-            rows, self._found, self._looked, seen == len(files), self._damaged, self._actions, self._resources,
+            rows,
+            self._found,
+            self._looked,
+            seen == len(files),
+            self._damaged,
+            self._actions,
+            self._resources,
             self._hours,
-        )  # fmt: skip
+        )
 
     def _spent(self, files: int) -> bool:
         return (
-            files >= self._bounds.files or self._looked >= self._bounds.rows
-            or self._found >= self._asked.enough or self._raw_bytes >= self._bounds.raw_bytes
-        )  # fmt: skip
+            files >= self._bounds.files
+            or self._looked >= self._bounds.rows
+            or self._found >= self._asked.enough
+            or self._raw_bytes >= self._bounds.raw_bytes
+        )
 
     def _file(self, file: DataFile) -> None:
         with pq.ParquetFile(file.path) as parquet:

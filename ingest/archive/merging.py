@@ -40,9 +40,13 @@ class _Damaged(Exception):
 
 
 def merge(
-    directory: Path, kind: Kind, before: date, counts: Callable[[DataFile], bool] = lambda _: True,
-    target_bytes: int = TARGET_BYTES, damaged: set[Path] | None = None,
-) -> Iterator[int]:  # fmt: skip
+    directory: Path,
+    kind: Kind,
+    before: date,
+    counts: Callable[[DataFile], bool] = lambda _: True,
+    target_bytes: int = TARGET_BYTES,
+    damaged: set[Path] | None = None,
+) -> Iterator[int]:
     """Merge what is to be merged, one file after the other; yields after each how many small ones went into it.
 
     A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
@@ -85,8 +89,9 @@ def _note(error: _Damaged, damaged: set[Path]) -> None:
     damaged.add(error.path)
     _log.error(
         "a file of the archive is damaged and is not merged: restore it from a back-up, or move it away",
-        path=str(error.path), error=str(error),
-    )  # fmt: skip
+        path=str(error.path),
+        error=str(error),
+    )
 
 
 def _runs(files: Sequence[DataFile], target_bytes: int, damaged: set[Path]) -> Iterator[list[DataFile]]:

@@ -22,9 +22,12 @@ _Line = tuple[int, int, int, bytes]  # received, partition, offset, raw
 
 
 def raw_lines(
-    directory: Path, since: datetime | None = None, until: datetime | None = None,
-    up_to: Mapping[int, int] | None = None, arrived: datetime | None = None,
-) -> Iterator[bytes]:  # fmt: skip
+    directory: Path,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    up_to: Mapping[int, int] | None = None,
+    arrived: datetime | None = None,
+) -> Iterator[bytes]:
     """Archived events as they were logged, in the order of the log; ranges that are not committed are left out.
 
     Events of several partitions come in the order in which they arrived, those of one partition in the order of its

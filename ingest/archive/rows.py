@@ -117,9 +117,12 @@ def _scanned(files: Sequence[DataFile], wanted: Wanted) -> Iterator[pa.RecordBat
             if missing := set(wanted.columns or ()) - set(names):
                 raise ConfigError(f"{file.path}: no column {', '.join(sorted(missing))}; there are {', '.join(names)}")
             scanner = found.scanner(
-                columns=None if wanted.columns is None else list(wanted.columns), filter=_condition(wanted),
-                batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=0,
-            )  # fmt: skip
+                columns=None if wanted.columns is None else list(wanted.columns),
+                filter=_condition(wanted),
+                batch_size=BATCH_ROWS,
+                batch_readahead=1,
+                fragment_readahead=0,
+            )
             yield from (batch for batch in scanner.to_batches() if batch.num_rows)
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{file.path}: can not be read: {error}") from error

@@ -103,7 +103,7 @@ def _unpacked(body: bytes, at: int) -> Frame:
     payloads = [body[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)] if rows else []
     return Frame(
         told.partition, told.model_version, told.features, offsets, vectors, anomaly, p_values, risk, levels, payloads
-    )  # fmt: skip
+    )
 
 
 class SpoolWriter:
@@ -117,9 +117,13 @@ class SpoolWriter:
     """
 
     def __init__(
-        self, directory: Path, most_bytes: int, monotonic: Callable[[], float], roll_bytes: int = 64 << 20,
+        self,
+        directory: Path,
+        most_bytes: int,
+        monotonic: Callable[[], float],
+        roll_bytes: int = 64 << 20,
         roll_s: float = 60.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.directory = directory
         self.dropped = 0
         """Events whose frames found no room, or that the disk refused."""

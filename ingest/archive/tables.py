@@ -56,10 +56,14 @@ COLUMNS: dict[str, tuple[Any, Callable[[AuditEvent], Any]]] = {
 
 SCHEMA = pa.schema(
     [
-        ("partition", pa.int32()), ("offset", pa.int64()), ("received", _TIME), ("time", _TIME),
-        *((name, kind) for name, (kind, _) in COLUMNS.items()), ("raw", pa.binary()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("received", _TIME),
+        ("time", _TIME),
+        *((name, kind) for name, (kind, _) in COLUMNS.items()),
+        ("raw", pa.binary()),
     ]
-)  # fmt: skip
+)
 
 
 def table(rows: Sequence[tuple[int, int, int, AuditEvent, bytes]], partition: int = 0) -> pa.Table:

@@ -20,12 +20,21 @@ from .spool import Frame, closed_files, frames
 _TEXT = pa.string()
 HEAD = pa.schema(
     [
-        ("partition", pa.int32()), ("offset", pa.int64()), ("time", pa.timestamp("ms", tz="UTC")), ("id", _TEXT),
-        ("tenant_name", _TEXT), ("issuer", _TEXT), ("agent_id", _TEXT), ("agent_type", _TEXT),
-        ("anomaly_score", pa.float64()), ("p_value", pa.float64()), ("risk_score", pa.float64()),
-        ("risk_level", _TEXT), ("model_version", _TEXT),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("time", pa.timestamp("ms", tz="UTC")),
+        ("id", _TEXT),
+        ("tenant_name", _TEXT),
+        ("issuer", _TEXT),
+        ("agent_id", _TEXT),
+        ("agent_type", _TEXT),
+        ("anomaly_score", pa.float64()),
+        ("p_value", pa.float64()),
+        ("risk_score", pa.float64()),
+        ("risk_level", _TEXT),
+        ("model_version", _TEXT),
     ]
-)  # fmt: skip
+)
 """Columns before those of the features, which are float32 and named as in docs/features.md."""
 
 _KEY = tuple[int, str, tuple[str, ...]]  # partition, folder, features
@@ -126,12 +135,19 @@ class VectorArchive:
         vectors = joined(lambda frame: frame.vectors)
         columns: list[Any] = [
             np.repeat([rows.frame.partition for rows in found], [len(rows.at) for rows in found]),
-            joined(lambda frame: frame.offsets), pa.array(times, pa.int64()).cast(HEAD.field("time").type),
-            [one.id for one in who], [one.tenant or "" for one in who], [one.agent.issuer for one in who],
-            [one.agent.id for one in who], [one.agent.type for one in who], joined(lambda frame: frame.anomaly),
-            joined(lambda frame: frame.p_values), joined(lambda frame: frame.risk), levels,
+            joined(lambda frame: frame.offsets),
+            pa.array(times, pa.int64()).cast(HEAD.field("time").type),
+            [one.id for one in who],
+            [one.tenant or "" for one in who],
+            [one.agent.issuer for one in who],
+            [one.agent.id for one in who],
+            [one.agent.type for one in who],
+            joined(lambda frame: frame.anomaly),
+            joined(lambda frame: frame.p_values),
+            joined(lambda frame: frame.risk),
+            levels,
             np.repeat([rows.frame.model_version for rows in found], [len(rows.at) for rows in found]),
-        ]  # fmt: skip
+        ]
         schema = HEAD
         for at, name in enumerate(features):
             schema = schema.append(pa.field(name, pa.float32()))

@@ -84,9 +84,19 @@ class FeatureBuilder:
     ) -> None:
         """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
         kernel.observe(
-            rows, slots, columns.names, columns.numbers, columns.codes, columns.time_ms, self.state, self.baseline, out,
-            found, self._scopes, self._scope_rows,
-        )  # fmt: skip
+            rows,
+            slots,
+            columns.names,
+            columns.numbers,
+            columns.codes,
+            columns.time_ms,
+            self.state,
+            self.baseline,
+            out,
+            found,
+            self._scopes,
+            self._scope_rows,
+        )
 
     def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""

@@ -36,15 +36,28 @@ def _size_item(kind: int, action: np.uint64, size: float) -> np.uint64:
 
 @inlined
 def write_items(
-    items: Array, contexts: Array, names: Array, values: Array, codes: Array, at_ms: int, prev: np.uint64,
+    items: Array,
+    contexts: Array,
+    names: Array,
+    values: Array,
+    codes: Array,
+    at_ms: int,
+    prev: np.uint64,
     uses: np.int64,
-) -> None:  # fmt: skip
+) -> None:
     """Items of one event: what it touched, and in which order."""
     plain = (
-        (l.K_ACTION, c.ACTION), (l.K_RESOURCE, c.RESOURCE), (l.K_TARGET, c.TARGET), (l.K_AUDIENCE, c.AUDIENCE),
-        (l.K_PEER, c.PEER), (l.K_PRINCIPAL, c.PRINCIPAL), (l.K_NETWORK, c.NETWORK), (l.K_CREDENTIAL, c.CREDENTIAL),
-        (l.K_SCOPES, c.SCOPES), (l.K_CHAIN, c.CHAIN),
-    )  # fmt: skip
+        (l.K_ACTION, c.ACTION),
+        (l.K_RESOURCE, c.RESOURCE),
+        (l.K_TARGET, c.TARGET),
+        (l.K_AUDIENCE, c.AUDIENCE),
+        (l.K_PEER, c.PEER),
+        (l.K_PRINCIPAL, c.PRINCIPAL),
+        (l.K_NETWORK, c.NETWORK),
+        (l.K_CREDENTIAL, c.CREDENTIAL),
+        (l.K_SCOPES, c.SCOPES),
+        (l.K_CHAIN, c.CHAIN),
+    )
     for kind, column in plain:
         if names[column] != 0:
             items[kind] = item_hash(kind, names[column])

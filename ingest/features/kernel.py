@@ -82,9 +82,13 @@ def _write_quantities(
     if known:
         q[l.Q_GAP] = math.log1p(max(at_ms - times[l.T_LAST], 0) / 1000.0)
     pairs = (
-        (l.Q_BYTES_IN, c.BYTES_IN), (l.Q_BYTES_OUT, c.BYTES_OUT), (l.Q_DURATION, c.DURATION),
-        (l.Q_BREADTH, c.BREADTH), (l.Q_DEPTH, c.DEPTH), (l.Q_LIFETIME, c.LIFETIME),
-    )  # fmt: skip
+        (l.Q_BYTES_IN, c.BYTES_IN),
+        (l.Q_BYTES_OUT, c.BYTES_OUT),
+        (l.Q_DURATION, c.DURATION),
+        (l.Q_BREADTH, c.BREADTH),
+        (l.Q_DEPTH, c.DEPTH),
+        (l.Q_LIFETIME, c.LIFETIME),
+    )
     for quantity, column in pairs:
         if values[column] >= 0.0:
             q[quantity] = math.log1p(values[column])
@@ -174,9 +178,19 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
 
 @allocation_free
 def observe(
-    rows: Array, slots: Array, names: Array, values: Array, codes: Array, time_ms: Array, state: AgentState,
-    baseline: Baseline, out: Array, found: Scratch, scopes: Array, scope_rows: Array,
-) -> None:  # fmt: skip
+    rows: Array,
+    slots: Array,
+    names: Array,
+    values: Array,
+    codes: Array,
+    time_ms: Array,
+    state: AgentState,
+    baseline: Baseline,
+    out: Array,
+    found: Scratch,
+    scopes: Array,
+    scope_rows: Array,
+) -> None:
     """Write the feature vectors of *rows* into *out* and move the agents' short-term state.
 
     Args:
@@ -218,14 +232,30 @@ def observe(
         _advance_counts(numbers, values[row], codes[row], (now_ms - times[l.T_LAST]) / 1000.0)
         write_items(found.items[row], found.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses)
         _write_quantities(
-            found.quantities[row], numbers, times, values[row], now_ms, known,
+            found.quantities[row],
+            numbers,
+            times,
+            values[row],
+            now_ms,
+            known,
             state.session_numbers[slot, k, l.S_EVENTS],
-        )  # fmt: skip
+        )
         _find_scopes(scopes, scope_rows, names[row], baseline)
         found.fresh[row] = write_vector(
-            out[row], found.bits[row], found.items[row], found.contexts[row], found.quantities[row], values[row],
-            codes[row], scope_rows, scopes, baseline, table, numbers, state.session_numbers[slot, k],
-        )  # fmt: skip
+            out[row],
+            found.bits[row],
+            found.items[row],
+            found.contexts[row],
+            found.quantities[row],
+            values[row],
+            codes[row],
+            scope_rows,
+            scopes,
+            baseline,
+            table,
+            numbers,
+            state.session_numbers[slot, k],
+        )
         numbers[l.N_NOVELTY] += np.float32(_new_names(found.fresh[row]))
         state.session_prev[slot, k] = names[row, c.ACTION]
         state.session_last[slot, k] = now_ms

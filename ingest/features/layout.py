@@ -12,15 +12,57 @@ import numpy as np
 import numpy.typing as npt
 
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
-(K_ACTION, K_RESOURCE, K_TARGET, K_AUDIENCE, K_PEER, K_PRINCIPAL, K_NETWORK, K_CREDENTIAL, K_SCOPES, K_CHAIN, K_EFFECT,
- K_HOUR, K_TRANSITION, K_ACTION_TARGET, K_REPEAT, K_PROVENANCE, K_OUTCOME, K_FROM, K_REQUEST_SIZE,
- K_ANSWER_SIZE) = range(20)  # fmt: skip
+(
+    K_ACTION,
+    K_RESOURCE,
+    K_TARGET,
+    K_AUDIENCE,
+    K_PEER,
+    K_PRINCIPAL,
+    K_NETWORK,
+    K_CREDENTIAL,
+    K_SCOPES,
+    K_CHAIN,
+    K_EFFECT,
+    K_HOUR,
+    K_TRANSITION,
+    K_ACTION_TARGET,
+    K_REPEAT,
+    K_PROVENANCE,
+    K_OUTCOME,
+    K_FROM,
+    K_REQUEST_SIZE,
+    K_ANSWER_SIZE,
+) = range(20)
 KINDS = 20
 
 # The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
 OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
-REGION = np.array([HABITS, OBJECTS, OBJECTS, HABITS, HABITS, OBJECTS, HABITS, HABITS, HABITS, HABITS, HABITS,
-                   HABITS, ORDER, OBJECTS, MANNER, MANNER, MANNER, HABITS, MANNER, MANNER], dtype=np.int64)  # fmt: skip
+REGION = np.array(
+    [
+        HABITS,
+        OBJECTS,
+        OBJECTS,
+        HABITS,
+        HABITS,
+        OBJECTS,
+        HABITS,
+        HABITS,
+        HABITS,
+        HABITS,
+        HABITS,
+        HABITS,
+        ORDER,
+        OBJECTS,
+        MANNER,
+        MANNER,
+        MANNER,
+        HABITS,
+        MANNER,
+        MANNER,
+    ],
+    dtype=np.int64,
+)
 OF_THE_TASK = np.ones(KINDS, dtype=np.bool_)
 OF_THE_TASK[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 """Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
@@ -31,8 +73,23 @@ REGION_SIZE = BUCKETS * WAYS
 TABLE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
-(Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_BYTES_IN, Q_BYTES_OUT, Q_DURATION, Q_SESSION, Q_BREADTH, Q_DEPTH,
- Q_LIFETIME, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY) = range(15)  # fmt: skip
+(
+    Q_PACE_1M,
+    Q_PACE_15M,
+    Q_PACE_4H,
+    Q_GAP,
+    Q_BYTES_IN,
+    Q_BYTES_OUT,
+    Q_DURATION,
+    Q_SESSION,
+    Q_BREADTH,
+    Q_DEPTH,
+    Q_LIFETIME,
+    Q_FAILURES,
+    Q_DENIALS,
+    Q_VOLUME,
+    Q_NOVELTY,
+) = range(15)
 QUANTITIES = 15
 DRIFTING = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""

@@ -45,9 +45,15 @@ def _total(
 
 @inlined
 def totals_of(
-    baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, context_kind: int,
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    table: Array,
+    numbers: Array,
+    kind: int,
+    context_kind: int,
     context: np.uint64,
-) -> Totals:  # fmt: skip
+) -> Totals:
     """How many items of a kind (behind a context) each scope has counted, in their order, and the agent itself."""
     own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[l.N_SEEN + kind])
     return (
@@ -61,9 +67,16 @@ def totals_of(
 
 @inlined
 def _counts(
-    baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, hashed: np.uint64, context: np.uint64,
-    total: float, wanted: bool,
-) -> tuple[float, float]:  # fmt: skip
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    level: int,
+    kind: int,
+    hashed: np.uint64,
+    context: np.uint64,
+    total: float,
+    wanted: bool,
+) -> tuple[float, float]:
     """How often a scope has counted the item, and how many different ones; both 0 where nobody wants to know."""
     if not wanted or total <= 0.0:
         return 0.0, 0.0
@@ -88,9 +101,16 @@ def _beyond(backoff: float, wide: Known, narrow: Known, novel: bool) -> float:
 
 @inlined
 def frequency(
-    baseline: Baseline, rows: Array, scopes: Array, table: Array, numbers: Array, kind: int, hashed: np.uint64,
-    context: np.uint64, totals: Totals,
-) -> tuple[float, float, float, float]:  # fmt: skip
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    table: Array,
+    numbers: Array,
+    kind: int,
+    hashed: np.uint64,
+    context: np.uint64,
+    totals: Totals,
+) -> tuple[float, float, float, float]:
     """Probability of an item at every level; 1 where no level knows anything.
 
     Args:

@@ -16,14 +16,44 @@ from .table import INDEX
 
 # Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
 _F = {name: np.int64(position) for name, position in INDEX.items()}
-(F_ACTION, F_RARITY, F_SHIFT, F_WRITE, F_EXTERNAL, F_STRANGE, F_GAP, F_OUTSIDE, F_METHOD, F_DRIFT, F_TARGET,
- F_ACTION_TARGET, F_TRANSITION, F_REPEAT, F_OUTCOME,
- F_PROVENANCE) = (
-    _F[name] for name in (
-        "action_surprise", "action_rarity_peers", "identity_shift", "write_surprise", "external_target",
-        "session_strangeness", "scope_gap", "outside_capabilities", "method_downgrade", "drift", "target_surprise",
-        "action_target_surprise", "transition_surprise", "repeat_surprise", "outcome_surprise",
-        "provenance_surprise"))  # fmt: skip
+(
+    F_ACTION,
+    F_RARITY,
+    F_SHIFT,
+    F_WRITE,
+    F_EXTERNAL,
+    F_STRANGE,
+    F_GAP,
+    F_OUTSIDE,
+    F_METHOD,
+    F_DRIFT,
+    F_TARGET,
+    F_ACTION_TARGET,
+    F_TRANSITION,
+    F_REPEAT,
+    F_OUTCOME,
+    F_PROVENANCE,
+) = (
+    _F[name]
+    for name in (
+        "action_surprise",
+        "action_rarity_peers",
+        "identity_shift",
+        "write_surprise",
+        "external_target",
+        "session_strangeness",
+        "scope_gap",
+        "outside_capabilities",
+        "method_downgrade",
+        "drift",
+        "target_surprise",
+        "action_target_surprise",
+        "transition_surprise",
+        "repeat_surprise",
+        "outcome_surprise",
+        "provenance_surprise",
+    )
+)
 
 _BITS_OF_KIND = {
     l.K_ACTION: "action_surprise",
@@ -99,9 +129,20 @@ def _bits(probability: float) -> float:
 
 @inlined
 def write_vector(
-    out: Array, bits: Array, items: Array, contexts: Array, quantities: Array, values: Array, codes: Array, rows: Array,
-    scopes: Array, baseline: Baseline, table: Array, numbers: Array, session: Array,
-) -> np.uint32:  # fmt: skip
+    out: Array,
+    bits: Array,
+    items: Array,
+    contexts: Array,
+    quantities: Array,
+    values: Array,
+    codes: Array,
+    rows: Array,
+    scopes: Array,
+    baseline: Baseline,
+    table: Array,
+    numbers: Array,
+    session: Array,
+) -> np.uint32:
     """Write one feature vector (see `kernel.observe` for the arguments).
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
@@ -119,9 +160,16 @@ def write_vector(
 
 @inlined
 def _write_surprises(
-    out: Array, bits: Array, items: Array, contexts: Array, rows: Array, scopes: Array, baseline: Baseline,
-    table: Array, numbers: Array,
-) -> np.uint32:  # fmt: skip
+    out: Array,
+    bits: Array,
+    items: Array,
+    contexts: Array,
+    rows: Array,
+    scopes: Array,
+    baseline: Baseline,
+    table: Array,
+    numbers: Array,
+) -> np.uint32:
     """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, fresh = 0.0, np.uint32(0)
     behind_action = totals_of(baseline, rows, scopes, table, numbers, l.K_ACTION, l.K_ACTION, items[l.K_ACTION])

@@ -18,17 +18,28 @@ from .lines import decode_object, split_records, wrapped_text
 from .mapping import MappingSpec
 
 DENIED = (
-    "access_denied", "consent_required", "interaction_required", "invalid_client", "invalid_grant", "invalid_scope",
-    "invalid_token", "login_required", "request_forbidden", "request_unauthorized", "token_inactive",
+    "access_denied",
+    "consent_required",
+    "interaction_required",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_scope",
+    "invalid_token",
+    "login_required",
+    "request_forbidden",
+    "request_unauthorized",
+    "token_inactive",
     "unauthorized_client",
-)  # fmt: skip
+)
 """OAuth errors by which the server refuses; every other is a fault of the request or of the server."""
 
 _OUTCOMES = {"success": "success", **dict.fromkeys(DENIED, "denied"), "*": "error"}
 _PATHS = {
-    "/oauth2/token": "token.request", "/oauth2/revoke": "token.revoke", "/oauth2/introspect": "token.introspect",
+    "/oauth2/token": "token.request",
+    "/oauth2/revoke": "token.revoke",
+    "/oauth2/introspect": "token.introspect",
     "/admin/oauth2/introspect": "token.introspect",
-}  # fmt: skip
+}
 _PATH = "http_request.path"
 _HOOK = "contains(error.debug || '', 'oken hook')"
 _GRANT_REFUSED = "not allowed to use authorization grant"
@@ -82,11 +93,15 @@ def unpack(value: bytes) -> Iterator[Unpacked]:
 
 
 EVENTS = {
-    "OAuth2AccessTokenIssued": "token.request", "OAuth2TokenExchangeError": "token.request",
-    "OAuth2AccessTokenRevoked": "token.revoke", "OAuth2ClientCreated": "client.register",
-    "OAuth2ConsentAccepted": "approval", "OAuth2ConsentRejected": "approval", "OAuth2ConsentRevoked": "token.revoke",
+    "OAuth2AccessTokenIssued": "token.request",
+    "OAuth2TokenExchangeError": "token.request",
+    "OAuth2AccessTokenRevoked": "token.revoke",
+    "OAuth2ClientCreated": "client.register",
+    "OAuth2ConsentAccepted": "approval",
+    "OAuth2ConsentRejected": "approval",
+    "OAuth2ConsentRevoked": "token.revoke",
     "OAuth2DeviceUserCodeAccepted": "approval",
-}  # fmt: skip
+}
 """Our type by the name of a span event. Of the others, refresh and ID tokens come with an access token, logins are a
 person's, an inspection names whose token was looked at, not who looked, and a client is changed and deleted by an
 administrator or by us: that must not count as something the client did."""

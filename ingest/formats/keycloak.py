@@ -22,35 +22,67 @@ from .mapping import MappingSpec
 USER, ADMIN = "user", "admin"
 
 TYPES = {
-    "CLIENT_LOGIN": "token.request", "CODE_TO_TOKEN": "token.request", "PERMISSION_TOKEN": "token.request",
-    "OAUTH2_DEVICE_CODE_TO_TOKEN": "token.request", "AUTHREQID_TO_TOKEN": "token.request",
+    "CLIENT_LOGIN": "token.request",
+    "CODE_TO_TOKEN": "token.request",
+    "PERMISSION_TOKEN": "token.request",
+    "OAUTH2_DEVICE_CODE_TO_TOKEN": "token.request",
+    "AUTHREQID_TO_TOKEN": "token.request",
     "OAUTH2_EXTENSION_GRANT": "token.request",
-    "REFRESH_TOKEN": "token.refresh", "TOKEN_EXCHANGE": "token.exchange", "INTROSPECT_TOKEN": "token.introspect",
-    "VALIDATE_ACCESS_TOKEN": "token.introspect", "REVOKE_GRANT": "token.revoke",
-    "CLIENT_REGISTER": "client.register", "CLIENT_UPDATE": "client.change", "CLIENT_DELETE": "client.change",
-}  # fmt: skip
+    "REFRESH_TOKEN": "token.refresh",
+    "TOKEN_EXCHANGE": "token.exchange",
+    "INTROSPECT_TOKEN": "token.introspect",
+    "VALIDATE_ACCESS_TOKEN": "token.introspect",
+    "REVOKE_GRANT": "token.revoke",
+    "CLIENT_REGISTER": "client.register",
+    "CLIENT_UPDATE": "client.change",
+    "CLIENT_DELETE": "client.change",
+}
 """Our type by Keycloak's, without `_ERROR`. What people do (LOGIN, LOGOUT …) is nothing of an agent."""
 
 DENIED = (
-    "access_denied", "client_disabled", "consent_denied", "expired_code", "invalid_client",
-    "invalid_client_credentials", "invalid_code", "invalid_code_verifier", "invalid_scope", "invalid_signature",
-    "invalid_token", "invalid_user_credentials", "not_allowed", "pkce_verification_failed", "realm_disabled",
-    "rejected_by_user", "session_expired", "unauthorized_client", "user_disabled", "user_session_not_found",
+    "access_denied",
+    "client_disabled",
+    "consent_denied",
+    "expired_code",
+    "invalid_client",
+    "invalid_client_credentials",
+    "invalid_code",
+    "invalid_code_verifier",
+    "invalid_scope",
+    "invalid_signature",
+    "invalid_token",
+    "invalid_user_credentials",
+    "not_allowed",
+    "pkce_verification_failed",
+    "realm_disabled",
+    "rejected_by_user",
+    "session_expired",
+    "unauthorized_client",
+    "user_disabled",
+    "user_session_not_found",
     "user_temporarily_disabled",
-)  # fmt: skip
+)
 """Errors by which the server refuses; every other error is a fault of the request or of the server."""
 
 REFUSED_INTROSPECTION = (
-    "access_denied", "invalid_client", "invalid_client_credentials", "invalid_request", "not_allowed",
+    "access_denied",
+    "invalid_client",
+    "invalid_client_credentials",
+    "invalid_request",
+    "not_allowed",
     "unauthorized_client",
-)  # fmt: skip
+)
 """Errors by which a server refuses to introspect. By every other it says that the token is dead: an answer, and a fault
 of nobody who asks."""
 
 METHODS = {
-    "client-secret": "client_secret_basic", "client-jwt": "private_key_jwt", "client-secret-jwt": "client_secret_jwt",
-    "client-x509": "tls_client_auth", "federated-jwt": "private_key_jwt", "none": "none",
-}  # fmt: skip
+    "client-secret": "client_secret_basic",
+    "client-jwt": "private_key_jwt",
+    "client-secret-jwt": "client_secret_jwt",
+    "client-x509": "tls_client_auth",
+    "federated-jwt": "private_key_jwt",
+    "none": "none",
+}
 """RFC 7591 names. Keycloak does not say whether a secret came in the header or in the body."""
 
 _OUTCOMES = {"success": "success", **dict.fromkeys(DENIED, "denied"), "*": "error"}

@@ -22,9 +22,14 @@ ABSENT = ("", "-")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KIND_OF: dict[type, Kind] = {
-    inspect.StrType: "text", inspect.LiteralType: "text", inspect.IntType: "integer", inspect.FloatType: "number",
-    inspect.BoolType: "flag", inspect.ListType: "names", inspect.DateTimeType: "time",
-}  # fmt: skip
+    inspect.StrType: "text",
+    inspect.LiteralType: "text",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.BoolType: "flag",
+    inspect.ListType: "names",
+    inspect.DateTimeType: "time",
+}
 
 
 def _leaves(struct: inspect.Type, prefix: str = "") -> dict[str, Kind]:
@@ -146,5 +151,11 @@ def _named(value: Any) -> str:
 
 
 _CONVERTERS: dict[Kind, Converter] = {
-    "text": _text, "integer": _integer, "number": _number, "flag": _flag, "names": _names, "time": _text, "any": _any,
-}  # fmt: skip
+    "text": _text,
+    "integer": _integer,
+    "number": _number,
+    "flag": _flag,
+    "names": _names,
+    "time": _text,
+    "any": _any,
+}

@@ -40,7 +40,7 @@ SPANS = MappingSpec(
         "id": "id",
         "time": "time",
         "agent.id": "agent",
-        "agent.version": "!peer && attributes.\"gen_ai.agent.version\""
+        "agent.version": '!peer && attributes."gen_ai.agent.version"'
         " || kind != 'SERVER' && resource.\"service.version\"",
         "agent.instance": "kind != 'SERVER' && resource.\"service.instance.id\"",
         "agent.self_asserted": "`true`",
@@ -71,18 +71,27 @@ SPANS = MappingSpec(
     values={
         "effect": {**EFFECT_OF_METHOD, "retrieval": "read"},
         "outcome": {
-            "success": "success", "401": "denied", "403": "denied", "access_denied": "denied",
-            "insufficient_scope": "denied", "permission_denied": "denied", "PERMISSION_DENIED": "denied",
-            "unauthenticated": "denied", "UNAUTHENTICATED": "denied", "*": "error",
+            "success": "success",
+            "401": "denied",
+            "403": "denied",
+            "access_denied": "denied",
+            "insufficient_scope": "denied",
+            "permission_denied": "denied",
+            "PERMISSION_DENIED": "denied",
+            "unauthenticated": "denied",
+            "UNAUTHENTICATED": "denied",
+            "*": "error",
         },
     },
-)  # fmt: skip
+)
 """What agents and their servers do."""
 
 SPECS: Mapping[str, MappingSpec] = {
-    SPAN: SPANS, HYDRA: _ASSERTED.over(hydra.SPAN_EVENTS), GATEWAY: _LOGGED.over(AGENTGATEWAY),
+    SPAN: SPANS,
+    HYDRA: _ASSERTED.over(hydra.SPAN_EVENTS),
+    GATEWAY: _LOGGED.over(AGENTGATEWAY),
     PROXY: _ASSERTED.over(ENVOY),
-}  # fmt: skip
+}
 
 
 class _Attribute(msgspec.Struct):

@@ -15,14 +15,30 @@ from collections.abc import Mapping
 from .mapping import MappingSpec
 
 OUTCOME_OF_STATUS = {
-    "denied": "denied", "error": "error",
-    "1xx": "success", "2xx": "success", "3xx": "success", "401": "denied", "403": "denied", "*": "error",
-}  # fmt: skip
+    "denied": "denied",
+    "error": "error",
+    "1xx": "success",
+    "2xx": "success",
+    "3xx": "success",
+    "401": "denied",
+    "403": "denied",
+    "*": "error",
+}
 EFFECT_OF_METHOD = {
-    "GET": "read", "HEAD": "read", "OPTIONS": "read", "POST": "write", "PUT": "write", "PATCH": "write",
-    "DELETE": "delete", "tools/list": "read", "resources/list": "read", "resources/read": "read",
-    "prompts/list": "read", "prompts/get": "read", "*": "unknown",
-}  # fmt: skip
+    "GET": "read",
+    "HEAD": "read",
+    "OPTIONS": "read",
+    "POST": "write",
+    "PUT": "write",
+    "PATCH": "write",
+    "DELETE": "delete",
+    "tools/list": "read",
+    "resources/list": "read",
+    "resources/read": "read",
+    "prompts/list": "read",
+    "prompts/get": "read",
+    "*": "unknown",
+}
 _BY_METHOD = {"outcome": OUTCOME_OF_STATUS, "effect": EFFECT_OF_METHOD}
 
 _ENVOY_AGENT = '"jwt.act.sub" || "jwt.client_id" || "jwt.azp"'
@@ -173,5 +189,9 @@ CADDY = MappingSpec(
 """Caddy: its JSON access log; other lines of the server are skipped."""
 
 PRESETS: Mapping[str, MappingSpec] = {
-    "envoy": ENVOY, "agentgateway": AGENTGATEWAY, "kong": KONG, "apisix": APISIX, "caddy": CADDY,
-}  # fmt: skip
+    "envoy": ENVOY,
+    "agentgateway": AGENTGATEWAY,
+    "kong": KONG,
+    "apisix": APISIX,
+    "caddy": CADDY,
+}

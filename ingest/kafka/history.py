@@ -22,9 +22,12 @@ Wanted = Callable[[int, int, Record], bool]
 
 
 def topic_lines(
-    reader: TopicReader, topic: str, wanted: Wanted, check: Callable[[], None] = lambda: None,
+    reader: TopicReader,
+    topic: str,
+    wanted: Wanted,
+    check: Callable[[], None] = lambda: None,
     unread: Unread = Unread(),  # noqa: B008
-) -> Iterator[bytes]:  # fmt: skip
+) -> Iterator[bytes]:
     """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
 
     Args:

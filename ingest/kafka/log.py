@@ -57,9 +57,13 @@ class KafkaLog:
             count = self.writer.partitions(self.topic)
             for record in records:
                 self.writer.send(
-                    self.topic, record.key, record.payload, partition=partition_of(record.key, count),
-                    headers=wire.headers_of(record), timestamp_ms=record.received_ms,
-                )  # fmt: skip
+                    self.topic,
+                    record.key,
+                    record.payload,
+                    partition=partition_of(record.key, count),
+                    headers=wire.headers_of(record),
+                    timestamp_ms=record.received_ms,
+                )
         except Unavailable as error:
             raise self._fail(error) from error
         self.next_offset += len(records)

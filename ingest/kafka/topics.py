@@ -35,24 +35,31 @@ def _kept(days: int) -> dict[str, str]:
 
 DEFINITIONS = (
     TopicDefinition(
-        "events", "agent", "every event, tick, command and refused input: what state is made of",
+        "events",
+        "agent",
+        "every event, tick, command and refused input: what state is made of",
         # A time of arrival in the future would make its agent's later events late: the broker refuses it.
         {**_kept(7), "message.timestamp.after.max.ms": str(_HOUR_MS)},
     ),
+    TopicDefinition("dead_letters", "letter", "what was refused, with reason, source offset and raw bytes", _kept(30)),
     TopicDefinition(
-        "dead_letters", "letter", "what was refused, with reason, source offset and raw bytes", _kept(30)
-    ),
-    TopicDefinition(
-        "risk", "agent", "the latest risk of each agent: API replicas read it from the beginning",
+        "risk",
+        "agent",
+        "the latest risk of each agent: API replicas read it from the beginning",
         {
-            **_COMMON, "cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1",
-            "min.compaction.lag.ms": str(_MINUTE_MS), "max.compaction.lag.ms": str(_HOUR_MS),
-            "delete.retention.ms": str(_DAY_MS), "segment.bytes": str(64 * 1024 * 1024), "segment.ms": str(_HOUR_MS),
+            **_COMMON,
+            "cleanup.policy": "compact",
+            "min.cleanable.dirty.ratio": "0.1",
+            "min.compaction.lag.ms": str(_MINUTE_MS),
+            "max.compaction.lag.ms": str(_HOUR_MS),
+            "delete.retention.ms": str(_DAY_MS),
+            "segment.bytes": str(64 * 1024 * 1024),
+            "segment.ms": str(_HOUR_MS),
         },
     ),
     TopicDefinition("decisions", "agent", "every change of level, with its reasons", _kept(30)),
     TopicDefinition("alerts", "agent", "what people are told", _kept(30)),
-)  # fmt: skip
+)
 
 
 def replicated(configs: Mapping[str, str], replication: int) -> dict[str, str]:

@@ -91,9 +91,11 @@ class ClaimReader:
         self._memory = Memory(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((0, 2)))
         self._members = members()
         self._workplace = Workplace(
-            np.zeros(ROOM + LONGEST_CALLER + 2 * BLOCK, np.uint8), np.zeros(8, np.uint64), personal(ID_PERSON),
+            np.zeros(ROOM + LONGEST_CALLER + 2 * BLOCK, np.uint8),
+            np.zeros(8, np.uint64),
+            personal(ID_PERSON),
             personal(RAW_PERSON),
-        )  # fmt: skip
+        )
         self.routes: list[bytes] = []
         """Of the remembered claims, by place."""
 
@@ -145,9 +147,16 @@ def keep(held: Memory, found: UInt64s, value: int) -> None:
 
 @allocation_free
 def read_claims(
-    data: Bytes, starts: npt.NDArray[np.int64], caller: int, schema: Schema, found: Members, held: Memory,
-    work: Workplace, bounds: Bounds, out: Claims,
-) -> None:  # fmt: skip
+    data: Bytes,
+    starts: npt.NDArray[np.int64],
+    caller: int,
+    schema: Schema,
+    found: Members,
+    held: Memory,
+    work: Workplace,
+    bounds: Bounds,
+    out: Claims,
+) -> None:
     """Look at the records at *starts*, each followed by a zero byte; behind the last the caller's *caller* bytes."""
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1

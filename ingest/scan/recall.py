@@ -59,9 +59,13 @@ def place_of(held: Memory, wanted: UInt64s) -> int:
 
 @allocation_free
 def remember(
-    held: Memory, state: Bytes, prints: UInt64s, names: UInt64s, numbers: npt.NDArray[np.float64],
+    held: Memory,
+    state: Bytes,
+    prints: UInt64s,
+    names: UInt64s,
+    numbers: npt.NDArray[np.float64],
     codes: npt.NDArray[np.int8],
-) -> int:  # fmt: skip
+) -> int:
     """Keep the entries that rows lack, from the rows' columns; returns how many are new.
 
     Args:

@@ -121,10 +121,13 @@ def place_of(first: int, second: int, level: int) -> int:
 
 def _schema() -> Schema:
     made = Schema(
-        np.array([m.kind for m in MEMBERS]), np.array([m.nullable for m in MEMBERS]),
-        np.array([m.inner for m in MEMBERS]), np.zeros((PLACES, 2), np.uint64), np.full(PLACES, -1, np.int64),
+        np.array([m.kind for m in MEMBERS]),
+        np.array([m.nullable for m in MEMBERS]),
+        np.array([m.inner for m in MEMBERS]),
+        np.zeros((PLACES, 2), np.uint64),
+        np.full(PLACES, -1, np.int64),
         np.zeros(PLACES, np.int64),
-    )  # fmt: skip
+    )
     for number, member in enumerate(MEMBERS):
         _place(made, member.path.rpartition(".")[2], member.level, number)
         for code, word in enumerate(_WORDS.get(member.path, ())):

@@ -58,16 +58,24 @@ _METHOD, _THUMBPRINT = field("credential.method"), field("credential.thumbprint"
 
 _REQUIRED = (_TIME, _AGENT_ID, _TYPE, _ACTION, _OUTCOME)
 _NAMES = (
-    (c.TENANT, _TENANT), (c.TASK, field("task")), (c.ACTION, _ACTION), (c.AUDIENCE, field("resource.audience")),
-    (c.PEER, field("peer")), (c.PRINCIPAL, field("principal.id")), (c.TOKEN, field("credential.token_id")),
-    (c.SESSION, field("session")), (c.VERSION, field("agent.version")),
-)  # fmt: skip
+    (c.TENANT, _TENANT),
+    (c.TASK, field("task")),
+    (c.ACTION, _ACTION),
+    (c.AUDIENCE, field("resource.audience")),
+    (c.PEER, field("peer")),
+    (c.PRINCIPAL, field("principal.id")),
+    (c.TOKEN, field("credential.token_id")),
+    (c.SESSION, field("session")),
+    (c.VERSION, field("agent.version")),
+)
 """Columns that are the hash of one text of the record."""
 _SIZES = (
-    (c.BYTES_IN, field("bytes_in"), -1.0), (c.BYTES_OUT, field("bytes_out"), -1.0),
-    (c.DURATION, field("duration_ms"), -1.0), (c.COUNT, field("count"), 1.0),
+    (c.BYTES_IN, field("bytes_in"), -1.0),
+    (c.BYTES_OUT, field("bytes_out"), -1.0),
+    (c.DURATION, field("duration_ms"), -1.0),
+    (c.COUNT, field("count"), 1.0),
     (c.LIFETIME, field("credential.token_lifetime_s"), -1.0),
-)  # fmt: skip
+)
 """Columns that are one number of the record, and what they are without it."""
 
 
@@ -96,9 +104,13 @@ UNUSUAL = 128
 def rows(n: int) -> Rows:
     """Room for *n* records."""
     return Rows(
-        np.empty((n, c.NAMES), np.uint64), np.empty((n, c.NUMBERS)), np.empty((n, c.CODES), np.int8),
-        np.empty(n, np.int64), np.empty((n, recall.KINDS, 2), np.uint64), np.empty(n, np.uint8),
-    )  # fmt: skip
+        np.empty((n, c.NAMES), np.uint64),
+        np.empty((n, c.NUMBERS)),
+        np.empty((n, c.CODES), np.int8),
+        np.empty(n, np.int64),
+        np.empty((n, recall.KINDS, 2), np.uint64),
+        np.empty(n, np.uint8),
+    )
 
 
 @allocation_free
@@ -263,9 +275,7 @@ def _find_scopes(
 
 
 @inlined
-def _find_target(
-    data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
-) -> int:  # fmt: skip
+def _find_target(data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s) -> int:
     """Most names stand for themselves, and URLs for their host; what is not plain is looked up as a whole."""
     number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
     begin, length = found.begins[number], found.lengths[number]
@@ -290,7 +300,7 @@ def _find_target(
 @inlined
 def _look_up_target(
     data: Bytes, found: Members, tools: Tools, names: c.UInt64s, codes: c.Codes, wanted: c.UInt64s
-) -> int:  # fmt: skip
+) -> int:
     number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
     end = _put_lengths(tools.room, recall.TARGET, found.lengths[_TENANT], codes[c.EXTERNAL] + 1)
     end = _put_member(tools.room, _put_member(tools.room, end, data, found, _TENANT), data, found, number)

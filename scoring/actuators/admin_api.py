@@ -28,7 +28,7 @@ class AdminApi:
 
     async def call(
         self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
-    ) -> httpx.Response:  # fmt: skip
+    ) -> httpx.Response:
         """Send one request; once more with new credentials where they are not taken.
 
         Args:

@@ -109,9 +109,13 @@ class ClientCredentials:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, token_url: str, proof: ClientProof, monotonic: Callable[[], float],
+        self,
+        http: httpx.AsyncClient,
+        token_url: str,
+        proof: ClientProof,
+        monotonic: Callable[[], float],
         scope: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._http = http
         self._url = token_url
         self._proof = proof

@@ -79,9 +79,15 @@ def decode_desired(payload: bytes) -> Desired:
 
 
 def desired_of(
-    name: AgentName, agent_type: str, verdict: Verdict, decision_id: str, *, caused_ms: int, decided_ms: int,
+    name: AgentName,
+    agent_type: str,
+    verdict: Verdict,
+    decision_id: str,
+    *,
+    caused_ms: int,
+    decided_ms: int,
     principals: tuple[str, ...] = (),
-) -> Desired:  # fmt: skip
+) -> Desired:
     """What a verdict about an agent that asks for nothing means for its client.
 
     Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
@@ -90,12 +96,21 @@ def desired_of(
     lowered = verdict.enforced and verdict.level >= RiskLevel.MEDIUM
     revoke = lowered and verdict.revoke
     return Desired(
-        name.tenant, name.issuer, name.agent_id, name.key, verdict.level.label,
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        name.key,
+        verdict.level.label,
         allow=not lowered or verdict.reason != DENIED_BY_LEVEL,
         max_token_lifetime_s=verdict.max_token_lifetime_s if lowered else None,
-        refresh_allowed=not lowered or verdict.refresh_allowed, revoke=revoke, decision_id=decision_id,
-        caused_ms=caused_ms, decided_ms=decided_ms, agent_type=agent_type, principals=principals if revoke else (),
-    )  # fmt: skip
+        refresh_allowed=not lowered or verdict.refresh_allowed,
+        revoke=revoke,
+        decision_id=decision_id,
+        caused_ms=caused_ms,
+        decided_ms=decided_ms,
+        agent_type=agent_type,
+        principals=principals if revoke else (),
+    )
 
 
 def decided_action(decision: Decision, book: PolicyBook) -> OutboxRow | None:
@@ -110,15 +125,25 @@ def decided_action(decision: Decision, book: PolicyBook) -> OutboxRow | None:
         return None
     verdict = judge(Question(*full), standing, RiskLevel(decision.level), book.version)
     wish = desired_of(
-        agent, decision.agent_type, verdict, decision.decision_id,
-        caused_ms=decision.event_time_ms if decision.event_id else 0, decided_ms=decision.decided_ms,
-    )  # fmt: skip
+        agent,
+        decision.agent_type,
+        verdict,
+        decision.decision_id,
+        caused_ms=decision.event_time_ms if decision.event_id else 0,
+        decided_ms=decision.decided_ms,
+    )
     return action_row(f"action-{decision.decision_id}", wish)
 
 
 def action_row(key: str, wish: Desired, target: str = "") -> OutboxRow:
     """The outbox row of *wish*; *target* "" = every actuator that serves the agent."""
     return OutboxRow(
-        key=key, kind=ACTION_KIND, target=target, payload=encode_desired(wish), created_ms=wish.decided_ms,
-        agent_key=wish.agent_key, level=RiskLevel[wish.level.upper()], tenant=wish.tenant,
-    )  # fmt: skip
+        key=key,
+        kind=ACTION_KIND,
+        target=target,
+        payload=encode_desired(wish),
+        created_ms=wish.decided_ms,
+        agent_key=wish.agent_key,
+        level=RiskLevel[wish.level.upper()],
+        tenant=wish.tenant,
+    )

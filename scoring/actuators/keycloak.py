@@ -83,9 +83,10 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
     def _state(self, client: Client) -> KeycloakState:
         attributes = client.get("attributes") or {}
         return KeycloakState(
-            bool(client.get("enabled")), int(client.get("notBefore") or 0),
+            bool(client.get("enabled")),
+            int(client.get("notBefore") or 0),
             {name: attributes.get(name) for name in ATTRIBUTES},
-        )  # fmt: skip
+        )
 
     def _aim(self, first: KeycloakState, found: KeycloakState, wish: Desired) -> KeycloakState:
         attributes = dict(first.attributes)

@@ -146,9 +146,18 @@ class ActuatorNotifier:
 
     def _wanted(self, version: int, wish: Desired, target: ActuatorTarget) -> Actuation:
         return Actuation(
-            target.name, wish.name, version, encode_desired(wish), b"", "wanted", wish.caused_ms, wish.decided_ms, 0,
-            self._clock(), "",
-        )  # fmt: skip
+            target.name,
+            wish.name,
+            version,
+            encode_desired(wish),
+            b"",
+            "wanted",
+            wish.caused_ms,
+            wish.decided_ms,
+            0,
+            self._clock(),
+            "",
+        )
 
     def _row(self, row: Actuation, status: ActuationStatus, error: str) -> Actuation:
         now = self._clock()

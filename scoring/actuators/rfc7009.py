@@ -69,7 +69,7 @@ class TokenRevoker:
 
     def __init__(
         self, endpoints: Sequence[RevocationEndpoint], http: httpx.AsyncClient, observe: Callable[[str, str], None]
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
         self._http = http
         self._observe = observe

@@ -31,7 +31,7 @@ class WebhookActuator:
 
     def __init__(
         self, http: httpx.AsyncClient, target: WebhookTarget, clock: Callable[[], int], confirm_url: str = ""
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._http = http
         self._target = target
         self._clock = clock

@@ -40,9 +40,7 @@ class Wishes:
         new_id: text that never repeats, for keys of rows.
     """
 
-    def __init__(
-        self, store: Store, verdicts: Verdicts, now_ms: Callable[[], int], new_id: Callable[[], str]
-    ) -> None:  # fmt: skip
+    def __init__(self, store: Store, verdicts: Verdicts, now_ms: Callable[[], int], new_id: Callable[[], str]) -> None:
         self._store = store
         self._verdicts = verdicts
         self._now_ms = now_ms
@@ -57,18 +55,27 @@ class Wishes:
             return wish
         principals = await asyncio.to_thread(self._principals, name)
         return desired_of(
-            name, wish.agent_type, self._verdict(name, row, asked), wish.decision_id, caused_ms=wish.caused_ms,
-            decided_ms=wish.decided_ms, principals=principals,
-        )  # fmt: skip
+            name,
+            wish.agent_type,
+            self._verdict(name, row, asked),
+            wish.decision_id,
+            caused_ms=wish.caused_ms,
+            decided_ms=wish.decided_ms,
+            principals=principals,
+        )
 
     def _judged(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Desired:
         agent_type = asked.agent_type if row is None else row.agent_type
         pin = self._verdicts.interventions.pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
         return desired_of(
-            name, agent_type, self._verdict(name, row, asked), decided if pin is None else pin.intervention_id,
-            caused_ms=asked.caused_ms if pin is None else 0, decided_ms=asked.decided_ms,
-        )  # fmt: skip
+            name,
+            agent_type,
+            self._verdict(name, row, asked),
+            decided if pin is None else pin.intervention_id,
+            caused_ms=asked.caused_ms if pin is None else 0,
+            decided_ms=asked.decided_ms,
+        )
 
     def _verdict(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Verdict:
         measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)

@@ -95,12 +95,14 @@ def evaluate(rows: npt.NDArray[Any], labels: Labels) -> Evaluation:
     np.maximum.at(top, told.session, known["anomaly"])
     delays = [_delays(told, level) for level in ALERTING]
     return Evaluation(
-        len(known), len(rows) - len(known), len(labels.labels) - len(np.unique(known["label"])),
+        len(known),
+        len(rows) - len(known),
+        len(labels.labels) - len(np.unique(known["label"])),
         separation(told.bad, known["anomaly"]),
         _with_bands(separation(told.bad_sessions, top), bands(told.bad_sessions, top)),
         [_detection(told, level, *found) for level, found in zip(ALERTING, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
-    )  # fmt: skip
+    )
 
 
 def _told(known: npt.NDArray[Any], labels: Labels) -> _Told:
@@ -124,10 +126,12 @@ def _with_bands(plain: Separation, found: Bands | None) -> Separation:
         return plain
     grid = GRID.tolist()
     return msgspec.structs.replace(
-        plain, roc_auc_within=found.area, average_precision_within=found.average_precision,
+        plain,
+        roc_auc_within=found.area,
+        average_precision_within=found.average_precision,
         roc_band=list(zip(grid, *(bound.tolist() for bound in found.found), strict=True)),
         precision_band=list(zip(grid, *(bound.tolist() for bound in found.precision), strict=True)),
-    )  # fmt: skip
+    )
 
 
 def separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> Separation:
@@ -137,11 +141,15 @@ def separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> S
         return Separation(len(bad), int(bad.sum()))
     drawn = found.thinned()
     return Separation(
-        len(bad), int(bad.sum()), found.area, found.average_precision,
-        found.recall_at(FALSE_SHARES[0]), found.recall_at(FALSE_SHARES[1]),
+        len(bad),
+        int(bad.sum()),
+        found.area,
+        found.average_precision,
+        found.recall_at(FALSE_SHARES[0]),
+        found.recall_at(FALSE_SHARES[1]),
         [(0.0, 0.0), *zip(drawn.false.tolist(), drawn.found.tolist(), strict=True)],
         list(zip(drawn.found.tolist(), drawn.precision.tolist(), strict=True)),
-    )  # fmt: skip
+    )
 
 
 def _delays(told: _Told, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
@@ -169,9 +177,15 @@ def _detection(told: _Told, level: RiskLevel, delays: list[tuple[int, float]], a
     rose = (told.rows["rested"] < level) & (told.rows["level"] >= level)
     true = int((rose & told.bad_sessions[told.session]).sum())
     return Detection(
-        level.label, int(told.bad_sessions.sum()), len(delays), already, _middle([events for events, _ in delays]),
-        _middle([seconds for _, seconds in delays]), true, int(rose.sum()) - true,
-    )  # fmt: skip
+        level.label,
+        int(told.bad_sessions.sum()),
+        len(delays),
+        already,
+        _middle([events for events, _ in delays]),
+        _middle([seconds for _, seconds in delays]),
+        true,
+        int(rose.sum()) - true,
+    )
 
 
 def _middle(values: list[int] | list[float]) -> tuple[float, float] | None:

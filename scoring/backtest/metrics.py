@@ -113,9 +113,11 @@ def bands(bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator |
     edges = ((1 - INSIDE) / 2, (1 + INSIDE) / 2)
     (area, average), lower_upper = np.quantile(figures, edges, axis=0).T, partial(np.quantile, q=edges, axis=0)
     return Bands(
-        (float(area[0]), float(area[1])), (float(average[0]), float(average[1])), tuple(lower_upper(found)),
+        (float(area[0]), float(area[1])),
+        (float(average[0]), float(average[1])),
+        tuple(lower_upper(found)),
         tuple(lower_upper(precision)),
-    )  # fmt: skip
+    )
 
 
 def _resampled(y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator) -> Curve | None:

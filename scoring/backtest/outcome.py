@@ -20,9 +20,11 @@ from .tally import Counts, Who
 
 _HOUR_S = 3600
 _FIGURES = {
-    "roc_auc": "ROC-AUC", "average_precision": "average precision", "recall_at_1_percent": "recall at 1 % false",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "recall_at_1_percent": "recall at 1 % false",
     "recall_at_5_percent": "recall at 5 % false",
-}  # fmt: skip
+}
 MOST_AGENTS = 1000
 """Agents of one list that are told; the figures count all."""
 
@@ -168,10 +170,15 @@ def conclude(plan: Plan, counts: Sequence[Counts], problems: Sequence[Problem], 
         policed = [counts[m].policed[b] if plan.books else None for m, b in pairs]
         comparison = _compare(sides, [counts[0].peaks, counts[pairs[1][0]].peaks], policed)
     return Outcome(
-        [str(path) for path in plan.paths], _told_time(plan.since), _told_time(plan.before), plan.settings.learn,
+        [str(path) for path in plan.paths],
+        _told_time(plan.since),
+        _told_time(plan.before),
+        plan.settings.learn,
         None if plan.labels is None else str(plan.labels),
-        [f"record {offset + 1}: {reason} - at `{path}`" for offset, path, reason in problems], sides, comparison,
-    )  # fmt: skip
+        [f"record {offset + 1}: {reason} - at `{path}`" for offset, path, reason in problems],
+        sides,
+        comparison,
+    )
 
 
 def _side(name: str, plan: Plan, counts: Counts, model: int, book: int, evaluation: Evaluation | None) -> Side:
@@ -179,16 +186,28 @@ def _side(name: str, plan: Plan, counts: Counts, model: int, book: int, evaluati
     budgets = [_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)]
     peaks = Counter(counts.peaks.values())
     return Side(
-        name, str(plan.models[model]), counts.model_version, counts.events, counts.counted, counts.duplicates,
-        counts.malformed, counts.mended, counts.late, counts.agents, counts.agent_days,
+        name,
+        str(plan.models[model]),
+        counts.model_version,
+        counts.events,
+        counts.counted,
+        counts.duplicates,
+        counts.malformed,
+        counts.mended,
+        counts.late,
+        counts.agents,
+        counts.agent_days,
         {level.label: peaks[level] for level in ALERTING},
         [
             Change(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _alerts(plan.settings.budget, counts.rises.tolist(), days), budgets, _bins(counts),
-        _policy(plan.books[book], counts.policed[book]) if plan.books else None, evaluation,
-    )  # fmt: skip
+        _alerts(plan.settings.budget, counts.rises.tolist(), days),
+        budgets,
+        _bins(counts),
+        _policy(plan.books[book], counts.policed[book]) if plan.books else None,
+        evaluation,
+    )
 
 
 def _alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[Alerts]:
@@ -231,10 +250,15 @@ def _policy(book: PolicyBook, policed: Policed) -> PolicyOutcome:
     worst = sorted(policed.agents.items(), key=lambda item: (-item[1].total(), item[0]))
     revoked = [_revocation(entry) for entry in policed.revoked[:MOST_AGENTS]]
     return PolicyOutcome(
-        book.version, {outcome: totals[outcome] for outcome in OUTCOMES}, policed.enforced, rows, len(policed.agents),
+        book.version,
+        {outcome: totals[outcome] for outcome in OUTCOMES},
+        policed.enforced,
+        rows,
+        len(policed.agents),
         [Agent(*who, _ordered(outcomes)) for who, outcomes in worst[:MOST_AGENTS]],
-        len({entry.agent.key for entry in policed.revoked}), revoked,
-    )  # fmt: skip
+        len({entry.agent.key for entry in policed.revoked}),
+        revoked,
+    )
 
 
 def _ordered(outcomes: Counter[str]) -> dict[str, int]:
@@ -244,10 +268,19 @@ def _ordered(outcomes: Counter[str]) -> dict[str, int]:
 def _revocation(entry: Revoked) -> Revocation:
     name = entry.agent
     return Revocation(
-        name.tenant, name.issuer, name.agent_id, entry.agent_type, _told_ms(entry.at_ms),
-        _told_ms(entry.until_ms) if entry.until_ms else None, entry.event_id, RiskLevel(entry.level).label,
-        entry.risk_score, entry.reasons, entry.enforced, entry.later_events,
-    )  # fmt: skip
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        entry.agent_type,
+        _told_ms(entry.at_ms),
+        _told_ms(entry.until_ms) if entry.until_ms else None,
+        entry.event_id,
+        RiskLevel(entry.level).label,
+        entry.risk_score,
+        entry.reasons,
+        entry.enforced,
+        entry.later_events,
+    )
 
 
 def _compare(sides: Sequence[Side], peaks: Sequence[dict[Who, int]], policed: Sequence[Policed | None]) -> Comparison:
@@ -255,9 +288,11 @@ def _compare(sides: Sequence[Side], peaks: Sequence[dict[Who, int]], policed: Se
     differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
     ours, theirs = (_revoked_names(one) for one in policed)
     return Comparison(
-        _figures(*sides), sorted(ours - theirs)[:MOST_AGENTS], sorted(theirs - ours)[:MOST_AGENTS],
+        _figures(*sides),
+        sorted(ours - theirs)[:MOST_AGENTS],
+        sorted(theirs - ours)[:MOST_AGENTS],
         [(who, _label(a.get(who)), _label(b.get(who))) for who in differing[:MOST_AGENTS]],
-    )  # fmt: skip
+    )
 
 
 def _figures(a: Side, b: Side) -> list[Difference]:

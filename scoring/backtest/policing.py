@@ -110,9 +110,15 @@ class Policing:
     def _open_entry(self, decision: Decision, standing: Standing) -> None:
         at_ms = decision.event_time_ms
         entry = Revoked(
-            decision.agent, decision.agent_type, at_ms, decision.event_id, decision.level, decision.risk_score,
-            tuple(reason.text for reason in decision.reasons[:TOLD]), standing.enforced,
-        )  # fmt: skip
+            decision.agent,
+            decision.agent_type,
+            at_ms,
+            decision.event_id,
+            decision.level,
+            decision.risk_score,
+            tuple(reason.text for reason in decision.reasons[:TOLD]),
+            standing.enforced,
+        )
         self._open[decision.agent.key] = entry
         if at_ms >= self._from_ms:
             self.result.revoked.append(entry)

@@ -100,9 +100,14 @@ def run_share(plan: Plan, model: Path, index: int, progress: Progress) -> tuple[
     labels = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
     window = ShareWindow()
     source = ShareSource(
-        FileSource(plan.paths, progress=progress), window, index, plan.jobs, plan.before, keep_ids=labels is not None,
+        FileSource(plan.paths, progress=progress),
+        window,
+        index,
+        plan.jobs,
+        plan.before,
+        keep_ids=labels is not None,
         after=plan.after,
-    )  # fmt: skip
+    )
     replay = Replay(trained, plan.settings, plan.domains, window, window.newest)
     tally = Tally(plan, trained, source, labels)
     problems: list[Problem] = []

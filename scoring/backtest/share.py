@@ -93,9 +93,15 @@ class ShareSource:
     """
 
     def __init__(
-        self, files: FileSource, window: ShareWindow, index: int = 0, shares: int = 1, before: datetime | None = None,
-        keep_ids: bool = False, after: datetime | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        files: FileSource,
+        window: ShareWindow,
+        index: int = 0,
+        shares: int = 1,
+        before: datetime | None = None,
+        keep_ids: bool = False,
+        after: datetime | None = None,
+    ) -> None:
         self._files = files
         self._window = window
         self._index = index

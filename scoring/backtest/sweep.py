@@ -46,9 +46,7 @@ class Sweep:
     def __init__(self, model: TrainedModel, settings: risk.RiskSettings, budgets: Sequence[risk.Budget]) -> None:
         self._model = model
         self._settings = settings
-        self._bounds = [
-            risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
-        ]  # fmt: skip
+        self._bounds = [risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets]
         self._states = [risk.allocate(0) for _ in budgets]
         self._known: dict[int, int] = {}
         self._bound_of = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
@@ -64,9 +62,22 @@ class Sweep:
         rows, skip = np.arange(n), scored.found.flags == IGNORED
         for at, (bounds, state) in enumerate(zip(self._bounds, self._states, strict=True)):
             risk.update(
-                rows, places, state, columns.time_ms, scored.p_values, scored.anomaly, coverage, scored.signals, bounds,
-                scored.bound_of, columns.codes[:, c.SELF_ASSERTED], skip, self._settings, levels, out,
-            )  # fmt: skip
+                rows,
+                places,
+                state,
+                columns.time_ms,
+                scored.p_values,
+                scored.anomaly,
+                coverage,
+                scored.signals,
+                bounds,
+                scored.bound_of,
+                columns.codes[:, c.SELF_ASSERTED],
+                skip,
+                self._settings,
+                levels,
+                out,
+            )
             self.rises[at] += rises(levels, out, counted)
 
     def tick(self, now_ms: int) -> None:

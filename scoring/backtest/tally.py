@@ -152,10 +152,24 @@ class Tally:
         """The sums so far, with what the replay counted."""
         rows = np.concatenate(self._rows) if self._rows else np.zeros(0, ROW)
         return Counts(
-            events, self._counted, duplicates, malformed, mended, late, len({key for key, _ in self._days}),
-            len(self._days), self._changes, self._rises, self._sweep.rises, self._hours, self._rises_by_hour,
-            self._peaks, [policing.result for policing in self._policing], rows, self._version,
-        )  # fmt: skip
+            events,
+            self._counted,
+            duplicates,
+            malformed,
+            mended,
+            late,
+            len({key for key, _ in self._days}),
+            len(self._days),
+            self._changes,
+            self._rises,
+            self._sweep.rises,
+            self._hours,
+            self._rises_by_hour,
+            self._peaks,
+            [policing.result for policing in self._policing],
+            rows,
+            self._version,
+        )
 
 
 def added(shares: Iterable[Counts]) -> Counts:

@@ -25,13 +25,20 @@ Matrix = npt.NDArray[np.float64]
 
 _IMPLIED: dict[int, tuple[str, ...]] = {
     l.K_ACTION: (
-        "action_rarity_peers", "identity_shift", "transition_surprise", "action_target_surprise", "repeat_surprise",
-        "provenance_surprise", "outcome_surprise", "request_size_surprise", "answer_size_surprise",
+        "action_rarity_peers",
+        "identity_shift",
+        "transition_surprise",
+        "action_target_surprise",
+        "repeat_surprise",
+        "provenance_surprise",
+        "outcome_surprise",
+        "request_size_surprise",
+        "answer_size_surprise",
     ),
     l.K_TARGET: ("action_target_surprise",),
     l.K_RESOURCE: ("identity_shift",),
     l.K_NETWORK: ("identity_shift",),
-}  # fmt: skip
+}
 """Features that are odd wherever the item of a kind is new to the agent."""
 
 _MAX_BITS = 64.0
@@ -70,9 +77,14 @@ def _gathered(vectors: Matrix) -> Matrix:
 
 
 def follow(
-    before: Matrix, after: Matrix, named: Flags, sessions: npt.NDArray[np.uint64], slots: npt.NDArray[np.int32],
-    fresh: npt.NDArray[Any], state: AgentState,
-) -> None:  # fmt: skip
+    before: Matrix,
+    after: Matrix,
+    named: Flags,
+    sessions: npt.NDArray[np.uint64],
+    slots: npt.NDArray[np.int32],
+    fresh: npt.NDArray[Any],
+    state: AgentState,
+) -> None:
     """Take back what the events left in the agents' short-term state, and in the session's strangeness of *after*.
 
     Args:

@@ -225,9 +225,14 @@ class Comparison:
             self.still_odd.update(NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
     def _look_at(
-        self, at: int, label: Label, agents: npt.NDArray[np.uint64], times: npt.NDArray[np.int64],
-        before: npt.NDArray[np.int8], after: npt.NDArray[np.int8],
-    ) -> None:  # fmt: skip
+        self,
+        at: int,
+        label: Label,
+        agents: npt.NDArray[np.uint64],
+        times: npt.NDArray[np.int64],
+        before: npt.NDArray[np.int8],
+        after: npt.NDArray[np.int8],
+    ) -> None:
         """Highest level of both runs in the window of a confirmed attack."""
         rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
         if rows.any():
@@ -241,12 +246,17 @@ class Comparison:
             decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
         )
         told: dict[str, Any] = {
-            "agent_id": decision.agent.agent_id, "tenant": decision.agent.tenant, "issuer": decision.agent.issuer,
-            "time": _iso(decision.event_time_ms), "event_id": decision.event_id,
-            "level": RiskLevel(decision.level).label, "level_with_rule": RiskLevel(level).label,
-            "reasons": [reason.text for reason in decision.reasons[:_REASONS]], "marked": is_marked,
+            "agent_id": decision.agent.agent_id,
+            "tenant": decision.agent.tenant,
+            "issuer": decision.agent.issuer,
+            "time": _iso(decision.event_time_ms),
+            "event_id": decision.event_id,
+            "level": RiskLevel(decision.level).label,
+            "level_with_rule": RiskLevel(level).label,
+            "reasons": [reason.text for reason in decision.reasons[:_REASONS]],
+            "marked": is_marked,
             "same_rise": False,
-        }  # fmt: skip
+        }
         self.removed_count += 1
         if len(self.removed) < MOST_TOLD:
             self.removed.append(told)
@@ -276,12 +286,20 @@ class Comparison:
                 agent = label.agent
                 self._lose(
                     {
-                        "agent_id": agent.agent_id, "tenant": agent.tenant, "issuer": agent.issuer,
-                        "time": _iso(label.from_ms), "event_id": label.event_id, "level": RiskLevel(before).label,
-                        "level_with_rule": RiskLevel(after).label, "reasons": [], "marked": False,
-                        "same_rise": False, "why": "confirmed", "feedback_id": label.feedback_id,
+                        "agent_id": agent.agent_id,
+                        "tenant": agent.tenant,
+                        "issuer": agent.issuer,
+                        "time": _iso(label.from_ms),
+                        "event_id": label.event_id,
+                        "level": RiskLevel(before).label,
+                        "level_with_rule": RiskLevel(after).label,
+                        "reasons": [],
+                        "marked": False,
+                        "same_rise": False,
+                        "why": "confirmed",
+                        "feedback_id": label.feedback_id,
                     }
-                )  # fmt: skip
+                )
 
 
 def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str = "") -> dict[str, Any]:
@@ -300,13 +318,16 @@ def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str 
     return {
         "window": {"from": _iso(first), "to": _iso(job.until_ms), "events": events, "source": source},
         "events_matched": sum(part.matched for part in parts),
-        "alerts_before": sum(part.alerts[0] for part in parts), "alerts_after": sum(part.alerts[1] for part in parts),
-        "alerts_removed": removed[:MOST_TOLD], "alerts_removed_count": sum(part.removed_count for part in parts),
-        "detections_lost": lost[:MOST_TOLD], "detections_lost_count": sum(part.lost_count for part in parts),
+        "alerts_before": sum(part.alerts[0] for part in parts),
+        "alerts_after": sum(part.alerts[1] for part in parts),
+        "alerts_removed": removed[:MOST_TOLD],
+        "alerts_removed_count": sum(part.removed_count for part in parts),
+        "detections_lost": lost[:MOST_TOLD],
+        "detections_lost_count": sum(part.lost_count for part in parts),
         "agents_affected": len(set().union(*(part.agents for part in parts))),
         "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MOST_ODD)],
         "unseen": unseen,
-    }  # fmt: skip
+    }
 
 
 def _processor(around: Surroundings) -> Processor:

@@ -212,9 +212,16 @@ class FeedbackRules:
         return Covered(covered, features)
 
     def _mark(
-        self, rules: Sequence[_Held], column: int, rows: Rows, columns: EventColumns, late: npt.NDArray[np.int64],
-        features: Flags, total: int = -1, places: Flags | None = None,
-    ) -> Flags:  # fmt: skip
+        self,
+        rules: Sequence[_Held],
+        column: int,
+        rows: Rows,
+        columns: EventColumns,
+        late: npt.NDArray[np.int64],
+        features: Flags,
+        total: int = -1,
+        places: Flags | None = None,
+    ) -> Flags:
         """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
         hit = np.zeros(len(rows), np.bool_)
         scopes = columns.names[rows, column]
@@ -237,9 +244,15 @@ class FeedbackRules:
         return whole
 
     def neutralise(
-        self, covered: Covered, rows: Rows, slots: Slots, columns: EventColumns, vectors: npt.NDArray[np.float64],
-        found: Scratch, state: AgentState,
-    ) -> None:  # fmt: skip
+        self,
+        covered: Covered,
+        rows: Rows,
+        slots: Slots,
+        columns: EventColumns,
+        vectors: npt.NDArray[np.float64],
+        found: Scratch,
+        state: AgentState,
+    ) -> None:
         """Give the features of covered *rows* their usual values, and take what follows from them back.
 
         Args:

@@ -128,9 +128,15 @@ class Feedback(msgspec.Struct, frozen=True):
         """What the engine is to hold to."""
         agent = self.agent
         return Rule(
-            self.feedback_id, self.kind, str(agent.key), agent.tenant, self.agent_type, self.features, self.resource,
+            self.feedback_id,
+            self.kind,
+            str(agent.key),
+            agent.tenant,
+            self.agent_type,
+            self.features,
+            self.resource,
             self.expires_ms,
-        )  # fmt: skip
+        )
 
 
 class Step(msgspec.Struct, frozen=True):

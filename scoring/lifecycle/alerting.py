@@ -37,20 +37,36 @@ def drift_row(day: GroupDay, again_days: int, now_ms: int, source: str) -> Outbo
     group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"
     data = {
         "message": f"{group} no longer behaves as in the history that model {day.version} learned from: "
-                   f"{', '.join(day.drift['drifted'])}; look whether work has changed, and retrain or investigate",
-        "tenant": day.tenant, "agent_type": day.agent_type, "model_version": day.version,
-        "day": (date(1970, 1, 1) + timedelta(days=day.day)).isoformat(), "events": day.events,
-        "drifted": day.drift["drifted"], "scores": day.drift["scores"], "features": day.drift["features"],
-        "since": (date(1970, 1, 1) + timedelta(days=since)).isoformat(), "risk_level": RiskLevel.MEDIUM.label,
+        f"{', '.join(day.drift['drifted'])}; look whether work has changed, and retrain or investigate",
+        "tenant": day.tenant,
+        "agent_type": day.agent_type,
+        "model_version": day.version,
+        "day": (date(1970, 1, 1) + timedelta(days=day.day)).isoformat(),
+        "events": day.events,
+        "drifted": day.drift["drifted"],
+        "scores": day.drift["scores"],
+        "features": day.drift["features"],
+        "since": (date(1970, 1, 1) + timedelta(days=since)).isoformat(),
+        "risk_level": RiskLevel.MEDIUM.label,
         "suppressed_before": 0,
-    }  # fmt: skip
+    }
     event = {
-        "specversion": "1.0", "id": key, "type": DRIFT_TYPE, "source": source, "subject": group,
+        "specversion": "1.0",
+        "id": key,
+        "type": DRIFT_TYPE,
+        "source": source,
+        "subject": group,
         "time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "datacontenttype": "application/json", "data": data,
-    }  # fmt: skip
+        "datacontenttype": "application/json",
+        "data": data,
+    }
     tenant = "" if day.tenant == "*" else day.tenant
     return OutboxRow(
-        key=key, kind=ALERT_KIND, target="", payload=_encode(event), created_ms=now_ms, level=RiskLevel.MEDIUM,
+        key=key,
+        kind=ALERT_KIND,
+        target="",
+        payload=_encode(event),
+        created_ms=now_ms,
+        level=RiskLevel.MEDIUM,
         tenant=tenant,
-    )  # fmt: skip
+    )

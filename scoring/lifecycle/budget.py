@@ -76,9 +76,14 @@ def upper_limit(mean: float, beyond: float = BEYOND) -> int:
 
 
 def chart(
-    days: range, alerts: Iterable[AlertCount], counted: Iterable[GroupDay], known: Iterable[KnownAgents],
-    marks: Mapping[tuple[int, str, str], Marks], budget: float, level: str = "medium",
-) -> list[BudgetDay]:  # fmt: skip
+    days: range,
+    alerts: Iterable[AlertCount],
+    counted: Iterable[GroupDay],
+    known: Iterable[KnownAgents],
+    marks: Mapping[tuple[int, str, str], Marks],
+    budget: float,
+    level: str = "medium",
+) -> list[BudgetDay]:
     """The chart of *level* over *days*, by day and group, oldest first.
 
     Args:
@@ -142,9 +147,20 @@ def _group_rows(days: range, group: Group, cells: Sequence[Sequence[int]], budge
         run_counted = sum(max(0, cell[2] - cell[4]) for cell in run)
         rows.append(
             BudgetDay(
-                day, *group, agent_days, estimated > 0, expected, observed, false, true,
-                max(0, observed - false - true), limit, run_counted, run_limit, counted > limit,
+                day,
+                *group,
+                agent_days,
+                estimated > 0,
+                expected,
+                observed,
+                false,
+                true,
+                max(0, observed - false - true),
+                limit,
+                run_counted,
+                run_limit,
+                counted > limit,
                 run_counted > run_limit,
             )
-        )  # fmt: skip
+        )
     return rows

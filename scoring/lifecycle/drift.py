@@ -55,9 +55,7 @@ class Sketch(NamedTuple):
 
     def plus(self, other: Sketch) -> Sketch:
         """Both together."""
-        return Sketch(
-            self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
-        )  # fmt: skip
+        return Sketch(self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks)
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -69,7 +67,7 @@ def sketch_from(plain: Mapping[str, Any], features: int) -> Sketch | None:
     try:
         found = Sketch(
             np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError):
         return None
     return found if found.features.shape == (features, BINS) and found.p_values.shape == (P_BINS,) else None

@@ -28,9 +28,16 @@ class Produced(NamedTuple):
 
 
 def produce(
-    place: Path, columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, budget: risk.Budget,
-    rules: risk.RiskSettings, now_ms: int, progress: Callable[[str, int, int], None],
-) -> Produced:  # fmt: skip
+    place: Path,
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings,
+    budget: risk.Budget,
+    rules: risk.RiskSettings,
+    now_ms: int,
+    progress: Callable[[str, int, int], None],
+) -> Produced:
     """Train on *columns* and save to *place*, all or nothing.
 
     Args:

@@ -64,9 +64,12 @@ class ShadowRun:
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, domains: Mapping[str, Sequence[str]] | None = None,
+        self,
+        model: TrainedModel,
+        settings: EngineSettings,
+        domains: Mapping[str, Sequence[str]] | None = None,
         window: DuplicateWindow | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model = model
         encoder = ColumnEncoder(model.salt, domains)
         residence = Residence(model, settings, None)
@@ -149,8 +152,12 @@ class Duel:
         self._agree: Counter[tuple[bool, bool]] = Counter()
         self._apart: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
 
-    def see(self, champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
-            challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]], partition: int = 0) -> None:  # fmt: skip
+    def see(
+        self,
+        champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
+        challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
+        partition: int = 0,
+    ) -> None:
         """What both made of one batch of *partition*."""
         alerted: list[set[tuple[int, int]]] = [set(), set()]
         active: set[tuple[int, int]] = set()
@@ -196,21 +203,31 @@ class Duel:
         Args:
             feedback: what people said, revoked feedback left out.
         """
-        attacks = [(one.agent.key, one.from_ms, one.until_ms, one.event_time_ms) for one in feedback
-                   if one.verdict == "true_positive"]  # fmt: skip
+        attacks = [
+            (one.agent.key, one.from_ms, one.until_ms, one.event_time_ms)
+            for one in feedback
+            if one.verdict == "true_positive"
+        ]
         found = [[_detected(side.rises, attack) for attack in attacks] for side in self._sides]
         seen = [at for at in range(len(attacks)) if found[0][at] is not None or found[1][at] is not None]
         old, new = ([one[at] is not None for at in seen] for one in found)
         labels = LabelFigures(
-            len(seen), sum(a and b for a, b in zip(old, new, strict=True)),
+            len(seen),
+            sum(a and b for a, b in zip(old, new, strict=True)),
             sum(a and not b for a, b in zip(old, new, strict=True)),
             sum(b and not a for a, b in zip(old, new, strict=True)),
-        )  # fmt: skip
+        )
         one, other = (self._side(at, attacks, found[at]) for at in (0, 1))
         return Figures(
-            one, other, self.agent_days, self.events, sum(self._from.values()), sum(self._to.values()), labels,
+            one,
+            other,
+            self.agent_days,
+            self.events,
+            sum(self._from.values()),
+            sum(self._to.values()),
+            labels,
             self._agreement(attacks),
-        )  # fmt: skip
+        )
 
     def _side(self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]) -> ModelFigures:
         side = self._sides[at]
@@ -222,11 +239,13 @@ class Duel:
         delays = sorted(delay for delay in found if delay is not None)
         days = max(self.agent_days, 1)
         return ModelFigures(
-            self._names[at], {name: side.alerts[name] for name in LEVELS},
+            self._names[at],
+            {name: side.alerts[name] for name in LEVELS},
             {name: max(0, side.alerts[name] - true[name]) for name in LEVELS},
-            {name: round(1000.0 * side.alerts[name] / days, 3) for name in LEVELS}, len(delays),
+            {name: round(1000.0 * side.alerts[name] / days, 3) for name in LEVELS},
+            len(delays),
             delays[len(delays) // 2] / 1000.0 if delays else None,
-        )  # fmt: skip
+        )
 
     def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> Agreement:
         counts = Counter(self._agree)

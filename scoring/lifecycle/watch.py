@@ -95,9 +95,7 @@ class GroupWatch:
             self._add((day, WHOLE), FLEET, scored, rows, rows[fine[rows]], u)
         self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
 
-    def _add(
-        self, place: tuple[int, Group], group: int, scored: Scored, rows: Any, taught_rows: Any, u: Any
-    ) -> None:  # fmt: skip
+    def _add(self, place: tuple[int, Group], group: int, scored: Scored, rows: Any, taught_rows: Any, u: Any) -> None:
         found = self._days.get(place)
         if found is None:
             if self._over(place[0]):
@@ -148,9 +146,16 @@ class GroupWatch:
         alerts = tuple(found.alerts[name] for name in LEVELS)
         p_values = tuple(found.p_values.tolist())
         return GroupDay(
-            self._model.version, day, tenant, agent_type, found.events, len(found.agents),
-            (alerts[0], alerts[1], alerts[2]), p_values, self._drift(place, found),
-        )  # fmt: skip
+            self._model.version,
+            day,
+            tenant,
+            agent_type,
+            found.events,
+            len(found.agents),
+            (alerts[0], alerts[1], alerts[2]),
+            p_values,
+            self._drift(place, found),
+        )
 
     def _drift(self, place: tuple[int, Group], found: _Day) -> dict[str, Any]:
         (day, group), sketch, bounds = place, found.sketch.sketch, self._thresholds

@@ -81,19 +81,35 @@ def silence_row(silence: Silence, source: str) -> OutboxRow:
     """
     key = f"silence-{silence.kind}-{silence.source}-{silence.heard_ms}"
     data = {
-        "source": silence.source, "kind": silence.kind, "silence_s": silence.silence_s,
-        "tenants": silence.tenants, "last_heard_at": rfc3339(silence.heard_ms) if silence.heard_ms else None,
-        "noticed_at": rfc3339(silence.noticed_ms), "risk_level": RiskLevel.HIGH.label, "suppressed_before": 0,
-    }  # fmt: skip
+        "source": silence.source,
+        "kind": silence.kind,
+        "silence_s": silence.silence_s,
+        "tenants": silence.tenants,
+        "last_heard_at": rfc3339(silence.heard_ms) if silence.heard_ms else None,
+        "noticed_at": rfc3339(silence.noticed_ms),
+        "risk_level": RiskLevel.HIGH.label,
+        "suppressed_before": 0,
+    }
     event = {
-        "specversion": "1.0", "id": key, "type": SILENCE_TYPE, "source": source, "subject": silence.source,
-        "time": rfc3339(silence.noticed_ms), "datacontenttype": "application/json", "data": data,
-    }  # fmt: skip
+        "specversion": "1.0",
+        "id": key,
+        "type": SILENCE_TYPE,
+        "source": source,
+        "subject": silence.source,
+        "time": rfc3339(silence.noticed_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
     only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
     return OutboxRow(
-        key=key, kind=ALERT_KIND, target="", payload=_encode(event), created_ms=silence.noticed_ms,
-        level=RiskLevel.HIGH, tenant=only,
-    )  # fmt: skip
+        key=key,
+        kind=ALERT_KIND,
+        target="",
+        payload=_encode(event),
+        created_ms=silence.noticed_ms,
+        level=RiskLevel.HIGH,
+        tenant=only,
+    )
 
 
 def try_out_row(
@@ -112,16 +128,32 @@ def try_out_row(
     """
     key = f"test-{test_id}-{target}"
     data = {
-        "test": True, "message": "This is a test of alerts by Trustwatch. Nothing has happened, nothing is to be done.",
-        "target": target, "requested_by": by, "requested_at": rfc3339(at_ms), "suppressed_before": 0,
-    }  # fmt: skip
+        "test": True,
+        "message": "This is a test of alerts by Trustwatch. Nothing has happened, nothing is to be done.",
+        "target": target,
+        "requested_by": by,
+        "requested_at": rfc3339(at_ms),
+        "suppressed_before": 0,
+    }
     event = {
-        "specversion": "1.0", "id": key, "type": TEST_TYPE, "source": source, "subject": target,
-        "time": rfc3339(at_ms), "datacontenttype": "application/json", "data": data,
-    }  # fmt: skip
+        "specversion": "1.0",
+        "id": key,
+        "type": TEST_TYPE,
+        "source": source,
+        "subject": target,
+        "time": rfc3339(at_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
     return OutboxRow(
-        key=key, kind=ALERT_KIND, target=target, payload=_encode(event), created_ms=at_ms, level=level, tenant=tenant,
-    )  # fmt: skip
+        key=key,
+        kind=ALERT_KIND,
+        target=target,
+        payload=_encode(event),
+        created_ms=at_ms,
+        level=level,
+        tenant=tenant,
+    )
 
 
 def rfc3339(at_ms: int) -> str:

@@ -20,27 +20,44 @@ def approval_row(asked: Intervention, source: str) -> OutboxRow:
         source: URI of this service; links start with it.
     """
     event = {
-        "specversion": "1.0", "id": f"approval-{asked.intervention_id}", "type": APPROVAL_TYPE, "source": source,
-        "subject": asked.agent.agent_id, "time": rfc3339(asked.asked_ms), "datacontenttype": "application/json",
+        "specversion": "1.0",
+        "id": f"approval-{asked.intervention_id}",
+        "type": APPROVAL_TYPE,
+        "source": source,
+        "subject": asked.agent.agent_id,
+        "time": rfc3339(asked.asked_ms),
+        "datacontenttype": "application/json",
         "data": _data(asked, source.rstrip("/")),
-    }  # fmt: skip
+    }
     return OutboxRow(
-        key=f"approval-{asked.intervention_id}", kind=ALERT_KIND, target="", payload=msgspec.json.encode(event),
-        created_ms=asked.asked_ms, agent_key=asked.agent.key, level=max(asked.level, RiskLevel.MEDIUM),
+        key=f"approval-{asked.intervention_id}",
+        kind=ALERT_KIND,
+        target="",
+        payload=msgspec.json.encode(event),
+        created_ms=asked.asked_ms,
+        agent_key=asked.agent.key,
+        level=max(asked.level, RiskLevel.MEDIUM),
         tenant=asked.agent.tenant,
-    )  # fmt: skip
+    )
 
 
 def _data(asked: Intervention, base: str) -> dict[str, Any]:
     agent = asked.agent
     query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
     return {
-        "approval_id": asked.intervention_id, "tenant": agent.tenant, "issuer": agent.issuer,
-        "agent_id": agent.agent_id, "risk_level": RiskLevel(asked.level).label, "scopes": asked.scopes,
-        "reason": asked.asked_why, "requested_by": asked.asked_by, "requested_at": rfc3339(asked.asked_ms),
-        "expires_at": rfc3339(asked.expires_ms), "suppressed_before": 0,
+        "approval_id": asked.intervention_id,
+        "tenant": agent.tenant,
+        "issuer": agent.issuer,
+        "agent_id": agent.agent_id,
+        "risk_level": RiskLevel(asked.level).label,
+        "scopes": asked.scopes,
+        "reason": asked.asked_why,
+        "requested_by": asked.asked_by,
+        "requested_at": rfc3339(asked.asked_ms),
+        "expires_at": rfc3339(asked.expires_ms),
+        "suppressed_before": 0,
         "links": {
             "approval": f"{base}/v1/approvals/{asked.intervention_id}",
             "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
         },
-    }  # fmt: skip
+    }

@@ -21,27 +21,47 @@ MAX_LIST = 50
 
 _NOT_SHOWN = frozenset({"reasons", "reason", "message", "links", "risk_level", "suppressed_before"})
 _KINDS: Mapping[str, Kind] = {
-    ALERT_TYPE: "level", SILENCE_TYPE: "silence", APPROVAL_TYPE: "approval", TEST_TYPE: "test",
-}  # fmt: skip
+    ALERT_TYPE: "level",
+    SILENCE_TYPE: "silence",
+    APPROVAL_TYPE: "approval",
+    TEST_TYPE: "test",
+}
 _LEVELS = {level.label: level for level in RiskLevel}
 _USUAL = {"silence": RiskLevel.HIGH, "approval": RiskLevel.MEDIUM, "test": RiskLevel.UNKNOWN}
 
 _LABELS: Mapping[Kind, Mapping[str, str]] = {
     "level": {
-        "agent_id": "Agent", "tenant": "Tenant", "issuer": "Issuer", "agent_type": "Type", "risk_score": "Risk",
-        "confidence": "Confidence", "cause": "Cause", "mode": "Mode", "decided_at": "Decided",
+        "agent_id": "Agent",
+        "tenant": "Tenant",
+        "issuer": "Issuer",
+        "agent_type": "Type",
+        "risk_score": "Risk",
+        "confidence": "Confidence",
+        "cause": "Cause",
+        "mode": "Mode",
+        "decided_at": "Decided",
     },
     "silence": {
-        "source": "Source", "kind": "Kind", "tenants": "Tenants", "silence_s": "Bound (s)",
-        "last_heard_at": "Last heard", "noticed_at": "Noticed",
+        "source": "Source",
+        "kind": "Kind",
+        "tenants": "Tenants",
+        "silence_s": "Bound (s)",
+        "last_heard_at": "Last heard",
+        "noticed_at": "Noticed",
     },
     "approval": {
-        "agent_id": "Agent", "tenant": "Tenant", "issuer": "Issuer", "scopes": "Scopes", "approval_id": "Approval",
-        "requested_by": "Asked by", "requested_at": "Requested", "expires_at": "Expires",
+        "agent_id": "Agent",
+        "tenant": "Tenant",
+        "issuer": "Issuer",
+        "scopes": "Scopes",
+        "approval_id": "Approval",
+        "requested_by": "Asked by",
+        "requested_at": "Requested",
+        "expires_at": "Expires",
     },
     "test": {"target": "Target", "requested_by": "Sent by"},
     "other": {},
-}  # fmt: skip
+}
 """Members of `data` that people are shown, in order."""
 
 
@@ -79,9 +99,11 @@ class Facts:
     def identity(self) -> tuple[str, ...]:
         """What the alert is about; the same for all alerts about one agent, silent source, approval or test target."""
         names = {
-            "level": ("tenant", "issuer", "agent_id"), "silence": ("kind", "source"), "approval": ("approval_id",),
+            "level": ("tenant", "issuer", "agent_id"),
+            "silence": ("kind", "source"),
+            "approval": ("approval_id",),
             "test": ("target",),
-        }.get(self.kind, ())  # fmt: skip
+        }.get(self.kind, ())
         exact = tuple(exact_text(self.data.get(name)) for name in names)
         return exact if any(exact) else (self.type, self.subject, self.event_id)
 
@@ -109,10 +131,20 @@ def facts(event: Mapping[str, Any]) -> Facts:
     previous = _LEVELS.get(text(data.get("previous_level"))) if kind == "level" else None
     subject = text(event.get("subject"))
     return Facts(
-        kind, text(event.get("type")), text(event.get("id")), text(event.get("source")), subject,
-        text(event.get("time")), level, previous, _title(kind, event, data, level, previous), _shown(kind, data),
-        _reasons(data), _links(data), data,
-    )  # fmt: skip
+        kind,
+        text(event.get("type")),
+        text(event.get("id")),
+        text(event.get("source")),
+        subject,
+        text(event.get("time")),
+        level,
+        previous,
+        _title(kind, event, data, level, previous),
+        _shown(kind, data),
+        _reasons(data),
+        _links(data),
+        data,
+    )
 
 
 def text(value: Any) -> str:

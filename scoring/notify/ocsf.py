@@ -27,13 +27,18 @@ PRODUCT: Final = {
 _CREATE, _UPDATE, _CLOSE = (1, "Create"), (2, "Update"), (3, "Close")
 _STATUS = {_CREATE: (1, "New"), _UPDATE: (2, "In Progress"), _CLOSE: (4, "Resolved")}
 _SEVERITY: Final = {
-    RiskLevel.UNKNOWN: (0, "Unknown"), RiskLevel.LOW: (2, "Low"), RiskLevel.MEDIUM: (3, "Medium"),
-    RiskLevel.HIGH: (4, "High"), RiskLevel.CRITICAL: (5, "Critical"),
-}  # fmt: skip
+    RiskLevel.UNKNOWN: (0, "Unknown"),
+    RiskLevel.LOW: (2, "Low"),
+    RiskLevel.MEDIUM: (3, "Medium"),
+    RiskLevel.HIGH: (4, "High"),
+    RiskLevel.CRITICAL: (5, "Critical"),
+}
 _RISK: Final = {
-    RiskLevel.LOW: (1, "Low"), RiskLevel.MEDIUM: (2, "Medium"), RiskLevel.HIGH: (3, "High"),
+    RiskLevel.LOW: (1, "Low"),
+    RiskLevel.MEDIUM: (2, "Medium"),
+    RiskLevel.HIGH: (3, "High"),
     RiskLevel.CRITICAL: (4, "Critical"),
-}  # fmt: skip
+}
 _BEHAVIORAL = (2, "Behavioral")
 _RESOURCE_UID = (10, "Resource UID")
 _ELSEWHERE = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
@@ -43,15 +48,22 @@ def ocsf_body(alert: Facts) -> dict[str, Any]:
     """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
     activity, at_ms = _activity(alert), _ms(alert.time)
     body: dict[str, Any] = {
-        "class_uid": CLASS_UID, "class_name": "Detection Finding",
-        "category_uid": CATEGORY_UID, "category_name": "Findings",
-        **_named("activity", activity, "activity_name"), "type_uid": CLASS_UID * 100 + activity[0],
+        "class_uid": CLASS_UID,
+        "class_name": "Detection Finding",
+        "category_uid": CATEGORY_UID,
+        "category_name": "Findings",
+        **_named("activity", activity, "activity_name"),
+        "type_uid": CLASS_UID * 100 + activity[0],
         "type_name": f"Detection Finding: {activity[1]}",
-        "time": at_ms, **_severity(alert), **_named("status", _STATUS[activity], "status"),
-        "message": alert.title, "is_alert": alert.raises and alert.kind != "test",
-        "metadata": _metadata(alert), "finding_info": _finding(alert, at_ms),
+        "time": at_ms,
+        **_severity(alert),
+        **_named("status", _STATUS[activity], "status"),
+        "message": alert.title,
+        "is_alert": alert.raises and alert.kind != "test",
+        "metadata": _metadata(alert),
+        "finding_info": _finding(alert, at_ms),
         "unmapped": {name: value for name, value in alert.data.items() if name not in _ELSEWHERE},
-    }  # fmt: skip
+    }
     if alert.kind == "test":
         body["comment"] = "; ".join(alert.reasons)
     return body | _scores(alert) | _about(alert)
@@ -75,9 +87,12 @@ def _named(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
 
 def _metadata(alert: Facts) -> dict[str, Any]:
     known = {
-        "uid": alert.event_id, "event_code": alert.type, "tenant_uid": text(alert.data.get("tenant")),
-        "original_time": alert.time, "labels": ["test"] if alert.kind == "test" else [],
-    }  # fmt: skip
+        "uid": alert.event_id,
+        "event_code": alert.type,
+        "tenant_uid": text(alert.data.get("tenant")),
+        "original_time": alert.time,
+        "labels": ["test"] if alert.kind == "test" else [],
+    }
     return {"version": SCHEMA, "product": dict(PRODUCT), **_filled(known)}
 
 
@@ -85,9 +100,12 @@ def _finding(alert: Facts, at_ms: int) -> dict[str, Any]:
     name = text(alert.data.get("model_version"))
     analytic = {"name": "Trustwatch", "uid": name, "version": name, **_named("type", _BEHAVIORAL, "type")}
     known = {
-        "title": alert.title, "desc": "; ".join(alert.reasons), "src_url": dict(alert.links).get("Decision", ""),
-        "types": [alert.type] if alert.type else [], "analytic": _filled(analytic) if alert.kind == "level" else {},
-    }  # fmt: skip
+        "title": alert.title,
+        "desc": "; ".join(alert.reasons),
+        "src_url": dict(alert.links).get("Decision", ""),
+        "types": [alert.type] if alert.type else [],
+        "analytic": _filled(analytic) if alert.kind == "level" else {},
+    }
     return {"uid": dedup_key(alert), "modified_time": at_ms, **_filled(known)}
 
 

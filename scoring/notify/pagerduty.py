@@ -15,9 +15,12 @@ MAX_DETAILS = 256 * 1024
 """Bytes of details; PagerDuty refuses a body above 512 KB as a whole."""
 
 SEVERITIES: Final = {
-    RiskLevel.UNKNOWN: "info", RiskLevel.LOW: "info", RiskLevel.MEDIUM: "warning", RiskLevel.HIGH: "error",
+    RiskLevel.UNKNOWN: "info",
+    RiskLevel.LOW: "info",
+    RiskLevel.MEDIUM: "warning",
+    RiskLevel.HIGH: "error",
     RiskLevel.CRITICAL: "critical",
-}  # fmt: skip
+}
 
 
 def pagerduty_body(alert: Facts, routing_key: str) -> dict[str, Any] | None:
@@ -37,9 +40,13 @@ def pagerduty_body(alert: Facts, routing_key: str) -> dict[str, Any] | None:
         return None
     links = [{"href": url, "text": cut(label, MAX_NAME)} for label, url in alert.links]
     return {
-        **key, "event_action": "trigger", "client": "Trustwatch", "client_url": alert.source, "links": links,
+        **key,
+        "event_action": "trigger",
+        "client": "Trustwatch",
+        "client_url": alert.source,
+        "links": links,
         "payload": _payload(alert),
-    }  # fmt: skip
+    }
 
 
 def dedup_key(alert: Facts) -> str:

@@ -18,9 +18,12 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _BREAK = "\u200b"  # zero width: shown as nothing, and ends what would be mark-up or a mention (`@channel`)
 _ESCAPES = str.maketrans(_ENTITIES | {char: char + _BREAK for char in "*_~`@#[]!|\\"})
 _SIGNS = {
-    RiskLevel.UNKNOWN: "⚪", RiskLevel.LOW: "🟢", RiskLevel.MEDIUM: "🟡", RiskLevel.HIGH: "🟠",
+    RiskLevel.UNKNOWN: "⚪",
+    RiskLevel.LOW: "🟢",
+    RiskLevel.MEDIUM: "🟡",
+    RiskLevel.HIGH: "🟠",
     RiskLevel.CRITICAL: "🔴",
-}  # fmt: skip
+}
 
 
 def slack_body(alert: Facts) -> dict[str, Any]:

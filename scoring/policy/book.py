@@ -46,9 +46,7 @@ class PolicyRule(msgspec.Struct, frozen=True):
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
         """Whether the rule is meant for this agent."""
-        return (
-            _any(self.tenants, tenant) and _any(self.agent_types, agent_type) and _any(self.agents, agent_id)
-        )  # fmt: skip
+        return _any(self.tenants, tenant) and _any(self.agent_types, agent_type) and _any(self.agents, agent_id)
 
 
 class Standing(NamedTuple):
@@ -78,9 +76,13 @@ class PolicyBook:
     """
 
     def __init__(
-        self, table: PolicyTable | None = None, rules: Sequence[PolicyRule] = (),
-        modes: Mapping[str, Mode] | None = None, default_mode: Mode = SHADOW, descendants: RiskLevel = RiskLevel.LOW,
-    ) -> None:  # fmt: skip
+        self,
+        table: PolicyTable | None = None,
+        rules: Sequence[PolicyRule] = (),
+        modes: Mapping[str, Mode] | None = None,
+        default_mode: Mode = SHADOW,
+        descendants: RiskLevel = RiskLevel.LOW,
+    ) -> None:
         base = table or PolicyTable()
         self.default_mode = default_mode
         self.descendants = descendants

@@ -115,9 +115,14 @@ def denied(verdict: Verdict, reason: str) -> Verdict:
 
 
 def judge(
-    question: Question, standing: Standing, level: RiskLevel, version: str, *, approved: Collection[str] = (),
+    question: Question,
+    standing: Standing,
+    level: RiskLevel,
+    version: str,
+    *,
+    approved: Collection[str] = (),
     stale: bool = False,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """What the policy says to a request.
 
     Args:
@@ -136,12 +141,22 @@ def judge(
     narrowed = bool(refused or held) and reason == ALLOWED
     enforced = standing.enforced
     return Verdict(
-        allow=reason == ALLOWED or not enforced, would_allow=reason == ALLOWED, enforced=enforced, level=level,
-        reason=reason, max_token_lifetime_s=policy.max_token_lifetime_s if enforced else None,
-        scopes=left if narrowed and enforced else None, step_up=step_up and policy.allow, held_scopes=held,
-        refused_scopes=refused, refresh_allowed=policy.refresh_allowed or not enforced,
-        revoke=policy.revoke and enforced, policy_version=version, stale=stale, rule=standing.rule,
-    )  # fmt: skip
+        allow=reason == ALLOWED or not enforced,
+        would_allow=reason == ALLOWED,
+        enforced=enforced,
+        level=level,
+        reason=reason,
+        max_token_lifetime_s=policy.max_token_lifetime_s if enforced else None,
+        scopes=left if narrowed and enforced else None,
+        step_up=step_up and policy.allow,
+        held_scopes=held,
+        refused_scopes=refused,
+        refresh_allowed=policy.refresh_allowed or not enforced,
+        revoke=policy.revoke and enforced,
+        policy_version=version,
+        stale=stale,
+        rule=standing.rule,
+    )
 
 
 def _sorted_scopes(
@@ -149,19 +164,19 @@ def _sorted_scopes(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Scopes asked for that are refused, and those that wait for a person."""
     refused = tuple(
-        scope for scope in question.scopes
+        scope
+        for scope in question.scopes
         if policy.allowed_scopes is not None and not _any(policy.allowed_scopes, scope)
-    )  # fmt: skip
+    )
     held = tuple(
-        scope for scope in question.scopes
+        scope
+        for scope in question.scopes
         if scope not in refused and policy.step_up and _any(policy.step_up_scopes, scope) and not _is(approved, scope)
-    )  # fmt: skip
+    )
     return refused, held
 
 
-def _reason(
-    question: Question, policy: TokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool
-) -> str:  # fmt: skip
+def _reason(question: Question, policy: TokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool) -> str:
     if not policy.allow:
         return DENIED_BY_LEVEL
     if question.refresh and not policy.refresh_allowed:

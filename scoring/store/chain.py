@@ -16,9 +16,18 @@ from .schema import CHAINS, DECISIONS, ERASURES
 
 _ADD_CHAIN = insert_or_skip(CHAINS, "partition")
 _MOVE_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
-_LINK = tuple(DECISIONS.c[name] for name in (
-    "chain_sequence", "chain_salt", "chain_content", "chain_previous", "chain_digest", "erasure_id", "redacted",
-))  # fmt: skip
+_LINK = tuple(
+    DECISIONS.c[name]
+    for name in (
+        "chain_sequence",
+        "chain_salt",
+        "chain_content",
+        "chain_previous",
+        "chain_digest",
+        "erasure_id",
+        "redacted",
+    )
+)
 
 
 def chained(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Any) -> list[dict[str, Any]]:
@@ -54,9 +63,14 @@ def _append(connection: Connection, partition: int, rows: list[dict[str, Any]], 
         content = content_digest(salt, row)
         previous, digest = digest, link_digest(partition, sequence, digest, content)
         row.update(
-            chain_sequence=sequence, chain_salt=salt, chain_content=content, chain_previous=previous,
-            chain_digest=digest, erasure_id="", redacted="",
-        )  # fmt: skip
+            chain_sequence=sequence,
+            chain_salt=salt,
+            chain_content=content,
+            chain_previous=previous,
+            chain_digest=digest,
+            erasure_id="",
+            redacted="",
+        )
     connection.execute(_MOVE_HEAD.on(connection), start | {"sequence": sequence, "digest": digest})
 
 

@@ -60,11 +60,30 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
     """Values of a row of `agents` in the order of its columns; spelt out: it runs for every agent of every commit."""
     name = row.name
     return (
-        signed(name.key), name.tenant, name.issuer, name.agent_id, row.agent_type, row.level, row.risk_score,
-        row.confidence, row.anomaly_score, row.first_seen_ms, row.last_seen_ms, row.evaluated_ms, row.due_ms,
-        row.events, row.decision_id, row.counterfactual, row.state_version, row.reasons, row.features, row.risk,
-        version.partition, version.epoch, version.offset,
-    )  # fmt: skip
+        signed(name.key),
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        row.agent_type,
+        row.level,
+        row.risk_score,
+        row.confidence,
+        row.anomaly_score,
+        row.first_seen_ms,
+        row.last_seen_ms,
+        row.evaluated_ms,
+        row.due_ms,
+        row.events,
+        row.decision_id,
+        row.counterfactual,
+        row.state_version,
+        row.reasons,
+        row.features,
+        row.risk,
+        version.partition,
+        version.epoch,
+        version.offset,
+    )
 
 
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:

@@ -82,9 +82,14 @@ class Containment(Paged):
             return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]
 
     def list_interventions(
-        self, tenants: Tenants = None, kind: str | None = None, status: str | None = None,
-        agent_key: int | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page[Intervention]:  # fmt: skip
+        self,
+        tenants: Tenants = None,
+        kind: str | None = None,
+        status: str | None = None,
+        agent_key: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Intervention]:
         query = visible(select(INTERVENTIONS), INTERVENTIONS.c.tenant, tenants)
         for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
             if value is not None:
@@ -125,16 +130,18 @@ class Containment(Paged):
 
     def settle_actuation(self, done: Actuation) -> bool:
         mine = (*_is(done.target, done.agent.key), ACTUATIONS.c.version == done.version)
-        values = {
-            name: getattr(done, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
-        }  # fmt: skip
+        values = {name: getattr(done, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")}
         with self.write() as connection:
             return connection.execute(update(ACTUATIONS).where(*mine).values(values)).rowcount > 0
 
     def list_actuations(
-        self, tenants: Tenants = None, agent_key: int | None = None, target: str | None = None, limit: int = 50,
+        self,
+        tenants: Tenants = None,
+        agent_key: int | None = None,
+        target: str | None = None,
+        limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[Actuation]:  # fmt: skip
+    ) -> Page[Actuation]:
         query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
         if agent_key is not None:
             query = query.where(ACTUATIONS.c.agent_key == codec.signed(agent_key))
@@ -168,10 +175,8 @@ class Containment(Paged):
         with self.write() as connection:
             return sum(
                 connection.execute(delete(table).where(*old)).rowcount
-                for table, old in (
-                    (INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,))
-                )
-            )  # fmt: skip
+                for table, old in ((INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,)))
+            )
 
 
 def node_key(edge: Edge, *, source: bool) -> int:
@@ -236,9 +241,10 @@ def _intervention_params(made: Intervention) -> dict[str, Any]:
 def _to_intervention(row: Any) -> Intervention:
     values = row._mapping
     return Intervention(
-        agent=_agent(values), scopes=_scopes.decode(values["scopes"]),
+        agent=_agent(values),
+        scopes=_scopes.decode(values["scopes"]),
         **{name: values[name] for name in _INTERVENTION_PLAIN},
-    )  # fmt: skip
+    )
 
 
 def _actuation_params(made: Actuation) -> dict[str, Any]:

@@ -65,11 +65,29 @@ _BORN = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
 _OPAQUE = frozenset({"features", "risk", "p_values", "drift"})
 _FIXED = frozenset(
     {
-        "tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "decision_id", "state_version",
-        "model_version", "baseline_version", "policy_version", "erasure_id", "redacted", "fingerprint", "version",
-        "digest", "installed", "act", "verdict",
+        "tenant",
+        "issuer",
+        "agent_id",
+        "kind",
+        "status",
+        "mode",
+        "cause",
+        "target",
+        "decision_id",
+        "state_version",
+        "model_version",
+        "baseline_version",
+        "policy_version",
+        "erasure_id",
+        "redacted",
+        "fingerprint",
+        "version",
+        "digest",
+        "installed",
+        "act",
+        "verdict",
     }
-)  # fmt: skip
+)
 """Words of ours, and who a row is about: another one than who is erased."""
 
 
@@ -188,9 +206,10 @@ class _Work:
         """Dead letters that name somebody."""
         columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
         return self._each(
-            DEAD_LETTERS, self._may_hold(columns),
+            DEAD_LETTERS,
+            self._may_hold(columns),
             lambda connection, row: self._named(row, columns) and self._remove(connection, DEAD_LETTERS, row),
-        )  # fmt: skip
+        )
 
     def edges(self) -> int:
         """Edges of the agent go; those of a principal get the pseudonym."""
@@ -256,9 +275,10 @@ class _Work:
             return {}
         salt = self._database.new_salt().hex()
         return {
-            "erasure_id": self._scope.erasure_id, "chain_salt": salt,
+            "erasure_id": self._scope.erasure_id,
+            "chain_salt": salt,
             "redacted": content_digest(salt, dict(row._mapping) | values),
-        }  # fmt: skip
+        }
 
     def _bury(self, connection: Connection, row: Any) -> bool:
         """The day is what is left of when; the tenant is whose record it was."""

@@ -24,9 +24,7 @@ _ADD_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
 _ADD_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
 _PUT_HOLDING = upsert(FEEDBACK_HOLDINGS, ("rule_id", "partition"))
 _PUT_PREVIEW = upsert(FEEDBACK_PREVIEWS, ("preview_id",), keep=("created_ms",))
-_PLAIN = tuple(
-    name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
-)  # fmt: skip
+_PLAIN = tuple(name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen"))
 _NAMES = ("tenant", "issuer", "agent_id")
 _encode = msgspec.json.Encoder().encode
 _scope = msgspec.json.Decoder(dict[str, Any])
@@ -61,9 +59,15 @@ class FeedbackTables(Paged):
         return None if row is None else _to_feedback(row)
 
     def list_feedback(
-        self, tenants: Tenants = None, status: str | None = None, verdict: str | None = None,
-        agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page[Feedback]:  # fmt: skip
+        self,
+        tenants: Tenants = None,
+        status: str | None = None,
+        verdict: str | None = None,
+        agent_key: int | None = None,
+        decision_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Feedback]:
         query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
         wanted = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
         for column, value in wanted:
@@ -148,11 +152,18 @@ def write_holdings(connection: Connection, holdings: Sequence[Holding]) -> None:
     """Write rules of partitions as they are now."""
     rows = [
         {
-            "rule_id": one.rule.rule_id, "partition": one.partition, "epoch": one.epoch,
-            "from_offset": one.from_offset, "until_offset": one.until_offset, "matched": one.matched,
-            "last_ms": one.last_ms, "expires_ms": one.rule.expires_ms, "rule": _encode(one.rule),
-        } for one in holdings
-    ]  # fmt: skip
+            "rule_id": one.rule.rule_id,
+            "partition": one.partition,
+            "epoch": one.epoch,
+            "from_offset": one.from_offset,
+            "until_offset": one.until_offset,
+            "matched": one.matched,
+            "last_ms": one.last_ms,
+            "expires_ms": one.rule.expires_ms,
+            "rule": _encode(one.rule),
+        }
+        for one in holdings
+    ]
     connection.execute(_PUT_HOLDING.on(connection), rows)
 
 
@@ -186,9 +197,12 @@ def _to_feedback(row: AnyRow) -> Feedback:
     scope = _scope.decode(found["scope"])
     features = scope["features"]
     return Feedback(
-        **{name: found[name] for name in _PLAIN}, agent=agent, unseen=bool(found["unseen"]),
-        features=None if features is None else tuple(features), resource=scope["resource"],
-    )  # fmt: skip
+        **{name: found[name] for name in _PLAIN},
+        agent=agent,
+        unseen=bool(found["unseen"]),
+        features=None if features is None else tuple(features),
+        resource=scope["resource"],
+    )
 
 
 def _to_holding(row: AnyRow) -> Holding:

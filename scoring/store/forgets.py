@@ -55,10 +55,21 @@ def write_forgets(connection: Connection, commits: Sequence[Commit]) -> None:
 def _found_again(met: Met) -> Erasure:
     who = met.subject
     return Erasure(
-        met.erasure_id, who.kind, "waiting", who.tenant, who.issuer, who.name, "", "",
-        "found in the topic again: the database was put back to before it", "trustwatch", met.at_ms, at_ms=met.at_ms,
-        rounds=1, updated_ms=met.at_ms,
-    )  # fmt: skip
+        met.erasure_id,
+        who.kind,
+        "waiting",
+        who.tenant,
+        who.issuer,
+        who.name,
+        "",
+        "",
+        "found in the topic again: the database was put back to before it",
+        "trustwatch",
+        met.at_ms,
+        at_ms=met.at_ms,
+        rounds=1,
+        updated_ms=met.at_ms,
+    )
 
 
 class Forgets(Database):
@@ -73,9 +84,10 @@ class Forgets(Database):
     def forgets(self, partition: int, after: int) -> list[Bygone]:
         with self.read() as connection:
             found = {
-                erasure: place.offset for erasure, at, place in _rows(connection, PREFIX)
+                erasure: place.offset
+                for erasure, at, place in _rows(connection, PREFIX)
                 if at == partition and place.ours and place.offset >= after
-            }  # fmt: skip
+            }
             rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
         made = [erasure_of(row) for row in rows]
         return [Bygone(one.who, {partition: found[one.erasure_id]}) for one in made if one.subject]
@@ -83,9 +95,7 @@ class Forgets(Database):
     def bygone(self) -> list[Bygone]:
         return [Bygone(made.who, {at: place.offset for at, place in places.items()}) for made, places in self.kept()]
 
-    def kept(
-        self, since_ms: int = 0, also: Collection[str] = ()
-    ) -> list[tuple[Erasure, dict[int, Place]]]:  # fmt: skip
+    def kept(self, since_ms: int = 0, also: Collection[str] = ()) -> list[tuple[Erasure, dict[int, Place]]]:
         """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
 
         Args:

@@ -18,9 +18,15 @@ class Housekeeping(Database):
     """Part of the store that keeps it small."""
 
     def purge(
-        self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0, *, outbox_before_ms: int | None = None,
-        letters_before_ms: int | None = None, waiting_letters_before_ms: int = 0,
-    ) -> Purged:  # fmt: skip
+        self,
+        before_ms: int,
+        chunk: int = 1_000,
+        agents_before_ms: int = 0,
+        *,
+        outbox_before_ms: int | None = None,
+        letters_before_ms: int | None = None,
+        waiting_letters_before_ms: int = 0,
+    ) -> Purged:
         agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
         with meaning():
             weeks = self._dialect.purge_weeks(self._writer, before_ms)

@@ -111,8 +111,9 @@ class Models(Paged):
         first = from_day * DAY_MS
         since = (
             DECISIONS.c.decided_ms >= first - EARLY_MS,  # which the index knows
-            DECISIONS.c.event_time_ms >= first, DECISIONS.c.level > DECISIONS.c.previous_level,
-        )  # fmt: skip
+            DECISIONS.c.event_time_ms >= first,
+            DECISIONS.c.level > DECISIONS.c.previous_level,
+        )
         query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
         with self.read() as connection:
             rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()

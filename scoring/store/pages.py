@@ -21,9 +21,14 @@ class Paged(Database):
     """Base of the parts of the store that hand out lists."""
 
     def newest(
-        self, query: AnySelect, order: Sequence[Any], limit: int, cursor: str | None, make: Callable[[AnyRow], T],
+        self,
+        query: AnySelect,
+        order: Sequence[Any],
+        limit: int,
+        cursor: str | None,
+        make: Callable[[AnyRow], T],
         place: Any = tuple[int, str],
-    ) -> Page[T]:  # fmt: skip
+    ) -> Page[T]:
         """One page, from the end of *order* on.
 
         Args:

@@ -40,8 +40,9 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
         store.close()
         refuse_newer(scripts, current)
         raise ConfigError(
-            "the store has no tables of ours yet: start the service once" if current is None else
-            f"the store is at revision {current!r}, which an older Trustwatch wrote: start the service of this version "
-            "once, it brings the tables up to date"
-        )  # fmt: skip
+            "the store has no tables of ours yet: start the service once"
+            if current is None
+            else f"the store is at revision {current!r}, which an older Trustwatch wrote: start the service of this "
+            "version once, it brings the tables up to date"
+        )
     return store

@@ -77,9 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--upstream", metavar="URL", help="gateways: where requests go (first start)")
     start.add_argument("--check", metavar="URL", help="gateways: who is asked about each request (first start)")
     start.add_argument(
-        "--identity", metavar="ISSUER=JWKS_URL", action="append", type=_pair,
+        "--identity",
+        metavar="ISSUER=JWKS_URL",
+        action="append",
+        type=_pair,
         help="envoy: whose tokens it verifies to log who called (first start; may be repeated)",
-    )  # fmt: skip
+    )
     start.add_argument("--token-hook", metavar="URL", help="hydra: who is asked at each issuance")
     start.add_argument("--evaluations", metavar="URL", help="oidc-provider: AuthZEN endpoint, asked at each issuance")
     start.add_argument("--token-file", metavar="FILE", type=Path, help="oidc-provider: with the bearer token for that")

@@ -29,14 +29,37 @@ def make_certificates(folder: Path) -> tuple[Path, Path]:
     new_key = ["-newkey", "rsa:2048", "-nodes", "-keyout"]
     ca_key = folder / "ca.key"
     _openssl(
-        "req", "-x509", *new_key, ca_key, "-out", ca, "-days", DAYS, "-subj", "/CN=trustwatch test CA",
-        "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-    )  # fmt: skip
+        "req",
+        "-x509",
+        *new_key,
+        ca_key,
+        "-out",
+        ca,
+        "-days",
+        DAYS,
+        "-subj",
+        "/CN=trustwatch test CA",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    )
     _openssl("req", *new_key, key, "-out", request, "-subj", "/CN=localhost")
     _openssl(
-        "x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", DAYS,
-        "-extfile", extensions, "-out", certificate,
-    )  # fmt: skip
+        "x509",
+        "-req",
+        "-in",
+        request,
+        "-CA",
+        ca,
+        "-CAkey",
+        ca_key,
+        "-CAcreateserial",
+        "-days",
+        DAYS,
+        "-extfile",
+        extensions,
+        "-out",
+        certificate,
+    )
     write_private(store.with_suffix(".new"), key.read_text() + certificate.read_text() + ca.read_text())
     store.with_suffix(".new").replace(store)
     return store, ca

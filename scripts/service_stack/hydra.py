@@ -71,9 +71,19 @@ def _build(program: Path) -> None:
         (work / "main.go").write_text(MAIN_GO)
         version = f"-X github.com/ory/hydra/v2/driver/config.Version=v{HYDRA_VERSION}"
         command: list[str | Path] = [
-            "nice", go, "build", "-mod=mod", "-p", "1", "-trimpath", "-ldflags", f"-s -w {version}",
-            "-o", work / "out" / "hydra", ".",
-        ]  # fmt: skip
+            "nice",
+            go,
+            "build",
+            "-mod=mod",
+            "-p",
+            "1",
+            "-trimpath",
+            "-ldflags",
+            f"-s -w {version}",
+            "-o",
+            work / "out" / "hydra",
+            ".",
+        ]
         done = run(command, folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
         if done.returncode != 0:
             raise Unavailable(f"Go can not fetch or build Ory Hydra {HYDRA_VERSION}:\n{tail(done.stdout)}")
@@ -96,9 +106,14 @@ class Hydra(Server):
     NAME = "hydra"
     PORTS: ClassVar[tuple[str, ...]] = ("public", "admin")
     DEFAULTS: ClassVar[dict[str, Any]] = {
-        "access_token": "jwt", "token_hook": None, "hook_key": None, "lifetime": "1h", "top_level_claims": (),
-        "spans": None, "spans_token": None,
-    }  # fmt: skip
+        "access_token": "jwt",
+        "token_hook": None,
+        "hook_key": None,
+        "lifetime": "1h",
+        "top_level_claims": (),
+        "spans": None,
+        "spans_token": None,
+    }
 
     @property
     def issuer(self) -> str:

@@ -273,9 +273,17 @@ class KafkaCluster:
             self._format(number, program, jars)
         heap = f"{self._state['heap_mb']}m"
         command: list[str | Path] = [
-            program, f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
-            f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}", "-cp", f"{jars}/*", "kafka.Kafka", properties,
-        ]  # fmt: skip
+            program,
+            f"-Xms{heap}",
+            f"-Xmx{heap}",
+            "-XX:+UseSerialGC",
+            "-XX:+ExitOnOutOfMemoryError",
+            f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}",
+            "-cp",
+            f"{jars}/*",
+            "kafka.Kafka",
+            properties,
+        ]
         self._processes[number].start(command, home, {})
 
     def _format(self, number: int, program: str, jars: Path) -> None:
@@ -286,10 +294,20 @@ class KafkaCluster:
         write_private(home / "server.properties", server_properties(node, self._nodes(), home / "data", known))
         scram = [] if known is None else [f"SCRAM-SHA-512=[name={known['user']},password={known['password']}]"]
         command: list[str | Path] = [
-            program, "-Xmx128m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}",
-            "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format", "--cluster-id", self._state["cluster_id"],
-            "--config", home / "server.properties", *(word for one in scram for word in ("--add-scram", one)),
-        ]  # fmt: skip
+            program,
+            "-Xmx128m",
+            "-XX:TieredStopAtLevel=1",
+            f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}",
+            "-cp",
+            f"{jars}/*",
+            "kafka.tools.StorageTool",
+            "format",
+            "--cluster-id",
+            self._state["cluster_id"],
+            "--config",
+            home / "server.properties",
+            *(word for one in scram for word in ("--add-scram", one)),
+        ]
         done = run(command, timeout_s=FORMAT_S)
         if done.returncode != 0:
             raise ServiceError(f"kafka-storage format of {home / 'data'} failed:\n{tail(done.stdout)}")

@@ -145,16 +145,31 @@ spi-events-listener--jboss-logging--error-level=warn
         """As `kc.sh` does it, which does not hand its process over."""
         home, pool = self.folder / "home", "io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory"
         return [
-            java(), "-Xms64m", f"-Xmx{self.settings['heap_mb']}m", "-XX:MaxMetaspaceSize=256m", "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", "-Dfile.encoding=UTF-8",
-            "-Duser.language=en", "-Duser.country=US", "-Djava.security.egd=file:/dev/urandom",
+            java(),
+            "-Xms64m",
+            f"-Xmx{self.settings['heap_mb']}m",
+            "-XX:MaxMetaspaceSize=256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Dfile.encoding=UTF-8",
+            "-Duser.language=en",
+            "-Duser.country=US",
+            "-Djava.security.egd=file:/dev/urandom",
             *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
-            "--enable-native-access=ALL-UNNAMED", "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
-            f"-Djava.util.concurrent.ForkJoinPool.common.threadFactory={pool}", "-Dpicocli.disable.closures=true",
-            f"-Dkc.home.dir={home}", f"-Djboss.server.config.dir={home / 'conf'}",
-            "-cp", self._distribution() / "lib" / "quarkus-run.jar", "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
-            f"--config-file={self.folder / 'keycloak.conf'}", "start", "--optimized",
-        ]  # fmt: skip
+            "--enable-native-access=ALL-UNNAMED",
+            "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
+            f"-Djava.util.concurrent.ForkJoinPool.common.threadFactory={pool}",
+            "-Dpicocli.disable.closures=true",
+            f"-Dkc.home.dir={home}",
+            f"-Djboss.server.config.dir={home / 'conf'}",
+            "-cp",
+            self._distribution() / "lib" / "quarkus-run.jar",
+            "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
+            f"--config-file={self.folder / 'keycloak.conf'}",
+            "start",
+            "--optimized",
+        ]
 
     def _ready(self) -> bool:
         return answers(f"{self.url_of('management')}/health/ready")

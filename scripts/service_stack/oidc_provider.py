@@ -75,9 +75,14 @@ class OidcProvider(Server):
 
     NAME = "oidc-provider"
     DEFAULTS: ClassVar[dict[str, Any]] = {
-        "resources": RESOURCES, "lifetime_s": 3600, "policy_version": "1", "clients": (), "operators": (),
-        "users": {}, "trustwatch": None,
-    }  # fmt: skip
+        "resources": RESOURCES,
+        "lifetime_s": 3600,
+        "policy_version": "1",
+        "clients": (),
+        "operators": (),
+        "users": {},
+        "trustwatch": None,
+    }
 
     @property
     def issuer(self) -> str:

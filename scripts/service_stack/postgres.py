@@ -220,9 +220,16 @@ class Postgres:
         if owner is not None:
             shutil.chown(secret, owner, owner)
         command: list[str | Path] = [
-            programs / "initdb", "-D", data, "-U", ADMIN, f"--pwfile={secret}", "--auth=scram-sha-256",
-            "--encoding=UTF8", "--locale=C.UTF-8",
-        ]  # fmt: skip
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            ADMIN,
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        ]
         try:
             done = run(command, folder=data, user=owner)
         finally:
@@ -234,9 +241,24 @@ class Postgres:
 
     def _psql(self, database: str, statement: str) -> subprocess.CompletedProcess[str]:
         command: list[str | Path] = [
-            binaries() / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", HOST, "-p", str(self.port),
-            "-U", ADMIN, "-d", database, "-c", statement,
-        ]  # fmt: skip
+            binaries() / "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            HOST,
+            "-p",
+            str(self.port),
+            "-U",
+            ADMIN,
+            "-d",
+            database,
+            "-c",
+            statement,
+        ]
         return run(command, environment={"PGPASSWORD": self._state["password"], "PGCONNECT_TIMEOUT": "5"})
 
     def _children(self) -> list[Process]:

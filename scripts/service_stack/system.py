@@ -221,8 +221,13 @@ class Process:
         """The same for a server that ends with its parent (PR_SET_PDEATHSIG): ours shall outlive whoever started it."""
         done = subprocess.run(
             ["sh", "-c", _ORPHAN, "sh", str(self.log), *(str(word) for word in command)],
-            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=folder, start_new_session=True,
-        )  # fmt: skip
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            start_new_session=True,
+        )
         self._child, self.pid = None, int(done.stdout)
         if self.bound:
             guard(self.pid, self.mark.decode())

@@ -48,14 +48,20 @@ def test_a_clients_span() -> None:
     assert events_of("otlp", raw) == (
         [
             {
-                "id": "b18fab63dd8f1d4d78179e2f7b5f7114:8a0bb4282ecf34fc", "time": "2024-08-01T13:20:00Z",
-                "agent": {"id": "mcp-test-service", "self_asserted": True}, "type": "tool.call", "action": "read_file",
-                "effect": "unknown", "outcome": "success", "duration_ms": 500.0,
-                "trace_id": "b18fab63dd8f1d4d78179e2f7b5f7114", "attributes": {"kind": "CLIENT"},
+                "id": "b18fab63dd8f1d4d78179e2f7b5f7114:8a0bb4282ecf34fc",
+                "time": "2024-08-01T13:20:00Z",
+                "agent": {"id": "mcp-test-service", "self_asserted": True},
+                "type": "tool.call",
+                "action": "read_file",
+                "effect": "unknown",
+                "outcome": "success",
+                "duration_ms": 500.0,
+                "trace_id": "b18fab63dd8f1d4d78179e2f7b5f7114",
+                "attributes": {"kind": "CLIENT"},
             }
         ],
         0,
-    )  # fmt: skip
+    )
 
 
 def test_a_servers_span_names_no_caller() -> None:

@@ -46,10 +46,22 @@ def test_figures_are_those_of_the_traces_own_evaluation(name: str, learn: str, t
     run("replay", test, "--model", model, "--out", tmp_path / "scores.jsonl", learn)
     told = json.loads(
         run(
-            "backtest", test, "--model", model, "--labels", labels, "--leave-out", "resisted", learn, "--jobs", 2,
-            "--json", "--report", tmp_path / "report.html",
+            "backtest",
+            test,
+            "--model",
+            model,
+            "--labels",
+            labels,
+            "--leave-out",
+            "resisted",
+            learn,
+            "--jobs",
+            2,
+            "--json",
+            "--report",
+            tmp_path / "report.html",
         )
-    )  # fmt: skip
+    )
     found = told["sides"][0]["evaluation"]
     assert (tmp_path / "report.html").stat().st_size > 10_000
     for level, ours in (("event", found["by_event"]), ("session", found["by_session"])):

@@ -45,17 +45,29 @@ def test_envoy_with_identity() -> None:
     events = [event for events, _ in found for event in events]
     assert [skipped for _, skipped in found] == [0, 0, 0, 1, 0]
     assert [(e["outcome"], e.get("error")) for e in events] == [
-        ("success", None), ("denied", "ext_authz_denied"), ("denied", "ext_authz_denied"), ("error", "ext_authz_error"),
-    ]  # fmt: skip
+        ("success", None),
+        ("denied", "ext_authz_denied"),
+        ("denied", "ext_authz_denied"),
+        ("error", "ext_authz_error"),
+    ]
     first = events[0]
     assert first.pop("id").startswith("record-")
     assert first == {
-        "time": "2026-11-24T22:56:21.143Z", "agent": {"id": "agent-42"}, "principal": {"id": "user-1"},
-        "type": "tool.call", "action": "get_weather", "effect": "unknown",
-        "resource": {"id": "/mcp", "target": "127.0.0.1"}, "outcome": "success", "status": 200, "bytes_in": 7,
-        "bytes_out": 2, "duration_ms": 15, "client": {"ip": "127.0.0.1", "user_agent": "curl/8.14.1"},
+        "time": "2026-11-24T22:56:21.143Z",
+        "agent": {"id": "agent-42"},
+        "principal": {"id": "user-1"},
+        "type": "tool.call",
+        "action": "get_weather",
+        "effect": "unknown",
+        "resource": {"id": "/mcp", "target": "127.0.0.1"},
+        "outcome": "success",
+        "status": 200,
+        "bytes_in": 7,
+        "bytes_out": 2,
+        "duration_ms": 15,
+        "client": {"ip": "127.0.0.1", "user_agent": "curl/8.14.1"},
         "attributes": {"request_id": "acc5ee3d-8d25-4189-9c43-8770921f86d8"},
-    }  # fmt: skip
+    }
 
 
 def test_envoys_refusals_by_us_and_our_outages_are_no_behaviour() -> None:
@@ -128,13 +140,21 @@ def test_kong() -> None:
 
     assert parsed("kong", json.dumps(record).encode()) == ([], 1)
     assert event == {
-        "id": "2f6946328ffc4946b8c9120704a4a155", "time": "2024-09-19T22:10:39.538000Z", "agent": {"id": "agent-7"},
-        "type": "api.call", "action": "GET example_route", "effect": "read",
-        "resource": {"id": "/example-route", "target": "httpbin.konghq.com"}, "outcome": "success", "status": 200,
-        "bytes_in": 139, "bytes_out": 9982, "duration_ms": 173,
+        "id": "2f6946328ffc4946b8c9120704a4a155",
+        "time": "2024-09-19T22:10:39.538000Z",
+        "agent": {"id": "agent-7"},
+        "type": "api.call",
+        "action": "GET example_route",
+        "effect": "read",
+        "resource": {"id": "/example-route", "target": "httpbin.konghq.com"},
+        "outcome": "success",
+        "status": 200,
+        "bytes_in": 139,
+        "bytes_out": 9982,
+        "duration_ms": 173,
         "client": {"ip": "192.168.65.1", "user_agent": "HTTPie/3.2.3"},
         "attributes": {"service": "example_service", "workspace": "default"},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["kafka_logger_message", "kafka_logger_meta_format_default", "http_logger_batch"])
@@ -159,10 +179,15 @@ def test_apisix_custom_format_needs_a_mapping_of_its_own() -> None:
     """Whoever changes the log format says where things are; until then nothing is guessed."""
     raw = read("apisix/http_logger_custom_format.json")
     spec = MappingSpec(
-        members={"time": '"@timestamp"', "agent.id": "client_ip", "type": "'api.call'", "action": "route_id",
-                 "outcome": "'success'"},
+        members={
+            "time": '"@timestamp"',
+            "agent.id": "client_ip",
+            "type": "'api.call'",
+            "action": "route_id",
+            "outcome": "'success'",
+        },
         time_format="rfc3339",
-    )  # fmt: skip
+    )
 
     (parcel,), _ = parser_of("mapping", spec)(raw, {})
 

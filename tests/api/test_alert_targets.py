@@ -38,9 +38,12 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
 
     assert {target.format for target in targets.values()} == set(FORMATS)
     assert targets["soc"] == WebhookTarget(
-        "soc", "https://soc.example/hook", (SECRET,), timeout_s=10.0,
+        "soc",
+        "https://soc.example/hook",
+        (SECRET,),
+        timeout_s=10.0,
         levels=frozenset({RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}),
-    )  # fmt: skip
+    )
     assert (targets["chat"].url, targets["chat"].secrets) == (CHAT, ())
     assert (targets["pager"].url, targets["pager"].routing_key) == ("https://events.pagerduty.example/v2/enqueue", KEY)
     assert targets["siem"].secrets == (SECRET,)

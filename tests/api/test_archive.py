@@ -43,10 +43,17 @@ def event(number: int) -> bytes:
     """An event; a day has 200 of them."""
     at = datetime.fromtimestamp(START_MS / 1000 + number * 432, UTC).isoformat()
     made: dict[str, Any] = {
-        "id": f"e-{number}", "time": at, "type": "api.call", "action": "read", "outcome": "success",
-        "agent": {"id": f"agent-{number % 7}", "type": "Reader"}, "resource": {"id": f"r-{number}"},
-        "scopes": {"granted": ["a", "b"]}, "status": 2**70 if number == 3 else 200, "unknown": [1, {"x": "ü"}],
-    }  # fmt: skip
+        "id": f"e-{number}",
+        "time": at,
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": f"agent-{number % 7}", "type": "Reader"},
+        "resource": {"id": f"r-{number}"},
+        "scopes": {"granted": ["a", "b"]},
+        "status": 2**70 if number == 3 else 200,
+        "unknown": [1, {"x": "ü"}],
+    }
     if tenant := TENANTS[number % 4]:
         made["tenant"] = tenant
     return json.dumps(made, ensure_ascii=number % 2 == 0, indent=1 if number % 5 == 0 else None).encode()
@@ -107,8 +114,10 @@ def test_it_is_read_by_analysts_tools(tmp_path: Path) -> None:
         "where tenant = 'globex/eu' group by all order by 1"
     ).fetchall()
     assert [(str(day), tenant, rows, ids) for day, tenant, rows, ids in found] == [
-        ("2025-12-01", "globex/eu", 50, 50), ("2025-12-02", "globex/eu", 50, 50), ("2025-12-03", "globex/eu", 25, 25),
-    ]  # fmt: skip
+        ("2025-12-01", "globex/eu", 50, 50),
+        ("2025-12-02", "globex/eu", 50, 50),
+        ("2025-12-03", "globex/eu", 25, 25),
+    ]
 
 
 def test_partitions_are_names_that_any_file_system_takes() -> None:
@@ -302,8 +311,10 @@ def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command, "--json"])
     told = json.loads(result.stdout)
     assert [(day["date"], day["events"], day["vectors"]) for day in told["days"]] == [
-        ("2025-12-01", 200, 0), ("2025-12-02", 200, 150), ("2025-12-03", 100, 0),
-    ]  # fmt: skip
+        ("2025-12-01", 200, 0),
+        ("2025-12-02", 200, 150),
+        ("2025-12-03", 100, 0),
+    ]
     assert told["tenants"] == 4 and told["positions"] == {"0": archived_up_to(tmp_path / "archive")}
     plain = CliRunner().invoke(app, list(command))
     assert "150 feature vectors; 350 events have none" in plain.output and "2025-12-03" in plain.output

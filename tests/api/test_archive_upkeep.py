@@ -30,9 +30,15 @@ TODAY = clock.utc_now().replace(hour=12)
 def archived(offset: int, days_ago: int) -> Archived:
     at = (TODAY - timedelta(days=days_ago)).astimezone(UTC)
     raw = json.dumps(
-        {"id": f"e-{offset}", "time": at.isoformat(), "type": "api.call", "action": "a", "outcome": "success",
-         "agent": {"id": "one"}}
-    ).encode()  # fmt: skip
+        {
+            "id": f"e-{offset}",
+            "time": at.isoformat(),
+            "type": "api.call",
+            "action": "a",
+            "outcome": "success",
+            "agent": {"id": "one"},
+        }
+    ).encode()
     return Archived(offset, int(at.timestamp() * 1000), decode_event(raw), raw)
 
 

@@ -39,9 +39,17 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     size = ("--agents", 12, "--events-per-day", 90, "--seed", 5)
     assert run("simulate", "--out", folder / "past.jsonl", "--hours", 72, *size).exit_code == 0
     made = run(
-        "simulate", "--out", folder / "all.jsonl", "--labels", folder / "all.labels", "--hours", 120, *size,
-        "--attacks-per-day", 2,
-    )  # fmt: skip
+        "simulate",
+        "--out",
+        folder / "all.jsonl",
+        "--labels",
+        folder / "all.labels",
+        "--hours",
+        120,
+        *size,
+        "--attacks-per-day",
+        2,
+    )
     assert made.exit_code == 0, made.output
     events, labels = ((folder / name).read_bytes().splitlines(keepends=True) for name in ("all.jsonl", "all.labels"))
     first = next(at for at, line in enumerate(events) if json.loads(line)["time"] >= "2026-01-08")
@@ -64,9 +72,16 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 def _odd(event: dict[str, Any]) -> bytes:
     """An agent that is refused again and again, under a name that is HTML."""
     rows = [
-        {**event, "id": f"odd-{at}", "type": "api.call", "action": f"{HOSTILE}{at}", "outcome": "denied",
-         "resource": {"id": f"evil-{at}", "external": True}} for at in range(80)
-    ]  # fmt: skip
+        {
+            **event,
+            "id": f"odd-{at}",
+            "type": "api.call",
+            "action": f"{HOSTILE}{at}",
+            "outcome": "denied",
+            "resource": {"id": f"evil-{at}", "external": True},
+        }
+        for at in range(80)
+    ]
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
@@ -143,9 +158,18 @@ def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
     """One well-formed file without script and without reference, whatever agents are called."""
     report = tmp_path / "report.html"
     value = told(
-        history.day, "--model", history.model, "--labels", history.labels, "--compare-policy", history.policy,
-        "--report", report, "--jobs", 1,
-    )  # fmt: skip
+        history.day,
+        "--model",
+        history.model,
+        "--labels",
+        history.labels,
+        "--compare-policy",
+        history.policy,
+        "--report",
+        report,
+        "--jobs",
+        1,
+    )
     text = report.read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -194,9 +218,12 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
     command = ["backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
 
     done = subprocess.run(
-        [sys.executable, "-m", "trustwatch.api", *map(str, command)], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "trustwatch.api", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    )
 
     assert done.returncode == status, done.stderr
     assert said in done.stderr

@@ -20,9 +20,22 @@ from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
 COMMANDS = (
-    "serve", "train", "replay", "backtest", "ingest", "agents", "explain", "release", "pin", "unpin", "blast-radius",
-    "approvals", "simulate", "token", "demo",
-)  # fmt: skip
+    "serve",
+    "train",
+    "replay",
+    "backtest",
+    "ingest",
+    "agents",
+    "explain",
+    "release",
+    "pin",
+    "unpin",
+    "blast-radius",
+    "approvals",
+    "simulate",
+    "token",
+    "demo",
+)
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -203,10 +216,15 @@ def test_a_history_is_never_overwritten_by_its_scores(history: History, tmp_path
 @pytest.mark.parametrize(
     "wrong",
     [
-        ("--attack", "unheard_of"), ("--agents", "0"), ("--hours", "nan"), ("--hours", "1e300"), ("--compress", "0"),
-        ("--rate", "inf"), ("--seed", "-1"),
+        ("--attack", "unheard_of"),
+        ("--agents", "0"),
+        ("--hours", "nan"),
+        ("--hours", "1e300"),
+        ("--compress", "0"),
+        ("--rate", "inf"),
+        ("--seed", "-1"),
     ],
-)  # fmt: skip
+)
 def test_a_simulation_that_can_not_be_is_a_wrong_use(wrong: tuple[str, str], tmp_path: Path) -> None:
     result = run("simulate", "--out", tmp_path / "x", *wrong)
     assert result.exit_code == 2
@@ -225,10 +243,18 @@ def test_simulations_are_packed_where_the_name_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("unheard",), ("train",), ("train", "x"), ("replay", "x", "--model", "m"), ("simulate", "--seed", "q"),
-     ("demo", "--seconds", "1"), ("release", "a"), ("train", "-", "--model", "m", "--salt", "xyz")],
+    [
+        ("unheard",),
+        ("train",),
+        ("train", "x"),
+        ("replay", "x", "--model", "m"),
+        ("simulate", "--seed", "q"),
+        ("demo", "--seconds", "1"),
+        ("release", "a"),
+        ("train", "-", "--model", "m", "--salt", "xyz"),
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_usage_errors_are_status_2(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong or missing arguments; nothing is written."""
     monkeypatch.chdir(tmp_path)

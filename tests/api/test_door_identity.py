@@ -13,8 +13,16 @@ NOW_MS = 1_790_000_000_000
 
 
 def identity(admission: Admission, caller: str, **members: Any) -> int:
-    event = {"id": "evt-1", "time": "2026-09-21T10:00:00Z", "tenant": "acme", "agent": {"id": "a"}, "type": "other",
-             "action": "x", "outcome": "success", **members}  # fmt: skip
+    event = {
+        "id": "evt-1",
+        "time": "2026-09-21T10:00:00Z",
+        "tenant": "acme",
+        "agent": {"id": "a"},
+        "type": "other",
+        "action": "x",
+        "outcome": "success",
+        **members,
+    }
     binding = SourceBinding(caller, ["*"], ["*"], ["*"], trusted=True)
     return admission.admit(Parcel(json.dumps(event).encode()), binding, NOW_MS).id_hash
 

@@ -37,9 +37,14 @@ def event(number: int, agent: str = "bot") -> bytes:
     at = f"2025-12-{1 + number // 1440:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00Z"
     who = {"id": agent, "issuer": AS, "type": "Payer"}
     made = {
-        "id": f"e-{number}", "time": at, "type": "tool.call", "tenant": "acme", "agent": who, "action": "read",
+        "id": f"e-{number}",
+        "time": at,
+        "type": "tool.call",
+        "tenant": "acme",
+        "agent": who,
+        "action": "read",
         "outcome": "success",
-    }  # fmt: skip
+    }
     return json.dumps(made).encode()
 
 
@@ -113,9 +118,32 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
     store.commit(Commit(at, Position(0, at.epoch, 1), rows, [], [], []))
     name = rows[3].name
     label = Feedback(
-        "F9", "true_positive", "noted", "D1", name, "Payer", "agent", None, None, "stolen", "ann", 5, 0, "", False,
-        "e", 5, 3, 0, 100, 0.0, "", 0, "", 5,
-    )  # fmt: skip
+        "F9",
+        "true_positive",
+        "noted",
+        "D1",
+        name,
+        "Payer",
+        "agent",
+        None,
+        None,
+        "stolen",
+        "ann",
+        5,
+        0,
+        "",
+        False,
+        "e",
+        5,
+        3,
+        0,
+        100,
+        0.0,
+        "",
+        0,
+        "",
+        5,
+    )
     for one in (label, msgspec.structs.replace(label, feedback_id="F8", agent=rows[-1].name)):
         store.add_feedback(one, Step(one.feedback_id, "noted", 5, "ann", "stolen"))
 

@@ -14,10 +14,16 @@ from trustwatch.ingest.log import EventLog, GroupCommit
 def event(number: int, filling: str = "") -> dict[str, Any]:
     """An event of ours."""
     return {
-        "id": f"e{number}", "time": "2025-11-24T16:00:00Z", "source": "urn:trustwatch:test", "type": "token.request",
-        "tenant": "acme", "agent": {"id": "bot"}, "action": "client_credentials", "outcome": "success",
+        "id": f"e{number}",
+        "time": "2025-11-24T16:00:00Z",
+        "source": "urn:trustwatch:test",
+        "type": "token.request",
+        "tenant": "acme",
+        "agent": {"id": "bot"},
+        "action": "client_credentials",
+        "outcome": "success",
         "attributes": {"filling": filling},
-    }  # fmt: skip
+    }
 
 
 def sink(folder: Path) -> AuditSink:

@@ -24,11 +24,13 @@ def test_what_is_not_said_comes_from_the_settings() -> None:
 @pytest.mark.parametrize(
     ("named", "told"),
     [
-        ("kafka:", "names no brokers"), ("kafka://a:1/t?from=3", "must be kafka://"),
-        ("kafka://a:1/t?offsets=1-2", "offsets must be"), ("kafka://a:1/t?offsets=", "offsets must be"),
+        ("kafka:", "names no brokers"),
+        ("kafka://a:1/t?from=3", "must be kafka://"),
+        ("kafka://a:1/t?offsets=1-2", "offsets must be"),
+        ("kafka://a:1/t?offsets=", "offsets must be"),
         ("kafka+x://a:1/t", "must be kafka://"),
     ],
-)  # fmt: skip
+)
 def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
     """With what it must look like."""
     with pytest.raises(ConfigError, match=told):

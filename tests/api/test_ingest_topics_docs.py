@@ -49,12 +49,18 @@ def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path)
     events = [json.loads(parcel.native()) for parcel in parcels if parcel.native is not None]
     assert (len(events), sum(parsed.skipped for parsed in found)) == (len(lines) - 2, 2)
     assert {(event["type"], event["outcome"], event.get("error")) for event in events} == {
-        ("client.register", "success", None), ("token.request", "success", None), ("token.exchange", "success", None),
-        ("token.exchange", "denied", "invalid_scope"), ("token.exchange", "denied", "invalid_grant"),
-        ("token.request", "denied", "revoked_by_trustwatch"), ("token.introspect", "success", None),
-        ("token.introspect", "error", "unsupported_token_type"), ("token.revoke", "success", None),
-        ("token.request", "error", "invalid_target"), ("token.request", "denied", "invalid_scope"),
-    }  # fmt: skip
+        ("client.register", "success", None),
+        ("token.request", "success", None),
+        ("token.exchange", "success", None),
+        ("token.exchange", "denied", "invalid_scope"),
+        ("token.exchange", "denied", "invalid_grant"),
+        ("token.request", "denied", "revoked_by_trustwatch"),
+        ("token.introspect", "success", None),
+        ("token.introspect", "error", "unsupported_token_type"),
+        ("token.revoke", "success", None),
+        ("token.request", "error", "invalid_target"),
+        ("token.request", "denied", "invalid_scope"),
+    }
     exchange = next(event for event in events if event["type"] == "token.exchange")
     assert exchange["delegation"][0] == exchange["agent"]["id"] and len(exchange["delegation"]) == 2
 

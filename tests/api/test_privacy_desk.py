@@ -252,9 +252,7 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     day.mkdir(parents=True)
     (day / "events-0-00000000000000000000-00000000000000000001.parquet").write_bytes(b"PAR1 no more")
     write_positions(folder, "t.events", {0: 10})
-    local = LocalArchives(
-        store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40
-    )  # fmt: skip
+    local = LocalArchives(store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
     places = on_topic(store, local)
     at = store.claim(0)
     mets = [

@@ -19,9 +19,11 @@ from trustwatch.scoring.store import open_store, sqlite_url
 
 TOPIC = "trustwatch.events"
 RECORD = Record(
-    Kind.EVENT, 7, 1,
+    Kind.EVENT,
+    7,
+    1,
     b'{"tenant":"acme","agent":{"id":"bot","issuer":"https://as"},"id":"e","time":"2025-11-24T00:00:00Z"}',
-)  # fmt: skip
+)
 
 
 def settings(folder: Path, **privacy: Any) -> Settings:

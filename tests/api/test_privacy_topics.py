@@ -76,10 +76,16 @@ def test_what_ends_the_subject_on_the_risk_topic() -> None:
     """Its own old record gets a tombstone, another's loses the name; what is new, another tenant's or ended, stays."""
     beat = Raw(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
     found = endings(
-        Reader(beat, risk("bot", 3), risk("other", 4, "calls bot"), risk("joe", 4, "calls robot"),
-               risk("x", 4, "bot", "globex")),
-        BOT, {2: 9},
-    )  # type: ignore[arg-type]  # fmt: skip
+        Reader(
+            beat,
+            risk("bot", 3),
+            risk("other", 4, "calls bot"),
+            risk("joe", 4, "calls robot"),
+            risk("x", 4, "bot", "globex"),
+        ),
+        BOT,
+        {2: 9},
+    )  # type: ignore[arg-type]
     assert (found[0].key, found[0].value, found[0].headers) == (BOT.route, None, [(FORGOTTEN_UP_TO, b"9")])
     assert msgspec.json.decode(found[1].value or b"", type=RiskRecord).counterfactual == "calls erased~1"
     assert (len(found), found[1].partition) == (2, 2)

@@ -72,9 +72,15 @@ def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Site
     assert key == event["id"] == f"silence-topic-edge-{NOW}"
     assert (event["type"], event["subject"]) == (SILENCE_TYPE, "edge")
     assert event["data"] == {
-        "source": "edge", "kind": "topic", "silence_s": 10.0, "tenants": ["acme", "globex"], "risk_level": "high",
-        "last_heard_at": "2025-11-24T16:00:00.000Z", "noticed_at": "2025-11-24T16:00:10.000Z", "suppressed_before": 0,
-    }  # fmt: skip
+        "source": "edge",
+        "kind": "topic",
+        "silence_s": 10.0,
+        "tenants": ["acme", "globex"],
+        "risk_level": "high",
+        "last_heard_at": "2025-11-24T16:00:00.000Z",
+        "noticed_at": "2025-11-24T16:00:10.000Z",
+        "suppressed_before": 0,
+    }
     assert site.woken
     assert [(one.tenant, one.level) for one in site.store.list_deliveries().items] == [("", 3)]
 

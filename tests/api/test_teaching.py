@@ -38,9 +38,13 @@ EVENTS = 40
 def event(number: int, start_ms: int) -> Archived:
     at = datetime.fromtimestamp(start_ms / 1000 + number, UTC)
     made = {
-        "id": f"e-{number}", "time": at.isoformat(), "type": "api.call", "action": "read", "outcome": "success",
+        "id": f"e-{number}",
+        "time": at.isoformat(),
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
         "agent": {"id": "one"},
-    }  # fmt: skip
+    }
     raw = json.dumps(made).encode()
     return Archived(number, start_ms, decode_event(raw), raw)
 

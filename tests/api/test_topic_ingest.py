@@ -56,9 +56,15 @@ class Writer:
         self.world = world
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         assert timestamp_ms == NOW_MS and value is not None
         self.world.sent.append(Sent(topic, key, value, dict(headers)))
 
@@ -126,10 +132,14 @@ def settings(name: str = "gw", **more: Any) -> KafkaTopicSettings:
 def ingest(world: World, *pairs: tuple[KafkaTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
     sources = [
         TopicSource(
-            topic, reader if callable(reader) else lambda reader=reader: reader, Admission(AgentRegistry(())),
-            world.monotonic, lambda: NOW_MS,
-        ) for topic, reader in pairs
-    ]  # fmt: skip
+            topic,
+            reader if callable(reader) else lambda reader=reader: reader,
+            Admission(AgentRegistry(())),
+            world.monotonic,
+            lambda: NOW_MS,
+        )
+        for topic, reader in pairs
+    ]
     outputs = Outputs("events", "dlq")
     return TopicIngest(sources, lambda: Writer(world), outputs, world.monotonic, lambda: NOW_MS, world.sleep)
 

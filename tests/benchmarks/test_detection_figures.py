@@ -86,9 +86,13 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
 
 def event(agent: str, action: str, resource: str, task: str = "t", session: str = "s") -> counts.Event:
     return {
-        "agent": {"id": agent, "type": "helper"}, "action": action, "resource": {"id": resource}, "task": task,
-        "session": session, "outcome": "success",
-    }  # fmt: skip
+        "agent": {"id": agent, "type": "helper"},
+        "action": action,
+        "resource": {"id": resource},
+        "task": task,
+        "session": session,
+        "outcome": "success",
+    }
 
 
 def test_the_first_seen_rule_counts_what_is_new_in_its_scope() -> None:

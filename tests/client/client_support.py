@@ -94,22 +94,45 @@ class Scripted:
 
 
 def risk(
-    agent_id: str, tenant: str | None = None, issuer: str | None = None, *, level: str = "low",
-    expires_in_s: float = 300, **members: Any,
-) -> dict[str, Any]:  # fmt: skip
+    agent_id: str,
+    tenant: str | None = None,
+    issuer: str | None = None,
+    *,
+    level: str = "low",
+    expires_in_s: float = 300,
+    **members: Any,
+) -> dict[str, Any]:
     """An answer of the service; `allow`, `step_up`, … go into the policy."""
     policy = {
-        "allow": True, "max_token_lifetime_s": 300, "allowed_scopes": None, "refresh_allowed": True, "step_up": False,
-        "revoke": False, "step_up_scopes": [],
-    }  # fmt: skip
+        "allow": True,
+        "max_token_lifetime_s": 300,
+        "allowed_scopes": None,
+        "refresh_allowed": True,
+        "step_up": False,
+        "revoke": False,
+        "step_up_scopes": [],
+    }
     policy |= {name: members.pop(name) for name in tuple(members) if name in policy}
     times = [datetime.fromtimestamp(time.time() + plus, UTC).isoformat() for plus in (0, expires_in_s)]
     return {
-        "agent_id": agent_id, "tenant": tenant, "issuer": issuer, "risk_level": level, "risk_score": 0.1,
-        "confidence": 0.9, "evaluated_at": times[0], "expires_at": times[1], "reasons": [], "counterfactual": None,
-        "token_policy": policy, "decision_id": None, "model_version": "m", "policy_version": "1", "mode": "enforce",
-        "stale": False, **members,
-    }  # fmt: skip
+        "agent_id": agent_id,
+        "tenant": tenant,
+        "issuer": issuer,
+        "risk_level": level,
+        "risk_score": 0.1,
+        "confidence": 0.9,
+        "evaluated_at": times[0],
+        "expires_at": times[1],
+        "reasons": [],
+        "counterfactual": None,
+        "token_policy": policy,
+        "decision_id": None,
+        "model_version": "m",
+        "policy_version": "1",
+        "mode": "enforce",
+        "stale": False,
+        **members,
+    }
 
 
 class Clock:

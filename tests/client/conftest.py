@@ -44,9 +44,7 @@ def _maker(request: pytest.FixtureRequest, kinds: dict[str, Any]) -> Iterator[Ca
     loop = request.getfixturevalue("loop") if request.param == "async" else None
 
     def make(*arguments: Any, **named: Any) -> Any:
-        made.append(
-            kind(*arguments, **named) if loop is None else Looped(loop, lambda: kind(*arguments, **named))
-        )  # fmt: skip
+        made.append(kind(*arguments, **named) if loop is None else Looped(loop, lambda: kind(*arguments, **named)))
         return made[-1]
 
     yield make

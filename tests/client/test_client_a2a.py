@@ -72,17 +72,24 @@ class World:
     def __init__(self, binding: str, says: Says | None, claims: dict[str, Any] | None) -> None:
         self.told, self.binding = Told(), binding
         self.card = types.AgentCard(
-            name="clerk", description="a clerk", version="1", capabilities=types.AgentCapabilities(streaming=True),
+            name="clerk",
+            description="a clerk",
+            version="1",
+            capabilities=types.AgentCapabilities(streaming=True),
             supported_interfaces=[
                 types.AgentInterface(url="https://clerk.example", protocol_binding=binding, protocol_version="1.0")
             ],
-            default_input_modes=["text/plain"], default_output_modes=["text/plain"],
-        )  # fmt: skip
+            default_input_modes=["text/plain"],
+            default_output_modes=["text/plain"],
+        )
         inner = DefaultRequestHandler(Clerk(), InMemoryTaskStore(), self.card)
         self.handler = TrustA2AHandler(
-            inner, "clerk", client=says, sender=self.told,
+            inner,
+            "clerk",
+            client=says,
+            sender=self.told,
             caller=lambda context: caller_from_claims(context.state["claims"] or {}, tenant="acme"),
-        )  # fmt: skip
+        )
         more = {"rpc_url": "/"} if binding == "JSONRPC" else {}
         routes = BINDINGS[binding](self.handler, context_builder=Verified(), **more)  # type: ignore[operator]
         self.app = Authenticated(Starlette(routes=routes), claims)
@@ -90,9 +97,7 @@ class World:
     @asynccontextmanager
     async def client(self, *, streaming: bool = False) -> AsyncIterator[Client]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app)) as http:
-            config = ClientConfig(
-                streaming=streaming, httpx_client=http, supported_protocol_bindings=[self.binding]
-            )  # fmt: skip
+            config = ClientConfig(streaming=streaming, httpx_client=http, supported_protocol_bindings=[self.binding])
             yield ClientFactory(config).create(self.card)
 
     def run(self, work: Callable[[Client], Awaitable[Any]], *, streaming: bool = False) -> Any:
@@ -128,8 +133,11 @@ def test_a_message_is_one_event(make: Callable[..., World]) -> None:
     (event,) = world.told.events
     assert (event.type, event.action, event.effect, event.outcome) == ("a2a.message", "SendMessage", "write", "success")
     assert (event.agent.id, event.agent.issuer, event.peer, event.tenant) == (
-        "planner", "https://as.example", "clerk", "acme",
-    )  # fmt: skip
+        "planner",
+        "https://as.example",
+        "clerk",
+        "acme",
+    )
     assert (event.session, event.txn, event.delegation) == ("conv-1", replies[-1].task.id, ["planner", "desk"])
     assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
 
@@ -142,8 +150,11 @@ def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
     assert len(replies) >= 3
     (event,) = world.told.events
     assert (event.action, event.outcome, event.session, bool(event.txn)) == (
-        "SendStreamingMessage", "success", "conv-1", True,
-    )  # fmt: skip
+        "SendStreamingMessage",
+        "success",
+        "conv-1",
+        True,
+    )
 
 
 def test_other_methods_and_errors(make: Callable[..., World]) -> None:
@@ -160,9 +171,11 @@ def test_other_methods_and_errors(make: Callable[..., World]) -> None:
     world.run(work)
 
     assert [(one.action, one.effect, one.outcome, one.error) for one in world.told.events] == [
-        ("SendMessage", "write", "success", None), ("GetTask", "read", "success", None),
-        ("ListTasks", "read", "success", None), ("GetTask", "read", "error", "TaskNotFoundError"),
-    ]  # fmt: skip
+        ("SendMessage", "write", "success", None),
+        ("GetTask", "read", "success", None),
+        ("ListTasks", "read", "success", None),
+        ("GetTask", "read", "error", "TaskNotFoundError"),
+    ]
     assert world.told.events[3].txn == "no-such"
 
 

@@ -41,9 +41,13 @@ def test_what_persons_approved_for_this_agent(server: Scripted) -> None:
     path = urlsplit(request.path)
     assert path.path == "/v1/interventions"
     assert parse_qs(path.query) == {
-        "kind": ["approval"], "status": ["approved"], "agent_id": [BOT.agent_id], "tenant": ["acme"],
-        "issuer": ["https://as.example"], "limit": ["500"],
-    }  # fmt: skip
+        "kind": ["approval"],
+        "status": ["approved"],
+        "agent_id": [BOT.agent_id],
+        "tenant": ["acme"],
+        "issuer": ["https://as.example"],
+        "limit": ["500"],
+    }
     assert request.headers["authorization"] == "Bearer a token"
 
 
@@ -80,13 +84,17 @@ def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:
 @pytest.mark.parametrize(
     ("policy", "effect", "needed", "approved", "action"),
     [
-        (ALL, "write", None, ("*",), "allow"), (ALL, "read", None, ("a:*",), "step_up"),
-        (ALL, "write", ("a:write",), ("a:write",), "allow"), (ALL, "write", ("a:write",), ("a:*",), "step_up"),
+        (ALL, "write", None, ("*",), "allow"),
+        (ALL, "read", None, ("a:*",), "step_up"),
+        (ALL, "write", ("a:write",), ("a:write",), "allow"),
+        (ALL, "write", ("a:write",), ("a:*",), "step_up"),
         (ALL, "write", ("a:write", "b"), ("a:write",), "step_up"),
-        (WRITES, "write", None, ("*write*", "*delete*"), "allow"), (WRITES, "write", None, ("*write*",), "step_up"),
-        (WRITES, "write", ("a:write", "b:read"), ("a:write",), "allow"), (DENY, "read", None, ("*",), "deny"),
+        (WRITES, "write", None, ("*write*", "*delete*"), "allow"),
+        (WRITES, "write", None, ("*write*",), "step_up"),
+        (WRITES, "write", ("a:write", "b:read"), ("a:write",), "allow"),
+        (DENY, "read", None, ("*",), "deny"),
     ],
-)  # fmt: skip
+)
 def test_what_is_approved_passes_and_nothing_else(
     policy: TokenPolicy, effect: Any, needed: Any, approved: tuple[str, ...], action: str
 ) -> None:
@@ -108,14 +116,17 @@ class Fixed:
 @pytest.mark.parametrize(
     ("challenge", "acr", "auth_time", "shown"),
     [
-        (Challenge(), "mfa", NOW, False), (Challenge(acr_values="mfa pwd+"), "mfa", None, True),
-        (Challenge(acr_values="mfa"), None, NOW, False), (Challenge(acr_values="mfa"), "mf", NOW, False),
-        (Challenge(max_age_s=60), None, NOW - 59, True), (Challenge(max_age_s=60), None, NOW - 61, False),
+        (Challenge(), "mfa", NOW, False),
+        (Challenge(acr_values="mfa pwd+"), "mfa", None, True),
+        (Challenge(acr_values="mfa"), None, NOW, False),
+        (Challenge(acr_values="mfa"), "mf", NOW, False),
+        (Challenge(max_age_s=60), None, NOW - 59, True),
+        (Challenge(max_age_s=60), None, NOW - 61, False),
         (Challenge(max_age_s=60), None, None, False),
         (Challenge(acr_values="mfa", max_age_s=60), "mfa", NOW - 61, False),
         (Challenge(acr_values="mfa", max_age_s=60), "mfa", NOW - 1, True),
     ],
-)  # fmt: skip
+)
 def test_a_token_shows_what_the_challenge_asked_for(
     challenge: Challenge, acr: str | None, auth_time: float | None, shown: bool
 ) -> None:

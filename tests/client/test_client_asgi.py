@@ -64,9 +64,14 @@ class Says:
 
 def answer(policy: TokenPolicy, mode: Any = "enforce") -> Answer:
     return Answer(
-        agent_id="bot", risk_level="critical", risk_score=0.97, confidence=0.9, token_policy=policy, mode=mode,
+        agent_id="bot",
+        risk_level="critical",
+        risk_score=0.97,
+        confidence=0.9,
+        token_policy=policy,
+        mode=mode,
         counterfactual="secret reason",
-    )  # fmt: skip
+    )
 
 
 def make_app() -> FastAPI:
@@ -102,9 +107,17 @@ def make_app() -> FastAPI:
 
 
 CLAIMS = {
-    "iss": "https://as.example", "sub": "jo", "client_id": "bot", "organization_id": "acme", "scope": "orders:read a",
-    "jti": "token-7", "iat": 100, "exp": 400, "agent_type": "Clerk", "capabilities": ["GET /orders/{order}"],
-}  # fmt: skip
+    "iss": "https://as.example",
+    "sub": "jo",
+    "client_id": "bot",
+    "organization_id": "acme",
+    "scope": "orders:read a",
+    "jti": "token-7",
+    "iat": 100,
+    "exp": 400,
+    "agent_type": "Clerk",
+    "capabilities": ["GET /orders/{order}"],
+}
 
 
 class Authenticated:
@@ -148,11 +161,18 @@ def test_a_request_is_one_event() -> None:
     assert reply.status_code == 200
     (event,) = told.events
     assert (event.type, event.action, event.effect, event.outcome, event.status) == (
-        "api.call", "GET /orders/{order}", "read", "success", 200,
-    )  # fmt: skip
+        "api.call",
+        "GET /orders/{order}",
+        "read",
+        "success",
+        200,
+    )
     assert (event.agent.id, event.agent.issuer, event.agent.type, event.tenant) == (
-        "bot", "https://as.example", "Clerk", "acme",
-    )  # fmt: skip
+        "bot",
+        "https://as.example",
+        "Clerk",
+        "acme",
+    )
     assert event.resource is not None
     assert (event.resource.id, event.resource.target) == ("/orders/42", "orders.example")
     assert event.principal is not None
@@ -176,8 +196,9 @@ def test_bytes_are_counted_and_bodies_are_not_read() -> None:
     assert ask(app, "GET", "/stream").content == b"a" * 10 + b"b" * 20
 
     assert [(one.action, one.effect, one.bytes_in, one.bytes_out) for one in told.events] == [
-        ("POST /orders", "write", 5_000, 14), ("GET /stream", "read", 0, 30),
-    ]  # fmt: skip
+        ("POST /orders", "write", 5_000, 14),
+        ("GET /stream", "read", 0, 30),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -210,9 +231,12 @@ def test_denied_without_a_word_why() -> None:
 
     assert (reply.status_code, reply.headers["content-type"]) == (403, "application/problem+json")
     assert reply.json() == {
-        "type": "urn:trustwatch:problem:access_denied", "title": "Forbidden", "status": 403, "code": "access_denied",
+        "type": "urn:trustwatch:problem:access_denied",
+        "title": "Forbidden",
+        "status": 403,
+        "code": "access_denied",
         "detail": "Access is denied.",
-    }  # fmt: skip
+    }
     assert "www-authenticate" not in reply.headers
     assert not {"critical", "0.97", "risk", "reason"} & set(reply.text.split())
     assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == ("denied", "ext_authz_denied", 403)
@@ -239,8 +263,10 @@ def test_closed_without_an_answer_is_no_doing_of_the_agent() -> None:
     reply = ask(app, "GET", "/orders/42")
 
     assert (reply.status_code, reply.headers["retry-after"], reply.json()["code"]) == (
-        503, "1", "temporarily_unavailable",
-    )  # fmt: skip
+        503,
+        "1",
+        "temporarily_unavailable",
+    )
     assert (told.events[0].outcome, told.events[0].error) == ("error", "trustwatch_unavailable")
     assert middle.counts()["unavailable"] == 1
 
@@ -320,13 +346,21 @@ def test_sockets_are_watched_and_closed_before_they_open() -> None:
 @pytest.mark.parametrize(
     ("policy", "effect", "needed", "action"),
     [
-        (CALM, "write", None, "allow"), (DENY, "read", (), "deny"), (ALL, "read", None, "step_up"),
-        (WRITES, "read", None, "allow"), (WRITES, "write", None, "step_up"), (WRITES, "unknown", None, "step_up"),
-        (WRITES, "write", ("orders:read",), "allow"), (WRITES, "read", ("orders:write",), "step_up"),
-        (NARROW, "write", None, "allow"), (NARROW, "read", ("orders:read",), "allow"),
-        (NARROW, "read", ("orders:read", "x"), "deny"), (WRITES, "read", (), "allow"), (ALL, "read", (), "step_up"),
+        (CALM, "write", None, "allow"),
+        (DENY, "read", (), "deny"),
+        (ALL, "read", None, "step_up"),
+        (WRITES, "read", None, "allow"),
+        (WRITES, "write", None, "step_up"),
+        (WRITES, "unknown", None, "step_up"),
+        (WRITES, "write", ("orders:read",), "allow"),
+        (WRITES, "read", ("orders:write",), "step_up"),
+        (NARROW, "write", None, "allow"),
+        (NARROW, "read", ("orders:read",), "allow"),
+        (NARROW, "read", ("orders:read", "x"), "deny"),
+        (WRITES, "read", (), "allow"),
+        (ALL, "read", (), "step_up"),
     ],
-)  # fmt: skip
+)
 def test_judge(policy: TokenPolicy, effect: Any, needed: Any, action: str) -> None:
     assert judge(answer(policy), effect, needed).action == action
     shadow = judge(answer(policy, "shadow"), effect, needed)
@@ -336,11 +370,15 @@ def test_judge(policy: TokenPolicy, effect: Any, needed: Any, action: str) -> No
 @pytest.mark.parametrize(
     ("path", "action"),
     [
-        ("/", "GET /"), ("/orders/42/lines/7", "GET /orders/{id}/lines/{id}"), ("/v1/orders", "GET /v1/orders"),
-        ("/o/3f2b8c1e-1111-4222-8333-944455556666", "GET /o/{id}"), ("/o/deadbeef01", "GET /o/{id}"),
-        ("/o/ord-2026-11-25-0001", "GET /o/{id}"), ("/accept/oauth2", "GET /accept/oauth2"),
+        ("/", "GET /"),
+        ("/orders/42/lines/7", "GET /orders/{id}/lines/{id}"),
+        ("/v1/orders", "GET /v1/orders"),
+        ("/o/3f2b8c1e-1111-4222-8333-944455556666", "GET /o/{id}"),
+        ("/o/deadbeef01", "GET /o/{id}"),
+        ("/o/ord-2026-11-25-0001", "GET /o/{id}"),
+        ("/accept/oauth2", "GET /accept/oauth2"),
     ],
-)  # fmt: skip
+)
 def test_paths_without_a_router_lose_what_varies(path: str, action: str) -> None:
     assert action_of({"method": "GET", "path": path}) == action
 

@@ -18,9 +18,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 @pytest.mark.parametrize(
     "name",
-    [*lookup.COUNTED, *outbox.COUNTED, *guard.COUNTED, *get_args(errors.Cause), *get_args(settings.FailMode),
-     *get_args(Source)],
-)  # fmt: skip
+    [
+        *lookup.COUNTED,
+        *outbox.COUNTED,
+        *guard.COUNTED,
+        *get_args(errors.Cause),
+        *get_args(settings.FailMode),
+        *get_args(Source),
+    ],
+)
 def test_every_name_is_told(name: str) -> None:
     assert f"`{name}`" in TEXT
 

@@ -57,11 +57,20 @@ def test_the_marks_of_our_own_doing_are_the_services() -> None:
 
 def test_the_service_reads_what_is_encoded() -> None:
     full = event(
-        tenant="acme", principal=ours.Principal(id="jo", type="user"), delegation=["bot", "boss"], effect="write",
-        resource=ours.Resource(type="account", id="acct-42"), scopes=ours.Scopes(granted=["a:write"]), status=200,
-        bytes_in=5, duration_ms=1.5, client=ours.Client(ip="198.51.100.7"),
-        credential=ours.Credential(token_id=fingerprint("jti")), session="s", attributes={"region": "eu", "retries": 2},
-    )  # fmt: skip
+        tenant="acme",
+        principal=ours.Principal(id="jo", type="user"),
+        delegation=["bot", "boss"],
+        effect="write",
+        resource=ours.Resource(type="account", id="acct-42"),
+        scopes=ours.Scopes(granted=["a:write"]),
+        status=200,
+        bytes_in=5,
+        duration_ms=1.5,
+        client=ours.Client(ip="198.51.100.7"),
+        credential=ours.Credential(token_id=fingerprint("jti")),
+        session="s",
+        attributes={"region": "eu", "retries": 2},
+    )
 
     name, raw = encode_event(full, "urn:gateway:1")
     read = theirs.decode_event(raw)
@@ -115,11 +124,19 @@ def test_secrets_are_refused_wherever_they_are(members: Any, secret: str) -> Non
 @pytest.mark.parametrize(
     "attributes",
     [
-        {"authorization": "x"}, {"request.headers": {"a": "b"}}, {"arguments": {"amount": 1}}, {"prompt": "pay him"},
-        {"body": "hello"}, {"message": "hello"}, {"api_key": "k"}, {"note": "x" * 513}, {"a": {"b": {"c": {"d": 1}}}},
-        {f"n{number}": 1 for number in range(65)}, {"list": list(range(65))},
+        {"authorization": "x"},
+        {"request.headers": {"a": "b"}},
+        {"arguments": {"amount": 1}},
+        {"prompt": "pay him"},
+        {"body": "hello"},
+        {"message": "hello"},
+        {"api_key": "k"},
+        {"note": "x" * 513},
+        {"a": {"b": {"c": {"d": 1}}}},
+        {f"n{number}": 1 for number in range(65)},
+        {"list": list(range(65))},
     ],
-)  # fmt: skip
+)
 def test_bodies_are_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(ContentRefused):
         encode_event(event(attributes=attributes))
@@ -128,12 +145,14 @@ def test_bodies_are_refused(attributes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        {"action": "POST /tokens/{id}"}, {"resource": ours.Resource(id="https://api.example/token?page=2")},
-        {"agent": ours.Agent(id="spiffe://acme.example/ns/bots/sa/basic")}, {"action": "bearer bonds"},
+        {"action": "POST /tokens/{id}"},
+        {"resource": ours.Resource(id="https://api.example/token?page=2")},
+        {"agent": ours.Agent(id="spiffe://acme.example/ns/bots/sa/basic")},
+        {"action": "bearer bonds"},
         {"attributes": {"input_tokens": 812, "content_length": 10, "model": "m-4", "message_id": "m1", "tokens": 3}},
         {"credential": ours.Credential(method="private_key_jwt", token_id=fingerprint(JWT))},
     ],
-)  # fmt: skip
+)
 def test_what_only_sounds_like_it_is_taken(members: dict[str, Any]) -> None:
     assert encode_event(event(**members))[0]
 
@@ -152,11 +171,18 @@ def test_any_short_name_is_either_read_by_the_service_or_refused(name: str) -> N
 @pytest.mark.parametrize(
     "members",
     [
-        {"time": NOW.replace(tzinfo=None)}, {"time": "2026-11-25T12:00:00Z"}, {"type": "party"}, {"action": ""},
-        {"outcome": "maybe"}, {"bytes_in": -1.0}, {"agent": ours.Agent(id="")}, {"session": "x" * 2049},
-        {"status": "ok"}, {"attributes": {"x": object()}},
+        {"time": NOW.replace(tzinfo=None)},
+        {"time": "2026-11-25T12:00:00Z"},
+        {"type": "party"},
+        {"action": ""},
+        {"outcome": "maybe"},
+        {"bytes_in": -1.0},
+        {"agent": ours.Agent(id="")},
+        {"session": "x" * 2049},
+        {"status": "ok"},
+        {"attributes": {"x": object()}},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_event_is_refused_here(members: dict[str, Any]) -> None:
     """The one who made it learns of it, and not a dead letter."""
     with pytest.raises(ValueError, match="refused"):

@@ -32,15 +32,20 @@ class World:
         self.told = Told()
         read = (lambda _: caller) if not auth else None
         self.middleware = TrustMcpMiddleware(
-            "ledger", caller=read, client=says, sender=self.told, effects={"balance": "read", "pay": "write"},
-        )  # fmt: skip
+            "ledger",
+            caller=read,
+            client=says,
+            sender=self.told,
+            effects={"balance": "read", "pay": "write"},
+        )
         more: dict[str, Any] = {}
         if auth:
             more["token_verifier"] = Verifier()
             more["auth"] = AuthSettings(
-                issuer_url="https://as.example", resource_server_url="http://127.0.0.1/mcp",
+                issuer_url="https://as.example",
+                resource_server_url="http://127.0.0.1/mcp",
                 validate_token_resource=True,
-            )  # fmt: skip
+            )
         self.server = MCPServer("ledger", middleware=[self.middleware], log_level="ERROR", **more)
         self.paid: list[int] = []
         self.add_tools()
@@ -126,12 +131,17 @@ def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
     world.run(work, "legacy")
 
     assert [(one.type, one.action, one.effect, one.outcome) for one in world.told.events] == [
-        ("api.call", "tools/list", "read", "success"), ("api.call", "resources/read", "read", "success"),
-        ("api.call", "prompts/get", "read", "success"), ("api.call", "resources/read", "read", "error"),
-    ]  # fmt: skip
+        ("api.call", "tools/list", "read", "success"),
+        ("api.call", "resources/read", "read", "success"),
+        ("api.call", "prompts/get", "read", "success"),
+        ("api.call", "resources/read", "read", "error"),
+    ]
     assert [one.resource.id for one in world.told.events if one.resource] == [
-        "ledger", "ledger://accounts", "ledger/ask", "ledger://nothing",
-    ]  # fmt: skip
+        "ledger",
+        "ledger://accounts",
+        "ledger/ask",
+        "ledger://nothing",
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -71,9 +71,12 @@ def test_a_secret_travels_as_the_specification_has_it(issuer: Scripted, make_cli
     assert login == "gate+way:s3cret+%26+more"
     assert form(basic) == {"grant_type": "client_credentials", "scope": "trust.score:read", "audience": "tw"}
     assert form(posted) | {"scope": ""} == {
-        "grant_type": "client_credentials", "client_id": "gate way", "client_secret": SECRET, "scope": "",
+        "grant_type": "client_credentials",
+        "client_id": "gate way",
+        "client_secret": SECRET,
+        "scope": "",
         "resource": "https://tw.example",
-    }  # fmt: skip
+    }
 
 
 def test_private_key_jwt_verifies_and_is_used_once(issuer: Scripted, make_client: Make) -> None:
@@ -115,11 +118,14 @@ def test_while_the_old_token_works_a_dead_endpoint_does_no_harm(
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(401, {"error": "invalid_client", "error_description": f"{SECRET} is wrong"}), Reply(200, b"<html>"),
-        Reply(200, {"access_token": ""}), Reply(200, {"access_token": "x", "token_type": "DPoP"}),
-        Reply(200, {"access_token": "x", "expires_in": "soon"}), Reply(302, headers={"location": "https://evil.example"}),
+        Reply(401, {"error": "invalid_client", "error_description": f"{SECRET} is wrong"}),
+        Reply(200, b"<html>"),
+        Reply(200, {"access_token": ""}),
+        Reply(200, {"access_token": "x", "token_type": "DPoP"}),
+        Reply(200, {"access_token": "x", "expires_in": "soon"}),
+        Reply(302, headers={"location": "https://evil.example"}),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_token_is_none_and_no_secret_shows(
     issuer: Scripted, make_client: Make, caplog: pytest.LogCaptureFixture, reply: Reply
 ) -> None:

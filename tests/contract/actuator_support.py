@@ -54,13 +54,22 @@ DEFAULT_S = 3600
 def wish(client_id: str, level: str, **more: Any) -> Desired:
     """What the default policy asks at a level."""
     at = {
-        "low": (True, None, True, False), "medium": (True, 300, True, False), "high": (True, 60, False, False),
+        "low": (True, None, True, False),
+        "medium": (True, 300, True, False),
+        "high": (True, 60, False, False),
         "critical": (False, 0, False, True),
-    }[level]  # fmt: skip
+    }[level]
     made = Desired(
-        "acme", "https://as", client_id, agent_key("acme", "https://as", client_id), level, *at,
-        decision_id=f"D-{level}-{secrets.token_hex(4)}", caused_ms=now_ms() - 500, decided_ms=now_ms() - 100,
-    )  # fmt: skip
+        "acme",
+        "https://as",
+        client_id,
+        agent_key("acme", "https://as", client_id),
+        level,
+        *at,
+        decision_id=f"D-{level}-{secrets.token_hex(4)}",
+        caused_ms=now_ms() - 500,
+        decided_ms=now_ms() - 100,
+    )
     return msgspec.structs.replace(made, **more)
 
 
@@ -251,10 +260,14 @@ class HydraWorld(World):
         if lifespan_s is not None:
             more["client_credentials_grant_access_token_lifespan"] = f"{lifespan_s}s"
         made = hydra_client(
-            self.hydra, grant_types=["client_credentials", "authorization_code", "refresh_token"],
-            response_types=["code"], redirect_uris=["http://127.0.0.1/callback"], scope="tools:read offline_access",
-            metadata={"team": "payments"}, **more,
-        )  # fmt: skip
+            self.hydra,
+            grant_types=["client_credentials", "authorization_code", "refresh_token"],
+            response_types=["code"],
+            redirect_uris=["http://127.0.0.1/callback"],
+            scope="tools:read offline_access",
+            metadata={"team": "payments"},
+            **more,
+        )
         self.clients[made.client_id] = made
         return made.client_id
 
@@ -272,9 +285,12 @@ class HydraWorld(World):
         client, admin = self.clients[client_id], f"{self.hydra.admin_url}/admin/oauth2/auth/requests"
         with httpx.Client() as browser:
             asked = {
-                "response_type": "code", "client_id": client_id, "scope": "tools:read offline_access",
-                "state": secrets.token_hex(8), "redirect_uri": "http://127.0.0.1/callback",
-            }  # fmt: skip
+                "response_type": "code",
+                "client_id": client_id,
+                "scope": "tools:read offline_access",
+                "state": secrets.token_hex(8),
+                "redirect_uri": "http://127.0.0.1/callback",
+            }
             answer = browser.get(f"{self.hydra.url}/oauth2/auth", params=asked)
             for kind, body in (("login", {"subject": "alice"}), ("consent", {"grant_scope": asked["scope"].split()})):
                 challenge = {f"{kind}_challenge": _query(answer.headers["location"])[f"{kind}_challenge"]}

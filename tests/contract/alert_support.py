@@ -128,15 +128,27 @@ def change(previous: RiskLevel, level: RiskLevel, **members: Any) -> bytes:
 def approval(**data: Any) -> bytes:
     """The alert that a person's approval is wanted."""
     event = {
-        "specversion": "1.0", "id": "approval-A1", "type": APPROVAL_TYPE, "source": SOURCE, "subject": "payer",
-        "time": "2025-11-24T16:00:00.123Z", "datacontenttype": "application/json",
+        "specversion": "1.0",
+        "id": "approval-A1",
+        "type": APPROVAL_TYPE,
+        "source": SOURCE,
+        "subject": "payer",
+        "time": "2025-11-24T16:00:00.123Z",
+        "datacontenttype": "application/json",
         "data": {
-            "approval_id": "A1", "tenant": "acme", "issuer": "https://as.example", "agent_id": "payer",
-            "scopes": ["payments:write", "ledger:admin"], "reason": "these scopes need a person at risk medium",
-            "requested_at": "2025-11-24T16:00:00.123Z", "expires_at": "2025-11-24T17:00:00.123Z",
-            "links": {"approval": "https://trust.example/v1/approvals/A1"}, "suppressed_before": 0, **data,
+            "approval_id": "A1",
+            "tenant": "acme",
+            "issuer": "https://as.example",
+            "agent_id": "payer",
+            "scopes": ["payments:write", "ledger:admin"],
+            "reason": "these scopes need a person at risk medium",
+            "requested_at": "2025-11-24T16:00:00.123Z",
+            "expires_at": "2025-11-24T17:00:00.123Z",
+            "links": {"approval": "https://trust.example/v1/approvals/A1"},
+            "suppressed_before": 0,
+            **data,
         },
-    }  # fmt: skip
+    }
     return msgspec.json.encode(event)
 
 

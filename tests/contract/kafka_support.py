@@ -27,19 +27,25 @@ def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> 
     """Settings of a test of its own: names that no other test has, and short time limits."""
     name = f"test-{time.time_ns()}-{next(_names)}"
     made = KafkaSettings(
-        bootstrap_servers=tuple(kafka.bootstrap.split(",")), client=client, group_id=name,  # type: ignore[arg-type]
-        topics=Topics(events=name), session_timeout_ms=6_000, request_timeout_ms=5_000, metadata_timeout_ms=3_000,
+        bootstrap_servers=tuple(kafka.bootstrap.split(",")),
+        client=client,
+        group_id=name,  # type: ignore[arg-type]
+        topics=Topics(events=name),
+        session_timeout_ms=6_000,
+        request_timeout_ms=5_000,
+        metadata_timeout_ms=3_000,
         delivery_timeout_ms=6_000,
-    )  # fmt: skip
+    )
     return msgspec.structs.replace(made, **more)
 
 
 def make_topic(kafka: KafkaCluster, name: str, partitions: int = 1, replication: int = 1, **configs: str) -> None:
     """A topic; `_` stands for `.` in names of options."""
     wanted = {
-        "num_partitions": partitions, "replication_factor": replication,
+        "num_partitions": partitions,
+        "replication_factor": replication,
         "configs": {key.replace("_", "."): value for key, value in configs.items()},
-    }  # fmt: skip
+    }
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
     try:
         admin.create_topics({name: wanted}, wait_for_metadata=True)
@@ -55,9 +61,15 @@ def foreign_producer(kafka: KafkaCluster, **more: Any) -> KafkaProducer:
 def event(number: int, agent: str = "a") -> bytes:
     """A native event of an agent."""
     made = {
-        "id": f"e{number}", "source": "urn:test", "time": "2026-05-28T20:26:40Z", "tenant": "t", "type": "api.call",
-        "action": "read", "outcome": "success", "agent": {"id": agent, "issuer": "i"},
-    }  # fmt: skip
+        "id": f"e{number}",
+        "source": "urn:test",
+        "time": "2026-05-28T20:26:40Z",
+        "tenant": "t",
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": agent, "issuer": "i"},
+    }
     return msgspec.json.encode(made)
 
 
@@ -73,9 +85,13 @@ def write(made: KafkaSettings, records: Iterable[Record], partition: int | None 
     try:
         for one in records:
             writer.send(
-                made.topics.events, one.key or None, one.payload, partition=partition, headers=wire.headers_of(one),
+                made.topics.events,
+                one.key or None,
+                one.payload,
+                partition=partition,
+                headers=wire.headers_of(one),
                 timestamp_ms=one.received_ms,
-            )  # fmt: skip
+            )
         writer.flush(10)
     finally:
         writer.close()

@@ -31,10 +31,30 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
 def decision(number: int, **values: object) -> Decision:
     name = AgentName(agent_key("acme", "https://as", "agent-ä\0"), "acme", "https://as", "agent-ä\0")
     made = Decision(
-        f"D{number:04}", name, "Payer", NOW + number, f"evt-{number}", NOW, 1, 3, 0.9, 1 / 3, -0.0, 1e-9,
-        (Reason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),), "medium if …",
-        {"pace": 1.5}, {"statistic": 3.25}, "m1", "b1", "p1", "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number:04}",
+        name,
+        "Payer",
+        NOW + number,
+        f"evt-{number}",
+        NOW,
+        1,
+        3,
+        0.9,
+        1 / 3,
+        -0.0,
+        1e-9,
+        (Reason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),),
+        "medium if …",
+        {"pace": 1.5},
+        {"statistic": 3.25},
+        "m1",
+        "b1",
+        "p1",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
     return msgspec.structs.replace(made, **values)
 
 

@@ -36,9 +36,21 @@ def name(agent_id: str, tenant: str = "acme") -> AgentName:
 def approval(number: int, **values: Any) -> Intervention:
     """A pending approval."""
     made = Intervention(
-        f"I{number:04}", "approval", "pending", name("bot"), 2, ("pay:write", "*"), "step_up_required", "hydra",
-        NOW + number, "", 0, "", NOW + 10_000, NOW + number,
-    )  # fmt: skip
+        f"I{number:04}",
+        "approval",
+        "pending",
+        name("bot"),
+        2,
+        ("pay:write", "*"),
+        "step_up_required",
+        "hydra",
+        NOW + number,
+        "",
+        0,
+        "",
+        NOW + 10_000,
+        NOW + number,
+    )
     return msgspec.structs.replace(made, **values)
 
 
@@ -104,9 +116,7 @@ def test_open_and_changed_interventions_are_found(store: SqlStore) -> None:
 
 def actuation(version: int, **values: Any) -> Actuation:
     """What is wanted of one actuator."""
-    made = Actuation(
-        "hydra", name(LONG), version, b'{"level":"high"}', b"", "wanted", NOW - 5, NOW, 0, NOW, ""
-    )  # fmt: skip
+    made = Actuation("hydra", name(LONG), version, b'{"level":"high"}', b"", "wanted", NOW - 5, NOW, 0, NOW, "")
     return msgspec.structs.replace(made, **values)
 
 

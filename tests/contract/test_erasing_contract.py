@@ -59,10 +59,30 @@ def agent(who: AgentName, told: str = "calm") -> AgentRow:
 
 def decision(number: int, who: AgentName, told: str = "acct-1", offset: int = 0) -> Decision:
     return Decision(
-        f"D{number:04}", who, "Payer", NOW + number, f"evt-{number}", NOW, 1, 3, 0.9, 0.8, 0.7, 1e-9,
-        (Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),), "", {"pace": 1.5},
-        {"window": [told]}, "m1", "b1", "p1", "enforce", "event", 0, offset or number,
-    )  # fmt: skip
+        f"D{number:04}",
+        who,
+        "Payer",
+        NOW + number,
+        f"evt-{number}",
+        NOW,
+        1,
+        3,
+        0.9,
+        0.8,
+        0.7,
+        1e-9,
+        (Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),),
+        "",
+        {"pace": 1.5},
+        {"window": [told]},
+        "m1",
+        "b1",
+        "p1",
+        "enforce",
+        "event",
+        0,
+        offset or number,
+    )
 
 
 def intervention(key: str, who: AgentName, why: str) -> Intervention:
@@ -72,13 +92,21 @@ def intervention(key: str, who: AgentName, why: str) -> Intervention:
 def fill(store: SqlStore) -> None:
     """Two agents and a person in every table, beside others that must not change."""
     mine, other, twin, elsewhere = (
-        name(CANARY), name("other"), name(CANARY, issuer="https://else"), name(CANARY, "globex")
-    )  # fmt: skip
+        name(CANARY),
+        name("other"),
+        name(CANARY, issuer="https://else"),
+        name(CANARY, "globex"),
+    )
     agents = [agent(mine), agent(other, CANARY), agent(name("third"), PERSON), agent(twin), agent(elsewhere)]
     decisions = [
-        decision(1, mine), decision(2, other), decision(3, other, CANARY), decision(4, mine, PERSON),
-        decision(5, other, PERSON), decision(6, elsewhere), decision(7, mine, offset=AT + 5),
-    ]  # fmt: skip
+        decision(1, mine),
+        decision(2, other),
+        decision(3, other, CANARY),
+        decision(4, mine, PERSON),
+        decision(5, other, PERSON),
+        decision(6, elsewhere),
+        decision(7, mine, offset=AT + 5),
+    ]
     outbox = [
         OutboxRow("a1", "alert", "", b'{"subject":"canary-agent"}', NOW, mine.key, "x", 3, "acme"),
         OutboxRow("a2", "alert", "", msgspec.json.encode([CANARY, PERSON]), NOW, other.key, "x", 3, "acme"),
@@ -290,18 +318,45 @@ def test_erasures_are_kept(store: SqlStore) -> None:
 def test_every_text_of_every_table_is_thought_of() -> None:
     """A column that can hold words is either looked through, or known to hold none of people's."""
     known = {
-        "META": "small values of ours", "counters": "names of sources", "positions": "", "decision_chains": "",
-        "erasures": "emptied by the job", "forgotten": "keyed hashes",
-    }  # fmt: skip
+        "META": "small values of ours",
+        "counters": "names of sources",
+        "positions": "",
+        "decision_chains": "",
+        "erasures": "emptied by the job",
+        "forgotten": "keyed hashes",
+    }
     missed = [
         f"{table.name}.{column.name}"
         for table in METADATA.sorted_tables
         if table.name not in known and table.name not in ("meta", "edges", "dead_letters")
         for column in table.columns
-        if (isinstance(column.type, LargeBinary | Text) or column.type is TEXT) and not is_told(column)
+        if (isinstance(column.type, LargeBinary | Text) or column.type is TEXT)
+        and not is_told(column)
         and not column.primary_key
-    ]  # fmt: skip
-    fine = ("tenant", "issuer", "agent_id", "kind", "status", "mode", "cause", "target", "version", "_id", "_version",
-            "chain_", "redacted", "fingerprint", "features", "risk", "p_values", "drift", "key", "digest", "installed",
-                "act", "verdict")  # fmt: skip
+    ]
+    fine = (
+        "tenant",
+        "issuer",
+        "agent_id",
+        "kind",
+        "status",
+        "mode",
+        "cause",
+        "target",
+        "version",
+        "_id",
+        "_version",
+        "chain_",
+        "redacted",
+        "fingerprint",
+        "features",
+        "risk",
+        "p_values",
+        "drift",
+        "key",
+        "digest",
+        "installed",
+        "act",
+        "verdict",
+    )
     assert [place for place in missed if not any(word in place.rpartition(".")[2] for word in fine)] == []

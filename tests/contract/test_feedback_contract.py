@@ -38,10 +38,32 @@ def name(agent_id: str, tenant: str = "acme") -> AgentName:
 def said(number: int, **values: Any) -> Feedback:
     """A false positive."""
     made = Feedback(
-        f"F{number:04}", "false_positive", "adopting", "D1", name("bot"), "Payer", "agent", ("target_surprise",), None,
-        "a new supplier", "ann", NOW + number, NOW + 86_400_000, "P1", False, "evt-1", NOW - 5, 3, NOW - 100, NOW,
-        4.25, "", 0, "", NOW + number,
-    )  # fmt: skip
+        f"F{number:04}",
+        "false_positive",
+        "adopting",
+        "D1",
+        name("bot"),
+        "Payer",
+        "agent",
+        ("target_surprise",),
+        None,
+        "a new supplier",
+        "ann",
+        NOW + number,
+        NOW + 86_400_000,
+        "P1",
+        False,
+        "evt-1",
+        NOW - 5,
+        3,
+        NOW - 100,
+        NOW,
+        4.25,
+        "",
+        0,
+        "",
+        NOW + number,
+    )
     return msgspec.structs.replace(made, **values)
 
 
@@ -78,9 +100,16 @@ def test_only_status_and_revocation_ever_change(store: SqlStore) -> None:
     one = said(1)
     store.add_feedback(one, step(one))
     changed = msgspec.structs.replace(
-        one, status="revoked", revoked_by="bob", revoked_ms=NOW + 9, revoked_why="wrong", updated_ms=NOW + 9,
-        reason="rewritten", features=None, author="mallory",
-    )  # fmt: skip
+        one,
+        status="revoked",
+        revoked_by="bob",
+        revoked_ms=NOW + 9,
+        revoked_why="wrong",
+        updated_ms=NOW + 9,
+        reason="rewritten",
+        features=None,
+        author="mallory",
+    )
 
     assert not store.change_feedback(changed, "active")
     assert store.change_feedback(changed, "adopting", step(one, "revoked"))
@@ -185,10 +214,17 @@ def test_labels_end_once_they_are_over(store: SqlStore) -> None:
     """With their steps; not what holds, not what a partition still holds to, not what was said or changed since."""
     store.claim(0)
     cases: list[dict[str, Any]] = [
-        {"status": "noted", "expires_ms": 0}, {"status": "expired"}, {"status": "revoked"}, {"status": "active"},
-        {"status": "adopting"}, {"status": "revoking"}, {"status": "expired"}, {"status": "noted", "until_ms": LATE},
-        {"status": "revoked", "updated_ms": LATE}, {"status": "revoked", "expires_ms": LATE},
-    ]  # fmt: skip
+        {"status": "noted", "expires_ms": 0},
+        {"status": "expired"},
+        {"status": "revoked"},
+        {"status": "active"},
+        {"status": "adopting"},
+        {"status": "revoking"},
+        {"status": "expired"},
+        {"status": "noted", "until_ms": LATE},
+        {"status": "revoked", "updated_ms": LATE},
+        {"status": "revoked", "expires_ms": LATE},
+    ]
     for number, more in enumerate(cases):
         one = said(number, **{"expires_ms": NOW, "until_ms": NOW, "updated_ms": NOW, **more})
         store.add_feedback(one, step(one))

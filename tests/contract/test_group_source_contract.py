@@ -343,9 +343,12 @@ def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, cli
     with foreign_producer(kafka) as producer:
         producer.send(topic, key=route, value=event(1), timestamp_ms=NOW_MS)
         producer.send(
-            topic, key=route, value=structured, timestamp_ms=NOW_MS,
+            topic,
+            key=route,
+            value=structured,
+            timestamp_ms=NOW_MS,
             headers=[("content-type", b"application/cloudevents+json; charset=UTF-8")],
-        )  # fmt: skip
+        )
         headers = [(f"ce_{name}", value.encode()) for name, value in binary.items()]
         headers.append(("content-type", b"application/json"))
         producer.send(topic, key=route, value=event(3), headers=headers, timestamp_ms=NOW_MS)

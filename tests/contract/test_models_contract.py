@@ -53,18 +53,54 @@ def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
     """An agent seen from one day to another."""
     named = AgentName(agent_key(tenant, "https://as", name), tenant, "https://as", name)
     return AgentRow(
-        named, "Payer", 1, 0.25, 0.5, 0.125, first * DAY_MS + 5, last * DAY_MS + 5, NOW, 0, 3, "", b"[]", "", b"", b"",
+        named,
+        "Payer",
+        1,
+        0.25,
+        0.5,
+        0.125,
+        first * DAY_MS + 5,
+        last * DAY_MS + 5,
+        NOW,
+        0,
+        3,
+        "",
+        b"[]",
+        "",
+        b"",
+        b"",
         "v1",
-    )  # fmt: skip
+    )
 
 
 def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) -> Decision:
     """A change of level."""
     named = AgentName(agent_key(tenant, "https://as", "a"), tenant, "https://as", "a")
     return Decision(
-        f"D{number:04}", named, "Payer", at_ms, "", at_ms, previous, level, 0.9, 0.8, 0.7, 0.1, (), "", {}, {}, "m",
-        "b", "p", "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number:04}",
+        named,
+        "Payer",
+        at_ms,
+        "",
+        at_ms,
+        previous,
+        level,
+        0.9,
+        0.8,
+        0.7,
+        0.1,
+        (),
+        "",
+        {},
+        {},
+        "m",
+        "b",
+        "p",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
 
 
 def commit(store: SqlStore, **parts: Any) -> Position:
@@ -165,9 +201,13 @@ def test_days_are_overwritten_and_purged(store: SqlStore) -> None:
 def test_rises_are_counted_by_group_and_day(store: SqlStore) -> None:
     """Up to or through a level counts for it, going down does not; days are those of UTC."""
     rows = [
-        decision(1, "acme", NOW, 1, 4), decision(2, "acme", NOW + 1, 2, 3), decision(3, "acme", NOW + 2, 3, 2),
-        decision(4, "globex", NOW, 0, 2), decision(5, "acme", NOW - 2 * DAY_MS, 1, 2), decision(6, "acme", NOW, 0, 1),
-    ]  # fmt: skip
+        decision(1, "acme", NOW, 1, 4),
+        decision(2, "acme", NOW + 1, 2, 3),
+        decision(3, "acme", NOW + 2, 3, 2),
+        decision(4, "globex", NOW, 0, 2),
+        decision(5, "acme", NOW - 2 * DAY_MS, 1, 2),
+        decision(6, "acme", NOW, 0, 1),
+    ]
     store.upkeep(NOW)
     commit(store, decisions=rows)
 

@@ -88,9 +88,13 @@ def test_a_repeated_alert_is_the_same_alert(receiver: Receiver, wanted: Format) 
 def test_meaning_of_answers(receiver: Receiver, wanted: Format) -> None:
     """The answers of all products are read alike: success, later, never, gone."""
     receiver.answers = [
-        (202, {}, b"{}"), (429, {"retry-after": "7"}, b""), (500, {}, b"x"), (400, {}, b"invalid_blocks"),
-        (410, {}, b"channel_is_archived"), (302, {"location": receiver.url}, b""),
-    ]  # fmt: skip
+        (202, {}, b"{}"),
+        (429, {"retry-after": "7"}, b""),
+        (500, {}, b"x"),
+        (400, {}, b"invalid_blocks"),
+        (410, {}, b"channel_is_archived"),
+        (302, {"location": receiver.url}, b""),
+    ]
     results = deliver(target(receiver.url, wanted), *(outgoing(RISE) for _ in range(6)))
 
     assert [one.outcome for one in results] == ["delivered", "retry", "retry", "failed", "gone", "failed"]

@@ -398,9 +398,12 @@ def token_endpoint() -> Iterator[str]:
 def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
     """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
     sasl = Sasl(
-        mechanism="OAUTHBEARER", token_endpoint=token_endpoint, client_id="worker", client_secret="s3cret",
+        mechanism="OAUTHBEARER",
+        token_endpoint=token_endpoint,
+        client_id="worker",
+        client_secret="s3cret",
         scope="kafka",
-    )  # fmt: skip
+    )
     made = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), sasl=sasl)
     TokenEndpoint.seen.clear()
     assert ClientCredentials(sasl, made).token() == "granted"
@@ -415,12 +418,19 @@ def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> N
     """Either one buys a token as soon as it connects (there is no broker here that takes it)."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint) as no_broker:
         sasl = Sasl(
-            mechanism="OAUTHBEARER", token_endpoint=token_endpoint, client_id="worker", client_secret="s3cret",
-        )  # fmt: skip
+            mechanism="OAUTHBEARER",
+            token_endpoint=token_endpoint,
+            client_id="worker",
+            client_secret="s3cret",
+        )
         made = KafkaSettings(
-            bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",), client=client,  # type: ignore[arg-type]
-            security_protocol="SASL_PLAINTEXT", sasl=sasl, request_timeout_ms=2_000, metadata_timeout_ms=2_000,
-        )  # fmt: skip
+            bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",),
+            client=client,  # type: ignore[arg-type]
+            security_protocol="SASL_PLAINTEXT",
+            sasl=sasl,
+            request_timeout_ms=2_000,
+            metadata_timeout_ms=2_000,
+        )
         TokenEndpoint.seen.clear()
         with pytest.raises((Unavailable, ConfigError)) as error:
             open_writer(made)

@@ -204,10 +204,8 @@ def test_the_image_is_built_from_files_that_reach_it() -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     copied = [
-        word
-        for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE)
-        for word in line.split()[:-1]
-    ]  # fmt: skip
+        word for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]
+    ]
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
 
     assert {folder.split("/")[0] for folder in folders} <= set(copied)

@@ -94,8 +94,9 @@ def test_the_client_stands_by_itself() -> None:
         for path in modules(folder)
         for level, name in imported(path)
         if (reached := layer_reached(path, level, name)) in FOLDERS
-        and reached != folder and "client" in (folder, reached)
-    ]  # fmt: skip
+        and reached != folder
+        and "client" in (folder, reached)
+    ]
 
     assert modules("client")
     assert wrong == []

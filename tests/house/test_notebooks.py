@@ -14,10 +14,28 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_LINES = 6
 LOGIC = (
-    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.With,
-    ast.Try, ast.Assert, ast.Delete, ast.Raise, ast.AugAssign, ast.ListComp, ast.SetComp, ast.DictComp,
-    ast.GeneratorExp, ast.BoolOp, ast.Global, ast.Await,
-)  # fmt: skip
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Lambda,
+    ast.For,
+    ast.While,
+    ast.If,
+    ast.IfExp,
+    ast.With,
+    ast.Try,
+    ast.Assert,
+    ast.Delete,
+    ast.Raise,
+    ast.AugAssign,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+    ast.BoolOp,
+    ast.Global,
+    ast.Await,
+)
 
 
 def cells(path: Path, kind: str) -> list[dict[str, Any]]:

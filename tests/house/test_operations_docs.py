@@ -86,7 +86,10 @@ def test_commands_and_options_that_are_named_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     """To files and to headings of this page."""
-    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in PAGE.splitlines()
-                if line.startswith("#")}  # fmt: skip
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+        for line in PAGE.splitlines()
+        if line.startswith("#")
+    }
     for target in re.findall(r"\]\(([^)]+)\)", PAGE):
         assert target[1:] in headings if target.startswith("#") else (ROOT / "docs" / target).is_file()

@@ -15,25 +15,33 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_every_folder_with_code_is_declared() -> None:
-    """A folder that is not declared works in a checkout and is missing from the wheel.
+    """A folder that is not declared works in a checkout and is missing from the wheel; only roots are mapped.
 
     Folders of data count where Python could import them: pip warns of each that is not declared.
     """
-    declared = PROJECT["tool"]["setuptools"]["package-dir"]
+    roots = PROJECT["tool"]["setuptools"]["package-dir"]
     files = (path.relative_to(ROOT) for layer in FOLDERS for path in (ROOT / layer).rglob("*") if path.is_file())
     folders = {path.parent for path in files if "__pycache__" not in path.parts}
     importable = {folder.as_posix() for folder in folders if all(part.isidentifier() for part in folder.parts)}
 
-    assert set(declared.values()) == importable
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == set(declared)
-    assert all(name == f"trustwatch.{folder.replace('/', '.')}" for name, folder in declared.items())
+    assert roots == {"trustwatch": "trustwatch", **{f"trustwatch.{folder}": folder for folder in FOLDERS}}
+    declared = PROJECT["tool"]["setuptools"]["packages"]
+    assert declared == ["trustwatch", *(f"trustwatch.{folder.replace('/', '.')}" for folder in sorted(importable))]
 
 
-def test_trustwatch_is_a_namespace() -> None:
-    """No `__init__` of our own at the top: other distributions may add portions."""
-    import trustwatch
+def test_trustwatch_says_what_it_is(tmp_path: Path) -> None:
+    """`import trustwatch` shows a docstring and the version and loads no layer; `python -m trustwatch` runs."""
+    code = (
+        "import sys, trustwatch; print(trustwatch.__version__, bool(trustwatch.__doc__),"
+        " any(name.startswith('trustwatch.') for name in sys.modules))"
+    )
 
-    assert getattr(trustwatch, "__file__", None) is None
+    imported = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "trustwatch", "--help"]
+    helped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert imported.stdout.split() == [PROJECT["project"]["version"], "True", "False"]
+    assert "blast-radius" in helped.stdout
 
 
 @pytest.mark.parametrize("layer", FOLDERS)
@@ -49,7 +57,7 @@ def test_importing_has_no_effect(layer: str, tmp_path: Path) -> None:
         f"trustwatch.{path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.').removesuffix('.__init__')}"
         for path in sorted((ROOT / layer).rglob("*.py"))
         if "migrations" not in path.parts
-    ]  # fmt: skip
+    ]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -66,8 +74,9 @@ def test_no_registry_host_is_committed() -> None:
     )
 
     wrong = [
-        name for name in files
+        name
+        for name in files
         if (ROOT / name).is_file() and any(host in (ROOT / name).read_text(errors="ignore") for host in hosts)
-    ]  # fmt: skip
+    ]
 
     assert wrong == []

@@ -40,10 +40,16 @@ def write(directory: Path, name: str, events: list[dict[str, Any]], first: int =
 def archive(tmp_path: Path) -> Path:
     """Two files of a tenant, one of another, and one that only the erased agent filled."""
     person = {"principal": {"id": PERSON.name}}
-    write(tmp_path, files.file_name("events", None, 0, 4), [
-        event("canary"), event("other", delegation=["other", "canary"], peer="canary"), event("other"),
-        event("third", **person, attributes={"to": ["mail:ann@acme.example"]}),
-    ])  # fmt: skip
+    write(
+        tmp_path,
+        files.file_name("events", None, 0, 4),
+        [
+            event("canary"),
+            event("other", delegation=["other", "canary"], peer="canary"),
+            event("other"),
+            event("third", **person, attributes={"to": ["mail:ann@acme.example"]}),
+        ],
+    )
     write(tmp_path, files.file_name("events", None, 4, 5), [event("canary", **person)], 4)
     write(tmp_path, files.file_name("events", None, 0, 5), [event("canary", "globex")])
     write(tmp_path, files.file_name("events", None, 5, 7), [event("canary"), event("other")], 5)
@@ -65,8 +71,12 @@ def test_an_agents_rows_go(archive: Path) -> None:
 
     assert dry == found == Rewritten(2, 1, 2)
     assert [(row["offset"], row["agent_id"]) for row in left] == [
-        (1, "other"), (2, "other"), (3, "third"), (5, "canary"), (6, "other"),
-    ]  # fmt: skip
+        (1, "other"),
+        (2, "other"),
+        (3, "third"),
+        (5, "canary"),
+        (6, "other"),
+    ]
     assert left[0]["delegation"] == ["other", "erased~1"]
     assert json.loads(left[0]["raw"])["peer"] == left[0]["peer"] == "erased~1"
     assert rows(archive, "globex")[0]["agent_id"] == "canary"

@@ -18,18 +18,39 @@ from .oracle import SALT, columns, event, history
 def test_columns_hash_every_name_under_the_salt() -> None:
     """Each name of an event is the keyed hash of its text; the agent's key is not keyed."""
     made = event(
-        task="t", action="act", resource={"type": "account", "id": "a1", "audience": "aud"}, peer="p",
-        principal={"id": "who"}, client={"asn": 64500},
+        task="t",
+        action="act",
+        resource={"type": "account", "id": "a1", "audience": "aud"},
+        peer="p",
+        principal={"id": "who"},
+        client={"asn": 64500},
         credential={"method": "none", "thumbprint": "x", "token_id": "k"},
-        scopes={"requested": ["b", "a", "b"]}, delegation=["one", "two"], session="s", version="v", issuer="iss",
-    )  # fmt: skip
+        scopes={"requested": ["b", "a", "b"]},
+        delegation=["one", "two"],
+        session="s",
+        version="v",
+        issuer="iss",
+    )
     names, h = columns([made]).names[0], NameHasher(SALT)
 
     wanted = {
-        c.GROUP: "acme\x1fClerk", c.TENANT: "acme", c.TASK: "t", c.ACTION: "act", c.RESOURCE: "account:a1",
-        c.TARGET: "a1", c.AUDIENCE: "aud", c.PEER: "p", c.PRINCIPAL: "who", c.NETWORK: "AS64500",
-        c.CREDENTIAL: "none:x", c.SCOPES: "a b", c.CHAIN: "one\x1ftwo", c.TOKEN: "k", c.SESSION: "s", c.VERSION: "v",
-    }  # fmt: skip
+        c.GROUP: "acme\x1fClerk",
+        c.TENANT: "acme",
+        c.TASK: "t",
+        c.ACTION: "act",
+        c.RESOURCE: "account:a1",
+        c.TARGET: "a1",
+        c.AUDIENCE: "aud",
+        c.PEER: "p",
+        c.PRINCIPAL: "who",
+        c.NETWORK: "AS64500",
+        c.CREDENTIAL: "none:x",
+        c.SCOPES: "a b",
+        c.CHAIN: "one\x1ftwo",
+        c.TOKEN: "k",
+        c.SESSION: "s",
+        c.VERSION: "v",
+    }
     assert {column: int(names[column]) for column in wanted} == {column: h(text) for column, text in wanted.items()}
     assert names[c.AGENT] == agent_key("acme", "iss", "a1")
 
@@ -59,10 +80,13 @@ def test_columns_code_closed_vocabularies(effect: str, outcome: str) -> None:
 @pytest.mark.parametrize(
     ("capabilities", "kind", "expected"),
     [
-        (None, "tool.call", c.UNDECLARED), ([], "tool.call", c.OUTSIDE), (["read_ticket"], "tool.call", c.INSIDE),
-        (["other"], "api.call", c.OUTSIDE), (["other"], "token.request", c.UNDECLARED),
+        (None, "tool.call", c.UNDECLARED),
+        ([], "tool.call", c.OUTSIDE),
+        (["read_ticket"], "tool.call", c.INSIDE),
+        (["other"], "api.call", c.OUTSIDE),
+        (["other"], "token.request", c.UNDECLARED),
     ],
-)  # fmt: skip
+)
 def test_columns_judge_capabilities_of_work_alone(capabilities: list[str] | None, kind: str, expected: int) -> None:
     """An action is outside where capabilities are declared and lack it; token events are no work of the agent's."""
     members = {} if capabilities is None else {"capabilities": capabilities}
@@ -73,11 +97,14 @@ def test_columns_judge_capabilities_of_work_alone(capabilities: list[str] | None
 @pytest.mark.parametrize(
     ("scopes", "breadth", "ungranted"),
     [
-        ({"requested": ["a", "b"], "granted": ["a"]}, 2, 1), ({"requested": ["a", "a"], "granted": ["a"]}, 1, 0),
-        ({"requested": ["a"]}, 1, -1), ({"granted": ["a", "b"]}, 2, -1), ({"requested": ["a"], "granted": []}, 1, 1),
+        ({"requested": ["a", "b"], "granted": ["a"]}, 2, 1),
+        ({"requested": ["a", "a"], "granted": ["a"]}, 1, 0),
+        ({"requested": ["a"]}, 1, -1),
+        ({"granted": ["a", "b"]}, 2, -1),
+        ({"requested": ["a"], "granted": []}, 1, 1),
         ({}, 0, -1),
     ],
-)  # fmt: skip
+)
 def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, ungranted: float) -> None:
     """Breadth counts distinct scopes; the gap is known only where both sides are."""
     numbers = columns([event(scopes=scopes)]).numbers[0]
@@ -89,11 +116,13 @@ def test_columns_mark_what_people_said_of_an_agent() -> None:
     """No behaviour of the agent, whatever the outcome; any other event of that error is its own."""
     batch = columns(
         [
-            event(type="approval", error="recorded_by_trustwatch"), event(type="approval", outcome="denied"),
+            event(type="approval", error="recorded_by_trustwatch"),
+            event(type="approval", outcome="denied"),
             event(type="approval", outcome="denied", error="recorded_by_trustwatch"),
-            event(error="recorded_by_trustwatch"), event(type="approval", error="recorded"),
+            event(error="recorded_by_trustwatch"),
+            event(type="approval", error="recorded"),
         ]
-    )  # fmt: skip
+    )
 
     assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 0, 1, 0, 0]
 
@@ -102,12 +131,16 @@ def test_columns_mark_only_our_own_denials_and_outages() -> None:
     """What we caused is marked by outcome and error together; either alone is the agent's."""
     batch = columns(
         [
-            event(outcome="denied", error="ext_authz_denied"), event(outcome="denied", error="revoked_by_trustwatch"),
-            event(outcome="error", error="ext_authz_denied"), event(outcome="denied", error="forbidden"),
-            event(outcome="error", error="ext_authz_error"), event(outcome="error", error="trustwatch_unavailable"),
-            event(outcome="denied", error="ext_authz_error"), event(outcome="success", error="ext_authz_error"),
+            event(outcome="denied", error="ext_authz_denied"),
+            event(outcome="denied", error="revoked_by_trustwatch"),
+            event(outcome="error", error="ext_authz_denied"),
+            event(outcome="denied", error="forbidden"),
+            event(outcome="error", error="ext_authz_error"),
+            event(outcome="error", error="trustwatch_unavailable"),
+            event(outcome="denied", error="ext_authz_error"),
+            event(outcome="success", error="ext_authz_error"),
         ]
-    )  # fmt: skip
+    )
 
     assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
 
@@ -135,10 +168,13 @@ def test_columns_cut_microseconds_down() -> None:
 @pytest.mark.parametrize(
     ("ip", "network"),
     [
-        ("198.51.100.7", "198.51.100.0/24"), ("2001:db8:1:2::7", "2001:db8:1::/48"), ("pod-7", "pod-7"), ("", ""),
+        ("198.51.100.7", "198.51.100.0/24"),
+        ("2001:db8:1:2::7", "2001:db8:1::/48"),
+        ("pod-7", "pod-7"),
+        ("", ""),
         (None, ""),
     ],
-)  # fmt: skip
+)
 def test_columns_reduce_addresses_to_networks(ip: str | None, network: str) -> None:
     """Addresses of one network are one name; text that is no address stands for itself."""
     assert network_of(ip) == network

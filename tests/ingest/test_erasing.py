@@ -22,11 +22,25 @@ def event(**values: object) -> Record:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("ann", True), ("user:ann", True), ("ann, bob", True), ("/home/ann/x", True), ("(ann)", True), ("ann.", True),
-        ("joann", False), ("ann-2", False), ("ann.smith", False), ("ann@example.org", False), ("an", False),
-        ("x.ann", False), ("bob@ann", False), ("ann_2", False), ("änn", False), ("annä", False), ("", False),
+        ("ann", True),
+        ("user:ann", True),
+        ("ann, bob", True),
+        ("/home/ann/x", True),
+        ("(ann)", True),
+        ("ann.", True),
+        ("joann", False),
+        ("ann-2", False),
+        ("ann.smith", False),
+        ("ann@example.org", False),
+        ("an", False),
+        ("x.ann", False),
+        ("bob@ann", False),
+        ("ann_2", False),
+        ("änn", False),
+        ("annä", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_a_name_is_found_as_a_whole(text: str, found: bool) -> None:
     """Other names that contain it are others."""
     eraser = NameEraser("ann", "X")
@@ -100,11 +114,14 @@ def test_refused_inputs_that_name_it_go() -> None:
     assert RecordEraser(PERSON)(tick) is tick
 
 
-@pytest.mark.parametrize("payload", [
-    b'{"command":"feedback.adopt","rule":{"tenant":"globex","features":["ann"]},"by":"ann","why":"ann"}',
-    b'{"tenant":"globex","name":"ann"}',
-    b'{"command":"model.switch","version":"m1","digest":"ann","by":"x"}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"command":"feedback.adopt","rule":{"tenant":"globex","features":["ann"]},"by":"ann","why":"ann"}',
+        b'{"tenant":"globex","name":"ann"}',
+        b'{"command":"model.switch","version":"m1","digest":"ann","by":"x"}',
+    ],
+)
 def test_commands_of_other_tenants_and_about_models_stay(payload: bytes) -> None:
     """They have words in common with a name, and mean nobody of that tenant."""
     record = Record(Kind.CONTROL, 0, 1, payload)

@@ -29,17 +29,27 @@ def test_event_needs_five_members_alone() -> None:
 @pytest.mark.parametrize(
     ("members", "path"),
     [
-        ({"outcome": "fine"}, "$.outcome"), ({"type": "tool"}, "$.type"), ({"effect": "burn"}, "$.effect"),
-        ({"agent": {"id": ""}}, "$.agent.id"), ({"agent": {"id": "x" * (MAX_ID + 1)}}, "$.agent.id"),
-        ({"agent": {}}, "$.agent.id"), ({"action": ""}, "$.action"), ({"time": "yesterday"}, "$.time"),
-        ({"time": "2026-11-24T22:23:14"}, "$.time"), ({"time": "1969-12-31T23:59:59Z"}, "$.time"),
-        ({"time": "9500-01-01T00:00:00Z"}, "$.time"), ({"bytes_in": -1}, "$.bytes_in"), ({"count": 0}, "$.count"),
-        ({"duration_ms": "3"}, "$.duration_ms"), ({"delegation": [1]}, "$.delegation[0]"),
+        ({"outcome": "fine"}, "$.outcome"),
+        ({"type": "tool"}, "$.type"),
+        ({"effect": "burn"}, "$.effect"),
+        ({"agent": {"id": ""}}, "$.agent.id"),
+        ({"agent": {"id": "x" * (MAX_ID + 1)}}, "$.agent.id"),
+        ({"agent": {}}, "$.agent.id"),
+        ({"action": ""}, "$.action"),
+        ({"time": "yesterday"}, "$.time"),
+        ({"time": "2026-11-24T22:23:14"}, "$.time"),
+        ({"time": "1969-12-31T23:59:59Z"}, "$.time"),
+        ({"time": "9500-01-01T00:00:00Z"}, "$.time"),
+        ({"bytes_in": -1}, "$.bytes_in"),
+        ({"count": 0}, "$.count"),
+        ({"duration_ms": "3"}, "$.duration_ms"),
+        ({"delegation": [1]}, "$.delegation[0]"),
         ({"scopes": {"requested": ["s"] * 257}}, "$.scopes.requested"),
         ({"credential": {"token_lifetime_s": -5}}, "$.credential.token_lifetime_s"),
-        ({"resource": {"external": "no"}}, "$.resource.external"), ({"time": None}, "$.time"),
+        ({"resource": {"external": "no"}}, "$.resource.external"),
+        ({"time": None}, "$.time"),
     ],
-)  # fmt: skip
+)
 def test_event_names_the_wrong_member(members: dict[str, Any], path: str) -> None:
     """What is wrong is told by its JSON path."""
     with pytest.raises(MalformedEvent) as caught:

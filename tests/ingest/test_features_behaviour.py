@@ -216,14 +216,18 @@ def test_order_of_interleaved_sessions_is_kept_apart() -> None:
     for i in range(40):
         at = 600.0 * i
         watch.feed(
-            event(at, action="read", session=f"a{i}"), event(at + 1, action="read", session=f"b{i}"),
-            event(at + 2, action="send", session=f"a{i}"), event(at + 3, action="send", session=f"b{i}"),
-        )  # fmt: skip
+            event(at, action="read", session=f"a{i}"),
+            event(at + 1, action="read", session=f"b{i}"),
+            event(at + 2, action="send", session=f"a{i}"),
+            event(at + 3, action="send", session=f"b{i}"),
+        )
 
     vectors = watch.feed(
-        event(30_000, action="read", session="x"), event(30_001, action="read", session="y"),
-        event(30_002, action="send", session="x"), event(30_003, action="send", session="y"),
-    )  # fmt: skip
+        event(30_000, action="read", session="x"),
+        event(30_001, action="read", session="y"),
+        event(30_002, action="send", session="x"),
+        event(30_003, action="send", session="y"),
+    )
 
     assert max(vector["transition_surprise"] for vector in vectors) < 0.5
 
@@ -294,9 +298,13 @@ def test_failure_and_denial_pace_are_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "error"),
-    [("denied", "ext_authz_denied"), ("denied", "revoked_by_trustwatch"), ("error", "ext_authz_error"),
-     ("error", "trustwatch_unavailable")],
-)  # fmt: skip
+    [
+        ("denied", "ext_authz_denied"),
+        ("denied", "revoked_by_trustwatch"),
+        ("error", "ext_authz_error"),
+        ("error", "trustwatch_unavailable"),
+    ],
+)
 def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
     """Our denials and outages change nothing: zero vectors, and the next event is as if they never were."""
     watched, undisturbed = Watch(), Watch()
@@ -611,13 +619,18 @@ def test_all_features_stay_in_their_declared_ranges() -> None:
 def _extremes() -> list[dict[str, Any]]:
     wild = [
         event(
-            i * 10.0 ** (i % 7), bytes_in=10.0 ** (i % 300), bytes_out=1e300, duration_ms=1e15,
-            count=10.0 ** (i % 9), action=f"a{i}",
+            i * 10.0 ** (i % 7),
+            bytes_in=10.0 ** (i % 300),
+            bytes_out=1e300,
+            duration_ms=1e15,
+            count=10.0 ** (i % 9),
+            action=f"a{i}",
             scopes={"requested": [f"s{k}" for k in range(i % 200)], "granted": []},
-            delegation=[f"d{k}" for k in range(1 + i % 9)], credential={"token_lifetime_s": 1e12, "method": "none"},
+            delegation=[f"d{k}" for k in range(1 + i % 9)],
+            credential={"token_lifetime_s": 1e12, "method": "none"},
         )
         for i in range(300)
-    ]  # fmt: skip
+    ]
     return steady(300, 1.0) + wild
 
 

@@ -47,9 +47,13 @@ def test_the_first_event_of_all_surprises_nobody() -> None:
     assert [vector[FEATURES[at].name] for at in SURPRISES] == [0.0] * len(SURPRISES)
 
 
-@pytest.mark.parametrize(("member", "feature"), [
-    ("bytes_in", "request_size_surprise"), ("bytes_out", "answer_size_surprise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("member", "feature"),
+    [
+        ("bytes_in", "request_size_surprise"),
+        ("bytes_out", "answer_size_surprise"),
+    ],
+)
 def test_sizes_are_told_apart_by_thirds_of_an_octave(member: str, feature: str) -> None:
     """After 30 sizes within one third, another within it is certain, and one beside it has 2 / (30 + 1 + 1)."""
     watch = Watch()
@@ -104,9 +108,10 @@ def test_different_items_that_both_levels_know_are_shared_out() -> None:
 def test_what_neither_fleet_nor_tenant_has_is_one_novelty() -> None:
     """New to the fleet (30 events, 1.125 actions) and to the tenant's other group: the rarer of both counts."""
     baseline = fitted(
-        *many(40, agent="peer", action="refund"), *many(10, agent="b", action="audit", role="Auditor"),
+        *many(40, agent="peer", action="refund"),
+        *many(10, agent="b", action="audit", role="Auditor"),
         *many(30, agent="c", action="ship", tenant="globex"),
-    )  # fmt: skip
+    )
 
     assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2.125 / 32.125 * 2 / 42))
     # What the fleet does all the time is no novelty: to the other group it has 2 / 12.
@@ -197,11 +202,14 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
     assert vector["repeat_surprise"] == 0.0
 
 
-@pytest.mark.parametrize(("feature", "members", "learnable"), [
-    ("credential_surprise", {"credential": {"method": "private_key_jwt", "thumbprint": "new"}}, True),
-    ("network_surprise", {"client": {"ip": "203.0.113.9"}}, True),
-    ("action_surprise", {"action": "wipe"}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("feature", "members", "learnable"),
+    [
+        ("credential_surprise", {"credential": {"method": "private_key_jwt", "thumbprint": "new"}}, True),
+        ("network_surprise", {"client": {"ip": "203.0.113.9"}}, True),
+        ("action_surprise", {"action": "wipe"}, False),
+    ],
+)
 def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[str, Any], learnable: bool) -> None:
     """Others share the task: its frozen counts must not keep a key odd that an agent has used for long."""
     usual = {"credential": {"method": "private_key_jwt", "thumbprint": "old"}, "client": {"ip": "198.51.100.7"}}

@@ -20,9 +20,12 @@ from .test_otlp import TOOL, hydra, logs, span
 SEEDS: dict[str, list[str]] = {
     "keycloak": [AT + QUOTED, AT + OLD, json.dumps(LOGIN), json.dumps(ADMIN), json.dumps({"ts": 1, "log": QUOTED})],
     "hydra": (LINES / "hydra_2.3.0.jsonl").read_text().splitlines(),
-    "otlp": [json.dumps(span(TOOL)), json.dumps(hydra("OAuth2AccessTokenIssued", OAuth2ClientID="b")),
-             json.dumps(logs("agentgateway.access", {"http.status": 200, "client_id": "b"}))],
-}  # fmt: skip
+    "otlp": [
+        json.dumps(span(TOOL)),
+        json.dumps(hydra("OAuth2AccessTokenIssued", OAuth2ClientID="b")),
+        json.dumps(logs("agentgateway.access", {"http.status": 200, "client_id": "b"})),
+    ],
+}
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from trustwatch.ingest.hashing import NameHasher, agent_key, siphash
 
 VECTORS = [
-    (0, 0x726FDB47DD0E0E31), (1, 0x74F839C593DC67FD), (7, 0xAB0200F58B01D137), (8, 0x93F5F5799A932462),
-    (15, 0xA129CA6149BE45E5), (16, 0x3F2ACC7F57C29BDB), (63, 0x958A324CEB064572),
-]  # fmt: skip
+    (0, 0x726FDB47DD0E0E31),
+    (1, 0x74F839C593DC67FD),
+    (7, 0xAB0200F58B01D137),
+    (8, 0x93F5F5799A932462),
+    (15, 0xA129CA6149BE45E5),
+    (16, 0x3F2ACC7F57C29BDB),
+    (63, 0x958A324CEB064572),
+]
 """Lengths and hashes of the reference implementation: key and text are the bytes 0, 1, 2 and so on."""
 
 

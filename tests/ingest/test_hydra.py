@@ -12,13 +12,21 @@ from trustwatch.ingest.formats import MappingSpec
 from .formats_support import LINES, Taken, one, taken
 
 REQUEST = {
-    "headers": {"user-agent": "sdk/1", "authorization": "Basic c2VjcmV0", "x-client-id": "bot"}, "host": "as.example",
-    "method": "POST", "path": "/oauth2/token", "query": None, "remote": "198.51.100.7:37146", "scheme": "http",
-}  # fmt: skip
+    "headers": {"user-agent": "sdk/1", "authorization": "Basic c2VjcmV0", "x-client-id": "bot"},
+    "host": "as.example",
+    "method": "POST",
+    "path": "/oauth2/token",
+    "query": None,
+    "remote": "198.51.100.7:37146",
+    "scheme": "http",
+}
 DONE: dict[str, Any] = {
-    "http_request": REQUEST, "http_response": {"headers": {}, "size": 1269, "status": 200, "took": 12_265_189},
-    "level": "info", "msg": "completed handling request", "time": "2026-11-25T12:36:59.375473648Z",
-}  # fmt: skip
+    "http_request": REQUEST,
+    "http_response": {"headers": {}, "size": 1269, "status": 200, "took": 12_265_189},
+    "level": "info",
+    "msg": "completed handling request",
+    "time": "2026-11-25T12:36:59.375473648Z",
+}
 BY_HEADER = {"agent__id": 'http_request.headers."x-client-id"'}
 
 
@@ -31,19 +39,28 @@ def failed(
 ) -> dict[str, Any]:
     """The line of an error."""
     return {
-        "audience": "application", "error": {"debug": debug, "message": message, "reason": reason, "status_code": code},
-        "http_request": {**REQUEST, "path": path}, "level": "info", "msg": "access denied",
+        "audience": "application",
+        "error": {"debug": debug, "message": message, "reason": reason, "status_code": code},
+        "http_request": {**REQUEST, "path": path},
+        "level": "info",
+        "msg": "access denied",
         "time": "2026-11-25T12:36:59.4397437Z",
-    }  # fmt: skip
+    }
 
 
 def test_a_token_that_was_issued() -> None:
     """Headers and everything else that is not named stay outside."""
     assert one("hydra", DONE, **BY_HEADER) == {
-        "time": "2026-11-25T12:36:59.375473648Z", "agent": {"id": "bot"}, "type": "token.request",
-        "action": "token.request", "outcome": "success", "status": 200, "bytes_out": 1269,
-        "duration_ms": pytest.approx(12.265189), "client": {"ip": "198.51.100.7", "user_agent": "sdk/1"},
-    }  # fmt: skip
+        "time": "2026-11-25T12:36:59.375473648Z",
+        "agent": {"id": "bot"},
+        "type": "token.request",
+        "action": "token.request",
+        "outcome": "success",
+        "status": 200,
+        "bytes_out": 1269,
+        "duration_ms": pytest.approx(12.265189),
+        "client": {"ip": "198.51.100.7", "user_agent": "sdk/1"},
+    }
 
 
 def test_the_log_names_no_client() -> None:
@@ -64,12 +81,21 @@ def test_a_failure_is_one_event() -> None:
 @pytest.mark.parametrize(
     ("line", "outcome", "error"),
     [
-        (failed("access_denied", "Token hook responded with HTTP status code: 403 Forbidden", 403), "denied",
-         "revoked_by_trustwatch"),
-        (failed("server_error", "Token hook responded with HTTP status code: 500 Internal", 500), "error",
-         "trustwatch_unavailable"),
-        (failed("server_error", "Unable to execute HTTP Request: POST http://us/hooks giving up after 3", 500), "error",
-         "trustwatch_unavailable"),
+        (
+            failed("access_denied", "Token hook responded with HTTP status code: 403 Forbidden", 403),
+            "denied",
+            "revoked_by_trustwatch",
+        ),
+        (
+            failed("server_error", "Token hook responded with HTTP status code: 500 Internal", 500),
+            "error",
+            "trustwatch_unavailable",
+        ),
+        (
+            failed("server_error", "Unable to execute HTTP Request: POST http://us/hooks giving up after 3", 500),
+            "error",
+            "trustwatch_unavailable",
+        ),
         (failed("server_error", "the database is gone", 500), "error", "server_error"),
         (failed("access_denied", "the user said no", 403), "denied", "access_denied"),
         (failed("invalid_client", "", 401), "denied", "invalid_client"),
@@ -77,7 +103,7 @@ def test_a_failure_is_one_event() -> None:
         (failed("unauthorized_client", reason=TAKEN), "denied", "revoked_by_trustwatch"),
         (failed("unauthorized_client"), "denied", "unauthorized_client"),
     ],
-)  # fmt: skip
+)
 def test_what_our_hook_refused_or_missed_is_ours(line: dict[str, Any], outcome: str, error: str) -> None:
     """The line says that it was the hook; the kernel leaves such events out."""
     event = one("hydra", line, **BY_HEADER)
@@ -134,8 +160,12 @@ def test_what_a_running_server_wrote() -> None:
 
     assert taken("hydra", raw).events == [] and found.refusals == []
     assert {(event["type"], event["outcome"], event.get("error")) for event in found.events} == {
-        ("token.request", "success", None), ("token.request", "denied", "revoked_by_trustwatch"),
-        ("token.request", "error", "trustwatch_unavailable"), ("token.request", "denied", "invalid_scope"),
-        ("token.request", "error", "invalid_request"), ("token.request", "denied", "invalid_client"),
-        ("token.introspect", "success", None), ("token.revoke", "success", None),
-    }  # fmt: skip
+        ("token.request", "success", None),
+        ("token.request", "denied", "revoked_by_trustwatch"),
+        ("token.request", "error", "trustwatch_unavailable"),
+        ("token.request", "denied", "invalid_scope"),
+        ("token.request", "error", "invalid_request"),
+        ("token.request", "denied", "invalid_client"),
+        ("token.introspect", "success", None),
+        ("token.revoke", "success", None),
+    }

@@ -13,18 +13,34 @@ from trustwatch.ingest.formats import MappingSpec
 from .formats_support import LINES, Taken, one, taken
 
 LOGIN = {
-    "id": "05e40b6c", "time": 1795610231555, "type": "CLIENT_LOGIN", "realmId": "r-1", "clientId": "app-1",
-    "userId": "u-1", "ipAddress": "10.42.0.14",
-    "details": {"token_id": "trrtcc:7efd", "grant_type": "client_credentials", "scope": "email profile",
-                "client_auth_method": "client-jwt", "client_jwt_kid": "k1", "username": "service-account-app-1"},
-}  # fmt: skip
+    "id": "05e40b6c",
+    "time": 1795610231555,
+    "type": "CLIENT_LOGIN",
+    "realmId": "r-1",
+    "clientId": "app-1",
+    "userId": "u-1",
+    "ipAddress": "10.42.0.14",
+    "details": {
+        "token_id": "trrtcc:7efd",
+        "grant_type": "client_credentials",
+        "scope": "email profile",
+        "client_auth_method": "client-jwt",
+        "client_jwt_kid": "k1",
+        "username": "service-account-app-1",
+    },
+}
 TOKEN_ID = "sha256:" + hashlib.sha256(b"trrtcc:7efd").hexdigest()
 LOGGED_IN = {
-    "time": "2026-11-25T12:37:11.555000Z", "agent": {"id": "app-1"}, "type": "token.request",
-    "action": "token.request", "scopes": {"granted": ["email", "profile"]}, "outcome": "success",
-    "client": {"ip": "10.42.0.14"}, "credential": {"method": "private_key_jwt", "token_id": TOKEN_ID},
+    "time": "2026-11-25T12:37:11.555000Z",
+    "agent": {"id": "app-1"},
+    "type": "token.request",
+    "action": "token.request",
+    "scopes": {"granted": ["email", "profile"]},
+    "outcome": "success",
+    "client": {"ip": "10.42.0.14"},
+    "credential": {"method": "private_key_jwt", "token_id": TOKEN_ID},
     "attributes": {"realm": "r-1", "grant_type": "client_credentials", "event": "CLIENT_LOGIN", "key_id": "k1"},
-}  # fmt: skip
+}
 QUOTED = (
     'type="CLIENT_LOGIN", realmId="r-1", realmName="agents", clientId="app-1", userId="u-1", ipAddress="10.42.0.14",'
     ' token_id="trrtcc:7efd", grant_type="client_credentials", scope="email profile", client_auth_method="client-jwt",'
@@ -58,14 +74,20 @@ def test_an_event_of_a_client() -> None:
         AT + QUOTED,
         AT + OLD,
         "2026-11-25T13:37:11.555+01:00 DEBUG [org.keycloak.events] (default task-1) " + QUOTED,
-        json.dumps({"timestamp": "2026-11-25T12:37:11.555384Z", "loggerName": "org.keycloak.events", "level": "DEBUG",
-                    "message": QUOTED}),
+        json.dumps(
+            {
+                "timestamp": "2026-11-25T12:37:11.555384Z",
+                "loggerName": "org.keycloak.events",
+                "level": "DEBUG",
+                "message": QUOTED,
+            }
+        ),
         json.dumps({"@timestamp": "2026-11-25T12:37:11.555Z", "log.logger": "org.keycloak.events", "message": QUOTED}),
         json.dumps({"log": AT + QUOTED + "\n", "stream": "stdout", "time": "2026-11-25T12:37:12Z"}),
         json.dumps({"date": 1795610231.555, "log": QUOTED}),
         json.dumps([{**LOGIN, "id": None}]),
     ],
-)  # fmt: skip
+)
 def test_every_form_gives_the_same_event(value: str) -> None:
     """Quoted and old lines: bare, in Keycloak's JSON log, in a log shipper's record; and the array of the REST API."""
     event = one("keycloak", value)
@@ -85,12 +107,17 @@ def test_null_means_that_there_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("CLIENT_LOGIN", "token.request"), ("CODE_TO_TOKEN", "token.request"), ("REFRESH_TOKEN", "token.refresh"),
-        ("TOKEN_EXCHANGE", "token.exchange"), ("INTROSPECT_TOKEN", "token.introspect"),
-        ("REVOKE_GRANT", "token.revoke"), ("CLIENT_REGISTER", "client.register"), ("CLIENT_UPDATE", "client.change"),
+        ("CLIENT_LOGIN", "token.request"),
+        ("CODE_TO_TOKEN", "token.request"),
+        ("REFRESH_TOKEN", "token.refresh"),
+        ("TOKEN_EXCHANGE", "token.exchange"),
+        ("INTROSPECT_TOKEN", "token.introspect"),
+        ("REVOKE_GRANT", "token.revoke"),
+        ("CLIENT_REGISTER", "client.register"),
+        ("CLIENT_UPDATE", "client.change"),
         ("CLIENT_DELETE", "client.change"),
     ],
-)  # fmt: skip
+)
 def test_types(kind: str, expected: str) -> None:
     """Failures are of the same type as what failed."""
     assert one("keycloak", user(type=kind))["type"] == expected
@@ -106,10 +133,15 @@ def test_what_is_nobodys_or_nothing_of_an_agent_is_skipped() -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        ("invalid_client_credentials", "denied"), ("access_denied", "denied"), ("invalid_token", "denied"),
-        ("not_allowed", "denied"), ("invalid_request", "error"), ("brand_new_error", "error"), (None, "error"),
+        ("invalid_client_credentials", "denied"),
+        ("access_denied", "denied"),
+        ("invalid_token", "denied"),
+        ("not_allowed", "denied"),
+        ("invalid_request", "error"),
+        ("brand_new_error", "error"),
+        (None, "error"),
     ],
-)  # fmt: skip
+)
 def test_outcome_is_by_the_error(error: str | None, outcome: str) -> None:
     """Refusals are denials, everything else is a fault; a failure without a reason is one too."""
     event = one("keycloak", user(type="REFRESH_TOKEN_ERROR", error=error))
@@ -179,19 +211,28 @@ def test_an_exchange_says_who_delegated() -> None:
 
 @pytest.mark.parametrize(
     ("method", "expected"),
-    [("client-secret", "client_secret_basic"), ("client-secret-jwt", "client_secret_jwt"),
-     ("client-x509", "tls_client_auth"), ("client-jwt", "private_key_jwt")],
-)  # fmt: skip
+    [
+        ("client-secret", "client_secret_basic"),
+        ("client-secret-jwt", "client_secret_jwt"),
+        ("client-x509", "tls_client_auth"),
+        ("client-jwt", "private_key_jwt"),
+    ],
+)
 def test_methods_have_their_registered_names(method: str, expected: str) -> None:
     """RFC 7591, so that a step down is seen."""
     assert one("keycloak", user(details={"client_auth_method": method}))["credential"]["method"] == expected
 
 
 ADMIN: dict[str, Any] = {
-    "id": "a-1", "time": 1795610231630, "realmId": "r-1", "operationType": "UPDATE", "resourceType": "CLIENT",
-    "resourcePath": "clients/c-1", "representation": '{"clientId": "app-1", "secret": "hunter2"}',
+    "id": "a-1",
+    "time": 1795610231630,
+    "realmId": "r-1",
+    "operationType": "UPDATE",
+    "resourceType": "CLIENT",
+    "resourcePath": "clients/c-1",
+    "representation": '{"clientId": "app-1", "secret": "hunter2"}',
     "authDetails": {"realmId": "m", "clientId": "788ea4dc", "userId": "u-9", "ipAddress": "10.0.0.1"},
-}  # fmt: skip
+}
 
 
 def test_an_event_of_an_administrator() -> None:
@@ -199,11 +240,18 @@ def test_an_event_of_an_administrator() -> None:
     (event,), _, _ = taken("keycloak", ADMIN)
 
     assert event == {
-        "id": "a-1", "time": "2026-11-25T12:37:11.630000Z", "agent": {"id": "788ea4dc"}, "principal": {"id": "u-9"},
-        "type": "admin", "action": "UPDATE CLIENT", "effect": "write",
-        "resource": {"type": "CLIENT", "id": "clients/c-1"}, "outcome": "success", "client": {"ip": "10.0.0.1"},
+        "id": "a-1",
+        "time": "2026-11-25T12:37:11.630000Z",
+        "agent": {"id": "788ea4dc"},
+        "principal": {"id": "u-9"},
+        "type": "admin",
+        "action": "UPDATE CLIENT",
+        "effect": "write",
+        "resource": {"type": "CLIENT", "id": "clients/c-1"},
+        "outcome": "success",
+        "client": {"ip": "10.0.0.1"},
         "attributes": {"realm": "r-1"},
-    }  # fmt: skip
+    }
 
 
 def test_an_administrators_line() -> None:
@@ -286,9 +334,13 @@ def test_one_broken_line_refuses_only_itself() -> None:
 
 @pytest.mark.parametrize(
     ("name", "events", "skipped"),
-    [("keycloak_26.7.3.log", 18, 2), ("keycloak_26.7.3.jsonl", 4, 2), ("keycloak_26.7.3_events.json", 6, 1),
-     ("keycloak_26.7.3_admin_events.json", 3, 0)],
-)  # fmt: skip
+    [
+        ("keycloak_26.7.3.log", 18, 2),
+        ("keycloak_26.7.3.jsonl", 4, 2),
+        ("keycloak_26.7.3_events.json", 6, 1),
+        ("keycloak_26.7.3_admin_events.json", 3, 0),
+    ],
+)
 def test_what_a_running_server_wrote(name: str, events: int, skipped: int) -> None:
     """Everything of it is an event or skipped on purpose."""
     found = taken("keycloak", (LINES / name).read_bytes())

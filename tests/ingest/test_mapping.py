@@ -39,9 +39,13 @@ def test_only_mapped_members_pass() -> None:
 
     assert event.pop("id").startswith("record-")
     assert event == {
-        "time": "2026-01-02T03:04:05Z", "agent": {"id": "a1"}, "type": "api.call", "action": "read",
-        "outcome": "success", "attributes": {"route": "r1"},
-    }  # fmt: skip
+        "time": "2026-01-02T03:04:05Z",
+        "agent": {"id": "a1"},
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "attributes": {"route": "r1"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -75,11 +79,17 @@ def test_values_take_the_type_of_their_member() -> None:
     event = mapped(
         record,
         {
-            "bytes_in": "n", "duration_ms": "ms(ms)", "session": "id", "scopes.granted": "scopes", "error": "no",
-            "agent.self_asserted": "flag", "client.ip": "host(ip)", "principal.id": "missing",
+            "bytes_in": "n",
+            "duration_ms": "ms(ms)",
+            "session": "id",
+            "scopes.granted": "scopes",
+            "error": "no",
+            "agent.self_asserted": "flag",
+            "client.ip": "host(ip)",
+            "principal.id": "missing",
             "bytes_out": "scale(n2, `2`)",
         },
-    )  # fmt: skip
+    )
 
     assert event["bytes_in"] == 12 and event["duration_ms"] == 1500.0
     assert event["session"] == "7" and event["scopes"] == {"granted": ["a", "b"]}
@@ -194,9 +204,20 @@ def test_all_members_of_the_event_can_be_mapped() -> None:
 
 def test_a_preset_can_be_changed_member_by_member() -> None:
     """What the settings say wins; the rest of the preset stays."""
-    log = {"ts": 1646861401.5, "request": {"method": "GET", "uri": "/a?token=t", "host": "h:1", "remote_ip": "1.2.3.4",
-           "headers": {"Authorization": ["Bearer x"], "User-Agent": ["curl"]}}, "user_id": "bot", "duration": 0.25,
-           "size": 9, "status": 401}  # fmt: skip
+    log = {
+        "ts": 1646861401.5,
+        "request": {
+            "method": "GET",
+            "uri": "/a?token=t",
+            "host": "h:1",
+            "remote_ip": "1.2.3.4",
+            "headers": {"Authorization": ["Bearer x"], "User-Agent": ["curl"]},
+        },
+        "user_id": "bot",
+        "duration": 0.25,
+        "size": 9,
+        "status": 401,
+    }
 
     (plain,), _ = parser_of("caddy")(json.dumps(log).encode(), {})
     changed = MappingSpec(members={"action": "request.method", "client.user_agent": ""})
@@ -207,10 +228,18 @@ def test_a_preset_can_be_changed_member_by_member() -> None:
     event = json.loads(plain.native())
     event.pop("id")
     assert event == {
-        "time": "2022-03-09T21:30:01.500000Z", "agent": {"id": "bot"}, "type": "api.call", "action": "GET /a",
-        "effect": "read", "resource": {"id": "/a", "target": "h"}, "outcome": "denied", "status": 401, "bytes_out": 9,
-        "duration_ms": 250.0, "client": {"ip": "1.2.3.4", "user_agent": "curl"},
-    }  # fmt: skip
+        "time": "2022-03-09T21:30:01.500000Z",
+        "agent": {"id": "bot"},
+        "type": "api.call",
+        "action": "GET /a",
+        "effect": "read",
+        "resource": {"id": "/a", "target": "h"},
+        "outcome": "denied",
+        "status": 401,
+        "bytes_out": 9,
+        "duration_ms": 250.0,
+        "client": {"ip": "1.2.3.4", "user_agent": "curl"},
+    }
     assert json.loads(other.native())["action"] == "GET"
     assert "user_agent" not in json.loads(other.native())["client"]
     assert skipped == 1

@@ -29,9 +29,15 @@ def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
 def span(values: dict[str, Any], *, kind: Any = 3, resource: dict[str, Any] | None = None, **more: Any) -> Any:
     """An export request with one span."""
     made = {
-        "traceId": TRACE, "spanId": SPAN, "name": "n", "kind": kind, "startTimeUnixNano": str(START),
-        "endTimeUnixNano": str(START + 31_000_000), "attributes": attributes(values), **more,
-    }  # fmt: skip
+        "traceId": TRACE,
+        "spanId": SPAN,
+        "name": "n",
+        "kind": kind,
+        "startTimeUnixNano": str(START),
+        "endTimeUnixNano": str(START + 31_000_000),
+        "attributes": attributes(values),
+        **more,
+    }
     about = {"attributes": attributes({"service.name": "svc"} if resource is None else resource)}
     return {"resourceSpans": [{"resource": about, "scopeSpans": [{"scope": {"name": "sdk"}, "spans": [made]}]}]}
 
@@ -46,11 +52,19 @@ def logs(scope: str, *records: dict[str, Any]) -> Any:
 
 
 TOOL = {
-    "mcp.method.name": "tools/call", "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "read_file",
-    "gen_ai.agent.id": "agent-7", "gen_ai.agent.version": "2", "gen_ai.conversation.id": "conv-1",
-    "server.address": "files.example", "gen_ai.tool.call.arguments": "secret", "gen_ai.input.messages": ["secret"],
-    "gen_ai.usage.input_tokens": 12, "gen_ai.request.model": "m-1", "enduser.id": "ann",
-}  # fmt: skip
+    "mcp.method.name": "tools/call",
+    "gen_ai.operation.name": "execute_tool",
+    "gen_ai.tool.name": "read_file",
+    "gen_ai.agent.id": "agent-7",
+    "gen_ai.agent.version": "2",
+    "gen_ai.conversation.id": "conv-1",
+    "server.address": "files.example",
+    "gen_ai.tool.call.arguments": "secret",
+    "gen_ai.input.messages": ["secret"],
+    "gen_ai.usage.input_tokens": 12,
+    "gen_ai.request.model": "m-1",
+    "enduser.id": "ann",
+}
 
 
 def test_a_tool_call() -> None:
@@ -58,12 +72,20 @@ def test_a_tool_call() -> None:
     (event,), _, _ = taken("otlp", span(TOOL))
 
     assert event == {
-        "id": f"{TRACE}:{SPAN}", "time": "2025-11-24T16:00:00.123456Z",
-        "agent": {"id": "agent-7", "version": "2", "self_asserted": True}, "principal": {"id": "ann"},
-        "type": "tool.call", "action": "read_file", "effect": "unknown", "resource": {"target": "files.example"},
-        "outcome": "success", "duration_ms": 31.0, "session": "conv-1", "trace_id": TRACE,
+        "id": f"{TRACE}:{SPAN}",
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "agent-7", "version": "2", "self_asserted": True},
+        "principal": {"id": "ann"},
+        "type": "tool.call",
+        "action": "read_file",
+        "effect": "unknown",
+        "resource": {"target": "files.example"},
+        "outcome": "success",
+        "duration_ms": 31.0,
+        "session": "conv-1",
+        "trace_id": TRACE,
         "attributes": {"kind": "CLIENT", "model": "m-1", "input_tokens": 12},
-    }  # fmt: skip
+    }
 
 
 def test_a_vouched_source_takes_the_mark_away() -> None:
@@ -129,30 +151,45 @@ def hydra(name: str, **values: Any) -> Any:
 
 def test_a_token_that_hydra_issued() -> None:
     """The event names the client; the span around it is nothing of its own."""
-    issued = hydra("OAuth2AccessTokenIssued", OAuth2ClientID="bot", OAuth2GrantType="client_credentials",
-                   OAuth2Subject="bot", ClientIP="198.51.100.7:36414", OAuth2TokenFormat="jwt")  # fmt: skip
+    issued = hydra(
+        "OAuth2AccessTokenIssued",
+        OAuth2ClientID="bot",
+        OAuth2GrantType="client_credentials",
+        OAuth2Subject="bot",
+        ClientIP="198.51.100.7:36414",
+        OAuth2TokenFormat="jwt",
+    )
 
     (event,), skipped, _ = taken("otlp", issued)
 
     assert skipped == 0 and event == {
-        "id": f"{TRACE}:{SPAN}:0", "time": "2025-11-24T16:00:00.123456Z",
-        "agent": {"id": "bot", "self_asserted": True}, "type": "token.request", "action": "token.request",
-        "outcome": "success", "client": {"ip": "198.51.100.7"}, "trace_id": TRACE,
+        "id": f"{TRACE}:{SPAN}:0",
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "bot", "self_asserted": True},
+        "type": "token.request",
+        "action": "token.request",
+        "outcome": "success",
+        "client": {"ip": "198.51.100.7"},
+        "trace_id": TRACE,
         "attributes": {"event": "OAuth2AccessTokenIssued", "grant_type": "client_credentials", "token_format": "jwt"},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "more", "expected"),
     [
         ("OAuth2AccessTokenIssued", {"OAuth2GrantType": "refresh_token"}, "token.refresh"),
-        ("OAuth2AccessTokenIssued", {"OAuth2GrantType": "urn:ietf:params:oauth:grant-type:token-exchange"},
-         "token.exchange"),
+        (
+            "OAuth2AccessTokenIssued",
+            {"OAuth2GrantType": "urn:ietf:params:oauth:grant-type:token-exchange"},
+            "token.exchange",
+        ),
         ("OAuth2AccessTokenIssued", {}, "token.request"),
-        ("OAuth2AccessTokenRevoked", {}, "token.revoke"), ("OAuth2ClientCreated", {}, "client.register"),
+        ("OAuth2AccessTokenRevoked", {}, "token.revoke"),
+        ("OAuth2ClientCreated", {}, "client.register"),
         ("OAuth2ConsentAccepted", {}, "approval"),
     ],
-)  # fmt: skip
+)
 def test_types_of_hydras_events(name: str, more: dict[str, Any], expected: str) -> None:
     """A refresh and an exchange are told by the grant."""
     event = one("otlp", hydra(name, OAuth2ClientID="bot", OAuth2Subject="ann", **more))
@@ -222,24 +259,47 @@ def test_the_same_as_protobuf() -> None:
 
 def test_agentgateways_access_log() -> None:
     """Its keys are those of its lines; the scope tells it."""
-    record = {"http.method": "POST", "http.path": "/mcp?t=secret", "http.status": 403, "mcp.method.name": "tools/call",
-              "gen_ai.tool.name": "pay", "client_id": "bot", "duration": "3ms", "reason": "ExtAuth",
-              "error": "external authorization failed"}  # fmt: skip
+    record = {
+        "http.method": "POST",
+        "http.path": "/mcp?t=secret",
+        "http.status": 403,
+        "mcp.method.name": "tools/call",
+        "gen_ai.tool.name": "pay",
+        "client_id": "bot",
+        "duration": "3ms",
+        "reason": "ExtAuth",
+        "error": "external authorization failed",
+    }
 
     event = one("otlp", logs("agentgateway.access", record))
 
     assert event == {
-        "time": "2025-11-24T16:00:00.123456Z", "agent": {"id": "bot", "self_asserted": True}, "type": "tool.call",
-        "action": "pay", "effect": "unknown", "resource": {"id": "/mcp"}, "outcome": "denied", "status": 403,
-        "error": "ext_authz_denied", "duration_ms": 3.0, "trace_id": TRACE,
-    }  # fmt: skip
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "bot", "self_asserted": True},
+        "type": "tool.call",
+        "action": "pay",
+        "effect": "unknown",
+        "resource": {"id": "/mcp"},
+        "outcome": "denied",
+        "status": 403,
+        "error": "ext_authz_denied",
+        "duration_ms": 3.0,
+        "trace_id": TRACE,
+    }
     assert taken("otlp", logs("app", record)) == Taken([], 1, [])
 
 
 def test_envoys_access_log() -> None:
     """The same keys as in its JSON log, all of them text."""
-    record = {"start_time": "2026-11-24T22:56:21.143Z", "response_code": "200", "response_code_details": "via_upstream",
-              "method": "GET", "route_name": "pay", "jwt.client_id": "bot", "duration": "15"}  # fmt: skip
+    record = {
+        "start_time": "2026-11-24T22:56:21.143Z",
+        "response_code": "200",
+        "response_code_details": "via_upstream",
+        "method": "GET",
+        "route_name": "pay",
+        "jwt.client_id": "bot",
+        "duration": "15",
+    }
 
     event = one("otlp", logs("envoy", record))
 
@@ -275,10 +335,13 @@ def test_a_dead_letter_can_be_sent_again() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (b"\n\x0a\x02", "not a JSON object"), (b"[]", "Expected `object`"), (b"{}", "neither `resourceSpans` nor"),
-        (b'{"resourceSpans": 3}', "Expected `array"), (b'{"resourceSpans": [', "not a JSON object"),
+        (b"\n\x0a\x02", "not a JSON object"),
+        (b"[]", "Expected `object`"),
+        (b"{}", "neither `resourceSpans` nor"),
+        (b'{"resourceSpans": 3}', "Expected `array"),
+        (b'{"resourceSpans": [', "not a JSON object"),
     ],
-)  # fmt: skip
+)
 def test_other_bodies_are_refused_as_a_whole(value: bytes, words: str) -> None:
     """Protobuf too."""
     with pytest.raises(Exception, match=words):

@@ -52,8 +52,32 @@ def test_scan_of_mutated_records_equals_the_reference(pair: Pair) -> None:
     assert pair.scanned - before > 500  # many mutations leave a plain event: the kernels were really at work
 
 
-TOKENS = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"0", b"-", b".", b"e", b" ", b"\0",
-          b"\xc3", b"\x80", b"\xed\xa0\x80", b"\\u0041", b"9" * 20, b'"id":', b'"agent":{', b'"time":']  # fmt: skip
+TOKENS = [
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"0",
+    b"-",
+    b".",
+    b"e",
+    b" ",
+    b"\0",
+    b"\xc3",
+    b"\x80",
+    b"\xed\xa0\x80",
+    b"\\u0041",
+    b"9" * 20,
+    b'"id":',
+    b'"agent":{',
+    b'"time":',
+]
 
 
 def mutate(draw: random.Random, raw: bytes, others: list[bytes]) -> bytes:
@@ -103,30 +127,49 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         issuer=optional, type=optional, version=optional, capabilities=NAMES, self_asserted=st.booleans(), other=AMOUNTS
     )
     made = {
-        "time": draw(st.sampled_from(["2026-03-02T08:00:14.137Z", "1999-12-31T23:59:59+05:30"])), "agent": agent,
+        "time": draw(st.sampled_from(["2026-03-02T08:00:14.137Z", "1999-12-31T23:59:59+05:30"])),
+        "agent": agent,
         "type": draw(st.sampled_from(["tool.call", "token.revoke", "a2a.message", "admin", "approval", "other"])),
-        "action": draw(TEXTS), "outcome": draw(st.sampled_from(["success", "denied", "error"])),
-    }  # fmt: skip
+        "action": draw(TEXTS),
+        "outcome": draw(st.sampled_from(["success", "denied", "error"])),
+    }
     made |= some(
-        id=optional, tenant=optional, task=optional, peer=optional, session=optional, delegation=NAMES, status=AMOUNTS,
+        id=optional,
+        tenant=optional,
+        task=optional,
+        peer=optional,
+        session=optional,
+        delegation=NAMES,
+        status=AMOUNTS,
         error=st.sampled_from(["ext_authz_denied", "ext_authz_error", "recorded_by_trustwatch", None, "x"]),
-        bytes_in=AMOUNTS, bytes_out=AMOUNTS, count=AMOUNTS,
+        bytes_in=AMOUNTS,
+        bytes_out=AMOUNTS,
+        count=AMOUNTS,
         effect=st.sampled_from(["read", "admin", "unknown", None]),
         attributes=st.dictionaries(TEXTS, AMOUNTS, max_size=3),
         vendor=st.recursive(
             AMOUNTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
         ),
-    )  # fmt: skip
+    )
     for name, inner in {
         "principal": {"id": optional, "type": optional},
-        "resource": {"type": optional, "id": optional, "target": optional, "audience": optional,
-                     "external": st.one_of(st.none(), st.booleans()),
-                     "provenance": st.sampled_from(["granted", "new", None])},
+        "resource": {
+            "type": optional,
+            "id": optional,
+            "target": optional,
+            "audience": optional,
+            "external": st.one_of(st.none(), st.booleans()),
+            "provenance": st.sampled_from(["granted", "new", None]),
+        },
         "scopes": {"requested": NAMES, "granted": NAMES},
         "client": {"ip": optional, "asn": st.one_of(st.none(), st.integers(0, 2**40)), "user_agent": optional},
-        "credential": {"method": st.sampled_from(["none", "spiffe", "x", None]), "thumbprint": optional,
-                       "token_id": optional, "token_lifetime_s": AMOUNTS},
-    }.items():  # fmt: skip
+        "credential": {
+            "method": st.sampled_from(["none", "spiffe", "x", None]),
+            "thumbprint": optional,
+            "token_id": optional,
+            "token_lifetime_s": AMOUNTS,
+        },
+    }.items():
         if draw(st.booleans()):
             made[name] = draw(st.none()) if draw(st.integers(0, 9)) == 0 else some(**inner)
     return dict(draw(st.permutations(sorted(made.items(), key=lambda item: item[0]))))

@@ -65,9 +65,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         Attack("stolen_credential", at=HISTORY + timedelta(hours=15)),
     )
     plan = SimulationSettings(
-        start=MONDAY, duration=HISTORY + timedelta(days=1), seed=7, agents=30, attacks=attacks,
+        start=MONDAY,
+        duration=HISTORY + timedelta(days=1),
+        seed=7,
+        agents=30,
+        attacks=attacks,
         events_per_agent_day=80.0,
-    )  # fmt: skip
+    )
     ends = (MONDAY + HISTORY).timestamp() * 1000
     past, day, attacked = [], [], {}
     for event in simulate(plan):
@@ -250,8 +254,14 @@ def make_event() -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         at = datetime.fromtimestamp(time.time() - ago_s, UTC).isoformat(timespec="milliseconds")
         return {
-            "id": f"{agent}/{number}", "time": at, "type": "tool.call", "tenant": tenant, "action": "read_file",
-            "agent": {"id": agent, "issuer": "https://as.example", "type": "Clerk"}, "outcome": "success", **members,
-        }  # fmt: skip
+            "id": f"{agent}/{number}",
+            "time": at,
+            "type": "tool.call",
+            "tenant": tenant,
+            "action": "read_file",
+            "agent": {"id": agent, "issuer": "https://as.example", "type": "Clerk"},
+            "outcome": "success",
+            **members,
+        }
 
     return make

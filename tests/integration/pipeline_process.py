@@ -44,13 +44,18 @@ def event(dice: random.Random, number: int, at_ms: int, odd: float) -> dict[str,
     revoked = {"credential": {"method": "none", "token_id": f"t-{agent}"}} if strange else {}
     at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return {
-        "id": f"e-{number}", "time": at, "tenant": "acme", "outcome": "success",
+        "id": f"e-{number}",
+        "time": at,
+        "tenant": "acme",
+        "outcome": "success",
         "agent": {"id": f"agent-{agent}", "issuer": "https://as.example", "type": "Payer" if agent % 2 else "Reader"},
         "action": f"attack-{number}" if strange else ("read", "list", "write")[min(int(dice.expovariate(1)), 2)],
         "resource": {"target": f"evil-{number}" if strange else f"host-{agent}-{dice.randrange(4)}"},
-        "session": f"s-{agent}-{at_ms // 7_200_000}", "bytes_out": dice.randrange(100, 2_000),
-        "type": "token.revoke" if strange and dice.random() < 0.3 else "tool.call", **revoked,
-    }  # fmt: skip
+        "session": f"s-{agent}-{at_ms // 7_200_000}",
+        "bytes_out": dice.randrange(100, 2_000),
+        "type": "token.revoke" if strange and dice.random() < 0.3 else "tool.call",
+        **revoked,
+    }
 
 
 def make(folder: Path) -> None:
@@ -81,14 +86,17 @@ def make(folder: Path) -> None:
 def said(lines: list[dict[str, Any]]) -> None:
     """Rules of feedback come and go on the way: for one agent with evidence taken back, and for a peer group."""
     end = START_MS * 2
-    agent = Rule("F-agent", "agent", str(agent_key("acme", "https://as.example", "agent-3")), "acme", "Payer",
-                 None, None, end)  # fmt: skip
-    group = Rule("F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None,
-                 lines[3_000]["at"])  # fmt: skip
+    agent = Rule(
+        "F-agent", "agent", str(agent_key("acme", "https://as.example", "agent-3")), "acme", "Payer", None, None, end
+    )
+    group = Rule(
+        "F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None, lines[3_000]["at"]
+    )
     orders: list[tuple[int, Adopt | Revoke]] = [
-        (500, Adopt(group, "ann", "a new tool")), (900, Adopt(agent, "ann", "a new supplier", 5.0, "D1")),
+        (500, Adopt(group, "ann", "a new tool")),
+        (900, Adopt(agent, "ann", "a new supplier", 5.0, "D1")),
         (2_200, Revoke(agent, "bob", "it was none")),
-    ]  # fmt: skip
+    ]
     for place, order in reversed(orders):
         text = msgspec.json.encode(order).decode()
         lines.insert(place, {"kind": int(Kind.CONTROL), "at": lines[place]["at"], "text": text})
@@ -118,9 +126,15 @@ def run(folder: Path, data: Path, batch: int) -> None:
     residence = Residence(model, EngineSettings(capacity=12), store)
     processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), Context(POLICY))
     pipeline = Pipeline(
-        source, processor, store, POLICY, PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
-        time.monotonic, time.sleep, lambda done: None,
-    )  # fmt: skip
+        source,
+        processor,
+        store,
+        POLICY,
+        PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
+        time.monotonic,
+        time.sleep,
+        lambda done: None,
+    )
     pipeline.start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

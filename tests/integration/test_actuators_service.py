@@ -46,18 +46,22 @@ def configured(server: World, folder: Path, issuers: str = f'["{ISSUER}"]') -> s
 def pin(service: Any, agent: str, level: str) -> None:
     """A person pins the agent's level."""
     made = service.client.post(
-        f"/v1/agents/{quote(agent, safe='')}/pin", params={"tenant": "acme-corp", "issuer": ISSUER},
-        json={"level": level, "why": "test"}, headers=service.auth(),
-    )  # fmt: skip
+        f"/v1/agents/{quote(agent, safe='')}/pin",
+        params={"tenant": "acme-corp", "issuer": ISSUER},
+        json={"level": level, "why": "test"},
+        headers=service.auth(),
+    )
     assert made.status_code == 201, made.text
 
 
 def unpin(service: Any, agent: str) -> None:
     """A person ends it."""
     ended = service.client.post(
-        f"/v1/agents/{quote(agent, safe='')}/unpin", params={"tenant": "acme-corp", "issuer": ISSUER},
-        json={"why": "test is over"}, headers=service.auth(),
-    )  # fmt: skip
+        f"/v1/agents/{quote(agent, safe='')}/unpin",
+        params={"tenant": "acme-corp", "issuer": ISSUER},
+        json={"why": "test is over"},
+        headers=service.auth(),
+    )
     assert ended.status_code == 200, ended.text
 
 
@@ -78,9 +82,7 @@ def soon(service: Any, agent: str, status: str, level: str) -> dict[str, Any]:
     return found
 
 
-def test_a_pin_revokes_and_its_end_restores(
-    make_service: Callable[..., Any], server: World, tmp_path: Path
-) -> None:  # fmt: skip
+def test_a_pin_revokes_and_its_end_restores(make_service: Callable[..., Any], server: World, tmp_path: Path) -> None:
     """An agent that nobody has seen: tokens die within seconds; nobody else's; everything comes back."""
     bot, other = server.client(), server.client()
     before, mine, theirs = server.shown(bot), server.issued(bot), server.issued(other)
@@ -110,7 +112,7 @@ def test_a_pin_revokes_and_its_end_restores(
 
 def test_a_server_that_was_down_is_caught_up_with(
     make_service: Callable[..., Any], server: World, tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     """A pin while the server is down, and a restart of the service before it is back: the wish is not lost."""
     bot = server.client()
     service = make_service(configured(server, tmp_path))
@@ -159,9 +161,7 @@ def test_drift_and_another_policy_are_put_right(make_service: Callable[..., Any]
     service.wait(lambda: server.shown(bot) == lowered, SECONDS)
 
 
-def test_an_attack_reaches_the_server(
-    make_service: Callable[..., Any], world: Any, hydra: Any, tmp_path: Path
-) -> None:  # fmt: skip
+def test_an_attack_reaches_the_server(make_service: Callable[..., Any], world: Any, hydra: Any, tmp_path: Path) -> None:
     """The simulated day: what is decided about an attacked agent is done to its client, and to no calm agent's."""
     server = HydraWorld(hydra)
     rows = [json.loads(event) for event in world.day]

@@ -62,9 +62,11 @@ def settings(mode: str, **more: Any) -> RiskSettings:
 def event(agent: str, number: int = 0, **members: Any) -> AuditEvent:
     members = {"type": "tool.call", "action": "read_file", "outcome": "success", "tenant": "acme-corp", **members}
     return AuditEvent(
-        time=datetime.fromtimestamp(time.time(), UTC), agent=Agent(id=agent, issuer="https://as.example", type="Clerk"),
-        id=f"{agent}/{number}", **members,
-    )  # fmt: skip
+        time=datetime.fromtimestamp(time.time(), UTC),
+        agent=Agent(id=agent, issuer="https://as.example", type="Clerk"),
+        id=f"{agent}/{number}",
+        **members,
+    )
 
 
 def both(service: Any, mode: str, work: Callable[[Any], Any], **more: Any) -> list[Any]:
@@ -82,10 +84,19 @@ def both(service: Any, mode: str, work: Callable[[Any], Any], **more: Any) -> li
 def test_both_clients_read_the_services_answers(running: Any) -> None:
     """One never seen, a batch, and one that the service can not tell apart."""
     for issuer in ("https://one.example", "https://two.example"):
-        running.send([{
-            "id": f"twin/{issuer}", "time": datetime.now(UTC).isoformat(), "type": "tool.call", "tenant": "acme-corp",
-            "agent": {"id": "client-twin", "issuer": issuer}, "action": "read_file", "outcome": "success",
-        }])  # fmt: skip
+        running.send(
+            [
+                {
+                    "id": f"twin/{issuer}",
+                    "time": datetime.now(UTC).isoformat(),
+                    "type": "tool.call",
+                    "tenant": "acme-corp",
+                    "agent": {"id": "client-twin", "issuer": issuer},
+                    "action": "read_file",
+                    "outcome": "success",
+                }
+            ]
+        )
     running.settle()
 
     def work(risk: Callable[..., Answer]) -> tuple[str, str, float]:
@@ -245,10 +256,13 @@ class Example:
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "token").write_text(service.token())
         self.environment = os.environ | {
-            "TRUSTWATCH_URL": service.url, "TRUSTWATCH_TOKEN_FILE": str(folder / "token"), "TENANT": "acme-corp",
-            "JWKS_FILE": str(service.folder / "data" / "local-jwks.json"), "PORT": str(self.port),
+            "TRUSTWATCH_URL": service.url,
+            "TRUSTWATCH_TOKEN_FILE": str(folder / "token"),
+            "TENANT": "acme-corp",
+            "JWKS_FILE": str(service.folder / "data" / "local-jwks.json"),
+            "PORT": str(self.port),
             "BUDGET_S": "5",  # the machine that tests run on is shared
-        }  # fmt: skip
+        }
         self.log = (folder / f"{name}.log").open("w+b")
         self.command = [sys.executable, str(EXAMPLES / f"{name}.py")]
         self.process: subprocess.Popen[bytes] | None = None
@@ -328,9 +342,13 @@ def test_example_of_a_gateways_look_up(make_example: Any) -> None:
     example = make_example("gateway_lookup")
 
     done = subprocess.run(
-        example.command, env=example.environment, input="good\nevil-1\nodd-1\ndark-1\ngood\n", capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
+        example.command,
+        env=example.environment,
+        input="good\nevil-1\nodd-1\ndark-1\ngood\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]
@@ -379,9 +397,10 @@ def test_a_person_lets_a_step_up_pass(make_example: Any) -> None:
 
     assert ask("odd-human") == 401
     question = {
-        "subject": {"type": "client", "id": "odd-human"}, "action": {"name": "orders:read"},
+        "subject": {"type": "client", "id": "odd-human"},
+        "action": {"name": "orders:read"},
         "resource": {"type": "order", "id": "42"},
-    }  # fmt: skip
+    }
     decided = service.client.post("/access/v1/evaluation", json=question, headers=service.auth())
     assert decided.json()["decision"] is False
     (waiting,) = service.wait(lambda: service.pages("/v1/approvals", status="pending", tenant="acme-corp"))

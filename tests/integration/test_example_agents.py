@@ -144,9 +144,13 @@ def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
     """On Ctrl-C in good order, and on kill -9 its processes all the same."""
     process = subprocess.Popen(
-        [sys.executable, str(RUN), "--exit"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, str(RUN), "--exit"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
     assert process.stdout is not None
     lines = []
     for line in process.stdout:

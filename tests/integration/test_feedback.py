@@ -13,9 +13,17 @@ import pytest
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 FEATURES = [
-    "target_surprise", "resource_surprise", "action_target_surprise", "external_target", "novelty_1h",
-    "session_strangeness", "transition_surprise", "repeat_surprise", "provenance_surprise", "write_surprise",
-]  # fmt: skip
+    "target_surprise",
+    "resource_surprise",
+    "action_target_surprise",
+    "external_target",
+    "novelty_1h",
+    "session_strangeness",
+    "transition_surprise",
+    "repeat_surprise",
+    "provenance_surprise",
+    "write_surprise",
+]
 ORDER = ("unknown", "low", "medium", "high", "critical")
 
 
@@ -69,9 +77,11 @@ def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
     decision = agent.flag()
     path = f"/v1/decisions/{decision['decision_id']}/feedback"
     draft: dict[str, Any] = {
-        "verdict": "false_positive", "scope": {"kind": "agent", "features": FEATURES}, "reason": "a new buyer",
+        "verdict": "false_positive",
+        "scope": {"kind": "agent", "features": FEATURES},
+        "reason": "a new buyer",
         "expires_in_s": 86_400,
-    }  # fmt: skip
+    }
 
     def post(where: str, body: dict[str, Any], status: int) -> dict[str, Any]:
         answer = service.client.post(where, json=body, headers=service.auth())

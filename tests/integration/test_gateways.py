@@ -61,10 +61,11 @@ class Site:
         """Approve what waits for a person."""
         waiting = self.service.wait(
             lambda: [
-                one for one in self.service.pages("/v1/interventions", kind="approval", status="pending")
+                one
+                for one in self.service.pages("/v1/interventions", kind="approval", status="pending")
                 if one["agent_id"] == agent
             ]
-        )  # fmt: skip
+        )
         for one in waiting:
             path = f"/v1/approvals/{one['intervention_id']}/approve"
             answer = self.service.client.post(path, json={"why": "known job"}, headers=self.service.auth())
@@ -227,10 +228,12 @@ def test_an_attack_is_stopped_at_the_gateway(
     events = [json.loads(raw) for raw in world.day]
     issuer = next(event["agent"]["issuer"] for event in events if event["agent"]["id"] == attacked)
     quiet = next(
-        event["agent"]["id"] for event in events
-        if event["tenant"] == tenant and event["agent"]["issuer"] == issuer
+        event["agent"]["id"]
+        for event in events
+        if event["tenant"] == tenant
+        and event["agent"]["issuer"] == issuer
         and (tenant, event["agent"]["id"]) not in world.attacked
-    )  # fmt: skip
+    )
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     more = more.replace("tenant: acme-corp", f'tenant: "{tenant}"\n      agent_issuer: "{issuer}"')
     stops = "{allow: false, step_up: false, revoke: true}"
@@ -257,9 +260,13 @@ def named_tokens(server: OidcProvider, *names: str) -> dict[str, str]:
     """A token each of clients with these ids."""
     key = new_key()
     metadata = {
-        "grant_types": ["client_credentials"], "scope": SCOPE, "token_endpoint_auth_method": "private_key_jwt",
-        "jwks": public_keys(key), "redirect_uris": [], "response_types": [],
-    }  # fmt: skip
+        "grant_types": ["client_credentials"],
+        "scope": SCOPE,
+        "token_endpoint_auth_method": "private_key_jwt",
+        "jwks": public_keys(key),
+        "redirect_uris": [],
+        "response_types": [],
+    }
     server.configure(clients=tuple({"client_id": name, **metadata} for name in names))
     server.start()
     form = {"scope": "tools:read", "resource": RESOURCE}
@@ -293,9 +300,7 @@ def check_introspection(
     make_service: Callable[..., Any], oidc_provider: OidcProvider, ours: str, credentials: str
 ) -> None:
     """*ours* is our client at the server, *credentials* settings of its proof."""
-    watcher = httpx.post(
-        f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic"}
-    ).json()  # fmt: skip
+    watcher = httpx.post(f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic"}).json()
     opaque = {RESOURCE: {"scope": SCOPE, "format": "opaque"}}
     oidc_provider.configure(resources=opaque, operators=(ours,))
     oidc_provider.start()
@@ -360,9 +365,11 @@ def test_an_upgrade_is_a_call_like_any_other(site: Site, oidc_provider: OidcProv
     """Caddy and Traefik hand on `Upgrade` with all other headers; the check is HTTP all the same."""
     agent = oidc_client(oidc_provider)
     headers = bearer(agent.token()) | {
-        "connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }  # fmt: skip
+    }
     for path in ("/ext-authz/ws", "/forward-auth"):
         assert httpx.get(site.service.url + path, headers=headers).status_code == 200
     site.pin(agent.client_id, "critical")

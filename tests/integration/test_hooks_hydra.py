@@ -36,9 +36,10 @@ def asking(hydra: Hydra, make_service: Callable[..., Any]) -> Iterator[tuple[Hyd
 
 def point_to(hydra: Hydra, service: Any, secret: str) -> None:
     hydra.configure(
-        token_hook=f"{service.url}/hooks/hydra", hook_key=(HEADER, secret),
+        token_hook=f"{service.url}/hooks/hydra",
+        hook_key=(HEADER, secret),
         top_level_claims=("risk_level", "policy_version"),
-    )  # fmt: skip
+    )
     hydra.start()
 
 
@@ -55,11 +56,14 @@ def hostile(service: Any, make_event: Callable[..., dict[str, Any]], client: OAu
     revoked = event(20, type="token.revoke", action="revoke")
     stolen = [
         event(
-            21 + number, action=f"export_{number}", credential=other, client={"ip": "203.0.113.66"},
+            21 + number,
+            action=f"export_{number}",
+            credential=other,
+            client={"ip": "203.0.113.66"},
             resource={"type": "account", "id": f"acct-{number}"},
         )
         for number in range(60)
-    ]  # fmt: skip
+    ]
     for events in (usual, [revoked], stolen):
         answer = service.send(events)
         assert (answer.status_code, answer.json()["rejected"]) == (202, 0), answer.text
@@ -134,9 +138,12 @@ def test_a_refresh_keeps_claims_and_is_refused_at_high(asking: tuple[Hydra, Any]
     """Claims that consent gave stay beside ours, in both tokens; a refresh token is of no use while risk is high."""
     hydra, service = asking
     client = hydra_client(
-        hydra, grant_types=["authorization_code", "refresh_token"], response_types=["code"],
-        redirect_uris=["http://127.0.0.1/callback"], scope="offline openid tools:read",
-    )  # fmt: skip
+        hydra,
+        grant_types=["authorization_code", "refresh_token"],
+        response_types=["code"],
+        redirect_uris=["http://127.0.0.1/callback"],
+        scope="offline openid tools:read",
+    )
     session = {"access_token": {"act": {"sub": "orchestrator"}, "cost": 1.5}, "id_token": {"nick": "ann"}}
     first = signed_in(hydra, client, session)
     second = client.post(client.token_url, grant_type="refresh_token", refresh_token=first["refresh_token"]).json()

@@ -104,10 +104,14 @@ def line(number: int) -> bytes:
         return f'{{"broken": {number}'.encode()
     return json.dumps(
         {
-            "start_time": "2026-01-01T00:00:00.000Z", "method": "GET", "response_code": 200, "bytes_sent": number,
-            "jwt.client_id": f"agent-{number % AGENTS}", "x-envoy-origin-path": "/v1/x?token=secret",
+            "start_time": "2026-01-01T00:00:00.000Z",
+            "method": "GET",
+            "response_code": 200,
+            "bytes_sent": number,
+            "jwt.client_id": f"agent-{number % AGENTS}",
+            "x-envoy-origin-path": "/v1/x?token=secret",
         }
-    ).encode()  # fmt: skip
+    ).encode()
 
 
 def produce(settings: KafkaSettings, topic: str, values: dict[bytes, list[bytes]]) -> None:
@@ -176,9 +180,7 @@ def test_every_record_arrives_once_whatever_dies(kafka: KafkaCluster, run: tuple
     assert {key.decode() for key in copies if key} == set(letters)
 
 
-def test_sources_do_not_disturb_each_other_and_silence_is_said(
-    run: tuple[KafkaSettings, str, Path]
-) -> None:  # fmt: skip
+def test_sources_do_not_disturb_each_other_and_silence_is_said(run: tuple[KafkaSettings, str, Path]) -> None:
     """One topic is missing, one is held at five events per second: the third one goes at its own speed."""
     settings, name, path = run
     event = {"time": "2026-01-01T00:00:00Z", "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success"}

@@ -26,13 +26,18 @@ def record(number: int) -> Record:
     """An event of one of five agents, a minute after the one before."""
     agent = f"agent-{number % 5}"
     event = {
-        "id": f"e-{number}", "time": f"2026-01-13T{10 + number // 60}:{number % 60:02d}:00Z", "tenant": "acme",
-        "agent": {"id": agent, "issuer": "https://as.example", "type": "Reader"}, "type": "tool.call",
-        "action": "read", "outcome": "success",
-    }  # fmt: skip
+        "id": f"e-{number}",
+        "time": f"2026-01-13T{10 + number // 60}:{number % 60:02d}:00Z",
+        "tenant": "acme",
+        "agent": {"id": agent, "issuer": "https://as.example", "type": "Reader"},
+        "type": "tool.call",
+        "action": "read",
+        "outcome": "success",
+    }
     raw = json.dumps(event).encode()
-    return Record(Kind.EVENT, raw_id_hash(raw), 1_768_300_000_000 + number, raw,
-                  agent_route("acme", "https://as.example", agent))  # fmt: skip
+    return Record(
+        Kind.EVENT, raw_id_hash(raw), 1_768_300_000_000 + number, raw, agent_route("acme", "https://as.example", agent)
+    )
 
 
 def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:

@@ -39,9 +39,17 @@ def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """By the number of the notebook; as `make notebooks-html` does it, on an example that was made in this run."""
     folder = tmp_path_factory.mktemp("notebooks")
     command = [
-        sys.executable, "-m", "trustwatch.api", "lab", "--example", str(example),
-        "--notebooks", str(ROOT / "notebooks"), "--run", str(folder / "out"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "trustwatch.api",
+        "lab",
+        "--example",
+        str(example),
+        "--notebooks",
+        str(ROOT / "notebooks"),
+        "--run",
+        str(folder / "out"),
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {path.name[:2]: Executed(path) for path in sorted((folder / "out").glob("*.ipynb"))}

@@ -388,8 +388,10 @@ def test_envoy_ends_with_a_killed_run(tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
-    ) as run:  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+    ) as run:
         assert run.stdout is not None
         said = run.stdout.readline().strip()
         run.send_signal(signal.SIGKILL)
@@ -407,8 +409,11 @@ def test_envoy_ends_with_a_killed_run(tmp_path: Path) -> None:
 def services(state: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SCRIPTS / "services", "--state", state, *arguments],
-        env=os.environ | environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_services_for_a_person(tmp_path: Path, nginx: Nginx) -> None:

@@ -59,9 +59,10 @@ def who(world: Any) -> tuple[str, str, str, str]:
     events = [json.loads(raw) for raw in world.day]
     mine = next(event for event in events if (event["tenant"], event["agent"]["id"]) == (tenant, agent))
     principals = Counter(
-        event["principal"]["id"] for event in events
+        event["principal"]["id"]
+        for event in events
         if event["tenant"] == tenant and event.get("principal") and event["agent"]["id"] != agent
-    )  # fmt: skip
+    )
     return tenant, mine["agent"]["issuer"], agent, principals.most_common(1)[0][0]
 
 
@@ -107,9 +108,18 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
     zipped.unlink()
 
     made = erase(
-        service, "--agent", agent, "--tenant", tenant, "--issuer", issuer, "--reason", f"{agent} is retired",
-        "--out", str(proof),
-    )  # fmt: skip
+        service,
+        "--agent",
+        agent,
+        "--tenant",
+        tenant,
+        "--issuer",
+        issuer,
+        "--reason",
+        f"{agent} is retired",
+        "--out",
+        str(proof),
+    )
     told = json.loads(made.stdout)
 
     assert made.returncode == 0, made.stderr + service.log()[-3000:]

@@ -140,9 +140,14 @@ def test_ten_thousand_new_agents_at_once(running: Any, make_event: Any) -> None:
 
 def cloudevent(event: dict[str, Any]) -> dict[str, Any]:
     return {
-        "specversion": "1.0", "id": event["id"], "source": "urn:test", "type": "io.trustwatch.audit.v1",
-        "time": event["time"], "datacontenttype": "application/json", "data": event,
-    }  # fmt: skip
+        "specversion": "1.0",
+        "id": event["id"],
+        "source": "urn:test",
+        "type": "io.trustwatch.audit.v1",
+        "time": event["time"],
+        "datacontenttype": "application/json",
+        "data": event,
+    }
 
 
 def test_every_form_of_an_event_counts(running: Any, make_event: Any) -> None:
@@ -157,10 +162,14 @@ def test_every_form_of_an_event_counts(running: Any, make_event: Any) -> None:
         running.post(dump(cloudevent(one[6])).encode(), "application/cloudevents+json"),
         running.post(dump([cloudevent(one[7])]).encode(), "application/cloudevents-batch+json"),
         running.post(
-            dump(one[8]).encode(), "application/json", ce_specversion="1.0", ce_id="c8", ce_source="urn:test",
+            dump(one[8]).encode(),
+            "application/json",
+            ce_specversion="1.0",
+            ce_id="c8",
+            ce_source="urn:test",
             ce_type="io.trustwatch.audit.v1",
         ),
-    ]  # fmt: skip
+    ]
     assert [answer.status_code for answer in answers] == [202] * 7, [answer.text for answer in answers]
     assert [answer.json()["accepted"] for answer in answers] == [1, 2, 2, 1, 1, 1, 1]
     running.settle()
@@ -183,7 +192,7 @@ def test_every_form_of_an_event_counts(running: Any, make_event: Any) -> None:
         (b"{}\n" * 10_001, "application/x-ndjson", 413),
     ],
     ids=["empty", "garbage", "garbage-lines", "deep-array", "deep", "none", "null", "xml", "latin1", "huge", "many"],
-)  # fmt: skip
+)
 def test_bodies_that_are_no_events(running: Any, body: bytes, kind: str, status: int) -> None:
     """The answer says what is wrong, and the service goes on."""
     answer = running.post(body, kind)
@@ -215,9 +224,14 @@ def test_bad_tokens_are_refused_everywhere(running: Any, make_event: Any, path: 
     """No token, wrong audience, alg none, expired, a flipped signature: 401 and nothing is taken in."""
     good = running.token()
     tokens = [
-        None, running.token(audience="somebody-else"), unsigned(running), running.token(lifetime_s=-3600),
-        good[:-8] + ("AAAAAAAA" if good[-8:] != "AAAAAAAA" else "BBBBBBBB"), "x", "a.b.c",
-    ]  # fmt: skip
+        None,
+        running.token(audience="somebody-else"),
+        unsigned(running),
+        running.token(lifetime_s=-3600),
+        good[:-8] + ("AAAAAAAA" if good[-8:] != "AAAAAAAA" else "BBBBBBBB"),
+        "x",
+        "a.b.c",
+    ]
     for token in tokens:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         if path == "/v1/events":

@@ -39,8 +39,10 @@ class Sender(threading.Thread):
         with httpx.Client(base_url=self._service.url, timeout=10.0) as client:
             while not self.ended.is_set():
                 agents = [f"{self._name}-{random.randrange(40)}" for _ in range(25)]
-                lines = [json.dumps(self._make_event(agent) | {"id": f"{self._name}:{self.batches}:{position}"})
-                         for position, agent in enumerate(agents)]  # fmt: skip
+                lines = [
+                    json.dumps(self._make_event(agent) | {"id": f"{self._name}:{self.batches}:{position}"})
+                    for position, agent in enumerate(agents)
+                ]
                 body = "\n".join([*lines, f'{{"no event": "{self._name}:{self.batches}"}}']).encode()
                 self.batches += 1
                 while not self._post(client, body, agents) and self._retry and not self.ended.is_set():

@@ -98,7 +98,7 @@ def test_port_that_is_taken_is_named(service: Any, tmp_path: Path) -> None:
         (lambda text: text.replace("mode: enforce", "mode: enforced"), ("enforce", "shadow")),
     ],
     ids=["missing-model", "typo", "port", "yaml", "mode"],
-)  # fmt: skip
+)
 def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str], words: tuple[str, ...]) -> None:
     """Status 1 and one line that names the file and the member, or what to do."""
     service.settings.write_text(change(service.settings.read_text()))

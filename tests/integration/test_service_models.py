@@ -84,9 +84,13 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
     chosen = models.choose(None)
     model, told = models.load(chosen.version, chosen.digest), context(settings)
     processor = Processor(
-        Residence(model, engine_settings(settings), store), ColumnEncoder(model.salt, settings.domains()),
-        DuplicateWindow(), told, edges=EdgeCollector(), models=models,
-    )  # fmt: skip
+        Residence(model, engine_settings(settings), store),
+        ColumnEncoder(model.salt, settings.domains()),
+        DuplicateWindow(),
+        told,
+        edges=EdgeCollector(),
+        models=models,
+    )
     reader = LogReader(settings.data_dir / "log")
     pipeline = Pipeline(
         reader, processor, store, told.policy, PipelineSettings(poll_s=0.0), time.monotonic, time.sleep, lambda _: None

@@ -102,8 +102,10 @@ def test_servers_end_with_a_killed_run(tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
-    ) as run:  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+    ) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
         assert Path(f"/proc/{pid}").exists()
@@ -125,8 +127,11 @@ def test_without_java_it_says_what_is_missing(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [SCRIPTS / "services", "--state", tmp_path, "start", "kafka"],
-        env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
     assert done.returncode == 3
     assert "java" in done.stderr

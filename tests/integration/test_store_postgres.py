@@ -51,9 +51,24 @@ def agent(key: int, events: int = 0, **values: object) -> AgentRow:
     name = AgentName(key, "t", "i", f"a{key}")
     fields: dict[str, object] = {"level": 0, "decision_id": "", "features": b""} | values
     return AgentRow(
-        name, "X", fields["level"], 0.0, 0.0, 0.0, 0, 0, 0, 0, events, fields["decision_id"], b"[]", "",  # type: ignore[arg-type]
-        fields["features"], b"", "v",  # type: ignore[arg-type]
-    )  # fmt: skip
+        name,
+        "X",
+        fields["level"],
+        0.0,
+        0.0,
+        0.0,
+        0,
+        0,
+        0,
+        0,
+        events,
+        fields["decision_id"],
+        b"[]",
+        "",  # type: ignore[arg-type]
+        fields["features"],
+        b"",
+        "v",  # type: ignore[arg-type]
+    )
 
 
 def alert(number: int, agent_key: int = 7) -> OutboxRow:
@@ -62,9 +77,30 @@ def alert(number: int, agent_key: int = 7) -> OutboxRow:
 
 def decision(number: int, key: int, decided_ms: int) -> Decision:
     return Decision(
-        f"D{number:04}", agent(key).name, "X", decided_ms, "e", 0, 1, 3, 0.5, 0.5, 0.5, 0.5, (), "", {}, {}, "", "", "",
-        "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number:04}",
+        agent(key).name,
+        "X",
+        decided_ms,
+        "e",
+        0,
+        1,
+        3,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        (),
+        "",
+        {},
+        {},
+        "",
+        "",
+        "",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
 
 
 def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:

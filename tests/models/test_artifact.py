@@ -72,9 +72,14 @@ def test_a_model_holds_json_and_npy_only(model):
     """No pickle, no program, nothing left beside the model."""
     files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert files == {
-        "manifest.json", "detector/leaves.npy", "detector/ids.npy", "detector/scalar.npy",
-        "extras/baselines/means.npy", "extras/baselines/empty.npy", "extras/agents/rows.npy",
-    }  # fmt: skip
+        "manifest.json",
+        "detector/leaves.npy",
+        "detector/ids.npy",
+        "detector/scalar.npy",
+        "extras/baselines/means.npy",
+        "extras/baselines/empty.npy",
+        "extras/agents/rows.npy",
+    }
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
@@ -142,7 +147,7 @@ DAMAGES = {
     "wrong shape": (lambda model: rewrite(model, resized), r"leaves\.npy: expected <f8 \(3, 2\), found <f8 \(2, 3\)"),
     "wrong dtype": (lambda model: rewrite(model, retyped), r"leaves\.npy: expected <f4 \(2, 3\), found <f8 \(2, 3\)"),
     "path outside": (lambda model: rewrite(model, escaped), r"'\.\./outside\.npy' is no name of an array file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DAMAGES)

@@ -20,9 +20,12 @@ from .checks import CHECKS, Subject
 ROWS, FEATURES, NAMES = 1500, 6, tuple("abcdef")
 LOG10_2 = 0.30103
 SUBJECTS = {
-    "forest-and-tails": (0.5, 0.0), "tails-alone": (0.0, 0.0), "forest-alone": (1.0, 0.0),
-    "surprises": (0.15, LOG10_2), "surprises-alone": (0.0, LOG10_2),
-}  # fmt: skip
+    "forest-and-tails": (0.5, 0.0),
+    "tails-alone": (0.0, 0.0),
+    "forest-alone": (1.0, 0.0),
+    "surprises": (0.15, LOG10_2),
+    "surprises-alone": (0.0, LOG10_2),
+}
 """Weight of the forest, and decades per unit of every other feature."""
 
 

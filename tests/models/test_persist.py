@@ -29,12 +29,20 @@ def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
     dice, events = random.Random(seed), []
     for number in range(count):
         agent, day = dice.randrange(6), 1 + number * 20 // max(count, 1)
-        events.append({
-            "id": f"e{number}", "time": f"2025-12-{day:02d}T{dice.randrange(24):02d}:00:00Z",
-            "type": "tool.call", "tenant": "acme", "action": dice.choice("abcde"), "outcome": "success",
-            "agent": {"id": f"a{agent}", "type": f"T{agent % 2}"}, "session": f"s{number // 10}",
-            "resource": {"target": f"h{dice.randrange(5)}"}, "bytes_out": dice.choice([40, 4_000]),
-        })  # fmt: skip
+        events.append(
+            {
+                "id": f"e{number}",
+                "time": f"2025-12-{day:02d}T{dice.randrange(24):02d}:00:00Z",
+                "type": "tool.call",
+                "tenant": "acme",
+                "action": dice.choice("abcde"),
+                "outcome": "success",
+                "agent": {"id": f"a{agent}", "type": f"T{agent % 2}"},
+                "session": f"s{number // 10}",
+                "resource": {"target": f"h{dice.randrange(5)}"},
+                "bytes_out": dice.choice([40, 4_000]),
+            }
+        )
     return ColumnEncoder(salt).encode([decode_event(json.dumps(event).encode()) for event in events])
 
 
@@ -143,10 +151,12 @@ def test_nobody_teaches_who_is_not_vouched_for() -> None:
     codes = foreign.codes.copy()
     codes[:20, c.SELF_ASSERTED], codes[20:, c.OWN_DENIAL] = 1, 1
     both = EventColumns(
-        [*foreign.events, *events.events], np.concatenate([foreign.names, events.names]),
-        np.concatenate([foreign.numbers, events.numbers]), np.concatenate([codes, events.codes]),
+        [*foreign.events, *events.events],
+        np.concatenate([foreign.names, events.names]),
+        np.concatenate([foreign.numbers, events.numbers]),
+        np.concatenate([codes, events.codes]),
         np.concatenate([foreign.time_ms, events.time_ms]),
-    )  # fmt: skip
+    )
     ours, scores = learn_with_held_out(both, SALT, "x", SETTINGS)
     plain, alone = learn_with_held_out(events, SALT, "x", SETTINGS)
     assert ours.baseline_version == plain.baseline_version

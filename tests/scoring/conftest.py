@@ -42,10 +42,18 @@ def event(number: int, agent: int | str, at_ms: int, **more: Any) -> dict[str, A
     who = {"id": name, "issuer": "https://as.example", "type": kind}
     who.update({key.removeprefix("agent_"): more.pop(key) for key in list(more) if key.startswith("agent_")})
     return {
-        "id": f"e-{number}", "time": stamp(at_ms), "type": "tool.call", "tenant": "acme", "agent": who,
-        "action": "read", "outcome": "success", "resource": {"target": f"host-{name}"},
-        "credential": {"method": "private_key_jwt", "thumbprint": f"key-{name}"}, "client": {"asn": 64500}, **more,
-    }  # fmt: skip
+        "id": f"e-{number}",
+        "time": stamp(at_ms),
+        "type": "tool.call",
+        "tenant": "acme",
+        "agent": who,
+        "action": "read",
+        "outcome": "success",
+        "resource": {"target": f"host-{name}"},
+        "credential": {"method": "private_key_jwt", "thumbprint": f"key-{name}"},
+        "client": {"asn": 64500},
+        **more,
+    }
 
 
 def stream(seed: int, count: int, agents: int = 12, start_ms: int = START_MS, odd: float = 0.0) -> list[dict[str, Any]]:
@@ -57,9 +65,14 @@ def stream(seed: int, count: int, agents: int = 12, start_ms: int = START_MS, od
         agent = dice.randrange(agents)
         action = ACTIONS[min(int(dice.expovariate(0.9)), len(ACTIONS) - 1)]
         made = event(
-            number, agent, at_ms, action=action, session=f"s-{agent}-{at_ms // 7_200_000}",
-            resource={"target": f"host-{agent}-{dice.randrange(5)}"}, bytes_out=dice.randrange(100, 2_000),
-        )  # fmt: skip
+            number,
+            agent,
+            at_ms,
+            action=action,
+            session=f"s-{agent}-{at_ms // 7_200_000}",
+            resource={"target": f"host-{agent}-{dice.randrange(5)}"},
+            bytes_out=dice.randrange(100, 2_000),
+        )
         made["id"] = f"e-{seed}-{number}"
         if dice.random() < odd:
             strange = dice.randrange(6)

@@ -33,16 +33,37 @@ names = st.one_of(
     st.integers(2000, 2048).map(lambda n: ("https://agents.example/" + "a<b" * 700)[:n]),
 )
 plain_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=30),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 members = st.sampled_from(
-    ["agent_id", "tenant", "issuer", "reasons", "reason", "links", "risk_level", "previous_level", "risk_score",
-     "scopes", "version", "confidence", "source", "kind", "suppressed_before", "agent_type", "message",
-     "target", "model_version"]
-)  # fmt: skip
+    [
+        "agent_id",
+        "tenant",
+        "issuer",
+        "reasons",
+        "reason",
+        "links",
+        "risk_level",
+        "previous_level",
+        "risk_score",
+        "scopes",
+        "version",
+        "confidence",
+        "source",
+        "kind",
+        "suppressed_before",
+        "agent_type",
+        "message",
+        "target",
+        "model_version",
+    ]
+)
 
 
 def body(payload: bytes, wanted: Format, suppressed_before: int = 0) -> Any:
@@ -133,9 +154,18 @@ def test_escape_can_be_undone(value: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["javascript:alert(1)", "https://u:p@h.example/", "https://h.example/a|b", "https://h.example/>x", "http:///x",
-     "//h.example", "https://h.example/\n", "https://[::1", "https://h.example/é"],
-)  # fmt: skip
+    [
+        "javascript:alert(1)",
+        "https://u:p@h.example/",
+        "https://h.example/a|b",
+        "https://h.example/>x",
+        "http:///x",
+        "//h.example",
+        "https://h.example/\n",
+        "https://[::1",
+        "https://h.example/é",
+    ],
+)
 @pytest.mark.parametrize("wanted", ["slack", "pagerduty"])
 def test_links_that_would_trick_people_are_left_out(url: str, wanted: Format) -> None:
     """Nobody is given a link that runs code, hides its host or breaks out of its place."""

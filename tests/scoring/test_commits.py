@@ -65,9 +65,15 @@ class Site:
 
     def around(self, store: Any = None) -> Surroundings:
         return Surroundings(
-            self.source, store or self.store, LivePolicy(PolicyBook()), self.settings, self.clock,  # type: ignore[arg-type]
-            self._sleep, self._committed, Stages(self.clock),
-        )  # fmt: skip
+            self.source,
+            store or self.store,
+            LivePolicy(PolicyBook()),
+            self.settings,
+            self.clock,  # type: ignore[arg-type]
+            self._sleep,
+            self._committed,
+            Stages(self.clock),
+        )
 
     def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
         work = PartitionPipeline(partition, self.kit.processor(store or self.store, capacity), self.around(store))
@@ -119,9 +125,7 @@ def history(kit: Any, make: Any) -> list[Record]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_moments_of_commits_change_nothing(
-    site: Callable[..., Site], kit: Any, make: Any, seed: int
-) -> None:  # fmt: skip
+def test_the_moments_of_commits_change_nothing(site: Callable[..., Site], kit: Any, make: Any, seed: int) -> None:
     """With commits at any moments, and restarts between them, agents and decisions are byte for byte the same."""
     records = history(kit, make)
     calm = site(records, commit_interval_s=1e9, commit_share=0.0, most_dirty=10**9)
@@ -208,7 +212,7 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any
 
 def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
     site: Callable[..., Site], kit: Any, make: Any
-) -> None:  # fmt: skip
+) -> None:
     """They are made durable at once; while batches are full, as soon as commits have room: not at each batch."""
     records = history(kit, make)
 
@@ -284,7 +288,7 @@ def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., Site], kit:
 
 def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
     site: Callable[..., Site], kit: Any, make: Any
-) -> None:  # fmt: skip
+) -> None:
     """Where the outcome is unknown the position tells; where nobody may look any more, the store refuses."""
     one = site(history(kit, make))
     store = Failing(one.store)
@@ -315,7 +319,7 @@ def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
 @pytest.mark.parametrize("answered", [True, False])
 def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
     site: Callable[..., Site], kit: Any, make: Any, answered: bool
-) -> None:  # fmt: skip
+) -> None:
     """One transaction for all; where its outcome is unknown, each position tells of its own part."""
     one = site(history(kit, make))
     store = Failing(one.store)

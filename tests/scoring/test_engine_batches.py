@@ -54,10 +54,16 @@ def run(processor: Processor, kit: Any, records: list[Record], sizes: Any) -> tu
         decisions += applied.decisions
         for scored, offsets in applied.scored:
             scores += [
-                (int(offset), *scored.risk[row].tolist(), scored.anomaly[row], scored.p_values[row],
-                 scored.levels[row].tolist(), scored.vectors[row].tobytes())
+                (
+                    int(offset),
+                    *scored.risk[row].tolist(),
+                    scored.anomaly[row],
+                    scored.p_values[row],
+                    scored.levels[row].tolist(),
+                    scored.vectors[row].tobytes(),
+                )
                 for row, offset in enumerate(offsets.tolist())
-            ]  # fmt: skip
+            ]
     return scores, sorted(decisions, key=lambda d: d.decision_id)
 
 

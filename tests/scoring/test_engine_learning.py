@@ -58,11 +58,14 @@ def odd_days(make: Any, count: int = 1300) -> list[dict[str, Any]]:
     """Events of twelve agents of the history, an hour apart: every 13th is on a target that nobody ever used."""
     return [
         make.event(
-            n, n % 12, make.START_MS + 10**9 + n * 3_600_000, session=f"d-{n}",
+            n,
+            n % 12,
+            make.START_MS + 10**9 + n * 3_600_000,
+            session=f"d-{n}",
             resource={"target": f"new-{n}" if n % 13 == 0 else f"host-{n % 12}-1"},
         )
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
@@ -133,9 +136,14 @@ def suspect(engine: Engine, slot: int, kit: Any, make: Any) -> int:
     """Let the agent in *slot* use a token that it had revoked; returns when, in milliseconds."""
     revoked = {"credential": {"method": "none", "token_id": "t"}}
     start = int(make.START_MS) + 100 * 60_000
-    engine.score(kit.columns([
-        make.event(100, "fresh", start, type="token.revoke", **revoked), make.event(101, "fresh", start + 1, **revoked),
-    ]))  # fmt: skip
+    engine.score(
+        kit.columns(
+            [
+                make.event(100, "fresh", start, type="token.revoke", **revoked),
+                make.event(101, "fresh", start + 1, **revoked),
+            ]
+        )
+    )
     assert engine.risk[slot]["level"] >= risk.MEDIUM
     return start
 
@@ -159,11 +167,16 @@ def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, ma
     before = learned(engine, slot)
     key, claimed = ({"credential": {"method": "private_key_jwt", "thumbprint": name}} for name in ("new", "claimed"))
     announce: dict[str, Any] = {"type": "client.change", "action": "change"}
-    scored = engine.score(kit.columns([
-        make.event(102, "fresh", start + 2, **announce, **key), make.event(103, "fresh", start + 3, **key),
-        make.event(104, "fresh", start + 4, **announce, **claimed, agent_self_asserted=True),
-        make.event(105, "fresh", start + 5, **claimed),
-    ]))  # fmt: skip
+    scored = engine.score(
+        kit.columns(
+            [
+                make.event(102, "fresh", start + 2, **announce, **key),
+                make.event(103, "fresh", start + 3, **key),
+                make.event(104, "fresh", start + 4, **announce, **claimed, agent_self_asserted=True),
+                make.event(105, "fresh", start + 5, **claimed),
+            ]
+        )
+    )
     assert scored.levels[1, 1] >= risk.MEDIUM
     assert scored.signals.tolist() == [0.0, 0.0, 0.0, 4.0]
     assert learned(engine, slot) == before

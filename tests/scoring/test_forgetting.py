@@ -101,7 +101,7 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     slot = int(processor.engine.builder.slots.find(np.array([GONE.key], np.uint64))[0])
     told = notes.note(slot)._replace(
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
-    )  # fmt: skip
+    )
     notes.set_note(slot, told)
     notes.settled()
     processor.residence.forget(person)
@@ -123,9 +123,15 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
     source = LogReader(tmp_path / "log")
     settings = PipelineSettings(poll_s=0.0, commit_interval_s=0.0)
     pipeline = Pipeline(
-        source, kit.processor(store, 5), store, LivePolicy(PolicyBook()), settings, time.monotonic, time.sleep,
+        source,
+        kit.processor(store, 5),
+        store,
+        LivePolicy(PolicyBook()),
+        settings,
+        time.monotonic,
+        time.sleep,
         lambda _: None,
-    )  # fmt: skip
+    )
     for part in (records, [forget(GONE, records[-1].received_ms)], late):
         log.append(part)
         log.sync()

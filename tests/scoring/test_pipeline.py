@@ -47,9 +47,15 @@ class Site:
         self.readers.append(source)
         chosen = PipelineSettings(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
         return Pipeline(
-            source, self.kit.processor(store, capacity), store, POLICY, chosen, time.monotonic, self.pause,
+            source,
+            self.kit.processor(store, capacity),
+            store,
+            POLICY,
+            chosen,
+            time.monotonic,
+            self.pause,
             self.committed.append,
-        )  # fmt: skip
+        )
 
     def pause(self, seconds: float) -> None:
         self.pauses += 1
@@ -77,8 +83,9 @@ def critical(make: Any, agent: int, at_ms: int, number: int) -> list[dict[str, A
     token = {"credential": {"method": "none", "token_id": f"t{number}"}}
     return [
         make.event(number, agent, at_ms, type="token.revoke", **token),
-        make.event(number + 1, agent, at_ms + 1, **token), make.event(number + 2, agent, at_ms + 2, **token),
-    ]  # fmt: skip
+        make.event(number + 1, agent, at_ms + 1, **token),
+        make.event(number + 2, agent, at_ms + 2, **token),
+    ]
 
 
 def drain(pipeline: Pipeline) -> None:
@@ -160,9 +167,15 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
     log.sync()
     source = LogReader(other / "log")
     wrong = Pipeline(
-        source, kit.processor(site.store), site.store, POLICY, PipelineSettings(), time.monotonic, site.pause,
+        source,
+        kit.processor(site.store),
+        site.store,
+        POLICY,
+        PipelineSettings(),
+        time.monotonic,
+        site.pause,
         site.committed.append,
-    )  # fmt: skip
+    )
     with pytest.raises(CorruptLog, match="ends at 3"):
         wrong.start()
     source.close()

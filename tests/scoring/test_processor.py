@@ -20,9 +20,10 @@ def attack(make: Any, number: int, at_ms: int) -> list[dict[str, Any]]:
     """A revoked token is used: the surest way to critical."""
     token = {"credential": {"method": "none", "token_id": f"t{number}"}}
     return [
-        make.event(number, 1, at_ms, type="token.revoke", **token), make.event(number + 1, 1, at_ms + 1, **token),
+        make.event(number, 1, at_ms, type="token.revoke", **token),
+        make.event(number + 1, 1, at_ms + 1, **token),
         make.event(number + 2, 1, at_ms + 2, **token),
-    ]  # fmt: skip
+    ]
 
 
 def control(payload: object, at_ms: int) -> Record:
@@ -61,12 +62,16 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Kind.EVENT, b'{"time": "yesterday"}'), (Kind.EVENT, b"\xff\x00"), (Kind.CONTROL, b"{"),
-        (Kind.CONTROL, b'{"command": "explode"}'), (Kind.DEAD, b"not json"), (9, b"from the future"),
+        (Kind.EVENT, b'{"time": "yesterday"}'),
+        (Kind.EVENT, b"\xff\x00"),
+        (Kind.CONTROL, b"{"),
+        (Kind.CONTROL, b'{"command": "explode"}'),
+        (Kind.DEAD, b"not json"),
+        (9, b"from the future"),
         (Kind.CONTROL, b'{"command": "release", "key": "-1", "by": "me"}'),
         (Kind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
     ],
-)  # fmt: skip
+)
 def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: bytes) -> None:
     """No record can stop the pipeline: what can not be applied is kept with its offset, bytes and a reason."""
     processor = kit.processor()
@@ -80,8 +85,14 @@ def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: b
 
 def test_refusals_of_the_edge_are_stored_as_they_came(kit: Any) -> None:
     """A DEAD record becomes the dead letter that the edge described."""
-    refused = {"letter_id": "L1", "received_ms": 5, "source": "urn:x", "reason": "bad", "path": "$.time",
-               "raw": base64.b64encode(b"\xff\xfe").decode()}  # fmt: skip
+    refused = {
+        "letter_id": "L1",
+        "received_ms": 5,
+        "source": "urn:x",
+        "reason": "bad",
+        "path": "$.time",
+        "raw": base64.b64encode(b"\xff\xfe").decode(),
+    }
     record = Record(Kind.DEAD, 0, 6, json.dumps(refused).encode())
     (letter,) = kit.processor().apply(RecordBatch(0, 3, [record])).dead
     assert (letter.letter_id, letter.source, letter.path, letter.raw, letter.offset) == (

@@ -34,9 +34,15 @@ class Topics:
         self.broken = self.full = False
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         if self.full:
             raise Unavailable("full")
         self.sent.append(Sent(topic, key, value, partition))
@@ -78,9 +84,24 @@ def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
 
 def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:
     row = AgentRow(
-        AgentName(number, "acme", "https://as", f"a{number}"), "Payer", level, 0.25, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "",
-        b"[]", "", b"state", b"risk", "v1",
-    )  # fmt: skip
+        AgentName(number, "acme", "https://as", f"a{number}"),
+        "Payer",
+        level,
+        0.25,
+        0.5,
+        0.1,
+        NOW,
+        NOW,
+        NOW,
+        0,
+        3,
+        "",
+        b"[]",
+        "",
+        b"state",
+        b"risk",
+        "v1",
+    )
     return msgspec.structs.replace(row, **more)
 
 
@@ -154,7 +175,7 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
 
 def test_what_a_crash_kept_back_is_told_at_the_take_over(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
-) -> None:  # fmt: skip
+) -> None:
     """Everything above what was published, with the version of the commit that wrote it."""
     first = commit(store, store.claim(0), 10, agent(1), agent(2))
     commit(store, first.position, 20, agent(2, RiskLevel.HIGH))

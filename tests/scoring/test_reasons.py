@@ -46,10 +46,13 @@ def test_reasons_speak_of_what_was_known_then(kit: Any, make: Any) -> None:
     assert usual == [f"{known} known targets of this agent"]
 
 
-@pytest.mark.parametrize(("member", "feature", "observed", "noun"), [
-    ("bytes_out", "answer_size_surprise", "90000000 bytes from read", "answer sizes"),
-    ("bytes_in", "request_size_surprise", "90000000 bytes to read", "request sizes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("member", "feature", "observed", "noun"),
+    [
+        ("bytes_out", "answer_size_surprise", "90000000 bytes from read", "answer sizes"),
+        ("bytes_in", "request_size_surprise", "90000000 bytes to read", "request sizes"),
+    ],
+)
 def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature: str, observed: str, noun: str) -> None:
     """An answer or request of another order of size than ever before is named with its bytes, action and the usual."""
     processor = kit.processor()
@@ -78,14 +81,22 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
     assert reason.text.startswith("slow drift, ") and reason.text.endswith(f"{reason.observed}; usual {reason.usual}")
 
 
-@pytest.mark.parametrize(("feature", "value", "text", "usual"), [
-    ("repeat_surprise", 9.0, "read again, more often in one session than ever (9.0 bits", "known repetition"),
-    ("write_surprise", 20.0, "first use of target evil.example in a delete call (20.0 bits", "known targets"),
-    ("session_strangeness", 64.0, "has gathered over the last events of the session: 64 bits", "little surprise"),
-    ("scope_gap", 0.5, "50% of the requested scopes not granted", "all granted"),
-    ("outside_capabilities", 1.0, "read is not among the agent's declared capabilities", "its declared capabilities"),
-    ("method_downgrade", 2.0, "weaker by 2 ranks than the strongest so far: private_key_jwt key-", "stronger"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("feature", "value", "text", "usual"),
+    [
+        ("repeat_surprise", 9.0, "read again, more often in one session than ever (9.0 bits", "known repetition"),
+        ("write_surprise", 20.0, "first use of target evil.example in a delete call (20.0 bits", "known targets"),
+        ("session_strangeness", 64.0, "has gathered over the last events of the session: 64 bits", "little surprise"),
+        ("scope_gap", 0.5, "50% of the requested scopes not granted", "all granted"),
+        (
+            "outside_capabilities",
+            1.0,
+            "read is not among the agent's declared capabilities",
+            "its declared capabilities",
+        ),
+        ("method_downgrade", 2.0, "weaker by 2 ranks than the strongest so far: private_key_jwt key-", "stronger"),
+    ],
+)
 def test_each_feature_has_words_of_its_own(
     kit: Any, make: Any, feature: str, value: float, text: str, usual: str
 ) -> None:
@@ -110,10 +121,18 @@ def test_reasons_are_bounded_and_printable(kit: Any, make: Any, name: str) -> No
     """Names of any kind leave one printable line of bounded length."""
     processor, _ = settled(kit, make)
     odd = later(
-        make, 0, name, action=name, peer=name, principal={"id": name}, scopes={"requested": [name] * 30},
-        delegation=[name] * 30, credential={"method": name, "thumbprint": name}, agent_capabilities=[],
+        make,
+        0,
+        name,
+        action=name,
+        peer=name,
+        principal={"id": name},
+        scopes={"requested": [name] * 30},
+        delegation=[name] * 30,
+        credential={"method": name, "thumbprint": name},
+        agent_capabilities=[],
         client={"ip": name},
-    )  # fmt: skip
+    )
     scored = processor.engine.score(kit.columns([odd]))
     (reasons,) = processor.engine.explainer.reasons(scored, [0])
     assert len(reasons) >= 3
@@ -176,10 +195,22 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     p_value = found.p_value.max(keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
     risk.update(
-        np.zeros(1, np.int64), scored.slots, before, scored.columns.time_ms, p_value, scored.anomaly,
-        engine.model.coverage(scored.columns.names[:, 1]), scored.signals, engine.bounds, scored.bound_of,
-        scored.columns.codes[:, 7], np.zeros(1, np.bool_), engine.settings.risk, levels, out,
-    )  # fmt: skip
+        np.zeros(1, np.int64),
+        scored.slots,
+        before,
+        scored.columns.time_ms,
+        p_value,
+        scored.anomaly,
+        engine.model.coverage(scored.columns.names[:, 1]),
+        scored.signals,
+        engine.bounds,
+        scored.bound_of,
+        scored.columns.codes[:, 7],
+        np.zeros(1, np.bool_),
+        engine.settings.risk,
+        levels,
+        out,
+    )
     label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[NAMES.index(feature)].noun
     assert decision.counterfactual == f"{label} had the {noun} been usual"
     assert levels[0, 1] < decision.level

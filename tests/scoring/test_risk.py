@@ -23,14 +23,33 @@ class One:
         self.state, self.bounds, self.settings = risk.allocate(1), bounds, settings
         self.levels, self.out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
 
-    def event(self, at_ms: int, p: float = 0.5, signal: float = 0.0, asserted: bool = False, skip: bool = False,
-              coverage: float = 1.0) -> tuple[int, int]:  # fmt: skip
+    def event(
+        self,
+        at_ms: int,
+        p: float = 0.5,
+        signal: float = 0.0,
+        asserted: bool = False,
+        skip: bool = False,
+        coverage: float = 1.0,
+    ) -> tuple[int, int]:
         zero = np.zeros(1, np.int64)
         risk.update(
-            zero, zero.astype(np.int32), self.state, np.array([at_ms]), np.array([p]), np.array([0.5]),
-            np.array([coverage]), np.array([signal]), self.bounds, zero, np.array([asserted], np.int8),
-            np.array([skip]), self.settings, self.levels, self.out,
-        )  # fmt: skip
+            zero,
+            zero.astype(np.int32),
+            self.state,
+            np.array([at_ms]),
+            np.array([p]),
+            np.array([0.5]),
+            np.array([coverage]),
+            np.array([signal]),
+            self.bounds,
+            zero,
+            np.array([asserted], np.int8),
+            np.array([skip]),
+            self.settings,
+            self.levels,
+            self.out,
+        )
         return int(self.levels[0, 0]), int(self.levels[0, 1])
 
     def tick(self, at_ms: int) -> tuple[int, int]:
@@ -81,9 +100,22 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     for number in range(per_day * days):
         at = np.full(agents, T0 + number * 86_400_000 // per_day)
         risk.update(
-            rows, slots, state, at, 1.0 - dice.random(agents), none, np.ones(agents), none, bounds,
-            np.zeros(agents, np.int64), np.zeros(agents, np.int8), np.zeros(agents, np.bool_), SETTINGS, levels, out,
-        )  # fmt: skip
+            rows,
+            slots,
+            state,
+            at,
+            1.0 - dice.random(agents),
+            none,
+            np.ones(agents),
+            none,
+            bounds,
+            np.zeros(agents, np.int64),
+            np.zeros(agents, np.int8),
+            np.zeros(agents, np.bool_),
+            SETTINGS,
+            levels,
+            out,
+        )
         for level in (2, 3, 4):
             raised[:, number // per_day, level] |= (levels[:, 1] >= level) & (levels[:, 0] < level)
     shares = raised.mean(axis=(0, 1)) * 1000.0
@@ -98,16 +130,31 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
     dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), risk.Budget())
     calm = 1.0 - dice.random(3 * per_hour)
     p_values = np.concatenate([calm, np.full(200, 1e-4)])
-    times = T0 + np.concatenate([
-        np.arange(len(calm)) * 3_600_000 // per_hour, 3 * 3_600_000 + np.arange(200) * 6_000,
-    ])  # fmt: skip
+    times = T0 + np.concatenate(
+        [
+            np.arange(len(calm)) * 3_600_000 // per_hour,
+            3 * 3_600_000 + np.arange(200) * 6_000,
+        ]
+    )
     n, state = len(p_values), risk.allocate(1)
     levels, none = np.zeros((n, 2), np.int8), np.zeros(n)
     risk.update(
-        np.arange(n), np.zeros(n, np.int32), state, times, p_values, none, np.ones(n), none, bounds,
-        np.zeros(n, np.int64), np.zeros(n, np.int8), np.zeros(n, np.bool_), SETTINGS, levels,
+        np.arange(n),
+        np.zeros(n, np.int32),
+        state,
+        times,
+        p_values,
+        none,
+        np.ones(n),
+        none,
+        bounds,
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int8),
+        np.zeros(n, np.bool_),
+        SETTINGS,
+        levels,
         np.zeros((n, risk.OUTPUTS)),
-    )  # fmt: skip
+    )
     assert levels[-200:, 1].max() >= 2
 
 

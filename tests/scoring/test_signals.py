@@ -38,7 +38,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [*CALM, {"delegation": [f"a{n}" for n in range(6)]}],
         [*CALM, {"delegation": [f"a{n}" for n in range(5)]}],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -33,9 +33,20 @@ pytestmark = [
 
 FOLDERS = ("ingest", "models", "scoring", "api", "client")
 OF_EXTRAS = {
-    "a2a", "confluent_kafka", "google", "ipykernel", "jupyter_client", "matplotlib", "mcp", "nbclient", "nbconvert",
-    "nbformat", "opentelemetry", "pandas", "pyarrow",
-}  # fmt: skip
+    "a2a",
+    "confluent_kafka",
+    "google",
+    "ipykernel",
+    "jupyter_client",
+    "matplotlib",
+    "mcp",
+    "nbclient",
+    "nbconvert",
+    "nbformat",
+    "opentelemetry",
+    "pandas",
+    "pyarrow",
+}
 """What modules may lack without extras; nothing else."""
 
 SETTINGS = """\
@@ -81,7 +92,7 @@ def test_it_holds_all_files_of_the_packages_and_nothing_else(source: Path) -> No
         for folder in FOLDERS
         for path in (source / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }  # fmt: skip
+    }
     names = packed()
     ours = {name for name in names if ".dist-info/" not in name}
     assert (sorted(in_tree - ours), sorted(ours - in_tree)) == ([], [])
@@ -94,10 +105,11 @@ def test_files_are_those_of_the_tree(source: Path) -> None:
     """Byte by byte: nothing was left over in `build/` from another day."""
     with ZipFile(WHEEL) as wheel:
         other = [
-            name for name in wheel.namelist()
+            name
+            for name in wheel.namelist()
             if name.startswith("trustwatch/")
             and wheel.read(name) != (source / name.removeprefix("trustwatch/")).read_bytes()
-        ]  # fmt: skip
+        ]
     assert other == []
 
 
@@ -133,9 +145,10 @@ def of_extras(need: str) -> bool:
 def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
     """Without extras, nothing is missing but what extras bring; with them, nothing is."""
     names = [
-        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in packed()
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in packed()
         if name.startswith("trustwatch/") and name.endswith(".py") and "/migrations/" not in name
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS], input=json.dumps(sorted(names)), capture_output=True, text=True, cwd=tmp_path
     )
@@ -234,10 +247,14 @@ def test_the_service_takes_events_and_answers(served: httpx.Client) -> None:
     """Health, an event in, and its agent's risk out."""
     assert served.get("/healthz").status_code == 200
     event = {
-        "id": "1", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "type": "tool.call", "tenant": "globex",
-        "agent": {"id": "a", "issuer": "https://as.example", "type": "Clerk"}, "action": "read_file",
+        "id": "1",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "type": "tool.call",
+        "tenant": "globex",
+        "agent": {"id": "a", "issuer": "https://as.example", "type": "Clerk"},
+        "action": "read_file",
         "outcome": "success",
-    }  # fmt: skip
+    }
     assert served.post("/v1/events", json=[event]).json()["accepted"] == 1
     risk = served.get("/v1/agents/a/risk", params={"tenant": "globex"})
     assert risk.status_code == 200, risk.text

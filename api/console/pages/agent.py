@@ -49,9 +49,14 @@ Issuer = Annotated[str | None, Query(max_length=2048)]
 
 @router.get("/agent")
 async def agent(
-    request: Request, desk: Desk, visit: Looking, agent_id: Id = "", tenant: Tenant = None, issuer: Issuer = None,
+    request: Request,
+    desk: Desk,
+    visit: Looking,
+    agent_id: Id = "",
+    tenant: Tenant = None,
+    issuer: Issuer = None,
     said: str = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """The whole page."""
     summary = await found(desk, visit.caller, agent_id, tenant, issuer)
     values = await _values(desk, visit, summary)
@@ -82,7 +87,7 @@ async def events(
     where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
     return desk.page(
         request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
-    )  # fmt: skip
+    )
 
 
 @router.post("/agent/release")
@@ -162,24 +167,34 @@ async def _values(desk: Console, visit: Visit, summary: AgentSummary) -> dict[st
     answer = msgspec.json.decode(desk.parts.answers.answer(visit.caller, name.agent_id, name.tenant, name.issuer))
     return {
         "set_by": next((one for one in decisions.items if one.decision_id == summary.decision_id), None),
-        "agent": summary, "name": name, "answer": answer, "decisions": decisions.items,
-        "decisions_more": decisions.next_cursor is not None, "chart": _chart(desk, summary, decisions.items),
-        "profile": profile_of(row), "open": [one for one in made.items if one.status in OPEN],
+        "agent": summary,
+        "name": name,
+        "answer": answer,
+        "decisions": decisions.items,
+        "decisions_more": decisions.next_cursor is not None,
+        "chart": _chart(desk, summary, decisions.items),
+        "profile": profile_of(row),
+        "open": [one for one in made.items if one.status in OPEN],
         "pin": next((one for one in made.items if _holds(one, services.now_ms())), None),
-        "actuations": actuations.items, "reached": reached, "told_to": _told_to(desk, name),
-        "rules": await _rules(desk, summary), "scope": scope_words,
+        "actuations": actuations.items,
+        "reached": reached,
+        "told_to": _told_to(desk, name),
+        "rules": await _rules(desk, summary),
+        "scope": scope_words,
         "graph": graph(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
-        "half_life_ms": services.settings.risk.half_life_s * 1000, "event": event_of(name.tenant, name.agent_id),
+        "half_life_ms": services.settings.risk.half_life_s * 1000,
+        "event": event_of(name.tenant, name.agent_id),
         "may_judge": FEEDBACK in visit.caller.scopes,
-    }  # fmt: skip
+    }
 
 
 def _told_to(desk: Console, name: AgentName) -> list[str]:
     """Authorization servers that are told of this agent's level; without one nobody takes back a token that is out."""
     return [
-        one.name for one in desk.parts.services.settings.actuators
+        one.name
+        for one in desk.parts.services.settings.actuators
         if name.issuer in one.issuers and (name.tenant in one.tenants or ANY in one.tenants)
-    ]  # fmt: skip
+    ]
 
 
 async def _rules(desk: Console, summary: AgentSummary) -> list[Feedback]:
@@ -187,9 +202,10 @@ async def _rules(desk: Console, summary: AgentSummary) -> list[Feedback]:
     tenants, store = frozenset({summary.name.tenant}), desk.parts.services.store
     found = await desk.parts.read(store.list_feedback, tenants, "active", "false_positive", None, None, RULES)
     return [
-        one for one in found.items
+        one
+        for one in found.items
         if (one.agent.key == summary.name.key if one.kind == "agent" else one.agent_type == summary.agent_type)
-    ]  # fmt: skip
+    ]
 
 
 def _holds(made: Intervention, now_ms: int) -> bool:
@@ -231,4 +247,4 @@ def _chart(desk: Console, summary: AgentSummary, decisions: list[Decision]) -> d
             {"x": one.event_time_ms / 1000, "y": one.risk_score, "level": RiskLevel(one.level).label}
             for one in reversed(decisions)
         ],
-    }  # fmt: skip
+    }

@@ -27,16 +27,17 @@ router = APIRouter()
 
 @router.get("/agents")
 async def agents(
-    request: Request, desk: Desk, visit: Looking,
+    request: Request,
+    desk: Desk,
+    visit: Looking,
     level: Annotated[list[str] | None, Query(max_length=8)] = None,
     tenant: Annotated[str, Query(max_length=2048)] = "",
     agent_type: Annotated[str, Query(alias="type", max_length=2048)] = "",
     text: Annotated[str, Query(max_length=2048)] = "",
     cursor: Annotated[str | None, Query(max_length=8192)] = None,
-) -> Response:  # fmt: skip
+) -> Response:
     """Agents by tenant and id; the worst first where all of them are on one page."""
-    wanted = {"level": [one for one in level or () if one in WORDS], "tenant": tenant, "type": agent_type,
-              "text": text}  # fmt: skip
+    wanted = {"level": [one for one in level or () if one in WORDS], "tenant": tenant, "type": agent_type, "text": text}
     found = await _found(desk, visit, wanted, cursor)
     template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
     mine = [one for one in await desk.figures.tenants() if visit.caller.may_see(one)]
@@ -48,9 +49,18 @@ async def agents(
     if all_shown:
         found = found._replace(items=sorted(found.items, key=lambda one: (-one.level, -one.risk_score)))
     return desk.page(
-        request, template, visit, all_shown=all_shown, wanted=wanted, found=found, first_page=not cursor, tenants=mine,
-        words=WORDS, counts=counts, deciding=decided,
-    )  # fmt: skip
+        request,
+        template,
+        visit,
+        all_shown=all_shown,
+        wanted=wanted,
+        found=found,
+        first_page=not cursor,
+        tenants=mine,
+        words=WORDS,
+        counts=counts,
+        deciding=decided,
+    )
 
 
 async def _found(desk: Console, visit: Visit, wanted: dict[str, Any], cursor: str | None) -> Any:

@@ -31,9 +31,16 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 @router.get("/alerts")
 async def alerts(
-    request: Request, desk: Desk, visit: Administering, tenant: Text = "", status: Text = "", target: Text = "",
-    key: Text = "", cursor: Cursor = "", tested: Text = "",
-) -> Response:  # fmt: skip
+    request: Request,
+    desk: Desk,
+    visit: Administering,
+    tenant: Text = "",
+    status: Text = "",
+    target: Text = "",
+    key: Text = "",
+    cursor: Cursor = "",
+    tested: Text = "",
+) -> Response:
     """Alerts, newest first, each with its state at every target."""
     services, trouble = desk.parts.services, ""
     targets = [one.name for one in services.settings.webhooks]
@@ -46,16 +53,27 @@ async def alerts(
             lambda at: services.store.list_deliveries(
                 tenants, wanted["status"] or None, target or None, 50, at, key=key or None
             ),
-            lambda one: one.kind == "alert", cursor or None,
-        )  # fmt: skip
+            lambda one: one.kind == "alert",
+            cursor or None,
+        )
     except TrustwatchError as error:
         trouble = str(error)
     return desk.page(
-        request, "alerts.html", visit, 400 if trouble else 200, wanted=wanted,
-        climbs=alert_climbs(alerts_shown(found.items)), found=found, statuses=STATUSES, targets=targets,
-        options=[(name, name) for name in targets], stopped=await _stopped(desk), trouble=trouble, tested=tested,
+        request,
+        "alerts.html",
+        visit,
+        400 if trouble else 200,
+        wanted=wanted,
+        climbs=alert_climbs(alerts_shown(found.items)),
+        found=found,
+        statuses=STATUSES,
+        targets=targets,
+        options=[(name, name) for name in targets],
+        stopped=await _stopped(desk),
+        trouble=trouble,
+        tested=tested,
         first_page=not cursor,
-    )  # fmt: skip
+    )
 
 
 async def _stopped(desk: Console) -> set[str]:

@@ -36,17 +36,28 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 @router.get("/approvals")
 async def approvals(
-    request: Request, desk: Desk, visit: Looking, done: Annotated[str, Query(max_length=200)] = "", cursor: Cursor = "",
+    request: Request,
+    desk: Desk,
+    visit: Looking,
+    done: Annotated[str, Query(max_length=200)] = "",
+    cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """What waits first, then what was decided. *shown*: how many wait on the page that asks for news."""
     return await _page(request, desk, visit, done=done, cursor=cursor or None, shown=shown)
 
 
 async def _page(
-    request: Request, desk: Console, visit: Visit, *, done: str = "", cursor: str | None = None, trouble: str = "",
-    status: int = 200, shown: str = "",
-) -> Response:  # fmt: skip
+    request: Request,
+    desk: Console,
+    visit: Visit,
+    *,
+    done: str = "",
+    cursor: str | None = None,
+    trouble: str = "",
+    status: int = 200,
+    shown: str = "",
+) -> Response:
     store, read = desk.parts.services.store, desk.parts.read
     tenants, now_ms = visible_tenants(visit.caller, None), desk.parts.services.now_ms()
     pending = await read(store.list_interventions, tenants, "approval", "pending", None, 200)
@@ -54,11 +65,21 @@ async def _page(
     history = await read(store.list_interventions, tenants, "approval", None, None, 50, cursor)
     told = await read(store.intervention, done, tenants) if done else None
     return desk.page(
-        request, "approvals.html", visit, status, waiting=_open(pending, now_ms), pins=_open(pins, now_ms),
+        request,
+        "approvals.html",
+        visit,
+        status,
+        waiting=_open(pending, now_ms),
+        pins=_open(pins, now_ms),
         history=[one for one in history.items if one.status != "pending" or one.expires_ms <= now_ms],
-        next_cursor=history.next_cursor, told=told, trouble=trouble, periods=PERIODS, usual_s=USUAL_S,
-        may_decide=FEEDBACK in visit.caller.scopes, shown=shown,
-    )  # fmt: skip
+        next_cursor=history.next_cursor,
+        told=told,
+        trouble=trouble,
+        periods=PERIODS,
+        usual_s=USUAL_S,
+        may_decide=FEEDBACK in visit.caller.scopes,
+        shown=shown,
+    )
 
 
 def _open(page: Page[Intervention], now_ms: int) -> list[Intervention]:

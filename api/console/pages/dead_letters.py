@@ -32,19 +32,34 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 @router.get("/dead-letters")
 async def dead_letters(
-    request: Request, desk: Desk, visit: Administering, source: Text = "", reason: Text = "", state: Text = "",
+    request: Request,
+    desk: Desk,
+    visit: Administering,
+    source: Text = "",
+    reason: Text = "",
+    state: Text = "",
     cursor: Cursor = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """The newest letters in groups, and those of the group that is chosen."""
     store, seen = desk.parts.services.store, events.visible_sources(visit.caller)
     replayed = {"waiting": False, "replayed": True}.get(state)
     page = await desk.parts.read(store.list_dead_letters, seen, replayed, LOOKED_AT, cursor or None)
     counts = await desk.parts.read(store.letter_counts)
     return desk.page(
-        request, "dead_letters.html", visit, groups=letter_groups(page.items), looked_at=len(page.items),
-        letters=chosen(page.items, source, reason)[:100], source=source, reason=reason, state=state, counts=counts,
-        next_cursor=page.next_cursor, sees_all=seen is None, first_page=not cursor,
-    )  # fmt: skip
+        request,
+        "dead_letters.html",
+        visit,
+        groups=letter_groups(page.items),
+        looked_at=len(page.items),
+        letters=chosen(page.items, source, reason)[:100],
+        source=source,
+        reason=reason,
+        state=state,
+        counts=counts,
+        next_cursor=page.next_cursor,
+        sees_all=seen is None,
+        first_page=not cursor,
+    )
 
 
 @router.get("/dead-letters/{letter_id}")
@@ -81,12 +96,26 @@ async def _found(desk: Console, visit: Visit, letter_id: str) -> StoredLetter:
 
 
 def _page(
-    request: Request, desk: Console, visit: Visit, found: StoredLetter, *, trouble: str = "",
-    receipt: dict[str, Any] | None = None, status: int = 200,
-) -> Response:  # fmt: skip
+    request: Request,
+    desk: Console,
+    visit: Visit,
+    found: StoredLetter,
+    *,
+    trouble: str = "",
+    receipt: dict[str, Any] | None = None,
+    status: int = 200,
+) -> Response:
     settings = desk.parts.services.settings
     known = {one.name for one in settings.callers} | {one.name for one in settings.kafka.topics}
     return desk.page(
-        request, "dead_letter.html", visit, status, stored=found, letter=found.letter, raw=raw_shown(found.letter.raw),
-        trouble=trouble, receipt=receipt, sender_known=found.letter.source in known,
-    )  # fmt: skip
+        request,
+        "dead_letter.html",
+        visit,
+        status,
+        stored=found,
+        letter=found.letter,
+        raw=raw_shown(found.letter.raw),
+        trouble=trouble,
+        receipt=receipt,
+        sender_known=found.letter.source in known,
+    )

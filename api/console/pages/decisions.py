@@ -55,9 +55,16 @@ class Followed(NamedTuple):
 
 @router.get("/decisions")
 async def decisions(
-    request: Request, desk: Desk, visit: Looking, tenant: Text = "", agent: Text = "", level: Text = "",
-    change: Text = "", cursor: Cursor = "", issuer: Text = "",
-) -> Response:  # fmt: skip
+    request: Request,
+    desk: Desk,
+    visit: Looking,
+    tenant: Text = "",
+    agent: Text = "",
+    level: Text = "",
+    change: Text = "",
+    cursor: Cursor = "",
+    issuer: Text = "",
+) -> Response:
     """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
     wanted = Wanted(tenant.strip(), agent.strip(), level, change, issuer)
     trouble, found, among = "", Narrowed[Decision]([], None, 0), []
@@ -68,9 +75,16 @@ async def decisions(
         if isinstance(error, ProblemError):
             among = [wanted._replace(**one) for one in error.problem.members.get("candidates", ())]
     return desk.page(
-        request, "decisions.html", visit, 400 if trouble else 200, wanted=wanted, found=found, trouble=trouble,
-        among=among, first_page=not cursor,
-    )  # fmt: skip
+        request,
+        "decisions.html",
+        visit,
+        400 if trouble else 200,
+        wanted=wanted,
+        found=found,
+        trouble=trouble,
+        among=among,
+        first_page=not cursor,
+    )
 
 
 async def _list(desk: Console, visit: Visit, wanted: Wanted, cursor: str | None) -> Narrowed[Decision]:
@@ -108,16 +122,21 @@ async def decision(decision_id: str, request: Request, desk: Desk, visit: Lookin
     followed = await desk.parts.read(followed_by, store, found, tenants, with_alerts=may_see_alerts)
     shown = decision_shown(found, services.policy.book)
     return desk.page(
-        request, "decision.html", visit, shown=shown, followed=followed, policy=policy_words(shown.policy.policy),
-        alerts=alerts_shown(followed.deliveries), may_see_alerts=may_see_alerts,
-        may_judge=may_judge, has_targets=bool(services.settings.webhooks),
+        request,
+        "decision.html",
+        visit,
+        shown=shown,
+        followed=followed,
+        policy=policy_words(shown.policy.policy),
+        alerts=alerts_shown(followed.deliveries),
+        may_see_alerts=may_see_alerts,
+        may_judge=may_judge,
+        has_targets=bool(services.settings.webhooks),
         has_actuators=bool(services.settings.actuators),
-    )  # fmt: skip
+    )
 
 
-def followed_by(
-    store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
-) -> Followed:  # fmt: skip
+def followed_by(store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool) -> Followed:
     """Read what there is beside *decision*; blocks."""
     key = decision.agent.key
     deliveries = store.list_deliveries(tenants, key=f"{DECIDED}{decision.decision_id}").items if with_alerts else []
@@ -125,9 +144,10 @@ def followed_by(
     later, earlier = _neighbours(store.list_decisions(tenants, key, NEIGHBOURS).items, decision.decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
-        one for one in store.list_interventions(tenants, agent_key=key, limit=NEIGHBOURS).items
+        one
+        for one in store.list_interventions(tenants, agent_key=key, limit=NEIGHBOURS).items
         if one.asked_ms >= decision.decided_ms and (until_ms is None or one.asked_ms < until_ms)
-    ]  # fmt: skip
+    ]
     return Followed(later, earlier, deliveries, actuations, interventions)
 
 

@@ -38,9 +38,15 @@ async def feedback(request: Request, desk: Desk, visit: Looking, done: Id = "", 
 
 
 async def _list(
-    request: Request, desk: Console, visit: Visit, *, done: str = "", cursor: str | None = None, trouble: str = "",
+    request: Request,
+    desk: Console,
+    visit: Visit,
+    *,
+    done: str = "",
+    cursor: str | None = None,
+    trouble: str = "",
     status: int = 200,
-) -> Response:  # fmt: skip
+) -> Response:
     rules, tenants = desk_of(desk.parts), visible_tenants(visit.caller, None)
     held: list[Told] = []
     for state in HELD:
@@ -48,11 +54,19 @@ async def _list(
     page = await rules.list(tenants, limit=50, cursor=cursor)
     told = next((one for one in (*held, *page.items) if one.feedback.feedback_id == done), None)
     return desk.page(
-        request, "feedback.html", visit, status, held=sorted(held, key=_ends),
-        said=[one for one in page.items if one.feedback.status not in HELD], next_cursor=page.next_cursor,
-        first_page=cursor is None, told=told, trouble=trouble, may_judge=FEEDBACK in visit.caller.scopes,
+        request,
+        "feedback.html",
+        visit,
+        status,
+        held=sorted(held, key=_ends),
+        said=[one for one in page.items if one.feedback.status not in HELD],
+        next_cursor=page.next_cursor,
+        first_page=cursor is None,
+        told=told,
+        trouble=trouble,
+        may_judge=FEEDBACK in visit.caller.scopes,
         scope=scope_words,
-    )  # fmt: skip
+    )
 
 
 def _ends(told: Told) -> int:
@@ -65,9 +79,7 @@ async def revoke(feedback_id: str, request: Request, desk: Desk, visit: Judging,
     try:
         await desk_of(desk.parts).revoke(feedback_id, author_of(visit.caller), form.get("reason", ""))
     except ProblemError as error:
-        return await _list(
-            request, desk, visit, trouble=f"Nothing was done: {error}.", status=error.problem.status
-        )  # fmt: skip
+        return await _list(request, desk, visit, trouble=f"Nothing was done: {error}.", status=error.problem.status)
     return RedirectResponse(with_query("/console/feedback", done=feedback_id), 303)
 
 
@@ -80,36 +92,47 @@ async def form_page(
 
 
 async def _form(
-    request: Request, desk: Console, visit: Visit, decision_id: str, *, verdict: str, trouble: str = "",
+    request: Request,
+    desk: Console,
+    visit: Visit,
+    decision_id: str,
+    *,
+    verdict: str,
+    trouble: str = "",
     status: int = 200,
-) -> Response:  # fmt: skip
+) -> Response:
     decision = await _decision(desk, visit, decision_id)
     rise = await _rise(desk, visit, decision)
     bounds = desk.parts.services.settings.feedback
     return desk.page(
-        request, "feedback_form.html", visit, status, decision=decision, rise=rise, choices=choices(rise),
-        things=things(rise), signals=evidence_shown(decision.evidence).signals, verdict=verdict, trouble=trouble,
+        request,
+        "feedback_form.html",
+        visit,
+        status,
+        decision=decision,
+        rise=rise,
+        choices=choices(rise),
+        things=things(rise),
+        signals=evidence_shown(decision.evidence).signals,
+        verdict=verdict,
+        trouble=trouble,
         bounds=bounds,
         periods=[(seconds, words) for seconds, words in PERIODS if seconds <= bounds.max_days * 86_400],
-    )  # fmt: skip
+    )
 
 
 @router.post("/decisions/{decision_id}/feedback/preview")
 async def preview(decision_id: str, request: Request, desk: Desk, visit: Judging, form: Form) -> Response:
     """Begin a preview; what comes back asks how it fares until it is over."""
     row = await desk_of(desk.parts).start_preview(decision_id, draft_of(form), author_of(visit.caller))
-    return desk.page(
-        request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=decision_id
-    )  # fmt: skip
+    return desk.page(request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=decision_id)
 
 
 @router.get("/feedback/previews/{preview_id}")
 async def how_it_fares(preview_id: str, request: Request, desk: Desk, visit: Judging) -> Response:
     """A preview as it is now."""
     row = await desk_of(desk.parts).preview(preview_id, visible_tenants(visit.caller, None))
-    return desk.page(
-        request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=row.decision_id
-    )  # fmt: skip
+    return desk.page(request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=row.decision_id)
 
 
 @router.post("/decisions/{decision_id}/feedback")
@@ -120,9 +143,14 @@ async def adopt(decision_id: str, request: Request, desk: Desk, visit: Judging, 
         made = await desk_of(desk.parts).adopt(decision_id, draft, author_of(visit.caller))
     except ProblemError as error:
         return await _form(
-            request, desk, visit, decision_id, verdict=draft.verdict, trouble=f"Nothing was said yet: {error}.",
+            request,
+            desk,
+            visit,
+            decision_id,
+            verdict=draft.verdict,
+            trouble=f"Nothing was said yet: {error}.",
             status=error.problem.status,
-        )  # fmt: skip
+        )
     return RedirectResponse(with_query("/console/feedback", done=made.feedback.feedback_id), 303)
 
 

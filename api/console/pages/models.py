@@ -32,7 +32,7 @@ Text = Annotated[str, Query(max_length=2048)]
 @router.get("/models")
 async def models(
     request: Request, desk: Desk, visit: Looking, level: Text = "medium", ordered: Text = "", before: Text = ""
-) -> Response:  # fmt: skip
+) -> Response:
     """Versions, the version in force, drift and budget. A page that waits for another version than *before* asks again
     until there is one, and is told nothing meanwhile.
     """
@@ -42,9 +42,16 @@ async def models(
 
 
 async def _page(
-    request: Request, desk: Console, visit: Visit, *, level: str = "medium", ordered: str = "", before: str = "",
-    trouble: str = "", status: int = 200,
-) -> Response:  # fmt: skip
+    request: Request,
+    desk: Console,
+    visit: Visit,
+    *,
+    level: str = "medium",
+    ordered: str = "",
+    before: str = "",
+    trouble: str = "",
+    status: int = 200,
+) -> Response:
     parts, rules = desk.parts, desk_of(desk.parts)
     tenants, level = visible_tenants(visit.caller, None), level if level in LEVELS else "medium"
     versions = await parts.read(rules.versions, 50)
@@ -54,14 +61,29 @@ async def _page(
     entries = (await parts.read(rules.history, 20)).items if everybody else []
     lifecycle, days = parts.services.settings.lifecycle, views.totals(budget)
     return desk.page(
-        request, "models.html", visit, status, everybody=everybody,
-        versions=[shown(one, visit.caller) for one in versions.items], in_force=rules.version, level=level, days=days,
-        chart=views.budget_chart(days, level) if days else None, beyond=views.beyond(budget)[:30],
-        accepted=float(getattr(parts.services.settings.risk.alert_budget, level)), history=entries,
-        drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores), bounds=lifecycle.drift,
-        keeper=lifecycle.enabled, day=views.day_words, group=views.group_words, ordered=ordered, before=before,
-        trouble=trouble, may_order=ADMIN in visit.caller.scopes and everybody,
-    )  # fmt: skip
+        request,
+        "models.html",
+        visit,
+        status,
+        everybody=everybody,
+        versions=[shown(one, visit.caller) for one in versions.items],
+        in_force=rules.version,
+        level=level,
+        days=days,
+        chart=views.budget_chart(days, level) if days else None,
+        beyond=views.beyond(budget)[:30],
+        accepted=float(getattr(parts.services.settings.risk.alert_budget, level)),
+        history=entries,
+        drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores),
+        bounds=lifecycle.drift,
+        keeper=lifecycle.enabled,
+        day=views.day_words,
+        group=views.group_words,
+        ordered=ordered,
+        before=before,
+        trouble=trouble,
+        may_order=ADMIN in visit.caller.scopes and everybody,
+    )
 
 
 @router.post("/models/rollback")
@@ -84,7 +106,7 @@ async def promote(version: str, request: Request, desk: Desk, visit: Administeri
     why, force = form.get("why", "")[:MOST_WHY], form.get("force") == "yes"
     return await _ordered(
         request, desk, visit, "promotion", lambda rules, by: rules.promote(version, by, why, force=force)
-    )  # fmt: skip
+    )
 
 
 async def _ordered(
@@ -97,9 +119,7 @@ async def _ordered(
         with told():
             await order(desk_of(desk.parts), author(visit.caller))
     except ProblemError as error:
-        return await _page(
-            request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
-        )  # fmt: skip
+        return await _page(request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status)
     return RedirectResponse(
         with_query("/console/models", ordered=what, before="" if what == "training" else before), 303
     )
@@ -115,11 +135,22 @@ async def model(version: str, request: Request, desk: Desk, visit: Looking, grou
     one = shown(found.model, visit.caller)
     curves = views.shown_curves(found.curves, found.known, {group} - {""})
     return desk.page(
-        request, "model.html", visit, found=found, one=one, trained=views.trained_words(one), everybody=everybody,
-        calibration=views.calibration_chart(curves) if curves else None, chosen=group,
+        request,
+        "model.html",
+        visit,
+        found=found,
+        one=one,
+        trained=views.trained_words(one),
+        everybody=everybody,
+        calibration=views.calibration_chart(curves) if curves else None,
+        chosen=group,
         groups=views.groups_of(found.curves, found.known),
         rests_on=[*(("Known agents", one) for one in found.known), *(("Newcomers", one) for one in found.curves)],
-        honesty=views.honesty_chart(found.observed) if found.observed else None, group=views.group_words,
-        judged=judged, figures=from_dict(one.figures), levels_told=LEVELS, in_force=rules.version,
+        honesty=views.honesty_chart(found.observed) if found.observed else None,
+        group=views.group_words,
+        judged=judged,
+        figures=from_dict(one.figures),
+        levels_told=LEVELS,
+        in_force=rules.version,
         may_order=ADMIN in visit.caller.scopes and everybody,
-    )  # fmt: skip
+    )

@@ -105,11 +105,17 @@ class DecisionShown(NamedTuple):
 def decision_shown(decision: Decision, book: PolicyBook) -> DecisionShown:
     """*decision* as a page tells it; *book* is the policy in force now."""
     return DecisionShown(
-        decision, RiskLevel(decision.level).label, RiskLevel(decision.previous_level).label,
-        decision.level > decision.previous_level, _CAUSES.get(decision.cause, decision.cause),
-        odds(decision.p_value) if decision.cause == "event" else "", reasons_shown(decision.reasons),
-        features_shown(decision.feature_vector), evidence_shown(decision.evidence), _policy_shown(decision, book),
-    )  # fmt: skip
+        decision,
+        RiskLevel(decision.level).label,
+        RiskLevel(decision.previous_level).label,
+        decision.level > decision.previous_level,
+        _CAUSES.get(decision.cause, decision.cause),
+        odds(decision.p_value) if decision.cause == "event" else "",
+        reasons_shown(decision.reasons),
+        features_shown(decision.feature_vector),
+        evidence_shown(decision.evidence),
+        _policy_shown(decision, book),
+    )
 
 
 def odds(p_value: float) -> str:
@@ -128,11 +134,16 @@ def reasons_shown(reasons: Sequence[Reason]) -> tuple[ReasonShown, ...]:
     total = sum(max(reason.contribution, 0.0) for reason in reasons)
     return tuple(
         ReasonShown(
-            reason.code, _label(reason.feature), reason.text, reason.observed, reason.usual, reason.contribution,
+            reason.code,
+            _label(reason.feature),
+            reason.text,
+            reason.observed,
+            reason.usual,
+            reason.contribution,
             round(100.0 * max(reason.contribution, 0.0) / total) if total > 0 else 0,
         )
         for reason in reasons
-    )  # fmt: skip
+    )
 
 
 def features_shown(vector: Mapping[str, float]) -> tuple[FeatureShown, ...]:
@@ -162,11 +173,14 @@ def evidence_shown(evidence: Mapping[str, Any]) -> EvidenceShown:
     ]
     events = _number(evidence.get("events"))
     return EvidenceShown(
-        statistic, _number(evidence.get("prior")), _number(evidence.get("gain")),
+        statistic,
+        _number(evidence.get("prior")),
+        _number(evidence.get("gain")),
         None if events is None else int(events),
-        _texts(evidence.get("signals")), tuple(thresholds),
+        _texts(evidence.get("signals")),
+        tuple(thresholds),
         tuple(dict.fromkeys(_label(name) for name in _texts(evidence.get("left_aside")))),
-    )  # fmt: skip
+    )
 
 
 def _texts(value: Any) -> tuple[str, ...]:

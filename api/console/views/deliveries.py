@@ -84,10 +84,19 @@ def _alert(key: str, found: Sequence[Delivery]) -> AlertShown:
     told = _facts(first)
     targets = tuple(_target(one) for one in found)
     return AlertShown(
-        key, told.kind, told.title, told.subject, first.tenant, RiskLevel(first.level).label, first.created_ms,
-        key.removeprefix(DECIDED) if key.startswith(DECIDED) else "", told.reasons, targets,
-        min((one.status for one in found), key=_SEVERITY.index), _step(told, first.created_ms),
-    )  # fmt: skip
+        key,
+        told.kind,
+        told.title,
+        told.subject,
+        first.tenant,
+        RiskLevel(first.level).label,
+        first.created_ms,
+        key.removeprefix(DECIDED) if key.startswith(DECIDED) else "",
+        told.reasons,
+        targets,
+        min((one.status for one in found), key=_SEVERITY.index),
+        _step(told, first.created_ms),
+    )
 
 
 def alert_climbs(alerts: Sequence[AlertShown]) -> list[Climb[AlertShown]]:
@@ -125,6 +134,12 @@ def _target(one: Delivery) -> TargetShown:
     if one.status == "pending" and one.attempts == 0:
         words = "waits for its first attempt"
     return TargetShown(
-        one.target, one.status, words, one.attempts, one.next_attempt_ms if one.status == "pending" else 0,
-        one.delivered_ms, one.last_error, one.suppressed_before,
-    )  # fmt: skip
+        one.target,
+        one.status,
+        words,
+        one.attempts,
+        one.next_attempt_ms if one.status == "pending" else 0,
+        one.delivered_ms,
+        one.last_error,
+        one.suppressed_before,
+    )

@@ -18,8 +18,12 @@ PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90
 FEATURE = "feature."
 """How a check box of a feature is called; its name follows."""
 _NOUNS = {one.name: one.noun for one in FEATURES}
-_SHARED = {"pace_1m": "pace, 1 min", "pace_15m": "pace, 15 min", "pace_4h": "pace, 4 h",
-           "action_rarity_peers": "action among its peers"}  # fmt: skip
+_SHARED = {
+    "pace_1m": "pace, 1 min",
+    "pace_15m": "pace, 15 min",
+    "pace_4h": "pace, 4 h",
+    "action_rarity_peers": "action among its peers",
+}
 """Words for features whose noun another one has, too."""
 
 
@@ -54,17 +58,20 @@ def choices(rise: Sequence[Decision]) -> list[Choice]:
     leading = {reason.feature for decision in rise for reason in decision.reasons}
     found = [
         Choice(one.name, feature_words(one.name), one.meaning, one.name in leading)
-        for one in FEATURES if one.name not in PROTECTED
-    ]  # fmt: skip
+        for one in FEATURES
+        if one.name not in PROTECTED
+    ]
     return sorted(found, key=lambda one: not one.leading)
 
 
 def things(rise: Sequence[Decision]) -> list[str]:
     """Resources and targets that the reasons of a rise name: what a rule is likely to be about."""
     named = [
-        reason.observed for decision in rise for reason in decision.reasons
+        reason.observed
+        for decision in rise
+        for reason in decision.reasons
         if reason.feature in ("resource_surprise", "target_surprise")
-    ]  # fmt: skip
+    ]
     return list(dict.fromkeys(named))
 
 
@@ -94,10 +101,13 @@ def draft_of(form: Mapping[str, str]) -> Draft:
     return Draft(
         verdict="true_positive" if form.get("verdict") == "true_positive" else "false_positive",
         kind="peer_group" if form.get("kind") == "peer_group" else "agent",
-        features=None if form.get("which") == "all" else named, resource=form.get("resource", "").strip() or None,
-        reason=form.get("reason", ""), expires_in_s=lasts_s, preview_id=form.get("preview_id") or None,
+        features=None if form.get("which") == "all" else named,
+        resource=form.get("resource", "").strip() or None,
+        reason=form.get("reason", ""),
+        expires_in_s=lasts_s,
+        preview_id=form.get("preview_id") or None,
         accept_unseen=form.get("accept_unseen") == "yes",
-    )  # fmt: skip
+    )
 
 
 class PreviewShown(NamedTuple):
@@ -133,10 +143,12 @@ class PreviewShown(NamedTuple):
     def still_odd(self) -> list[tuple[str, int]]:
         """Features that make events odd which the rule touches, in words, with how many; hard signals are said so."""
         return [
-            (feature_words(one["feature"]) + (", which no rule may name" if one["feature"] in PROTECTED else ""),
-             one["events"])
+            (
+                feature_words(one["feature"]) + (", which no rule may name" if one["feature"] in PROTECTED else ""),
+                one["events"],
+            )
             for one in self.found.get("still_odd", ())
-        ]  # fmt: skip
+        ]
 
 
 def preview_shown(row: PreviewRow) -> PreviewShown:

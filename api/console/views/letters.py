@@ -30,11 +30,14 @@ def letter_groups(letters: Sequence[StoredLetter]) -> list[LetterGroup]:
         found.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
     groups = [
         LetterGroup(
-            source, reason, len(mine), sum(not one.replayed_ms for one in mine),
+            source,
+            reason,
+            len(mine),
+            sum(not one.replayed_ms for one in mine),
             max(one.letter.received_ms for one in mine),
         )
         for (source, reason), mine in found.items()
-    ]  # fmt: skip
+    ]
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 

@@ -75,9 +75,13 @@ def totals(rows: Sequence[BudgetDay]) -> list[Total]:
 def _total(day: int, rows: Sequence[BudgetDay]) -> Total:
     expected = sum(row.expected for row in rows)
     return Total(
-        day, expected, sum(row.observed for row in rows), upper_limit(expected),
-        sum(row.false_positive for row in rows), sum(row.true_positive for row in rows),
-    )  # fmt: skip
+        day,
+        expected,
+        sum(row.observed for row in rows),
+        upper_limit(expected),
+        sum(row.false_positive for row in rows),
+        sum(row.true_positive for row in rows),
+    )
 
 
 def beyond(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
@@ -154,9 +158,7 @@ def trained_words(model: ModelVersion) -> list[tuple[str, str]]:
     ]
 
 
-def shown_curves(
-    newcomers: Sequence[GroupCurve], known: Sequence[GroupCurve], wanted: Collection[str]
-) -> list[Drawn]:  # fmt: skip
+def shown_curves(newcomers: Sequence[GroupCurve], known: Sequence[GroupCurve], wanted: Collection[str]) -> list[Drawn]:
     """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
 
     Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
@@ -168,8 +170,11 @@ def shown_curves(
     parts = (("known agents", known), ("newcomers", newcomers))
     return [
         Drawn(f"{kind}, {_words(one)}", one)
-        for place in places for kind, curves in parts for one in curves if (one.tenant, one.agent_type) == place
-    ]  # fmt: skip
+        for place in places
+        for kind, curves in parts
+        for one in curves
+        if (one.tenant, one.agent_type) == place
+    ]
 
 
 def _words(one: GroupCurve) -> str:

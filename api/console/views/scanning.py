@@ -23,9 +23,13 @@ class Narrowed(NamedTuple, Generic[T]):
 
 
 def narrowed(
-    page_at: Callable[[str | None], Page[T]], keep: Callable[[T], bool], cursor: str | None = None,
-    *, wanted: int = PAGE, most_pages: int = MOST_PAGES,
-) -> Narrowed[T]:  # fmt: skip
+    page_at: Callable[[str | None], Page[T]],
+    keep: Callable[[T], bool],
+    cursor: str | None = None,
+    *,
+    wanted: int = PAGE,
+    most_pages: int = MOST_PAGES,
+) -> Narrowed[T]:
     """Read pages until *wanted* items are found, the list ends, or *most_pages* are read.
 
     Whole pages are used up, so that the cursor of the last one goes on exactly behind what was looked at; there may be

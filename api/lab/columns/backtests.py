@@ -113,4 +113,4 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("shortened", "count", "requests that get a shorter token"),
         Column("allowed", "count", "requests"),
     ),
-}  # fmt: skip
+}

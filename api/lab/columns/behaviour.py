@@ -75,4 +75,4 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("bad_session", "flag", "its session is"),
         Column("class", "name", "kind of attack"),
     ),
-}  # fmt: skip
+}

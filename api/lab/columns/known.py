@@ -87,4 +87,4 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("trace_id", "text", "trace"),
         Column("raw", "bytes", "the record as it was sent (JSON): what `train`, `scores` and `backtest` take"),
     ),
-}  # fmt: skip
+}

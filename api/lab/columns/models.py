@@ -44,4 +44,4 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("agent_days", "count", "days on which an agent was active"),
         Column("enough_history", "flag", "whether the history is long enough to tell"),
     ),
-}  # fmt: skip
+}

@@ -45,4 +45,4 @@ FRAMES: dict[str, tuple[Column, ...]] = {
         Column("share", "number", "share of what stood out, 0 to 1"),
         Column("meaning", "text", "what it measures"),
     ),
-}  # fmt: skip
+}

@@ -20,11 +20,17 @@ _CRITICAL = 2
 """Level of syslog: lost connections are told by `error_cb`, librdkafka would log each attempt too."""
 
 _MOST_MESSAGE_BYTES = 1024 * 1024
-_REFUSED = frozenset({
-    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError._INVALID_ARG,
-})  # fmt: skip
+_REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError._INVALID_ARG,
+    }
+)
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -47,9 +53,11 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
         return {}
     tls = settings.tls
     files = {
-        "ssl.ca.location": tls.ca_file, "ssl.certificate.location": tls.certificate_file,
-        "ssl.key.location": tls.key_file, "ssl.key.password": tls.key_password,
-    }  # fmt: skip
+        "ssl.ca.location": tls.ca_file,
+        "ssl.certificate.location": tls.certificate_file,
+        "ssl.key.location": tls.key_file,
+        "ssl.key.password": tls.key_password,
+    }
     check = "https" if tls.check_hostname else "none"
     return {"ssl.endpoint.identification.algorithm": check} | {name: value for name, value in files.items() if value}
 
@@ -60,8 +68,10 @@ def _sasl(settings: KafkaSettings) -> dict[str, Any]:
         return {}
     if sasl.mechanism != "OAUTHBEARER":
         return {
-            "sasl.mechanisms": sasl.mechanism, "sasl.username": sasl.username, "sasl.password": sasl.password,
-        }  # fmt: skip
+            "sasl.mechanisms": sasl.mechanism,
+            "sasl.username": sasl.username,
+            "sasl.password": sasl.password,
+        }
     optional = {"sasl.oauthbearer.scope": sasl.scope, "https.ca.location": settings.tls.ca_file}
     return {
         "sasl.mechanisms": sasl.mechanism,

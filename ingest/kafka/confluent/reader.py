@@ -44,9 +44,13 @@ class Reader:
         self._positions: dict[Place, int] = {}
         self._goals: dict[Place, int] = {}
         self._consumer = open_consumer(
-            settings, self._disturbed, group_id=group_id or settings.group_id, enable_partition_eof=True,
-            session_timeout_ms=settings.session_timeout_ms, max_poll_interval_ms=settings.max_poll_interval_ms,
-        )  # fmt: skip
+            settings,
+            self._disturbed,
+            group_id=group_id or settings.group_id,
+            enable_partition_eof=True,
+            session_timeout_ms=settings.session_timeout_ms,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+        )
         try:
             limit = settings.metadata_timeout_ms
             counts = {topic: partition_count(self._consumer, topic, limit) for topic in topics}
@@ -72,10 +76,12 @@ class Reader:
             with translated("asking for committed offsets"):
                 stored = self._consumer.committed(places, self.settings.metadata_timeout_ms / 1000)
             known = {_place(place): place.offset for place in stored}
-            self._take({
-                place: offset if offset >= 0 else self._first(place, self._bounds(place))
-                for place, offset in known.items()
-            })  # fmt: skip
+            self._take(
+                {
+                    place: offset if offset >= 0 else self._first(place, self._bounds(place))
+                    for place, offset in known.items()
+                }
+            )
         except TrustwatchError as error:
             self._raised = error  # poll raises it; nothing is read meanwhile
 
@@ -134,9 +140,14 @@ class Reader:
         lost = max(0, start - offset)
         self.lost_records += lost
         _log.error(
-            "records are gone that were not read", topic=place[0], partition=place[1], offset=offset, start=start,
-            end=end, lost=lost,
-        )  # fmt: skip
+            "records are gone that were not read",
+            topic=place[0],
+            partition=place[1],
+            offset=offset,
+            start=start,
+            end=end,
+            lost=lost,
+        )
         self._take(self._positions | {place: start})
 
     def _disturbed(self, error: KafkaError) -> None:

@@ -48,11 +48,14 @@ class GroupSource:
         self._polled, self._overslept = time.monotonic(), False
         static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
         self._consumer = open_consumer(
-            settings, self._disturbed, partition_assignment_strategy="cooperative-sticky",
+            settings,
+            self._disturbed,
+            partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-            max_poll_interval_ms=settings.max_poll_interval_ms, **static,
-        )  # fmt: skip
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            **static,
+        )
         try:
             self._count = partition_count(self._consumer, self.topic, settings.metadata_timeout_ms)
         except TrustwatchError:

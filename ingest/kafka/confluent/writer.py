@@ -41,18 +41,30 @@ class Writer:
 
     def _open(self) -> Producer:
         options: dict[str, Any] = {
-            **connection(self.settings), "enable.idempotence": True, "acks": "all", "linger.ms": _LINGER_MS,
-            "batch.size": _BATCH_BYTES, "compression.type": self.settings.compression,
-            "delivery.timeout.ms": self.settings.delivery_timeout_ms, "queue.buffering.max.kbytes": _QUEUE_KBYTES,
-            "allow.auto.create.topics": False, "error_cb": self._disturbed,
-        }  # fmt: skip
+            **connection(self.settings),
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": _LINGER_MS,
+            "batch.size": _BATCH_BYTES,
+            "compression.type": self.settings.compression,
+            "delivery.timeout.ms": self.settings.delivery_timeout_ms,
+            "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+            "allow.auto.create.topics": False,
+            "error_cb": self._disturbed,
+        }
         with translated(f"Kafka at {', '.join(self.settings.bootstrap_servers)}"):
             return Producer(options, logger=LOGGER)
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         """See `TopicWriter.send`."""
         if partition is None:
             partition = -1 if key is None else partition_of(key, self.partitions(topic))
@@ -60,9 +72,14 @@ class Writer:
         while True:
             try:
                 self._producer.produce(
-                    topic, value, key, partition, on_delivery=self._delivered, timestamp=timestamp_ms or 0,
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=self._delivered,
+                    timestamp=timestamp_ms or 0,
                     headers=list(headers) or None,
-                )  # fmt: skip
+                )
                 return
             except BufferError:
                 self._producer.poll(_WAIT_S)

@@ -31,9 +31,10 @@ class Admin:
         for definition in DEFINITIONS:
             name = definition.name(topics)
             wanted: dict[str, Any] = {
-                "num_partitions": partitions, "replication_factor": replication,
+                "num_partitions": partitions,
+                "replication_factor": replication,
                 "configs": replicated(definition.configs, replication),
-            }  # fmt: skip
+            }
             with translated(f"creating topic {name}"):
                 try:
                     self._client.create_topics({name: wanted}, wait_for_metadata=True)

@@ -208,9 +208,14 @@ def read_batches(consumer: KafkaConsumer) -> int:
 def warm_up() -> None:
     """Decode a batch, so that no compiling holds up a member of a group."""
     builder = DefaultRecordBatchBuilder(
-        magic=2, compression_type=0, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        magic=2,
+        compression_type=0,
+        is_transactional=False,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
         batch_size=1024,
-    )  # fmt: skip
+    )
     builder.append(0, 0, b"key", b"value", [(wire.HEADER, bytes(9))])
     decode_batch(DefaultRecordBatch(builder.build()), 0)
 

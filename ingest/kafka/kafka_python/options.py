@@ -21,9 +21,11 @@ T = TypeVar("T")
 _RECONNECT_MS = 2_000
 _TOKEN_TIMEOUT_S = 10.0
 _REFUSED = (
-    errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError, errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.AuthorizationError,
     errors.KafkaConfigurationError,
-)  # fmt: skip
+)
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -116,9 +118,12 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc] # kafka-py
         try:
             with self._lock:
                 answer = httpx.post(
-                    sasl.token_endpoint, data=form, auth=(sasl.client_id, sasl.client_secret),
-                    timeout=_TOKEN_TIMEOUT_S, verify=self._verify,
-                )  # fmt: skip
+                    sasl.token_endpoint,
+                    data=form,
+                    auth=(sasl.client_id, sasl.client_secret),
+                    timeout=_TOKEN_TIMEOUT_S,
+                    verify=self._verify,
+                )
             answer.raise_for_status()
             return msgspec.json.decode(answer.content, type=_Token).access_token
         except (httpx.HTTPError, msgspec.MsgspecError) as error:

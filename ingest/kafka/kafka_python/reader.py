@@ -43,10 +43,11 @@ class Reader:
         options = reading(settings)
         if group_id:
             options |= {
-                "group_id": group_id, "session_timeout_ms": settings.session_timeout_ms,
+                "group_id": group_id,
+                "session_timeout_ms": settings.session_timeout_ms,
                 "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
                 "max_poll_interval_ms": settings.max_poll_interval_ms,
-            }  # fmt: skip
+            }
         self._consumer = opened(KafkaConsumer, **options)
         try:
             counts = {topic: partition_count(self._consumer, topic) for topic in topics}
@@ -107,9 +108,14 @@ class Reader:
         lost = max(0, start - offset)
         self.lost_records += lost
         _log.error(
-            "records are gone that were not read", topic=place.topic, partition=place.partition, offset=offset,
-            start=start, end=end, lost=lost,
-        )  # fmt: skip
+            "records are gone that were not read",
+            topic=place.topic,
+            partition=place.partition,
+            offset=offset,
+            start=start,
+            end=end,
+            lost=lost,
+        )
         self._consumer.seek(place, start)
 
     def commit(self) -> None:
@@ -136,7 +142,7 @@ class Reader:
         return {
             (place.topic, place.partition): end if found.get(place) is None else found[place].offset
             for place, end in ends.items()
-        }  # fmt: skip
+        }
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """See `TopicReader.seek`."""

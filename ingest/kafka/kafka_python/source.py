@@ -54,12 +54,16 @@ class GroupSource:
         self._helper = Helper(self._serve)
         try:
             self._consumer = opened(
-                KafkaConsumer, group_id=settings.group_id, group_instance_id=settings.group_instance_id or None,
-                partition_assignment_strategy=[self._assignor], kafka_client=self._helper.client,
+                KafkaConsumer,
+                group_id=settings.group_id,
+                group_instance_id=settings.group_instance_id or None,
+                partition_assignment_strategy=[self._assignor],
+                kafka_client=self._helper.client,
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-                max_poll_interval_ms=settings.max_poll_interval_ms, **reading(settings),
-            )  # fmt: skip
+                max_poll_interval_ms=settings.max_poll_interval_ms,
+                **reading(settings),
+            )
         except TrustwatchError:
             self._helper.close()
             raise

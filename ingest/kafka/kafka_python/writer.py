@@ -34,17 +34,29 @@ class Writer:
         self._failed: BaseException | None = None
         longest = settings.delivery_timeout_ms - _LINGER_MS
         self._producer = opened(
-            KafkaProducer, enable_idempotence=True, acks="all", linger_ms=_LINGER_MS, batch_size=_BATCH_BYTES,
+            KafkaProducer,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=_LINGER_MS,
+            batch_size=_BATCH_BYTES,
             compression_type=None if settings.compression == "none" else settings.compression,
-            delivery_timeout_ms=settings.delivery_timeout_ms, max_block_ms=settings.metadata_timeout_ms,
-            allow_auto_create_topics=False, metrics_enabled=False,
+            delivery_timeout_ms=settings.delivery_timeout_ms,
+            max_block_ms=settings.metadata_timeout_ms,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
             **connection(settings) | {"request_timeout_ms": min(settings.request_timeout_ms, longest)},
-        )  # fmt: skip
+        )
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         """See `TopicWriter.send`."""
         if partition is None and key is not None:
             partition = partition_of(key, self.partitions(topic))

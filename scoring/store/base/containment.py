@@ -29,9 +29,14 @@ class ContainmentStore(Protocol):
         """Those changed at *updated_ms* or later, oldest change first."""
 
     def list_interventions(
-        self, tenants: Tenants = None, kind: str | None = None, status: str | None = None,
-        agent_key: int | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page[Intervention]:  # fmt: skip
+        self,
+        tenants: Tenants = None,
+        kind: str | None = None,
+        status: str | None = None,
+        agent_key: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Intervention]:
         """Interventions, newest first. Raises BadCursor."""
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
@@ -53,9 +58,13 @@ class ContainmentStore(Protocol):
         """Write how it ended; False = something newer is wanted meanwhile, and nothing was written."""
 
     def list_actuations(
-        self, tenants: Tenants = None, agent_key: int | None = None, target: str | None = None, limit: int = 50,
+        self,
+        tenants: Tenants = None,
+        agent_key: int | None = None,
+        target: str | None = None,
+        limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[Actuation]:  # fmt: skip
+    ) -> Page[Actuation]:
         """Actuations, last changed first. Raises BadCursor."""
 
     def edges(

@@ -25,9 +25,15 @@ class FeedbackStore(Protocol):
         """One."""
 
     def list_feedback(
-        self, tenants: Tenants = None, status: str | None = None, verdict: str | None = None,
-        agent_key: int | None = None, decision_id: str | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page[Feedback]:  # fmt: skip
+        self,
+        tenants: Tenants = None,
+        status: str | None = None,
+        verdict: str | None = None,
+        agent_key: int | None = None,
+        decision_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Feedback]:
         """Feedback, newest first. Raises BadCursor."""
 
     def open_feedback(self) -> list[Feedback]:

@@ -24,9 +24,7 @@ class Purged(NamedTuple):
     agents: int
 
 
-class Store(
-    StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, FeedbackStore, ChainStore, Protocol
-):  # fmt: skip
+class Store(StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, FeedbackStore, ChainStore, Protocol):
     """All of it. One contract suite (`tests/contract/`) holds for every implementation."""
 
     def positions(self) -> list[Position]:
@@ -47,9 +45,15 @@ class Store(
         """
 
     def purge(
-        self, before_ms: int, chunk: int = 1_000, agents_before_ms: int = 0, *, outbox_before_ms: int | None = None,
-        letters_before_ms: int | None = None, waiting_letters_before_ms: int = 0,
-    ) -> Purged:  # fmt: skip
+        self,
+        before_ms: int,
+        chunk: int = 1_000,
+        agents_before_ms: int = 0,
+        *,
+        outbox_before_ms: int | None = None,
+        letters_before_ms: int | None = None,
+        waiting_letters_before_ms: int = 0,
+    ) -> Purged:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
         Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox

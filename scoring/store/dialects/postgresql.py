@@ -99,9 +99,12 @@ def make_engine(url: URL) -> Engine:
     options = " ".join([_OPTIONS, *([str(given["options"])] if "options" in given else [])])  # the last one counts
     arguments = {name: value for name, value in _CONNECT.items() if name not in given} | {"options": options}
     engine = create_engine(
-        url.set(drivername=DRIVER), connect_args=arguments, pool_pre_ping=True, pool_timeout=POOL_TIMEOUT_S,
+        url.set(drivername=DRIVER),
+        connect_args=arguments,
+        pool_pre_ping=True,
+        pool_timeout=POOL_TIMEOUT_S,
         hide_parameters=True,
-    )  # fmt: skip
+    )
     event.listen(engine, "handle_error", _leave_stand_by)
     return engine
 

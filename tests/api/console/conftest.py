@@ -108,9 +108,11 @@ class Provider:
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         routes = [
-            Route("/.well-known/openid-configuration", self._description), Route("/jwks", self._jwks),
-            Route("/token", self._token, methods=["POST"]), Route("/userinfo", self._userinfo),
-        ]  # fmt: skip
+            Route("/.well-known/openid-configuration", self._description),
+            Route("/jwks", self._jwks),
+            Route("/token", self._token, methods=["POST"]),
+            Route("/userinfo", self._userinfo),
+        ]
         self.served = Served(listener, Starlette(routes=routes))
 
     def settings(self, **more: Any) -> ConsoleOidcSettings:
@@ -128,11 +130,15 @@ class Provider:
     async def _description(self, _: Request) -> Response:
         return JSONResponse(
             {
-                "issuer": self.url, "authorization_endpoint": f"{self.url}/authorize", "jwks_uri": f"{self.url}/jwks",
-                "token_endpoint": f"{self.url}/token", "userinfo_endpoint": f"{self.url}/userinfo",
-                "authorization_response_iss_parameter_supported": True, **self.metadata,
+                "issuer": self.url,
+                "authorization_endpoint": f"{self.url}/authorize",
+                "jwks_uri": f"{self.url}/jwks",
+                "token_endpoint": f"{self.url}/token",
+                "userinfo_endpoint": f"{self.url}/userinfo",
+                "authorization_response_iss_parameter_supported": True,
+                **self.metadata,
             }
-        )  # fmt: skip
+        )
 
     async def _jwks(self, _: Request) -> Response:
         jwk = ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
@@ -147,9 +153,14 @@ class Provider:
         if asked is None or challenge != asked["code_challenge"] or form["redirect_uri"] != asked["redirect_uri"]:
             return JSONResponse({"error": "invalid_grant"}, 400)
         claims = {
-            "iss": self.url, "sub": "u-1", "aud": CLIENT, "iat": int(self.clock.now), "exp": int(self.clock.now) + 300,
-            "nonce": asked["nonce"], **self.claims,
-        }  # fmt: skip
+            "iss": self.url,
+            "sub": "u-1",
+            "aud": CLIENT,
+            "iat": int(self.clock.now),
+            "exp": int(self.clock.now) + 300,
+            "nonce": asked["nonce"],
+            **self.claims,
+        }
         claims = {name: value for name, value in claims.items() if value is not None}
         token = jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
         return JSONResponse({"id_token": token, "access_token": "at", "token_type": "Bearer"})
@@ -171,9 +182,12 @@ class Site:
         more = {name: console.pop(name) for name in ("archive", "kafka") if name in console}
         given = {"enabled": True, "oidc": provider.settings(), **console}
         self.settings = Settings(
-            data_dir=folder, listen=ListenSettings(port=port), console=ConsoleSettings(**given),
-            tenants={"acme": TenantSettings(mode="enforce")}, **more,
-        )  # fmt: skip
+            data_dir=folder,
+            listen=ListenSettings(port=port),
+            console=ConsoleSettings(**given),
+            tenants={"acme": TenantSettings(mode="enforce")},
+            **more,
+        )
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
         self.view, self.status = RiskView(), PipelineStatus()
@@ -189,15 +203,31 @@ class Site:
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         self.guard = make_guard(
-            self.settings, self.log, self.store, self.view, policy, self.status,
-            lambda agents: forget_answers(self.view, agents), lambda: int(self.clock() * 1000),
-        )  # fmt: skip
+            self.settings,
+            self.log,
+            self.store,
+            self.view,
+            policy,
+            self.status,
+            lambda agents: forget_answers(self.view, agents),
+            lambda: int(self.clock() * 1000),
+        )
         return Services(
-            guard=self.guard, settings=self.settings, log=self.log, store=self.store, view=self.view, policy=policy,
+            guard=self.guard,
+            settings=self.settings,
+            log=self.log,
+            store=self.store,
+            view=self.view,
+            policy=policy,
             verifier=TokenVerifier((), jwks, callers.caller, self.settings.verification, self.clock),
-            model_version="m1", status=self.status, clock=self.clock, monotonic=self.clock,
-            new_id=lambda: str(next(self.ids)), on_startup=(self._running,), on_shutdown=(self._ended, self.log.close),
-        )  # fmt: skip
+            model_version="m1",
+            status=self.status,
+            clock=self.clock,
+            monotonic=self.clock,
+            new_id=lambda: str(next(self.ids)),
+            on_startup=(self._running,),
+            on_shutdown=(self._ended, self.log.close),
+        )
 
     async def _running(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -255,14 +285,37 @@ class Site:
         self.position = Position(0, before.epoch, after.offset)
         summaries = [
             AgentSummary(
-                r.name, r.agent_type, r.level, r.risk_score, r.confidence, r.anomaly_score, r.first_seen_ms,
-                r.last_seen_ms, r.evaluated_ms, r.due_ms, r.events, r.decision_id, r.reasons, r.counterfactual,
-            ) for r in rows
-        ]  # fmt: skip
+                r.name,
+                r.agent_type,
+                r.level,
+                r.risk_score,
+                r.confidence,
+                r.anomaly_score,
+                r.first_seen_ms,
+                r.last_seen_ms,
+                r.evaluated_ms,
+                r.due_ms,
+                r.events,
+                r.decision_id,
+                r.reasons,
+                r.counterfactual,
+            )
+            for r in rows
+        ]
         changes = [
-            Change(d.decision_id, d.agent.tenant, d.agent.agent_id, d.previous_level, d.level, d.risk_score, "",
-                   d.event_time_ms, d.decided_ms) for d in decisions
-        ]  # fmt: skip
+            Change(
+                d.decision_id,
+                d.agent.tenant,
+                d.agent.agent_id,
+                d.previous_level,
+                d.level,
+                d.risk_score,
+                "",
+                d.event_time_ms,
+                d.decided_ms,
+            )
+            for d in decisions
+        ]
         update = Update(summaries, changes, after.offset, 0, {"events": after.offset * 10}, {})
 
         def work() -> None:
@@ -281,22 +334,48 @@ def row_of(agent_id: str = "bot", tenant: str = "acme", level: int = 1, **more: 
     """An agent as the pipeline stores it."""
     name = AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
     given = {
-        "agent_type": "Robot", "risk_score": 0.1 if level < 2 else 0.8, "confidence": 0.9, "anomaly_score": 0.5,
-        "first_seen_ms": NOW_MS - 10**7, "last_seen_ms": NOW_MS, "evaluated_ms": NOW_MS, "due_ms": 0, "events": 100,
-        "decision_id": "", "reasons": b"[]", "counterfactual": "", "features": b"", "risk": b"", "state_version": "t",
-    }  # fmt: skip
+        "agent_type": "Robot",
+        "risk_score": 0.1 if level < 2 else 0.8,
+        "confidence": 0.9,
+        "anomaly_score": 0.5,
+        "first_seen_ms": NOW_MS - 10**7,
+        "last_seen_ms": NOW_MS,
+        "evaluated_ms": NOW_MS,
+        "due_ms": 0,
+        "events": 100,
+        "decision_id": "",
+        "reasons": b"[]",
+        "counterfactual": "",
+        "features": b"",
+        "risk": b"",
+        "state_version": "t",
+    }
     return AgentRow(name=name, level=level, **{**given, **more})
 
 
 def decision_of(row: AgentRow, number: int, before: int = 1, **more: Any) -> Decision:
     """The decision that brought *row* to its level."""
     given = {
-        "decision_id": f"d-{number}", "decided_ms": NOW_MS + number, "event_id": "e", "event_time_ms": NOW_MS + number,
-        "risk_score": row.risk_score, "confidence": 0.9, "anomaly_score": 0.9, "p_value": 0.001, "reasons": (REASON,),
-        "counterfactual": "medium if at most 2 new accounts per hour", "feature_vector": {"resource_rarity": 3.0},
-        "evidence": {}, "model_version": "m1", "baseline_version": "b1", "policy_version": "3", "mode": "enforce",
-        "cause": "event", "partition": 0, "offset": number,
-    }  # fmt: skip
+        "decision_id": f"d-{number}",
+        "decided_ms": NOW_MS + number,
+        "event_id": "e",
+        "event_time_ms": NOW_MS + number,
+        "risk_score": row.risk_score,
+        "confidence": 0.9,
+        "anomaly_score": 0.9,
+        "p_value": 0.001,
+        "reasons": (REASON,),
+        "counterfactual": "medium if at most 2 new accounts per hour",
+        "feature_vector": {"resource_rarity": 3.0},
+        "evidence": {},
+        "model_version": "m1",
+        "baseline_version": "b1",
+        "policy_version": "3",
+        "mode": "enforce",
+        "cause": "event",
+        "partition": 0,
+        "offset": number,
+    }
     return Decision(
         agent=row.name, agent_type=row.agent_type, previous_level=before, level=row.level, **{**given, **more}
     )

@@ -47,8 +47,13 @@ def test_what_is_no_climb_stays_apart(later: Step, earlier: Step) -> None:
 def test_a_fall_between_ends_a_climb() -> None:
     """The same levels twice are two climbs, and what says nothing of levels is left alone."""
     steps = [
-        Step("a", 2, 3, 60), Step("a", 1, 2, 50), None, Step("a", 3, 1, 40), Step("a", 2, 3, 30), Step("a", 1, 2, 20),
-    ]  # fmt: skip
+        Step("a", 2, 3, 60),
+        Step("a", 1, 2, 50),
+        None,
+        Step("a", 3, 1, 40),
+        Step("a", 2, 3, 30),
+        Step("a", 1, 2, 20),
+    ]
 
     assert shown(*steps) == [steps[:2], [None], [steps[3]], steps[4:]]
 
@@ -57,17 +62,30 @@ def rise(site: Any, make_row: Any, make_decision: Any, agent: str, first: int) -
     """low, medium, high, critical within seconds, as the pipeline would tell it; an alert of each."""
     row = make_row(agent, level=4, decision_id=f"d-{first + 2}")
     made = [
-        make_decision(make_row(agent, level=2 + number), first + number, 1 + number,
-                      decided_ms=NOW_MS + (first + number) * 1000, event_time_ms=NOW_MS + (first + number) * 1000)
+        make_decision(
+            make_row(agent, level=2 + number),
+            first + number,
+            1 + number,
+            decided_ms=NOW_MS + (first + number) * 1000,
+            event_time_ms=NOW_MS + (first + number) * 1000,
+        )
         for number in range(3)
-    ]  # fmt: skip
+    ]
     site.know(row, decisions=tuple(made))
     rows = [
         OutboxRow(
-            f"alert-{one.decision_id}", "alert", "", alert_payload(one, {"allow": True}, "https://trust.example"),
-            one.decided_ms, row.name.key, "first_seen_resource", one.level, "acme",
-        ) for one in made
-    ]  # fmt: skip
+            f"alert-{one.decision_id}",
+            "alert",
+            "",
+            alert_payload(one, {"allow": True}, "https://trust.example"),
+            one.decided_ms,
+            row.name.key,
+            "first_seen_resource",
+            one.level,
+            "acme",
+        )
+        for one in made
+    ]
     site.store.enqueue(rows)
     site.store.route([Route("soc", "alert", frozenset(range(5)), 0)], NOW_MS)
     return made

@@ -18,9 +18,17 @@ from .conftest import NOW_MS, REASON, decision_of, row_of
 
 def alert(level: str, with_rule: str, **told: Any) -> dict[str, Any]:
     given = {
-        "agent_id": "bot", "tenant": "acme", "issuer": "i", "time": "2026-01-13T18:04:08.000Z", "event_id": "e",
-        "level": level, "level_with_rule": with_rule, "reasons": ["why"], "marked": False, "same_rise": False,
-    }  # fmt: skip
+        "agent_id": "bot",
+        "tenant": "acme",
+        "issuer": "i",
+        "time": "2026-01-13T18:04:08.000Z",
+        "event_id": "e",
+        "level": level,
+        "level_with_rule": with_rule,
+        "reasons": ["why"],
+        "marked": False,
+        "same_rise": False,
+    }
     return {**given, **told}
 
 
@@ -28,10 +36,18 @@ def page(removed: list[dict[str, Any]], odd: list[dict[str, Any]] | None = None)
     """The finished preview as HTML, without its layout."""
     window = {"from": "2026-01-13T23:06:00.000Z", "to": "2026-01-13T23:07:00.000Z", "events": 169, "source": "log"}
     found = {
-        "window": window, "events_matched": 160, "agents_affected": 1, "alerts_before": 3, "alerts_after": 2,
-        "alerts_removed": removed, "alerts_removed_count": len(removed), "detections_lost": [],
-        "detections_lost_count": 0, "still_odd": odd or [], "unseen": "",
-    }  # fmt: skip
+        "window": window,
+        "events_matched": 160,
+        "agents_affected": 1,
+        "alerts_before": 3,
+        "alerts_after": 2,
+        "alerts_removed": removed,
+        "alerts_removed_count": len(removed),
+        "detections_lost": [],
+        "detections_lost_count": 0,
+        "still_odd": odd or [],
+        "unseen": "",
+    }
     row = PreviewRow("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(found))
     asked = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
     renderer = Renderer(Assets(), (), lambda: NOW_MS)

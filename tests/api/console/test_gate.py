@@ -83,8 +83,15 @@ def test_no_form_is_taken_without_its_token(site: Any, path: str, token: str | N
     assert "does not come from a page of this session" in answer.text
 
 
-@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
-                                     {"Origin": "https://evil.example"}, {"Origin": "null"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
 def test_no_form_is_taken_from_another_site(site: Any, headers: dict[str, str]) -> None:
     """Even with the right token."""
     site.sign_in("soc")
@@ -108,8 +115,15 @@ def test_acting_needs_more_than_looking(site: Any, make_row: Callable[..., Any])
     site.know(row)
     site.sign_in("readers")
     page = site.browser.get("/console/agent", params={"id": "looked-at", "tenant": "acme"})
-    answer = site.post("/console/agent/pin", id="looked-at", tenant="acme", issuer=row.name.issuer, level="high",
-                       why="w", valid_s="3600")  # fmt: skip
+    answer = site.post(
+        "/console/agent/pin",
+        id="looked-at",
+        tenant="acme",
+        issuer=row.name.issuer,
+        level="high",
+        why="w",
+        valid_s="3600",
+    )
 
     assert "/console/agent/pin" not in page.text
     assert answer.status_code == 403

@@ -30,9 +30,17 @@ TOPIC = "trustwatch.events"
 
 def raw_of(number: int, at: datetime, agent: str = "bot", **more: Any) -> bytes:
     return json.dumps(
-        {"id": f"e-{number}", "time": at.isoformat(), "type": "tool.call", "tenant": "acme", "action": f"step_{number}",
-         "agent": {"id": agent, "issuer": AS}, "outcome": "success", **more}
-    ).encode()  # fmt: skip
+        {
+            "id": f"e-{number}",
+            "time": at.isoformat(),
+            "type": "tool.call",
+            "tenant": "acme",
+            "action": f"step_{number}",
+            "agent": {"id": agent, "issuer": AS},
+            "outcome": "success",
+            **more,
+        }
+    ).encode()
 
 
 def archive_of(directory: Path, records: list[bytes], topic: str = "") -> None:

@@ -48,8 +48,9 @@ class Listening:
         self._thread.join(15)
 
 
-def test_a_change_of_a_level_is_told_to_those_who_may_know(new_site: Callable[..., Any], make_row: Any,
-                                                           make_decision: Any) -> None:  # fmt: skip
+def test_a_change_of_a_level_is_told_to_those_who_may_know(
+    new_site: Callable[..., Any], make_row: Any, make_decision: Any
+) -> None:
     """Of the own tenants alone; a stream ends with the service."""
     site = new_site()
     site.sign_in("soc")

@@ -27,8 +27,10 @@ class Versions:
 
     def __init__(self) -> None:
         told = {"source": "archive", "events": 87_654}
-        self.all = [ModelVersion(name, kind, "d", 1, 2, 3, trained=told) for name, kind in
-                    (("m2", "challenger"), ("m1", "champion"))]  # type: ignore[arg-type]  # fmt: skip
+        self.all = [
+            ModelVersion(name, kind, "d", 1, 2, 3, trained=told)
+            for name, kind in (("m2", "challenger"), ("m1", "champion"))
+        ]  # type: ignore[arg-type]
         self.lines = [ModelEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
 
     def versions(self, limit: int) -> Page[ModelVersion]:

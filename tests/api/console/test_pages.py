@@ -17,9 +17,16 @@ from trustwatch.scoring.records import AgentName
 from .conftest import AS, decision_of, row_of
 
 HOSTILE = (
-    "<script>alert(1)</script>", "https://agents.example/a?b=c&d=%2F#x", "\"><img src=x onerror=alert(1)>",
-    "spiffe://x/y z", "line\nbreak\r\nevent: end", "'; DROP TABLE agents; --", "{{ 7*7 }}", "ü\u202eevil", "a" * 2048,
-)  # fmt: skip
+    "<script>alert(1)</script>",
+    "https://agents.example/a?b=c&d=%2F#x",
+    '"><img src=x onerror=alert(1)>',
+    "spiffe://x/y z",
+    "line\nbreak\r\nevent: end",
+    "'; DROP TABLE agents; --",
+    "{{ 7*7 }}",
+    "ü\u202eevil",
+    "a" * 2048,
+)
 
 
 def page_of(site: Any, agent_id: str, tenant: str = "acme", path: str = "/console/agent") -> Any:
@@ -37,9 +44,15 @@ def log(site: Any, *events: dict[str, Any]) -> None:
 
 def event_of(agent_id: str, **more: Any) -> dict[str, Any]:
     return {
-        "id": "e", "time": "2025-11-24T16:00:00Z", "type": "tool.call", "tenant": "acme", "action": "read_file",
-        "agent": {"id": agent_id, "issuer": "https://as.example"}, "outcome": "success", **more,
-    }  # fmt: skip
+        "id": "e",
+        "time": "2025-11-24T16:00:00Z",
+        "type": "tool.call",
+        "tenant": "acme",
+        "action": "read_file",
+        "agent": {"id": agent_id, "issuer": "https://as.example"},
+        "outcome": "success",
+        **more,
+    }
 
 
 @pytest.mark.parametrize("agent_id", HOSTILE)
@@ -49,8 +62,12 @@ def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_deci
     site.know(row, decisions=(make_decision(row, len(agent_id)),))
     log(site, event_of(agent_id, action=agent_id, resource={"id": agent_id}))
     site.sign_in("soc")
-    pages = [site.browser.get("/console/"), site.browser.get("/console/agents"), page_of(site, agent_id),
-             page_of(site, agent_id, path="/console/agent/events")]  # fmt: skip
+    pages = [
+        site.browser.get("/console/"),
+        site.browser.get("/console/agents"),
+        page_of(site, agent_id),
+        page_of(site, agent_id, path="/console/agent/events"),
+    ]
 
     for page in pages:
         assert page.status_code == 200

@@ -208,8 +208,11 @@ def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
     unknown = summary("unknown", level=4, at_ms=1500)
 
     assert [one.name.agent_id for one in newest_first([high, old, unknown, new], reasons)] == [
-        "new", "unknown", "old", "high",
-    ]  # fmt: skip
+        "new",
+        "unknown",
+        "old",
+        "high",
+    ]
 
 
 def test_the_text_of_the_pages_needs_every_value() -> None:

@@ -210,9 +210,18 @@ def test_a_key_instead_of_a_secret(new_site: Callable[..., Any], provider: Any) 
 
 
 @pytest.mark.parametrize(
-    "back", ["https://evil.example/", "//evil.example", "/console//evil", "/\\evil", "/v1/agents", "/console/\\evil",
-             "/console/sign-in/start", "/console/\r\nx"]
-)  # fmt: skip
+    "back",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/console//evil",
+        "/\\evil",
+        "/v1/agents",
+        "/console/\\evil",
+        "/console/sign-in/start",
+        "/console/\r\nx",
+    ],
+)
 def test_nobody_is_sent_elsewhere(site: Any, back: str) -> None:
     """After signing in, only a page of the console is gone to."""
     assert site.sign_in("soc", back=back).headers["location"] == "/console/"

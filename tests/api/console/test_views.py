@@ -45,21 +45,59 @@ REASONS = (
 
 def decision(**changed: Any) -> Decision:
     made = Decision(
-        "d1", AGENT, "Clerk", 2_000, "e1", 1_000, int(RiskLevel.LOW), int(RiskLevel.HIGH), 0.8, 0.9, 0.97, 0.0005,
-        REASONS, "low had the action been usual", {"action_surprise": 32.0, "pace_1m": 5.0, "gone": 1.0},
-        {"statistic": 9.0, "prior": 1.0, "gain": 8.0, "events": 40, "signals": ["use_after_revocation"],
-         "thresholds": {"medium": 5.0, "high": 8.0, "critical": 11.0}},
-        "m1", "b1", PolicyBook().version, "enforce", "event", 0, 5,
-    )  # fmt: skip
+        "d1",
+        AGENT,
+        "Clerk",
+        2_000,
+        "e1",
+        1_000,
+        int(RiskLevel.LOW),
+        int(RiskLevel.HIGH),
+        0.8,
+        0.9,
+        0.97,
+        0.0005,
+        REASONS,
+        "low had the action been usual",
+        {"action_surprise": 32.0, "pace_1m": 5.0, "gone": 1.0},
+        {
+            "statistic": 9.0,
+            "prior": 1.0,
+            "gain": 8.0,
+            "events": 40,
+            "signals": ["use_after_revocation"],
+            "thresholds": {"medium": 5.0, "high": 8.0, "critical": 11.0},
+        },
+        "m1",
+        "b1",
+        PolicyBook().version,
+        "enforce",
+        "event",
+        0,
+        5,
+    )
     return msgspec.structs.replace(made, **changed)
 
 
 def delivery(target: str, status: str, **changed: Any) -> Delivery:
     payload = alert_payload(decision(), {"allow": True}, "https://trust.example")
     made = Delivery(
-        "alert-d1", target, "alert", "acme", 7, int(RiskLevel.HIGH), "action_surprise", 2_000, status, 1, 0, "", 0, 0,
+        "alert-d1",
+        target,
+        "alert",
+        "acme",
+        7,
+        int(RiskLevel.HIGH),
+        "action_surprise",
+        2_000,
+        status,
+        1,
+        0,
+        "",
+        0,
+        0,
         payload,
-    )  # fmt: skip
+    )
     return msgspec.structs.replace(made, **changed)
 
 
@@ -74,8 +112,10 @@ def test_a_decision_is_told_with_its_shares_thresholds_and_policy() -> None:
     assert [one.percent for one in shown.reasons] == [75, 25]
     assert shown.reasons[0].label == "action"
     assert [(one.level, one.reached) for one in shown.evidence.thresholds] == [
-        ("medium", True), ("high", True), ("critical", False),
-    ]  # fmt: skip
+        ("medium", True),
+        ("high", True),
+        ("critical", False),
+    ]
     assert (shown.level, shown.previous, shown.rises) == ("high", "low", True)
     assert shown.policy.current
     assert shown.policy.policy.max_token_lifetime_s == 60
@@ -147,8 +187,9 @@ def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
     assert (alert.decision_id, alert.level, alert.worst) == ("d1", "high", "failed")
     assert alert.title == "Risk high (was low): clerk"
     assert [(one.target, one.status, one.why) for one in alert.targets] == [
-        ("soc", "delivered", ""), ("pager", "failed", "410 Gone"),
-    ]  # fmt: skip
+        ("soc", "delivered", ""),
+        ("pager", "failed", "410 Gone"),
+    ]
 
 
 def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
@@ -180,8 +221,9 @@ def test_letters_are_grouped_by_source_and_reason() -> None:
     groups = letter_groups(letters)
 
     assert [(one.source, one.reason, one.letters, one.waiting) for one in groups] == [
-        ("gw", "no agent", 2, 1), ("kc", "not JSON", 1, 1),
-    ]  # fmt: skip
+        ("gw", "no agent", 2, 1),
+        ("kc", "not JSON", 1, 1),
+    ]
     assert [one.letter.letter_id for one in chosen(letters, "kc", "")] == ["l3"]
     assert len(chosen(letters, "", "no agent")) == 2
 
@@ -252,8 +294,11 @@ def test_a_form_says_exactly_what_the_desk_is_asked() -> None:
     draft = draft_of(form(resource="  acct-9 ", **ticked))
 
     assert (draft.verdict, draft.kind, draft.features, draft.resource) == (
-        "false_positive", "agent", ("pace_1m", "action_surprise"), "acct-9",
-    )  # fmt: skip
+        "false_positive",
+        "agent",
+        ("pace_1m", "action_surprise"),
+        "acct-9",
+    )
     assert (draft.reason, draft.expires_in_s, draft.preview_id) == ("planned", 86_400, None)
 
 

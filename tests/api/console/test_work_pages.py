@@ -27,9 +27,21 @@ def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
 def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: Any) -> Intervention:
     """An approval that waits."""
     made = Intervention(
-        f"i-{number}", "approval", "pending", name_of(agent_id, tenant), int(RiskLevel.HIGH), ("payments:write",),
-        "step_up_required", "authzen", NOW_MS, "", 0, "", NOW_MS + DAY_MS, NOW_MS + number,
-    )  # fmt: skip
+        f"i-{number}",
+        "approval",
+        "pending",
+        name_of(agent_id, tenant),
+        int(RiskLevel.HIGH),
+        ("payments:write",),
+        "step_up_required",
+        "authzen",
+        NOW_MS,
+        "",
+        0,
+        "",
+        NOW_MS + DAY_MS,
+        NOW_MS + number,
+    )
     return msgspec.structs.replace(made, **changed)
 
 
@@ -71,8 +83,14 @@ def test_hostile_names_and_reasons_are_text_everywhere(site: Any, make_row: Any,
     waits(site, asked(700, HOSTILE, scopes=(HOSTILE,), asked_why=HOSTILE))
     refused(site, letter(700, HOSTILE, HOSTILE.encode(), HOSTILE))
     site.sign_in("trust-admins")
-    paths = ("/console/decisions", "/console/decisions/d-700", "/console/alerts", "/console/approvals",
-             "/console/dead-letters", "/console/dead-letters/l-700")  # fmt: skip
+    paths = (
+        "/console/decisions",
+        "/console/decisions/d-700",
+        "/console/alerts",
+        "/console/approvals",
+        "/console/dead-letters",
+        "/console/dead-letters/l-700",
+    )
 
     for path in paths:
         page = site.browser.get(path)
@@ -179,9 +197,7 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
         ({"action": "burn", "why": "x"}, 400, "choose to approve or to reject"),
     ],
 )
-def test_a_form_that_says_nothing_does_nothing(
-    site: Any, form: dict[str, str], status: int, words: str
-) -> None:  # fmt: skip
+def test_a_form_that_says_nothing_does_nothing(site: Any, form: dict[str, str], status: int, words: str) -> None:
     """The page says what is wrong, and the approval still waits."""
     if site.store.intervention("i-741") is None:
         waits(site, asked(741, "still-waiting"))
@@ -237,8 +253,12 @@ async def _pin(site: Any, agent_id: str) -> None:
 
 def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
     """By source and reason; one that is no text is a hex dump."""
-    refused(site, letter(750, "gw", reason="no agent"), letter(751, "gw", reason="no agent"),
-            letter(752, "kc", b"\x00\xff", "not JSON"))  # fmt: skip
+    refused(
+        site,
+        letter(750, "gw", reason="no agent"),
+        letter(751, "gw", reason="no agent"),
+        letter(752, "kc", b"\x00\xff", "not JSON"),
+    )
     site.sign_in("trust-admins")
     chosen = site.browser.get("/console/dead-letters", params={"source": "gw", "reason": "no agent"}).text
 
@@ -248,8 +268,15 @@ def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
 
 def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: Any) -> None:
     """Once the cause is mended it is an event; what is still wrong is refused again, and waits."""
-    event = {"id": "e", "time": "2025-11-24T16:00:00Z", "type": "tool.call", "tenant": "acme", "action": "read",
-             "agent": {"id": "x", "issuer": AS}, "outcome": "success"}  # fmt: skip
+    event = {
+        "id": "e",
+        "time": "2025-11-24T16:00:00Z",
+        "type": "tool.call",
+        "tenant": "acme",
+        "action": "read",
+        "agent": {"id": "x", "issuer": AS},
+        "outcome": "success",
+    }
     refused(site, letter(753, "long-gone", msgspec.json.encode(event)), letter(755, "long-gone", b"{"))
     site.sign_in("trust-admins")
     assert "is not in the settings any more" in site.browser.get("/console/dead-letters/l-753").text

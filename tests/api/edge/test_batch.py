@@ -123,10 +123,12 @@ def test_damaged_records_are_judged_alike(doors: list[Both]) -> None:
 
 @settings(max_examples=120, deadline=None)
 @given(
-    st.lists(records(), min_size=2, max_size=6), st.sampled_from(sorted(BINDINGS)),
-    st.sampled_from([None, "", "urn:as", "urn:zürich", "other"]), st.sampled_from([None, "", "acme", "Zürich"]),
+    st.lists(records(), min_size=2, max_size=6),
+    st.sampled_from(sorted(BINDINGS)),
+    st.sampled_from([None, "", "urn:as", "urn:zürich", "other"]),
+    st.sampled_from([None, "", "acme", "Zürich"]),
     st.booleans(),
-)  # fmt: skip
+)
 def test_any_records_are_judged_alike(
     doors: list[Both], made: list[dict[str, Any]], name: str, source: str | None, tenant: str | None, ascii_only: bool
 ) -> None:

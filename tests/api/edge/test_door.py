@@ -36,9 +36,12 @@ class Site:
         numbers = count()
         self.commit = GroupCommit(self.log)
         self.door = Door(
-            self.commit, Admission(AgentRegistry(())), Limits(lambda: 0, 1_000_000, lambda: 0.0),
-            lambda: NOW_MS / 1000, lambda: f"id-{next(numbers)}",
-        )  # fmt: skip
+            self.commit,
+            Admission(AgentRegistry(())),
+            Limits(lambda: 0, 1_000_000, lambda: 0.0),
+            lambda: NOW_MS / 1000,
+            lambda: f"id-{next(numbers)}",
+        )
 
     def logged(self) -> list[Record]:
         records: list[Record] = []
@@ -87,9 +90,16 @@ def bodies(seed: int, odd: float) -> Iterator[list[Parcel]]:
             event = changed("id", f"evt-{number}") | {"action": draw.choice(("pay", "read"))}
             if draw.random() < odd:
                 event |= draw.choice(
-                    ({"id": f"evt-{draw.randrange(number) + 1}"}, {"action": 7}, {"tenant": "globex"}, {"id": None},
-                     {"id": f'"{number}"'}, {"tenant": None}, {"time": "2126-01-01T00:00:00Z"})
-                )  # fmt: skip
+                    (
+                        {"id": f"evt-{draw.randrange(number) + 1}"},
+                        {"action": 7},
+                        {"tenant": "globex"},
+                        {"id": None},
+                        {"id": f'"{number}"'},
+                        {"tenant": None},
+                        {"time": "2126-01-01T00:00:00Z"},
+                    )
+                )
             body.append(Parcel(compact(event)))
         yield body
 

@@ -59,9 +59,14 @@ class Issuer:
     def token(self, agent: str = "bot", *, header: dict[str, Any] | None = None, **claims: Any) -> str:
         """A right token but for what is given; None removes a claim."""
         right = {
-            "iss": AS, "sub": agent, "client_id": agent, "aud": API, "iat": int(NOW), "exp": int(NOW) + 300,
+            "iss": AS,
+            "sub": agent,
+            "client_id": agent,
+            "aud": API,
+            "iat": int(NOW),
+            "exp": int(NOW) + 300,
             "scope": "tools:read",
-        }  # fmt: skip
+        }
         kept = {name: value for name, value in (right | claims).items() if value is not None}
         return jwt.encode(kept, self.key, "ES256", {"typ": "at+jwt", "kid": self.kid, **(header or {})})
 
@@ -90,15 +95,31 @@ class Desk:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         log = GroupCommit(self.event_log)
         self.guard = make_guard(
-            self.settings, log, self.store, self.view, self.policy, self.status, lambda _: None,
+            self.settings,
+            log,
+            self.store,
+            self.view,
+            self.policy,
+            self.status,
+            lambda _: None,
             lambda: int(self.now * 1000),
-        )  # fmt: skip
+        )
         verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.caller, rules, lambda: self.now)
         services = Services(
-            self.settings, verifier, log, self.store, self.guard, self.view, self.policy, "m", self.status,
-            clock=lambda: self.now, new_id=lambda: str(next(self.ids)),
-            on_startup=(self.jwks.start,), on_shutdown=(self.jwks.close, self.guard.approvals.close, log.close),
-        )  # fmt: skip
+            self.settings,
+            verifier,
+            log,
+            self.store,
+            self.guard,
+            self.view,
+            self.policy,
+            "m",
+            self.status,
+            clock=lambda: self.now,
+            new_id=lambda: str(next(self.ids)),
+            on_startup=(self.jwks.start,),
+            on_shutdown=(self.jwks.close, self.guard.approvals.close, log.close),
+        )
         self.fresh()
         self.app = create_app(services)
         self.lifespan = Lifespan(self.app)
@@ -217,7 +238,7 @@ def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callabl
 
     def make(
         *issuers: GatewayIssuerSettings, mode: str = "enforce", table: Any = None, none: bool = False, **gateway: Any
-    ) -> Desk:  # fmt: skip
+    ) -> Desk:
         folder = tmp_path / str(len(desks))
         folder.mkdir()
         shutil.copyfile(database, folder / "trustwatch.db")

@@ -35,7 +35,9 @@ def faulty(desk: Any, name: str) -> str:
         "crit": lambda: issuer.token(header={"crit": ["x"], "x": 1}),
         "another key": lambda: jwt.encode(
             {"iss": issuer.settings().issuer, "sub": "bot", "aud": "https://api.example", "iat": now, "exp": now + 60},
-            stranger, "ES256", {"typ": "at+jwt", "kid": issuer.kid},
+            stranger,
+            "ES256",
+            {"typ": "at+jwt", "kid": issuer.kid},
         ),
         "unsigned": lambda: f"{unsigned}.{body}.",
         "broken signature": lambda: right[:-4] + ("AAAA" if right[-4:] != "AAAA" else "BBBB"),
@@ -51,17 +53,36 @@ def faulty(desk: Any, name: str) -> str:
         "half a character anywhere": lambda: issuer.token(extra={"deep": ["\udfff"]}),
         "too many scopes": lambda: issuer.token(scope=" ".join(map(str, range(1001)))),
         "bound to a key": lambda: issuer.token(cnf={"jkt": "x"}),
-    }  # fmt: skip
+    }
     return made[name]()
 
 
 FAULTS = [
-    "expired", "not valid yet", "another audience", "another issuer", "no exp", "no aud", "an id token",
-    "a refresh token", "crit", "another key", "unsigned", "broken signature", "broken body", "no JWT", "dots",
-    "too long", "actor without name", "actor that is a text", "actor with an endless name",
-    "earlier actor with an endless name", "too many scopes", "bound to a key", "half a character",
+    "expired",
+    "not valid yet",
+    "another audience",
+    "another issuer",
+    "no exp",
+    "no aud",
+    "an id token",
+    "a refresh token",
+    "crit",
+    "another key",
+    "unsigned",
+    "broken signature",
+    "broken body",
+    "no JWT",
+    "dots",
+    "too long",
+    "actor without name",
+    "actor that is a text",
+    "actor with an endless name",
+    "earlier actor with an endless name",
+    "too many scopes",
+    "bound to a key",
+    "half a character",
     "half a character anywhere",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -129,10 +150,26 @@ def test_dpop_is_refused_unless_the_gateway_checks_it(new_desk: Callable[..., An
 
 
 PATHS = [
-    "", "/", "//", "/mcp", "//evil.example/mcp", "/a/../../v1/agents/bot/risk", "/..%2f..%2fmetrics", "/%2e%2e/healthz",
-    "/v1/agents/bot/risk", "/a%00b", "/%ff%fe", "/introspect", "/hooks/okta", "*", "/" + "x" * 9000,
-    "/mcp?x=1&y=%0d%0a", "?x=1", "/.", ";/../..",
-]  # fmt: skip
+    "",
+    "/",
+    "//",
+    "/mcp",
+    "//evil.example/mcp",
+    "/a/../../v1/agents/bot/risk",
+    "/..%2f..%2fmetrics",
+    "/%2e%2e/healthz",
+    "/v1/agents/bot/risk",
+    "/a%00b",
+    "/%ff%fe",
+    "/introspect",
+    "/hooks/okta",
+    "*",
+    "/" + "x" * 9000,
+    "/mcp?x=1&y=%0d%0a",
+    "?x=1",
+    "/.",
+    ";/../..",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -151,9 +188,15 @@ def raw(desk: Any, method: str, path: str, token: str | None) -> tuple[int, bool
     """Status and whether there is a body, for a path that no client library may tidy up."""
     raw_path, _, query = f"/ext-authz{path}".encode().partition(b"?")
     scope = {
-        "type": "http", "method": method, "path": raw_path.decode("latin-1"), "raw_path": raw_path,
-        "query_string": query, "headers": [(b"host", b"api.example")], "http_version": "1.1", "scheme": "http",
-    }  # fmt: skip
+        "type": "http",
+        "method": method,
+        "path": raw_path.decode("latin-1"),
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": [(b"host", b"api.example")],
+        "http_version": "1.1",
+        "scheme": "http",
+    }
     if token is not None:
         scope["headers"].append((b"authorization", f"Bearer {token}".encode()))  # type: ignore[attr-defined]
     sent: list[dict[str, Any]] = []
@@ -294,7 +337,9 @@ def test_keys_are_kept_while_their_issuer_is_silent(desk: Any) -> None:
     assert desk.envoy(token).status_code == 403
 
 
-@pytest.mark.parametrize(("mode", "on_failure", "status"), [("enforce", "closed", 403), ("enforce", "open", 200), ("shadow", "closed", 200)])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize(
+    ("mode", "on_failure", "status"), [("enforce", "closed", 403), ("enforce", "open", 200), ("shadow", "closed", 200)]
+)
 def test_a_fault_of_ours_is_answered_as_set(
     new_desk: Callable[..., Any], mode: str, on_failure: str, status: int, caplog: Any
 ) -> None:

@@ -98,8 +98,12 @@ def test_an_active_token_is_answered_with_its_claims(new_desk: Callable[..., Any
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     content = answer.json()
     assert {name: content[name] for name in ("active", "scope", "client_id", "jti", "act")} == {
-        "active": True, "scope": "tools:read", "client_id": "bot", "jti": "j-1", "act": {"sub": "bot"},
-    }  # fmt: skip
+        "active": True,
+        "scope": "tools:read",
+        "client_id": "bot",
+        "jti": "j-1",
+        "act": {"sub": "bot"},
+    }
     assert not {"risk_level", "policy_version"} & set(content)
     content = new_desk(risk_claims=True).introspect(token).json()
     assert (content["risk_level"], content["policy_version"]) == ("unknown", "7")
@@ -143,8 +147,10 @@ def test_denials_become_events(desk: Any) -> None:
 
     (event,) = desk.events()
     assert (event["type"], event["error"], event["source"]) == (
-        "token.introspect", "revoked_by_trustwatch", "urn:trustwatch:introspection",
-    )  # fmt: skip
+        "token.introspect",
+        "revoked_by_trustwatch",
+        "urn:trustwatch:introspection",
+    )
 
 
 def test_only_authorized_clients_may_ask(new_desk: Callable[..., Any]) -> None:
@@ -159,9 +165,15 @@ def test_only_authorized_clients_may_ask(new_desk: Callable[..., Any]) -> None:
     assert status(basic()) == 200
     assert status(desk.auth("gateway", "trust.score:read")) == 403
     for refused in (
-        {}, basic(secret="another secret!!"), basic("unknown"), basic("", ""), {"authorization": "Basic ???"},
-        {"authorization": "Basic /w=="}, {"authorization": f"Bearer {token}"}, {"authorization": "Bearer x"},
-    ):  # fmt: skip
+        {},
+        basic(secret="another secret!!"),
+        basic("unknown"),
+        basic("", ""),
+        {"authorization": "Basic ???"},
+        {"authorization": "Basic /w=="},
+        {"authorization": f"Bearer {token}"},
+        {"authorization": "Bearer x"},
+    ):
         assert status(refused) == 401
     assert "www-authenticate" in desk.send("POST", "/introspect", {}, data=form).headers
 
@@ -184,11 +196,18 @@ def test_a_client_is_told_of_its_tenants_alone(new_desk: Callable[..., Any]) -> 
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b"", None), (b"token=", None), (b"token=a&token=b", None), (b"x=1", None), (b"token=%ff", None),
-        (b"\xff", None), (b"&".join([b"a=1"] * 20), None), (b"token=" + b"a" * 70_000, None),
-        (b'{"token":"a"}', "application/json"), (b"token=a", "text/plain"),
+        (b"", None),
+        (b"token=", None),
+        (b"token=a&token=b", None),
+        (b"x=1", None),
+        (b"token=%ff", None),
+        (b"\xff", None),
+        (b"&".join([b"a=1"] * 20), None),
+        (b"token=" + b"a" * 70_000, None),
+        (b'{"token":"a"}', "application/json"),
+        (b"token=a", "text/plain"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_request_is_400(desk: Any, body: bytes, kind: str | None) -> None:
     """Told without repeating it."""
     headers = desk.auth() | {"content-type": kind or "application/x-www-form-urlencoded"}
@@ -246,9 +265,7 @@ def test_questions_at_the_same_time_are_one(new_desk: Callable[..., Any], issuer
     async def many() -> list[Any]:
         import asyncio
 
-        one = [
-            desk.http.post("/introspect", headers=desk.auth(), data={"token": "opaque-1"}) for _ in range(20)
-        ]  # fmt: skip
+        one = [desk.http.post("/introspect", headers=desk.auth(), data={"token": "opaque-1"}) for _ in range(20)]
         return [answer.json()["active"] for answer in await asyncio.gather(*one)]
 
     assert desk.run(many()) == [True] * 20
@@ -258,12 +275,17 @@ def test_questions_at_the_same_time_are_one(new_desk: Callable[..., Any], issuer
 @pytest.mark.parametrize(
     "members",
     [
-        {"client_id": "bot", "token_use": "refresh_token"}, {"client_id": "bot", "typ": "Refresh"},
-        {"client_id": "bot", "iss": "https://evil.example"}, {"client_id": "bot", "aud": ["https://elsewhere.example"]},
-        {"client_id": "bot", "exp": 1}, {"scope": "x"}, {"client_id": 7}, {"client_id": ""},
+        {"client_id": "bot", "token_use": "refresh_token"},
+        {"client_id": "bot", "typ": "Refresh"},
+        {"client_id": "bot", "iss": "https://evil.example"},
+        {"client_id": "bot", "aud": ["https://elsewhere.example"]},
+        {"client_id": "bot", "exp": 1},
+        {"scope": "x"},
+        {"client_id": 7},
+        {"client_id": ""},
         {"client_id": "bot", "act": "x"},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_access_token_for_here_is_inactive(
     new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer, members: dict[str, Any]
 ) -> None:

@@ -66,14 +66,29 @@ class Desk:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         log = GroupCommit(self.event_log)
         self.guard = make_guard(
-            self.settings, log, self.store, self.view, self.policy, self.status, lambda _: None,
+            self.settings,
+            log,
+            self.store,
+            self.view,
+            self.policy,
+            self.status,
+            lambda _: None,
             lambda: int(self.now * 1000),
-        )  # fmt: skip
+        )
         verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.caller, rules, lambda: self.now)
         services = Services(
-            self.settings, verifier, log, self.store, self.guard, self.view, self.policy, "m", self.status,
-            clock=lambda: self.now, new_id=lambda: str(next(self.ids)),
-        )  # fmt: skip
+            self.settings,
+            verifier,
+            log,
+            self.store,
+            self.guard,
+            self.view,
+            self.policy,
+            "m",
+            self.status,
+            clock=lambda: self.now,
+            new_id=lambda: str(next(self.ids)),
+        )
         self.fresh()
         await self.jwks.start()
         self.app = create_app(services)
@@ -90,9 +105,7 @@ class Desk:
         number = RiskLevel[level.upper()] if isinstance(level, str) else level
         name = AgentName(agent_key("acme", AS, agent), "acme", AS, agent)
         at_ms = int(self.now * 1000)
-        self.view.apply(
-            [AgentSummary(name, agent_type, number, 0.5, 0.9, 0.5, 1, 2, at_ms, 0, 12, "", b"[]", "")]
-        )  # fmt: skip
+        self.view.apply([AgentSummary(name, agent_type, number, 0.5, 0.9, 0.5, 1, 2, at_ms, 0, 12, "", b"[]", "")])
 
     def send(self, method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
         """One request; underscores in header names are hyphens."""

@@ -17,18 +17,21 @@ PROFILE = {
     "options": {"evaluations_semantic": "execute_all"},
 }
 SINGLE = {
-    "subject": {"type": "user", "id": "alice@example.com"}, "resource": {"type": "todo", "id": "1"},
-    "action": {"name": "can_read"}, "context": {"time": "1985-10-26T01:22-07:00"},
-}  # fmt: skip
+    "subject": {"type": "user", "id": "alice@example.com"},
+    "resource": {"type": "todo", "id": "1"},
+    "action": {"name": "can_read"},
+    "context": {"time": "1985-10-26T01:22-07:00"},
+}
 BOXCARRED = {
-    "subject": {"type": "user", "id": "alice@example.com"}, "action": {"name": "can_read"},
+    "subject": {"type": "user", "id": "alice@example.com"},
+    "action": {"name": "can_read"},
     "context": {"time": "2024-05-31T15:22-07:00"},
     "evaluations": [
         {"resource": {"type": "document", "id": "boxcarring.md"}},
         {"resource": {"type": "document", "id": "subject-search.md"}},
         {"action": {"name": "can_delete"}, "resource": {"type": "document", "id": "resource-search.md"}},
     ],
-}  # fmt: skip
+}
 YES: dict[str, Any] = {"decision": True}
 
 
@@ -155,16 +158,25 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
     token, call = [event for event in desk.events() if event["type"] != "approval"]
 
     assert token == {
-        "time": "2025-11-24T16:00:00.000Z", "source": "urn:trustwatch:authzen", "type": "token.request",
-        "action": "client_credentials", "agent": {"id": "bot", "issuer": "https://as.example"}, "outcome": "success",
-        "error": None, "tenant": "acme", "delegation": ["bot", "root"],
+        "time": "2025-11-24T16:00:00.000Z",
+        "source": "urn:trustwatch:authzen",
+        "type": "token.request",
+        "action": "client_credentials",
+        "agent": {"id": "bot", "issuer": "https://as.example"},
+        "outcome": "success",
+        "error": None,
+        "tenant": "acme",
+        "delegation": ["bot", "root"],
         "scopes": {"requested": ["telemetry:read", "telemetry:write"]},
         "resource": {"audience": "https://telemetry.example"},
         "attributes": {
-            "verdict": "allowed", "risk_level": "medium", "mode": "enforce", "granted": "telemetry:read",
+            "verdict": "allowed",
+            "risk_level": "medium",
+            "mode": "enforce",
+            "granted": "telemetry:read",
             "token_lifetime_s": 300,
         },
-    }  # fmt: skip
+    }
     assert (call["type"], call["action"]) == ("api.call", "can_read")
     assert call["resource"] == {"type": "audience", "id": "https://telemetry.example"}
     assert call["scopes"] is None

@@ -32,9 +32,12 @@ def test_the_tests_that_fail_modes_names_are_there() -> None:
 def test_every_hook_has_its_rows_in_fail_modes() -> None:
     """One where we do not answer, one where we answer without a verdict."""
     names = {
-        "hydra": "Ory Hydra token hook", "okta": "Okta token inline hook", "wso2": "WSO2 pre-issue action",
-        "zitadel": "ZITADEL Actions v2", "authzen": "AuthZEN decision point",
-    }  # fmt: skip
+        "hydra": "Ory Hydra token hook",
+        "okta": "Okta token inline hook",
+        "wso2": "WSO2 pre-issue action",
+        "zitadel": "ZITADEL Actions v2",
+        "authzen": "AuthZEN decision point",
+    }
     assert {*PRODUCTS, "authzen"} == {*names}
     rows = [line.split("|")[1].strip() for line in FAIL_MODES.splitlines() if line.startswith("|")]
 

@@ -103,12 +103,18 @@ def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
 
     scopes = ["offline", "openid", "hydra.*"]
     assert allowed == {
-        "time": "2025-11-24T16:00:00.000Z", "source": "urn:trustwatch:hydra", "type": "token.refresh",
-        "action": "refresh_token", "agent": {"id": "app-client", "issuer": "https://as.example"},
-        "principal": {"id": "foo", "type": "user"}, "outcome": "success", "error": None, "tenant": "acme",
+        "time": "2025-11-24T16:00:00.000Z",
+        "source": "urn:trustwatch:hydra",
+        "type": "token.refresh",
+        "action": "refresh_token",
+        "agent": {"id": "app-client", "issuer": "https://as.example"},
+        "principal": {"id": "foo", "type": "user"},
+        "outcome": "success",
+        "error": None,
+        "tenant": "acme",
         "scopes": {"requested": scopes, "granted": scopes},
         "attributes": {"verdict": "allowed", "risk_level": "low", "mode": "enforce"},
-    }  # fmt: skip
+    }
     assert (refused["type"], refused["outcome"], refused["error"]) == (
         "token.request",
         "denied",
@@ -148,9 +154,7 @@ def test_who_delegated_is_heard(make_desk: Any, body: Any) -> None:
     """The `act` claim of the session names the earlier actors; the current one is the client itself."""
     desk = make_desk("hydra")
     request = credentials(body)
-    request["session"]["extra"] = {
-        "act": {"sub": "app-client", "act": {"sub": "orchestrator", "act": {"sub": "root"}}}
-    }  # fmt: skip
+    request["session"]["extra"] = {"act": {"sub": "app-client", "act": {"sub": "orchestrator", "act": {"sub": "root"}}}}
     desk.ask("hydra", request)
 
     (event,) = desk.events()

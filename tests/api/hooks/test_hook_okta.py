@@ -123,9 +123,16 @@ def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
     (event,) = desk.events()
     scopes = ["payments:read", "payments:list"]
     assert event == {
-        "time": "2025-11-24T16:00:00.000Z", "source": "urn:trustwatch:okta", "type": "token.request",
-        "action": "client_credentials", "agent": {"id": "bot", "issuer": "https://as.example"}, "outcome": "success",
-        "error": None, "tenant": "acme", "scopes": {"requested": scopes, "granted": scopes},
-        "client": {"ip": "198.51.100.7"}, "resource": {"audience": "api://payments"},
+        "time": "2025-11-24T16:00:00.000Z",
+        "source": "urn:trustwatch:okta",
+        "type": "token.request",
+        "action": "client_credentials",
+        "agent": {"id": "bot", "issuer": "https://as.example"},
+        "outcome": "success",
+        "error": None,
+        "tenant": "acme",
+        "scopes": {"requested": scopes, "granted": scopes},
+        "client": {"ip": "198.51.100.7"},
+        "resource": {"audience": "api://payments"},
         "attributes": {"verdict": "allowed", "risk_level": "low", "mode": "enforce", "token_lifetime_s": 900},
-    }  # fmt: skip
+    }

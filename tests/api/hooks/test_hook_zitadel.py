@@ -55,12 +55,19 @@ def test_a_signature_is_of_body_time_and_key(make_desk: Any, body: Any) -> None:
     content = json.dumps(body("zitadel")).encode()
     right = desk.signature(content)
     wrong = [
-        "", "t=,v1=", right.partition(",")[0], right.partition(",")[2], right + ",t=1", "v1=" + "0" * 64,
-        desk.signature(content + b" "), desk.signature(content, desk.now - 301),
+        "",
+        "t=,v1=",
+        right.partition(",")[0],
+        right.partition(",")[2],
+        right + ",t=1",
+        "v1=" + "0" * 64,
+        desk.signature(content + b" "),
+        desk.signature(content, desk.now - 301),
         desk.signature(content, desk.now + 301),
-        desk.signature(content, secret="another secret of letters"), right.replace("t=", "t=1"),
+        desk.signature(content, secret="another secret of letters"),
+        right.replace("t=", "t=1"),
         right.partition(",")[0] + ",v1=x" * 9,
-    ]  # fmt: skip
+    ]
 
     answers = {given: desk.ask("zitadel", content, zitadel_signature=given) for given in wrong}
 

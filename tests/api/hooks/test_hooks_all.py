@@ -60,9 +60,14 @@ def break_view(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("on_failure", ["open", "closed"])
 def test_a_fault_of_ours_is_answered_as_the_settings_say(
-    make_desk: Any, make_hook: Any, body: Any, product: str, on_failure: str, monkeypatch: pytest.MonkeyPatch,
+    make_desk: Any,
+    make_hook: Any,
+    body: Any,
+    product: str,
+    on_failure: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Counted, logged without the request, told as an audit event; nothing of it leaves."""
     words = PRODUCTS[product]
     desk = make_desk(make_hook(product, on_failure=on_failure))

@@ -19,9 +19,7 @@ from trustwatch.scoring.records import RiskLevel
 
 SCOPES = ["read", "list", "notes:write", "notes:delete", "admin", "openid"]
 PATTERNS = ["*", "*write*", "*delete*", "read", "notes:*", "nothing"]
-BODIES = {
-    path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "bodies").glob("*.json")
-}  # fmt: skip
+BODIES = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "bodies").glob("*.json")}
 
 
 class Token(NamedTuple):
@@ -35,11 +33,14 @@ seconds = st.sampled_from([60, 299, 300, 301, 900, 3600, 86_400])
 mostly = st.sampled_from([True, True, True, False])
 policies = st.builds(
     TokenPolicy,
-    allow=mostly, max_token_lifetime_s=seconds | st.integers(1, 90_000),
+    allow=mostly,
+    max_token_lifetime_s=seconds | st.integers(1, 90_000),
     allowed_scopes=st.none() | st.lists(st.sampled_from(PATTERNS), max_size=3).map(tuple),
-    refresh_allowed=mostly, step_up=st.booleans(), revoke=st.booleans(),
+    refresh_allowed=mostly,
+    step_up=st.booleans(),
+    revoke=st.booleans(),
     step_up_scopes=st.lists(st.sampled_from(PATTERNS), max_size=2).map(tuple),
-)  # fmt: skip
+)
 wishes = st.lists(st.sampled_from(SCOPES), unique=True, max_size=5)
 
 
@@ -47,9 +48,12 @@ def hydra(desk: Any, scopes: list[str], refresh: bool, lifetime_s: int) -> Token
     request = copy.deepcopy(BODIES["hydra_token"])
     grant = ["refresh_token" if refresh else "client_credentials"]
     request["request"].update(
-        client_id="bot", granted_scopes=scopes, requested_scopes=scopes, grant_types=grant,
+        client_id="bot",
+        granted_scopes=scopes,
+        requested_scopes=scopes,
+        grant_types=grant,
         payload={"grant_type": grant},
-    )  # fmt: skip
+    )
     answer = desk.ask("hydra", request)
     return None if answer.status_code == 403 else Token(set(scopes), None)
 
@@ -59,8 +63,9 @@ def okta(desk: Any, scopes: list[str], refresh: bool, lifetime_s: int) -> Token 
     request["data"]["access"]["scopes"] = {scope: {} for scope in scopes}
     request["data"]["access"]["token"]["lifetime"]["expiration"] = lifetime_s
     request["data"]["context"]["protocol"]["request"] = {
-        "grant_type": "refresh_token" if refresh else "client_credentials", "scope": " ".join(scopes),
-    }  # fmt: skip
+        "grant_type": "refresh_token" if refresh else "client_credentials",
+        "scope": " ".join(scopes),
+    }
     answer = desk.ask("okta", request)
     if answer.status_code == 204:
         return Token(set(scopes), lifetime_s)
@@ -102,10 +107,11 @@ def authzen(desk: Any, scopes: list[str], refresh: bool, lifetime_s: int) -> Tok
     gate = f"issue:access_token:{'refresh_token' if refresh else 'client_credentials'}"
     answer = desk.evaluate(
         {
-            "subject": {"type": "client", "id": "bot"}, "resource": {"type": "audience", "id": "https://api.example"},
+            "subject": {"type": "client", "id": "bot"},
+            "resource": {"type": "audience", "id": "https://api.example"},
             "evaluations": [{"action": {"name": name}} for name in (gate, *scopes)],
         }
-    ).json()["evaluations"]  # fmt: skip
+    ).json()["evaluations"]
     issuance = answer[0].get("context", {}).get("issuance", {})
     lifetime_s = min(lifetime_s, issuance.get("token_lifetime", lifetime_s))
     permitted = {scope for scope, one in zip(scopes, answer[1:], strict=True) if one["decision"]}
@@ -124,9 +130,13 @@ def every(make_desk: Any) -> Any:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    policy=policies, level=st.sampled_from([*RiskLevel]), scopes=wishes, refresh=st.booleans(),
-    lifetime_s=seconds.filter(lambda one: one >= 300) | st.integers(300, 86_400), enforce=mostly,
-)  # fmt: skip
+    policy=policies,
+    level=st.sampled_from([*RiskLevel]),
+    scopes=wishes,
+    refresh=st.booleans(),
+    lifetime_s=seconds.filter(lambda one: one >= 300) | st.integers(300, 86_400),
+    enforce=mostly,
+)
 def test_no_answer_grants_more(
     every: Any,
     policy: TokenPolicy,

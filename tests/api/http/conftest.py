@@ -121,19 +121,27 @@ class Site:
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         self.guard = make_guard(
-            self.settings, self.log, self.store, self.view, policy, self.status,
+            self.settings,
+            self.log,
+            self.store,
+            self.view,
+            policy,
+            self.status,
             lambda agents: forget_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
-        )  # fmt: skip
+        )
         if self.settings.model_dir.exists():
             shelf = ModelShelf(self.settings.data_dir / "models", self.settings.model_dir)
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
             announce = Announcer(self.log, now_ms)
             self.desk = ModelDesk(self.settings, self.store, shelf, announce, now_ms, services_id)
         previews = Previews(
-            self.settings.feedback, self.store, lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
-            lambda: int(self.clock() * 1000), services_id,
-        )  # fmt: skip
+            self.settings.feedback,
+            self.store,
+            lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
+            lambda: int(self.clock() * 1000),
+            services_id,
+        )
         self.feedback = FeedbackDesk(
             self.settings, self.store, self.log, self.guard.audit, previews, lambda: int(self.clock() * 1000)
         )

@@ -36,9 +36,18 @@ def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Ac
         who.tenant, who.issuer, who.agent_id, who.key, "high", True, 60, False, False, "D1", NOW - 400, NOW, "Payer"
     )
     made = Actuation(
-        target, who, 7, encode_desired(wish), b'{"grant_types":["client_credentials"]}', "wanted", NOW - 400, NOW, 0,
-        NOW, "",
-    )  # fmt: skip
+        target,
+        who,
+        7,
+        encode_desired(wish),
+        b'{"grant_types":["client_credentials"]}',
+        "wanted",
+        NOW - 400,
+        NOW,
+        0,
+        NOW,
+        "",
+    )
     made = msgspec.structs.replace(made, **more)
     site.store.want(made)
     site.store.keep_original(target, who.key, made.original)
@@ -55,14 +64,27 @@ def test_what_is_lowered_is_shown(lowering: Any, summary: Any) -> None:
     (shown,) = lowering.get("/v1/actuations", target="hydra").json()["items"]
 
     assert shown == {
-        "target": "hydra", "agent_id": "bot", "tenant": "acme", "issuer": AS, "status": "confirmed", "version": 7,
+        "target": "hydra",
+        "agent_id": "bot",
+        "tenant": "acme",
+        "issuer": AS,
+        "status": "confirmed",
+        "version": 7,
         "desired": {
-            "risk_level": "high", "allow": True, "max_token_lifetime_s": 60, "refresh_allowed": False, "revoke": False,
+            "risk_level": "high",
+            "allow": True,
+            "max_token_lifetime_s": 60,
+            "refresh_allowed": False,
+            "revoke": False,
         },
-        "original": {"grant_types": ["client_credentials"]}, "error": None, "decision_id": "D1",
-        "caused_at": "2025-11-24T15:59:59.600Z", "wanted_at": "2025-11-24T16:00:00.000Z",
-        "confirmed_at": "2025-11-24T16:00:00.900Z", "updated_at": "2025-11-24T16:00:00.900Z",
-    }  # fmt: skip
+        "original": {"grant_types": ["client_credentials"]},
+        "error": None,
+        "decision_id": "D1",
+        "caused_at": "2025-11-24T15:59:59.600Z",
+        "wanted_at": "2025-11-24T16:00:00.000Z",
+        "confirmed_at": "2025-11-24T16:00:00.900Z",
+        "updated_at": "2025-11-24T16:00:00.900Z",
+    }
     assert lowering.get("/v1/actuations", agent_id="bot").json()["items"] == [shown]
     assert lowering.get("/v1/actuations", agent_id="nobody").json()["items"] == []
     assert lowering.get("/v1/actuations", agent_id="other").json()["items"] == []

@@ -20,11 +20,17 @@ def person(shared: Any) -> Person:
     made = Person(shared)
     made.runs.result["alerts_removed"] = [
         {
-            "agent_id": "agent-pay-1", "tenant": "acme", "issuer": "https://as.example", "event_id": "evt-1",
-            "time": "2025-11-24T15:59:54.000Z", "level": "high", "level_with_rule": "low",
-            "reasons": ["first use of x"], "marked": True,
+            "agent_id": "agent-pay-1",
+            "tenant": "acme",
+            "issuer": "https://as.example",
+            "event_id": "evt-1",
+            "time": "2025-11-24T15:59:54.000Z",
+            "level": "high",
+            "level_with_rule": "low",
+            "reasons": ["first use of x"],
+            "marked": True,
         }
-    ]  # fmt: skip
+    ]
     made.runs.result["detections_lost"] = [
         {**made.runs.result["alerts_removed"][0], "marked": False, "why": "confirmed", "feedback_id": "F1"}
     ]
@@ -55,16 +61,23 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
     earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
     hour = Reason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
     write(
-        person, decision(11, level=2, **earlier), decision(10, level=1, decided_ms=NOW_MS - 70_000),
+        person,
+        decision(11, level=2, **earlier),
+        decision(10, level=1, decided_ms=NOW_MS - 70_000),
         decision(9, level=3, decided_ms=NOW_MS - 80_000, reasons=(hour,)),
-    )  # fmt: skip
+    )
     done = add(person, "--expires", "12h", "--yes")
     assert done.exit_code == 0, done.output
     told = (
-        "9 events", "3 of them matched", "2 as it was, 1 with the rule", "the decision you speak of",
-        "confirmed attack", "1 more DETECTIONS LOST", "still odd: write_surprise, in 4 events",
+        "9 events",
+        "3 of them matched",
+        "2 as it was, 1 with the rule",
+        "the decision you speak of",
+        "confirmed attack",
+        "1 more DETECTIONS LOST",
+        "still odd: write_surprise, in 4 events",
         "is active until 2025-11-25T04:00:00.000Z",
-    )  # fmt: skip
+    )
     assert [words for words in told if words not in done.output] == []
 
     lines = run(person, "list", "--status", "active", "--json").stdout.splitlines()

@@ -51,8 +51,11 @@ def test_a_request_that_needs_a_person_asks_one_once(site: Any, summary: Any) ->
     assert not first.verdict.allow
     assert first.approval_id == second.approval_id == third.approval_id == listed["intervention_id"]
     assert (listed["agent_id"], listed["scopes"], listed["asked_by"], listed["level"]) == (
-        "bot", ["pay:write"], "test", "high",
-    )  # fmt: skip
+        "bot",
+        ["pay:write"],
+        "test",
+        "high",
+    )
     (told,) = [event for event in site.events() if event["type"] == "approval"]
     assert (told["action"], told["error"]) == ("approval.request", "recorded_by_trustwatch")
     assert site.get(f"/v1/approvals/{first.approval_id}").json() == listed
@@ -203,10 +206,15 @@ def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> N
     """Over all steps, by delegation before calls, with their own risk, in circles too."""
     site.report([summary(level=CRITICAL), summary("child", level=LOW)])
     edges(
-        site, ("delegated", "bot", "child"), ("delegated", "child", "grandchild"), ("called", "bot", "ledger"),
-        ("delegated", "grandchild", "bot"), ("acts_for", "bot", "ann@acme.example"), ("called", "bot", "child"),
+        site,
+        ("delegated", "bot", "child"),
+        ("delegated", "child", "grandchild"),
+        ("called", "bot", "ledger"),
+        ("delegated", "grandchild", "bot"),
+        ("acts_for", "bot", "ann@acme.example"),
+        ("called", "bot", "child"),
         ("delegated", "ledger", "far"),
-    )  # fmt: skip
+    )
     edges(site, ("delegated", "bot", "long-ago"), age_s=30 * 86_400)
 
     found = site.get("/v1/agents/bot/blast-radius").json()
@@ -214,9 +222,11 @@ def test_the_blast_radius_is_whom_an_agent_reached(site: Any, summary: Any) -> N
     old = site.get("/v1/agents/bot/blast-radius", days=60).json()
 
     assert [(one["agent_id"], one["depth"], one["kind"], one["via"], one["risk_level"]) for one in found["agents"]] == [
-        ("child", 1, "delegated", "bot", "low"), ("ledger", 1, "called", "bot", None),
-        ("far", 2, "called", "ledger", None), ("grandchild", 2, "delegated", "child", None),
-    ]  # fmt: skip
+        ("child", 1, "delegated", "bot", "low"),
+        ("ledger", 1, "called", "bot", None),
+        ("far", 2, "called", "ledger", None),
+        ("grandchild", 2, "delegated", "child", None),
+    ]
     assert [one["principal_id"] for one in found["principals"]] == ["ann@acme.example"]
     assert (found["risk_level"], found["complete"]) == ("critical", True)
     assert {one["agent_id"] for one in near["agents"]} == {"child", "ledger"}

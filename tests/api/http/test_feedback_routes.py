@@ -25,20 +25,47 @@ DAY_S = 86_400
 AS = "https://as.example"
 FOUND = {
     "window": {"from": "2025-11-20T00:00:00.000Z", "to": "2025-11-24T00:00:00.000Z", "events": 9, "source": "log"},
-    "events_matched": 3, "alerts_before": 2, "alerts_after": 1, "alerts_removed": [], "alerts_removed_count": 1,
-    "detections_lost": [], "detections_lost_count": 0, "agents_affected": 1, "unseen": "",
+    "events_matched": 3,
+    "alerts_before": 2,
+    "alerts_after": 1,
+    "alerts_removed": [],
+    "alerts_removed_count": 1,
+    "detections_lost": [],
+    "detections_lost_count": 0,
+    "agents_affected": 1,
+    "unseen": "",
     "still_odd": [{"feature": "write_surprise", "events": 4}],
-}  # fmt: skip
+}
 
 
 def decision(number: int, **values: Any) -> Decision:
     """A decision that raised an agent of acme to high."""
     name = AgentName(agent_key("acme", AS, "agent-pay-1"), "acme", AS, "agent-pay-1")
     made = Decision(
-        f"D{number:04}", name, "PaymentProcessor", NOW_MS - 5_000, f"evt-{number}", NOW_MS - 6_000, 1, 3, 0.8, 0.9,
-        0.9, 1e-6, (Reason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),), "",
-        {}, {"statistic": 12.5, "signals": ["unregistered_key"]}, "m", "b", "p", "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number:04}",
+        name,
+        "PaymentProcessor",
+        NOW_MS - 5_000,
+        f"evt-{number}",
+        NOW_MS - 6_000,
+        1,
+        3,
+        0.8,
+        0.9,
+        0.9,
+        1e-6,
+        (Reason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),),
+        "",
+        {},
+        {"statistic": 12.5, "signals": ["unregistered_key"]},
+        "m",
+        "b",
+        "p",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
     return msgspec.structs.replace(made, **values)
 
 
@@ -79,8 +106,12 @@ class Person:
         scope: dict[str, Any] = {"kind": "agent", "features": list(features or ("target_surprise",)), "resource": None}
         scope |= more.pop("scope", {})
         return {
-            "verdict": "false_positive", "scope": scope, "reason": "a new supplier", "expires_in_s": DAY_S, **more,
-        }  # fmt: skip
+            "verdict": "false_positive",
+            "scope": scope,
+            "reason": "a new supplier",
+            "expires_in_s": DAY_S,
+            **more,
+        }
 
     def start(self, body: Any, of: str = "D0001", client: str = "gateway") -> Any:
         return self.post(f"/v1/decisions/{of}/feedback/preview", body, client)

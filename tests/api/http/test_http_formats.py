@@ -26,15 +26,24 @@ LINE = (
     ' username="service-account-bot"'
 )
 ENVOY = {
-    "start_time": "2025-11-24T15:59:00Z", "method": "GET", "response_code": 200, "route_name": "pay",
-    "jwt.client_id": "bot", "x-envoy-origin-path": "/v1?token=t", "jwt.jti": "token-1",
-}  # fmt: skip
+    "start_time": "2025-11-24T15:59:00Z",
+    "method": "GET",
+    "response_code": 200,
+    "route_name": "pay",
+    "jwt.client_id": "bot",
+    "x-envoy-origin-path": "/v1?token=t",
+    "jwt.jti": "token-1",
+}
 SPAN = {
-    "traceId": "435cf05aec2200ec45146f118d82a2bd", "spanId": "61b840ab7a229146", "kind": 3,
+    "traceId": "435cf05aec2200ec45146f118d82a2bd",
+    "spanId": "61b840ab7a229146",
+    "kind": 3,
     "startTimeUnixNano": "1763999940000000000",
-    "attributes": [{"key": "gen_ai.tool.name", "value": {"stringValue": "read_file"}},
-                   {"key": "gen_ai.agent.id", "value": {"stringValue": "bot"}}],
-}  # fmt: skip
+    "attributes": [
+        {"key": "gen_ai.tool.name", "value": {"stringValue": "read_file"}},
+        {"key": "gen_ai.agent.id", "value": {"stringValue": "bot"}},
+    ],
+}
 
 
 def counts(answer: httpx.Response) -> tuple[int, int, int, int]:
@@ -96,9 +105,11 @@ def test_a_request_may_name_its_format(site: Any, kind: str) -> None:
     body = json.dumps(records) if kind != NDJSON else "\n".join(map(json.dumps, records))
 
     answer = site.client.post(
-        "/v1/events", params={"format": "envoy"}, content=gzip.compress(body.encode()),
+        "/v1/events",
+        params={"format": "envoy"},
+        content=gzip.compress(body.encode()),
         headers={**site.auth("gateway"), "content-type": kind, "content-encoding": "gzip"},
-    )  # fmt: skip
+    )
 
     assert (answer.status_code, counts(answer)) == (202, (2, 0, 0, 1))
     assert [event.get("error") for event in natives(site)] == [None, "ext_authz_denied"]
@@ -138,8 +149,12 @@ def test_a_broken_record_refuses_only_itself(site: Any) -> None:
 def test_refused_records_are_tried_again_in_their_format(site: Any, event: Callable[..., Any]) -> None:
     """As the word of their sender, and as its settings say now, unless the request says otherwise."""
     position = site.store.claim(0)
-    kept = {"line": ("keycloak", LINE.encode()), "native": ("keycloak", json.dumps(event()).encode()),
-            "envoy": ("trusted", json.dumps(ENVOY).encode()), "broken": ("keycloak", b"{broken")}  # fmt: skip
+    kept = {
+        "line": ("keycloak", LINE.encode()),
+        "native": ("keycloak", json.dumps(event()).encode()),
+        "envoy": ("trusted", json.dumps(ENVOY).encode()),
+        "broken": ("keycloak", b"{broken"),
+    }
     letters = [DeadLetter(name, 0, source, "wrong", "$", raw, 0, 0) for name, (source, raw) in kept.items()]
     site.store.commit(Commit(position, Position(0, position.epoch, 1), [], [], [], letters))
 
@@ -197,9 +212,11 @@ def test_logs(site: Any) -> None:
     """Of a gateway, compressed, as collectors send them."""
     record = {
         "timeUnixNano": "1763999940000000000",
-        "attributes": [{"key": "client_id", "value": {"stringValue": "bot"}},
-                       {"key": "http.status", "value": {"intValue": "200"}}],
-    }  # fmt: skip
+        "attributes": [
+            {"key": "client_id", "value": {"stringValue": "bot"}},
+            {"key": "http.status", "value": {"intValue": "200"}},
+        ],
+    }
     scoped = {"scope": {"name": "agentgateway.access"}, "logRecords": [record]}
     body = gzip.compress(json.dumps({"resourceLogs": [{"scopeLogs": [scoped]}]}).encode())
 
@@ -250,8 +267,13 @@ def test_protobuf_with_refused_records(site: Any) -> None:
     }
     message = json_format.ParseDict({"resourceLogs": [{"scopeLogs": [scoped]}]}, ExportLogsServiceRequest())
 
-    answer = export(site, "/v1/logs", gzip.compress(message.SerializeToString()), content_type="application/x-protobuf",
-                    content_encoding="gzip")  # fmt: skip
+    answer = export(
+        site,
+        "/v1/logs",
+        gzip.compress(message.SerializeToString()),
+        content_type="application/x-protobuf",
+        content_encoding="gzip",
+    )
 
     assert answer.status_code == 200
     partial = ExportLogsServiceResponse.FromString(answer.content).partial_success

@@ -13,9 +13,13 @@ from trustwatch.ingest.source import Kind
 from trustwatch.scoring.records import Commit, DeadLetter, Position
 
 LINE = {
-    "start_time": "2025-11-24T16:00:00Z", "method": "GET", "response_code": 200, "route_name": "pay",
-    "jwt.client_id": "bot", "x-envoy-origin-path": "/v1?token=t",
-}  # fmt: skip
+    "start_time": "2025-11-24T16:00:00Z",
+    "method": "GET",
+    "response_code": 200,
+    "route_name": "pay",
+    "jwt.client_id": "bot",
+    "x-envoy-origin-path": "/v1?token=t",
+}
 
 
 def metrics(site: Any) -> dict[str, float]:

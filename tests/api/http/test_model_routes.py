@@ -44,13 +44,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         agent = dice.randrange(8)
         events.append(
             {
-                "id": f"e{number}", "time": f"2025-11-{1 + number // 100:02}T{number % 100 // 5:02}:00:00Z",
-                "tenant": "acme" if agent % 2 else "globex", "type": "tool.call", "outcome": "success",
+                "id": f"e{number}",
+                "time": f"2025-11-{1 + number // 100:02}T{number % 100 // 5:02}:00:00Z",
+                "tenant": "acme" if agent % 2 else "globex",
+                "type": "tool.call",
+                "outcome": "success",
                 "agent": {"id": f"a{agent}", "issuer": "https://as.example", "type": "Payer"},
-                "action": dice.choice(["read", "list", "pay"]), "session": f"s{number // 9}",
+                "action": dice.choice(["read", "list", "pay"]),
+                "session": f"s{number // 9}",
                 "bytes_out": dice.randrange(10, 900),
             }
-        )  # fmt: skip
+        )
     columns = ColumnEncoder(SALT).encode([decode_event(msgspec.json.encode(one)) for one in events])
     settings = DetectorSettings(trees=20, folds=3)
     folder = tmp_path_factory.mktemp("models") / "model"
@@ -316,18 +320,62 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
     name = AgentName(agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot")
     rows = [
         Decision(
-            f"D{number}", name, "Payer", NOW_MS - number, "", NOW_MS, 1, 3, 0.9, 0.8, 0.7, 0.1, (), "", {}, {}, "m1",
-            "b", "p", "enforce", "event", 0, number,
+            f"D{number}",
+            name,
+            "Payer",
+            NOW_MS - number,
+            "",
+            NOW_MS,
+            1,
+            3,
+            0.9,
+            0.8,
+            0.7,
+            0.1,
+            (),
+            "",
+            {},
+            {},
+            "m1",
+            "b",
+            "p",
+            "enforce",
+            "event",
+            0,
+            number,
         )
         for number in range(4)
-    ]  # fmt: skip
+    ]
     at = site.store.claim(0)
     site.store.commit(Commit(at, Position(0, at.epoch, 9), [], rows, [], []))
     for number, verdict in ((1, "true_positive"), (2, "false_positive")):
         said = Feedback(
-            f"F{number}", verdict, "noted", f"D{number}", name, "Payer", "agent", None, None, "seen it", "ann", NOW_MS,
-            0, "", False, "", NOW_MS, 3, NOW_MS - 9, NOW_MS + 9, 0.0, "", 0, "", NOW_MS,
-        )  # fmt: skip
+            f"F{number}",
+            verdict,
+            "noted",
+            f"D{number}",
+            name,
+            "Payer",
+            "agent",
+            None,
+            None,
+            "seen it",
+            "ann",
+            NOW_MS,
+            0,
+            "",
+            False,
+            "",
+            NOW_MS,
+            3,
+            NOW_MS - 9,
+            NOW_MS + 9,
+            0.0,
+            "",
+            0,
+            "",
+            NOW_MS,
+        )
         site.store.add_feedback(said, Step(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
 
     (row,) = site.get("/v1/models/budget", days=1).json()["items"]

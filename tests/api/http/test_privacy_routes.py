@@ -33,9 +33,30 @@ def row(name: AgentName) -> AgentRow:
 def decision(number: int, name: AgentName, told: str) -> Decision:
     reason = Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}")
     return Decision(
-        f"D{number}", name, "X", NOW_MS + number, "e", NOW_MS, 1, 3, 0.9, 0.8, 0.7, 0.1, (reason,), "", {"pace": 1.5},
-        {}, "m", "b", "p", "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number}",
+        name,
+        "X",
+        NOW_MS + number,
+        "e",
+        NOW_MS,
+        1,
+        3,
+        0.9,
+        0.8,
+        0.7,
+        0.1,
+        (reason,),
+        "",
+        {"pace": 1.5},
+        {},
+        "m",
+        "b",
+        "p",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
 
 
 def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more: Any) -> None:
@@ -54,10 +75,13 @@ def known(site: Any, event: Callable[..., Any]) -> Any:
     site.send([event(1, **person), event(2), event(3, agent_id="other", peer="bot"), event(4, agent_id="other")])
     other = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
     committed(
-        site, 4, agents=[row(BOT), row(other)], decisions=[decision(1, BOT, "x"), decision(2, other, "bot")],
+        site,
+        4,
+        agents=[row(BOT), row(other)],
+        decisions=[decision(1, BOT, "x"), decision(2, other, "bot")],
         edges=[Edge("acme", AS, "acts_for", "bot", "ann@acme.example", NOW_MS, NOW_MS)],
         dead_letters=[DeadLetter("L1", NOW_MS, "gateway", "bad", "$", b'{"agent": "bot"', 0, 0)],
-    )  # fmt: skip
+    )
     return site
 
 

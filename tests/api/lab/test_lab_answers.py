@@ -160,9 +160,19 @@ def test_a_back_test_is_that_of_the_command(lab: Lab, day: dict[str, Any], examp
     file = tmp_path / "day.jsonl"
     file.write_bytes(b"\n".join(lab.events(**day)["raw"].tolist()) + b"\n")
     command = [
-        sys.executable, "-m", "trustwatch.api", "backtest", str(file), "--settings", str(example / "settings.yaml"),
-        "--labels", str(example / "data" / "labels.jsonl"), "--jobs", "1", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "trustwatch.api",
+        "backtest",
+        str(file),
+        "--settings",
+        str(example / "settings.yaml"),
+        "--labels",
+        str(example / "data" / "labels.jsonl"),
+        "--jobs",
+        "1",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     side = json.loads(done.stdout)["sides"][0]
     assert found.alerts()["alerts"].tolist() == [one["alerts"] for one in side["alerts"]]

@@ -90,15 +90,23 @@ def _folder(path: Path) -> Path:
 def test_pictures_of_nothing_say_so(empty: Lab) -> None:
     """Every picture can be made of frames without rows."""
     pictures = [
-        charts.levels(empty.agents()), charts.timeline(empty.decisions()), charts.edges(empty.edges()),
-        charts.activity(frame("events", ())), charts.scores(frame("scores", ())),
+        charts.levels(empty.agents()),
+        charts.timeline(empty.decisions()),
+        charts.edges(empty.edges()),
+        charts.activity(frame("events", ())),
+        charts.scores(frame("scores", ())),
         charts.risk(frame("risk_history", ())),
-        charts.habits(frame("habits", ())), charts.compare(frame("comparison", ())),
-        charts.contributions(frame("contributions", ())), charts.profile(frame("profile", ())),
-        charts.budgets(frame("budgets", ())), charts.curves(frame("backtest_curves", ())),
-        charts.detection(frame("backtest_detection", ())), charts.requests(frame("backtest_requests", ())),
-        charts.revocations(frame("backtest_revoked", ())), charts.what_if(frame("what_if", ())),
-    ]  # fmt: skip
+        charts.habits(frame("habits", ())),
+        charts.compare(frame("comparison", ())),
+        charts.contributions(frame("contributions", ())),
+        charts.profile(frame("profile", ())),
+        charts.budgets(frame("budgets", ())),
+        charts.curves(frame("backtest_curves", ())),
+        charts.detection(frame("backtest_detection", ())),
+        charts.requests(frame("backtest_requests", ())),
+        charts.revocations(frame("backtest_revoked", ())),
+        charts.what_if(frame("what_if", ())),
+    ]
     for picture in pictures:
         assert picture.png().startswith(b"\x89PNG")
         assert ": " in picture.text

@@ -21,10 +21,17 @@ def archived(
     offset: int, at: datetime, agent: str = "bot", tenant: str = "acme", issuer: str = "https://as"
 ) -> Archived:
     raw = json.dumps(
-        {"id": f"e-{offset}", "time": at.isoformat(), "type": "tool.call", "action": f"act-{offset % 2}",
-         "tenant": tenant, "agent": {"id": agent, "issuer": issuer}, "outcome": "success",
-         "resource": {"id": f"file-{offset}"}}
-    ).encode()  # fmt: skip
+        {
+            "id": f"e-{offset}",
+            "time": at.isoformat(),
+            "type": "tool.call",
+            "action": f"act-{offset % 2}",
+            "tenant": tenant,
+            "agent": {"id": agent, "issuer": issuer},
+            "outcome": "success",
+            "resource": {"id": f"file-{offset}"},
+        }
+    ).encode()
     return Archived(offset, 0, decode_event(raw), raw)
 
 
@@ -49,7 +56,7 @@ def hours(count: int) -> list[list[Archived]]:
             archived(at * 4 + 3, NOON + timedelta(hours=at), issuer="https://other"),
         ]
         for at in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_newest_come_first_and_nobody_elses(tmp_path: Path) -> None:

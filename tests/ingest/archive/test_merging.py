@@ -26,9 +26,15 @@ def event(number: int) -> bytes:
     """An event; a day has 100 of them."""
     at = datetime.fromtimestamp(START_MS / 1000 + number * 864, UTC).isoformat()
     made = {
-        "id": f"e-{number}", "time": at, "type": "api.call", "action": "read", "outcome": "success",
-        "agent": {"id": f"agent-{number % 7}"}, "tenant": ("acme", "globex")[number % 2], "padding": "x" * 100,
-    }  # fmt: skip
+        "id": f"e-{number}",
+        "time": at,
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": f"agent-{number % 7}"},
+        "tenant": ("acme", "globex")[number % 2],
+        "padding": "x" * 100,
+    }
     return json.dumps(made).encode()
 
 

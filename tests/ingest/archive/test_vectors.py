@@ -28,9 +28,14 @@ def payload(number: int) -> bytes:
     """An event; a day has 200 of them."""
     at = datetime.fromtimestamp(START_MS / 1000 + number * 432, UTC).isoformat()
     made = {
-        "id": f"e-{number}", "time": at, "type": "api.call", "action": "read", "outcome": "success",
-        "agent": {"id": f"agent-{number % 7}", "type": "Reader"}, "tenant": ("acme", "globex/eu")[number % 2],
-    }  # fmt: skip
+        "id": f"e-{number}",
+        "time": at,
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": f"agent-{number % 7}", "type": "Reader"},
+        "tenant": ("acme", "globex/eu")[number % 2],
+    }
     return msgspec.json.encode(made)
 
 
@@ -39,9 +44,17 @@ def frame(first: int, end: int, partition: int = 0, features: Sequence[str] = FE
     numbers = np.arange(first, end)
     vectors = numbers[:, None] + np.arange(len(features)) / 16
     return Frame(
-        partition, model, features, numbers, vectors.astype(np.float32), numbers / 1000.0, 1e-12 * (numbers + 1),
-        numbers / 2000.0, (numbers % 5).astype(np.int8), [payload(number) for number in numbers.tolist()],
-    )  # fmt: skip
+        partition,
+        model,
+        features,
+        numbers,
+        vectors.astype(np.float32),
+        numbers / 1000.0,
+        1e-12 * (numbers + 1),
+        numbers / 2000.0,
+        (numbers % 5).astype(np.int8),
+        [payload(number) for number in numbers.tolist()],
+    )
 
 
 class Clock:
@@ -176,8 +189,10 @@ def test_three_tools_read_the_files(spool: Callable[..., SpoolWriter], tmp_path:
     assert np.array_equal(frame_["p_value"], 1e-12 * (numbers + 1))
     assert frame_["risk_level"].tolist() == [LEVELS[n % 5] for n in range(500)]
     assert set(frame_["model_version"]) == {"m1"} and set(frame_["date"].astype(str)) == {
-        "2025-12-01", "2025-12-02", "2025-12-03",
-    }  # fmt: skip
+        "2025-12-01",
+        "2025-12-02",
+        "2025-12-03",
+    }
     counted = duckdb.sql(
         f"select tenant, count(*), sum(depth) from read_parquet('{folder}/*/*/*.parquet', hive_partitioning=true) "
         "where date = '2025-12-02' group by all order by 1"
@@ -248,8 +263,9 @@ def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., Spoo
     assert {(file.partition, file.first, file.end) for file in files} == {(1, 0, 50), (2, 10, 20)}
     table = read_vectors(tmp_path / "vectors")
     assert sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == [
-        *((1, n) for n in range(50)), *((2, n) for n in range(10, 20)),
-    ]  # fmt: skip
+        *((1, n) for n in range(50)),
+        *((2, n) for n in range(10, 20)),
+    ]
 
 
 def test_a_record_that_nobody_can_read_holds_up_no_other(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:

@@ -49,9 +49,15 @@ def control(base: int, producer_id: int, commit: bool) -> bytes:
     """A transaction marker."""
     key = struct.pack(">hh", 0, int(commit))
     data = bytearray(
-        batch([(0, 5, key, b"\0" * 6, [])], base, is_transactional=1, producer_id=producer_id, producer_epoch=0,
-              base_sequence=0)
-    )  # fmt: skip
+        batch(
+            [(0, 5, key, b"\0" * 6, [])],
+            base,
+            is_transactional=1,
+            producer_id=producer_id,
+            producer_epoch=0,
+            base_sequence=0,
+        )
+    )
     (attributes,) = struct.unpack_from(">h", data, 21)
     struct.pack_into(">h", data, 21, attributes | 0x20)
     struct.pack_into(">I", data, 17, kafka.record.util.calc_crc32c(memoryview(data)[21:]))
@@ -60,9 +66,12 @@ def control(base: int, producer_id: int, commit: bool) -> bytes:
 
 def read(kind: type, data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> tuple[list[wire.Raw], Any]:
     part = kind(
-        offset, PLACE, MemoryRecords(data), isolation_level=IsolationLevel.READ_COMMITTED,
+        offset,
+        PLACE,
+        MemoryRecords(data),
+        isolation_level=IsolationLevel.READ_COMMITTED,
         aborted_transactions=list(aborted),
-    )  # fmt: skip
+    )
     found: list[Any] = []
     while part and (more := part.take(None)):
         found += more
@@ -105,11 +114,15 @@ HEADERS = st.lists(
 )
 ITEMS = st.lists(
     st.tuples(
-        st.integers(0, 3), st.integers(0, 2**41), st.none() | st.binary(max_size=300),
-        st.none() | st.binary(max_size=300), HEADERS,
+        st.integers(0, 3),
+        st.integers(0, 2**41),
+        st.none() | st.binary(max_size=300),
+        st.none() | st.binary(max_size=300),
+        HEADERS,
     ),
-    min_size=1, max_size=20,
-)  # fmt: skip
+    min_size=1,
+    max_size=20,
+)
 
 
 @settings(deadline=None)
@@ -145,10 +158,16 @@ def test_aborted_transactions_and_markers_are_left_out() -> None:
     """In the order of the log: committed, aborted, interleaved with a producer without transactions."""
     own = {"is_transactional": 1, "producer_epoch": 0, "base_sequence": 0}
     data = (
-        batch([tagged(0)], 0, producer_id=7, **own) + control(1, 7, True) + batch([tagged(0)], 2, producer_id=7, **own)
-        + batch([tagged(0)], 3) + batch([tagged(0)], 4, producer_id=8, **own) + control(5, 7, False)
-        + control(6, 8, True) + batch([tagged(0)], 7, producer_id=7, **own) + control(8, 7, True)
-    )  # fmt: skip
+        batch([tagged(0)], 0, producer_id=7, **own)
+        + control(1, 7, True)
+        + batch([tagged(0)], 2, producer_id=7, **own)
+        + batch([tagged(0)], 3)
+        + batch([tagged(0)], 4, producer_id=8, **own)
+        + control(5, 7, False)
+        + control(6, 8, True)
+        + batch([tagged(0)], 7, producer_id=7, **own)
+        + control(8, 7, True)
+    )
     raws = both(data, aborted=(Aborted(7, 2),))
     assert [raw.offset for raw in raws] == [0, 3, 4, 7]
     assert both(data, 8, (Aborted(7, 2),)) == []

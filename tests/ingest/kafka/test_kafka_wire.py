@@ -28,9 +28,15 @@ HERE = Place("trustwatch.events", 0, 1)
 
 def native(**more: Any) -> bytes:
     event = {
-        "id": "e", "source": "urn:s", "time": "2026-05-28T20:26:40Z", "tenant": "t", "type": "api.call",
-        "action": "read", "outcome": "success", "agent": {"id": "a", "issuer": "i"},
-    }  # fmt: skip
+        "id": "e",
+        "source": "urn:s",
+        "time": "2026-05-28T20:26:40Z",
+        "tenant": "t",
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": "a", "issuer": "i"},
+    }
     return msgspec.json.encode(event | more)
 
 
@@ -101,8 +107,9 @@ def test_runs_are_cut_at_gaps() -> None:
     raws = [Raw(offset, 1, None, b"%d" % offset, wire.headers_of(Record(0, 1, 1, b""))) for offset in (3, 4, 7, 8, 9)]
     runs = wire.runs_from(raws, HERE)
     assert [(run.base_offset, [one.payload for one in run.records]) for run in runs] == [
-        (3, [b"3", b"4"]), (7, [b"7", b"8", b"9"]),
-    ]  # fmt: skip
+        (3, [b"3", b"4"]),
+        (7, [b"7", b"8", b"9"]),
+    ]
 
 
 def test_partitions_take_turns() -> None:
@@ -128,9 +135,15 @@ class Writer:
         self.failing = ""
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int | None = None,
-        headers: Collection[tuple[str, bytes]] = (), timestamp_ms: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
         if self.failing == "send":
             raise Unavailable("the queue is full")
         self.sent.append((topic, key, value, partition, list(headers), timestamp_ms))

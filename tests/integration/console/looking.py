@@ -33,9 +33,17 @@ class Looker:
     """
 
     def __init__(
-        self, browser: Browser, site: Site, folder: Path, *, width: int = WIDE, scheme: str = "light",
-        signed_in: bool = True, expected: Sequence[int] = (), cookies: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        browser: Browser,
+        site: Site,
+        folder: Path,
+        *,
+        width: int = WIDE,
+        scheme: str = "light",
+        signed_in: bool = True,
+        expected: Sequence[int] = (),
+        cookies: Any = None,
+    ) -> None:
         self.site = site
         self.width, self.scheme = width, scheme
         self.wrong: list[str] = []

@@ -54,9 +54,10 @@ class Site:
         self.provider = provider
         self.receiver = Receiver()
         self._day = [_moved(event, _days_since(world.day[-1])) for event in world.day]
-        more = MORE.format(
-            oidc=provider.issuer, secret=CLIENT_SECRET, receiver=self.receiver.url, signing=SECRET
-        ) + settings  # fmt: skip
+        more = (
+            MORE.format(oidc=provider.issuer, secret=CLIENT_SECRET, receiver=self.receiver.url, signing=SECRET)
+            + settings
+        )
         self.service = Service(folder / "service", world.model, more)
         self.url = self.service.url
         self._cookies: Any = None
@@ -69,10 +70,13 @@ class Site:
     def start(self) -> None:
         """Serve, and have a day behind it: attacks, refused records, an approval that waits, a pin."""
         client = {
-            "client_id": "console", "client_secret": CLIENT_SECRET, "grant_types": ["authorization_code"],
-            "response_types": ["code"], "redirect_uris": [f"{self.url}/console/callback"],
+            "client_id": "console",
+            "client_secret": CLIENT_SECRET,
+            "grant_types": ["authorization_code"],
+            "response_types": ["code"],
+            "redirect_uris": [f"{self.url}/console/callback"],
             "token_endpoint_auth_method": "client_secret_basic",
-        }  # fmt: skip
+        }
         self.provider.configure(clients=(client,), users=PEOPLE)
         self.provider.start()
         self.service.start()
@@ -94,17 +98,19 @@ class Site:
         assert not self.may(agent, scope)
         self.service.wait(
             lambda: [
-                one for one in self.service.pages("/v1/approvals", status="pending")
+                one
+                for one in self.service.pages("/v1/approvals", status="pending")
                 if (one["agent_id"], one["scopes"]) == (agent, [scope])
             ]
-        )  # fmt: skip
+        )
 
     def may(self, agent: str, scope: str) -> bool:
         """Whether the decision point lets an agent have a scope now."""
         question = {
-            "subject": {"type": "client", "id": agent}, "action": {"name": scope},
+            "subject": {"type": "client", "id": agent},
+            "action": {"name": scope},
             "resource": {"type": "account", "id": "42"},
-        }  # fmt: skip
+        }
         answer = self.service.client.post("/access/v1/evaluation", json=question, headers=self.service.auth())
         assert answer.status_code == 200, answer.text
         return bool(answer.json()["decision"])
@@ -116,9 +122,11 @@ class Site:
     def pin(self, agent: str, level: str) -> None:
         """Fix an agent's level, seen or not."""
         answer = self.service.client.post(
-            f"/v1/agents/{agent}/pin", json={"level": level, "why": "for the tests", "valid_s": 3600},
-            params={"tenant": "acme-corp", "issuer": ISSUER}, headers=self.service.auth(),
-        )  # fmt: skip
+            f"/v1/agents/{agent}/pin",
+            json={"level": level, "why": "for the tests", "valid_s": 3600},
+            params={"tenant": "acme-corp", "issuer": ISSUER},
+            headers=self.service.auth(),
+        )
         assert answer.status_code == 201, answer.text
 
     def steal(self, agent: str) -> None:
@@ -154,10 +162,16 @@ class Site:
 def _event(agent: str, number: int, at_s: float, **members: Any) -> dict[str, Any]:
     at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
     return {
-        "id": f"{agent}/{number}", "time": at, "type": "tool.call", "tenant": "acme-corp", "action": "read_file",
-        "agent": {"id": agent, "issuer": ISSUER, "type": "Clerk"}, "outcome": "success",
-        "credential": {"method": "private_key_jwt", "token_id": "sha256:stolen"}, **members,
-    }  # fmt: skip
+        "id": f"{agent}/{number}",
+        "time": at,
+        "type": "tool.call",
+        "tenant": "acme-corp",
+        "action": "read_file",
+        "agent": {"id": agent, "issuer": ISSUER, "type": "Clerk"},
+        "outcome": "success",
+        "credential": {"method": "private_key_jwt", "token_id": "sha256:stolen"},
+        **members,
+    }
 
 
 def _days_since(event: bytes) -> timedelta:

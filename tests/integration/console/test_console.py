@@ -27,9 +27,10 @@ Look = Callable[..., Looker]
 def raised(site: Site) -> dict[str, Any]:
     """A decision that raised an agent to medium or above, by behaviour."""
     found: dict[str, Any] = next(
-        one for one in site.service.pages("/v1/decisions")
+        one
+        for one in site.service.pages("/v1/decisions")
         if one["cause"] == "event" and one["previous_level"] == "low" and one["level"] in ("medium", "high", "critical")
-    )  # fmt: skip
+    )
     return found
 
 

@@ -200,12 +200,22 @@ class Rig:
         self.name = f"d{secrets.token_hex(4)}"
         self.database = postgres.create_database()
         self._defaults = {
-            "folder": folder, "model": json.dumps(str(model)), "tick_s": 1, "residents": 4000, "staleness_s": 300,
-            "servers": ",".join(f'"{server}"' for server in kafka.bootstrap.split(",")), "client": "kafka-python",
-            "session_s": SESSION_S, "port": self.port, "partitions": PARTITIONS, "replication": replication,
-            "topics": "[]", "more": "",
-            "events": f"{self.name}.events", **members,
-        }  # fmt: skip
+            "folder": folder,
+            "model": json.dumps(str(model)),
+            "tick_s": 1,
+            "residents": 4000,
+            "staleness_s": 300,
+            "servers": ",".join(f'"{server}"' for server in kafka.bootstrap.split(",")),
+            "client": "kafka-python",
+            "session_s": SESSION_S,
+            "port": self.port,
+            "partitions": PARTITIONS,
+            "replication": replication,
+            "topics": "[]",
+            "more": "",
+            "events": f"{self.name}.events",
+            **members,
+        }
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]
         self.settings_file = self.write_settings("main", self.database, self.name, self.name)
         self.settings = process_settings(self.settings_file)
@@ -379,9 +389,12 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         if cursor is None:
             break
     return State(
-        store.agents(keys), {one.decision_id: one for one in decisions}, leaving["alert"], leaving[ACTION_KIND],
+        store.agents(keys),
+        {one.decision_id: one for one in decisions},
+        leaving["alert"],
+        leaving[ACTION_KIND],
         {one.letter.letter_id: one for one in letters},
-    )  # fmt: skip
+    )
 
 
 def assert_equal(ours: State, theirs: State) -> None:
@@ -401,8 +414,11 @@ def _difference(ours: dict[Any, Any], theirs: dict[Any, Any], keys: list[Any]) -
     one, two = ours[keys[0]], theirs[keys[0]]
     if isinstance(one, str):
         return {"ours": one, "theirs": two}
-    return {name: (getattr(one, name), getattr(two, name)) for name in one.__struct_fields__
-            if getattr(one, name) != getattr(two, name)}  # fmt: skip
+    return {
+        name: (getattr(one, name), getattr(two, name))
+        for name in one.__struct_fields__
+        if getattr(one, name) != getattr(two, name)
+    }
 
 
 def latest_risk(records: list[Raw]) -> dict[int, RiskRecord]:
@@ -421,9 +437,17 @@ def latest_risk(records: list[Raw]) -> dict[int, RiskRecord]:
 def as_told(record: RiskRecord) -> tuple[Any, ...]:
     """What of a risk record must be as stored; the rest is not sent anew while nothing that is acted on changes."""
     return (
-        record.tenant, record.issuer, record.agent_id, record.agent_type, record.risk_level,
-        record.decision_id, bytes(record.reasons), record.counterfactual, round(record.risk_score, 3), record.due_ms,
-    )  # fmt: skip
+        record.tenant,
+        record.issuer,
+        record.agent_id,
+        record.agent_type,
+        record.risk_level,
+        record.decision_id,
+        bytes(record.reasons),
+        record.counterfactual,
+        round(record.risk_score, 3),
+        record.due_ms,
+    )
 
 
 def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
@@ -431,9 +455,17 @@ def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
     level = ("unknown", "low", "medium", "high", "critical")[row.level]
     name = row.name
     return (
-        name.tenant, name.issuer, name.agent_id, row.agent_type, level, row.decision_id, row.reasons,
-        row.counterfactual, round(row.risk_score, 3), row.due_ms,
-    )  # fmt: skip
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        row.agent_type,
+        level,
+        row.decision_id,
+        row.reasons,
+        row.counterfactual,
+        round(row.risk_score, 3),
+        row.due_ms,
+    )
 
 
 def tell(what: str) -> None:
@@ -464,9 +496,17 @@ class Load(threading.Thread):
     """
 
     def __init__(
-        self, kafka: KafkaSettings, day: list[bytes], rate: int = 2000, *, clones: int = 150, twice: float = 0.0,
-        most: int = 0, name: str = "load", keep: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        kafka: KafkaSettings,
+        day: list[bytes],
+        rate: int = 2000,
+        *,
+        clones: int = 150,
+        twice: float = 0.0,
+        most: int = 0,
+        name: str = "load",
+        keep: bool = False,
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._kafka, self._rate, self._clones, self._twice, self._most = kafka, rate, clones, twice, most
         self._keep = keep

@@ -30,9 +30,11 @@ def test_a_rule_for_a_peer_group_holds_in_every_partition(make_rig: Any, kafka: 
     decision = agent.flag()
     path = f"/v1/decisions/{decision['decision_id']}/feedback"
     draft = {
-        "verdict": "false_positive", "scope": {"kind": "peer_group", "features": FEATURES}, "reason": "a new buyer",
+        "verdict": "false_positive",
+        "scope": {"kind": "peer_group", "features": FEATURES},
+        "reason": "a new buyer",
         "expires_in_s": 86_400,
-    }  # fmt: skip
+    }
 
     started = replica.client.post(f"{path}/preview", json=draft, headers=replica.auth())
     assert started.status_code == 202, started.text

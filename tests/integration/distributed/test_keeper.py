@@ -69,9 +69,10 @@ def test_keepers_take_over_from_each_other(make_rig: Any, kafka: Any, serve: Any
     wait(lambda: len(said(one, KEEPING)) == 2, 60.0, "the first service's keeper takes over")
     more = sent_by(second)
     figures = wait(
-        lambda: (found := models.challenger()["figures"])["events"] == sum(more.values()) and found, 120.0,
+        lambda: (found := models.challenger()["figures"])["events"] == sum(more.values()) and found,
+        120.0,
         "every event behind the training is counted once",
-    )  # fmt: skip
+    )
     assert figures["agent_days"] == len(more) and figures["champion"]["version"] == "integration"
     check_day(models, len({*sent, *more}))
 

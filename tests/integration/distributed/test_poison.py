@@ -31,9 +31,15 @@ class Poison(NamedTuple):
 def event(agent: str, number: int) -> dict[str, Any]:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {
-        "id": f"{agent}/{number}", "source": "urn:foreign", "time": at, "type": "tool.call", "tenant": "acme-corp",
-        "action": "read_file", "outcome": "success", "agent": {"id": agent, "issuer": "https://as.example"},
-    }  # fmt: skip
+        "id": f"{agent}/{number}",
+        "source": "urn:foreign",
+        "time": at,
+        "type": "tool.call",
+        "tenant": "acme-corp",
+        "action": "read_file",
+        "outcome": "success",
+        "agent": {"id": agent, "issuer": "https://as.example"},
+    }
 
 
 def cloud_event(agent: str, number: int) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -71,7 +77,7 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
     """
     producer = KafkaProducer(
         bootstrap_servers=rig.kafka.bootstrap, acks="all", compression_type="gzip", max_request_size=8_000_000
-    )  # fmt: skip
+    )
     topic, sent, expected = rig.kafka_settings.topics.events, Counter(), {}
     rig.worker()
     for number in range(12):

@@ -38,9 +38,15 @@ class Site:
         self.reader = LogReader(folder / "log")
         policy = LivePolicy(book)
         self.pipeline = Pipeline(
-            self.reader, kit.processor(self.store), self.store, policy,
-            PipelineSettings(poll_s=0.0, commit_interval_s=0.0), time.monotonic, time.sleep, lambda _: None,
-        )  # fmt: skip
+            self.reader,
+            kit.processor(self.store),
+            self.store,
+            policy,
+            PipelineSettings(poll_s=0.0, commit_interval_s=0.0),
+            time.monotonic,
+            time.sleep,
+            lambda _: None,
+        )
         self.pipeline.start()
         self.server = MemoryWorld()
         self.server.client(NAME)

@@ -266,9 +266,13 @@ Seen = list[tuple[str, str]]
 def revoker(http: httpx.AsyncClient, server: Endpoint, seen: Seen, *, ask: bool = True) -> TokenRevoker:
     """Revokes tokens of one issuer."""
     endpoint = RevocationEndpoint(
-        "as", frozenset({"https://as"}), f"{server.url}/revoke", SecretProof("me", "s"),
-        f"{server.url}/introspect" if ask else "", timeout_s=1.0,
-    )  # fmt: skip
+        "as",
+        frozenset({"https://as"}),
+        f"{server.url}/revoke",
+        SecretProof("me", "s"),
+        f"{server.url}/introspect" if ask else "",
+        timeout_s=1.0,
+    )
     return TokenRevoker([endpoint], http, lambda *told: seen.append(told))
 
 

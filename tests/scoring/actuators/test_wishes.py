@@ -44,25 +44,66 @@ class Desk:
 
     def commit(self, *agents: tuple[AgentName, RiskLevel], edges: tuple[Edge, ...] = ()) -> None:
         rows = [
-            AgentRow(who, "Payer", int(level), 0.9, 0.9, 0.9, 1, NOW, NOW, 0, 3, f"D-{who.agent_id}-{level.label}",
-                     b"[]", "", b"", b"", "v") for who, level in agents
-        ]  # fmt: skip
+            AgentRow(
+                who,
+                "Payer",
+                int(level),
+                0.9,
+                0.9,
+                0.9,
+                1,
+                NOW,
+                NOW,
+                0,
+                3,
+                f"D-{who.agent_id}-{level.label}",
+                b"[]",
+                "",
+                b"",
+                b"",
+                "v",
+            )
+            for who, level in agents
+        ]
         new = Position(0, self.at.epoch, self.at.offset + 1)
         self.store.commit(Commit(self.at, new, rows, [], [], [], edges=edges))
         self.at = new
 
     def pin(self, who: AgentName, level: RiskLevel, expires_ms: int = NOW + 60_000) -> None:
         made = Intervention(
-            f"P-{who.agent_id}", "pin", "active", who, int(level), (), "leak", "ann", NOW, "ann", NOW, "leak",
-            expires_ms, NOW,
-        )  # fmt: skip
+            f"P-{who.agent_id}",
+            "pin",
+            "active",
+            who,
+            int(level),
+            (),
+            "leak",
+            "ann",
+            NOW,
+            "ann",
+            NOW,
+            "leak",
+            expires_ms,
+            NOW,
+        )
         self.pins.note([made])
 
     def now(self, who: AgentName, **asked: Any) -> Desired:
         wish = Desired(
-            who.tenant, who.issuer, who.agent_id, who.key, "high", True, 60, False, False, "D-asked", NOW - 700, NOW,
+            who.tenant,
+            who.issuer,
+            who.agent_id,
+            who.key,
+            "high",
+            True,
+            60,
+            False,
+            False,
+            "D-asked",
+            NOW - 700,
+            NOW,
             "Payer",
-        )  # fmt: skip
+        )
         return asyncio.run(self.wishes.now(msgspec.structs.replace(wish, **asked)))
 
     def rows(self) -> dict[str, Desired]:
@@ -160,10 +201,14 @@ def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -
     """Elevated, pinned, still lowered though calm, and not brought about; nobody else."""
     desk = Desk(store)
     desk.commit(
-        (name("calm"), RiskLevel.LOW), (name("medium"), RiskLevel.MEDIUM), (name("high"), RiskLevel.HIGH),
-        (name("lowered"), RiskLevel.LOW), (name("failed"), RiskLevel.LOW), (name("done"), RiskLevel.LOW),
+        (name("calm"), RiskLevel.LOW),
+        (name("medium"), RiskLevel.MEDIUM),
+        (name("high"), RiskLevel.HIGH),
+        (name("lowered"), RiskLevel.LOW),
+        (name("failed"), RiskLevel.LOW),
+        (name("done"), RiskLevel.LOW),
         (name("there", "globex"), RiskLevel.HIGH),
-    )  # fmt: skip
+    )
     desk.pin(name("pinned"), RiskLevel.CRITICAL)
     desk.pin(name("was"), RiskLevel.CRITICAL, expires_ms=NOW - 1)
     for number, (who, status, original) in enumerate(
@@ -194,9 +239,30 @@ def test_many_agents_are_looked_at(store: SqlStore) -> None:
 def decision(level: RiskLevel, before: RiskLevel, **more: Any) -> Decision:
     """A change of level."""
     made = Decision(
-        "D1", name(), "Payer", NOW, "evt-1", NOW - 900, int(before), int(level), 0.9, 0.9, 0.9, 0.01, (), "", {}, {},
-        "m", "b", "1", "enforce", "event", 0, 7,
-    )  # fmt: skip
+        "D1",
+        name(),
+        "Payer",
+        NOW,
+        "evt-1",
+        NOW - 900,
+        int(before),
+        int(level),
+        0.9,
+        0.9,
+        0.9,
+        0.01,
+        (),
+        "",
+        {},
+        {},
+        "m",
+        "b",
+        "1",
+        "enforce",
+        "event",
+        0,
+        7,
+    )
     return msgspec.structs.replace(made, **more)
 
 
@@ -233,8 +299,9 @@ def test_the_operators_policy_is_what_counts() -> None:
     wishes = [decode_desired(row.payload) for row in (high, medium)]
 
     assert [(wish.allow, wish.revoke, wish.max_token_lifetime_s) for wish in wishes] == [
-        (False, False, 0), (True, True, 30),
-    ]  # fmt: skip
+        (False, False, 0),
+        (True, True, 30),
+    ]
 
 
 def test_what_is_no_wish_is_said() -> None:

@@ -54,17 +54,28 @@ def test_delays_begin_at_the_first_bad_event() -> None:
     """A session's delay is counted from its first bad event, in its own events; one that was up before is apart."""
     low, medium, high = RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH
     names = [
-        Label("a0", "bad"), Label("a1", "bad", 1, 1), Label("a2", "bad", 1, 1), Label("a3", "bad", 1, 1),
-        Label("b0", "good"), Label("c0", "up", 1, 1), Label("d0", "missed", 1, 1),
-    ]  # fmt: skip
+        Label("a0", "bad"),
+        Label("a1", "bad", 1, 1),
+        Label("a2", "bad", 1, 1),
+        Label("a3", "bad", 1, 1),
+        Label("b0", "good"),
+        Label("c0", "up", 1, 1),
+        Label("d0", "missed", 1, 1),
+    ]
     labels = Labels(names, {label.id: at for at, label in enumerate(names)})
     told = evaluate(
         rows(
-            (0, 0.1, low, low), (1, 0.8, low, low), (4, 0.2, low, medium), (-1, 0.9, low, low), (2, 0.9, low, medium),
-            (3, 0.7, medium, high), (5, 0.6, medium, medium), (6, 0.3, low, low),
+            (0, 0.1, low, low),
+            (1, 0.8, low, low),
+            (4, 0.2, low, medium),
+            (-1, 0.9, low, low),
+            (2, 0.9, low, medium),
+            (3, 0.7, medium, high),
+            (5, 0.6, medium, medium),
+            (6, 0.3, low, low),
         ),
         labels,
-    )  # fmt: skip
+    )
     assert (told.labelled, told.without_label, told.without_event) == (7, 1, 0)
     medium_told, high_told, critical_told = told.levels
     assert (medium_told.sessions, medium_told.detected, medium_told.already) == (3, 1, 1)

@@ -20,15 +20,40 @@ from trustwatch.scoring.records import AgentName, Decision, RiskLevel
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
 FEATURES = (
-    "target_surprise", "resource_surprise", "action_target_surprise", "external_target", "novelty_1h",
+    "target_surprise",
+    "resource_surprise",
+    "action_target_surprise",
+    "external_target",
+    "novelty_1h",
     "session_strangeness",
-)  # fmt: skip
+)
 
 
 TOLD = Decision(
-    "D", AgentName(1, "acme", AS, "agent-1"), "Payer", 0, "", 0, 1, 2, 0.5, 0.5, 0.5, 0.5, (), "", {}, {}, "m", "b",
-    "p", "enforce", "event", 0, 0,
-)  # fmt: skip
+    "D",
+    AgentName(1, "acme", AS, "agent-1"),
+    "Payer",
+    0,
+    "",
+    0,
+    1,
+    2,
+    0.5,
+    0.5,
+    0.5,
+    0.5,
+    (),
+    "",
+    {},
+    {},
+    "m",
+    "b",
+    "p",
+    "enforce",
+    "event",
+    0,
+    0,
+)
 
 
 def key_of(agent: str) -> int:
@@ -48,8 +73,14 @@ class Past:
             self.at_ms += 10 * MINUTE
             for agent in (1, 3):
                 action = f"wipe-disk-{number}" if agent == 3 and number >= 6 else "read"
-                made = make.event(number, agent, self.at_ms + agent, action=action, session=f"x-{agent}-{number // 4}",
-                                  resource={"target": f"supplier-{number}.example", "external": True})  # fmt: skip
+                made = make.event(
+                    number,
+                    agent,
+                    self.at_ms + agent,
+                    action=action,
+                    session=f"x-{agent}-{number // 4}",
+                    resource={"target": f"supplier-{number}.example", "external": True},
+                )
                 made["id"] = f"odd-{agent}-{number}"
                 events.append(made)
         self.records: list[Record] = kit.records(events)
@@ -85,9 +116,16 @@ def past(kit: Any, make: Any) -> Past:
 def rule(**more: Any) -> Rule:
     """A rule for agent-1."""
     given = {
-        "rule_id": "F1", "kind": "agent", "key": str(key_of("agent-1")), "tenant": "acme", "agent_type": "Payer",
-        "features": FEATURES, "resource": None, "expires_ms": 10**15, **more,
-    }  # fmt: skip
+        "rule_id": "F1",
+        "kind": "agent",
+        "key": str(key_of("agent-1")),
+        "tenant": "acme",
+        "agent_type": "Payer",
+        "features": FEATURES,
+        "resource": None,
+        "expires_ms": 10**15,
+        **more,
+    }
     return Rule(**given)
 
 
@@ -233,8 +271,10 @@ def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, mak
     sieve = Sieve([key_of("agent-1")])
     mine = kit.record(make.event(1, 1, past.at_ms))
     assert [sieve.wanted(one) for one in (mine, kit.record(make.event(1, 2, past.at_ms)), kit.tick(1))] == [
-        True, False, True,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+    ]
     assert not sieve.wanted(Record(Kind.EVENT, 0, 1, b"nonsense"))
     assert not sieve.wanted(Record(Kind.DEAD, 0, 1, b"{}"))
     assert not sieve.wanted(Record(Kind.CONTROL, 0, 1, b"nonsense"))

@@ -30,9 +30,16 @@ def rule(agent: str | None = "agent-1", features: Any = TARGET, **more: Any) -> 
     """A rule for one agent, or for the peer group `Payer`."""
     key = agent_key("acme", AS, agent or "agent-1")
     given = {
-        "rule_id": "F1", "kind": "peer_group" if agent is None else "agent", "key": str(key), "tenant": "acme",
-        "agent_type": "Payer", "features": features, "resource": None, "expires_ms": 10**15, **more,
-    }  # fmt: skip
+        "rule_id": "F1",
+        "kind": "peer_group" if agent is None else "agent",
+        "key": str(key),
+        "tenant": "acme",
+        "agent_type": "Payer",
+        "features": features,
+        "resource": None,
+        "expires_ms": 10**15,
+        **more,
+    }
     return Rule(**given)
 
 

@@ -77,17 +77,24 @@ def test_agent_days_that_nobody_counted_are_estimated() -> None:
     rows = chart(DAYS, [], [counted(104, 4)], known, {}, 20.0)
 
     assert [(row.day, row.agent_days, row.estimated) for row in rows[2:6]] == [
-        (102, 3, True), (103, 10, True), (104, 4, False), (105, 3, True),
-    ]  # fmt: skip
+        (102, 3, True),
+        (103, 10, True),
+        (104, 4, False),
+        (105, 3, True),
+    ]
 
 
 def test_a_flood_of_groups_is_told_together() -> None:
     """Agents name their type: the chart stays readable, and nothing of it is lost."""
     names = [f"group-{number:03}" for number in range(3 * MOST_GROUPS)]
     rows = chart(
-        range(100, 101), [alerts(100, 9, names[-1])] + [alerts(100, 1, name) for name in names[:-1]],
-        [counted(100, 10, name) for name in names], [], {}, 20.0,
-    )  # fmt: skip
+        range(100, 101),
+        [alerts(100, 9, names[-1])] + [alerts(100, 1, name) for name in names[:-1]],
+        [counted(100, 10, name) for name in names],
+        [],
+        {},
+        20.0,
+    )
 
     assert len(rows) == MOST_GROUPS + 1
     assert sum(row.observed for row in rows) == 9 + len(names) - 1

@@ -43,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A simulated enterprise: seven days are learned, six more are to come (a Monday to half a Saturday)."""
     plan = SimulationSettings(
         start=MONDAY, duration=timedelta(days=12, hours=12), seed=11, agents=30, events_per_agent_day=60.0
-    )  # fmt: skip
+    )
     end = (MONDAY + timedelta(days=7)).timestamp() * 1000
     past, later = [], []
     for event in simulate(plan):
@@ -51,9 +51,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     columns = ColumnEncoder(SALT).encode([decode_event(raw) for raw in past])
     place = tmp_path_factory.mktemp("drift") / "model"
     made = produce(
-        place, columns, SALT, "week", DetectorSettings(trees=30, folds=3, seed=1), risk.Budget(), risk.RiskSettings(),
-        0, lambda *_: None,
-    )  # fmt: skip
+        place,
+        columns,
+        SALT,
+        "week",
+        DetectorSettings(trees=30, folds=3, seed=1),
+        risk.Budget(),
+        risk.RiskSettings(),
+        0,
+        lambda *_: None,
+    )
     return World(made, later)
 
 

@@ -45,9 +45,32 @@ def attack(kit: Any, key: int, first: int, last: int) -> Feedback:
 
     name = AgentName(key, "acme", "https://as.example", "x")
     return Feedback(
-        "F", "true_positive", "noted", "D", name, "Payer", "agent", None, None, "seen", "ann", 0, 0, "", False, "",
-        first, 3, first, last, 0.0, "", 0, "", 0,
-    )  # fmt: skip
+        "F",
+        "true_positive",
+        "noted",
+        "D",
+        name,
+        "Payer",
+        "agent",
+        None,
+        None,
+        "seen",
+        "ann",
+        0,
+        0,
+        "",
+        False,
+        "",
+        first,
+        3,
+        first,
+        last,
+        0.0,
+        "",
+        0,
+        "",
+        0,
+    )
 
 
 def test_shadow_scores_as_live(kit: Any, day: list[Record]) -> None:

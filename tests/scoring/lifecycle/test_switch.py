@@ -93,9 +93,13 @@ class Site:
         model = models.load(chosen.version, chosen.digest)
         residence = Residence(model, EngineSettings(capacity=capacity), self.store)
         processor = Processor(
-            residence, ColumnEncoder(model.salt), DuplicateWindow(4096), Context(POLICY), edges=EdgeCollector(),
+            residence,
+            ColumnEncoder(model.salt),
+            DuplicateWindow(4096),
+            Context(POLICY),
+            edges=EdgeCollector(),
             models=models,
-        )  # fmt: skip
+        )
         self.readers.append(LogReader(self.folder / "log"))
         settings = PipelineSettings(batch=batch, poll_s=0.0, commit_interval_s=0.0, retry_s=0.01)
         pipeline = Pipeline(

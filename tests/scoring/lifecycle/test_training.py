@@ -18,9 +18,30 @@ def decision(number: int, key: int, at_ms: int, level: int) -> Decision:
     """A change of level."""
     name = AgentName(key, "acme", "https://as.example", str(key))
     return Decision(
-        f"D{number}", name, "Payer", at_ms, "", at_ms, 1, level, 0.9, 0.8, 0.7, 0.1, (), "", {}, {}, "m", "b", "p",
-        "enforce", "event", 0, number,
-    )  # fmt: skip
+        f"D{number}",
+        name,
+        "Payer",
+        at_ms,
+        "",
+        at_ms,
+        1,
+        level,
+        0.9,
+        0.8,
+        0.7,
+        0.1,
+        (),
+        "",
+        {},
+        {},
+        "m",
+        "b",
+        "p",
+        "enforce",
+        "event",
+        0,
+        number,
+    )
 
 
 def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
@@ -57,9 +78,12 @@ def test_the_newest_are_kept(make: Any, kit: Any) -> None:
 def test_an_agent_is_left_out_until_it_came_down(make: Any) -> None:
     """From an hour before it reached high; a day at most; not at all if a person calls it false."""
     newest_first = [
-        decision(5, 1, 10 * DAY, 1), decision(4, 1, 10 * DAY - 2 * HOUR, 3), decision(3, 2, 5 * DAY, 4),
-        decision(2, 3, 4 * DAY, 3), decision(1, 4, 3 * DAY, 2),
-    ]  # fmt: skip
+        decision(5, 1, 10 * DAY, 1),
+        decision(4, 1, 10 * DAY - 2 * HOUR, 3),
+        decision(3, 2, 5 * DAY, 4),
+        decision(2, 3, 4 * DAY, 3),
+        decision(1, 4, 3 * DAY, 2),
+    ]
     windows = suspicious_windows(newest_first, frozenset({"D2"}))
 
     assert windows == {1: [(10 * DAY - 3 * HOUR, 10 * DAY)], 2: [(5 * DAY - HOUR, 6 * DAY)]}

@@ -42,29 +42,67 @@ def upgrade() -> None:
     _feedback()
     op.create_table("feedback_steps", _key("feedback_id"), _key("action"), _long("at_ms"), _text("by"), _text("why"))
     op.create_table(
-        "feedback_holdings", _key("rule_id"),
-        sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False), _long("epoch"),
-        _long("from_offset"), _long("until_offset"), _long("matched"), _long("last_ms"), _long("expires_ms"),
+        "feedback_holdings",
+        _key("rule_id"),
+        sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+        _long("epoch"),
+        _long("from_offset"),
+        _long("until_offset"),
+        _long("matched"),
+        _long("last_ms"),
+        _long("expires_ms"),
         _blob("rule"),
-    )  # fmt: skip
+    )
     op.create_index("ix_feedback_holdings_partition", "feedback_holdings", ["partition", "until_offset"])
     op.create_table(
-        "feedback_previews", _key("preview_id"), _text("decision_id"), _text("tenant"), _text("author"),
-        _text("draft"), _text("status"), _real("progress"), _long("created_ms"), _long("updated_ms"), _text("error"),
+        "feedback_previews",
+        _key("preview_id"),
+        _text("decision_id"),
+        _text("tenant"),
+        _text("author"),
+        _text("draft"),
+        _text("status"),
+        _real("progress"),
+        _long("created_ms"),
+        _long("updated_ms"),
+        _text("error"),
         _blob("result"),
-    )  # fmt: skip
+    )
     op.create_index("ix_feedback_previews_time", "feedback_previews", ["created_ms", "preview_id"])
 
 
 def _feedback() -> None:
     op.create_table(
-        "feedback", _key("feedback_id"), _text("verdict"), _text("status"), _text("decision_id"), _long("agent_key"),
-        _text("tenant"), _text("issuer"), _text("agent_id"), _text("agent_type"), _text("kind"), _text("resource"),
-        _text("reason"), _text("author"), _long("created_ms"), _long("expires_ms"), _text("preview_id"),
-        _small("unseen"), _text("event_id"), _long("event_time_ms"), _small("level"), _long("from_ms"),
-        _long("until_ms"), _real("withdraw"), _text("revoked_by"), _long("revoked_ms"), _text("revoked_why"),
-        _long("updated_ms"), _blob("scope"),
-    )  # fmt: skip
+        "feedback",
+        _key("feedback_id"),
+        _text("verdict"),
+        _text("status"),
+        _text("decision_id"),
+        _long("agent_key"),
+        _text("tenant"),
+        _text("issuer"),
+        _text("agent_id"),
+        _text("agent_type"),
+        _text("kind"),
+        _text("resource"),
+        _text("reason"),
+        _text("author"),
+        _long("created_ms"),
+        _long("expires_ms"),
+        _text("preview_id"),
+        _small("unseen"),
+        _text("event_id"),
+        _long("event_time_ms"),
+        _small("level"),
+        _long("from_ms"),
+        _long("until_ms"),
+        _real("withdraw"),
+        _text("revoked_by"),
+        _long("revoked_ms"),
+        _text("revoked_why"),
+        _long("updated_ms"),
+        _blob("scope"),
+    )
     op.create_index("ix_feedback_time", "feedback", ["created_ms", "feedback_id"])
     op.create_index("ix_feedback_status", "feedback", ["status", "expires_ms"])
     op.create_index("ix_feedback_agent", "feedback", ["agent_key", "created_ms"])

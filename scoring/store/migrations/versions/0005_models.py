@@ -36,23 +36,52 @@ def _number(name: str, kind: type[sa.Integer]) -> sa.Column[int]:
 def upgrade() -> None:
     """Create the tables."""
     op.create_table(
-        "model_versions", _key("version"), _text("status"), _text("digest"), _long("from_ms"), _long("to_ms"),
-        _long("created_ms"), _long("promoted_ms"), _long("changed_ms"), _long("counted_from"), _blob("trained"),
+        "model_versions",
+        _key("version"),
+        _text("status"),
+        _text("digest"),
+        _long("from_ms"),
+        _long("to_ms"),
+        _long("created_ms"),
+        _long("promoted_ms"),
+        _long("changed_ms"),
+        _long("counted_from"),
+        _blob("trained"),
         _blob("figures"),
-    )  # fmt: skip
+    )
     op.create_index("ix_model_versions_status", "model_versions", ["status"])
     op.create_index("ix_model_versions_time", "model_versions", ["created_ms", "version"])
     op.create_table(
-        "model_history", _key("entry_id"), _long("at_ms"), _text("version"), _text("act"), _text("by"), _text("why"),
+        "model_history",
+        _key("entry_id"),
+        _long("at_ms"),
+        _text("version"),
+        _text("act"),
+        _text("by"),
+        _text("why"),
         _blob("detail"),
-    )  # fmt: skip
+    )
     op.create_index("ix_model_history_time", "model_history", ["at_ms", "entry_id"])
     op.create_table(
-        "model_switches", _number("partition", sa.Integer), _number("epoch", sa.BigInteger),
-        _number("offset", sa.BigInteger), _text("version"), _text("digest"), _text("installed"), _long("at_ms"),
-    )  # fmt: skip
+        "model_switches",
+        _number("partition", sa.Integer),
+        _number("epoch", sa.BigInteger),
+        _number("offset", sa.BigInteger),
+        _text("version"),
+        _text("digest"),
+        _text("installed"),
+        _long("at_ms"),
+    )
     op.create_table(
-        "model_days", _key("version"), _number("day", sa.Integer), _key("tenant"), _key("agent_type"), _long("events"),
-        _long("agent_days"), _blob("alerts"), _blob("p_values"), _blob("drift"),
-    )  # fmt: skip
+        "model_days",
+        _key("version"),
+        _number("day", sa.Integer),
+        _key("tenant"),
+        _key("agent_type"),
+        _long("events"),
+        _long("agent_days"),
+        _blob("alerts"),
+        _blob("p_values"),
+        _blob("drift"),
+    )
     op.create_index("ix_model_days_day", "model_days", ["day"])

@@ -31,8 +31,11 @@ def upgrade() -> None:
     op.create_table(
         "decision_chains",
         sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
-        _long("sequence"), _text("digest"), _long("anchor_sequence"), _text("anchor_digest"),
-    )  # fmt: skip
+        _long("sequence"),
+        _text("digest"),
+        _long("anchor_sequence"),
+        _text("anchor_digest"),
+    )
     op.create_table(
         "erasures",
         sa.Column("erasure_id", _TEXT, primary_key=True),

@@ -1,0 +1,1 @@
+../../trustwatch/__init__.py

@@ -1,0 +1,1 @@
+../../trustwatch/__main__.py
