@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ....ingest.features.table import BITS, FEATURES, FLAG, Feature, Z
+from ....ingest.features.declaration import BITS, FLAG, Feature, Z
+from ....ingest.features.table import FEATURES
 from ....scoring.actuators import decode_desired
 from ....scoring.actuators.desired import BadAction
 from ....scoring.containment import Actuation
