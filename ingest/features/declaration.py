@@ -8,7 +8,7 @@ feature that measures them, so all that is called by their names stands there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, get_args
 
 from ..events import AuditEvent
@@ -177,9 +177,10 @@ def _is_measured(kind: int, features: Iterable[Feature]) -> bool:
     return any(isinstance(one.told, Item) and one.told.kind == kind for one in features)
 
 
-def _check_once(what: str, found: Sequence[str | int], wanted: Iterable[str | int]) -> None:
+def _check_once(what: str, found: Sequence[str | int], wanted: Collection[str | int]) -> None:
     twice = [one for one, count in Counter(found).items() if count > 1]
-    missing = sorted(set(wanted) - set(found), key=str)
+    missing = sorted(set(wanted) ^ set(found), key=str) if wanted else []
     if twice or missing:
-        told = f"{twice[0]!r} is that of several" if twice else f"{missing[0]} is that of none"
+        known = "that of none" if missing and missing[0] in wanted else "not in layout.py"
+        told = f"{twice[0]!r} is that of several" if twice else f"{missing[0]} is {known}"
         raise BadFeature(f"feature table: each feature has a {what} of its own; {told}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
+KINDS = 20
 (
     K_ACTION,
     K_RESOURCE,
@@ -33,8 +34,7 @@ import numpy.typing as npt
     K_FROM,
     K_REQUEST_SIZE,
     K_ANSWER_SIZE,
-) = range(20)
-KINDS = K_ANSWER_SIZE + 1
+) = range(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
@@ -61,6 +61,7 @@ REGION_SIZE = BUCKETS * WAYS
 TABLE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
+QUANTITIES = 15
 (
     Q_PACE_1M,
     Q_PACE_15M,
@@ -77,8 +78,7 @@ TABLE = 4 * REGION_SIZE
     Q_DENIALS,
     Q_VOLUME,
     Q_NOVELTY,
-) = range(15)
-QUANTITIES = Q_NOVELTY + 1
+) = range(QUANTITIES)
 DRIFTING = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""
 

@@ -50,6 +50,7 @@ def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
         ("drift", {"told": Quantity(layout.Q_GAP, "{} s", "s", "s")}, f"a quantity of its own; {layout.Q_GAP} is that"),
         ("bytes_in", {"told": Drifted()}, f"a quantity of its own; {layout.Q_BYTES_IN} is that of none"),
         ("target_surprise", {"told": Drifted(), "counts": EACH_TIME}, "follows a kind of item that has no feature"),
+        ("drift", {"told": Item(layout.KINDS, "places", str)}, f"a kind of item of its own; {layout.KINDS} is not in"),
         ("effect_surprise", {"told": Drifted()}, f"a kind of item of its own; {layout.K_EFFECT} is that of none"),
         ("peer_surprise", {"told": Item(layout.K_PEER, "sheep", str)}, "needs its singular"),
     ],
