@@ -37,10 +37,7 @@ EFFECT_WEIGHT = {"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unkno
 AGENTS_OWN = ("network", "credential", "chain", "hour")
 """Who, from where and when: the declared task, which others share, has no say."""
 NAMING = ("action", "resource", "target", "audience", "peer", "principal", "network", "credential", "scope", "chain")
-CONTEXTUAL = {
-    *("transition", "action_target", "principal_target", "repeat"),
-    *("provenance", "outcome", "request_size", "answer_size"),
-}
+CONTEXTUAL = {"transition", "action_target", "repeat", "provenance", "outcome", "request_size", "answer_size"}
 FEATURE_OF_QUANTITY = {
     "pace_1m": "pace_1m",
     "pace_15m": "pace_15m",
@@ -392,8 +389,6 @@ def _items(event: Event, at_ms: int, previous: str | None, uses: int) -> dict[st
     items["from"] = ("from", previous)
     if names["target"]:
         items["action_target"] = ("action_target", action, names["target"])
-        if names["principal"]:
-            items["principal_target"] = ("principal_target", names["principal"], names["target"])
     items["repeat"] = ("repeat", action, uses if uses <= 4 else min(4 + int(2 * math.log2(uses / 4)), 15))
     provenance = (event.get("resource") or {}).get("provenance")
     if provenance is not None:
@@ -415,8 +410,6 @@ def _context(kind: str, item: Item) -> Item:
     """What an item is conditional on."""
     if kind == "transition":
         return ("from", item[1])
-    if kind == "principal_target":
-        return ("principal", item[1])
     return ("repeat", item[1], 1) if kind == "repeat" else ("action", item[1])
 
 

@@ -69,9 +69,6 @@ def write_items(
     if names[c.TARGET] != 0:
         items[l.K_ACTION_TARGET] = item_hash(l.K_ACTION_TARGET, pair(action, names[c.TARGET]))
         contexts[l.K_ACTION_TARGET] = items[l.K_ACTION]
-        if names[c.PRINCIPAL] != 0:
-            items[l.K_PRINCIPAL_TARGET] = item_hash(l.K_PRINCIPAL_TARGET, pair(names[c.PRINCIPAL], names[c.TARGET]))
-            contexts[l.K_PRINCIPAL_TARGET] = items[l.K_PRINCIPAL]
     bucket = np.uint64(use_bucket(uses))
     items[l.K_REPEAT] = item_hash(l.K_REPEAT, pair(action, bucket))
     contexts[l.K_REPEAT] = item_hash(l.K_REPEAT, pair(action, np.uint64(1)))

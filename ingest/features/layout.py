@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
-KINDS = 21
+KINDS = 20
 (
     K_ACTION,
     K_RESOURCE,
@@ -34,7 +34,6 @@ KINDS = 21
     K_FROM,
     K_REQUEST_SIZE,
     K_ANSWER_SIZE,
-    K_PRINCIPAL_TARGET,
 ) = range(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
@@ -42,7 +41,7 @@ NAMING = tuple(range(K_CHAIN + 1))
 # The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
 OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
 _KINDS_OF_REGION = {
-    OBJECTS: (K_RESOURCE, K_TARGET, K_PRINCIPAL, K_ACTION_TARGET, K_PRINCIPAL_TARGET),
+    OBJECTS: (K_RESOURCE, K_TARGET, K_PRINCIPAL, K_ACTION_TARGET),
     HABITS: (
         *(K_ACTION, K_AUDIENCE, K_PEER, K_NETWORK, K_CREDENTIAL, K_SCOPES, K_CHAIN),
         *(K_EFFECT, K_HOUR, K_FROM),

@@ -256,23 +256,6 @@ FEATURES: tuple[Feature, ...] = (
         new_with=(l.K_ACTION, l.K_TARGET),
     ),
     Feature(
-        "principal_target_surprise",
-        "order",
-        BITS,
-        0.5,
-        "target for a principal",
-        "how unusual the destination is for this principal: rights of one used for another (confused deputy)",
-        Item(
-            l.K_PRINCIPAL_TARGET,
-            "uses of targets for principals",
-            lambda event: f"{target_of(event)} for {principal_of(event)}",
-            behind=l.K_PRINCIPAL,
-            singular="use of a target for a principal",
-        ),
-        counts=ONCE,
-        new_with=(l.K_PRINCIPAL, l.K_TARGET),
-    ),
-    Feature(
         "repeat_surprise",
         "order",
         BITS,

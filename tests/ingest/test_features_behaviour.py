@@ -193,19 +193,6 @@ def test_action_on_a_target_of_another_action() -> None:
     assert max(crossed["action_surprise"], crossed["target_surprise"]) < 1.5
 
 
-def test_rarity_of_a_target_that_is_another_principals() -> None:
-    """Both are the agent's, but not together: on behalf of Ann it uses Bob's account."""
-    ann = {"principal": {"id": "ann"}, "resource": {"target": "account-a"}}
-    bob = {"principal": {"id": "bob"}, "resource": {"target": "account-b"}}
-    watch = Watch()
-    watch.feed(*(event(60.0 * i, **(ann if i % 2 else bob)) for i in range(40)))
-
-    usual, crossed = watch.feed(event(2400, **ann), event(2460, **(ann | {"resource": bob["resource"]})), learn=False)
-
-    assert usual["principal_target_surprise"] < 0.2
-    assert crossed["principal_target_surprise"] > 3.0 > crossed["target_surprise"] + crossed["principal_surprise"]
-
-
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
