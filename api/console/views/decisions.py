@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from ....ingest.features.table import BITS, FEATURES, FLAG, Feature, Z
 from ....scoring.actuators import decode_desired
 from ....scoring.actuators.desired import BadAction
@@ -226,11 +224,6 @@ def policy_words(policy: TokenPolicy) -> list[str]:
     if policy.revoke:
         told.append("tokens that are out are revoked")
     return told
-
-
-def vector_json(decision: Decision) -> str:
-    """The feature vector as JSON, for copying."""
-    return msgspec.json.format(msgspec.json.encode(decision.feature_vector), indent=1).decode()
 
 
 def _label(feature: str) -> str:
