@@ -1,4 +1,4 @@
-"""The native audit event (DESIGN section 4) and its typed decoder.
+"""The native audit event and its typed decoder.
 
 `decode_event` is the only way in: it accepts one JSON object and either returns an `AuditEvent` or raises
 `MalformedEvent` with the path of the wrong member. Members that are not in the schema are never an error; the pipeline

@@ -99,7 +99,7 @@ class PartitionOwner(Protocol):
 class GroupSource(DurableSource, Protocol):
     """A source whose partitions are spread over the members of a consumer group.
 
-    Offsets are not committed to the group: where to read on is the owner's to say (DESIGN section 3).
+    Offsets are not committed to the group: where to read on is the owner's to say.
     """
 
     def join(self, owner: PartitionOwner) -> None:

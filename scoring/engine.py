@@ -1,4 +1,4 @@
-"""The engine: one batch of decoded events through features, detector and risk, exactly as DESIGN section 3 tells it.
+"""The engine: one batch of decoded events through features, detector and risk, in the order of docs/architecture.md.
 
 The live service, `replay` and every test use this class; it knows neither sources nor stores. An event is scored before
 it is learned, and learned only while its agent is under no suspicion. How events are cut into batches changes nothing.

@@ -1,4 +1,4 @@
-"""The risk answer (DESIGN section 6), encoded once per agent and update.
+"""The risk answer, encoded once per agent and update.
 
 An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
 tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time: it follows from how
@@ -36,7 +36,7 @@ class Pinned(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The part of an answer that changes with the agent; members as in DESIGN section 6."""
+    """The part of an answer that changes with the agent."""
 
     agent_id: str
     tenant: str | None

@@ -1,4 +1,4 @@
-"""How much evidence is how much risk, and what a level means for tokens (DESIGN section 6)."""
+"""How much evidence is how much risk, and what a level means for tokens."""
 
 from __future__ import annotations
 

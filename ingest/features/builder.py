@@ -44,11 +44,6 @@ class FeatureBuilder:
         self._scopes = np.zeros(l.SCOPES, np.uint64)
         self._scope_rows = np.zeros(l.SCOPES, np.int64)
 
-    @property
-    def bytes_per_agent(self) -> int:
-        """Memory of one resident agent's features, index included."""
-        return l.BYTES_PER_AGENT + 8 + 8 + 1 + self.slots._index_keys.nbytes * 3 // (2 * self.slots.capacity)
-
     def admit(self, keys: Keys) -> Slots:
         """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
         slots = self.slots.find(keys)
@@ -74,10 +69,6 @@ class FeatureBuilder:
     def evict_all(self) -> None:
         """Every agent moves out, and comes back when it acts again: as when memory is full."""
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
-
-    def forget_all(self) -> None:
-        """Empty the memory without spilling: after a failed commit it is reloaded from the store."""
-        self.slots = SlotTable(self.slots.capacity)
 
     def observe(
         self, columns: EventColumns, slots: Slots, rows: Array, out: npt.NDArray[np.float64], found: kernel.Scratch

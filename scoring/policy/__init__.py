@@ -1,4 +1,4 @@
-"""Token policy: what a risk level means for an agent's tokens (DESIGN section 6), for whom, and how strictly."""
+"""Token policy: what a risk level means for an agent's tokens, for whom, and how strictly."""
 
 from .book import PolicyBook, PolicyRule, Standing
 from .live import LivePolicy

@@ -1,4 +1,4 @@
-"""Token policy: what a risk level means for the tokens of an agent (DESIGN section 6)."""
+"""Token policy: what a risk level means for the tokens of an agent."""
 
 from __future__ import annotations
 

@@ -88,17 +88,6 @@ def test_a_new_agent_finds_a_clean_slot() -> None:
     assert not builder.pinned[slots].any()
 
 
-def test_forgetting_all_empties_the_memory() -> None:
-    """After `forget_all` nobody is resident, and an agent that returns starts clean."""
-    builder = FeatureBuilder(empty_baseline(), 2)
-    builder.state.numbers[builder.admit(keys(5))] = 3.0
-
-    builder.forget_all()
-
-    assert len(builder.slots) == 0
-    assert not builder.state.numbers[builder.admit(keys(5))].any()
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_rounds_keep_each_agents_order(seed: int) -> None:
     """Rounds hold every row once, no agent twice in a round, and an agent's rows in their order over the rounds."""

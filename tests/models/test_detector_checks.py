@@ -85,7 +85,7 @@ def test_detector(name, check):
 
 
 def test_there_are_checks():
-    """The suite is not empty: it covers at least what DESIGN section 8 lists."""
+    """The suite is not empty: it covers at least these checks."""
     names = {check.__name__ for check in CHECKS}
     assert {"check_range", "check_direction", "check_same_seed_same_scores", "check_input_unchanged"} <= names
     assert {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from ....ingest.features.declaration import BITS, FLAG, Feature, Z
 from ....ingest.features.table import FEATURES
 from ....scoring.actuators import decode_desired
@@ -227,11 +225,6 @@ def policy_words(policy: TokenPolicy) -> list[str]:
     if policy.revoke:
         told.append("tokens that are out are revoked")
     return told
-
-
-def vector_json(decision: Decision) -> str:
-    """The feature vector as JSON, for copying."""
-    return msgspec.json.format(msgspec.json.encode(decision.feature_vector), indent=1).decode()
 
 
 def _label(feature: str) -> str:

@@ -183,7 +183,7 @@ def test_stale_risk_is_used_or_denied(new_desk: Callable[..., Any]) -> None:
     ],
 )
 def test_the_current_actor_decides(desk: Any, claims: dict[str, Any], agent: str) -> None:
-    """`act.sub`, then the client, then the subject (DESIGN section 1); all others are as good as absent."""
+    """`act.sub`, then the client, then the subject; all others are as good as absent."""
     for other in {"actor", "earlier", "client", "subject", "bot"} - {agent}:
         desk.agent(other, CRITICAL)
     token = desk.issuer.token(**{"sub": "subject", "client_id": "bot"} | claims)

@@ -17,7 +17,7 @@ def risk(site: Any, agent_id: str, client: str = "gateway", query: str = "") -> 
 
 
 def test_an_answer_has_the_members_of_the_design(site: Any, summary: Any) -> None:
-    """DESIGN section 6, member by member; never cached by anybody between."""
+    """The answer of docs/api.md, member by member; never cached by anybody between."""
     site.report([summary()])
 
     answer = risk(site, "bot")
