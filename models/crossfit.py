@@ -17,8 +17,9 @@ from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.features.baseline import fit_baseline
 from ..ingest.features.builder import FeatureBuilder
+from ..ingest.features.declaration import BITS, Z
 from ..ingest.features.kernel import IGNORED, Scratch
-from ..ingest.features.table import BITS, COUNT, FEATURES, IMPORTANCE, NAMES, Z
+from ..ingest.features.table import COUNT, FEATURES, IMPORTANCE, NAMES
 from .detector import DetectorSettings, ForestDetector, Scores
 from .habits import becomes_habit
 from .training import fit_with_held_out

@@ -21,10 +21,9 @@ import numpy.typing as npt
 
 from ..ingest.compiled import compiled
 from ..ingest.features import layout as l
-from ..ingest.features import vector as v
+from ..ingest.features.declaration import BY_LEVEL, ONCE, BadFeature, Item
 from ..ingest.features.kernel import Scratch
-from ..ingest.features.table import INDEX
-from ..ingest.features.vector import FEATURE_OF_KIND
+from ..ingest.features.table import FEATURE_OF_KIND, FEATURES, ITEMS
 from .feedback.composites import recompute, spread
 
 KEPT_MIN = 24 * 60
@@ -41,22 +40,17 @@ CARRIES, SHARE = 0.8, 0.4
 part of the event's strongest evidence that it must be."""
 
 _MINUTE_MS = 60_000
-_NAMES = np.ones(l.KINDS, np.bool_)
-_NAMES[[l.K_REPEAT, l.K_OUTCOME, l.K_REQUEST_SIZE, l.K_ANSWER_SIZE, l.K_EFFECT, l.K_FROM]] = False
-_NAMES[FEATURE_OF_KIND < 0] = False
-_KIND_NAMES = np.flatnonzero(_NAMES)
-_SHADOWS: dict[int, tuple[str, ...]] = {
-    l.K_ACTION: ("action_rarity_peers", "identity_shift"),
-    l.K_RESOURCE: ("identity_shift",),
-    l.K_NETWORK: ("identity_shift",),
-}
+_KIND_NAMES = np.array(
+    sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
+)
+_SHADOWS = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
 """Features that say of a name what its own feature says, against others."""
-_OVER_HOURS = ("pace_4h", "volume_1h", "novelty_1h")
-_LEVELS = np.array([INDEX[name] for name in _OVER_HOURS], np.int64)
+_LEVELS = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
+_GATHERING = [(at, one) for at, one in enumerate(FEATURES) if one.gathering]
 _NAME = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
-_GATHERED = (l.K_TRANSITION, l.K_TARGET, l.K_ACTION_TARGET)
-"""Kinds whose surprise a session's strangeness gathers."""
+if l.KINDS + len(_LEVELS) > 32:
+    raise BadFeature(f"{l.KINDS} kinds of items and {len(_LEVELS)} counts over hours: 32 bits hold them, see _look_up")
 
 Matrix = npt.NDArray[np.float64]
 
@@ -210,13 +204,14 @@ def left_aside(
     for kind in _KIND_NAMES.tolist():
         marked = _bits(masks, kind)
         named[:, FEATURE_OF_KIND[kind]] |= marked
-        for shadow in _SHADOWS.get(kind, ()):
-            named[:, INDEX[shadow]] |= marked
+        for shadow in _SHADOWS[kind]:
+            named[:, shadow] |= marked
     named = spread(named, masks & fresh)
-    for kind in _GATHERED:
-        named[:, v.F_STRANGE] |= _bits(masks, kind)
-    for kind in range(l.K_CHAIN + 1):
-        named[:, INDEX["novelty_1h"]] |= _bits(masks & fresh, kind)
+    for feature, gathering in _GATHERING:
+        for kind in gathering.gathers:
+            named[:, feature] |= _bits(masks, kind)
+        for kind in gathering.gathers_new:
+            named[:, feature] |= _bits(masks & fresh, kind)
     for number, feature in enumerate(_LEVELS.tolist()):
         named[:, feature] |= _bits(masks, l.KINDS + number)
     after = np.where(named, 0.0, vectors)

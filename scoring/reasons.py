@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from string import Formatter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,14 @@ import numpy.typing as npt
 from ..ingest.columns import EventColumns
 from ..ingest.events import AuditEvent
 from ..ingest.features import layout as l
+from ..ingest.features.declaration import BadFeature, Carried, Drifted, Feature, Item, Quantity, Sentence, Strongest
 from ..ingest.features.kernel import Scratch, scope_keys
 from ..ingest.features.layout import Baseline
 from ..ingest.features.reference import distance_from_reference
 from ..ingest.features.surprise import usual
-from ..ingest.features.table import FEATURES, Feature
+from ..ingest.features.table import FEATURES, ITEMS, QUANTITIES
 from ..ingest.features.tables import scope_row
-from ..ingest.features.vector import FEATURE_OF_KIND, FEATURE_OF_QUANTITY
+from ..ingest.features.words import credential_of
 from .records import Reason
 from .signals import Signal
 
@@ -31,61 +33,8 @@ LONGEST_NAME = 200
 
 Memory = npt.NDArray[np.float32]
 
-_KIND_OF_FEATURE = {int(feature): kind for kind, feature in enumerate(FEATURE_OF_KIND.tolist()) if feature >= 0}
-_QUANTITY_OF_FEATURE = {int(feature): q for q, feature in enumerate(FEATURE_OF_QUANTITY.tolist())}
-
-# Composite features speak of the item that carries them.
-_CARRIER = {
-    "action_rarity_peers": l.K_ACTION,
-    "identity_shift": l.K_ACTION,
-    "external_target": l.K_TARGET,
-}
-_OF_A_WRITE = (l.K_ACTION, l.K_TARGET, l.K_ACTION_TARGET, l.K_TRANSITION)
-"""Kinds whose largest surprise a call's effect weighs (`write_surprise`): what is told is the one that was it."""
-
-GATHERING = frozenset({"session_strangeness", "novelty_1h"})
+GATHERING = frozenset(one.name for one in FEATURES if one.gathering)
 """Features that say how much has gathered, and not of what: told last, however much they weigh."""
-
-_PLURAL = {
-    l.K_ACTION: "actions",
-    l.K_RESOURCE: "resources",
-    l.K_TARGET: "targets",
-    l.K_AUDIENCE: "audiences",
-    l.K_PEER: "peer agents",
-    l.K_PRINCIPAL: "principals",
-    l.K_NETWORK: "networks",
-    l.K_CREDENTIAL: "credentials",
-    l.K_SCOPES: "scope sets",
-    l.K_CHAIN: "delegation chains",
-    l.K_EFFECT: "effects",
-    l.K_HOUR: "times of the week",
-    l.K_TRANSITION: "transitions",
-    l.K_ACTION_TARGET: "uses of actions on targets",
-    l.K_REPEAT: "repetitions",
-    l.K_PROVENANCE: "origins",
-    l.K_OUTCOME: "outcomes",
-    l.K_REQUEST_SIZE: "request sizes",
-    l.K_ANSWER_SIZE: "answer sizes",
-}
-_SINGULAR = {kind: words.removesuffix("s") for kind, words in _PLURAL.items()} | {
-    l.K_HOUR: "time of the week",
-    l.K_ACTION_TARGET: "use of an action on a target",
-}
-
-
-def _client(event: AuditEvent) -> str:
-    if event.client is None:
-        return "unknown network"
-    return f"AS{event.client.asn}" if event.client.asn is not None else (event.client.ip or "unknown network")
-
-
-def _credential(event: AuditEvent) -> str:
-    login = event.credential
-    return "no credential" if login is None else f"{login.method or 'unknown method'} {login.thumbprint or ''}".strip()
-
-
-def _target(event: AuditEvent) -> str:
-    return (event.resource and (event.resource.target or event.resource.id)) or "no target"
 
 
 def plain(text: str, most: int = LONGEST_NAME) -> str:
@@ -94,77 +43,40 @@ def plain(text: str, most: int = LONGEST_NAME) -> str:
     return shown if shown.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
 
 
-_NAME_OF_KIND: dict[int, Callable[[AuditEvent], str]] = {
-    l.K_ACTION: lambda e: e.action,
-    l.K_RESOURCE: lambda e: (e.resource and (e.resource.id or e.resource.type)) or "no resource",
-    l.K_TARGET: _target,
-    l.K_AUDIENCE: lambda e: (e.resource and e.resource.audience) or "no audience",
-    l.K_PEER: lambda e: e.peer or "no peer",
-    l.K_PRINCIPAL: lambda e: (e.principal and e.principal.id) or "no principal",
-    l.K_NETWORK: _client,
-    l.K_CREDENTIAL: _credential,
-    l.K_SCOPES: lambda e: " ".join((e.scopes and (e.scopes.requested or e.scopes.granted)) or []) or "no scopes",
-    l.K_CHAIN: lambda e: " <- ".join(e.delegation or []) or "no delegation",
-    l.K_EFFECT: lambda e: e.effect or "unknown",
-    l.K_HOUR: lambda e: e.time.astimezone(UTC).strftime("%A %H:%M UTC"),
-    l.K_TRANSITION: lambda e: f"{e.action} at this point",
-    l.K_ACTION_TARGET: lambda e: f"{e.action} on {_target(e)}",
-    l.K_REPEAT: lambda e: f"{e.action} again",
-    l.K_PROVENANCE: lambda e: f"{(e.resource and e.resource.provenance) or 'unknown'} argument of {e.action}",
-    l.K_OUTCOME: lambda e: f"{e.action}: {e.outcome}",
-    l.K_REQUEST_SIZE: lambda e: f"{e.bytes_in or 0:.0f} bytes to {e.action}",
-    l.K_ANSWER_SIZE: lambda e: f"{e.bytes_out or 0:.0f} bytes from {e.action}",
-}
-
-_QUANTITY_TEXT = {
-    l.Q_PACE_1M: "{} events in the last minutes",
-    l.Q_PACE_15M: "{} events in the last quarter hour",
-    l.Q_PACE_4H: "{} events in the last hours",
-    l.Q_GAP: "{} s of silence",
-    l.Q_BYTES_IN: "{} bytes in",
-    l.Q_BYTES_OUT: "{} bytes out",
-    l.Q_DURATION: "{} ms",
-    l.Q_SESSION: "{} events in the session",
-    l.Q_BREADTH: "{} scopes",
-    l.Q_DEPTH: "{} actors",
-    l.Q_LIFETIME: "{} s of token lifetime",
-    l.Q_FAILURES: "{} errors in the last hour",
-    l.Q_DENIALS: "{} denials in the last hour",
-    l.Q_VOLUME: "{} bytes in the last hour",
-    l.Q_NOVELTY: "{} new names in the last hour",
-}
-
-
 def _amount(logarithm: float) -> str:
     """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
     amount = math.expm1(logarithm)
     return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
 
 
-def _phrase(event: AuditEvent, feature: Feature, kind: int, name: str, first: bool) -> str:
-    """What is odd about an item, as the beginning of a sentence."""
-    if kind == l.K_REPEAT:
-        return f"{name}, more often in one session than {'ever' if first else 'usual'}"
-    verb = "first use of" if first else "unusual"
-    if feature.name != "write_surprise":
-        return f"{verb} {feature.noun} {name}"
-    call = {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
-    return f"{verb} {_SINGULAR[kind]} {name}{call}"
+def _in_call(event: AuditEvent) -> str:
+    """The call that weighs a surprise by its effect, as it ends a phrase."""
+    return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
 
 
-def _composed(event: AuditEvent, feature: str, value: float) -> tuple[str, str, str]:
-    """Of a feature that speaks of no single item or quantity: what was observed, what is usual, and the sentence."""
-    if feature == "session_strangeness":
-        gathered = f"surprise has gathered over the last events of the session: {value:.0f} bits"
-        return f"{value:.0f} bits of surprise", "little surprise", gathered
-    if feature == "scope_gap":
-        missing = f"{value:.0%} of the requested scopes not granted"
-        return missing, "all granted", missing
-    if feature == "outside_capabilities":
-        action = plain(event.action)
-        return action, "its declared capabilities", f"{action} is not among the agent's declared capabilities"
-    login = plain(_credential(event))
-    return login, "stronger", f"authentication weaker by {value:.0f} ranks than the strongest so far: {login}"
+_OF_EVENT: dict[str, Callable[[AuditEvent], str]] = {
+    "action": lambda event: plain(event.action),
+    "credential": lambda event: plain(credential_of(event)),
+}
+"""What a declared sentence may say of the event, beside the feature's value."""
+
+
+class Row(NamedTuple):
+    """A scored row, and what its agent was like when it was measured."""
+
+    columns: EventColumns
+    at: int
+    memory: Memory
+    found: Scratch
+
+    @property
+    def event(self) -> AuditEvent:
+        """The event itself."""
+        return self.columns.events[self.at]
+
+
+Told = tuple[str, str, str, str]
+"""Code, what was seen, what is usual, and the sentence."""
 
 
 class Narrator:
@@ -194,6 +106,7 @@ class Narrator:
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
         """
+        seen = Row(columns, row, memory, found)
         rules = [self._of_signal(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MOST_REASONS]
         told: set[str] = set()
@@ -201,89 +114,101 @@ class Narrator:
         for feature in order.tolist():
             if shares[feature] < _LEAST_SHARE or vector[feature] < _LEAST_VALUE:
                 continue
-            reason = self._of_feature(columns, row, memory, found, feature, vector[feature], shares[feature])
+            reason = self._of_feature(seen, FEATURES[feature], vector[feature], shares[feature])
             if reason.text not in told:
                 told.add(reason.text)
                 features.append(reason)
         return (*rules, *sorted(features, key=lambda reason: reason.feature in GATHERING))
 
     def _of_signal(self, event: AuditEvent, signal: Signal) -> Reason:
-        observed = _credential(event) if signal.feature in ("credential", "authentication") else event.action
+        observed = credential_of(event) if signal.feature in ("credential", "authentication") else event.action
         observed = plain(observed)
         return Reason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
 
-    def _of_feature(
-        self, columns: EventColumns, row: int, memory: Memory, found: Scratch, index: int, value: float, share: float
-    ) -> Reason:
-        feature = FEATURES[index]
-        kind = _KIND_OF_FEATURE.get(index, _CARRIER.get(feature.name, -1))
-        if kind >= 0:
-            return self._of_item(columns, row, memory, found, feature, kind, value, share)
-        quantity = _QUANTITY_OF_FEATURE.get(index)
-        if quantity is not None:
-            return self._of_quantity(columns, row, memory, found, feature, quantity, value, share)
-        if feature.name == "drift":
-            return self._of_drift(memory, found.quantities[row], feature, share)
-        if feature.name == "write_surprise":
-            kind = max(_OF_A_WRITE, key=lambda one: float(found.bits[row, one]))
-            return self._of_item(columns, row, memory, found, feature, kind, value, share)
-        observed, usual_text, text = _composed(columns.events[row], feature.name, value)
-        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
+    def _of_feature(self, seen: Row, feature: Feature, value: float, share: float) -> Reason:
+        teller = _TELLERS[type(feature.told)]
+        code, observed, usual_text, text = teller(self, seen, feature, feature.told, value)
+        return Reason(code, feature.name, observed, usual_text, round(share, 3), text)
 
-    def _of_item(
-        self,
-        columns: EventColumns,
-        row: int,
-        memory: Memory,
-        found: Scratch,
-        feature: Feature,
-        kind: int,
-        value: float,
-        share: float,
-    ) -> Reason:
-        name = plain(_NAME_OF_KIND[kind](columns.events[row]))
-        known = round(float(memory[l.N_DISTINCT + kind]))
-        whose = "this agent"
+    def _of_item(self, seen: Row, feature: Feature, told: Item | Carried, value: float) -> Told:
+        return self._named(seen, feature, ITEMS[told.kind], feature.noun, "", value)
+
+    def _of_strongest(self, seen: Row, feature: Feature, told: Strongest, value: float) -> Told:
+        item = ITEMS[max(told.kinds, key=lambda one: float(seen.found.bits[seen.at, one]))]
+        return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
+
+    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
+        """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
+        name = plain(item.name(seen.event))
+        known, whose = round(float(seen.memory[l.N_DISTINCT + item.kind])), "this agent"
         if known == 0:
-            known, whose = self._peers_know(columns, row, kind), "its peer group"
-        usual_text = f"{known or 'no'} known {_SINGULAR[kind] if known == 1 else _PLURAL[kind]} of {whose}"
-        first = bool((int(found.fresh[row]) >> kind) & 1)
+            known, whose = self._peers_know(seen, item.kind), "its peer group"
+        usual_text = f"{known or 'no'} known {item.one if known == 1 else item.plural} of {whose}"
+        first = bool((int(seen.found.fresh[seen.at]) >> item.kind) & 1)
         code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
-        said = _phrase(columns.events[row], feature, kind, name, first)
-        text = f"{said} ({value:.1f} bits of surprise); {usual_text}"
-        return Reason(code, feature.name, name, usual_text, round(share, 3), text)
+        said = (item.first if first else item.unusual).format(noun=noun, name=name)
+        return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
 
-    def _rows(self, columns: EventColumns, row: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         keys = np.zeros(l.SCOPES, np.uint64)
-        scope_keys(keys, columns.names[row])
+        scope_keys(keys, seen.columns.names[seen.at])
         return np.array([scope_row(self._baseline, key) if key else -1 for key in keys], np.int64)
 
-    def _peers_know(self, columns: EventColumns, row: int, kind: int) -> int:
-        at = self._rows(columns, row)[l.PEERS]
+    def _peers_know(self, seen: Row, kind: int) -> int:
+        at = self._rows(seen)[l.PEERS]
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
-    def _of_quantity(
-        self,
-        columns: EventColumns,
-        row: int,
-        memory: Memory,
-        found: Scratch,
-        feature: Feature,
-        quantity: int,
-        value: float,
-        share: float,
-    ) -> Reason:
-        mean, _, weight = usual(self._baseline, self._rows(columns, row), memory, quantity)
-        form = _QUANTITY_TEXT[quantity]
-        observed = form.format(_amount(found.quantities[row, quantity]))
-        usual_text = form.format(_amount(mean)) if weight else "nothing known yet"
+    def _of_quantity(self, seen: Row, feature: Feature, told: Quantity, value: float) -> Told:
+        mean, _, weight = usual(self._baseline, self._rows(seen), seen.memory, told.quantity)
+        observed = told.form.format(_amount(seen.found.quantities[seen.at, told.quantity]))
+        usual_text = told.form.format(_amount(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
-        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
+        return feature.name, observed, usual_text, text
 
-    def _of_drift(self, memory: Memory, quantities: npt.NDArray[np.float64], feature: Feature, share: float) -> Reason:
-        z, k = max((distance_from_reference(memory, quantities, k), k) for k in range(len(l.DRIFTING)))
-        form = _QUANTITY_TEXT[int(l.DRIFTING[k])]
+    def _of_drift(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
+        quantities = seen.found.quantities[seen.at]
+        z, k = max((distance_from_reference(seen.memory, quantities, k), k) for k in range(len(l.DRIFTING)))
+        form = QUANTITIES[int(l.DRIFTING[k])].form
         observed = form.format(_amount(quantities[l.DRIFTING[k]]))
-        usual_text = form.format(_amount(memory[l.N_REF_MEAN + k]))
+        usual_text = form.format(_amount(seen.memory[l.N_REF_MEAN + k]))
         text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
-        return Reason(feature.name, feature.name, observed, usual_text, round(share, 3), text)
+        return feature.name, observed, usual_text, text
+
+    def _of_sentence(self, seen: Row, feature: Feature, told: Sentence, value: float) -> Told:
+        words = {name: of(seen.event) for name, of in _OF_EVENT.items()}
+        observed, usual_text, text = (form.format(value=value, **words) for form in told)
+        return feature.name, observed, usual_text, text
+
+
+_TELLERS: dict[type, Callable[[Narrator, Row, Feature, Any, float], Told]] = {
+    Item: Narrator._of_item,
+    Carried: Narrator._of_item,
+    Strongest: Narrator._of_strongest,
+    Quantity: Narrator._of_quantity,
+    Drifted: Narrator._of_drift,
+    Sentence: Narrator._of_sentence,
+}
+"""Who makes the sentence of each kind of explanation."""
+
+
+def check_told(features: Sequence[Feature]) -> None:
+    """Refuse what nobody could put into words: it would be told as something else. Raises BadFeature."""
+    for feature in features:
+        if type(feature.told) not in _TELLERS:
+            kind = type(feature.told).__name__
+            raise BadFeature(f"feature {feature.name!r}: reasons have no sentence for the explanation {kind}")
+        if isinstance(feature.told, Sentence):
+            for form in feature.told:
+                _check_form(feature.name, form)
+
+
+def _check_form(name: str, form: str) -> None:
+    known = {"value", *_OF_EVENT}
+    unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - known
+    if unknown:
+        raise BadFeature(
+            f"feature {name!r}: {form!r} asks for {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
+
+
+check_told(FEATURES)

@@ -12,36 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ...ingest.features import layout as l
+from ...ingest.features.table import ITEMS, QUANTITIES
 from ...scoring.records import AgentRow
 
-KNOWN = {
-    l.K_ACTION: "actions",
-    l.K_RESOURCE: "resources",
-    l.K_TARGET: "destinations",
-    l.K_AUDIENCE: "audiences",
-    l.K_PEER: "peer agents",
-    l.K_PRINCIPAL: "principals",
-    l.K_NETWORK: "networks",
-    l.K_CREDENTIAL: "credentials",
-    l.K_SCOPES: "sets of scopes",
-    l.K_CHAIN: "delegation chains",
-    l.K_TRANSITION: "orders of actions",
-}
+_FIRST = (l.Q_PACE_15M, l.Q_PACE_4H, l.Q_GAP, l.Q_SESSION)
+"""Quantities that say most of what an agent is like; the others follow in their order."""
+
+KNOWN = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
 USUAL = {
-    l.Q_PACE_15M: ("events in the last quarter hour", ""),
-    l.Q_PACE_4H: ("events in the last hours", ""),
-    l.Q_GAP: ("pause before an event", "s"),
-    l.Q_SESSION: ("events in a session so far", ""),
-    l.Q_BYTES_IN: ("size of a request", "bytes"),
-    l.Q_BYTES_OUT: ("size of an answer", "bytes"),
-    l.Q_DURATION: ("duration", "ms"),
-    l.Q_BREADTH: ("scopes asked for", ""),
-    l.Q_DEPTH: ("delegation depth", ""),
-    l.Q_LIFETIME: ("token lifetime", "s"),
-    l.Q_FAILURES: ("errors in the last hour", ""),
-    l.Q_DENIALS: ("denials in the last hour", ""),
-    l.Q_VOLUME: ("bytes in the last hour", ""),
-    l.Q_NOVELTY: ("new names in the last hour", ""),
+    q: shown for q in (*_FIRST, *sorted(set(QUANTITIES) - set(_FIRST))) if (shown := QUANTITIES[q].profile) is not None
 }
 
 

@@ -14,6 +14,7 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.events import AuditEvent
 from ...ingest.features import layout as l
 from ...ingest.features.kernel import scope_keys
+from ...ingest.features.table import QUANTITIES
 from ...ingest.features.tables import scope_row
 from ...models.bundle import TrainedModel
 from ...scoring.records import AgentRow
@@ -21,23 +22,6 @@ from ...scoring.residence import state_version
 from .frames import frame, frame_of
 from .opening import LabError
 
-_UNITS = {
-    l.Q_PACE_1M: ("events in the last minutes", "events"),
-    l.Q_PACE_15M: ("events in the last quarter hour", "events"),
-    l.Q_PACE_4H: ("events in the last hours", "events"),
-    l.Q_GAP: ("pause before an event", "s"),
-    l.Q_BYTES_IN: ("bytes in", "bytes"),
-    l.Q_BYTES_OUT: ("bytes out", "bytes"),
-    l.Q_DURATION: ("duration", "ms"),
-    l.Q_SESSION: ("events in the session so far", "events"),
-    l.Q_BREADTH: ("requested scopes", "scopes"),
-    l.Q_DEPTH: ("actors in the delegation chain", "actors"),
-    l.Q_LIFETIME: ("token lifetime", "s"),
-    l.Q_FAILURES: ("errors in the last hour", "events"),
-    l.Q_DENIALS: ("denials in the last hour", "events"),
-    l.Q_VOLUME: ("bytes in the last hour", "bytes"),
-    l.Q_NOVELTY: ("new names in the last hour", "names"),
-}
 KINDS = ("action", "target", "audience", "scopes", "principal", "network", "credential", "peer", "hour")
 
 
@@ -62,12 +46,12 @@ def profile_frame(row: AgentRow, model: TrainedModel | None, event: AuditEvent |
         raise LabError("the agent's state was written by another version of Trustwatch") from None
     peers = _peers(model, event)
     rows = []
-    for quantity, (name, unit) in _UNITS.items():
+    for quantity, told in sorted(QUANTITIES.items()):
         count = float(numbers[l.N_COUNT + quantity])
         mean, spread = float(numbers[l.N_MEAN + quantity]), math.sqrt(max(float(numbers[l.N_VAR + quantity]), 0.0))
         own = (math.expm1(mean), math.expm1(mean - spread), math.expm1(mean + spread)) if count else (None,) * 3
         low = None if own[1] is None else max(own[1], 0.0)
-        rows.append((name, unit, own[0], low, own[2], peers.get(quantity), count))
+        rows.append((told.label, told.unit, own[0], low, own[2], peers.get(quantity), count))
     return frame("profile", rows)
 
 

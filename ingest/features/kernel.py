@@ -118,7 +118,7 @@ def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: floa
 def _new_names(fresh: np.uint32) -> int:
     """How many of the kinds that name things (not order or outcome) are new to the agent."""
     count = 0
-    for kind in range(l.K_CHAIN + 1):
+    for kind in l.NAMING:
         count += int((fresh >> np.uint32(kind)) & np.uint32(1))
     return count
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
+KINDS = 20
 (
     K_ACTION,
     K_RESOURCE,
@@ -33,36 +34,23 @@ import numpy.typing as npt
     K_FROM,
     K_REQUEST_SIZE,
     K_ANSWER_SIZE,
-) = range(20)
-KINDS = 20
+) = range(KINDS)
+NAMING = tuple(range(K_CHAIN + 1))
+"""Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
 # The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
 OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
-REGION = np.array(
-    [
-        HABITS,
-        OBJECTS,
-        OBJECTS,
-        HABITS,
-        HABITS,
-        OBJECTS,
-        HABITS,
-        HABITS,
-        HABITS,
-        HABITS,
-        HABITS,
-        HABITS,
-        ORDER,
-        OBJECTS,
-        MANNER,
-        MANNER,
-        MANNER,
-        HABITS,
-        MANNER,
-        MANNER,
-    ],
-    dtype=np.int64,
-)
+_KINDS_OF_REGION = {
+    OBJECTS: (K_RESOURCE, K_TARGET, K_PRINCIPAL, K_ACTION_TARGET),
+    HABITS: (
+        *(K_ACTION, K_AUDIENCE, K_PEER, K_NETWORK, K_CREDENTIAL, K_SCOPES, K_CHAIN),
+        *(K_EFFECT, K_HOUR, K_FROM),
+    ),
+    ORDER: (K_TRANSITION,),
+    MANNER: (K_REPEAT, K_PROVENANCE, K_OUTCOME, K_REQUEST_SIZE, K_ANSWER_SIZE),
+}
+_REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() for kind in kinds}
+REGION = np.array([_REGION_OF_KIND[kind] for kind in range(KINDS)], dtype=np.int64)
 OF_THE_TASK = np.ones(KINDS, dtype=np.bool_)
 OF_THE_TASK[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 """Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
@@ -73,6 +61,7 @@ REGION_SIZE = BUCKETS * WAYS
 TABLE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
+QUANTITIES = 15
 (
     Q_PACE_1M,
     Q_PACE_15M,
@@ -89,8 +78,7 @@ TABLE = 4 * REGION_SIZE
     Q_DENIALS,
     Q_VOLUME,
     Q_NOVELTY,
-) = range(15)
-QUANTITIES = 15
+) = range(QUANTITIES)
 DRIFTING = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""
 

@@ -1,137 +1,591 @@
-"""The feature table: every feature once, in the order of the feature vector, with unit and meaning.
+"""The feature table: every feature once, in the order of the feature vector, with all that others need to know of it.
 
 All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has
 for this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has
 seen (Witten-Bell). *z* is the distance from the agent's usual value in standard deviations, shrunk towards its peer
 group.
+
+A row is the whole declaration: reasons, weights, what counts once, composites and the table of `docs/features.md`
+follow from it. What does not add up is an error at import.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from . import layout as l
+from .declaration import (
+    BITS,
+    BY_LEVEL,
+    FLAG,
+    ONCE,
+    RANK,
+    SHARE,
+    Carried,
+    Drifted,
+    Feature,
+    Item,
+    Quantity,
+    Sentence,
+    Strongest,
+    Z,
+    check,
+)
 from .layout import GENERATION
-
-
-class Feature(NamedTuple):
-    """One column of the feature vector."""
-
-    name: str
-    family: str
-    unit: str
-    low: float
-    high: float
-    noun: str  # what a reason calls it
-    meaning: str
-
-
-BITS, Z, FLAG = "bits", "z", "flag"
-_MAX_BITS, _MAX_Z = 64.0, 50.0
-
-
-def _bits(name: str, family: str, noun: str, meaning: str) -> Feature:
-    return Feature(name, family, BITS, 0.0, _MAX_BITS, noun, meaning)
-
-
-def _z(name: str, family: str, noun: str, meaning: str) -> Feature:
-    return Feature(name, family, Z, 0.0, _MAX_Z, noun, meaning)
-
+from .words import (
+    argument_of,
+    audience_of,
+    credential_of,
+    hour_of,
+    network_of,
+    principal_of,
+    resource_of,
+    scopes_of,
+    target_of,
+)
 
 FEATURES: tuple[Feature, ...] = (
-    _z("pace_1m", "pace", "pace", "events decayed with a half-life of one minute, against the agent's usual"),
-    _z("pace_15m", "pace", "pace", "events decayed with a half-life of 15 minutes, against the agent's usual"),
-    _z("pace_4h", "pace", "pace", "events decayed with a half-life of four hours, against the agent's usual"),
-    _z("dormancy", "pace", "pause", "time since the agent's last event, against its usual pauses"),
-    _bits("action_surprise", "rarity", "action", "how unusual the action is for the task and agent"),
-    _bits("resource_surprise", "rarity", "resource", "how unusual the resource is for the task and agent"),
-    _bits("target_surprise", "rarity", "target", "how unusual the destination is for the task and agent"),
-    _bits("audience_surprise", "rarity", "audience", "how unusual the token audience is for the agent"),
-    _bits(
-        "peer_surprise", "rarity", "peer agent", "how unusual the called or calling agent is (edge caller to callee)"
+    Feature(
+        "pace_1m",
+        "pace",
+        Z,
+        0.3,
+        "pace",
+        "events decayed with a half-life of one minute, against the agent's usual",
+        Quantity(l.Q_PACE_1M, "{} events in the last minutes", "events in the last minutes", "events"),
+        label="pace, 1 min",
     ),
-    _bits("principal_surprise", "rarity", "principal", "how unusual it is that the agent acts for this principal"),
-    _bits("network_surprise", "rarity", "network", "how unusual the client's network is for the agent"),
-    _bits(
-        "credential_surprise", "rarity", "credential", "how unusual the credential (method and key) is for the agent"
+    Feature(
+        "pace_15m",
+        "pace",
+        Z,
+        0.3,
+        "pace",
+        "events decayed with a half-life of 15 minutes, against the agent's usual",
+        Quantity(
+            l.Q_PACE_15M,
+            "{} events in the last quarter hour",
+            "events in the last quarter hour",
+            "events",
+            ("events in the last quarter hour", ""),
+        ),
+        label="pace, 15 min",
     ),
-    _bits("scope_surprise", "rarity", "scope set", "how unusual the set of requested scopes is for the agent"),
-    _bits("action_rarity_peers", "rarity", "action", "how unusual the action is among the agent's peer group alone"),
-    _bits(
+    Feature(
+        "pace_4h",
+        "pace",
+        Z,
+        0.3,
+        "pace",
+        "events decayed with a half-life of four hours, against the agent's usual",
+        Quantity(
+            l.Q_PACE_4H,
+            "{} events in the last hours",
+            "events in the last hours",
+            "events",
+            ("events in the last hours", ""),
+        ),
+        label="pace, 4 h",
+        counts=BY_LEVEL,
+    ),
+    Feature(
+        "dormancy",
+        "pace",
+        Z,
+        0.3,
+        "pause",
+        "time since the agent's last event, against its usual pauses",
+        Quantity(l.Q_GAP, "{} s of silence", "pause before an event", "s", ("pause before an event", "s")),
+    ),
+    Feature(
+        "action_surprise",
+        "rarity",
+        BITS,
+        1.0,
+        "action",
+        "how unusual the action is for the task and agent",
+        Item(l.K_ACTION, "actions", lambda event: event.action, profile="actions"),
+        counts=ONCE,
+    ),
+    Feature(
+        "resource_surprise",
+        "rarity",
+        BITS,
+        0.5,
+        "resource",
+        "how unusual the resource is for the task and agent",
+        Item(l.K_RESOURCE, "resources", resource_of, profile="resources"),
+        counts=ONCE,
+    ),
+    Feature(
+        "target_surprise",
+        "rarity",
+        BITS,
+        1.0,
+        "target",
+        "how unusual the destination is for the task and agent",
+        Item(l.K_TARGET, "targets", target_of, profile="destinations"),
+        counts=ONCE,
+    ),
+    Feature(
+        "audience_surprise",
+        "rarity",
+        BITS,
+        0.75,
+        "audience",
+        "how unusual the token audience is for the agent",
+        Item(l.K_AUDIENCE, "audiences", audience_of, profile="audiences"),
+        counts=ONCE,
+    ),
+    Feature(
+        "peer_surprise",
+        "rarity",
+        BITS,
+        1.0,
+        "peer agent",
+        "how unusual the called or calling agent is (edge caller to callee)",
+        Item(l.K_PEER, "peer agents", lambda event: event.peer or "no peer", profile="peer agents"),
+        counts=ONCE,
+    ),
+    Feature(
+        "principal_surprise",
+        "rarity",
+        BITS,
+        0.5,
+        "principal",
+        "how unusual it is that the agent acts for this principal",
+        Item(l.K_PRINCIPAL, "principals", principal_of, profile="principals"),
+        counts=ONCE,
+    ),
+    Feature(
+        "network_surprise",
+        "rarity",
+        BITS,
+        0.4,
+        "network",
+        "how unusual the client's network is for the agent",
+        Item(l.K_NETWORK, "networks", network_of, profile="networks"),
+        counts=ONCE,
+    ),
+    Feature(
+        "credential_surprise",
+        "rarity",
+        BITS,
+        0.75,
+        "credential",
+        "how unusual the credential (method and key) is for the agent",
+        Item(l.K_CREDENTIAL, "credentials", credential_of, profile="credentials"),
+        counts=ONCE,
+    ),
+    Feature(
+        "scope_surprise",
+        "rarity",
+        BITS,
+        0.75,
+        "scope set",
+        "how unusual the set of requested scopes is for the agent",
+        Item(l.K_SCOPES, "scope sets", scopes_of, profile="sets of scopes"),
+        counts=ONCE,
+    ),
+    Feature(
+        "action_rarity_peers",
+        "rarity",
+        BITS,
+        0.5,
+        "action",
+        "how unusual the action is among the agent's peer group alone",
+        Carried(l.K_ACTION),
+        label="action among its peers",
+        restates=(l.K_ACTION,),
+    ),
+    Feature(
         "identity_shift",
         "rarity",
+        BITS,
+        0.25,
         "habit",
         "how much better the peer group explains the event than the agent's own past",
+        Carried(l.K_ACTION),
+        restates=(l.K_ACTION, l.K_RESOURCE, l.K_NETWORK),
     ),
-    _bits("hour_surprise", "time", "time of week", "how unusual the time of day (three hours, weekend apart) is"),
-    _bits(
+    Feature(
+        "hour_surprise",
+        "time",
+        BITS,
+        0.25,
+        "time of week",
+        "how unusual the time of day (three hours, weekend apart) is",
+        Item(l.K_HOUR, "times of the week", hour_of, singular="time of the week"),
+        counts=ONCE,
+    ),
+    Feature(
         "transition_surprise",
         "order",
+        BITS,
+        0.5,
         "order of actions",
         "surprise of the action after the previous one of the session",
+        Item(
+            l.K_TRANSITION,
+            "transitions",
+            lambda event: f"{event.action} at this point",
+            behind=l.K_FROM,
+            profile="orders of actions",
+        ),
+        counts=ONCE,
+        new_with=(l.K_ACTION,),
     ),
-    _bits(
-        "action_target_surprise", "order", "action on a target", "how unusual the action is together with its target"
-    ),
-    _bits("repeat_surprise", "order", "repetition", "how unusual it is to use the action so many times in one session"),
-    _bits(
-        "effect_surprise", "effect", "effect", "how unusual the effect (read, write, delete, admin) is for the agent"
-    ),
-    _bits("write_surprise", "effect", "change", "largest surprise of action, target and order, weighed by its effect"),
-    _bits("outcome_surprise", "failure", "outcome", "how unusual the outcome is for the action"),
-    _bits("request_size_surprise", "failure", "request size", "how unusual the size of the request is for the action"),
-    _bits("answer_size_surprise", "failure", "answer size", "how unusual the size of the answer is for the action"),
-    _z("failure_pace", "failure", "failures", "errors decayed with a half-life of one hour, against the usual"),
-    _z("denial_pace", "failure", "denials", "denials decayed with a half-life of one hour, against the usual"),
-    _z("scope_breadth", "privilege", "number of scopes", "number of requested scopes, against the usual"),
-    Feature("scope_gap", "privilege", "share", 0.0, 1.0, "ungranted scopes", "share of requested scopes not granted"),
     Feature(
-        "outside_capabilities", "privilege", FLAG, 0.0, 1.0, "capability", "the action is not a declared capability"
+        "action_target_surprise",
+        "order",
+        BITS,
+        1.0,
+        "action on a target",
+        "how unusual the action is together with its target",
+        Item(
+            l.K_ACTION_TARGET,
+            "uses of actions on targets",
+            lambda event: f"{event.action} on {target_of(event)}",
+            behind=l.K_ACTION,
+            singular="use of an action on a target",
+        ),
+        counts=ONCE,
+        new_with=(l.K_ACTION, l.K_TARGET),
     ),
-    _bits("chain_surprise", "delegation", "delegation chain", "how unusual the chain of actors is for the agent"),
-    _z("chain_depth", "delegation", "delegation depth", "actors in the delegation chain, against the usual"),
-    _bits(
-        "provenance_surprise", "provenance", "provenance", "how unusual the origin of the argument is for the action"
+    Feature(
+        "repeat_surprise",
+        "order",
+        BITS,
+        0.5,
+        "repetition",
+        "how unusual it is to use the action so many times in one session",
+        Item(
+            l.K_REPEAT,
+            "repetitions",
+            lambda event: f"{event.action} again",
+            behind=l.K_REPEAT,
+            first="{name}, more often in one session than ever",
+            unusual="{name}, more often in one session than usual",
+        ),
+        new_with=(l.K_ACTION,),
     ),
-    _bits("external_target", "provenance", "external target", "surprise of a target that lies outside the tenant"),
-    _z("bytes_in", "volume", "bytes in", "bytes sent to the tool or API, against the usual"),
-    _z("bytes_out", "volume", "bytes out", "bytes returned, against the usual"),
-    _z("duration", "volume", "duration", "duration of the call, against the usual"),
-    _z("volume_1h", "volume", "volume", "bytes decayed with a half-life of one hour, against the usual"),
-    _z("novelty_1h", "rarity", "new names", "names new to the agent, decayed over an hour, against the usual"),
-    _z("session_length", "session", "session length", "events in the session so far, against the usual"),
-    _bits("session_strangeness", "session", "session", "surprise gathered over the last events of the session"),
-    _z("token_lifetime", "token", "token lifetime", "requested token lifetime, against the usual"),
+    Feature(
+        "effect_surprise",
+        "effect",
+        BITS,
+        0.5,
+        "effect",
+        "how unusual the effect (read, write, delete, admin) is for the agent",
+        Item(l.K_EFFECT, "effects", lambda event: event.effect or "unknown"),
+    ),
+    Feature(
+        "write_surprise",
+        "effect",
+        BITS,
+        1.0,
+        "change",
+        "largest surprise of action, target and order, weighed by its effect",
+        Strongest((l.K_ACTION, l.K_TARGET, l.K_ACTION_TARGET, l.K_TRANSITION)),
+        parts=("action_surprise", "target_surprise", "action_target_surprise", "transition_surprise"),
+    ),
+    Feature(
+        "outcome_surprise",
+        "failure",
+        BITS,
+        0.75,
+        "outcome",
+        "how unusual the outcome is for the action",
+        Item(l.K_OUTCOME, "outcomes", lambda event: f"{event.action}: {event.outcome}", behind=l.K_ACTION),
+        new_with=(l.K_ACTION,),
+    ),
+    Feature(
+        "request_size_surprise",
+        "failure",
+        BITS,
+        0.5,
+        "request size",
+        "how unusual the size of the request is for the action",
+        Item(
+            l.K_REQUEST_SIZE,
+            "request sizes",
+            lambda event: f"{event.bytes_in or 0:.0f} bytes to {event.action}",
+            behind=l.K_ACTION,
+        ),
+        new_with=(l.K_ACTION,),
+    ),
+    Feature(
+        "answer_size_surprise",
+        "failure",
+        BITS,
+        1.0,
+        "answer size",
+        "how unusual the size of the answer is for the action",
+        Item(
+            l.K_ANSWER_SIZE,
+            "answer sizes",
+            lambda event: f"{event.bytes_out or 0:.0f} bytes from {event.action}",
+            behind=l.K_ACTION,
+        ),
+        new_with=(l.K_ACTION,),
+    ),
+    Feature(
+        "failure_pace",
+        "failure",
+        Z,
+        0.25,
+        "failures",
+        "errors decayed with a half-life of one hour, against the usual",
+        Quantity(
+            l.Q_FAILURES,
+            "{} errors in the last hour",
+            "errors in the last hour",
+            "events",
+            ("errors in the last hour", ""),
+        ),
+    ),
+    Feature(
+        "denial_pace",
+        "failure",
+        Z,
+        0.25,
+        "denials",
+        "denials decayed with a half-life of one hour, against the usual",
+        Quantity(
+            l.Q_DENIALS,
+            "{} denials in the last hour",
+            "denials in the last hour",
+            "events",
+            ("denials in the last hour", ""),
+        ),
+    ),
+    Feature(
+        "scope_breadth",
+        "privilege",
+        Z,
+        0.5,
+        "number of scopes",
+        "number of requested scopes, against the usual",
+        Quantity(l.Q_BREADTH, "{} scopes", "requested scopes", "scopes", ("scopes asked for", "")),
+    ),
+    Feature(
+        "scope_gap",
+        "privilege",
+        SHARE,
+        1.0,
+        "ungranted scopes",
+        "share of requested scopes not granted",
+        Sentence(
+            "{value:.0%} of the requested scopes not granted",
+            "all granted",
+            "{value:.0%} of the requested scopes not granted",
+        ),
+    ),
+    Feature(
+        "outside_capabilities",
+        "privilege",
+        FLAG,
+        1.0,
+        "capability",
+        "the action is not a declared capability",
+        Sentence("{action}", "its declared capabilities", "{action} is not among the agent's declared capabilities"),
+        signalled=True,
+    ),
+    Feature(
+        "chain_surprise",
+        "delegation",
+        BITS,
+        0.75,
+        "delegation chain",
+        "how unusual the chain of actors is for the agent",
+        Item(
+            l.K_CHAIN,
+            "delegation chains",
+            lambda event: " <- ".join(event.delegation or []) or "no delegation",
+            profile="delegation chains",
+        ),
+        counts=ONCE,
+    ),
+    Feature(
+        "chain_depth",
+        "delegation",
+        Z,
+        0.75,
+        "delegation depth",
+        "actors in the delegation chain, against the usual",
+        Quantity(l.Q_DEPTH, "{} actors", "actors in the delegation chain", "actors", ("delegation depth", "")),
+    ),
+    Feature(
+        "provenance_surprise",
+        "provenance",
+        BITS,
+        0.5,
+        "provenance",
+        "how unusual the origin of the argument is for the action",
+        Item(l.K_PROVENANCE, "origins", argument_of, behind=l.K_ACTION),
+        counts=ONCE,
+        new_with=(l.K_ACTION,),
+    ),
+    Feature(
+        "external_target",
+        "provenance",
+        BITS,
+        1.0,
+        "external target",
+        "surprise of a target that lies outside the tenant",
+        Carried(l.K_TARGET),
+        parts=("target_surprise",),
+    ),
+    Feature(
+        "bytes_in",
+        "volume",
+        Z,
+        0.5,
+        "bytes in",
+        "bytes sent to the tool or API, against the usual",
+        Quantity(l.Q_BYTES_IN, "{} bytes in", "bytes in", "bytes", ("size of a request", "bytes")),
+    ),
+    Feature(
+        "bytes_out",
+        "volume",
+        Z,
+        0.5,
+        "bytes out",
+        "bytes returned, against the usual",
+        Quantity(l.Q_BYTES_OUT, "{} bytes out", "bytes out", "bytes", ("size of an answer", "bytes")),
+    ),
+    Feature(
+        "duration",
+        "volume",
+        Z,
+        0.3,
+        "duration",
+        "duration of the call, against the usual",
+        Quantity(l.Q_DURATION, "{} ms", "duration", "ms", ("duration", "ms")),
+    ),
+    Feature(
+        "volume_1h",
+        "volume",
+        Z,
+        0.3,
+        "volume",
+        "bytes decayed with a half-life of one hour, against the usual",
+        Quantity(
+            l.Q_VOLUME, "{} bytes in the last hour", "bytes in the last hour", "bytes", ("bytes in the last hour", "")
+        ),
+        counts=BY_LEVEL,
+    ),
+    Feature(
+        "novelty_1h",
+        "rarity",
+        Z,
+        0.3,
+        "new names",
+        "names new to the agent, decayed over an hour, against the usual",
+        Quantity(
+            l.Q_NOVELTY,
+            "{} new names in the last hour",
+            "new names in the last hour",
+            "names",
+            ("new names in the last hour", ""),
+        ),
+        counts=BY_LEVEL,
+        gathers_new=l.NAMING,
+    ),
+    Feature(
+        "session_length",
+        "session",
+        Z,
+        0.3,
+        "session length",
+        "events in the session so far, against the usual",
+        Quantity(
+            l.Q_SESSION,
+            "{} events in the session",
+            "events in the session so far",
+            "events",
+            ("events in a session so far", ""),
+        ),
+    ),
+    Feature(
+        "session_strangeness",
+        "session",
+        BITS,
+        0.5,
+        "session",
+        "surprise gathered over the last events of the session",
+        Sentence(
+            "{value:.0f} bits of surprise",
+            "little surprise",
+            "surprise has gathered over the last events of the session: {value:.0f} bits",
+        ),
+        gathers=(l.K_TRANSITION, l.K_TARGET, l.K_ACTION_TARGET),
+    ),
+    Feature(
+        "token_lifetime",
+        "token",
+        Z,
+        0.5,
+        "token lifetime",
+        "requested token lifetime, against the usual",
+        Quantity(l.Q_LIFETIME, "{} s of token lifetime", "token lifetime", "s", ("token lifetime", "s")),
+    ),
     Feature(
         "method_downgrade",
         "token",
-        "rank",
-        0.0,
-        5.0,
+        RANK,
+        1.0,
         "authentication",
         "client authentication weaker than usual, in ranks",
+        Sentence(
+            "{credential}",
+            "stronger",
+            "authentication weaker by {value:.0f} ranks than the strongest so far: {credential}",
+        ),
+        signalled=True,
     ),
-    _z("drift", "drift", "slow drift", "pace or volume beyond three deviations of the agent's slow reference"),
+    Feature(
+        "drift",
+        "drift",
+        Z,
+        0.75,
+        "slow drift",
+        "pace or volume beyond three deviations of the agent's slow reference",
+        Drifted(),
+    ),
 )
+
+check(FEATURES)
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 COUNT = len(FEATURES)
 INDEX = {name: position for position, name in enumerate(NAMES)}
 
-
-_LESS: dict[float, str] = {
-    0.75: "audience_surprise credential_surprise scope_surprise chain_surprise chain_depth outcome_surprise drift",
-    0.5: "resource_surprise principal_surprise action_rarity_peers transition_surprise repeat_surprise "
-    "effect_surprise provenance_surprise session_strangeness request_size_surprise bytes_in bytes_out scope_breadth "
-    "token_lifetime",
-    0.4: "network_surprise",
-    0.3: "pace_1m pace_15m pace_4h dormancy duration volume_1h novelty_1h session_length",
-    0.25: "identity_shift hour_surprise failure_pace denial_pace",
+ITEMS: dict[int, Item] = {feature.told.kind: feature.told for feature in FEATURES if isinstance(feature.told, Item)}
+"""Kind of item -> how it is told, in the order of the table."""
+QUANTITIES: dict[int, Quantity] = {
+    told.quantity: told for told in (feature.told for feature in FEATURES) if isinstance(told, Quantity)
 }
+"""Quantity -> how it is told, in the order of the table."""
 
-IMPORTANCE: tuple[float, ...] = tuple(
-    next((weight for weight, names in _LESS.items() if name in names.split()), 1.0) for name in NAMES
+
+def _positions(found: dict[int, int], size: int) -> npt.NDArray[np.int64]:
+    return np.array([found.get(number, -1) for number in range(size)], dtype=np.int64)
+
+
+FEATURE_OF_KIND = _positions(
+    {one.told.kind: at for at, one in enumerate(FEATURES) if isinstance(one.told, Item)}, l.KINDS
 )
+"""Position of the surprise of each kind of item, -1 = it has none."""
+FEATURE_OF_QUANTITY = _positions(
+    {one.told.quantity: at for at, one in enumerate(FEATURES) if isinstance(one.told, Quantity)}, l.QUANTITIES
+)
+CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, l.KINDS)
+"""Kind of the item that each kind is conditional on, -1 = none."""
+
+IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
 """How much a feature says about trust, by its meaning: *what* an agent does, to whom and with which rights, and what
 came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
 honestly with its load, and only supports other evidence, but for what no day's load explains (drift). The order is by

@@ -7,104 +7,35 @@ import math
 import numpy as np
 
 from .. import columns as c
-from ..compiled import inlined
+from ..compiled import allocation_free, inlined
 from . import layout as l
 from .layout import Array, Baseline
 from .reference import LIMIT, distance_from_reference
 from .surprise import frequency, totals_of, usual_distance
-from .table import INDEX
+from .table import CONTEXT_KIND, FEATURE_OF_KIND, FEATURE_OF_QUANTITY, INDEX
 
-# Positions in the feature vector, frozen into the compiled code. The table stays the only place that orders them.
-_F = {name: np.int64(position) for name, position in INDEX.items()}
-(
-    F_ACTION,
-    F_RARITY,
-    F_SHIFT,
-    F_WRITE,
-    F_EXTERNAL,
-    F_STRANGE,
-    F_GAP,
-    F_OUTSIDE,
-    F_METHOD,
-    F_DRIFT,
-    F_TARGET,
-    F_ACTION_TARGET,
-    F_TRANSITION,
-    F_REPEAT,
-    F_OUTCOME,
-    F_PROVENANCE,
-) = (
-    _F[name]
-    for name in (
-        "action_surprise",
-        "action_rarity_peers",
-        "identity_shift",
-        "write_surprise",
-        "external_target",
-        "session_strangeness",
-        "scope_gap",
-        "outside_capabilities",
-        "method_downgrade",
-        "drift",
-        "target_surprise",
-        "action_target_surprise",
-        "transition_surprise",
-        "repeat_surprise",
-        "outcome_surprise",
-        "provenance_surprise",
-    )
-)
 
-_BITS_OF_KIND = {
-    l.K_ACTION: "action_surprise",
-    l.K_RESOURCE: "resource_surprise",
-    l.K_TARGET: "target_surprise",
-    l.K_AUDIENCE: "audience_surprise",
-    l.K_PEER: "peer_surprise",
-    l.K_PRINCIPAL: "principal_surprise",
-    l.K_NETWORK: "network_surprise",
-    l.K_CREDENTIAL: "credential_surprise",
-    l.K_SCOPES: "scope_surprise",
-    l.K_CHAIN: "chain_surprise",
-    l.K_EFFECT: "effect_surprise",
-    l.K_HOUR: "hour_surprise",
-    l.K_TRANSITION: "transition_surprise",
-    l.K_ACTION_TARGET: "action_target_surprise",
-    l.K_REPEAT: "repeat_surprise",
-    l.K_PROVENANCE: "provenance_surprise",
-    l.K_OUTCOME: "outcome_surprise",
-    l.K_REQUEST_SIZE: "request_size_surprise",
-    l.K_ANSWER_SIZE: "answer_size_surprise",
-}
-FEATURE_OF_KIND = np.array([INDEX.get(_BITS_OF_KIND.get(kind, ""), -1) for kind in range(l.KINDS)], dtype=np.int64)
+def _at(name: str) -> np.int64:
+    """Position in the vector, frozen into the compiled code; the table stays the only place that orders them."""
+    return np.int64(INDEX[name])
 
-_Z_OF_QUANTITY = {
-    l.Q_PACE_1M: "pace_1m",
-    l.Q_PACE_15M: "pace_15m",
-    l.Q_PACE_4H: "pace_4h",
-    l.Q_GAP: "dormancy",
-    l.Q_BYTES_IN: "bytes_in",
-    l.Q_BYTES_OUT: "bytes_out",
-    l.Q_DURATION: "duration",
-    l.Q_SESSION: "session_length",
-    l.Q_BREADTH: "scope_breadth",
-    l.Q_DEPTH: "chain_depth",
-    l.Q_LIFETIME: "token_lifetime",
-    l.Q_FAILURES: "failure_pace",
-    l.Q_DENIALS: "denial_pace",
-    l.Q_VOLUME: "volume_1h",
-    l.Q_NOVELTY: "novelty_1h",
-}
-FEATURE_OF_QUANTITY = np.array([INDEX[_Z_OF_QUANTITY[q]] for q in range(l.QUANTITIES)], dtype=np.int64)
 
-CONTEXT_KIND = np.full(l.KINDS, -1, dtype=np.int64)
-CONTEXT_KIND[l.K_TRANSITION] = l.K_FROM
-CONTEXT_KIND[l.K_ACTION_TARGET] = l.K_ACTION
-CONTEXT_KIND[l.K_REPEAT] = l.K_REPEAT
-CONTEXT_KIND[l.K_PROVENANCE] = l.K_ACTION
-CONTEXT_KIND[l.K_OUTCOME] = l.K_ACTION
-CONTEXT_KIND[l.K_REQUEST_SIZE] = l.K_ACTION
-CONTEXT_KIND[l.K_ANSWER_SIZE] = l.K_ACTION
+F_ACTION = _at("action_surprise")
+F_RARITY = _at("action_rarity_peers")
+F_SHIFT = _at("identity_shift")
+F_WRITE = _at("write_surprise")
+F_EXTERNAL = _at("external_target")
+F_STRANGE = _at("session_strangeness")
+F_GAP = _at("scope_gap")
+F_OUTSIDE = _at("outside_capabilities")
+F_METHOD = _at("method_downgrade")
+F_DRIFT = _at("drift")
+F_TARGET = _at("target_surprise")
+F_ACTION_TARGET = _at("action_target_surprise")
+F_TRANSITION = _at("transition_surprise")
+F_REPEAT = _at("repeat_surprise")
+F_OUTCOME = _at("outcome_surprise")
+F_PROVENANCE = _at("provenance_surprise")
 
 EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""
@@ -116,7 +47,6 @@ OUTCOME_SHARE = 0.5
 """An odd outcome alone says less than an odd order or destination."""
 
 _MAX_BITS = 64.0
-
 
 _MOST_GAIN = 4.0
 """Bits by which one familiar item may make up for others that are not the agent's."""
@@ -154,7 +84,8 @@ def write_vector(
         if quantities[quantity] >= 0.0:
             feature = FEATURE_OF_QUANTITY[quantity]
             out[feature] = usual_distance(baseline, rows, numbers, quantity, quantities[quantity])
-    _write_composites(out, values, codes, quantities, numbers, session)
+    compose(out, codes)
+    _write_the_rest(out, values, codes, quantities, numbers, session)
     return fresh
 
 
@@ -195,15 +126,25 @@ def _write_surprises(
 
 
 @inlined
-def _write_composites(
-    out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array
-) -> None:
-    """Features made of others."""
+def compose(out: Array, codes: Array) -> None:
+    """Features that are made of others of the same event (`Feature.parts`), and of nothing that is remembered."""
     order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
     strongest = max(out[F_ACTION], out[F_TARGET], order)
     out[F_WRITE] = min(EFFECT_WEIGHT[codes[c.EFFECT]] * strongest, _MAX_BITS)
     side = 1.0 if codes[c.EXTERNAL] == 1 else (0.0 if codes[c.EXTERNAL] == 0 else 0.5)
     out[F_EXTERNAL] = side * out[F_TARGET]
+
+
+@allocation_free
+def compose_rows(vectors: Array, codes: Array) -> None:
+    """The same for each row of a matrix (m, F), whose parts somebody has changed."""
+    for row in range(len(vectors)):
+        compose(vectors[row], codes[row])
+
+
+@inlined
+def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array) -> None:
+    """Features that are no surprise of an item and no distance from the usual, nor made of such ones alone."""
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
     gathered += OUTCOME_SHARE * out[F_OUTCOME] + out[F_PROVENANCE]
     kept = np.float32(STRANGE_KEPT) * session[l.S_STRANGE]

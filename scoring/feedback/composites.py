@@ -12,36 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as c
 from ...ingest.features import layout as l
 from ...ingest.features import vector as v
 from ...ingest.features.layout import AgentState
 from ...ingest.features.reference import forget_reference
-from ...ingest.features.table import INDEX
-from ...ingest.features.vector import FEATURE_OF_KIND
+from ...ingest.features.table import FEATURE_OF_KIND, FEATURES, ITEMS
 
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-_IMPLIED: dict[int, tuple[str, ...]] = {
-    l.K_ACTION: (
-        "action_rarity_peers",
-        "identity_shift",
-        "transition_surprise",
-        "action_target_surprise",
-        "repeat_surprise",
-        "provenance_surprise",
-        "outcome_surprise",
-        "request_size_surprise",
-        "answer_size_surprise",
-    ),
-    l.K_TARGET: ("action_target_surprise",),
-    l.K_RESOURCE: ("identity_shift",),
-    l.K_NETWORK: ("identity_shift",),
+_IMPLIED = {
+    kind: implied
+    for kind in ITEMS
+    if (implied := [at for at, one in enumerate(FEATURES) if kind in (*one.new_with, *one.restates)])
 }
 """Features that are odd wherever the item of a kind is new to the agent."""
-
-_MAX_BITS = 64.0
+_MADE = np.array([at for at, one in enumerate(FEATURES) if one.parts], np.int64)
 
 
 def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
@@ -54,19 +40,16 @@ def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
     for kind, implied in _IMPLIED.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
         first = named[:, FEATURE_OF_KIND[kind]] & new
-        for name in implied:
-            wide[:, INDEX[name]] |= first
+        for feature in implied:
+            wide[:, feature] |= first
     return wide
 
 
 def recompute(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
     """Composites of *after* (m, F) from its parts; none rises."""
-    order = np.maximum(after[:, v.F_TRANSITION], after[:, v.F_ACTION_TARGET])
-    strongest = np.maximum(np.maximum(after[:, v.F_ACTION], after[:, v.F_TARGET]), order)
-    write = np.minimum(v.EFFECT_WEIGHT[codes[:, c.EFFECT]] * strongest, _MAX_BITS)
-    after[:, v.F_WRITE] = np.minimum(after[:, v.F_WRITE], write)
-    side = np.select([codes[:, c.EXTERNAL] == 1, codes[:, c.EXTERNAL] == 0], [1.0, 0.0], 0.5)
-    after[:, v.F_EXTERNAL] = np.minimum(after[:, v.F_EXTERNAL], side * after[:, v.F_TARGET])
+    made = after.copy()
+    v.compose_rows(made, codes)
+    after[:, _MADE] = np.minimum(after[:, _MADE], made[:, _MADE])
 
 
 def _gathered(vectors: Matrix) -> Matrix:
@@ -99,7 +82,7 @@ def follow(
     state.session_numbers[slots, place, l.S_STRANGE] = left
     after[:, v.F_STRANGE] = np.minimum(after[:, v.F_STRANGE], left.astype(np.float64))
     new = np.zeros(len(slots), np.float32)
-    for kind in range(l.K_CHAIN + 1):
+    for kind in l.NAMING:
         bit = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
         new += (bit & named[:, FEATURE_OF_KIND[kind]]).astype(np.float32)
     novelty = state.numbers[slots, l.N_NOVELTY]

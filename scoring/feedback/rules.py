@@ -18,7 +18,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
 from ...ingest.features.kernel import Scratch
 from ...ingest.features.layout import AgentState
-from ...ingest.features.table import COUNT, INDEX
+from ...ingest.features.table import COUNT, FEATURES, INDEX
 from ...ingest.hashing import NameHasher
 from ...ingest.targets import TenantDomains, canonical_target
 from .composites import follow, recompute, spread
@@ -27,7 +27,7 @@ from .values import Holding, Rule
 if TYPE_CHECKING:
     from ...ingest.features.slots import Slots
 
-PROTECTED: frozenset[str] = frozenset({"method_downgrade", "outside_capabilities"})
+PROTECTED: frozenset[str] = frozenset(one.name for one in FEATURES if one.signalled)
 """Features that hard signals speak of: no rule touches them."""
 
 Flags = npt.NDArray[np.bool_]

@@ -11,9 +11,10 @@ from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout as l
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.ingest.features.declaration import BITS
 from trustwatch.ingest.features.kernel import scope_keys
 from trustwatch.ingest.features.layout import Baseline
-from trustwatch.ingest.features.table import BITS, FEATURES
+from trustwatch.ingest.features.table import FEATURES
 from trustwatch.ingest.features.tables import distinct_hash, shared_count
 
 from .oracle import Watch, columns, event, history, overflows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.table import INDEX
-from trustwatch.scoring.reasons import _KIND_OF_FEATURE, LONGEST_NAME, Narrator, plain
+from trustwatch.ingest.features.declaration import BadFeature, Item, Sentence
+from trustwatch.ingest.features.table import FEATURES, INDEX, ITEMS, NAMES
+from trustwatch.scoring.reasons import LONGEST_NAME, Narrator, check_told, plain
 from trustwatch.scoring.records import RiskLevel
 
 
@@ -63,7 +64,9 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     (size,) = [reason for reason in reasons if reason.feature == feature]
     assert size.code == f"first_seen_{feature.removesuffix('_surprise')}"
     assert size.observed == observed
-    known = round(float(scored.memory[0, layout.N_DISTINCT + _KIND_OF_FEATURE[INDEX[feature]]]))
+    told = FEATURES[INDEX[feature]].told
+    assert isinstance(told, Item)
+    known = round(float(scored.memory[0, layout.N_DISTINCT + told.kind]))
     assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
     assert observed in size.text
 
@@ -113,6 +116,40 @@ def test_each_feature_has_words_of_its_own(
     assert usual in reason.usual
 
 
+class Guess(NamedTuple):
+    """An explanation that nobody has a sentence for."""
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        (Guess(), "feature 'scope_gap': reasons have no sentence for the explanation Guess"),
+        (None, "have no sentence for the explanation NoneType"),
+        (Sentence("{value}", "none", "{ranks} too weak"), "asks for ranks; there are action, credential, value"),
+        (Sentence("{}", "none", "too weak"), "there are action, credential, value"),
+    ],
+)
+def test_what_has_no_words_is_refused(told: Any, error: str) -> None:
+    """A feature that nobody can put into words is an error where reasons are imported, not another one's sentence."""
+    check_told(FEATURES)
+    declared = [one._replace(told=told) if one.name == "scope_gap" else one for one in FEATURES]
+    with pytest.raises(BadFeature) as caught:
+        check_told(declared)
+    assert error in str(caught.value)
+
+
+def test_every_feature_has_words(kit: Any, make: Any) -> None:
+    """A reason can be given of each column of the vector, and nothing is left open in it."""
+    processor, _ = settled(kit, make)
+    scored = processor.engine.score(kit.columns([later(make, 0, "evil.example", bytes_in=5, bytes_out=9)]))
+    narrator = Narrator(processor.engine.builder.baseline)
+    for feature in FEATURES:
+        vector, shares = np.zeros((2, len(INDEX)))
+        vector[INDEX[feature.name]], shares[INDEX[feature.name]] = 1.0, 1.0
+        (reason,) = narrator.reasons(scored.columns, 0, scored.memory[0], scored.found, vector, shares, ())
+        assert reason.feature == feature.name and "{" not in reason.text
+
+
 WEIRD = ("\x1b[31mred\x07\nsecond line", "\u202egnp.exe", "x" * 2048, "𝒩🦊", "<script>alert(1)</script>", "a\tb\x00c")
 
 
@@ -155,12 +192,7 @@ def test_times_in_reasons_are_utc(kit: Any, make: Any) -> None:
     odd = later(make, 0, "host-0")
     odd["time"] = "2025-12-06T03:30:00+05:00"
     scored = processor.engine.score(kit.columns([odd]))
-    narrator = processor.engine.explainer._narrator
-    from trustwatch.ingest.features import layout
-    from trustwatch.scoring.reasons import _NAME_OF_KIND
-
-    assert narrator is not None
-    assert _NAME_OF_KIND[layout.K_HOUR](scored.columns.events[0]) == "Friday 22:30 UTC"
+    assert ITEMS[layout.K_HOUR].name(scored.columns.events[0]) == "Friday 22:30 UTC"
 
 
 def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
@@ -182,7 +214,6 @@ def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
 
 def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     """Run the risk kernel on the state before, with the p-value of the vector without its strongest feature."""
-    from trustwatch.ingest.features.table import FEATURES, NAMES
     from trustwatch.scoring import risk
 
     ((scored, _),) = applied.scored

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ....ingest.features.table import BITS, FEATURES, FLAG, Feature, Z
+from ....ingest.features.declaration import BITS, FLAG, Feature, Z
+from ....ingest.features.table import FEATURES
 from ....scoring.actuators import decode_desired
 from ....scoring.actuators.desired import BadAction
 from ....scoring.containment import Actuation

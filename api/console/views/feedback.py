@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ....ingest.features.declaration import label_of
 from ....ingest.features.table import FEATURES, NAMES
 from ....scoring.feedback import Feedback, PreviewRow
 from ....scoring.feedback.rules import PROTECTED
@@ -17,14 +18,7 @@ DAY_S = 86_400
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE = "feature."
 """How a check box of a feature is called; its name follows."""
-_NOUNS = {one.name: one.noun for one in FEATURES}
-_SHARED = {
-    "pace_1m": "pace, 1 min",
-    "pace_15m": "pace, 15 min",
-    "pace_4h": "pace, 4 h",
-    "action_rarity_peers": "action among its peers",
-}
-"""Words for features whose noun another one has, too."""
+_LABELS = {one.name: label_of(one) for one in FEATURES}
 
 
 class Choice(NamedTuple):
@@ -81,7 +75,7 @@ def feature_words(name: str) -> str:
     >>> feature_words("target_surprise"), feature_words("pace_4h")
     ('target', 'pace, 4 h')
     """
-    return _SHARED.get(name) or _NOUNS.get(name, name)
+    return _LABELS.get(name, name)
 
 
 def scope_words(made: Feedback) -> str:

@@ -1,0 +1,96 @@
+"""A declaration that does not add up is refused before anything is measured with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest import columns as c
+from trustwatch.ingest.features import layout, table
+from trustwatch.ingest.features.declaration import (
+    BY_LEVEL,
+    EACH_TIME,
+    ONCE,
+    BadFeature,
+    Carried,
+    Drifted,
+    Feature,
+    Item,
+    Quantity,
+    Strongest,
+    check,
+)
+from trustwatch.ingest.features.table import COUNT, FEATURES, INDEX
+from trustwatch.ingest.features.vector import compose_rows
+
+
+def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
+    """The table with one row changed."""
+    return [one._replace(**changed) if one.name == which else one for one in FEATURES]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "told"),
+    [
+        ("scope_gap", {"told": None}, "'scope_gap': no such explanation: None"),
+        ("scope_gap", {"told": "ungranted scopes"}, "no such explanation: 'ungranted scopes'"),
+        ("scope_gap", {"unit": "percent"}, "unit 'percent': there are bits, z"),
+        ("scope_gap", {"importance": 1.5}, "importance 1.5: 0 to 1"),
+        ("scope_gap", {"counts": "twice"}, "counts 'twice'"),
+        ("scope_gap", {"counts": ONCE}, "counts 'once': names count once, quantities by level"),
+        ("target_surprise", {"counts": BY_LEVEL}, "counts 'by level'"),
+        ("external_target", {"parts": ("aim_surprise",)}, "made of aim_surprise, which is no feature"),
+        ("external_target", {"parts": ("write_surprise",)}, "name the parts of that"),
+        ("outcome_surprise", {"new_with": (layout.K_FROM,)}, "follows a kind of item that has no feature"),
+        ("external_target", {"told": Carried(layout.K_FROM)}, "follows a kind of item that has no feature"),
+        ("write_surprise", {"told": Strongest((layout.KINDS,))}, "follows a kind of item that has no feature"),
+        ("bytes_in", {"noun": "bytes out"}, "a label or noun of its own; 'bytes out' is that of several"),
+        ("bytes_in", {"name": "bytes_out"}, "a name of its own; 'bytes_out' is that of several"),
+        ("drift", {"told": Quantity(layout.Q_GAP, "{} s", "s", "s")}, f"a quantity of its own; {layout.Q_GAP} is that"),
+        ("bytes_in", {"told": Drifted()}, f"a quantity of its own; {layout.Q_BYTES_IN} is that of none"),
+        ("target_surprise", {"told": Drifted(), "counts": EACH_TIME}, "follows a kind of item that has no feature"),
+        ("drift", {"told": Item(layout.KINDS, "places", str)}, f"a kind of item of its own; {layout.KINDS} is not in"),
+        ("effect_surprise", {"told": Drifted()}, f"a kind of item of its own; {layout.K_EFFECT} is that of none"),
+        ("peer_surprise", {"told": Item(layout.K_PEER, "sheep", str)}, "needs its singular"),
+    ],
+)
+def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any], told: str) -> None:
+    """The error names what is wrong, and the feature where it is a single one."""
+    with pytest.raises(BadFeature, match=r"^feature table: ") as caught:
+        check(with_one(name, changed))
+    assert told in str(caught.value)
+
+
+def test_features_declared_are_all_there() -> None:
+    """The table itself is checked where it is imported, and a row without an explanation is not even one."""
+    check(FEATURES)
+    with pytest.raises(TypeError, match="told"):
+        Feature("odd", "rarity", "bits", 1.0, "oddity", "how odd")  # type: ignore[call-arg]
+
+
+def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:
+    """Each kind of item but the context alone, and each quantity, has a position of its own."""
+    places = [*table.FEATURE_OF_KIND.tolist(), *table.FEATURE_OF_QUANTITY.tolist()]
+    assert [kind for kind in range(layout.KINDS) if table.FEATURE_OF_KIND[kind] < 0] == [layout.K_FROM]
+    assert len(set(places)) == len(places)
+
+
+def test_features_are_made_of_the_parts_that_they_declare() -> None:
+    """`compose` writes the features with parts and no other; each follows all of its parts, and nothing else."""
+    dice = np.random.default_rng(11)
+    vectors, codes = dice.gamma(2.0, 4.0, (200, COUNT)), np.zeros((200, c.CODES), np.int8)
+    codes[:, c.EFFECT], codes[:, c.EXTERNAL] = dice.integers(0, 5, 200), 1
+    made = vectors.copy()
+    compose_rows(made, codes)
+    composites = {one.name: set(one.parts) for one in FEATURES if one.parts}
+    assert {FEATURES[at].name for at in np.flatnonzero((made != vectors).any(axis=0))} == set(composites)
+    followed: dict[str, set[str]] = {name: set() for name in composites}
+    for part in FEATURES:
+        other = vectors.copy()
+        other[:, INDEX[part.name]] = 0.0
+        compose_rows(other, codes)
+        for name in composites:
+            if (other[:, INDEX[name]] != made[:, INDEX[name]]).any():
+                followed[name].add(part.name)
+    assert followed == composites
