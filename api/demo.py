@@ -123,7 +123,7 @@ class Demo:
         day = self._train(clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
         with closing(inbox), (self._directory / "service.log").open("wb") as log:
-            command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(settings)]
+            command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(settings)]
             service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
             try:
                 return self._use(service, url, token, day, inbox)

@@ -29,7 +29,7 @@ def command(*arguments: object) -> dict[str, Any]:
     """Run a command of ours; its JSON, seconds of wall clock and of CPU."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "trustwatch.api", *map(str, arguments), "--json"], check=True, capture_output=True
+        [sys.executable, "-m", "trustwatch", *map(str, arguments), "--json"], check=True, capture_output=True
     )
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -114,7 +114,7 @@ class Service:
         (folder / "settings.yaml").write_text(settings.format(port=self.port))
         key = LocalKey.open(folder / "data")
         self.token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
-        command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(folder / "settings.yaml")]
+        command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(folder / "settings.yaml")]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def wait_ready(self) -> None:

@@ -129,7 +129,7 @@ def replica(site: Site) -> Iterator[Asker]:
     """`serve --api-only` of the site, ready."""
     key = LocalKey.open(site.folder / "data")
     token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
-    command = [sys.executable, "-m", "trustwatch.api", "serve", "--settings", str(site.settings_file), "--api-only"]
+    command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(site.settings_file), "--api-only"]
     with (site.folder / "replica.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

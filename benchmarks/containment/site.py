@@ -232,7 +232,7 @@ class Site:
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "trustwatch.api", *arguments]
+        return [sys.executable, "-m", "trustwatch", *arguments]
 
 
 def _route(route: str, to: dict[str, Any]) -> dict[str, Any]:

@@ -103,13 +103,13 @@ class World:
         count = write_history(history, self.place, datetime.now(UTC), seed=7)
         self._say(f"learning what is normal here from {count} events of a month on paper (trustwatch train)")
         train = ["train", str(history), "--model", str(self.folder / "model"), "--settings", str(settings)]
-        command = [sys.executable, "-m", "trustwatch.api", *train]
+        command = [sys.executable, "-m", "trustwatch", *train]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"trustwatch train failed:\n{done.stderr}")
         self.dana = Person(self.place, (self.folder / "dana.token").read_text())
         self._ends.callback(self.dana.close)
-        self._launch("trustwatch", ["-m", "trustwatch.api", "serve", "--settings", str(settings)], self.dana.ready)
+        self._launch("trustwatch", ["-m", "trustwatch", "serve", "--settings", str(settings)], self.dana.ready)
         self._say(f"Trustwatch watches at {self.place.trust_url}")
 
     def _start_tools(self, port: int) -> None:

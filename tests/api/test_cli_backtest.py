@@ -218,7 +218,7 @@ def test_errors_say_what_to_do(history: History, arguments: tuple[object, ...], 
     command = ["backtest", history.day, "--model", history.model, "--jobs", 1, *arguments]
 
     done = subprocess.run(
-        [sys.executable, "-m", "trustwatch.api", *map(str, command)],
+        [sys.executable, "-m", "trustwatch", *map(str, command)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -44,7 +44,7 @@ def run(*arguments: object, stdin: bytes | None = None) -> Result:
 
 def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """The command as its own process: what a shell sees."""
-    command = [sys.executable, "-m", "trustwatch.api", *map(str, arguments)]
+    command = [sys.executable, "-m", "trustwatch", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
@@ -276,7 +276,7 @@ def test_help_exists(command: str) -> None:
 
 def test_broken_pipe_ends_quietly(history: History) -> None:
     """`replay … --out - | head -1` shows one line and no traceback."""
-    command = [sys.executable, "-m", "trustwatch.api", "replay", str(history.past), "--model", str(history.model)]
+    command = [sys.executable, "-m", "trustwatch", "replay", str(history.past), "--model", str(history.model)]
     replay = subprocess.Popen([*command, "--out", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert replay.stdout is not None
     assert replay.stderr is not None

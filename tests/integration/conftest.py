@@ -111,7 +111,7 @@ class Service:
         return {"authorization": f"Bearer {self.token(client, *scopes, **claims)}"}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "trustwatch.api", *arguments]
+        return [sys.executable, "-m", "trustwatch", *arguments]
 
     def start(self, *, ready: bool = True) -> None:
         with (self.folder / "service.log").open("ab") as log:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 @contextlib.contextmanager
 def demo(directory: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The demo in a process group of its own, as from a terminal; and its lines as they come."""
-    command = [sys.executable, "-m", "trustwatch.api", "demo", "--directory", str(directory), *arguments]
+    command = [sys.executable, "-m", "trustwatch", "demo", "--directory", str(directory), *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

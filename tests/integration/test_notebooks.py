@@ -41,7 +41,7 @@ def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     command = [
         sys.executable,
         "-m",
-        "trustwatch.api",
+        "trustwatch",
         "lab",
         "--example",
         str(example),

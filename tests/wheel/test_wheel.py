@@ -185,7 +185,7 @@ def test_commands_say_what_they_do(tmp_path: Path) -> None:
     """The script and the module are one."""
     told = run(tmp_path, "--help")
     assert all(name in told for name in ("serve", "train", "replay", "topics", "models", "erase", "demo"))
-    assert run(tmp_path, "--help", program=[sys.executable, "-m", "trustwatch.api"]).count("\n") > 20
+    assert run(tmp_path, "--help", program=[sys.executable, "-m", "trustwatch"]).count("\n") > 20
 
 
 def test_history_is_learned_and_replayed(made: Made) -> None:

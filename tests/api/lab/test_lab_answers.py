@@ -162,7 +162,7 @@ def test_a_back_test_is_that_of_the_command(lab: Lab, day: dict[str, Any], examp
     command = [
         sys.executable,
         "-m",
-        "trustwatch.api",
+        "trustwatch",
         "backtest",
         str(file),
         "--settings",

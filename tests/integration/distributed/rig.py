@@ -254,7 +254,7 @@ class Rig:
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run a command of ours that must succeed; its answer (`--json`)."""
-        command = [sys.executable, "-m", "trustwatch.api", *arguments, "--settings", str(self.settings_file), "--json"]
+        command = [sys.executable, "-m", "trustwatch", *arguments, "--settings", str(self.settings_file), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
