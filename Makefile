@@ -53,7 +53,7 @@ check: $(READY) ## formatter, linter, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	cd .typing && $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache  # the folder in which the roots are one package
 
 format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff format .
