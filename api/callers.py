@@ -14,19 +14,19 @@ from typing import Final
 import msgspec
 
 from ..ingest.errors import SourceNotAllowed, TrustwatchError
-from ..ingest.formats import MappingSpec, Parser, parser_of
+from ..ingest.formats import FormatParser, MappingSpec, create_parser
 from .settings import CallerSettings
-from .tokens.verify import Claims
+from .tokens.verify import TokenClaims
 
-SCORE_READ: Final = "trust.score:read"
-DECIDE: Final = "trust.decide"
-INGEST: Final = "trust.ingest"
-FEEDBACK: Final = "trust.feedback"
-ADMIN: Final = "trust.admin"
-SCOPES: Final = (SCORE_READ, DECIDE, INGEST, FEEDBACK, ADMIN)
+SCOPE_SCORE_READ: Final = "trust.score:read"
+SCOPE_DECIDE: Final = "trust.decide"
+SCOPE_INGEST: Final = "trust.ingest"
+SCOPE_FEEDBACK: Final = "trust.feedback"
+SCOPE_ADMIN: Final = "trust.admin"
+ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN)
 
-ANY: Final = "*"
-REMEMBERED = 4096
+ANY_NAME: Final = "*"
+MAX_ALLOWED_CLAIMS = 4096
 """Combinations of tenant, issuer and source that one binding remembers as allowed."""
 
 
@@ -83,21 +83,21 @@ class SourceBinding:
         self.events_per_s = events_per_s
         self.format = record_format
         self._mapping = mapping
-        self._parsers: dict[str, Parser] = {}
-        self._source = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
-        self._allowed: set[tuple[str | None, str | None, str | None]] = set()
+        self._parsers: dict[str, FormatParser] = {}
+        self._source_pattern = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
+        self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
 
     @property
     def default_tenant(self) -> str | None:
         """Tenant of an event that names none: the only one of this binding, else None."""
-        return _only(self.tenants)
+        return _single_name(self.tenants)
 
     @property
     def default_issuer(self) -> str | None:
         """Issuer of an agent that names none: the only one of this binding, else None."""
-        return _only(self.issuers)
+        return _single_name(self.issuers)
 
-    def parser(self, name: str) -> Parser:
+    def parser(self, name: str) -> FormatParser:
         """The parser of a format, with the mapping of this caller where the format is its own.
 
         Raises:
@@ -105,10 +105,10 @@ class SourceBinding:
         """
         parser = self._parsers.get(name)
         if parser is None:
-            parser = self._parsers[name] = parser_of(name, self._mapping if name == self.format else None)
+            parser = self._parsers[name] = create_parser(name, self._mapping if name == self.format else None)
         return parser
 
-    def check(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
+    def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
         """Raise unless an event may claim these, after defaults are filled in.
 
         A missing tenant or issuer is a claim of its own, which only `*` covers; a missing source claims nothing.
@@ -117,34 +117,34 @@ class SourceBinding:
             SourceNotAllowed: with the path `$.tenant`, `$.agent.issuer` or `$.source`.
         """
         claim = (tenant, issuer, source)
-        if claim in self._allowed:
+        if claim in self._allowed_claims:
             return
         if not _covers(self.tenants, tenant):
-            raise SourceNotAllowed(_refusal("tenant", tenant), "$.tenant")
+            raise SourceNotAllowed(_refusal_reason("tenant", tenant), "$.tenant")
         if not _covers(self.issuers, issuer):
-            raise SourceNotAllowed(_refusal("issuer", issuer), "$.agent.issuer")
-        if source and self._source.match(source) is None:
-            raise SourceNotAllowed(_refusal("source", source), "$.source")
-        if len(self._allowed) >= REMEMBERED:
-            self._allowed.clear()
-        self._allowed.add(claim)
+            raise SourceNotAllowed(_refusal_reason("issuer", issuer), "$.agent.issuer")
+        if source and self._source_pattern.match(source) is None:
+            raise SourceNotAllowed(_refusal_reason("source", source), "$.source")
+        if len(self._allowed_claims) >= MAX_ALLOWED_CLAIMS:
+            self._allowed_claims.clear()
+        self._allowed_claims.add(claim)
 
 
-def _only(names: frozenset[str]) -> str | None:
-    return next(iter(names)) if len(names) == 1 and ANY not in names else None
+def _single_name(names: frozenset[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 and ANY_NAME not in names else None
 
 
 def _covers(names: frozenset[str], name: str | None) -> bool:
-    return ANY in names or (bool(name) and name in names)
+    return ANY_NAME in names or (bool(name) and name in names)
 
 
-def _refusal(what: str, name: str | None) -> str:
+def _refusal_reason(what: str, name: str | None) -> str:
     if not name:
         return f"the event must name the {what} it is about: the settings bind its source to no single one"
     return f"this source may not speak for that {what}: `{what}s` of its entry in the settings does not cover it"
 
 
-class Caller(msgspec.Struct, frozen=True):
+class AuthenticatedCaller(msgspec.Struct, frozen=True):
     """An authenticated caller. `exp` is seconds since 1970."""
 
     issuer: str
@@ -171,7 +171,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     def may_see(self, tenant: str) -> bool:
         """Whether it is bound to *tenant*."""
-        return tenant in self.binding.tenants or ANY in self.binding.tenants
+        return tenant in self.binding.tenants or ANY_NAME in self.binding.tenants
 
     def require_tenant(self, tenant: str | None) -> str:
         """The tenant that a request is about: *tenant* itself, or the caller's only one where the request names none.
@@ -192,7 +192,7 @@ class Caller(msgspec.Struct, frozen=True):
         return tenant
 
 
-UNBOUND: Final = SourceBinding()
+NO_BINDING: Final = SourceBinding()
 
 
 class CallerDirectory:
@@ -209,25 +209,25 @@ class CallerDirectory:
         for caller in callers:
             issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
             if issuer is not None:
-                self._bindings[issuer, caller.client_id, caller.subject] = binding_of(caller)
+                self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller)
 
-    def caller(self, claims: Claims) -> Caller:
+    def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
         client, subject = claims.client_id or None, claims.subject
         found = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
         )
-        return Caller(
+        return AuthenticatedCaller(
             issuer=claims.issuer,
             subject=subject,
             client_id=claims.client_id,
             scopes=claims.scopes,
             exp=claims.exp,
-            binding=next((binding for binding in found if binding is not None), UNBOUND),
+            binding=next((binding for binding in found if binding is not None), NO_BINDING),
         )
 
 
-def binding_of(caller: CallerSettings) -> SourceBinding:
+def binding_of_caller(caller: CallerSettings) -> SourceBinding:
     """What the events of a configured caller may claim."""
     return SourceBinding(
         caller.name,

@@ -27,26 +27,26 @@ from ..ingest.events import decode_event
 from ..ingest.log import EventLog
 from ..models.detector import DetectorSettings
 from ..models.learning import session_ids
-from ..models.persist import save
-from ..scoring.rehearsal import learn
+from ..models.persist import save_trained_model
+from ..scoring.rehearsal import train_walk_forward
 from . import clock
-from .callers import SCOPES
-from .console import new_code
+from .callers import ALL_SCOPES
+from .console import issue_login_code
 from .demo_inbox import AlertInbox
-from .local import local_token
+from .local import issue_local_token
 from .simulator import Attack, SimulatedEvent, SimulationSettings, simulate
 
-PORT = 8420
-AGENTS = 40
+DEFAULT_PORT = 8420
+DEMO_AGENTS = 40
 EVENTS_PER_DAY = 120.0
 HISTORY = timedelta(days=28)
 """A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
 DAY = timedelta(days=1)
-ATTACKS = (
+DEMO_ATTACKS = (
     Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
     Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
 )
-SETTINGS = """\
+DEMO_SETTINGS = """\
 # Written by `trustwatch demo`: a local issuer, one caller that may do everything, two tenants.
 data_dir: data
 model_dir: model
@@ -65,20 +65,20 @@ lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
 """
-SETTINGS_NAME = "settings.yaml"
-SIGNATURE = SETTINGS.index(":")
+SETTINGS_FILE_NAME = "settings.yaml"
+SETTINGS_SIGNATURE_LENGTH = DEMO_SETTINGS.index(":")
 """So much of the settings file says that a demo wrote it."""
 
 DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
 
 
-START_S = 240.0
+START_TIMEOUT_S = 240.0
 """A first start compiles for half a minute, on a busy machine for much longer."""
 
-FLAGGED = ("medium", "high", "critical")
+FLAGGED_LEVELS = ("medium", "high", "critical")
 
 
-class Who(NamedTuple):
+class DemoAgent(NamedTuple):
     """An agent: its id is unique within a tenant and issuer only."""
 
     tenant: str
@@ -101,32 +101,32 @@ class Demo:
         self._directory = directory.absolute()
         self._factor = 86_400.0 / seconds
         self._seed = seed
-        self._stay = stay
+        self._keep_serving = stay
         self._say = say
-        self._attacked: dict[Who, str] = {}
-        self._told: set[str] = set()
-        self._flagged: set[Who] = set()
+        self._attacked: dict[DemoAgent, str] = {}
+        self._printed_decisions: set[str] = set()
+        self._flagged: set[DemoAgent] = set()
 
     def run(self) -> int:
         """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
-        self._empty()
+        self._clear_directory()
         port = _free_port()
         data = self._directory / "data"
         data.mkdir(parents=True)
-        settings = self._directory / SETTINGS_NAME
+        settings = self._directory / SETTINGS_FILE_NAME
         inbox = AlertInbox()
-        settings.write_text(SETTINGS.format(port=port, inbox=inbox.url))
+        settings.write_text(DEMO_SETTINGS.format(port=port, inbox=inbox.url))
         (data / "inbox.secret").touch(0o600)
         (data / "inbox.secret").write_text(inbox.secret)
-        token = local_token(data, "demo", list(SCOPES), "trustwatch", 86_400)
+        token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
         day = self._train(clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
         with closing(inbox), (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(settings)]
             service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
             try:
-                return self._use(service, url, token, day, inbox)
+                return self._play_day(service, url, token, day, inbox)
             except KeyboardInterrupt:
                 return 0
             finally:
@@ -134,14 +134,16 @@ class Demo:
                 service.wait(60)
                 self._say("The service has stopped.")
 
-    def _empty(self) -> None:
+    def _clear_directory(self) -> None:
         """Remove what an earlier demo left: nothing else, and not while that one still runs."""
-        settings = self._directory / SETTINGS_NAME
+        settings = self._directory / SETTINGS_FILE_NAME
         if not self._directory.exists():
             return
         if self._directory.is_dir() and not any(self._directory.iterdir()):
             return
-        if not settings.is_file() or not settings.read_bytes().startswith(SETTINGS[:SIGNATURE].encode()):
+        if not settings.is_file() or not settings.read_bytes().startswith(
+            DEMO_SETTINGS[:SETTINGS_SIGNATURE_LENGTH].encode()
+        ):
             raise ConfigError(f"{self._directory} holds something that is no demo; give another --directory")
         if (self._directory / "data" / "log").exists():
             EventLog(self._directory / "data" / "log").close()  # raises LogInUse while a service works there
@@ -149,43 +151,43 @@ class Demo:
 
     def _train(self, day_start: datetime) -> list[SimulatedEvent]:
         """Simulate the history and a day in one go, learn the history, return the day."""
-        self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
+        self._say(f"1. Simulating four weeks of {DEMO_AGENTS} agents in two tenants ...")
         plan = SimulationSettings(
             start=day_start - HISTORY,
             duration=HISTORY + DAY,
             seed=self._seed,
-            agents=AGENTS,
-            attacks=ATTACKS,
+            agents=DEMO_AGENTS,
+            attacks=DEMO_ATTACKS,
             events_per_agent_day=EVENTS_PER_DAY,
         )
         history: list[SimulatedEvent] = []
         day: list[SimulatedEvent] = []
         for event in simulate(plan):
             (history if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
-        self._note_attacks(day)
+        self._record_attacks(day)
         self._say(f"2. Learning what is normal from {len(history)} events ...")
         salt = self._seed.to_bytes(16, "little")
         columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in history])
         detector = DetectorSettings(seed=self._seed)
-        model = learn(columns, salt, "demo", detector).model
+        model = train_walk_forward(columns, salt, "demo", detector).model
         sessions = len(set(session_ids(columns).tolist()))
-        save(self._directory / "model", model, detector, sessions, clock.now_ms())
+        save_trained_model(self._directory / "model", model, detector, sessions, clock.now_ms())
         return day
 
-    def _note_attacks(self, day: list[SimulatedEvent]) -> None:
+    def _record_attacks(self, day: list[SimulatedEvent]) -> None:
         """Who is attacked: only to say at the end whether the service noticed."""
         for event in day:
             if event.label.event_label:
                 decoded = decode_event(event.event)
-                who = Who(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
+                who = DemoAgent(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
                 self._attacked.setdefault(who, event.label.scenario)
 
-    def _use(
+    def _play_day(
         self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent], inbox: AlertInbox
     ) -> int:
         client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
         self._say(f"3. Starting the service at {url} ...")
-        if not self._ready(service, client):
+        if not self._wait_until_ready(service, client):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
         self._say(f"   Console: {self._console_link(url)}")
@@ -194,29 +196,29 @@ class Demo:
             f"attacks on {len(self._attacked)} agents"
         )
         damaged = [day[0].event.replace(b'"action"', b'"acton"', 1)]
-        for batch in _paced(day, self._factor):
+        for batch in _paced_batches(day, self._factor):
             body = b"\n".join([event.event for event in batch] + damaged)
             answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
             if answer.status_code != 202:
                 self._say(f"   the service refused events: {answer.status_code} {answer.text[:300]}")
                 return 1
             if damaged:
-                self._tell_refused(answer.json())
+                self._print_rejections(answer.json())
                 damaged = []
-            self._tell(client)
-        return self._conclude(service, client, url, token, inbox)
+            self._print_level_changes(client)
+        return self._summarize(service, client, url, token, inbox)
 
-    def _tell_refused(self, receipt: dict[str, Any]) -> None:
+    def _print_rejections(self, receipt: dict[str, Any]) -> None:
         """A gateway misspells a member: its record is refused alone, and kept until somebody has seen to it."""
         for refused in receipt["rejections"]:
             self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
     def _console_link(self, url: str) -> str:
         """Signs in at the console, once; each is another."""
-        return f"{url}/console/dev-login?code={new_code(self._directory / 'data', clock.now_s())}"
+        return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
-    def _ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:
-        deadline = clock.monotonic() + START_S
+    def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:
+        deadline = clock.monotonic() + START_TIMEOUT_S
         while clock.monotonic() < deadline and service.poll() is None:
             try:
                 if client.get("/readyz").status_code == 200:
@@ -226,18 +228,18 @@ class Demo:
             clock.sleep(0.2)
         return False
 
-    def _tell(self, client: httpx.Client) -> None:
+    def _print_level_changes(self, client: httpx.Client) -> None:
         """Print the changes of level since the last look, oldest first."""
         for decision in reversed(client.get("/v1/decisions", params={"limit": 200}).json()["items"]):
-            if decision["decision_id"] in self._told:
+            if decision["decision_id"] in self._printed_decisions:
                 continue
-            self._told.add(decision["decision_id"])
-            if decision["level"] in FLAGGED or decision["previous_level"] in FLAGGED:
-                self._print(decision)
+            self._printed_decisions.add(decision["decision_id"])
+            if decision["level"] in FLAGGED_LEVELS or decision["previous_level"] in FLAGGED_LEVELS:
+                self._print_decision(decision)
 
-    def _print(self, decision: dict[str, Any]) -> None:
-        who = Who(decision["tenant"], decision["issuer"], decision["agent_id"])
-        if decision["level"] in FLAGGED:
+    def _print_decision(self, decision: dict[str, Any]) -> None:
+        who = DemoAgent(decision["tenant"], decision["issuer"], decision["agent_id"])
+        if decision["level"] in FLAGGED_LEVELS:
             self._flagged.add(who)
         reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
         truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
@@ -246,13 +248,13 @@ class Demo:
             f"{who.agent_id} ({who.tenant}): {reason}{truth}"
         )
 
-    def _conclude(
+    def _summarize(
         self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str, inbox: AlertInbox
     ) -> int:
         clock.sleep(2.0)
-        self._tell(client)
+        self._print_level_changes(client)
         noticed = [who for who in self._attacked if who in self._flagged]
-        calm = AGENTS - len(self._attacked)
+        calm = DEMO_AGENTS - len(self._attacked)
         wrong = len(self._flagged - set(self._attacked))
         self._say(
             f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
@@ -266,7 +268,7 @@ class Demo:
         self._say(answer.text)
         if answer.status_code != 200:
             return 1
-        if self._stay:
+        if self._keep_serving:
             self._say(
                 f"\nThe console (the link signs in once):\n\n  {self._console_link(url)}\n\nServing until Ctrl-C."
             )
@@ -274,14 +276,14 @@ class Demo:
         return 0
 
 
-def _risk_path(who: Who) -> str:
+def _risk_path(who: DemoAgent) -> str:
     """Where its risk is asked for; names all three, so that it works where another agent has the same id."""
     return f"/v1/agents/{quote(who.agent_id, safe='')}/risk?" + urlencode({"tenant": who.tenant, "issuer": who.issuer})
 
 
 def _free_port() -> int:
     """The usual port, or any other where that is taken."""
-    for port in (PORT, 0):
+    for port in (DEFAULT_PORT, 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as taken:
                 return int(taken.getsockname()[1])
@@ -290,7 +292,7 @@ def _free_port() -> int:
     raise OSError("no free port on 127.0.0.1")
 
 
-def _paced(day: list[SimulatedEvent], factor: float) -> Iterator[list[SimulatedEvent]]:
+def _paced_batches(day: list[SimulatedEvent], factor: float) -> Iterator[list[SimulatedEvent]]:
     """Events in small batches, each when its time has come on a clock that runs *factor* times faster."""
     at, begin = 0, clock.monotonic()
     while at < len(day):

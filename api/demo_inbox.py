@@ -10,9 +10,9 @@ from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
-from ..scoring.notify.receiving import is_signed
+from ..scoring.notify.receiving import verify_signature
 
-MOST_BYTES = 1024 * 1024
+MAX_ALERT_BYTES = 1024 * 1024
 
 
 class AlertInbox:
@@ -29,14 +29,14 @@ class AlertInbox:
         self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self.received = self.refused = 0
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
         self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
 
-    def take(self, body: bytes, headers: dict[str, str]) -> bool:
+    def receive(self, body: bytes, headers: dict[str, str]) -> bool:
         """Count a body; returns whether its signature is right."""
-        right = is_signed(self.secret, body, headers)
+        right = verify_signature(self.secret, body, headers)
         with self._lock:
             if right:
                 self.received += 1
@@ -51,15 +51,15 @@ class AlertInbox:
         self._thread.join()
 
 
-def _handler_of(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
+def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)
-            if not 0 < length <= MOST_BYTES:
+            if not 0 < length <= MAX_ALERT_BYTES:
                 self._answer(413)
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._answer(204 if inbox.take(self.rfile.read(length), headers) else 401)
+            self._answer(204 if inbox.receive(self.rfile.read(length), headers) else 401)
 
         def _answer(self, status: int) -> None:
             self.send_response(status)

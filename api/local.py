@@ -6,12 +6,12 @@ import secrets
 from pathlib import Path
 
 from . import clock
-from .tokens import LocalKey
+from .tokens import LocalSigningKey
 
 
-def local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
+def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
     """A token signed with the key of *data_dir*; only accepted where the settings trust that issuer."""
-    return LocalKey.open(data_dir).issue_token(
+    return LocalSigningKey.open(data_dir).issue_token(
         subject=client_id,
         client_id=client_id,
         scopes=scopes,

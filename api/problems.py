@@ -27,13 +27,13 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
 REALM = "trustwatch"
 RETRY_AFTER_S = 1
-GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 """Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ProblemDetails(msgspec.Struct, frozen=True):
     """One answer that is no success. `members` are extension members of RFC 9457."""
 
     status: int
@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
 class ProblemError(TrustwatchError):
     """A route answers with a problem of its own (not found, too large, too many requests, …)."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ProblemDetails) -> None:
         super().__init__(problem.detail)
         self.problem = problem
         self.code = problem.code
@@ -71,61 +71,61 @@ def problem_body(status: int, code: str, title: str, detail: str, **members: Any
     return msgspec.json.encode({**members, **fixed})
 
 
-def challenge(error: str = "", description: str = "", scope: str = "") -> str:
+def bearer_challenge(error: str = "", description: str = "", scope: str = "") -> str:
     """Value of WWW-Authenticate (RFC 6750 section 3); without *error* the bare challenge where no token came."""
     given = {"realm": REALM, "error": error, "error_description": description, "scope": scope}
-    return "Bearer " + ", ".join(f'{name}="{_quoted(value)}"' for name, value in given.items() if value)
+    return "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
 
 
-def _quoted(value: str) -> str:
+def _quotable(value: str) -> str:
     """Only the characters that RFC 6750 allows in these parameters."""
     return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
 
 
-def problem_of(error: TrustwatchError) -> Problem:
+def problem_of(error: TrustwatchError) -> ProblemDetails:
     """The answer to *error*. Internal errors tell nothing of themselves: their text is for the log."""
     match error:
         case ProblemError():
             return error.problem
         case AuthenticationFailed():
-            return _authentication(error)
+            return _authentication_problem(error)
         case InsufficientScope():
-            headers = {"WWW-Authenticate": challenge(error.code, str(error), error.scope)}
-            return Problem(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
+            return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
         case TenantNotAllowed():
-            return Problem(403, error.code, "Tenant not allowed", str(error))
+            return ProblemDetails(403, error.code, "Tenant not allowed", str(error))
         case SourceNotAllowed():
-            return Problem(403, error.code, "Source not allowed", error.reason, members={"path": error.path})
+            return ProblemDetails(403, error.code, "Source not allowed", error.reason, members={"path": error.path})
         case MalformedEvent():
-            return Problem(400, error.code, "Malformed event", error.reason, members={"path": error.path})
+            return ProblemDetails(400, error.code, "Malformed event", error.reason, members={"path": error.path})
         case Unavailable() | Fenced():
             detail = "the service can not answer now; nothing was changed, try again"
-            return Problem(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
+            return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
         case _:
             return internal_problem()
 
 
-def _authentication(error: AuthenticationFailed) -> Problem:
+def _authentication_problem(error: AuthenticationFailed) -> ProblemDetails:
     match error:
         case MissingToken():
-            headers = {"WWW-Authenticate": challenge()}
-            return Problem(401, error.code, "Authentication required", str(error), headers)
+            headers = {"WWW-Authenticate": bearer_challenge()}
+            return ProblemDetails(401, error.code, "Authentication required", str(error), headers)
         case BadAuthorization():
-            headers = {"WWW-Authenticate": challenge(error.code, str(error))}
-            return Problem(400, error.code, "Invalid request", str(error), headers)
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error))}
+            return ProblemDetails(400, error.code, "Invalid request", str(error), headers)
         case _:
-            headers = {"WWW-Authenticate": challenge(InvalidToken.code, str(error))}
-            return Problem(401, InvalidToken.code, "Invalid token", str(error), headers)
+            headers = {"WWW-Authenticate": bearer_challenge(InvalidToken.code, str(error))}
+            return ProblemDetails(401, InvalidToken.code, "Invalid token", str(error), headers)
 
 
-def internal_problem(error_id: str = "") -> Problem:
+def internal_problem(error_id: str = "") -> ProblemDetails:
     """500 without any internal detail; *error_id* finds the log line."""
     detail = "the service failed to answer" + (f"; quote {error_id} to its operator" if error_id else "")
     members = {"error_id": error_id} if error_id else {}
-    return Problem(500, TrustwatchError.code, "Internal error", detail, members=members)
+    return ProblemDetails(500, TrustwatchError.code, "Internal error", detail, members=members)
 
 
-def problem_response(problem: Problem) -> Response:
+def problem_response(problem: ProblemDetails) -> Response:
     """As a Starlette response."""
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
 
@@ -138,7 +138,7 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
         new_error_id: an id for each unexpected failure, written to the log and to the answer.
     """
 
-    def failed(error: Exception) -> Problem:
+    def failed(error: Exception) -> ProblemDetails:
         error_id = new_error_id()
         # Formatted here: pretty tracebacks of a log set-up may print local variables, and one of them may be a token.
         trace = "".join(traceback.format_exception(error))
@@ -159,7 +159,7 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
         return problem_response(_http_problem(error))
 
     async def gone(_: Request, __: Exception) -> Response:
-        return Response(status_code=GONE)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def unexpected(_: Request, error: Exception) -> Response:
         return problem_response(failed(error))
@@ -171,22 +171,22 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
     app.add_exception_handler(Exception, unexpected)
 
 
-def invalid_request(error: RequestValidationError) -> Problem:
+def invalid_request(error: RequestValidationError) -> ProblemDetails:
     """422 with the place and reason of each wrong part; what was sent is not repeated."""
-    errors = [{"path": _path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
+    errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
     first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
     detail = f"{first['path']}: {first['reason']}"
-    return Problem(422, "invalid_request", "Invalid request", detail, members={"errors": errors})
+    return ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors})
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _location_path(location: tuple[int | str, ...]) -> str:
     """`("body", "agents", 0, "id")` → `$.agents[0].id`; parameters keep their kind: `query.tenant`."""
     kind, *steps = location or ("body",)
     root = "$" if kind == "body" else str(kind)
     return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
-def _http_problem(error: HTTPException) -> Problem:
+def _http_problem(error: HTTPException) -> ProblemDetails:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
-    return Problem(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))
+    return ProblemDetails(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))

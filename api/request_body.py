@@ -5,12 +5,15 @@ from __future__ import annotations
 from starlette.types import Receive
 
 
-class TooLong(Exception):
+class RequestBodyTooLong(Exception):
     """The body has more bytes than are read."""
 
 
-async def whole_body(receive: Receive, most: int) -> bytes | None:
-    """The body, at most so many bytes; None where the client went away before it was whole. Raises TooLong."""
+async def read_request_body(receive: Receive, most: int) -> bytes | None:
+    """The body, at most so many bytes; None where the client went away before it was whole.
+
+    Raises RequestBodyTooLong.
+    """
     body = bytearray()
     more = True
     while more:
@@ -19,6 +22,6 @@ async def whole_body(receive: Receive, most: int) -> bytes | None:
             return None
         body += message.get("body", b"")
         if len(body) > most:
-            raise TooLong
+            raise RequestBodyTooLong
         more = message.get("more_body", False)
     return bytes(body)

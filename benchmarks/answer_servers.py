@@ -17,15 +17,15 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from trustwatch.api.callers import CallerDirectory
-from trustwatch.api.http import PipelineStatus, Services, create_app
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
 from trustwatch.api.http.examples import RISK_EXAMPLE
 from trustwatch.api.http.schemas import RiskOut
-from trustwatch.api.serve.guarding import make_guard
+from trustwatch.api.serve.guarding import make_decision_point
 from trustwatch.api.settings import CallerSettings, IssuerSettings, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit
-from trustwatch.scoring.channel import Update
+from trustwatch.scoring.channel import PipelineUpdate
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -71,17 +71,17 @@ def ours(folder: Path) -> Any:
         callers=(CallerSettings(name="as", client_id=CLIENT, tenants=(TENANT,), issuers=(ISSUER,)),),
     )
     rules = settings.verification
-    jwks = Jwks([issuer], rules, time.time)
+    jwks = JwksCache([issuer], rules, time.time)
     callers = CallerDirectory(settings.callers, [LOCAL_ISSUER])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
-    status.note(Update([], [], 1, 0, {}, {}), int(time.time() * 1000))
+    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}), int(time.time() * 1000))
     log = GroupCommit(EventLog(folder / "log"))
     store = open_store(sqlite_url(folder / "store.db"))
-    verifier = TokenVerifier([issuer], jwks, callers.caller, rules, time.time)
+    verifier = TokenVerifier([issuer], jwks, callers.resolve, rules, time.time)
     policy = LivePolicy(PolicyBook())
-    guard = make_guard(settings, log, store, view, policy, status, lambda _: None)
-    services = Services(
+    guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
+    services = Runtime(
         settings,
         verifier,
         log,
@@ -100,7 +100,7 @@ def ours(folder: Path) -> Any:
 def plain(folder: Path) -> FastAPI:
     """The same answer, written plainly."""
     app = FastAPI()
-    key = LocalKey.open(folder)
+    key = LocalSigningKey.open(folder)
     public = jwt.PyJWK(key.jwk, "ES256")
     agents = {
         summary.name.agent_id: {**RISK_EXAMPLE, "agent_id": summary.name.agent_id, "policy_version": "1"}

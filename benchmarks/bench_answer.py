@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.tokens import LocalSigningKey
 
 from benchmarks.answer_servers import AGENTS, AUDIENCE, CLIENT
 from benchmarks.harness import arguments, finish, machine, table
@@ -37,7 +37,7 @@ end
 """
 
 
-class Turn(NamedTuple):
+class AnswerTurn(NamedTuple):
     """One turn of load. Times in microseconds and milliseconds."""
 
     cpu_us: float
@@ -45,7 +45,7 @@ class Turn(NamedTuple):
     p99_ms: float
 
 
-class Server:
+class AnswerServer:
     """One of the two servers in a process of its own, on the first core."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -81,14 +81,14 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(pid, {core})
 
 
-def turn(server: Server, token: str, seconds: float, script: Path) -> Turn:
+def turn(server: AnswerServer, token: str, seconds: float, script: Path) -> AnswerTurn:
     """Load for *seconds*; the server's CPU time over the requests it answered."""
     before = server.cpu_s()
-    count, p99_ms = (wrk if shutil.which("wrk") else own_client)(server.port, token, seconds, script)
-    return Turn((server.cpu_s() - before) / count * 1e6, count / seconds, p99_ms)
+    count, p99_ms = (run_wrk if shutil.which("wrk") else own_client)(server.port, token, seconds, script)
+    return AnswerTurn((server.cpu_s() - before) / count * 1e6, count / seconds, p99_ms)
 
 
-def wrk(port: int, token: str, seconds: float, script: Path) -> tuple[int, float]:
+def run_wrk(port: int, token: str, seconds: float, script: Path) -> tuple[int, float]:
     """Requests answered and p99, by wrk."""
     process = subprocess.Popen(
         [
@@ -151,11 +151,11 @@ def main() -> None:
     rounds, seconds = (2, 1.0) if given.quick else (7, 3.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        key = LocalKey.open(folder)
+        key = LocalSigningKey.open(folder)
         token = key.issue_token(CLIENT, CLIENT, ["trust.score:read"], AUDIENCE, 3600, time.time(), "bench")
         script = folder / "agents.lua"
         script.write_text(LUA.format(agents=AGENTS))
-        servers = {name: Server(name, folder) for name in ("ours", "plain")}
+        servers = {name: AnswerServer(name, folder) for name in ("ours", "plain")}
         try:
             turns = measure(servers, token, rounds, seconds, script)
         finally:
@@ -165,9 +165,11 @@ def main() -> None:
     report(turns, given.json)
 
 
-def measure(servers: dict[str, Server], token: str, rounds: int, seconds: float, script: Path) -> dict[str, list[Turn]]:
+def measure(
+    servers: dict[str, AnswerServer], token: str, rounds: int, seconds: float, script: Path
+) -> dict[str, list[AnswerTurn]]:
     """Turns by server; the first of each only warms up."""
-    turns: dict[str, list[Turn]] = {name: [] for name in servers}
+    turns: dict[str, list[AnswerTurn]] = {name: [] for name in servers}
     for server in servers.values():
         server.wait(token)
         turn(server, token, 1.0, script)
@@ -177,9 +179,9 @@ def measure(servers: dict[str, Server], token: str, rounds: int, seconds: float,
     return turns
 
 
-def report(turns: dict[str, list[Turn]], to: Path | None) -> None:
+def report(turns: dict[str, list[AnswerTurn]], to: Path | None) -> None:
     """The table for docs/performance.md."""
-    median = {name: Turn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
+    median = {name: AnswerTurn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
     ratio = statistics.median(
         mine.cpu_us / theirs.cpu_us for mine, theirs in zip(turns["ours"], turns["plain"], strict=True)
     )

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.containment.run import TARGET_P99_S, Report, contain
-from benchmarks.containment.site import ROOT, Site
+from benchmarks.containment.run import TARGET_P99_S, Report, run_hijacks
+from benchmarks.containment.site import ROOT, ContainmentTestbed
 from benchmarks.harness import machine
 
 DOCS = ROOT / "docs" / "containment.md"
@@ -32,10 +32,10 @@ def main() -> int:
     given = parser.parse_args()
     clients, hijacks = (40, 8) if given.quick else (240, 200)
     with tempfile.TemporaryDirectory(prefix="containment-") as folder:
-        site = Site(Path(folder), clients)
+        site = ContainmentTestbed(Path(folder), clients)
         try:
             site.start()
-            report = asyncio.run(contain(site, hijacks, apart_s=1.0))
+            report = asyncio.run(run_hijacks(site, hijacks, apart_s=1.0))
         finally:
             site.close()
     text = "\n".join(lines(report))

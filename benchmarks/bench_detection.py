@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from benchmarks.attacks import suite, world
-from benchmarks.attacks.world import Size, World
+from benchmarks.attacks.world import AttackedEnterprise, EnterpriseSize
 from benchmarks.detection import (
     ablation,
     ages,
@@ -27,14 +27,14 @@ from benchmarks.detection import (
     side_by_side,
     traces,
 )
-from benchmarks.detection.lab import Lab
-from benchmarks.detection.report import Table, fill, markdown
+from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
 from benchmarks.harness import finish, machine, options
 
 DOCUMENT = traces.ROOT / "docs" / "detection.md"
 
 
-class Bench:
+class DetectionBenchmark:
     """What the parts share, made when the first of them asks."""
 
     def __init__(self, quick: bool) -> None:
@@ -42,76 +42,80 @@ class Bench:
         self.draws = 100 if quick else 1000
 
     @cached_property
-    def labs(self) -> list[Lab]:
+    def fitted_traces(self) -> list[FittedTrace]:
         """The real traces; the first alone where it must be quick."""
-        return [lab.make(traces.read(name)) for name in traces.SETS[: 1 if self.quick else None]]
+        return [lab.fit_trace(traces.read(name)) for name in traces.TRACE_SETS[: 1 if self.quick else None]]
 
     @cached_property
-    def clean(self) -> World:
+    def clean_enterprise(self) -> AttackedEnterprise:
         """Attacks behind a clean history."""
-        return world.clean_history(Size(40, 2, 3, 1, 100.0) if self.quick else Size(120, 7, 3, 4), 7)
+        return world.clean_history(
+            EnterpriseSize(40, 2, 3, 1, 100.0) if self.quick else EnterpriseSize(120, 7, 3, 4), 7
+        )
 
     @cached_property
-    def poisoned(self) -> World:
+    def poisoned_enterprise(self) -> AttackedEnterprise:
         """Attacks that were part of the history."""
-        return world.poisoned_history(Size(40, 2, 1, 1, 100.0) if self.quick else Size(80, 7, 1, 5), 8)
+        return world.poisoned_history(
+            EnterpriseSize(40, 2, 1, 1, 100.0) if self.quick else EnterpriseSize(80, 7, 1, 5), 8
+        )
 
-    def side_by_side(self) -> list[Table]:
+    def side_by_side(self) -> list[FigureTable]:
         """Ours beside others."""
-        return side_by_side.run(self.labs, self.draws)
+        return side_by_side.run(self.fitted_traces, self.draws)
 
-    def ablation(self) -> list[Table]:
+    def ablation(self) -> list[FigureTable]:
         """What each part is worth."""
-        return ablation.run(self.labs, 2) if self.quick else ablation.run(self.labs)
+        return ablation.run(self.fitted_traces, 2) if self.quick else ablation.run(self.fitted_traces)
 
-    def oracle(self) -> list[Table]:
+    def oracle(self) -> list[FigureTable]:
         """What labels would give."""
-        return oracle.run(self.labs)
+        return oracle.run(self.fitted_traces)
 
-    def explanations(self) -> list[Table]:
+    def explanations(self) -> list[FigureTable]:
         """What is said of malicious calls."""
-        return explanations.replayed(next(made.trace for made in self.labs if made.trace.name == "agentdojo"))
+        return explanations.replayed(next(made.trace for made in self.fitted_traces if made.trace.name == "agentdojo"))
 
-    def contamination(self) -> list[Table]:
+    def contamination(self) -> list[FigureTable]:
         """What bad sessions in the history cost."""
-        sets = [made.trace for made in self.labs if not made.trace.by_event]
+        sets = [made.trace for made in self.fitted_traces if not made.trace.by_event]
         return contamination.run(sets, 1 if self.quick else 5)
 
-    def attacks(self) -> list[Table]:
+    def attacks(self) -> list[FigureTable]:
         """What is noticed and what gets through."""
-        return suite.run(self.clean, self.poisoned)
+        return suite.run(self.clean_enterprise, self.poisoned_enterprise)
 
-    def calibration_traces(self) -> list[Table]:
+    def calibration_traces(self) -> list[FigureTable]:
         """p-values of normal sessions."""
-        return calibration.of_traces(self.labs)
+        return calibration.of_traces(self.fitted_traces)
 
-    def calibration(self) -> list[Table]:
+    def calibration(self) -> list[FigureTable]:
         """p-values and false alerts of agents without attacks."""
-        return calibration.of_world(self.clean)
+        return calibration.of_world(self.clean_enterprise)
 
-    def ages(self) -> list[Table]:
+    def ages(self) -> list[FigureTable]:
         """What is lost on agents that are new."""
-        return ages.run(self.clean)
+        return ages.run(self.clean_enterprise)
 
-    def evidence(self) -> list[Table]:
+    def evidence(self) -> list[FigureTable]:
         """Ways to gather evidence over events."""
-        return evidence.run(self.clean)
+        return evidence.run(self.clean_enterprise)
 
 
-TRACES: dict[str, Callable[[Bench], list[Table]]] = {
-    "side_by_side": Bench.side_by_side,
-    "ablation": Bench.ablation,
-    "oracle": Bench.oracle,
-    "explanations": Bench.explanations,
-    "contamination": Bench.contamination,
-    "calibration_traces": Bench.calibration_traces,
+TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
+    "side_by_side": DetectionBenchmark.side_by_side,
+    "ablation": DetectionBenchmark.ablation,
+    "oracle": DetectionBenchmark.oracle,
+    "explanations": DetectionBenchmark.explanations,
+    "contamination": DetectionBenchmark.contamination,
+    "calibration_traces": DetectionBenchmark.calibration_traces,
 }
 """Parts that need the real traces."""
-SIMULATED: dict[str, Callable[[Bench], list[Table]]] = {
-    "attacks": Bench.attacks,
-    "calibration": Bench.calibration,
-    "ages": Bench.ages,
-    "evidence": Bench.evidence,
+SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
+    "attacks": DetectionBenchmark.attacks,
+    "calibration": DetectionBenchmark.calibration,
+    "ages": DetectionBenchmark.ages,
+    "evidence": DetectionBenchmark.evidence,
 }
 PARTS = {**TRACES, **SIMULATED}
 
@@ -138,14 +142,14 @@ def main() -> int:
     """Run the parts; returns the exit status."""
     given = arguments()
     warnings.simplefilter("ignore")  # other libraries' own
-    bench, figures = Bench(given.quick), {}
+    bench, figures = DetectionBenchmark(given.quick), {}
     for part in chosen(given.only):
         started = time.perf_counter()
         tables = PARTS[part](bench)
         figures[part] = [table._asdict() for table in tables]
         print(f"\n{markdown(tables)}\n\n{part}: {time.perf_counter() - started:.0f} s", flush=True)
         if given.write:
-            fill(DOCUMENT, part, markdown(tables))
+            replace_marked_part(DOCUMENT, part, markdown(tables))
     finish(machine("numpy", "numba", "scikit-learn"), figures, given.json)
     return 0
 

@@ -27,7 +27,18 @@ from typing import NamedTuple
 
 from trustwatch.ingest.source import Record
 
-from benchmarks.cluster import PARTITIONS, Services, Site, Unavailable, Worker, at, now_ms, record_of, services, train
+from benchmarks.cluster import (
+    PARTITIONS,
+    BackingServices,
+    DistributedDeployment,
+    MeasuredWorker,
+    ServiceUnavailable,
+    interpolate_sample,
+    now_ms,
+    record_of,
+    start_services,
+    train,
+)
 from benchmarks.events import timed_events
 from benchmarks.harness import arguments, finish, machine, table
 from benchmarks.visibility import Visibility, measure_visibility
@@ -55,13 +66,15 @@ WHOLE = Sizes(200_000, 400_000, 3, 4, 0.0, 12.0, 2, 100_000)
 QUICK = Sizes(10_000, 60_000, 1, 1, 1_000.0, 2.0, 1, 2_000)
 
 
-def drain(folder: Path, found: Services, name: str, client: str, workers: int, events: int) -> dict[str, float]:
+def drain(folder: Path, found: BackingServices, name: str, client: str, workers: int, events: int) -> dict[str, float]:
     """What *workers* new workers need for everything in the topic: per event and as shares of their time."""
-    site = Site(folder, found, name, "events", client)
+    site = DistributedDeployment(folder, found, name, "events", client)
     started = [site.worker() for _ in range(workers)]
     try:
         begun_s = max(
-            one.until(lambda said: said.partitions >= PARTITIONS // workers and said.counts.get("events", 0) > 0).at_s
+            one.wait_for(
+                lambda said: said.partitions >= PARTITIONS // workers and said.counts.get("events", 0) > 0
+            ).at_s
             for one in started
         )
         site.wait_stored(events, started)
@@ -73,11 +86,11 @@ def drain(folder: Path, found: Services, name: str, client: str, workers: int, e
     return per_event(started, begun_s, ended_s)
 
 
-def per_event(workers: list[Worker], begun_s: float, ended_s: float) -> dict[str, float]:
+def per_event(workers: list[MeasuredWorker], begun_s: float, ended_s: float) -> dict[str, float]:
     """Figures of a span of time in which all *workers* had work."""
     total: dict[str, float] = defaultdict(float)
     for one in workers:
-        before, after = at(one.samples, begun_s), at(one.samples, ended_s)
+        before, after = interpolate_sample(one.samples, begun_s), interpolate_sample(one.samples, ended_s)
         for name, value in after.items():
             total[name] += value - before.get(name, 0.0)
     seconds, count = ended_s - begun_s, total["events"]
@@ -98,7 +111,7 @@ def per_event(workers: list[Worker], begun_s: float, ended_s: float) -> dict[str
     }
 
 
-def throughput(folder: Path, found: Services, sizes: Sizes) -> dict[str, dict[str, float]]:
+def throughput(folder: Path, found: BackingServices, sizes: Sizes) -> dict[str, dict[str, float]]:
     """Medians by client and number of workers; clients take turns."""
     turns: dict[tuple[str, int], list[dict[str, float]]] = {}
     plan = [*((client, 1) for client in CORE_TARGETS), *((MORE_CLIENT, n) for n in (2, 4) if n <= sizes.most_workers)]
@@ -122,16 +135,16 @@ def of_agents(agents: int, turns: range) -> Iterator[Record]:
         yield record_of(raw, now_ms())
 
 
-def take_over(folder: Path, found: Services, agents: int, turns: int) -> dict[str, float]:
+def take_over(folder: Path, found: BackingServices, agents: int, turns: int) -> dict[str, float]:
     """Seconds until a fresh process owns all that another one has stored, and until it has each agent in memory."""
-    site = Site(folder, found, "take-over", "moving")
-    filled = site.fill(of_agents(agents, range(turns)))
+    site = DistributedDeployment(folder, found, "take-over", "moving")
+    filled = site.write_events(of_agents(agents, range(turns)))
     first = site.worker()
     site.wait_stored(filled, [first])
     first.stop()
-    filled += site.fill(of_agents(agents, range(turns, turns + 1)))
+    filled += site.write_events(of_agents(agents, range(turns, turns + 1)))
     fresh = site.worker()
-    owns = fresh.until(lambda said: said.partitions == PARTITIONS)
+    owns = fresh.wait_for(lambda said: said.partitions == PARTITIONS)
     site.wait_stored(filled, [fresh])
     loaded_s = time.monotonic() - owns.at_s
     fresh.stop()
@@ -153,27 +166,27 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         try:
-            found = stack.enter_context(services(folder))
-        except Unavailable as reason:
+            found = stack.enter_context(start_services(folder))
+        except ServiceUnavailable as reason:
             print(f"NOT MEASURED: the distributed form needs Kafka and PostgreSQL: {reason}", file=sys.stderr)
             return 0
         return run(folder, found, sizes, options.json, check=not options.quick)
 
 
-def run(folder: Path, found: Services, sizes: Sizes, to: Path | None, *, check: bool) -> int:
+def run(folder: Path, found: BackingServices, sizes: Sizes, to: Path | None, *, check: bool) -> int:
     """Everything on running services."""
     stream = timed_events(AGENTS, PER_AGENT_DAY)
     history = [raw for raw, _ in itertools.islice(stream, sizes.history)]
     train(folder, history)
-    site = Site(folder, found, "fill", "events", "confluent")
-    site.fill(record_of(raw, now_ms()) for raw, _ in itertools.islice(stream, sizes.events))
+    site = DistributedDeployment(folder, found, "fill", "events", "confluent")
+    site.write_events(record_of(raw, now_ms()) for raw, _ in itertools.islice(stream, sizes.events))
     site.close()
     drained = throughput(folder, found, sizes)
     report_throughput(drained)
     seen = {}
     for client in list(CORE_TARGETS)[: sizes.probed]:
         rate = sizes.rate or drained[f"{client}, 1"]["per_s"] / 2
-        site = Site(folder, found, f"visible-{client}", f"live-{client}", client, tick_s=5.0)
+        site = DistributedDeployment(folder, found, f"visible-{client}", f"live-{client}", client, tick_s=5.0)
         seen[client] = measure_visibility(site, history[:50_000], rate, sizes.rounds, sizes.seconds)
         site.close()
     report_visibility(seen)

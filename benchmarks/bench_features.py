@@ -24,13 +24,13 @@ from typing import Any
 import msgspec
 import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
-from trustwatch.ingest.events import AuditEvent
+from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.features.layout import BYTES_PER_AGENT
 
 from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.plain import PlainFeatures, fit
+from benchmarks.plain import ReferenceFeatures, fit
 
 SPEED, MEMORY = 15.0, 0.5
 BATCH, HISTORY, BUILD = 1000, 20_000, 2
@@ -97,28 +97,28 @@ def batches(events: Iterator[dict[str, Any]], count: int, size: int = BATCH) -> 
         yield [next(events) for _ in range(min(size, count - start))]
 
 
-def ours() -> Callable[[list[list[dict[str, Any]]]], Callable[[], float]]:
+def make_compiled_side() -> Callable[[list[list[dict[str, Any]]]], Callable[[], float]]:
     """The compiled side: takes batches of events, and returns the call to be timed."""
     encoder = ColumnEncoder(b"benchmark")
 
     def encode(events: list[dict[str, Any]]) -> EventColumns:
-        return encoder.encode([msgspec.convert(event, AuditEvent) for event in events])
+        return encoder.encode([msgspec.convert(event, NativeEvent) for event in events])
 
     past = encode(history())
-    _, found = FeatureBuilder(empty_baseline(), 1000).vectors(past)
+    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(past)
     builder = FeatureBuilder(fit_baseline(past, found, np.ones(len(past), np.bool_)), AGENTS)
-    builder.vectors(past.take(np.arange(10)))
+    builder.observe_and_learn(past.take(np.arange(10)))
 
     def prepare(work: list[list[dict[str, Any]]]) -> Callable[[], float]:
         encoded = [encode(events) for events in work]
-        return lambda: sum(float(builder.vectors(columns)[0].sum()) for columns in encoded)
+        return lambda: sum(float(builder.observe_and_learn(columns)[0].sum()) for columns in encoded)
 
     return prepare
 
 
-def plain() -> Callable[[list[list[dict[str, Any]]]], Callable[[], float]]:
+def make_reference_side() -> Callable[[list[list[dict[str, Any]]]], Callable[[], float]]:
     """The plain side."""
-    features = PlainFeatures(fit(history()))
+    features = ReferenceFeatures(fit(history()))
     return lambda work: lambda: sum(sum(features.update(event).values()) for events in work for event in events)
 
 
@@ -132,10 +132,10 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def side(name: str) -> None:
+def run_side(name: str) -> None:
     """One side: builds its agents, says how large they are, then times as many events as each line of stdin says."""
     gc.disable()
-    prepare = {"ours": ours, "plain": plain}[name]()
+    prepare = {"ours": make_compiled_side, "plain": make_reference_side}[name]()
     events = stream(AGENTS)
     gc.collect()
     before, total = resident(), 0.0
@@ -151,7 +151,7 @@ def side(name: str) -> None:
         print(json.dumps({"us": (time.perf_counter() - start) / count * 1e6, "sum": total}), flush=True)
 
 
-class Side:
+class MeasuredProcess:
     """A side in its own process."""
 
     def __init__(self, name: str, agents: int) -> None:
@@ -161,7 +161,7 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def answer(self) -> dict[str, float]:
+    def read_line(self) -> dict[str, float]:
         """The next line it prints."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -169,11 +169,11 @@ class Side:
             raise SystemExit(f"a side has died with status {self._process.wait()}")
         return dict(json.loads(line))
 
-    def turn(self, count: int) -> dict[str, float]:
+    def measure(self, count: int) -> dict[str, float]:
         """Let it work on *count* further events."""
         assert self._process.stdin is not None
         print(count, file=self._process.stdin, flush=True)
-        return self.answer()
+        return self.read_line()
 
     def close(self) -> None:
         """End it."""
@@ -182,12 +182,12 @@ class Side:
 
 def compare(agents: int, rounds: int, count: int) -> dict[str, Any]:
     """Median microseconds per event and bytes per agent of both."""
-    sides = {name: Side(name, agents) for name in ("ours", "plain")}
-    built = {name: one.answer() for name, one in sides.items()}
+    sides = {name: MeasuredProcess(name, agents) for name in ("ours", "plain")}
+    built = {name: one.read_line() for name, one in sides.items()}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, one in sides.items():
-            turns[name].append(one.turn(count))
+            turns[name].append(one.measure(count))
     for one in sides.values():
         one.close()
     for a, b in zip([built["ours"], *turns["ours"]], [built["plain"], *turns["plain"]], strict=True):

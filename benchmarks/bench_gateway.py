@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.tokens import LocalSigningKey
 
 from benchmarks.gateway_servers import AUDIENCE, DENIED
 from benchmarks.harness import arguments, finish, machine, table
@@ -40,7 +40,7 @@ end
 """
 
 
-class Turn(NamedTuple):
+class GatewayTurn(NamedTuple):
     """One turn of load. Times in microseconds and milliseconds."""
 
     cpu_us: float
@@ -48,7 +48,7 @@ class Turn(NamedTuple):
     p99_ms: float
 
 
-class Server:
+class GatewayServerProcess:
     """One of the two servers in a process of its own, on the first core."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -93,15 +93,15 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(pid, {core})
 
 
-def turn(server: Server, tokens: Path, seconds: float, script: Path) -> Turn:
+def turn(server: GatewayServerProcess, tokens: Path, seconds: float, script: Path) -> GatewayTurn:
     """Load for *seconds*; the server's CPU time over the checks it answered."""
     before = server.cpu_s()
-    load = wrk if shutil.which("wrk") else own_client
+    load = run_wrk if shutil.which("wrk") else own_client
     count, p99_ms = load(server.port, tokens, seconds, script)
-    return Turn((server.cpu_s() - before) / count * 1e6, count / seconds, p99_ms)
+    return GatewayTurn((server.cpu_s() - before) / count * 1e6, count / seconds, p99_ms)
 
 
-def wrk(port: int, _: Path, seconds: float, script: Path) -> tuple[int, float]:
+def run_wrk(port: int, _: Path, seconds: float, script: Path) -> tuple[int, float]:
     """Checks answered and p99, by wrk."""
     process = subprocess.Popen(
         [
@@ -164,7 +164,7 @@ def main() -> None:
     rounds, seconds = (2, 1.0) if given.quick else (7, 3.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        key = LocalKey.open(folder)
+        key = LocalSigningKey.open(folder)
         agents = [*(f"agent-{number}" for number in range(TOKENS)), DENIED]
         made = [
             key.issue_token("user-1", agent, ["tools:read", "tools:write"], AUDIENCE, 3600, time.time(), agent)
@@ -173,7 +173,7 @@ def main() -> None:
         tokens, script = folder / "tokens", folder / "tokens.lua"
         tokens.write_text("\n".join(made[:-1]) + "\n")
         script.write_text(LUA.format(file=tokens, path=PATH))
-        servers = {name: Server(name, folder) for name in ("ours", "plain")}
+        servers = {name: GatewayServerProcess(name, folder) for name in ("ours", "plain")}
         try:
             turns = measure(servers, made[0], made[-1], tokens, rounds, seconds, script)
         finally:
@@ -184,10 +184,16 @@ def main() -> None:
 
 
 def measure(
-    servers: dict[str, Server], allowed: str, denied: str, tokens: Path, rounds: int, seconds: float, script: Path
-) -> dict[str, list[Turn]]:
+    servers: dict[str, GatewayServerProcess],
+    allowed: str,
+    denied: str,
+    tokens: Path,
+    rounds: int,
+    seconds: float,
+    script: Path,
+) -> dict[str, list[GatewayTurn]]:
     """Turns by server; the first of each only warms up."""
-    turns: dict[str, list[Turn]] = {name: [] for name in servers}
+    turns: dict[str, list[GatewayTurn]] = {name: [] for name in servers}
     for server in servers.values():
         server.wait(allowed, denied)
         turn(server, tokens, 1.0, script)
@@ -197,9 +203,9 @@ def measure(
     return turns
 
 
-def report(turns: dict[str, list[Turn]], to: Path | None) -> None:
+def report(turns: dict[str, list[GatewayTurn]], to: Path | None) -> None:
     """The table for docs/performance.md."""
-    median = {name: Turn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
+    median = {name: GatewayTurn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
     ratio = statistics.median(
         mine.cpu_us / theirs.cpu_us for mine, theirs in zip(turns["ours"], turns["plain"], strict=True)
     )

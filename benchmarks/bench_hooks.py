@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.bench_under_load import SETTINGS, Service, prepare
+from benchmarks.bench_under_load import SETTINGS, ServiceProcess, prepare
 from benchmarks.harness import finish, machine, options, table
 
 RATE, TARGET_MS = 200, 5.0
@@ -46,7 +46,7 @@ EVALUATIONS = {
 }
 
 
-class Turn(NamedTuple):
+class HookTurn(NamedTuple):
     """One product's times, ms."""
 
     calls: int
@@ -105,13 +105,13 @@ async def load(port: int, kind: str, token: str, seconds: float) -> list[float]:
     return took
 
 
-def turn(service: Service, kind: str, seconds: float) -> Turn:
+def turn(service: ServiceProcess, kind: str, seconds: float) -> HookTurn:
     """One product's turn, with the load in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.bench_hooks", "--client", str(service.port), kind, service.token]
     process = subprocess.run([*command, str(seconds)], stdout=subprocess.PIPE, check=True, text=True)
     took = [float(one) for one in process.stdout.split()]
     service.settle()
-    return Turn(len(took), statistics.median(took), statistics.quantiles(took, n=100)[98], max(took))
+    return HookTurn(len(took), statistics.median(took), statistics.quantiles(took, n=100)[98], max(took))
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def main() -> None:
         folder = Path(name)
         prepare(folder, history=2_000, live=4_000)
         settings = f"{SETTINGS}tenants: {{{{acme: {{{{mode: enforce}}}}}}}}\nhooks:\n{HOOKS}\n{AUTHZEN}\n"
-        service = Service(folder, settings)
+        service = ServiceProcess(folder, settings)
         try:
             service.wait_ready()
             turn(service, "hydra", 3.0)

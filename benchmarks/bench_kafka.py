@@ -20,12 +20,12 @@ from typing import Any
 import msgspec
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import KafkaSettings, Topics, open_group_source, open_writer, wire
+from trustwatch.ingest.kafka import KafkaClientSettings, KafkaTopics, open_group_source, open_writer, wire
 from trustwatch.ingest.kafka.kafka_python import batches
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
 
-from benchmarks.cluster import Everything, Unavailable, broker
+from benchmarks.cluster import AllPartitionsOwner, ServiceUnavailable, start_broker
 
 PARTITIONS = 4
 NOW_MS = 1_780_000_000_000
@@ -51,27 +51,31 @@ def event(number: int) -> Record:
             "duration_ms": 12.5,
         }
     )
-    return Record(Kind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_route("acme", "i", agent))
+    return Record(
+        RecordKind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_partition_key("acme", "i", agent)
+    )
 
 
-def fill(settings: KafkaSettings, number: int) -> tuple[float, float]:
+def fill(settings: KafkaClientSettings, number: int) -> tuple[float, float]:
     """Write events; returns CPU microseconds per event and events per second."""
     records = [event(n) for n in range(min(number, 20_000))]
     writer = open_writer(settings)
     began, cpu = time.perf_counter(), time.process_time()
     for n in range(number):
         one = records[n % len(records)]
-        writer.send(settings.topics.events, one.key, one.payload, headers=wire.headers_of(one), timestamp_ms=NOW_MS + n)
+        writer.send(
+            settings.topics.events, one.key, one.payload, headers=wire.headers_for(one), timestamp_ms=NOW_MS + n
+        )
     writer.flush(60)
     spent, took = time.process_time() - cpu, time.perf_counter() - began
     writer.close()
     return spent / number * 1e6, number / took
 
 
-def read(settings: KafkaSettings, number: int) -> tuple[float, float]:
+def read(settings: KafkaClientSettings, number: int) -> tuple[float, float]:
     """Read all events as a new group; returns CPU microseconds per event and events per second."""
     source = open_group_source(msgspec.structs.replace(settings, group_id=f"bench-{time.time_ns()}"))
-    source.join(Everything())
+    source.join(AllPartitionsOwner())
     deadline = time.monotonic() + 30
     while len(source.owned()) < PARTITIONS:
         source.poll(1, 0.1)
@@ -93,11 +97,11 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     topic = f"bench-{time.time_ns()}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
-    settings = KafkaSettings(bootstrap_servers=(bootstrap,), topics=Topics(events=topic), client="confluent")
+    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), topics=KafkaTopics(events=topic), client="confluent")
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})
-    known = batches.KNOWN_VERSION
+    known = batches.PATCHED_VERSION
     ways = {
         "read, kafka-python, whole batches": ("kafka-python", known),
         "read, kafka-python, its own decoder": ("kafka-python", "none"),
@@ -106,9 +110,9 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, (client, version) in ways.items():
-            batches.KNOWN_VERSION = version
+            batches.PATCHED_VERSION = version
             found[way].append(read(msgspec.structs.replace(settings, client=client), number))
-    batches.KNOWN_VERSION = known
+    batches.PATCHED_VERSION = known
     for way, pairs in found.items():
         cpus, rates = zip(*pairs, strict=True)
         rows.append({"way": way, "us_per_event": statistics.median(cpus), "per_s": statistics.median(rates)})
@@ -129,9 +133,9 @@ def main() -> None:
         report(measure(options.bootstrap, number, rounds), options.json)
         return
     try:
-        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as kafka:
+        with tempfile.TemporaryDirectory() as folder, start_broker(Path(folder)) as kafka:
             report(measure(kafka.bootstrap, number, rounds), options.json)
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         print(f"NOT MEASURED: no broker can be had: {reason}", file=sys.stderr)
 
 

@@ -23,25 +23,25 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from trustwatch.ingest.archive.spool import SpoolWriter, closed_files
+from trustwatch.ingest.archive.spool import VectorSpoolWriter, closed_spool_files
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.dedup import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.source import Kind, Record, RecordBatch
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.scoring import risk
 from trustwatch.scoring.delegation import EdgeCollector
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Context, Processor
-from trustwatch.scoring.rehearsal import learn
-from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.processor import Processor, ProcessorContext
+from trustwatch.scoring.rehearsal import train_walk_forward
+from trustwatch.scoring.residence import AgentStateCache
 from trustwatch.scoring.vectors import VectorCollector
 
 from benchmarks.events import raw_events
 from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.plain import PlainFeatures, fit
+from benchmarks.plain import ReferenceFeatures, fit
 
 SPEED, RATIO = 60_000.0, 8.0
 AGENTS, BATCH, SALT = 10_000, 1000, b"benchmark"
@@ -102,20 +102,20 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
     if clock is not None:
         model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
     decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
-    residence = Residence(model, EngineSettings(capacity=2 * AGENTS), None)
-    context = Context(LivePolicy(PolicyBook()))
+    residence = AgentStateCache(model, EngineSettings(capacity=2 * AGENTS), None)
+    context = ProcessorContext(LivePolicy(PolicyBook()))
     made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), context, decode, EdgeCollector())
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [
-            (made.window, "mark", "duplicate window"),
+            (made.duplicate_window, "mark", "duplicate window"),
             (made._encoder, "encode", "scan to columns"),
             (builder, "admit", "agents to slots"),
             (builder, "observe", "observe (features)"),
             (builder, "learn", "learn"),
-            (made.engine.rules, "evidence", "hard signals"),
-            (made.decider, "scored", "decide, explain"),
-            (made.edges, "see", "who with whom"),
+            (made.engine.signal_rules, "evidence", "hard signals"),
+            (made.decision_maker, "scored", "decide, explain"),
+            (made.edge_collector, "see", "who with whom"),
         ]
         for owner, name, stage in stages:
             setattr(owner, name, clock.timed(stage, getattr(owner, name)))
@@ -127,7 +127,9 @@ def as_batches(raws: Sequence[bytes], offset: int) -> list[RecordBatch]:
     """Records as a source hands them out."""
     return [
         RecordBatch(
-            0, offset + start, [Record(Kind.EVENT, raw_id_hash(raw), 0, raw) for raw in raws[start : start + BATCH]]
+            0,
+            offset + start,
+            [Record(RecordKind.EVENT, raw_id_hash(raw), 0, raw) for raw in raws[start : start + BATCH]],
         )
         for start in range(0, len(raws), BATCH)
     ]
@@ -146,41 +148,41 @@ def apply_all(ours: Processor, work: list[RecordBatch], decisions: list[int]) ->
         decisions.append(len(ours.apply(batch).decisions))
 
 
-def spool_all(ours: Processor, spool: SpoolWriter, work: list[RecordBatch], commit: int = 10) -> None:
+def spool_all(ours: Processor, spool: VectorSpoolWriter, work: list[RecordBatch], commit: int = 10) -> None:
     """The same with vectors: after every *commit* batches what was packed is handed on, as after a commit."""
-    assert ours.vectors is not None
+    assert ours.vector_collector is not None
     for number, batch in enumerate(work, 1):
         ours.apply(batch)
         if number % commit == 0 or number == len(work):
-            spool.append(*ours.vectors.take())
+            spool.append(*ours.vector_collector.drain())
             spool.roll_if_due()
 
 
-def drop(spool: SpoolWriter) -> None:
+def discard_spooled(spool: VectorSpoolWriter) -> None:
     """Make room, as the archive does."""
     spool.roll()
-    for path in closed_files(spool.directory):
+    for path in closed_spool_files(spool.directory):
         path.unlink()
 
 
-def update_all(plain: PlainFeatures, payloads: list[bytes]) -> None:
+def update_all(plain: ReferenceFeatures, payloads: list[bytes]) -> None:
     """The plain side of a turn."""
     for raw in payloads:
         plain.update(json.loads(raw))
 
 
 def measure(
-    history: int, live: int, turns: int, per_agent_day: float, full: bool, spool: SpoolWriter
+    history: int, live: int, turns: int, per_agent_day: float, full: bool, spool: VectorSpoolWriter
 ) -> dict[str, Any]:
     """Events per second of both, and microseconds by stage."""
     raws = raw_events(history + live, AGENTS, per_agent_day, full)
     encoder = ColumnEncoder(SALT)
-    model = learn(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark").model
-    plain = PlainFeatures(fit(json.loads(raw) for raw in raws[:history]))
+    model = train_walk_forward(encoder.encode([decode_event(raw) for raw in raws[:history]]), SALT, "benchmark").model
+    plain = ReferenceFeatures(fit(json.loads(raw) for raw in raws[:history]))
     ours, clock = processor(model), StageClock()
     staged = processor(model, clock)
     keeping = processor(model)
-    keeping.vectors = VectorCollector()
+    keeping.vector_collector = VectorCollector()
     batches = as_batches(raws[history:], 0)
     per_turn = len(batches) // (turns + 1)
     gc.collect()
@@ -197,7 +199,7 @@ def measure(
             "plain": seconds(update_all, plain, payloads),
             "identity": seconds(list, map(raw_id_hash, payloads)),
         }
-        drop(spool)
+        discard_spooled(spool)
         risk.update = clock.timed("risk", update)
         for batch in work:
             staged.apply(batch)
@@ -251,7 +253,7 @@ def main() -> int:
     sizes = (20_000, 12_000, 2) if options.quick else (300_000, 100_000, 9)
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        spool = SpoolWriter(Path(folder), 4 << 30, time.monotonic)
+        spool = VectorSpoolWriter(Path(folder), 4 << 30, time.monotonic)
         for name, title, per_agent_day, full in WORKLOADS[:1] if options.quick else WORKLOADS:
             figures[name] = measure(*sizes, per_agent_day, full, spool)
             report(title, figures[name])

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.evaluator import forest_scores
-from trustwatch.models.forest import flatten
+from trustwatch.models.forest import flatten_forest
 from trustwatch.models.training import fit_detector
 
 from benchmarks.harness import arguments, finish, interleaved, machine, table
@@ -30,7 +30,7 @@ def forest_figures(features: int, quick: bool) -> list[dict[str, Any]]:
     """Microseconds per row of both, their ratio, and the largest difference of a score."""
     rows = np.random.default_rng(features).normal(size=(65_536, features))
     model = IsolationForest(n_estimators=TREES, max_samples=256, random_state=0).fit(rows)
-    forest = flatten(model)
+    forest = flatten_forest(model)
     figures = []
     for n, target in TARGETS.items():
         X = rows[:n].copy()

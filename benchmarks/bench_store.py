@@ -16,32 +16,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
-from trustwatch.ingest.features.layout import ROW
+from trustwatch.ingest.features.layout import STATE_ROW
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring import risk
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
 from trustwatch.scoring.store import SqlStore, codec, open_store, sqlite_url
 from trustwatch.scoring.store.dialects import copying, postgresql
-from trustwatch.scoring.store.dialects.statements import NAME, UPSERT_AGENT
+from trustwatch.scoring.store.dialects.statements import AGENT_NAME_COLUMNS, UPSERT_AGENT
 from trustwatch.scoring.store.schema import AGENTS
 
 from benchmarks.harness import arguments, finish, machine, table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from service_stack import Postgres, Unavailable
+from service_stack import Postgres, ServiceUnavailable
 
-Way = Callable[[Any, Sequence[AgentRow], Position], None]
+WriteMethod = Callable[[Any, Sequence[AgentRow], Position], None]
 VALUES_ROWS = 500
 AT = Position(0, 1, 1)
-NOISE = random.Random(1).randbytes(ROW.itemsize + 4096)
+NOISE = random.Random(1).randbytes(STATE_ROW.itemsize + 4096)
 
 
-class Alternative(NamedTuple):
+class StoreAlternative(NamedTuple):
     """A store, and how agents are written to it."""
 
     name: str
     store: SqlStore
-    write: Way
+    write: WriteMethod
     most: int  # rows, for what would take minutes
 
 
@@ -49,8 +49,8 @@ def agent(number: int, turn: int) -> AgentRow:
     """Half of the state is noise, half is empty, as in a builder that has seen some days."""
     agent_id = f"spiffe://acme.example/agent/{number:08}"
     name = AgentName(agent_key("acme", "https://as.example", agent_id), "acme", "https://as.example", agent_id)
-    shift, half = (number + turn) % 4096, ROW.itemsize // 2
-    features = NOISE[shift : shift + half] + bytes(ROW.itemsize - half)
+    shift, half = (number + turn) % 4096, STATE_ROW.itemsize // 2
+    features = NOISE[shift : shift + half] + bytes(STATE_ROW.itemsize - half)
     at = 1_764_000_000_000 + turn
     return AgentRow(
         name,
@@ -75,12 +75,12 @@ def agent(number: int, turn: int) -> AgentRow:
 
 def one_by_one(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
     """A statement per row, pipelined by the driver."""
-    connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in rows])
+    connection.execute(UPSERT_AGENT.for_connection(connection), [codec.agent_params(row, version) for row in rows])
 
 
 def many_values(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
     """INSERT ... VALUES of many rows at once."""
-    base = UPSERT_AGENT.on(connection)
+    base = UPSERT_AGENT.for_connection(connection)
     for start in range(0, len(rows), VALUES_ROWS):
         connection.execute(base.values([codec.agent_params(row, version) for row in rows[start : start + VALUES_ROWS]]))
 
@@ -89,7 +89,7 @@ def copy_and_merge(connection: Any, rows: Sequence[AgentRow], version: Position)
     """COPY, then MERGE (PostgreSQL 15 and newer), which is no safer against a second writer than a plain INSERT."""
     copying.stage_agents(connection, rows, version)
     names = [column.name for column in AGENTS.columns]
-    changed = ", ".join(f'"{name}" = s."{name}"' for name in names if name not in ("key", *NAME))
+    changed = ", ".join(f'"{name}" = s."{name}"' for name in names if name not in ("key", *AGENT_NAME_COLUMNS))
     listed, values = (", ".join(f'{prefix}"{name}"' for name in names) for prefix in ("", "s."))
     connection.execute(
         text(
@@ -100,7 +100,7 @@ def copy_and_merge(connection: Any, rows: Sequence[AgentRow], version: Position)
 
 
 @contextlib.contextmanager
-def alternatives(folder: Path) -> Iterator[list[Alternative]]:
+def alternatives(folder: Path) -> Iterator[list[StoreAlternative]]:
     """Every way, each on tables of its own."""
     with contextlib.ExitStack() as stack:
 
@@ -108,15 +108,15 @@ def alternatives(folder: Path) -> Iterator[list[Alternative]]:
             return stack.enter_context(contextlib.closing(open_store(url)))
 
         lite = opened(sqlite_url(folder / "store.db"))
-        found = [Alternative("SQLite", lite, lite._dialect.write_agents, 1_000_000)]
+        found = [StoreAlternative("SQLite", lite, lite._dialect.write_agents, 1_000_000)]
         try:
             server = Postgres(folder / "postgres", bound=True)
             server.start()
-        except Unavailable as reason:
+        except ServiceUnavailable as reason:
             print(f"without PostgreSQL: {reason}", file=sys.stderr)
         else:
             stack.callback(server.remove)
-            ways: dict[str, Way] = {
+            ways: dict[str, WriteMethod] = {
                 "PostgreSQL, as the store does": postgresql.write_agents,
                 "PostgreSQL, statement per row": one_by_one,
                 f"PostgreSQL, {VALUES_ROWS} rows in VALUES": many_values,
@@ -125,21 +125,21 @@ def alternatives(folder: Path) -> Iterator[list[Alternative]]:
             }
             for name, way in ways.items():
                 store = opened(server.url_of(server.create_database()))
-                found.append(Alternative(name, store, way, 1_000 if way is many_values else 1_000_000))
+                found.append(StoreAlternative(name, store, way, 1_000 if way is many_values else 1_000_000))
         yield found
 
 
-def measure(found: list[Alternative], known: int, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+def measure(found: list[StoreAlternative], known: int, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
     """Median milliseconds, and the client's CPU, of one commit of so many agents out of *known*, by way and size."""
     for one in found:
-        fill(one, known)
+        insert_all_agents(one, known)
     figures: dict[str, dict[str, tuple[float, float]]] = {one.name: {} for one in found}
     for size in sizes:
         measured = [one for one in found if size <= one.most]
         turns: dict[str, list[tuple[float, float]]] = {one.name: [] for one in measured}
         for turn in range(1, rounds + 1):
             numbers = random.Random(turn).sample(range(known), size)
-            rows = sorted((agent(number, turn) for number in numbers), key=lambda row: codec.signed(row.name.key))
+            rows = sorted((agent(number, turn) for number in numbers), key=lambda row: codec.to_signed(row.name.key))
             for one in measured:
                 turns[one.name].append(write(one, rows))
         for name, taken in turns.items():
@@ -150,7 +150,7 @@ def measure(found: list[Alternative], known: int, sizes: Sequence[int], rounds: 
     return figures
 
 
-def fill(one: Alternative, known: int) -> None:
+def insert_all_agents(one: StoreAlternative, known: int) -> None:
     """Put all agents in by whole commits."""
     at = one.store.claim(0)
     for start in range(0, known, 10_000):
@@ -160,7 +160,7 @@ def fill(one: Alternative, known: int) -> None:
         at = new
 
 
-def write(one: Alternative, rows: Sequence[AgentRow]) -> tuple[float, float]:
+def write(one: StoreAlternative, rows: Sequence[AgentRow]) -> tuple[float, float]:
     """Seconds of the clock and of this process's CPU."""
     start, busy = time.perf_counter(), time.process_time()
     with one.store.write() as connection:
@@ -168,7 +168,7 @@ def write(one: Alternative, rows: Sequence[AgentRow]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - busy
 
 
-def reading(one: Alternative, known: int) -> dict[str, float]:
+def reading(one: StoreAlternative, known: int) -> dict[str, float]:
     """Seconds in which a fresh worker has all agents back, and in which what is not published is found."""
     keys = [agent(number, 0).name.key for number in range(known)]
     random.Random(0).shuffle(keys)

@@ -27,18 +27,18 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
-from trustwatch.api.callers import SCOPES
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.callers import ALL_SCOPES
+from trustwatch.api.tokens import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.persist import save
-from trustwatch.scoring.rehearsal import learn
+from trustwatch.models.persist import save_trained_model
+from trustwatch.scoring.rehearsal import train_walk_forward
 
-from benchmarks.bench_answer import CONNECTIONS, own_client, wrk
+from benchmarks.bench_answer import CONNECTIONS, own_client, run_wrk
 from benchmarks.events import raw_events
 from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.load_clients import CYCLE, NUMBER, PER_BODY, STEADY, TIME, Load
+from benchmarks.load_clients import CYCLE, NUMBER, PER_BODY, STEADY, TIME, SenderResult
 
 RATE, RATIO = 30_000.0, 3.0
 AGENTS = 10_000
@@ -60,11 +60,11 @@ end
 """
 
 
-Ask = Callable[["Service", float, Path], "Turn"]
+AskQuestions = Callable[["ServiceProcess", float, Path], "LoadedTurn"]
 """Questions for some seconds."""
 
 
-class Turn(NamedTuple):
+class LoadedTurn(NamedTuple):
     """Questions per second and their p99 (ms); the load beside them."""
 
     per_s: float
@@ -81,8 +81,8 @@ def prepare(folder: Path, history: int, live: int) -> list[str]:
     """
     raws = raw_events(history + live, AGENTS, PER_AGENT_DAY)
     salt, settings = b"benchmark", DetectorSettings()
-    columns = ColumnEncoder(salt).encode([decode_event(raw) for raw in hurried(raws[:history])])
-    save(folder / "model", learn(columns, salt, "bench", settings).model, settings, 0, 0)
+    columns = ColumnEncoder(salt).encode([decode_event(raw) for raw in compress_times(raws[:history])])
+    save_trained_model(folder / "model", train_walk_forward(columns, salt, "bench", settings).model, settings, 0, 0)
     (folder / "bodies").mkdir()
     rest, paths = raws[history:], set()
     for number, start in enumerate(range(0, len(rest), PER_BODY)):
@@ -97,7 +97,7 @@ def prepare(folder: Path, history: int, live: int) -> list[str]:
     return sorted(paths)[:2000]
 
 
-def hurried(raws: list[bytes]) -> Iterator[bytes]:
+def compress_times(raws: list[bytes]) -> Iterator[bytes]:
     """Events of PER_AGENT_DAY as if they came at RATE, the last of them now."""
     times = [datetime.fromisoformat(json.loads(raw)["time"]) for raw in raws]
     factor, now = RATE * 86_400.0 / AGENTS / PER_AGENT_DAY, datetime.now(UTC)
@@ -105,15 +105,17 @@ def hurried(raws: list[bytes]) -> Iterator[bytes]:
         yield msgspec.json.encode(json.loads(raw) | {"time": now - (times[-1] - at) / factor})
 
 
-class Service:
+class ServiceProcess:
     """`trustwatch serve` on a free port, which *settings* have as `{port}`."""
 
     def __init__(self, folder: Path, settings: str = SETTINGS) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         (folder / "settings.yaml").write_text(settings.format(port=self.port))
-        key = LocalKey.open(folder / "data")
-        self.token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
+        key = LocalSigningKey.open(folder / "data")
+        self.token = key.issue_token(
+            "bench", "bench", ALL_SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8)
+        )
         command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(folder / "settings.yaml")]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
@@ -143,10 +145,10 @@ class Service:
         self.process.wait(60)
 
 
-class Sender:
+class SenderProcess:
     """A process that posts the bodies over and over, at *rate* events per second."""
 
-    def __init__(self, service: Service, folder: Path, rate: float, seconds: float) -> None:
+    def __init__(self, service: ServiceProcess, folder: Path, rate: float, seconds: float) -> None:
         command = [
             sys.executable,
             "-m",
@@ -160,19 +162,19 @@ class Sender:
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    def result(self) -> Load:
+    def result(self) -> SenderResult:
         """Wait for its end."""
         out = self._process.communicate()[0]
-        return Load(**json.loads(out))
+        return SenderResult(**json.loads(out))
 
 
-def ask(service: Service, seconds: float, script: Path) -> Turn:
+def ask(service: ServiceProcess, seconds: float, script: Path) -> LoadedTurn:
     """Questions at CONNECTIONS connections."""
-    count, p99_ms = (wrk if shutil.which("wrk") else own_client)(service.port, service.token, seconds, script)
-    return Turn(count / seconds, p99_ms)
+    count, p99_ms = (run_wrk if shutil.which("wrk") else own_client)(service.port, service.token, seconds, script)
+    return LoadedTurn(count / seconds, p99_ms)
 
 
-def ask_steadily(service: Service, seconds: float, script: Path) -> Turn:
+def ask_steadily(service: ServiceProcess, seconds: float, script: Path) -> LoadedTurn:
     """Questions at STEADY a second over CONNECTIONS connections, about the agents that *script* names."""
     command = [
         sys.executable,
@@ -185,12 +187,14 @@ def ask_steadily(service: Service, seconds: float, script: Path) -> Turn:
         str(script),
     ]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return Turn(int(out[0]) / seconds, float(out[1]))
+    return LoadedTurn(int(out[0]) / seconds, float(out[1]))
 
 
-def loaded(service: Service, folder: Path, seconds: float, script: Path, ask: Ask) -> tuple[Turn, Load]:
+def loaded(
+    service: ServiceProcess, folder: Path, seconds: float, script: Path, ask: AskQuestions
+) -> tuple[LoadedTurn, SenderResult]:
     """Questions while events come in at RATE."""
-    sender = Sender(service, folder, RATE, seconds + 2.0)
+    sender = SenderProcess(service, folder, RATE, seconds + 2.0)
     time.sleep(1.0)
     before, begun = service.metric("trustwatch_pipeline_offset"), time.perf_counter()
     turn = ask(service, seconds, script)
@@ -201,10 +205,10 @@ def loaded(service: Service, folder: Path, seconds: float, script: Path, ask: As
     return turn._replace(accepted_per_s=load.accepted / load.seconds, applied_per_s=applied, lag_s=lag), load
 
 
-def flat_out(service: Service, folder: Path, seconds: float) -> tuple[float, float]:
+def measure_unthrottled(service: ServiceProcess, folder: Path, seconds: float) -> tuple[float, float]:
     """Events per second accepted, and applied to the end, when nothing holds the sender back."""
     before, begun = service.metric("trustwatch_pipeline_offset"), time.perf_counter()
-    load = Sender(service, folder, 1e9, seconds).result()
+    load = SenderProcess(service, folder, 1e9, seconds).result()
     service.settle()
     applied = service.metric("trustwatch_pipeline_offset") - before
     return load.accepted / load.seconds, applied / (time.perf_counter() - begun)
@@ -220,33 +224,33 @@ def main() -> int:
         paths = prepare(folder, history, live)
         script = folder / "paths.lua"
         script.write_text(LUA.format(paths=", ".join(f'"{path}"' for path in paths)))
-        service = Service(folder)
+        service = ServiceProcess(folder)
         try:
             service.wait_ready()
-            flat_out(service, folder, 3.0)
+            measure_unthrottled(service, folder, 3.0)
             ask(service, 1.0, script)
             turns, calm = (
                 [(way(service, seconds, script), *loaded(service, folder, seconds, script, way)) for _ in range(rounds)]
                 for way in (ask, ask_steadily)
             )
-            most = flat_out(service, folder, seconds)
+            most = measure_unthrottled(service, folder, seconds)
         finally:
             service.stop()
     return report(turns, calm, most, given.json, check=not given.quick)
 
 
-def medians(turns: list[tuple[Turn, Turn, Load]]) -> dict[str, Turn]:
+def medians(turns: list[tuple[LoadedTurn, LoadedTurn, SenderResult]]) -> dict[str, LoadedTurn]:
     """Of idle and loaded turns."""
     idle, busy, _ = zip(*turns, strict=True)
     return {
-        name: Turn(*map(statistics.median, zip(*found, strict=True)))
+        name: LoadedTurn(*map(statistics.median, zip(*found, strict=True)))
         for name, found in (("idle", idle), ("loaded", busy))
     }
 
 
 def report(
-    turns: list[tuple[Turn, Turn, Load]],
-    calm: list[tuple[Turn, Turn, Load]],
+    turns: list[tuple[LoadedTurn, LoadedTurn, SenderResult]],
+    calm: list[tuple[LoadedTurn, LoadedTurn, SenderResult]],
     most: tuple[float, float],
     to: Path | None,
     *,
@@ -255,7 +259,7 @@ def report(
     """The tables for docs/performance.md; the exit status."""
     idle, busy, loads = zip(*turns, strict=True)
     median, steadily = medians(turns), medians(calm)
-    load = Load(*map(statistics.median, zip(*loads, strict=True)))
+    load = SenderResult(*map(statistics.median, zip(*loads, strict=True)))
     ratio = statistics.median(b.p99_ms / a.p99_ms for a, b in zip(idle, busy, strict=True))
     columns = ("service", "GET per s", "GET p99, ms", "events accepted per s", "applied per s", "lag, s")
     title = f"GET risk at {CONNECTIONS} connections beside {RATE:,.0f} events/s"

@@ -20,34 +20,34 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trustwatch.api.serve.wiring import kafka_settings, opened_store
-from trustwatch.api.settings import process_settings
+from trustwatch.api.serve.wiring import kafka_settings, open_service_store
+from trustwatch.api.settings import load_process_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, open_admin, open_writer
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.kafka import KafkaClientSettings, KafkaCommitLog, open_admin, open_writer
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.persist import save
-from trustwatch.scoring.channel import LENGTH, Update, decode_update
-from trustwatch.scoring.rehearsal import learn
+from trustwatch.models.persist import save_trained_model
+from trustwatch.scoring.channel import LENGTH_PREFIX, PipelineUpdate, decode_update
+from trustwatch.scoring.rehearsal import train_walk_forward
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from service_stack import KafkaCluster, Postgres, Unavailable
+from service_stack import KafkaCluster, Postgres, ServiceUnavailable
 
 __all__ = [
     "PARTITIONS",
-    "Everything",
-    "Services",
-    "Site",
-    "Unavailable",
-    "Worker",
-    "at",
-    "broker",
+    "AllPartitionsOwner",
+    "BackingServices",
+    "DistributedDeployment",
+    "MeasuredWorker",
+    "ServiceUnavailable",
+    "interpolate_sample",
     "now_ms",
     "record_of",
-    "services",
+    "start_broker",
+    "start_services",
     "train",
 ]
 
@@ -74,7 +74,7 @@ kafka:
 """
 
 
-class Services(NamedTuple):
+class BackingServices(NamedTuple):
     """A running broker and a running database server."""
 
     kafka: KafkaCluster
@@ -87,19 +87,19 @@ class Services(NamedTuple):
 
 
 @contextlib.contextmanager
-def services(folder: Path) -> Iterator[Services]:
+def start_services(folder: Path) -> Iterator[BackingServices]:
     """Both, ended and removed afterwards. Raises Unavailable where one can not be had on this machine."""
     postgres = Postgres(folder / "postgres", bound=True)
     postgres.start()
     try:
-        with broker(folder) as kafka:
-            yield Services(kafka, postgres)
+        with start_broker(folder) as kafka:
+            yield BackingServices(kafka, postgres)
     finally:
         postgres.remove()
 
 
 @contextlib.contextmanager
-def broker(folder: Path) -> Iterator[KafkaCluster]:
+def start_broker(folder: Path) -> Iterator[KafkaCluster]:
     """A broker, ended and removed afterwards. Raises Unavailable where none can be had on this machine."""
     kafka = KafkaCluster(folder / "kafka", heap_mb=512, bound=True)
     try:
@@ -133,8 +133,10 @@ def now_ms() -> int:
 def train(folder: Path, raws: Sequence[bytes]) -> None:
     """Save a model of this history where the settings look for it."""
     settings = DetectorSettings()
-    learned = learn(ColumnEncoder(SALT).encode([decode_event(raw) for raw in raws]), SALT, "bench", settings)
-    save(folder / "model", learned.model, settings, 0, 0)
+    learned = train_walk_forward(
+        ColumnEncoder(SALT).encode([decode_event(raw) for raw in raws]), SALT, "bench", settings
+    )
+    save_trained_model(folder / "model", learned.model, settings, 0, 0)
 
 
 def record_of(raw: bytes, received_ms: int) -> Record:
@@ -142,10 +144,12 @@ def record_of(raw: bytes, received_ms: int) -> Record:
     event = decode_event(raw)
     tenant, agent = event.tenant or "", event.agent
     id_hash = event_id_hash(event.tenant, event.source or "bench", event.id, raw)
-    return Record(Kind.EVENT, id_hash, received_ms, raw, agent_route(tenant, agent.issuer or "", agent.id))
+    return Record(
+        RecordKind.EVENT, id_hash, received_ms, raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
+    )
 
 
-class Site:
+class DistributedDeployment:
     """Topics and a database of their own; its settings file makes workers and replicas.
 
     Args:
@@ -158,7 +162,13 @@ class Site:
     """
 
     def __init__(
-        self, folder: Path, found: Services, name: str, events: str, client: str = "kafka-python", tick_s: float = 3600
+        self,
+        folder: Path,
+        found: BackingServices,
+        name: str,
+        events: str,
+        client: str = "kafka-python",
+        tick_s: float = 3600,
     ) -> None:
         self.folder, self.name, self.services = folder, name, found
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -182,18 +192,18 @@ class Site:
                 events=events,
             )
         )
-        self.settings = process_settings(self.settings_file)
-        self.kafka: KafkaSettings = kafka_settings(self.settings)
+        self.settings = load_process_settings(self.settings_file)
+        self.kafka: KafkaClientSettings = kafka_settings(self.settings)
         admin = open_admin(self.kafka)
         admin.create_topics(self.kafka.topics, PARTITIONS, 1)
         admin.close()
-        self.store = opened_store(self.settings)
+        self.store = open_service_store(self.settings)
         self._started = itertools.count()
 
-    def fill(self, records: Iterable[Record], at_once: int = 5_000) -> int:
+    def write_events(self, records: Iterable[Record], at_once: int = 5_000) -> int:
         """Write *records* to the events topic; returns how many."""
         writer, waiting, count = open_writer(self.kafka), iter(records), 0
-        log = KafkaLog(writer, self.kafka.topics.events)
+        log = KafkaCommitLog(writer, self.kafka.topics.events)
         while part := list(itertools.islice(waiting, at_once)):
             log.append(part)
             log.sync()
@@ -201,11 +211,13 @@ class Site:
         writer.close()
         return count
 
-    def worker(self) -> Worker:
+    def worker(self) -> MeasuredWorker:
         """Start a worker."""
-        return Worker(self.settings_file, self.folder / f"{self.name}-{next(self._started)}.log", self.services.cpu_s)
+        return MeasuredWorker(
+            self.settings_file, self.folder / f"{self.name}-{next(self._started)}.log", self.services.cpu_s
+        )
 
-    def wait_stored(self, events: int, workers: Iterable[Worker]) -> None:
+    def wait_stored(self, events: int, workers: Iterable[MeasuredWorker]) -> None:
         """Wait until the stored state is made of so many records of the events topic."""
         while sum(position.offset for position in self.store.positions()) < events:
             for worker in workers:
@@ -218,7 +230,7 @@ class Site:
         self.services.postgres.drop_database(self.database)
 
 
-class Everything:
+class AllPartitionsOwner:
     """An owner that reads each partition from the beginning."""
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -231,7 +243,7 @@ class Everything:
         pass
 
 
-class Sample(NamedTuple):
+class ProgressSample(NamedTuple):
     """What a worker had done at one moment. Times in seconds since its start."""
 
     at_s: float
@@ -244,7 +256,7 @@ class Sample(NamedTuple):
     seconds: dict[str, float]
 
 
-class Worker:
+class MeasuredWorker:
     """One worker of the group, with what it reports twice a second.
 
     Args:
@@ -270,18 +282,18 @@ class Worker:
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=stream, stderr=stream)
         theirs.close()
         self._connection = ours
-        self.samples: list[Sample] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.samples: list[ProgressSample] = []
+        threading.Thread(target=self._read_reports, daemon=True).start()
 
-    def _listen(self) -> None:
+    def _read_reports(self) -> None:
         with self._connection.makefile("rb") as stream, contextlib.suppress(OSError):
-            while head := stream.read(LENGTH.size):
-                (length,) = LENGTH.unpack(head)
-                self._heard(decode_update(stream.read(length)))
+            while head := stream.read(LENGTH_PREFIX.size):
+                (length,) = LENGTH_PREFIX.unpack(head)
+                self._add_report(decode_update(stream.read(length)))
 
-    def _heard(self, said: Update) -> None:
+    def _add_report(self, said: PipelineUpdate) -> None:
         self.samples.append(
-            Sample(
+            ProgressSample(
                 time.monotonic(),
                 cpu_of(self.process.pid),
                 *self._cpu(),
@@ -292,7 +304,7 @@ class Worker:
             )
         )
 
-    def until(self, reached: Callable[[Sample], bool], within_s: float = 600.0) -> Sample:
+    def wait_for(self, reached: Callable[[ProgressSample], bool], within_s: float = 600.0) -> ProgressSample:
         """Wait for a report that is so. Raises SystemExit where the worker ends before, or it takes too long."""
         looked, deadline = 0, time.monotonic() + within_s
         while True:
@@ -315,16 +327,16 @@ class Worker:
         self._connection.close()
 
 
-def at(samples: Sequence[Sample], when_s: float) -> dict[str, float]:
+def interpolate_sample(samples: Sequence[ProgressSample], when_s: float) -> dict[str, float]:
     """Everything that is counted, at a moment between two samples, as if it grew evenly between them."""
     after = next((number for number, one in enumerate(samples) if one.at_s >= when_s), len(samples) - 1)
     first, last = samples[max(after - 1, 0)], samples[after]
     share = 1.0 if last.at_s == first.at_s else min(1.0, max(0.0, (when_s - first.at_s) / (last.at_s - first.at_s)))
-    before, then = numbers(first), numbers(last)
+    before, then = growing_numbers(first), growing_numbers(last)
     return {name: before.get(name, 0.0) + share * (value - before.get(name, 0.0)) for name, value in then.items()}
 
 
-def numbers(sample: Sample) -> dict[str, float]:
+def growing_numbers(sample: ProgressSample) -> dict[str, float]:
     """What of a sample grows."""
     told: dict[str, Any] = {"cpu": sample.cpu_s, "broker": sample.broker_cpu_s, "database": sample.database_cpu_s}
     return {**told, **sample.counts, **{f"{stage} s": spent for stage, spent in sample.seconds.items()}}

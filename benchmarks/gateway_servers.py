@@ -15,13 +15,13 @@ import jwt
 import uvicorn
 from fastapi import FastAPI, Header, Response
 from trustwatch.api.callers import CallerDirectory
-from trustwatch.api.http import PipelineStatus, Services, create_app
-from trustwatch.api.serve.guarding import make_guard
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
+from trustwatch.api.serve.guarding import make_decision_point
 from trustwatch.api.settings import GatewayIssuerSettings, GatewaySettings, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit
-from trustwatch.scoring.channel import Update
+from trustwatch.scoring.channel import PipelineUpdate
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -56,24 +56,24 @@ def ours(folder: Path) -> Any:
         issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json", tenant=TENANT
     )
     settings = Settings(data_dir=folder, gateway=GatewaySettings(issuers=(issuer,), risk_header="X-Risk-Level"))
-    jwks = Jwks([], settings.verification, time.time)
+    jwks = JwksCache([], settings.verification, time.time)
     callers = CallerDirectory([], [])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
-    status.note(Update([], [], 1, 0, {}, {}), int(time.time() * 1000))
+    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}), int(time.time() * 1000))
     log = GroupCommit(EventLog(folder / "log"))
     store = open_store(sqlite_url(folder / "store.db"))
-    verifier = TokenVerifier([], jwks, callers.caller, settings.verification, time.time)
+    verifier = TokenVerifier([], jwks, callers.resolve, settings.verification, time.time)
     policy = LivePolicy(PolicyBook(default_mode="enforce"))
-    guard = make_guard(settings, log, store, view, policy, status, lambda _: None)
-    services = Services(settings, verifier, log, store, guard, view, policy, "m", status, on_shutdown=(log.close,))
+    guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
+    services = Runtime(settings, verifier, log, store, guard, view, policy, "m", status, on_shutdown=(log.close,))
     return create_app(services)
 
 
 def plain(folder: Path) -> FastAPI:
     """The same check, written plainly."""
     app = FastAPI()
-    public = jwt.PyJWK(LocalKey.open(folder).jwk, "ES256")
+    public = jwt.PyJWK(LocalSigningKey.open(folder).jwk, "ES256")
     known = levels()
 
     @app.api_route("/ext-authz/{path:path}", methods=METHODS)

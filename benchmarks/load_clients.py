@@ -20,7 +20,7 @@ NUMBER, TIME, CYCLE = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z", b"&&&&&&"
 """Stand for what makes a body new each time it is sent; as long as what replaces them."""
 
 
-class Load(NamedTuple):
+class SenderResult(NamedTuple):
     """What a sender got rid of, and what became of it."""
 
     seconds: float
@@ -66,7 +66,7 @@ async def send(port: int, token: str, rate: float, seconds: float, folder: Path)
 
     await asyncio.gather(*(connection() for _ in range(SENDERS)))
     quantiles = statistics.quantiles(took, n=100)
-    load = Load(
+    load = SenderResult(
         time.perf_counter() - start, counts["accepted"], counts["waited"], quantiles[49] * 1e3, quantiles[98] * 1e3
     )
     print(json.dumps(load._asdict()))
@@ -79,7 +79,7 @@ def new_body(body: bytes, number: int, cycle: int) -> bytes:
     return body.replace(NUMBER, b"%012d" % number).replace(TIME, at.encode()).replace(CYCLE, b"%06d" % cycle)
 
 
-async def steady(port: int, token: str, seconds: float, script: Path) -> None:
+async def ask_steadily(port: int, token: str, seconds: float, script: Path) -> None:
     """The steady client: prints answers, and the p99 (ms) from when each question was due."""
     paths = re.findall(r'"(/v1/[^"]+)"', script.read_text())
     took: list[float] = []
@@ -106,6 +106,6 @@ async def steady(port: int, token: str, seconds: float, script: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--ask":
-        asyncio.run(steady(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), Path(sys.argv[5])))
+        asyncio.run(ask_steadily(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), Path(sys.argv[5])))
     else:
         asyncio.run(send(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5]), Path(sys.argv[6])))

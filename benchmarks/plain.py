@@ -30,7 +30,7 @@ METHODS = {
     "tls_client_auth": 5,
     "spiffe": 5,
 }
-WORK = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
+WORK_HALF_LIVES = {"api.call", "tool.call", "a2a.message", "approval", "admin"}
 OWN_DENIALS = {"ext_authz_denied", "revoked_by_trustwatch"}
 OWN_OUTAGES = {"ext_authz_error", "trustwatch_unavailable"}
 EFFECT_WEIGHT = {"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85}
@@ -58,7 +58,7 @@ FEATURE_OF_QUANTITY = {
 DRIFTING = ("pace_4h", "volume")
 
 
-class Session:
+class ReferenceSession:
     """Activity that belongs together."""
 
     __slots__ = ("events", "last_ms", "name", "previous", "strange", "uses")
@@ -70,7 +70,7 @@ class Session:
         self.uses: dict[str, int] = {}
 
 
-class Agent:
+class ReferenceAgent:
     """Everything remembered of one agent."""
 
     __slots__ = (
@@ -106,13 +106,13 @@ class Agent:
         self.moments: dict[str, list[float]] = {}  # number, mean, variance
         self.pace = [0.0, 0.0, 0.0]
         self.decayed = {"failures": 0.0, "denials": 0.0, "volume": 0.0, "novelty": 0.0}
-        self.sessions: list[Session] = []
+        self.sessions: list[ReferenceSession] = []
         self.revoked: list[str] = []
         self.reference = dict.fromkeys(DRIFTING, (0.0, 0.0))  # mean and variance
         self.referred, self.age = 0.0, 0.0  # active days of the reference, and how old the agent was at its last event
 
 
-class Scope:
+class ReferenceScope:
     """What is normal in the fleet, a tenant, a peer group or a task."""
 
     __slots__ = ("counts", "distinct", "followers", "moments", "seen")
@@ -146,20 +146,20 @@ class Scope:
             moment[2] += delta * (value - moment[1])
 
 
-class Observed(NamedTuple):
+class MeasuredEvent(NamedTuple):
     """One measured event."""
 
-    agent: Agent | None  # None for our own denials
+    agent: ReferenceAgent | None  # None for our own denials
     vector: dict[str, float]
     items: dict[str, Item]
     quantities: dict[str, float]
     method: int
     token_reuse: bool
     late: bool
-    levels: tuple[Scope | None, ...]
+    levels: tuple[ReferenceScope | None, ...]
 
 
-class PlainFeatures:
+class ReferenceFeatures:
     """Measures events, and learns from them.
 
     Args:
@@ -167,10 +167,12 @@ class PlainFeatures:
         shared: how many of an agent's events these baselines count, by agent; none where it is left out.
     """
 
-    def __init__(self, scopes: Mapping[Item, Scope] | None = None, shared: Mapping[Item, int] | None = None) -> None:
+    def __init__(
+        self, scopes: Mapping[Item, ReferenceScope] | None = None, shared: Mapping[Item, int] | None = None
+    ) -> None:
         self.scopes = scopes or {}
         self.shared = shared or {}
-        self.agents: dict[Item, Agent] = {}
+        self.agents: dict[Item, ReferenceAgent] = {}
 
     def update(self, event: Event) -> dict[str, float]:
         """Features of an event that differ from 0; then learn from it."""
@@ -178,16 +180,16 @@ class PlainFeatures:
         self.learn(observed)
         return observed.vector
 
-    def observe(self, event: Event) -> Observed:
+    def observe(self, event: Event) -> MeasuredEvent:
         """Measure an event against what was known before it."""
         ours = {"denied": OWN_DENIALS, "error": OWN_OUTAGES}.get(event["outcome"], set())
         if event.get("error") in ours:
-            return Observed(None, {}, {}, {}, 0, False, False, ())
+            return MeasuredEvent(None, {}, {}, {}, 0, False, False, ())
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)
         gap_ms = None
         if agent is None:
-            agent = self.agents[name] = Agent(at_ms, self.shared.get(name, 0))
+            agent = self.agents[name] = ReferenceAgent(at_ms, self.shared.get(name, 0))
         else:
             gap_ms = max(at_ms - agent.last_ms, 0)
         late = at_ms < agent.last_ms
@@ -205,9 +207,9 @@ class PlainFeatures:
         method = METHODS.get(login.get("method") or "", 0)
         vector = _vector(agent, event, items, quantities, levels, session, method)
         session.previous, session.last_ms, agent.last_ms = event["action"], now_ms, now_ms
-        return Observed(agent, vector, items, quantities, method, reuse, late, levels)
+        return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels)
 
-    def learn(self, observed: Observed) -> None:
+    def learn(self, observed: MeasuredEvent) -> None:
         """Add a measured event to its agent's baseline."""
         agent = observed.agent
         if agent is None:
@@ -226,10 +228,10 @@ class PlainFeatures:
             moment[2] = max(moment[2] + (delta * (value - moment[1]) - moment[2]) / moment[0], 0.0)
         agent.method = max(agent.method, observed.method)
         agent.events += 1
-        _refer(agent, observed.quantities, (agent.last_ms - agent.first_ms) / 86_400_000)
+        _update_slow_moments(agent, observed.quantities, (agent.last_ms - agent.first_ms) / 86_400_000)
 
 
-def _refer(agent: Agent, quantities: Mapping[str, float], age: float) -> None:
+def _update_slow_moments(agent: ReferenceAgent, quantities: Mapping[str, float], age: float) -> None:
     """Slow means and variances over the agent's active time."""
     elapsed = min(age - agent.age, 1 / 48)
     if elapsed <= 0:
@@ -245,9 +247,9 @@ def _refer(agent: Agent, quantities: Mapping[str, float], age: float) -> None:
     agent.referred, agent.age = min(days, 90.0), age
 
 
-def fit(events: Iterable[Event]) -> dict[Item, Scope]:
+def fit(events: Iterable[Event]) -> dict[Item, ReferenceScope]:
     """Shared baselines of a history: every event counts in its fleet, tenant, peer group and task."""
-    features, scopes = PlainFeatures(), dict[Item, Scope]()
+    features, scopes = ReferenceFeatures(), dict[Item, ReferenceScope]()
     for event in events:
         observed = features.observe(event)
         features.learn(observed)
@@ -255,7 +257,7 @@ def fit(events: Iterable[Event]) -> dict[Item, Scope]:
             continue
         for key in _scope_keys(event):
             if key is not None:
-                scope = scopes.setdefault(key, Scope())
+                scope = scopes.setdefault(key, ReferenceScope())
                 scope.count(observed.items)
                 scope.measure(observed.quantities)
     return scopes
@@ -281,7 +283,7 @@ def _scope_keys(event: Event) -> tuple[Item | None, ...]:
     return ("fleet",), ("tenant", tenant), ("peers", tenant, role), ("task", tenant, role, task) if task else None
 
 
-def _note_version(agent: Agent, version: str | None, now_ms: int) -> None:
+def _note_version(agent: ReferenceAgent, version: str | None, now_ms: int) -> None:
     """A new version halves what is known, at most once a day."""
     if not version or version == agent.version:
         return
@@ -296,7 +298,7 @@ def _note_version(agent: Agent, version: str | None, now_ms: int) -> None:
         moment[0] = min(moment[0] / 2, 50.0)
 
 
-def _note_token(agent: Agent, event: Event) -> bool:
+def _note_token(agent: ReferenceAgent, event: Event) -> bool:
     """Whether the event uses one of the four tokens of the agent that were revoked last."""
     token = (event.get("credential") or {}).get("token_id")
     if not token:
@@ -308,21 +310,21 @@ def _note_token(agent: Agent, event: Event) -> bool:
     return False
 
 
-def _session(agent: Agent, name: str | None, now_ms: int) -> Session:
+def _session(agent: ReferenceAgent, name: str | None, now_ms: int) -> ReferenceSession:
     """The session of that name; without one, activity without a pause of half an hour. Four are remembered."""
     at = next((i for i, session in enumerate(agent.sessions) if session.name == name), None)
     if at is not None and (name is not None or now_ms - agent.sessions[at].last_ms <= 1_800_000):
         return agent.sessions[at]
     if at is None and len(agent.sessions) < 4:
-        agent.sessions.append(Session(name, now_ms))
+        agent.sessions.append(ReferenceSession(name, now_ms))
         return agent.sessions[-1]
     if at is None:
         at = min(range(4), key=lambda i: agent.sessions[i].last_ms)
-    agent.sessions[at] = Session(name, now_ms)
+    agent.sessions[at] = ReferenceSession(name, now_ms)
     return agent.sessions[at]
 
 
-def _advance(agent: Agent, event: Event, elapsed_s: float) -> None:
+def _advance(agent: ReferenceAgent, event: Event, elapsed_s: float) -> None:
     """Decay the recent counts, and add the event to them."""
     count = min(float(event.get("count") or 1), 1e9)
     for k, half_life in enumerate(HALF_LIVES_S):
@@ -413,7 +415,7 @@ def _context(kind: str, item: Item) -> Item:
     return ("repeat", item[1], 1) if kind == "repeat" else ("action", item[1])
 
 
-def _quantities(agent: Agent, event: Event, gap_ms: int | None, session: Session) -> dict[str, float]:
+def _quantities(agent: ReferenceAgent, event: Event, gap_ms: int | None, session: ReferenceSession) -> dict[str, float]:
     """What is measured of an event, as logarithms."""
     scopes, login, chain = event.get("scopes"), event.get("credential") or {}, event.get("delegation")
     found: dict[str, float | None] = {
@@ -434,12 +436,12 @@ def _quantities(agent: Agent, event: Event, gap_ms: int | None, session: Session
 
 
 def _vector(
-    agent: Agent,
+    agent: ReferenceAgent,
     event: Event,
     items: Mapping[str, Item],
     quantities: Mapping[str, float],
-    levels: Sequence[Scope | None],
-    session: Session,
+    levels: Sequence[ReferenceScope | None],
+    session: ReferenceSession,
     method: int,
 ) -> dict[str, float]:
     """The features that are not 0, by name."""
@@ -458,7 +460,7 @@ def _vector(
             shift += max(_bits(own) - _bits(peers), -4.0)
     out["identity_shift"] = min(max(shift, 0.0), 64.0)
     for name, value in quantities.items():
-        mean, sd, weight = _usual(agent, levels, name)
+        mean, sd, weight = _shrunk_moments(agent, levels, name)
         out[FEATURE_OF_QUANTITY[name]] = min(max((value - mean) / sd, 0.0), 50.0) if weight >= 3 else 0.0
     _compose(out, agent, event, quantities, session, method)
     agent.decayed["novelty"] += fresh
@@ -466,7 +468,12 @@ def _vector(
 
 
 def _compose(
-    out: dict[str, float], agent: Agent, event: Event, quantities: Mapping[str, float], session: Session, method: int
+    out: dict[str, float],
+    agent: ReferenceAgent,
+    event: Event,
+    quantities: Mapping[str, float],
+    session: ReferenceSession,
+    method: int,
 ) -> None:
     """Features made of others."""
     resource, scopes = event.get("resource") or {}, event.get("scopes") or {}
@@ -483,7 +490,7 @@ def _compose(
     if wanted and scopes.get("granted") is not None:
         out["scope_gap"] = len(wanted - set(scopes["granted"])) / len(wanted)
     capabilities = event["agent"].get("capabilities")
-    outside = capabilities is not None and event["type"] in WORK and event["action"] not in capabilities
+    outside = capabilities is not None and event["type"] in WORK_HALF_LIVES and event["action"] not in capabilities
     out["outside_capabilities"] = float(outside)
     out["method_downgrade"] = float(max(agent.method - method, 0)) if method else 0.0
     if agent.events >= 200 and agent.referred >= 1:
@@ -496,28 +503,28 @@ def _bits(probability: float) -> float:
     return min(max(0.0, -math.log2(max(probability, 5.5e-20))), 64.0)
 
 
-Known = tuple[float, float, float]  # of an item: its count, that of all of its kind, how many different ones
+LevelCounts = tuple[float, float, float]  # of an item: its count, that of all of its kind, how many different ones
 
 
 def _probability(
-    agent: Agent, kind: str, item: Item, levels: Sequence[Scope | None]
+    agent: ReferenceAgent, kind: str, item: Item, levels: Sequence[ReferenceScope | None]
 ) -> tuple[float, float, float, float]:
     """Over all levels, own history over the peers', the peers' alone; and how often the agent had the item."""
-    fleet, tenant, group, task = (_known(scope, kind, item) for scope in levels)
-    mine = _own(agent, kind, item)
+    fleet, tenant, group, task = (_level_counts(scope, kind, item) for scope in levels)
+    mine = _own_counts(agent, kind, item)
     part = min(agent.shared / max(agent.events, 1), 1.0)
-    beyond_tenant, beyond_group = _without(fleet, tenant), _without(tenant, group)
-    others = _mix(1.0, beyond_tenant)
+    beyond_tenant, beyond_group = _exclude_level(fleet, tenant), _exclude_level(tenant, group)
+    others = _witten_bell(1.0, beyond_tenant)
     if beyond_tenant[0] <= 0 and beyond_group[0] <= 0 and beyond_group[1]:
-        others = min(others, _mix(1.0, beyond_group))  # new to both is one novelty
+        others = min(others, _witten_bell(1.0, beyond_group))  # new to both is one novelty
     else:
-        others = _mix(others, beyond_group)
-    others = _mix(others, _without(group, (part * mine[0], part * mine[1], part * mine[2])))
-    own = _mix(others, mine)
-    return own if kind in AGENTS_OWN else _mix(own, task), own, others, mine[0]
+        others = _witten_bell(others, beyond_group)
+    others = _witten_bell(others, _exclude_level(group, (part * mine[0], part * mine[1], part * mine[2])))
+    own = _witten_bell(others, mine)
+    return own if kind in AGENTS_OWN else _witten_bell(own, task), own, others, mine[0]
 
 
-def _known(scope: Scope | None, kind: str, item: Item) -> Known:
+def _level_counts(scope: ReferenceScope | None, kind: str, item: Item) -> LevelCounts:
     """What a scope has counted; behind its context where the item has one."""
     if scope is None:
         return 0.0, 0.0, 0.0
@@ -528,7 +535,7 @@ def _known(scope: Scope | None, kind: str, item: Item) -> Known:
     return count, scope.seen.get(kind, 0), scope.distinct.get(kind, 0)
 
 
-def _own(agent: Agent, kind: str, item: Item) -> Known:
+def _own_counts(agent: ReferenceAgent, kind: str, item: Item) -> LevelCounts:
     """The same of an agent, which does not count the different items of every context: it has its average of them."""
     total, distinct = agent.seen.get(kind, 0.0), agent.distinct.get(kind, 0.0)
     if kind in CONTEXTUAL:
@@ -537,7 +544,7 @@ def _own(agent: Agent, kind: str, item: Item) -> Known:
     return min(agent.counts.get(item, 0), total), total, distinct
 
 
-def _without(wide: Known, narrow: Known) -> Known:
+def _exclude_level(wide: LevelCounts, narrow: LevelCounts) -> LevelCounts:
     """What a level knows beyond one within it. Different items may be in both: at least the average share stays."""
     count, total, distinct = (max(w - n, 0.0) for w, n in zip(wide, narrow, strict=True))
     if not total:
@@ -545,7 +552,7 @@ def _without(wide: Known, narrow: Known) -> Known:
     return count, total, max(distinct, wide[2] * total / wide[1])
 
 
-def _mix(behind: float, known: Known) -> float:
+def _witten_bell(behind: float, known: LevelCounts) -> float:
     """Witten-Bell: what the level has counted, and for the rest what the level behind it says.
 
     Halving rounds counts up, but not totals; and an octave of repetitions may be counted more often than its beginning.
@@ -554,7 +561,9 @@ def _mix(behind: float, known: Known) -> float:
     return (min(count, total) + (distinct + 1) * behind) / (total + distinct + 1)
 
 
-def _usual(agent: Agent, levels: Sequence[Scope | None], name: str) -> tuple[float, float, float]:
+def _shrunk_moments(
+    agent: ReferenceAgent, levels: Sequence[ReferenceScope | None], name: str
+) -> tuple[float, float, float]:
     """Mean, standard deviation and weight: the agent's own values shrunk to the nearest scope that has any."""
     mean, variance, weight = 0.0, 1.0, 0.0
     for scope in (levels[3], levels[2], levels[1], levels[0]):

@@ -26,14 +26,14 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 import msgspec
-from trustwatch.api.callers import SCOPES
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.callers import ALL_SCOPES
+from trustwatch.api.tokens import LocalSigningKey
 from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, open_admin, open_group_source, open_writer
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.kafka import KafkaClientSettings, KafkaCommitLog, open_admin, open_group_source, open_writer
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
 
-from benchmarks.cluster import PARTITIONS, Everything, Site, Worker, now_ms
+from benchmarks.cluster import PARTITIONS, AllPartitionsOwner, DistributedDeployment, MeasuredWorker, now_ms
 
 NUMBER, TIME = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z"
 PROBES_PER_S, SLICE_S, LOST_S = 10.0, 0.02, 30.0
@@ -50,7 +50,7 @@ class Visibility(NamedTuple):
     probes: int
 
 
-class Waiting(msgspec.Struct):
+class EventTemplate(msgspec.Struct):
     """An event to be sent over and over, with holes for its id and time."""
 
     key: bytes
@@ -58,22 +58,24 @@ class Waiting(msgspec.Struct):
     payload: bytes
 
 
-def measure_visibility(site: Site, raws: Sequence[bytes], rate: float, rounds: int, seconds: float) -> Visibility:
+def measure_visibility(
+    site: DistributedDeployment, raws: Sequence[bytes], rate: float, rounds: int, seconds: float
+) -> Visibility:
     """Medians over *rounds* of both ways, taking turns, with a worker and a replica of *site*."""
     bodies = site.folder / "bodies"
-    bodies.write_bytes(msgspec.msgpack.encode([_waiting(raw) for raw in raws]))
+    bodies.write_bytes(msgspec.msgpack.encode([_make_template(raw) for raw in raws]))
     apart = msgspec.structs.replace(site.kafka, topics=msgspec.structs.replace(site.kafka.topics, events="bare"))
     admin = open_admin(apart)
     admin.create_topics(apart.topics, PARTITIONS, 1)
     admin.close()
     worker = site.worker()
-    worker.until(lambda said: said.partitions == PARTITIONS)
+    worker.wait_for(lambda said: said.partitions == PARTITIONS)
     turns: dict[str, list[list[float]]] = {"alone": [], "beside": [], "visible": []}
-    with replica(site) as asker:
+    with start_replica(site) as asker:
         for _ in range(rounds):
-            bare, _ = probe(apart, bodies, rate, seconds, None)
-            beside, visible = probe(site.kafka, bodies, rate, seconds, asker)
-            settle(worker)
+            bare, _ = measure_probes(apart, bodies, rate, seconds, None)
+            beside, visible = measure_probes(site.kafka, bodies, rate, seconds, asker)
+            wait_until_idle(worker)
             for name, took in (("alone", bare), ("beside", beside), ("visible", visible)):
                 turns[name].append(took)
     worker.stop()
@@ -81,7 +83,7 @@ def measure_visibility(site: Site, raws: Sequence[bytes], rate: float, rounds: i
     return Visibility(**figures, rate=rate, probes=sum(map(len, turns["visible"])))
 
 
-def settle(worker: Worker) -> None:
+def wait_until_idle(worker: MeasuredWorker) -> None:
     """Wait until the worker has nothing to do."""
     told = len(worker.samples)
     while not (worker.samples[told:] and worker.samples[-1].behind == 0):
@@ -89,12 +91,12 @@ def settle(worker: Worker) -> None:
         time.sleep(0.1)
 
 
-def _waiting(raw: bytes) -> Waiting:
+def _make_template(raw: bytes) -> EventTemplate:
     event = json.loads(raw)
     agent = event["agent"]
     event |= {"id": NUMBER.decode(), "time": TIME.decode()}
-    key = agent_route(event["tenant"], agent.get("issuer", ""), agent["id"])
-    return Waiting(key, event["tenant"], json.dumps(event, separators=(",", ":")).encode())
+    key = agent_partition_key(event["tenant"], agent.get("issuer", ""), agent["id"])
+    return EventTemplate(key, event["tenant"], json.dumps(event, separators=(",", ":")).encode())
 
 
 def _quantiles(took: list[float]) -> tuple[float, float]:
@@ -102,14 +104,14 @@ def _quantiles(took: list[float]) -> tuple[float, float]:
     return cut[49] * 1e3, cut[98] * 1e3
 
 
-class Asker:
+class RiskPoller:
     """Asks the replica about probes until it knows them."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
         self._head = f" HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n\r\n"
 
-    async def seen(self, agent: str, since_s: float) -> float:
+    async def seconds_until_known(self, agent: str, since_s: float) -> float:
         """Seconds from *since_s* until the replica knows *agent*."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         question = f"GET /v1/agents/{agent}/risk?tenant=bench{self._head}".encode()
@@ -125,10 +127,10 @@ class Asker:
 
 
 @contextlib.contextmanager
-def replica(site: Site) -> Iterator[Asker]:
+def start_replica(site: DistributedDeployment) -> Iterator[RiskPoller]:
     """`serve --api-only` of the site, ready."""
-    key = LocalKey.open(site.folder / "data")
-    token = key.issue_token("bench", "bench", SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
+    key = LocalSigningKey.open(site.folder / "data")
+    token = key.issue_token("bench", "bench", ALL_SCOPES, "trustwatch", 86_400, time.time(), secrets.token_hex(8))
     command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(site.settings_file), "--api-only"]
     with (site.folder / "replica.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -140,14 +142,14 @@ def replica(site: Site) -> Iterator[Asker]:
             time.sleep(0.1)
         else:
             raise SystemExit("the replica is not ready")
-        yield Asker(site.port, token)
+        yield RiskPoller(site.port, token)
     finally:
         process.terminate()
         process.wait(60)
 
 
-def probe(
-    kafka: KafkaSettings, bodies: Path, rate: float, seconds: float, asker: Asker | None
+def measure_probes(
+    kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float, asker: RiskPoller | None
 ) -> tuple[list[float], list[float]]:
     """Seconds that probes took to a bare consumer and, with an *asker*, to the replica's answer."""
     group = f"bare-{time.time_ns()}"
@@ -166,16 +168,18 @@ def probe(
     return [arrived[name] - since for name, since in began.items()], seen
 
 
-def _start(what: str, kafka: KafkaSettings, *more: str) -> subprocess.Popen[str]:
+def _start(what: str, kafka: KafkaClientSettings, *more: str) -> subprocess.Popen[str]:
     told = msgspec.json.encode(kafka).decode()
     command = [sys.executable, "-m", "benchmarks.visibility", what, told, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-async def _probes(kafka: KafkaSettings, seconds: float, asker: Asker | None) -> tuple[dict[str, float], list[float]]:
+async def _probes(
+    kafka: KafkaClientSettings, seconds: float, asker: RiskPoller | None
+) -> tuple[dict[str, float], list[float]]:
     """Send probes at their times; returns when each was handed to the producer, and how long until it was seen."""
     writer, loop, began = open_writer(kafka), asyncio.get_running_loop(), {}
-    log, run = KafkaLog(writer, kafka.topics.events), secrets.token_hex(4)
+    log, run = KafkaCommitLog(writer, kafka.topics.events), secrets.token_hex(4)
     asking: list[asyncio.Task[float]] = []
     start = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
@@ -186,14 +190,14 @@ async def _probes(kafka: KafkaSettings, seconds: float, asker: Asker | None) -> 
             began[name] = time.monotonic()
             await loop.run_in_executor(thread, _write, log, [record])
             if asker is not None:
-                asking.append(asyncio.create_task(asker.seen(name, began[name])))
+                asking.append(asyncio.create_task(asker.seconds_until_known(name, began[name])))
         seen = await asyncio.gather(*asking)
     log.close()
     writer.close()
     return began, seen
 
 
-def _write(log: KafkaLog, records: list[Record]) -> None:
+def _write(log: KafkaCommitLog, records: list[Record]) -> None:
     log.append(records)
     log.sync()
 
@@ -210,19 +214,19 @@ def _probe(name: str) -> Record:
         "agent": {"id": name, "issuer": "urn:bench", "type": "probe"},
     }
     raw = json.dumps(event, separators=(",", ":")).encode()
-    key = agent_route("bench", "urn:bench", name)
-    return Record(Kind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)
+    key = agent_partition_key("bench", "urn:bench", name)
+    return Record(RecordKind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)
 
 
 def _stamp(at_ms: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03d}Z"
 
 
-def send(kafka: KafkaSettings, bodies: Path, rate: float, seconds: float) -> None:
+def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) -> None:
     """The load: events at *rate*, in slices, as the door writes them."""
-    waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[Waiting])
+    waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[EventTemplate])
     writer = open_writer(kafka)
-    log, sent, first = KafkaLog(writer, kafka.topics.events), 0, time.time_ns() // 1000 % 10**12
+    log, sent, first = KafkaCommitLog(writer, kafka.topics.events), 0, time.time_ns() // 1000 % 10**12
     start = time.monotonic()
     while (passed := time.monotonic() - start) < seconds:
         due = min(int((passed + SLICE_S) * rate) - sent, 5_000)
@@ -233,23 +237,23 @@ def send(kafka: KafkaSettings, bodies: Path, rate: float, seconds: float) -> Non
             one, name = waiting[number % len(waiting)], b"%012d" % ((first + number) % 10**12)
             raw = one.payload.replace(NUMBER, name).replace(TIME, stamp)
             id_hash = event_id_hash(one.tenant, "", name.decode(), raw)
-            records.append(Record(Kind.EVENT, id_hash, at_ms, raw, one.key))
+            records.append(Record(RecordKind.EVENT, id_hash, at_ms, raw, one.key))
         _write(log, records)
         sent += due
         time.sleep(max(0.0, start + sent / rate - SLICE_S / 2 - time.monotonic()))
     writer.close()
 
 
-def consume(kafka: KafkaSettings) -> None:
+def consume(kafka: KafkaClientSettings) -> None:
     """The bare consumer: when it was handed each probe, as JSON, when it is told to end."""
     source, arrived = open_group_source(kafka), {}
-    source.join(Everything())
+    source.join(AllPartitionsOwner())
     while len(source.owned()) < PARTITIONS:
         source.poll(1, 0.1)
     for partition in range(PARTITIONS):
         source.seek(partition, source.end_offset(partition))
     print("ready", flush=True)
-    ending = _told_to_end()
+    ending = _termination_flag()
     while not ending:
         batch = source.poll(1000, 0.2)
         now = time.monotonic()
@@ -260,7 +264,7 @@ def consume(kafka: KafkaSettings) -> None:
     source.close()
 
 
-def _told_to_end() -> list[int]:
+def _termination_flag() -> list[int]:
     """Becomes true with SIGTERM."""
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
@@ -268,7 +272,7 @@ def _told_to_end() -> list[int]:
 
 
 if __name__ == "__main__":
-    settings = msgspec.json.decode(sys.argv[2], type=KafkaSettings)
+    settings = msgspec.json.decode(sys.argv[2], type=KafkaClientSettings)
     if sys.argv[1] == "send":
         send(settings, Path(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5]))
     else:

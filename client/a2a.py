@@ -15,17 +15,17 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 
-from .approvals import Approved
+from .approvals import ApprovalSource
 from .caller import Caller
 from .clock import Clock, SystemClock
-from .events import Agent, AuditEvent, Effect, Outcome, Resource
-from .guard import Guard, LooksUp, Ruling, Sends
-from .refusal import DETAILS
+from .events import AuditEvent, Effect, EventAgent, EventResource, Outcome
+from .guard import EventSink, Guard, RiskLookup, Ruling
+from .refusal import REFUSAL_DETAILS
 
 T = TypeVar("T")
-LONGEST = 512
+MAX_TEXT_CHARACTERS = 512
 
-EFFECTS: Mapping[str, Effect] = {
+A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
     "SendMessage": "write",
     "SendStreamingMessage": "write",
     "CancelTask": "write",
@@ -66,10 +66,10 @@ class TrustA2AHandler(RequestHandler):
         agent: str,
         *,
         caller: Callable[[ServerCallContext], Caller | None],
-        client: LooksUp | None = None,
-        sender: Sends | None = None,
+        client: RiskLookup | None = None,
+        sender: EventSink | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
-        approved: Approved | None = None,
+        approved: ApprovalSource | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._handler = handler
@@ -88,65 +88,65 @@ class TrustA2AHandler(RequestHandler):
         return getattr(self.__dict__["_handler"], name)
 
     async def on_get_task(self, params: types.GetTaskRequest, context: ServerCallContext) -> types.Task | None:
-        return await self._watched("GetTask", params, context, self._handler.on_get_task)
+        return await self._call("GetTask", params, context, self._handler.on_get_task)
 
     async def on_list_tasks(
         self, params: types.ListTasksRequest, context: ServerCallContext
     ) -> types.ListTasksResponse:
-        return await self._watched("ListTasks", params, context, self._handler.on_list_tasks)
+        return await self._call("ListTasks", params, context, self._handler.on_list_tasks)
 
     async def on_cancel_task(self, params: types.CancelTaskRequest, context: ServerCallContext) -> types.Task | None:
-        return await self._watched("CancelTask", params, context, self._handler.on_cancel_task)
+        return await self._call("CancelTask", params, context, self._handler.on_cancel_task)
 
     async def on_message_send(
         self, params: types.SendMessageRequest, context: ServerCallContext
     ) -> types.Task | types.Message:
-        return await self._watched("SendMessage", params, context, self._handler.on_message_send)
+        return await self._call("SendMessage", params, context, self._handler.on_message_send)
 
     async def on_message_send_stream(
         self, params: types.SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         call = self._handler.on_message_send_stream
-        async for event in self._streamed("SendStreamingMessage", params, context, call):
+        async for event in self._stream("SendStreamingMessage", params, context, call):
             yield event
 
     async def on_subscribe_to_task(
         self, params: types.SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
-        async for event in self._streamed("SubscribeToTask", params, context, self._handler.on_subscribe_to_task):
+        async for event in self._stream("SubscribeToTask", params, context, self._handler.on_subscribe_to_task):
             yield event
 
     async def on_create_task_push_notification_config(
         self, params: types.TaskPushNotificationConfig, context: ServerCallContext
     ) -> types.TaskPushNotificationConfig:
         call = self._handler.on_create_task_push_notification_config
-        return await self._watched("CreateTaskPushNotificationConfig", params, context, call)
+        return await self._call("CreateTaskPushNotificationConfig", params, context, call)
 
     async def on_get_task_push_notification_config(
         self, params: types.GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> types.TaskPushNotificationConfig:
         call = self._handler.on_get_task_push_notification_config
-        return await self._watched("GetTaskPushNotificationConfig", params, context, call)
+        return await self._call("GetTaskPushNotificationConfig", params, context, call)
 
     async def on_list_task_push_notification_configs(
         self, params: types.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> types.ListTaskPushNotificationConfigsResponse:
         call = self._handler.on_list_task_push_notification_configs
-        return await self._watched("ListTaskPushNotificationConfigs", params, context, call)
+        return await self._call("ListTaskPushNotificationConfigs", params, context, call)
 
     async def on_delete_task_push_notification_config(
         self, params: types.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         call = self._handler.on_delete_task_push_notification_config
-        await self._watched("DeleteTaskPushNotificationConfig", params, context, call)
+        await self._call("DeleteTaskPushNotificationConfig", params, context, call)
 
     async def on_get_extended_agent_card(
         self, params: types.GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> types.AgentCard:
         call = self._handler.on_get_extended_agent_card
-        return await self._watched("GetExtendedAgentCard", params, context, call)
+        return await self._call("GetExtendedAgentCard", params, context, call)
 
-    async def _watched(
+    async def _call(
         self,
         method: str,
         params: Any,
@@ -154,18 +154,18 @@ class TrustA2AHandler(RequestHandler):
         call: Callable[[Any, ServerCallContext], Awaitable[T]],
     ) -> T:
         """One request and its answer."""
-        watch = await self._begin(method, params, context)
+        watch = await self._start_call(method, params, context)
         try:
             result = await call(params, context)
-            watch.learn(result)
+            watch.read_result(result)
             return result
         except BaseException as error:
-            watch.fail(error)
+            watch.record_error(error)
             raise
         finally:
-            self._tell(watch)
+            self._send_event(watch)
 
-    async def _streamed(
+    async def _stream(
         self,
         method: str,
         params: Any,
@@ -173,40 +173,40 @@ class TrustA2AHandler(RequestHandler):
         call: Callable[[Any, ServerCallContext], AsyncGenerator[Event]],
     ) -> AsyncGenerator[Event]:
         """One request and its stream; the event comes at its end."""
-        watch = await self._begin(method, params, context)
+        watch = await self._start_call(method, params, context)
         stream = call(params, context)
         try:
             async for event in stream:
-                watch.learn(event)
+                watch.read_result(event)
                 yield event
         except GeneratorExit:  # whoever listened has left; the agent did nothing wrong
             raise
         except BaseException as error:
-            watch.fail(error)
+            watch.record_error(error)
             raise
         finally:
             await stream.aclose()
-            self._tell(watch)
+            self._send_event(watch)
 
-    async def _begin(self, method: str, params: Any, context: ServerCallContext) -> _Watch:
+    async def _start_call(self, method: str, params: Any, context: ServerCallContext) -> _WatchedCall:
         """Who calls, and whether the call may go on. Raises A2AError where it may not."""
-        watch = _Watch(method, params, self._caller(context), self._clock)
+        watch = _WatchedCall(method, params, self._caller(context), self._clock)
         if watch.caller is None:
-            self._guard.unnamed()
+            self._guard.count_unidentified()
             return watch
-        ruling = await self._guard.ruling(watch.caller, EFFECTS[method], self._needed.get(method))
+        ruling = await self._guard.evaluate(watch.caller, A2A_METHOD_EFFECTS[method], self._needed.get(method))
         if ruling.refused:
-            watch.outcome, watch.error = ruling.told_as()
-            self._tell(watch)
-            raise refused(ruling)
+            watch.outcome, watch.error = ruling.event_outcome()
+            self._send_event(watch)
+            raise refusal_error(ruling)
         return watch
 
-    def _tell(self, watch: _Watch) -> None:
+    def _send_event(self, watch: _WatchedCall) -> None:
         if watch.caller is not None:
-            self._guard.tell(watch.caller.describe(watch.event(self._agent)))
+            self._guard.send_event(watch.caller.add_to_event(watch.event(self._agent)))
 
 
-class _Watch:
+class _WatchedCall:
     """What is noted of one request."""
 
     def __init__(self, method: str, params: Any, caller: Caller | None, clock: Clock) -> None:
@@ -217,30 +217,32 @@ class _Watch:
         self._clock = clock
         self._began, self._started = clock.wall(), clock.steady()
         message = getattr(params, "message", None)
-        self._context = _text(getattr(message, "context_id", None)) or _text(getattr(params, "context_id", None))
+        self._context = _shortened_text(getattr(message, "context_id", None)) or _shortened_text(
+            getattr(params, "context_id", None)
+        )
         named = (getattr(one, name, None) for one, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
-        self._task = next((text for one in named if (text := _text(one))), None)
+        self._task = next((text for one in named if (text := _shortened_text(one))), None)
 
-    def learn(self, result: object) -> None:
+    def read_result(self, result: object) -> None:
         """Ids that only the answer knows, those of a new task."""
-        self._context = self._context or _text(getattr(result, "context_id", None))
+        self._context = self._context or _shortened_text(getattr(result, "context_id", None))
         own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
-        self._task = self._task or _text(own)
+        self._task = self._task or _shortened_text(own)
 
-    def fail(self, error: BaseException) -> None:
+    def record_error(self, error: BaseException) -> None:
         self.outcome, self.error = "error", type(error).__name__[:100]
 
     def event(self, peer: str) -> AuditEvent:
         """The event of this request."""
         return AuditEvent(
             time=datetime.fromtimestamp(self._began, UTC),
-            agent=Agent(id="-"),
+            agent=EventAgent(id="-"),
             type="a2a.message",
             action=self.method,
             outcome=self.outcome,
             error=self.error,
-            effect=EFFECTS[self.method],
-            resource=Resource(type="agent", id=peer),
+            effect=A2A_METHOD_EFFECTS[self.method],
+            resource=EventResource(type="agent", id=peer),
             peer=peer,
             session=self._context,
             txn=self._task,
@@ -248,13 +250,13 @@ class _Watch:
         )
 
 
-def refused(ruling: Ruling) -> A2AError:
+def refusal_error(ruling: Ruling) -> A2AError:
     """The error of a refused request; it tells nothing of risk."""
-    _, code, _, detail = DETAILS[ruling.action]
+    _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     if ruling.action == "unavailable":
         return InternalError(detail, {"error": code})
     return InvalidRequestError(detail, {"error": code})
 
 
-def _text(value: object) -> str | None:
-    return value[:LONGEST] if isinstance(value, str) and value else None
+def _shortened_text(value: object) -> str | None:
+    return value[:MAX_TEXT_CHARACTERS] if isinstance(value, str) and value else None

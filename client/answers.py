@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Level = Literal["unknown", "low", "medium", "high", "critical"]
-Mode = Literal["shadow", "enforce"]
-Source = Literal["service", "cache", "last_known", "fail_open"]
+AnswerLevel = Literal["unknown", "low", "medium", "high", "critical"]
+AnswerMode = Literal["shadow", "enforce"]
+AnswerSource = Literal["service", "cache", "last_known", "fail_open"]
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     tenant: str | None = None
     issuer: str | None = None
-    risk_level: Level
+    risk_level: AnswerLevel
     risk_score: float
     confidence: float
     token_policy: TokenPolicy
@@ -73,12 +73,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     decision_id: str | None = None
     model_version: str = ""
     policy_version: str = ""
-    mode: Mode = "enforce"
-    source: Source = msgspec.field(default="service", name="_source")
+    mode: AnswerMode = "enforce"
+    source: AnswerSource = msgspec.field(default="service", name="_source")
     age_s: float = msgspec.field(default=0.0, name="_age_s")
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ServiceProblem(msgspec.Struct, frozen=True):
     """A problem document (RFC 9457), as far as the client reads it."""
 
     status: int = 0
@@ -86,36 +86,36 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class _Unanswered(msgspec.Struct, frozen=True):
-    problem: Problem
+class _ProblemAnswer(msgspec.Struct, frozen=True):
+    problem: ServiceProblem
 
 
-class _Answers(msgspec.Struct, frozen=True):
+class _AnswerBatch(msgspec.Struct, frozen=True):
     answers: list[dict[str, Any]]
 
 
-_answers = msgspec.json.Decoder(_Answers)
-_problem = msgspec.json.Decoder(Problem)
+_answers_decoder = msgspec.json.Decoder(_AnswerBatch)
+_problem_decoder = msgspec.json.Decoder(ServiceProblem)
 
 
-def read_answers(body: bytes) -> list[Answer | Problem]:
+def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
     """Answers of `POST /v1/risk/query`, in the order of the questions.
 
     Raises:
         msgspec.MsgspecError: it is none.
     """
     return [
-        msgspec.convert(one, _Unanswered).problem if "problem" in one else msgspec.convert(one, Answer)
-        for one in _answers.decode(body).answers
+        msgspec.convert(one, _ProblemAnswer).problem if "problem" in one else msgspec.convert(one, Answer)
+        for one in _answers_decoder.decode(body).answers
     ]
 
 
-def read_problem(body: bytes) -> Problem:
+def read_problem(body: bytes) -> ServiceProblem:
     """The problem that a refusal tells; an empty one where it tells none."""
     try:
-        return _problem.decode(body)
+        return _problem_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Problem()
+        return ServiceProblem()
 
 
 def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:

@@ -13,24 +13,24 @@ import msgspec
 from .caller import Caller
 from .clock import Clock, SystemClock
 from .refusal import Challenge
-from .settings import checked_url
-from .tokens import AsyncSource, AsyncTokens, bearer
+from .settings import validate_url
+from .tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
 
 log = logging.getLogger("trustwatch.client")
 
-Approved = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
+ApprovalSource = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
 """Scopes that a person approved for a caller, to the letter; `*` is all."""
 
-PATH = "/v1/interventions"
-MOST = 10_000
+INTERVENTIONS_PATH = "/v1/interventions"
+MAX_CACHED_CALLERS = 10_000
 
 
-class _Approval(msgspec.Struct, frozen=True):
+class _ApprovedScopes(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...] = ()
 
 
-class _Page(msgspec.Struct, frozen=True):
-    items: tuple[_Approval, ...] = ()
+class _ApprovalsPage(msgspec.Struct, frozen=True):
+    items: tuple[_ApprovedScopes, ...] = ()
 
 
 class Approvals:
@@ -48,7 +48,7 @@ class Approvals:
     def __init__(
         self,
         url: str,
-        token: AsyncSource,
+        token: AsyncTokenSource,
         *,
         cache_s: float = 1.0,
         timeout_s: float = 0.5,
@@ -56,47 +56,49 @@ class Approvals:
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = checked_url(url, insecure_http=insecure_http) + PATH
+        self._url = validate_url(url, insecure_http=insecure_http) + INTERVENTIONS_PATH
         self._clock = clock or SystemClock()
-        self._own = http is None
+        self._owns_http = http is None
         self._http = http or httpx.AsyncClient(trust_env=False)
-        self._tokens = AsyncTokens(token, self._clock, self._http)
+        self._tokens = AsyncAccessTokens(token, self._clock, self._http)
         self._cache_s, self._timeout_s = cache_s, timeout_s
-        self._kept: OrderedDict[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._cached_scopes: OrderedDict[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
+            OrderedDict()
+        )
 
     async def __call__(self, caller: Caller) -> tuple[str, ...]:
         """Scopes that are approved for *caller* now; none where the service does not say."""
         who = caller.agent_id, caller.tenant, caller.issuer
-        until, found = self._kept.get(who, (0.0, ()))
+        until, found = self._cached_scopes.get(who, (0.0, ()))
         if until > self._clock.steady():
             return found
-        found = await self._ask(caller)
-        self._kept[who] = self._clock.steady() + self._cache_s, found
-        self._kept.move_to_end(who)
-        while len(self._kept) > MOST:
-            self._kept.popitem(last=False)
+        found = await self._fetch_approvals(caller)
+        self._cached_scopes[who] = self._clock.steady() + self._cache_s, found
+        self._cached_scopes.move_to_end(who)
+        while len(self._cached_scopes) > MAX_CACHED_CALLERS:
+            self._cached_scopes.popitem(last=False)
         return found
 
     async def close(self) -> None:
         """End connections."""
-        if self._own:
+        if self._owns_http:
             await self._http.aclose()
 
-    async def _ask(self, caller: Caller) -> tuple[str, ...]:
+    async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
         asked = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
         asked |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
         try:
-            headers = bearer(await self._tokens.get())
+            headers = bearer_header(await self._tokens.get())
             reply = await self._http.get(self._url, params=asked, headers=headers, timeout=self._timeout_s)
             reply.raise_for_status()
-            page = msgspec.json.decode(reply.content, type=_Page)
+            page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
         except Exception as error:  # network, token, or no such page: nobody approved, as far as is known
             log.warning("approvals are not to be had: %s", type(error).__name__)
             return ()
         return tuple(scope for item in page.items for scope in item.scopes)
 
 
-def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approved:
+def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> ApprovalSource:
     """Lets everything pass for a token that meets *challenge* (RFC 9470): its `acr` is one of those asked for, its
     `auth_time` recent enough. A challenge that asks for neither is met by no token.
     """
@@ -117,7 +119,7 @@ def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approved
     return shown
 
 
-async def approved_scopes(approved: Approved, caller: Caller) -> Collection[str]:
+async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
     """What *approved* says; nothing where it fails."""
     try:
         found = approved(caller)

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from .approvals import Approved
+from .approvals import ApprovalSource
 from .caller import Caller
 from .clock import Clock, SystemClock
-from .events import Agent, AuditEvent, Client, Effect, Outcome, Resource
-from .guard import Guard, LooksUp, Ruling, Sends
-from .refusal import Challenge, refusal
+from .events import AuditEvent, Effect, EventAgent, EventClient, EventResource, Outcome
+from .guard import EventSink, Guard, RiskLookup, Ruling
+from .refusal import Challenge, refusal_response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-EFFECTS: Mapping[str, Effect] = {
+METHOD_EFFECTS: Mapping[str, Effect] = {
     "GET": "read",
     "HEAD": "read",
     "OPTIONS": "read",
@@ -31,9 +31,9 @@ EFFECTS: Mapping[str, Effect] = {
     "PATCH": "write",
     "DELETE": "delete",
 }
-LONGEST = 512
-_VARIES = re.compile(r"\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,}|[^/]*\d[^/]{11,}")
-_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+MAX_TEXT_CHARACTERS = 512
+_VARIABLE_SEGMENT = re.compile(r"\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,}|[^/]*\d[^/]{11,}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class TrustMiddleware:
@@ -59,21 +59,21 @@ class TrustMiddleware:
         app: App,
         *,
         caller: Callable[[Scope], Caller | None],
-        client: LooksUp | None = None,
-        sender: Sends | None = None,
+        client: RiskLookup | None = None,
+        sender: EventSink | None = None,
         action: Callable[[Scope], str] | None = None,
-        resource: Callable[[Scope], Resource | None] | None = None,
+        resource: Callable[[Scope], EventResource | None] | None = None,
         needed: Callable[[Scope], Collection[str] | None] | None = None,
         challenge: Challenge | None = None,
-        approved: Approved | None = None,
+        approved: ApprovalSource | None = None,
         exclude: Iterable[str] = ("/healthz", "/readyz"),
         clock: Clock | None = None,
     ) -> None:
         self.app = app
         self._caller = caller
         self._guard = Guard(client, sender, approved)
-        self._action = action or action_of
-        self._resource = resource or resource_of
+        self._action = action or default_action
+        self._resource = resource or default_resource
         self._needed = needed
         self._challenge = challenge or Challenge()
         self._exclude = tuple(exclude)
@@ -85,22 +85,22 @@ class TrustMiddleware:
             return
         caller = self._caller(scope)
         if caller is None:
-            self._guard.unnamed()
+            self._guard.count_unidentified()
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, self._clock)
+        exchange = _MeasuredRequest(receive, send, self._clock)
         needed = self._needed(scope) if self._needed else None
-        ruling = await self._guard.ruling(caller, _effect(scope), needed)
+        ruling = await self._guard.evaluate(caller, _effect(scope), needed)
         try:
             if ruling.refused:
                 await self._refuse(scope, ruling, exchange)
             else:
                 await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            exchange.broken = type(error).__name__
+            exchange.error_name = type(error).__name__
             raise
         finally:
-            self._guard.tell(self._event(scope, caller, exchange, ruling))
+            self._guard.send_event(self._event(scope, caller, exchange, ruling))
 
     def counts(self) -> Mapping[str, int]:
         """How often each thing happened; docs/client.md lists them."""
@@ -109,8 +109,8 @@ class TrustMiddleware:
     def _excluded(self, path: str) -> bool:
         return any(path == one or (one.endswith("*") and path.startswith(one[:-1])) for one in self._exclude)
 
-    async def _refuse(self, scope: Scope, ruling: Ruling, exchange: _Exchange) -> None:
-        status, headers, body = refusal(ruling.action, self._challenge)
+    async def _refuse(self, scope: Scope, ruling: Ruling, exchange: _MeasuredRequest) -> None:
+        status, headers, body = refusal_response(ruling.action, self._challenge)
         if scope["type"] == "websocket":  # closed before it is accepted: servers answer 403
             exchange.status = 403
             await exchange.receive()
@@ -119,13 +119,13 @@ class TrustMiddleware:
         await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
         await exchange.send({"type": "http.response.body", "body": body})
 
-    def _event(self, scope: Scope, caller: Caller, exchange: _Exchange, ruling: Ruling) -> AuditEvent:
-        outcome, error = ruling.told_as() if ruling.refused else exchange.outcome()
+    def _event(self, scope: Scope, caller: Caller, exchange: _MeasuredRequest, ruling: Ruling) -> AuditEvent:
+        outcome, error = ruling.event_outcome() if ruling.refused else exchange.outcome()
         event = AuditEvent(
-            time=datetime.fromtimestamp(exchange.began, UTC),
-            agent=Agent(id=caller.agent_id),
+            time=datetime.fromtimestamp(exchange.started_at, UTC),
+            agent=EventAgent(id=caller.agent_id),
             type="api.call",
-            action=self._action(scope)[:LONGEST] or "-",
+            action=self._action(scope)[:MAX_TEXT_CHARACTERS] or "-",
             outcome=outcome,
             error=error,
             effect=_effect(scope),
@@ -134,13 +134,13 @@ class TrustMiddleware:
             bytes_in=exchange.bytes_in,
             bytes_out=exchange.bytes_out,
             duration_ms=exchange.duration_ms(),
-            client=_client(scope),
-            trace_id=_trace(scope),
+            client=_event_client(scope),
+            trace_id=_trace_id(scope),
         )
-        return caller.describe(event)
+        return caller.add_to_event(event)
 
 
-class _Exchange:
+class _MeasuredRequest:
     """Measures one request as it passes."""
 
     def __init__(self, receive: Receive, send: Send, clock: Clock) -> None:
@@ -148,11 +148,11 @@ class _Exchange:
         self._send = send
         self._clock = clock
         self._started = clock.steady()
-        self.began = clock.wall()
+        self.started_at = clock.wall()
         self.status: int | None = None
         self.bytes_in = 0.0
         self.bytes_out = 0.0
-        self.broken: str | None = None
+        self.error_name: str | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -179,9 +179,9 @@ class _Exchange:
 
     def outcome(self) -> tuple[Outcome, str | None]:
         """As the formats of gateways have it: 401 and 403 are denials, what is below 400 is a success."""
-        if self.broken is not None and (self.status is None or self.broken != "CancelledError"):
+        if self.error_name is not None and (self.status is None or self.error_name != "CancelledError"):
             self.status = self.status or 500
-            return "error", self.broken[:100]
+            return "error", self.error_name[:100]
         if self.status is None:
             return "error", "no_response"
         if self.status < 400:
@@ -189,34 +189,36 @@ class _Exchange:
         return ("denied" if self.status in (401, 403) else "error"), None
 
 
-def action_of(scope: Mapping[str, Any]) -> str:
+def default_action(scope: Mapping[str, Any]) -> str:
     """Method and route: `GET /orders/{order_id}` by the router's pattern, else with `{id}` for parts that vary."""
     method = scope.get("method", "WEBSOCKET")
     pattern = getattr(scope.get("route"), "path", None)
     if isinstance(pattern, str) and pattern:
         return f"{method} {pattern}"
-    return f"{method} " + "/".join("{id}" if _VARIES.fullmatch(part) else part for part in scope["path"].split("/"))
+    return f"{method} " + "/".join(
+        "{id}" if _VARIABLE_SEGMENT.fullmatch(part) else part for part in scope["path"].split("/")
+    )
 
 
-def resource_of(scope: Mapping[str, Any]) -> Resource:
+def default_resource(scope: Mapping[str, Any]) -> EventResource:
     """The path without its query, at the host that was asked for."""
-    host = _header(scope, b"host").rpartition("@")[2][:LONGEST]
-    return Resource(id=scope["path"][:LONGEST] or "/", target=host.split(":")[0] or None)
+    host = _header(scope, b"host").rpartition("@")[2][:MAX_TEXT_CHARACTERS]
+    return EventResource(id=scope["path"][:MAX_TEXT_CHARACTERS] or "/", target=host.split(":")[0] or None)
 
 
 def _effect(scope: Mapping[str, Any]) -> Effect:
-    return EFFECTS.get(scope.get("method", ""), "unknown")
+    return METHOD_EFFECTS.get(scope.get("method", ""), "unknown")
 
 
-def _client(scope: Mapping[str, Any]) -> Client | None:
+def _event_client(scope: Mapping[str, Any]) -> EventClient | None:
     address = scope.get("client")
-    agent = _header(scope, b"user-agent")[:LONGEST]
-    found = Client(ip=address[0] if address else None, user_agent=agent or None)
+    agent = _header(scope, b"user-agent")[:MAX_TEXT_CHARACTERS]
+    found = EventClient(ip=address[0] if address else None, user_agent=agent or None)
     return found if msgspec.structs.astuple(found) != (None, None, None) else None
 
 
-def _trace(scope: Mapping[str, Any]) -> str | None:
-    found = _TRACE.fullmatch(_header(scope, b"traceparent"))
+def _trace_id(scope: Mapping[str, Any]) -> str | None:
+    found = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
     return found.group(1) if found else None
 
 

@@ -47,7 +47,7 @@ class PrivateKeyJwt:
     def __repr__(self) -> str:
         return f"PrivateKeyJwt(key_id={self._key_id!r}, {self._algorithm})"
 
-    def prove(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
         """Adds a new assertion to *form*."""
         issued = int(now)
         claims = {

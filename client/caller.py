@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from .events import Agent, AuditEvent, Credential, Principal, fingerprint
+from .events import AuditEvent, EventAgent, EventCredential, EventPrincipal, fingerprint
 
-MOST_ACTORS = 16
+MAX_DELEGATION_ACTORS = 16
 """Actors of a delegation chain that are read."""
 
 
@@ -43,7 +43,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     acr: str | None = None
     auth_time: float | None = None
 
-    def describe(self, event: AuditEvent) -> AuditEvent:
+    def add_to_event(self, event: AuditEvent) -> AuditEvent:
         """*event* with what is known of the caller.
 
         Not with the scopes and the lifetime of its token: where Trustwatch narrows or shortens tokens both follow from
@@ -51,7 +51,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """
         return msgspec.structs.replace(
             event,
-            agent=Agent(
+            agent=EventAgent(
                 id=self.agent_id,
                 issuer=self.issuer,
                 type=self.agent_type,
@@ -61,9 +61,9 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             tenant=self.tenant,
             task=self.task,
             session=event.session or self.session,
-            principal=Principal(id=self.principal) if self.principal else None,
+            principal=EventPrincipal(id=self.principal) if self.principal else None,
             delegation=list(self.delegation) or None,
-            credential=Credential(token_id=self.token_id) if self.token_id else None,
+            credential=EventCredential(token_id=self.token_id) if self.token_id else None,
         )
 
 
@@ -80,36 +80,36 @@ def caller_from_claims(
         claims: verified by you. An unverified token here lets anybody act as anybody.
         tenant: of every caller; else `tenant_claim` names it.
     """
-    actors = _actors(claims)
-    agent = actors[0] if actors else _first(claims, "client_id", "azp", "cid", "sub")
+    actors = _delegation_actors(claims)
+    agent = actors[0] if actors else _first_text(claims, "client_id", "azp", "cid", "sub")
     if agent is None:
         return None
-    principal = _text(claims.get("delegated_user_id")) or _text(claims.get("sub"))
-    token_id = _text(claims.get("jti"))
+    principal = _text_or_none(claims.get("delegated_user_id")) or _text_or_none(claims.get("sub"))
+    token_id = _text_or_none(claims.get("jti"))
     return Caller(
         agent_id=agent,
-        issuer=_text(claims.get("iss")),
-        tenant=tenant or _text(claims.get(tenant_claim)),
-        agent_type=_text(claims.get("agent_type")),
-        agent_version=_text(claims.get("agent_version")),
-        capabilities=_names(claims.get("capabilities")),
+        issuer=_text_or_none(claims.get("iss")),
+        tenant=tenant or _text_or_none(claims.get(tenant_claim)),
+        agent_type=_text_or_none(claims.get("agent_type")),
+        agent_version=_text_or_none(claims.get("agent_version")),
+        capabilities=_name_list(claims.get("capabilities")),
         principal=principal if principal != agent else None,
         delegation=tuple(actors),
-        scopes=_names(claims.get("scope", claims.get("scp"))),
-        task=_text(claims.get("task")),
+        scopes=_name_list(claims.get("scope", claims.get("scp"))),
+        task=_text_or_none(claims.get("task")),
         token_id=fingerprint(token_id) if token_id else None,
         token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
-        acr=_text(claims.get("acr")),
+        acr=_text_or_none(claims.get("acr")),
         auth_time=float(at) if isinstance(at := claims.get("auth_time"), (int, float)) else None,
     )
 
 
-def _actors(claims: Mapping[str, Any]) -> list[str]:
+def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
     """Subjects of the nested `act`, the current actor first."""
     found: list[str] = []
     inner = claims.get("act")
-    while isinstance(inner, Mapping) and len(found) < MOST_ACTORS:
-        name = _first(inner, "sub", "client_id")
+    while isinstance(inner, Mapping) and len(found) < MAX_DELEGATION_ACTORS:
+        name = _first_text(inner, "sub", "client_id")
         if name is None:
             break
         found.append(name)
@@ -123,15 +123,15 @@ def _lifetime_s(issued: object, ends: object) -> float | None:
     return None
 
 
-def _first(claims: Mapping[str, Any], *names: str) -> str | None:
-    return next((text for name in names if (text := _text(claims.get(name)))), None)
+def _first_text(claims: Mapping[str, Any], *names: str) -> str | None:
+    return next((text for name in names if (text := _text_or_none(claims.get(name)))), None)
 
 
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _names(value: object) -> tuple[str, ...] | None:
+def _name_list(value: object) -> tuple[str, ...] | None:
     if isinstance(value, str):
         return tuple(value.split())
     if isinstance(value, (list, tuple)):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from .errors import ContentRefused
 
-MOST_TEXT = 512
+MAX_ATTRIBUTE_CHARACTERS = 512
 """Characters of a value among `attributes`: identifiers and labels are short, bodies are not."""
-MOST_ATTRIBUTES = 64
-DEEPEST = 3
+MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTE_DEPTH = 3
 
-_SECRET = re.compile(
+_SECRET_PATTERN = re.compile(
     r"""
     \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}\.                # a JWT
     | \b(?:bearer|basic|dpop)\s+[A-Za-z0-9._~+/=-]{16,}        # the value of an Authorization header
@@ -23,7 +23,7 @@ _SECRET = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_NAMES = re.compile(
+_SECRET_NAME_PATTERN = re.compile(
     r"(?:^|[._-])(?:authorization|cookie|set-cookie|password|passwd|secret|api[_-]?key|access[_-]?token|refresh[_-]?token"
     r"|id[_-]?token|token|assertion|credentials?|body|payload|content|arguments|prompt|completion|messages?|headers?"
     r"|private[_-]?key)$",
@@ -47,7 +47,7 @@ def check_content(event: Mapping[str, object]) -> None:
 
 def _check_texts(value: object, path: str) -> None:
     if isinstance(value, str):
-        if _SECRET.search(value):
+        if _SECRET_PATTERN.search(value):
             raise ContentRefused(path, "looks like a token or credential")
     elif isinstance(value, Mapping):
         for name, inner in value.items():
@@ -58,17 +58,17 @@ def _check_texts(value: object, path: str) -> None:
 
 
 def _check_attributes(value: Mapping[str, object], path: str, depth: int) -> None:
-    if depth > DEEPEST or len(value) > MOST_ATTRIBUTES:
-        raise ContentRefused(path, f"has more than {MOST_ATTRIBUTES} members or {DEEPEST} levels")
+    if depth > MAX_ATTRIBUTE_DEPTH or len(value) > MAX_ATTRIBUTES:
+        raise ContentRefused(path, f"has more than {MAX_ATTRIBUTES} members or {MAX_ATTRIBUTE_DEPTH} levels")
     for name, inner in value.items():
         place = f"{path}.{str(name)[:40]}"
-        if _NAMES.search(str(name)) and isinstance(inner, (str, bytes, list, Mapping)):
+        if _SECRET_NAME_PATTERN.search(str(name)) and isinstance(inner, (str, bytes, list, Mapping)):
             raise ContentRefused(place, "is a name of secrets or content")
         if isinstance(inner, Mapping):
             _check_attributes(inner, place, depth + 1)
-        elif isinstance(inner, list) and len(inner) > MOST_ATTRIBUTES:
-            raise ContentRefused(place, f"has more than {MOST_ATTRIBUTES} members")
-        elif isinstance(inner, str) and len(inner) > MOST_TEXT:
-            raise ContentRefused(place, f"is longer than {MOST_TEXT} characters")
+        elif isinstance(inner, list) and len(inner) > MAX_ATTRIBUTES:
+            raise ContentRefused(place, f"has more than {MAX_ATTRIBUTES} members")
+        elif isinstance(inner, str) and len(inner) > MAX_ATTRIBUTE_CHARACTERS:
+            raise ContentRefused(place, f"is longer than {MAX_ATTRIBUTE_CHARACTERS} characters")
         else:
             _check_texts(inner, place)

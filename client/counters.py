@@ -18,14 +18,14 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
 
-    def add(self, name: str, by: int = 1) -> None:
+    def increment(self, name: str, by: int = 1) -> None:
         with self._lock:
             self._counts[name] += by
 
     def __getitem__(self, name: str) -> int:
         return self._counts[name]
 
-    def all(self) -> Mapping[str, int]:
+    def as_dict(self) -> Mapping[str, int]:
         """A copy."""
         with self._lock:
             return dict(self._counts)

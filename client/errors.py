@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Cause = Literal[
+FailureCause = Literal[
     "timeout",
     "network",
     "throttled",
@@ -37,10 +37,10 @@ class TrustUnavailable(TrustError):
         agents: ids of the agents without an answer.
     """
 
-    def __init__(self, cause: Cause, detail: str, agents: tuple[str, ...]) -> None:
+    def __init__(self, cause: FailureCause, detail: str, agents: tuple[str, ...]) -> None:
         whose = f" for {', '.join(agents[:3])}" if agents else ""
         super().__init__(f"no risk answer{whose}: {cause}: {detail}")
-        self.cause: Cause = cause
+        self.cause: FailureCause = cause
         self.agents = agents
 
 

@@ -15,7 +15,7 @@ import msgspec
 from .content import check_content
 from .errors import ContentRefused
 
-MAX_ID = 2048
+MAX_EVENT_ID_CHARACTERS = 2048
 MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal[
@@ -42,103 +42,103 @@ DENIED_BY_TRUST = "ext_authz_denied"
 TRUST_UNAVAILABLE = "trustwatch_unavailable"
 """`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
-Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
+EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID_CHARACTERS)]
+EventText = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_ID_CHARACTERS)]
+EventNames = Annotated[list[EventText], msgspec.Meta(max_length=256)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class Part(msgspec.Struct, omit_defaults=True):
+class EventPart(msgspec.Struct, omit_defaults=True):
     """Members that say nothing are not sent."""
 
 
-class Agent(Part):
+class EventAgent(EventPart):
     """Who acted: the software that holds the token."""
 
-    id: Id
-    issuer: Text | None = None
-    type: Text | None = None
-    version: Text | None = None
-    instance: Text | None = None
-    capabilities: Names | None = None
+    id: EventId
+    issuer: EventText | None = None
+    type: EventText | None = None
+    version: EventText | None = None
+    instance: EventText | None = None
+    capabilities: EventNames | None = None
     self_asserted: bool = False
 
 
-class Principal(Part):
+class EventPrincipal(EventPart):
     """On whose behalf."""
 
-    id: Text | None = None
-    type: Text | None = None
+    id: EventText | None = None
+    type: EventText | None = None
 
 
-class Resource(Part):
+class EventResource(EventPart):
     """What was touched; `target` is the canonical destination (host, mail address, account)."""
 
-    type: Text | None = None
-    id: Text | None = None
-    target: Text | None = None
+    type: EventText | None = None
+    id: EventText | None = None
+    target: EventText | None = None
     external: bool | None = None
-    audience: Text | None = None
+    audience: EventText | None = None
     provenance: Provenance | None = None
 
 
-class Scopes(Part):
+class EventScopes(EventPart):
     """OAuth scopes asked for and given."""
 
-    requested: Names | None = None
-    granted: Names | None = None
+    requested: EventNames | None = None
+    granted: EventNames | None = None
 
 
-class Client(Part):
+class EventClient(EventPart):
     """Where the call came from."""
 
-    ip: Text | None = None
+    ip: EventText | None = None
     asn: int | None = None
-    user_agent: Text | None = None
+    user_agent: EventText | None = None
 
 
-class Credential(Part):
+class EventCredential(EventPart):
     """How the agent authenticated; never the secret itself (`fingerprint` names a token)."""
 
-    method: Text | None = None
-    thumbprint: Text | None = None
-    token_id: Text | None = None
+    method: EventText | None = None
+    thumbprint: EventText | None = None
+    token_id: EventText | None = None
     token_lifetime_s: NonNegative | None = None
 
 
-class AuditEvent(Part, kw_only=True):
+class AuditEvent(EventPart, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` with UTC offset, bytes, milliseconds."""
 
     time: datetime
-    agent: Agent
+    agent: EventAgent
     type: EventType
-    action: Id
+    action: EventId
     outcome: Outcome
-    id: Text | None = None
-    source: Text | None = None
-    tenant: Text | None = None
-    principal: Principal | None = None
-    delegation: Names | None = None
-    task: Text | None = None
+    id: EventText | None = None
+    source: EventText | None = None
+    tenant: EventText | None = None
+    principal: EventPrincipal | None = None
+    delegation: EventNames | None = None
+    task: EventText | None = None
     effect: Effect | None = None
-    resource: Resource | None = None
-    peer: Text | None = None
-    scopes: Scopes | None = None
+    resource: EventResource | None = None
+    peer: EventText | None = None
+    scopes: EventScopes | None = None
     status: int | None = None
-    error: Text | None = None
+    error: EventText | None = None
     bytes_in: NonNegative | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None
     count: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    client: Client | None = None
-    credential: Credential | None = None
-    session: Text | None = None
-    trace_id: Text | None = None
-    txn: Text | None = None
+    client: EventClient | None = None
+    credential: EventCredential | None = None
+    session: EventText | None = None
+    trace_id: EventText | None = None
+    txn: EventText | None = None
     attributes: dict[str, Any] | None = None
 
 
-_decoder = msgspec.json.Decoder(AuditEvent)
+_event_decoder = msgspec.json.Decoder(AuditEvent)
 
 
 def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, bytes]:
@@ -157,7 +157,7 @@ def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, byt
     try:
         check_content(msgspec.to_builtins(event))
         raw = msgspec.json.encode(event)
-        _decoder.decode(raw)  # structs do not check what they are made of
+        _event_decoder.decode(raw)  # structs do not check what they are made of
     except (msgspec.MsgspecError, TypeError) as error:
         raise ValueError(f"event refused: {error}") from None
     if len(raw) > MAX_EVENT_BYTES:

@@ -8,25 +8,25 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
 from .answers import Answer
-from .approvals import Approved, approved_scopes
+from .approvals import ApprovalSource, read_approved_scopes
 from .caller import Caller
 from .counters import Counters
 from .errors import TrustUnavailable
 from .events import DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Effect, Outcome
-from .refusal import Action
+from .refusal import GuardAction
 
 log = logging.getLogger("trustwatch.client")
 
-COUNTED = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
+GUARD_COUNTERS = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
 
 
-class LooksUp(Protocol):
+class RiskLookup(Protocol):
     """An `AsyncTrustClient`, or what answers like one."""
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
 
 
-class Sends(Protocol):
+class EventSink(Protocol):
     """An `EventSender` or `AsyncEventSender`."""
 
     def send(self, event: AuditEvent) -> str: ...
@@ -41,20 +41,20 @@ class Ruling(NamedTuple):
         answer: the risk, where there is one.
     """
 
-    action: Action
-    would: Action
+    action: GuardAction
+    would: GuardAction
     answer: Answer | None = None
 
     @property
     def refused(self) -> bool:
         return self.action != "allow"
 
-    def told_as(self) -> tuple[Outcome, str]:
+    def event_outcome(self) -> tuple[Outcome, str]:
         """Outcome and error of the event of a refused request: neither counts as the agent's doing."""
         return ("error", TRUST_UNAVAILABLE) if self.action == "unavailable" else ("denied", DENIED_BY_TRUST)
 
 
-ALLOW = Ruling("allow", "allow")
+ALLOWED = Ruling("allow", "allow")
 
 
 def judge(
@@ -73,34 +73,34 @@ def judge(
         approved: scopes that a person approved for this agent, to the letter; `*` is all.
     """
     policy = answer.token_policy
-    would: Action = "allow"
-    if not policy.allow or policy.revoke or not _all(needed or (), policy.allowed_scopes):
+    would: GuardAction = "allow"
+    if not policy.allow or policy.revoke or not _all_allowed(needed or (), policy.allowed_scopes):
         would = "deny"
-    elif policy.step_up and _held(policy.step_up_scopes, effect, needed, approved):
+    elif policy.step_up and _needs_approval(policy.step_up_scopes, effect, needed, approved):
         would = "step_up"
     return Ruling(would if answer.mode == "enforce" else "allow", would, answer)
 
 
-def _held(
+def _needs_approval(
     patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None, approved: Collection[str]
 ) -> bool:
     """Whether something of the request waits for a person."""
     patterns = patterns or ("*",)
     if needed:
-        return any(_any(scope, patterns) and not {scope, "*"} & set(approved) for scope in needed)
+        return any(_matches_any(scope, patterns) and not {scope, "*"} & set(approved) for scope in needed)
     if needed is None and "*" not in patterns and effect == "read":
         return False
     held = patterns if needed is None or "*" in patterns else ()
     return any(pattern not in approved and "*" not in approved for pattern in held)
 
 
-def _any(scope: str, patterns: Collection[str]) -> bool:
+def _matches_any(scope: str, patterns: Collection[str]) -> bool:
     """Whatever the case, as at the service."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _all(needed: Collection[str], patterns: Collection[str] | None) -> bool:
-    return patterns is None or all(_any(scope, patterns) for scope in needed)
+def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> bool:
+    return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
 class Guard:
@@ -112,42 +112,44 @@ class Guard:
         approved: what persons approved, asked when an answer wants a step-up; None = nothing is.
     """
 
-    def __init__(self, client: LooksUp | None, sender: Sends | None, approved: Approved | None = None) -> None:
+    def __init__(
+        self, client: RiskLookup | None, sender: EventSink | None, approved: ApprovalSource | None = None
+    ) -> None:
         self._client = client
         self._approved = approved
         self._sender = sender
-        self._counters = Counters(*COUNTED)
+        self._counters = Counters(*GUARD_COUNTERS)
 
-    async def ruling(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
+    async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
         """What is to happen to a request of *caller*, as far as anybody enforces."""
         if self._client is None:
-            return ALLOW
+            return ALLOWED
         try:
             answer = await self._client.risk(caller.agent_id, tenant=caller.tenant, issuer=caller.issuer)
             found = judge(answer, effect, needed)
             if found.action == "step_up" and self._approved is not None:
-                found = judge(answer, effect, needed, await approved_scopes(self._approved, caller))
+                found = judge(answer, effect, needed, await read_approved_scopes(self._approved, caller))
         except TrustUnavailable:
             found = Ruling("unavailable", "unavailable")
-        self._counters.add(found.action)
+        self._counters.increment(found.action)
         if found.would != found.action:
-            self._counters.add("shadow")
+            self._counters.increment("shadow")
         return found
 
-    def tell(self, event: AuditEvent) -> None:
+    def send_event(self, event: AuditEvent) -> None:
         """Queue *event*; what no event may be is counted and left out."""
         if self._sender is None:
             return
         try:
             self._sender.send(event)
         except Exception as error:  # content that is refused, or a sender that is broken: no request pays for it
-            self._counters.add("untold")
+            self._counters.increment("untold")
             log.warning("event not told: %s", error)
 
-    def unnamed(self) -> None:
+    def count_unidentified(self) -> None:
         """A request named no agent: the app's own authentication has the say, nothing is told."""
-        self._counters.add("unnamed")
+        self._counters.increment("unnamed")
 
     def counts(self) -> Mapping[str, int]:
         """How often each thing happened."""
-        return self._counters.all()
+        return self._counters.as_dict()

@@ -15,20 +15,20 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
-from .approvals import Approved
+from .approvals import ApprovalSource
 from .caller import Caller, caller_from_claims
 from .clock import Clock, SystemClock
-from .events import Agent, AuditEvent, Effect, EventType, Outcome, Resource
-from .guard import Guard, LooksUp, Ruling, Sends
-from .refusal import DETAILS
+from .events import AuditEvent, Effect, EventAgent, EventResource, EventType, Outcome
+from .guard import EventSink, Guard, RiskLookup, Ruling
+from .refusal import REFUSAL_DETAILS
 
 Context = ServerRequestContext[Any, Any]
 TOOL_CALL = "tools/call"
 ACCESS_REFUSED = -32040
 """JSON-RPC error code of refusals, in the range that is left to implementations; `data.error` says which."""
-LONGEST = 256
+MAX_NAME_CHARACTERS = 256
 
-READS = frozenset(
+READ_METHODS = frozenset(
     {
         "tools/list",
         "resources/list",
@@ -39,7 +39,7 @@ READS = frozenset(
         "completion/complete",
     }
 )
-_NAMED: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
+_NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
 
 class TrustMcpMiddleware:
@@ -65,38 +65,38 @@ class TrustMcpMiddleware:
         server: str,
         *,
         caller: Callable[[Context], Caller | None] | None = None,
-        client: LooksUp | None = None,
-        sender: Sends | None = None,
+        client: RiskLookup | None = None,
+        sender: EventSink | None = None,
         effects: Mapping[str, Effect] | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
-        approved: Approved | None = None,
+        approved: ApprovalSource | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._server = server
-        self._caller = caller or caller_of_token
+        self._caller = caller or caller_from_token
         self._guard = Guard(client, sender, approved)
         self._effects = effects or {}
         self._needed = needed or {}
         self._clock = clock or SystemClock()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        if ctx.request_id is None or (ctx.method != TOOL_CALL and ctx.method not in READS):
+        if ctx.request_id is None or (ctx.method != TOOL_CALL and ctx.method not in READ_METHODS):
             return await call_next(ctx)
         caller = self._caller(ctx)
         if caller is None:
-            self._guard.unnamed()
+            self._guard.count_unidentified()
             return await call_next(ctx)
         began, started = self._clock.wall(), self._clock.steady()
-        name = _name(ctx)
-        effect: Effect = "read" if ctx.method in READS else self._effects.get(name or "", "unknown")
-        ruling = await self._guard.ruling(caller, effect, self._needed.get(name or ""))
+        name = _called_name(ctx)
+        effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(name or "", "unknown")
+        ruling = await self._guard.evaluate(caller, effect, self._needed.get(name or ""))
         outcome: tuple[Outcome, str | None] = "error", "cancelled"
         try:
             if ruling.refused:
-                outcome = ruling.told_as()
-                raise refused(ruling)
+                outcome = ruling.event_outcome()
+                raise refusal_error(ruling)
             result = await call_next(ctx)
-            outcome = ("error", "tool_error") if _failed(result) else ("success", None)
+            outcome = ("error", "tool_error") if _is_tool_error(result) else ("success", None)
             return result
         except Exception as error:
             if not ruling.refused:
@@ -105,7 +105,7 @@ class TrustMcpMiddleware:
         finally:
             event = self._event(ctx, caller, name, effect, outcome, began)
             event.duration_ms = max(0.0, self._clock.steady() - started) * 1000.0
-            self._guard.tell(event)
+            self._guard.send_event(event)
 
     def counts(self) -> Mapping[str, int]:
         """How often each thing happened; docs/client.md lists them."""
@@ -124,26 +124,26 @@ class TrustMcpMiddleware:
         kind: EventType = "tool.call" if tool else "api.call"
         event = AuditEvent(
             time=datetime.fromtimestamp(began, UTC),
-            agent=Agent(id=caller.agent_id),
+            agent=EventAgent(id=caller.agent_id),
             type=kind,
-            action=(name if tool and name else ctx.method)[:LONGEST],
+            action=(name if tool and name else ctx.method)[:MAX_NAME_CHARACTERS],
             outcome=outcome[0],
             error=outcome[1],
             effect=effect,
             resource=_resource(ctx, self._server, name),
             peer=self._server,
-            session=_session(ctx),
+            session=_session_id(ctx),
         )
-        return caller.describe(event)
+        return caller.add_to_event(event)
 
 
-def caller_of_token(_: Context) -> Caller | None:
+def caller_from_token(_: Context) -> Caller | None:
     """The caller of the access token that the SDK's bearer authentication verified; None where there is none."""
     token = get_access_token()
-    return None if token is None else caller_from_claims(claims_of(token))
+    return None if token is None else caller_from_claims(claims_from_token(token))
 
 
-def claims_of(token: AccessToken) -> dict[str, Any]:
+def claims_from_token(token: AccessToken) -> dict[str, Any]:
     """Claims of a verified token, as its verifier supplied them."""
     said: dict[str, Any] = {"client_id": token.client_id, "scope": " ".join(token.scopes), "sub": token.subject}
     if token.expires_at is not None:
@@ -151,31 +151,31 @@ def claims_of(token: AccessToken) -> dict[str, Any]:
     return said | dict(token.claims or {})
 
 
-def refused(ruling: Ruling) -> MCPError:
+def refusal_error(ruling: Ruling) -> MCPError:
     """The error of a refused request; it tells nothing of risk."""
-    _, code, _, detail = DETAILS[ruling.action]
+    _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     return MCPError(ACCESS_REFUSED, detail, {"error": code})
 
 
-def _name(ctx: Context) -> str | None:
-    value = (ctx.params or {}).get(_NAMED.get(ctx.method, ""))
-    return value[:LONGEST] if isinstance(value, str) and value else None
+def _called_name(ctx: Context) -> str | None:
+    value = (ctx.params or {}).get(_NAME_PARAMETERS.get(ctx.method, ""))
+    return value[:MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
 
 
-def _failed(result: HandlerResult) -> bool:
+def _is_tool_error(result: HandlerResult) -> bool:
     if isinstance(result, Mapping):
         return bool(result.get("isError"))
     return bool(getattr(result, "is_error", False))
 
 
-def _resource(ctx: Context, server: str, name: str | None) -> Resource:
+def _resource(ctx: Context, server: str, name: str | None) -> EventResource:
     if ctx.method == "resources/read" and name:
-        return Resource(type="mcp", id=urlsplit(name)._replace(query="", fragment="").geturl(), target=server)
-    return Resource(type="mcp", id=f"{server}/{name}" if name else server, target=server)
+        return EventResource(type="mcp", id=urlsplit(name)._replace(query="", fragment="").geturl(), target=server)
+    return EventResource(type="mcp", id=f"{server}/{name}" if name else server, target=server)
 
 
-def _session(ctx: Context) -> str | None:
+def _session_id(ctx: Context) -> str | None:
     """`Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
     headers = getattr(ctx.request, "headers", None)
     found = headers.get("mcp-session-id") if headers is not None else None
-    return found[:LONGEST] if isinstance(found, str) and found else None
+    return found[:MAX_NAME_CHARACTERS] if isinstance(found, str) and found else None

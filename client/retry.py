@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-_random = random.SystemRandom()
-MOST_EXPONENT = 20
+_system_random = random.SystemRandom()
+MAX_BACKOFF_EXPONENT = 20
 
 
 def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
@@ -27,4 +27,4 @@ def backoff(attempt: int, first_s: float, most_s: float) -> float:
     Args:
         attempt: attempts that failed so far, from 1.
     """
-    return _random.uniform(0.0, min(most_s, first_s * 2.0 ** min(attempt - 1, MOST_EXPONENT)))
+    return _system_random.uniform(0.0, min(most_s, first_s * 2.0 ** min(attempt - 1, MAX_BACKOFF_EXPONENT)))

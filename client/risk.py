@@ -12,9 +12,18 @@ import httpx
 
 from .answers import Answer, Question
 from .clock import Clock, SystemClock
-from .lookup import BROKEN, BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
-from .settings import RiskSettings, checked_url
-from .tokens import SyncSource, Tokens, bearer
+from .lookup import (
+    QUERY_PATH,
+    RETRYABLE_ERRORS,
+    TIMED_OUT,
+    TOO_MANY_IN_FLIGHT,
+    AnswerCache,
+    LookupResult,
+    query_body,
+    split_questions,
+)
+from .settings import RiskSettings, validate_url
+from .tokens import AccessTokens, TokenSource, bearer_header
 
 
 class TrustClient:
@@ -37,23 +46,23 @@ class TrustClient:
     def __init__(
         self,
         url: str,
-        token: SyncSource,
+        token: TokenSource,
         settings: RiskSettings,
         *,
         http: httpx.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
+        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
         clock = clock or SystemClock()
-        self._desk = Desk(settings, clock)
+        self._answer_cache = AnswerCache(settings, clock)
         self._clock = clock
         self._settings = settings
-        self._own = http is None
+        self._owns_http = http is None
         self._http = http or httpx.Client(trust_env=False)
-        self._tokens = Tokens(token, clock, self._http)
+        self._tokens = AccessTokens(token, clock, self._http)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
-        self._flights: dict[Question, Future[dict[Question, Found]]] = {}
+        self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
         self._lock = threading.Lock()
 
     def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
@@ -71,13 +80,13 @@ class TrustClient:
             TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
         """
         deadline = self._clock.steady() + self._settings.budget_s
-        found, flights = self._start(questions)
+        found, flights = self._start_requests(questions)
         for question, flight in flights.items():
             try:
                 found[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
             except TimeoutError:
-                found[question] = LATE
-        return self._desk.settle(questions, found)
+                found[question] = TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, found)
 
     def check(self, timeout_s: float = 10.0) -> None:
         """Ask once without budget and fail mode, so that a wrong token, URL or binding shows at start. Warms
@@ -86,17 +95,17 @@ class TrustClient:
         Raises:
             TrustUnavailable: with the cause.
         """
-        found = self._pool.submit(self._fetch, (), timeout_s).result()
-        self._desk.raise_nobody(found)
+        found = self._pool.submit(self._fetch_answers, (), timeout_s).result()
+        self._answer_cache.raise_if_check_failed(found)
 
     def counts(self) -> Mapping[str, int]:
         """How often each thing happened; docs/client.md lists them."""
-        return self._desk.counters.all()
+        return self._answer_cache.counters.as_dict()
 
     def close(self) -> None:
         """End threads and connections; what is on its way is waited for, up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
-        if self._own:
+        if self._owns_http:
             self._http.close()
 
     def __enter__(self) -> Self:
@@ -107,60 +116,60 @@ class TrustClient:
     ) -> None:
         self.close()
 
-    def _start(
+    def _start_requests(
         self, questions: Sequence[Question]
-    ) -> tuple[dict[Question, Found], dict[Question, Future[dict[Question, Found]]]]:
+    ) -> tuple[dict[Question, LookupResult], dict[Question, Future[dict[Question, LookupResult]]]]:
         """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
-        found: dict[Question, Found] = {}
-        flights: dict[Question, Future[dict[Question, Found]]] = {}
+        found: dict[Question, LookupResult] = {}
+        flights: dict[Question, Future[dict[Question, LookupResult]]] = {}
         new: list[Question] = []
         with self._lock:
             for question in dict.fromkeys(questions):
-                if (answer := self._desk.known(question)) is not None:
+                if (answer := self._answer_cache.immediate_result(question)) is not None:
                     found[question] = answer
-                elif (flight := self._flights.get(question)) is not None:
+                elif (flight := self._requests_in_flight.get(question)) is not None:
                     flights[question] = flight
-                    self._desk.counters.add("joined")
+                    self._answer_cache.counters.increment("joined")
                 else:
                     new.append(question)
-            refused = self._desk.paused() if new else None
-            if refused is None and len(self._flights) + len(new) > self._settings.max_in_flight:
-                refused = BUSY
+            refused = self._answer_cache.pause_failure() if new else None
+            if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
+                refused = TOO_MANY_IN_FLIGHT
             if refused is not None:
                 return found | dict.fromkeys(new, refused), flights
-            for chunk in chunks(new):
-                flight = self._pool.submit(self._fetch, chunk, self._settings.request_timeout_s)
+            for chunk in split_questions(new):
+                flight = self._pool.submit(self._fetch_answers, chunk, self._settings.request_timeout_s)
                 flights |= dict.fromkeys(chunk, flight)
-                self._flights |= dict.fromkeys(chunk, flight)
+                self._requests_in_flight |= dict.fromkeys(chunk, flight)
         return found, flights
 
-    def _fetch(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, Found]:
+    def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
         """Ask for *chunk*; never raises."""
         try:
-            if chunk and (failure := self._desk.paused()) is not None:  # it failed while this one waited
+            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
-            reply = self._ask(query_body(chunk), timeout_s)
-            return self._desk.accept(chunk, reply.status_code, reply.headers, reply.content)
+            reply = self._post_query(query_body(chunk), timeout_s)
+            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
         except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
-            return self._desk.broken(chunk, error)
+            return self._answer_cache.record_error(chunk, error)
         finally:
             with self._lock:
                 for question in chunk:
-                    self._flights.pop(question, None)
+                    self._requests_in_flight.pop(question, None)
 
-    def _ask(self, body: bytes, timeout_s: float) -> httpx.Response:
+    def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
         """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = self._tokens.get()
-            self._desk.counters.add("requests")
-            headers = {"content-type": "application/json"} | bearer(token)
+            self._answer_cache.counters.increment("requests")
+            headers = {"content-type": "application/json"} | bearer_header(token)
             try:
                 reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
-            except BROKEN:
+            except RETRYABLE_ERRORS:
                 if last:
                     raise
                 continue
             if reply.status_code != 401 or last:
                 return reply
-            self._tokens.drop(token)
+            self._tokens.discard_token(token)
         raise AssertionError("unreachable")

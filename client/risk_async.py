@@ -11,11 +11,20 @@ import httpx
 
 from .answers import Answer, Question
 from .clock import Clock, SystemClock
-from .lookup import BROKEN, BUSY, LATE, QUERY_PATH, Desk, Found, chunks, query_body
-from .settings import RiskSettings, checked_url
-from .tokens import AsyncSource, AsyncTokens, bearer
+from .lookup import (
+    QUERY_PATH,
+    RETRYABLE_ERRORS,
+    TIMED_OUT,
+    TOO_MANY_IN_FLIGHT,
+    AnswerCache,
+    LookupResult,
+    query_body,
+    split_questions,
+)
+from .settings import RiskSettings, validate_url
+from .tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
 
-Flight = asyncio.Task[dict[Question, Found]]
+QueryTask = asyncio.Task[dict[Question, LookupResult]]
 
 
 class AsyncTrustClient:
@@ -29,22 +38,22 @@ class AsyncTrustClient:
     def __init__(
         self,
         url: str,
-        token: AsyncSource,
+        token: AsyncTokenSource,
         settings: RiskSettings,
         *,
         http: httpx.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = checked_url(url, insecure_http=insecure_http) + QUERY_PATH
+        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
         clock = clock or SystemClock()
-        self._desk = Desk(settings, clock)
+        self._answer_cache = AnswerCache(settings, clock)
         self._settings = settings
-        self._own = http is None
+        self._owns_http = http is None
         self._http = http or httpx.AsyncClient(trust_env=False)
-        self._tokens = AsyncTokens(token, clock, self._http)
-        self._flights: dict[Question, Flight] = {}
-        self._tasks: set[Flight] = set()
+        self._tokens = AsyncAccessTokens(token, clock, self._http)
+        self._requests_in_flight: dict[Question, QueryTask] = {}
+        self._tasks: set[QueryTask] = set()
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
         """Risk of one agent, at most `budget_s` from now.
@@ -60,13 +69,13 @@ class AsyncTrustClient:
         Raises:
             TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
         """
-        found, flights = self._start(questions)
+        found, flights = self._start_requests(questions)
         if flights:
             await asyncio.wait(set(flights.values()), timeout=self._settings.budget_s)
         for question, flight in flights.items():
             landed = flight.done() and not flight.cancelled()
-            found[question] = flight.result()[question] if landed else LATE
-        return self._desk.settle(questions, found)
+            found[question] = flight.result()[question] if landed else TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, found)
 
     async def check(self, timeout_s: float = 10.0) -> None:
         """As `TrustClient.check`.
@@ -74,18 +83,18 @@ class AsyncTrustClient:
         Raises:
             TrustUnavailable: with the cause.
         """
-        self._desk.raise_nobody(await self._fetch((), timeout_s))
+        self._answer_cache.raise_if_check_failed(await self._fetch_answers((), timeout_s))
 
     def counts(self) -> Mapping[str, int]:
         """How often each thing happened; docs/client.md lists them."""
-        return self._desk.counters.all()
+        return self._answer_cache.counters.as_dict()
 
     async def close(self) -> None:
         """End what is on its way, and connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._own:
+        if self._owns_http:
             await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -96,58 +105,60 @@ class AsyncTrustClient:
     ) -> None:
         await self.close()
 
-    def _start(self, questions: Sequence[Question]) -> tuple[dict[Question, Found], dict[Question, Flight]]:
+    def _start_requests(
+        self, questions: Sequence[Question]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, QueryTask]]:
         """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
-        found: dict[Question, Found] = {}
-        flights: dict[Question, Flight] = {}
+        found: dict[Question, LookupResult] = {}
+        flights: dict[Question, QueryTask] = {}
         new: list[Question] = []
         for question in dict.fromkeys(questions):
-            if (answer := self._desk.known(question)) is not None:
+            if (answer := self._answer_cache.immediate_result(question)) is not None:
                 found[question] = answer
-            elif (flight := self._flights.get(question)) is not None:
+            elif (flight := self._requests_in_flight.get(question)) is not None:
                 flights[question] = flight
-                self._desk.counters.add("joined")
+                self._answer_cache.counters.increment("joined")
             else:
                 new.append(question)
-        refused = self._desk.paused() if new else None
-        if refused is None and len(self._flights) + len(new) > self._settings.max_in_flight:
-            refused = BUSY
+        refused = self._answer_cache.pause_failure() if new else None
+        if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
+            refused = TOO_MANY_IN_FLIGHT
         if refused is not None:
             return found | dict.fromkeys(new, refused), flights
-        for chunk in chunks(new):
-            flight = asyncio.create_task(self._fetch(chunk, self._settings.request_timeout_s))
+        for chunk in split_questions(new):
+            flight = asyncio.create_task(self._fetch_answers(chunk, self._settings.request_timeout_s))
             self._tasks.add(flight)
             flight.add_done_callback(self._tasks.discard)
             flights |= dict.fromkeys(chunk, flight)
-            self._flights |= dict.fromkeys(chunk, flight)
+            self._requests_in_flight |= dict.fromkeys(chunk, flight)
         return found, flights
 
-    async def _fetch(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, Found]:
+    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
         """Ask for *chunk*; never raises but when it is cancelled."""
         try:
-            if chunk and (failure := self._desk.paused()) is not None:  # it failed while this one waited
+            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
-            reply = await self._ask(query_body(chunk), timeout_s)
-            return self._desk.accept(chunk, reply.status_code, reply.headers, reply.content)
+            reply = await self._post_query(query_body(chunk), timeout_s)
+            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
         except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
-            return self._desk.broken(chunk, error)
+            return self._answer_cache.record_error(chunk, error)
         finally:
             for question in chunk:
-                self._flights.pop(question, None)
+                self._requests_in_flight.pop(question, None)
 
-    async def _ask(self, body: bytes, timeout_s: float) -> httpx.Response:
+    async def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
         """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = await self._tokens.get()
-            self._desk.counters.add("requests")
-            headers = {"content-type": "application/json"} | bearer(token)
+            self._answer_cache.counters.increment("requests")
+            headers = {"content-type": "application/json"} | bearer_header(token)
             try:
                 reply = await self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
-            except BROKEN:
+            except RETRYABLE_ERRORS:
                 if last:
                     raise
                 continue
             if reply.status_code != 401 or last:
                 return reply
-            self._tokens.drop(token)
+            self._tokens.discard_token(token)
         raise AssertionError("unreachable")

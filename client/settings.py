@@ -50,8 +50,8 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.fail_mode not in ("open", "closed", "last_known"):
             raise ValueError(f"fail_mode is {self.fail_mode!r}; it is open, closed or last_known")
-        _positive(self, "budget_s", "request_timeout_s", "cache_size", "max_in_flight", "workers")
-        _not_negative(self, "last_known_s", "cache_s", "pause_s")
+        _require_positive(self, "budget_s", "request_timeout_s", "cache_size", "max_in_flight", "workers")
+        _require_not_negative(self, "last_known_s", "cache_s", "pause_s")
 
 
 class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,13 +76,15 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_most_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _positive(self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s")
-        _not_negative(self, "linger_s")
+        _require_positive(
+            self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s"
+        )
+        _require_not_negative(self, "linger_s")
         if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
             raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB: the service takes no more")
 
 
-def checked_url(url: str, *, insecure_http: bool = False) -> str:
+def validate_url(url: str, *, insecure_http: bool = False) -> str:
     """*url* without a trailing slash.
 
     Raises:
@@ -96,13 +98,13 @@ def checked_url(url: str, *, insecure_http: bool = False) -> str:
     return url.rstrip("/")
 
 
-def _positive(settings: msgspec.Struct, *names: str) -> None:
+def _require_positive(settings: msgspec.Struct, *names: str) -> None:
     for name in names:
         if not getattr(settings, name) > 0:
             raise ValueError(f"{name} is {getattr(settings, name)}; it must be above 0")
 
 
-def _not_negative(settings: msgspec.Struct, *names: str) -> None:
+def _require_not_negative(settings: msgspec.Struct, *names: str) -> None:
     for name in names:
         if not getattr(settings, name) >= 0:
             raise ValueError(f"{name} is {getattr(settings, name)}; it must not be below 0")

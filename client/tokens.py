@@ -14,18 +14,18 @@ import msgspec
 
 from .clock import Clock
 from .errors import TokenFailed
-from .settings import checked_url
+from .settings import validate_url
 
-RENEW_AT = 0.8
+RENEWAL_SHARE = 0.8
 """Share of its life after which a token is renewed."""
-SHORTEST_S = 1.0
-TIMEOUT_S = 5.0
+MIN_TOKEN_LIFETIME_S = 1.0
+TOKEN_TIMEOUT_S = 5.0
 
 
 class ClientAuthentication(Protocol):
     """How a client proves to the token endpoint who it is."""
 
-    def prove(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
         """Add what belongs into *form*; returns headers. *now*: seconds since 1970."""
         ...
 
@@ -49,7 +49,7 @@ class ClientSecret:
     def __repr__(self) -> str:
         return f"ClientSecret({self._method})"
 
-    def prove(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:  # noqa: ARG002
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:  # noqa: ARG002
         if self._method == "client_secret_post":
             form["client_id"], form["client_secret"] = client_id, self._secret
             return {}
@@ -84,7 +84,7 @@ class ClientCredentials:
         resource: str | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self.token_url = checked_url(token_url, insecure_http=insecure_http)
+        self.token_url = validate_url(token_url, insecure_http=insecure_http)
         self.client_id = client_id
         self._authentication = authentication
         self._form = {"grant_type": "client_credentials", "scope": scope}
@@ -93,35 +93,35 @@ class ClientCredentials:
     def request(self, now: float) -> tuple[dict[str, str], dict[str, str]]:
         """Form and headers of a token request at *now* (seconds since 1970)."""
         form = dict(self._form)
-        return form, self._authentication.prove(self.client_id, self.token_url, form, now)
+        return form, self._authentication.authenticate(self.client_id, self.token_url, form, now)
 
 
-class _Granted(msgspec.Struct, frozen=True):
+class _TokenResponse(msgspec.Struct, frozen=True):
     access_token: Annotated[str, msgspec.Meta(min_length=1)]
     expires_in: float | str | None = None
     token_type: str = "Bearer"  # noqa: S105 - the type of the token, not one
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _CachedAccessToken(msgspec.Struct, frozen=True):
     """A token. Times are those of the steady clock."""
 
     token: str
     renew_at: float
-    ends: float
+    expires_at: float
 
 
-def _read(reply: httpx.Response, now: float) -> _Held:
+def _read_token_response(reply: httpx.Response, now: float) -> _CachedAccessToken:
     if reply.status_code != 200:
         raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {_oauth_error(reply.content)}")
     try:
-        granted = msgspec.json.decode(reply.content, type=_Granted)
+        granted = msgspec.json.decode(reply.content, type=_TokenResponse)
         lifetime = 60.0 if granted.expires_in is None else float(granted.expires_in)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise TokenFailed("the token endpoint's answer holds no access_token") from None
     if granted.token_type.lower() != "bearer":
         raise TokenFailed(f"the token endpoint gave a token of type {granted.token_type[:20]!r}; Bearer is needed")
-    lifetime = max(lifetime, SHORTEST_S)
-    return _Held(granted.access_token, now + RENEW_AT * lifetime, now + lifetime)
+    lifetime = max(lifetime, MIN_TOKEN_LIFETIME_S)
+    return _CachedAccessToken(granted.access_token, now + RENEWAL_SHARE * lifetime, now + lifetime)
 
 
 def _oauth_error(body: bytes) -> str:
@@ -133,40 +133,40 @@ def _oauth_error(body: bytes) -> str:
     return said[:60] if isinstance(said, str) else "no error code"
 
 
-class _Memory:
+class _AccessTokenCache:
     """The token that is held."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self._held: _Held | None = None
+        self._cached: _CachedAccessToken | None = None
 
-    def fresh(self) -> str | None:
-        held = self._held
+    def fresh_token(self) -> str | None:
+        held = self._cached
         return held.token if held is not None and self.clock.steady() < held.renew_at else None
 
-    def valid(self) -> str | None:
+    def valid_token(self) -> str | None:
         """A token that still works, for when a new one is not to be had."""
-        held = self._held
-        return held.token if held is not None and self.clock.steady() < held.ends else None
+        held = self._cached
+        return held.token if held is not None and self.clock.steady() < held.expires_at else None
 
-    def keep(self, held: _Held) -> str:
-        self._held = held
+    def store_token(self, held: _CachedAccessToken) -> str:
+        self._cached = held
         return held.token
 
-    def drop(self, token: str) -> None:
+    def discard_token(self, token: str) -> None:
         """The service refused *token*."""
-        if self._held is not None and self._held.token == token:
-            self._held = None
+        if self._cached is not None and self._cached.token == token:
+            self._cached = None
 
 
-SyncSource = Callable[[], str] | ClientCredentials
-AsyncSource = Callable[[], str | Awaitable[str]] | ClientCredentials
+TokenSource = Callable[[], str] | ClientCredentials
+AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 
-class Tokens(_Memory):
+class AccessTokens(_AccessTokenCache):
     """Tokens for threads: one fetches, the others wait for it."""
 
-    def __init__(self, source: SyncSource, clock: Clock, http: httpx.Client) -> None:
+    def __init__(self, source: TokenSource, clock: Clock, http: httpx.Client) -> None:
         super().__init__(clock)
         self._source = source
         self._http = http
@@ -175,24 +175,24 @@ class Tokens(_Memory):
     def get(self) -> str:
         """A token that is valid now. Raises TokenFailed."""
         if not isinstance(self._source, ClientCredentials):
-            return _supplied(self._source())
-        if (token := self.fresh()) is not None:
+            return _require_token(self._source())
+        if (token := self.fresh_token()) is not None:
             return token
         with self._fetching:
-            if (token := self.fresh()) is not None:
+            if (token := self.fresh_token()) is not None:
                 return token
             try:
                 form, headers = self._source.request(self.clock.wall())
-                reply = self._http.post(self._source.token_url, data=form, headers=headers, timeout=TIMEOUT_S)
-                return self.keep(_read(reply, self.clock.steady()))
+                reply = self._http.post(self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+                return self.store_token(_read_token_response(reply, self.clock.steady()))
             except (httpx.HTTPError, TokenFailed) as error:
-                return _or_fail(self.valid(), error)
+                return _valid_token_or_raise(self.valid_token(), error)
 
 
-class AsyncTokens(_Memory):
+class AsyncAccessTokens(_AccessTokenCache):
     """Tokens for one event loop."""
 
-    def __init__(self, source: AsyncSource, clock: Clock, http: httpx.AsyncClient) -> None:
+    def __init__(self, source: AsyncTokenSource, clock: Clock, http: httpx.AsyncClient) -> None:
         super().__init__(clock)
         self._source = source
         self._http = http
@@ -202,27 +202,29 @@ class AsyncTokens(_Memory):
         """A token that is valid now. Raises TokenFailed."""
         if not isinstance(self._source, ClientCredentials):
             supplied = self._source()
-            return _supplied(await supplied if inspect.isawaitable(supplied) else supplied)
-        if (token := self.fresh()) is not None:
+            return _require_token(await supplied if inspect.isawaitable(supplied) else supplied)
+        if (token := self.fresh_token()) is not None:
             return token
         async with self._fetching:
-            if (token := self.fresh()) is not None:
+            if (token := self.fresh_token()) is not None:
                 return token
             try:
                 form, headers = self._source.request(self.clock.wall())
-                reply = await self._http.post(self._source.token_url, data=form, headers=headers, timeout=TIMEOUT_S)
-                return self.keep(_read(reply, self.clock.steady()))
+                reply = await self._http.post(
+                    self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S
+                )
+                return self.store_token(_read_token_response(reply, self.clock.steady()))
             except (httpx.HTTPError, TokenFailed) as error:
-                return _or_fail(self.valid(), error)
+                return _valid_token_or_raise(self.valid_token(), error)
 
 
-def _supplied(token: object) -> str:
+def _require_token(token: object) -> str:
     if not isinstance(token, str) or not token:
         raise TokenFailed(f"the token callable gave {type(token).__name__}; it must give a text that is not empty")
     return token
 
 
-def _or_fail(valid: str | None, error: Exception) -> str:
+def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
     """The old token while it works, else the failure as ours."""
     if valid is not None:
         return valid
@@ -231,6 +233,6 @@ def _or_fail(valid: str | None, error: Exception) -> str:
     raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
 
 
-def bearer(token: str) -> dict[str, str]:
+def bearer_header(token: str) -> dict[str, str]:
     """The header that carries it."""
     return {"authorization": f"Bearer {token}"}

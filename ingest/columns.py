@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, AuditEvent, Resource, decode_event
+from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
 from .hashing import NameHasher, agent_key
 from .targets import TenantDomains, canonical_target, is_url
 
@@ -71,10 +71,10 @@ OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 OWN_OUTAGES = frozenset({"ext_authz_error", "trustwatch_unavailable"})
 """`error` values of errors that came of our not answering a gateway or authorization server: no agent did them."""
 
-OWN_RECORD = "recorded_by_trustwatch"
+OWN_APPROVAL_RECORD = "recorded_by_trustwatch"
 """`error` of events of type `approval` that tell what a person said about an agent: no agent did them."""
 
-_OURS = {"success": frozenset(), "denied": OWN_DENIALS, "error": OWN_OUTAGES}
+_OWN_ERRORS = {"success": frozenset(), "denied": OWN_DENIALS, "error": OWN_OUTAGES}
 
 _OUTCOME = {name: code for code, name in enumerate(OUTCOMES)}
 _TYPE = {name: code for code, name in enumerate(EVENT_TYPES)}
@@ -96,11 +96,11 @@ Codes = npt.NDArray[np.int8]
 Times = npt.NDArray[np.int64]
 
 
-Key = tuple[Any, ...]
-Value = TypeVar("Value")
+_MemoKey = tuple[Any, ...]
+_MemoValue = TypeVar("_MemoValue")
 
 
-class Remembered(dict[Key, Value]):
+class MemoizedFunction(dict[_MemoKey, _MemoValue]):
     """Answers of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
 
     Args:
@@ -111,19 +111,19 @@ class Remembered(dict[Key, Value]):
     _LONGEST = 500
     """Characters of a key worth remembering: long names must not make the memory large."""
 
-    def __init__(self, function: Callable[..., Value]) -> None:
+    def __init__(self, function: Callable[..., _MemoValue]) -> None:
         self._function = function
 
-    def __missing__(self, key: Key) -> Value:
+    def __missing__(self, key: _MemoKey) -> _MemoValue:
         value = self._function(*key)
-        if _length(key) <= self._LONGEST:
+        if _key_length(key) <= self._LONGEST:
             if len(self) >= self._MOST:
                 self.clear()
             self[key] = value
         return value
 
 
-def _length(key: Key) -> int:
+def _key_length(key: _MemoKey) -> int:
     """Characters of all texts in a key."""
     total = 0
     for part in key:
@@ -134,7 +134,7 @@ def _length(key: Key) -> int:
     return total
 
 
-class LazyEvents(Sequence[AuditEvent]):
+class LazyEvents(Sequence[NativeEvent]):
     """Events that are decoded when somebody asks for one: most are of no interest as objects.
 
     Args:
@@ -142,7 +142,7 @@ class LazyEvents(Sequence[AuditEvent]):
         known: events that are decoded already, by position; it becomes this object's memory of what was asked for.
     """
 
-    def __init__(self, payloads: Sequence[bytes], known: dict[int, AuditEvent]) -> None:
+    def __init__(self, payloads: Sequence[bytes], known: dict[int, NativeEvent]) -> None:
         self._payloads = payloads
         self._known = known
 
@@ -150,12 +150,12 @@ class LazyEvents(Sequence[AuditEvent]):
         return len(self._payloads)
 
     @overload
-    def __getitem__(self, at: int) -> AuditEvent: ...
+    def __getitem__(self, at: int) -> NativeEvent: ...
 
     @overload
-    def __getitem__(self, at: slice) -> Sequence[AuditEvent]: ...
+    def __getitem__(self, at: slice) -> Sequence[NativeEvent]: ...
 
-    def __getitem__(self, at: int | slice) -> AuditEvent | Sequence[AuditEvent]:
+    def __getitem__(self, at: int | slice) -> NativeEvent | Sequence[NativeEvent]:
         position = range(len(self._payloads))[at]
         if isinstance(position, range):
             return self.take(position)
@@ -173,7 +173,7 @@ class LazyEvents(Sequence[AuditEvent]):
 class EventColumns(NamedTuple):
     """A batch of n events. `time_ms` is UTC event time; the other columns are described in the module's constants."""
 
-    events: Sequence[AuditEvent]
+    events: Sequence[NativeEvent]
     names: UInt64s  # shape (n, NAMES)
     numbers: Floats  # shape (n, NUMBERS)
     codes: Codes  # shape (n, CODES)
@@ -188,13 +188,13 @@ class EventColumns(NamedTuple):
         taken = events.take(wanted) if isinstance(events, LazyEvents) else [events[row] for row in wanted]
         return EventColumns(taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
 
-    def timed(self, time_ms: Times) -> EventColumns:
+    def with_times(self, time_ms: Times) -> EventColumns:
         """The same events at other times. (`_replace` of a named tuple does not get along with our `len`.)"""
         return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
 
 
-def _is_record(event: AuditEvent) -> bool:
-    return event.error == OWN_RECORD and event.type == "approval"
+def _is_own_approval_record(event: NativeEvent) -> bool:
+    return event.error == OWN_APPROVAL_RECORD and event.type == "approval"
 
 
 class ColumnEncoder:
@@ -210,23 +210,23 @@ class ColumnEncoder:
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
         # What few different parts of many events encode to.
-        self._agents = Remembered(agent_key)
-        self._networks = Remembered(network_of)
-        self._scopes = Remembered(_scope_set)
-        self._targets = Remembered(self._canonical)
+        self._agents = MemoizedFunction(agent_key)
+        self._networks = MemoizedFunction(network_of)
+        self._scopes = MemoizedFunction(_scope_set)
+        self._targets = MemoizedFunction(self._canonical_target)
 
-    def encode(self, events: Sequence[AuditEvent]) -> EventColumns:
+    def encode(self, events: Sequence[NativeEvent]) -> EventColumns:
         """Columns of *events*, in their order."""
         names: list[str] = []
         packed = np.frombuffer(bytearray().join([self._row(event, names) for event in events]), _PACKED)
         hashed = np.empty((len(events), NAMES), np.uint64)
         hashed[:, AGENT] = packed["agent"]
-        hashed[:, AGENT + 1 :] = self.hash.many(names).reshape(len(events), NAMES - 1)
+        hashed[:, AGENT + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 1)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
         return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000)
 
-    def _row(self, event: AuditEvent, names: list[str]) -> bytes:
+    def _row(self, event: NativeEvent, names: list[str]) -> bytes:
         """Numbers of one event, packed; its names are appended to *names*.
 
         This is the only per-event Python on the hot path, so it is one flat function.
@@ -295,7 +295,7 @@ class ColumnEncoder:
             external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
             agent.self_asserted,
-            event.error in _OURS[outcome] or _is_record(event),
+            event.error in _OWN_ERRORS[outcome] or _is_own_approval_record(event),
             event.time.timestamp(),
         )
 
@@ -306,7 +306,7 @@ class ColumnEncoder:
             return self._targets[name, tenant, resource.external]
         return name or "", -1 if resource.external is None else int(resource.external)
 
-    def _canonical(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
+    def _canonical_target(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
         found, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
         return found or "", side
 

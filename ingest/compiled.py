@@ -18,18 +18,18 @@ as_int = cast(Callable[[Any], int], np.int64)
 """A signed integer for kernels: `int` leaves one without sign as it is, and the two together become a float."""
 
 
-PACKAGE = Path(__file__).resolve().parents[1]
-_WITH_KERNELS = ("ingest/**/*.py", "models/*.py", "scoring/*.py")
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+_KERNEL_SOURCES = ("ingest/**/*.py", "models/*.py", "scoring/*.py")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile at the first call; the machine code is kept beside the source (or in `NUMBA_CACHE_DIR`)."""
-    return _kept(function, {})
+    return _compile_with_cache(function, {})
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """As `allocation_free`, for small helpers that other kernels call: always inlined by LLVM."""
-    return _kept(function, {"_nrt": False, "forceinline": True})
+    return _compile_with_cache(function, {"_nrt": False, "forceinline": True})
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
@@ -38,10 +38,10 @@ def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
     Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
     the feature kernel's time.
     """
-    return _kept(function, {"_nrt": False})
+    return _compile_with_cache(function, {"_nrt": False})
 
 
-def _kept(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
+def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     """Compile with a cache that any change of a kernel's source makes stale.
 
     numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
@@ -50,15 +50,15 @@ def _kept(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     made = njit(cache=True, **options)(function)
     kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
     if kept is not None:
-        kept._source_stamp = (kept._source_stamp, sources(PACKAGE))
+        kept._source_stamp = (kept._source_stamp, source_digest(PACKAGE_ROOT))
     return cast(Callable[P, R], made)
 
 
 @lru_cache
-def sources(package: Path) -> str:
+def source_digest(package: Path) -> str:
     """Digest of all files that hold kernels, their helpers and their constants."""
     found = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for pattern in _WITH_KERNELS for path in package.glob(pattern)):
+    for path in sorted(path for pattern in _KERNEL_SOURCES for path in package.glob(pattern)):
         text = path.read_bytes()
         found.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
     return found.hexdigest()

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-WINDOW = 262_144
+DEFAULT_WINDOW = 262_144
 """Offsets of one generation. At 1,000 events per second, retries are recognised for at least 4 minutes."""
 
 
-def _mark_rows(
+def _mark_seen_rows(
     hashes: Any, offsets: Any, tables: Any, generation: int, window: int, multiplier: Any, shift: Any, seen: Any
 ) -> int:
     """Look up and insert each hash in order; returns the generation of the last row. Empty slots hold 0."""
@@ -51,7 +51,7 @@ def _mark_rows(
     return generation
 
 
-_mark = cast(Callable[..., int], njit(cache=True)(_mark_rows))
+_mark_seen = cast(Callable[..., int], njit(cache=True)(_mark_seen_rows))
 
 
 class DuplicateWindow:
@@ -63,7 +63,7 @@ class DuplicateWindow:
             sender cannot choose ids that all fall into one place.
     """
 
-    def __init__(self, window: int = WINDOW, seed: int = 0x9E3779B97F4A7C15) -> None:
+    def __init__(self, window: int = DEFAULT_WINDOW, seed: int = 0x9E3779B97F4A7C15) -> None:
         if window < 1:
             raise ValueError(f"window must be 1 or more, is {window}")
         bits = max(1, (2 * window - 1).bit_length())  # at most half full
@@ -101,7 +101,7 @@ class DuplicateWindow:
             return seen
         if offsets[0] < self.next_offset or (np.diff(offsets) < 1).any():
             raise ValueError(f"offsets must ascend from {self.next_offset} on")
-        self._generation = _mark(
+        self._generation = _mark_seen(
             hashes, offsets, self._tables, self._generation, self.window, self._multiplier, self._shift, seen
         )
         self.next_offset = int(offsets[-1]) + 1

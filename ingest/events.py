@@ -16,7 +16,7 @@ import msgspec
 
 from .errors import MalformedEvent
 
-MAX_ID = 2048
+MAX_ID_LENGTH = 2048
 """Characters in an identifier: agents may be https or SPIFFE URIs."""
 
 MAX_EVENT_BYTES = 256 * 1024
@@ -45,8 +45,8 @@ OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
 Provenance = Literal["granted", "derived", "new", "unknown"]
 PROVENANCES: tuple[str, ...] = Provenance.__args__  # type: ignore[attr-defined]
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -105,7 +105,7 @@ class Credential(msgspec.Struct, gc=False):
     token_lifetime_s: NonNegative | None = None
 
 
-class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
+class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
 
     time: datetime
@@ -137,11 +137,11 @@ class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
     attributes: dict[str, Any] | None = None
 
 
-_MOST = 1e300
-_decoder = msgspec.json.Decoder(AuditEvent, strict=True)
+_MAX_NUMBER = 1e300
+_decoder = msgspec.json.Decoder(NativeEvent, strict=True)
 
 
-def decode_event(raw: bytes | memoryview) -> AuditEvent:
+def decode_event(raw: bytes | memoryview) -> NativeEvent:
     """Decode and check one native event.
 
     Raises:
@@ -155,11 +155,11 @@ def decode_event(raw: bytes | memoryview) -> AuditEvent:
         raise _malformed(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent(f"not a JSON object: {error}") from None
-    _check(event)
+    _check_values(event)
     return event
 
 
-def _check(event: AuditEvent) -> None:
+def _check_values(event: NativeEvent) -> None:
     """Rules that the type alone can not state."""
     if event.time.tzinfo is None:
         raise MalformedEvent("time has no UTC offset; RFC 3339 requires one (for example a trailing `Z`)", "$.time")
@@ -168,12 +168,12 @@ def _check(event: AuditEvent) -> None:
     # The sum of numbers that are not negative tells at once whether all are finite (or so large that it matters not).
     if (
         not (event.bytes_in or 0.0) + (event.bytes_out or 0.0) + (event.duration_ms or 0.0) + (event.count or 0.0)
-        < _MOST
+        < _MAX_NUMBER
     ):
         _refuse_infinite(event)
 
 
-def _refuse_infinite(event: AuditEvent) -> None:
+def _refuse_infinite(event: NativeEvent) -> None:
     for name in ("bytes_in", "bytes_out", "duration_ms", "count"):
         value = getattr(event, name)
         if value is not None and not math.isfinite(value):
@@ -194,9 +194,9 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
     return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 
 
-def json_schema() -> dict[str, Any]:
+def event_json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the native event, as served by the API."""
-    (schema,), components = msgspec.json.schema_components([AuditEvent], ref_template="#/$defs/{name}")
+    (schema,), components = msgspec.json.schema_components([NativeEvent], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "https://trustwatch.dev/schema/audit-event.v1.json",

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from .errors import ConfigError, CorruptLog
 from .identity import raw_id_hash
-from .source import Kind, Record, RecordBatch
+from .source import Record, RecordBatch, RecordKind
 
 BLOCK_BYTES = 256 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 _GZIP = b"\x1f\x8b"
 
-Progress = Callable[[int], None]
+ByteProgress = Callable[[int], None]
 
 
 class UnreadableFile(ConfigError):
@@ -45,7 +45,7 @@ class FileSource:
     """
 
     def __init__(
-        self, inputs: Sequence[Path] | BinaryIO, received_ms: int = 0, progress: Progress | None = None
+        self, inputs: Sequence[Path] | BinaryIO, received_ms: int = 0, progress: ByteProgress | None = None
     ) -> None:
         self.received_ms = received_ms
         self._progress = progress
@@ -77,7 +77,7 @@ class FileSource:
         Raises:
             CorruptLog: the input ends before *offset*, or a stream would have to be read again.
         """
-        _only_zero(partition)
+        _require_partition_zero(partition)
         if offset < self._offset:
             if self._stream:
                 raise CorruptLog(f"a stream cannot go back from record {self._offset} to {offset}")
@@ -101,12 +101,14 @@ class FileSource:
         Raises:
             UnreadableFile: a file cannot be read.
         """
-        base, lines = self.take(max_records)
+        base, lines = self.take_lines(max_records)
         if not lines:
             return None
-        return RecordBatch(0, base, [Record(Kind.EVENT, raw_id_hash(line), self.received_ms, line) for line in lines])
+        return RecordBatch(
+            0, base, [Record(RecordKind.EVENT, raw_id_hash(line), self.received_ms, line) for line in lines]
+        )
 
-    def take(self, max_lines: int) -> tuple[int, list[bytes]]:
+    def take_lines(self, max_lines: int) -> tuple[int, list[bytes]]:
         """As `poll`, for a reader that makes the records itself: the offset of the first line, and the lines.
 
         Raises:
@@ -122,7 +124,7 @@ class FileSource:
 
     def end_offset(self, partition: int) -> int:
         """Number of records in all files (reads them once to count); of a stream, records handed out so far."""
-        _only_zero(partition)
+        _require_partition_zero(partition)
         if self._stream:
             return self._offset
         if self._end is None:
@@ -178,7 +180,7 @@ class FileSource:
 
     def _blocks_of(self, file: BinaryIO, done: int) -> Iterator[bytes]:
         """Blocks of one input, unpacked, with a line end behind the last; tells the progress."""
-        reader = _Counted(file, done)
+        reader = _CountingReader(file, done)
         buffered = io.BufferedReader(reader, BLOCK_BYTES)
         try:
             packed = buffered.peek(2)[:2] == _GZIP
@@ -194,7 +196,7 @@ class FileSource:
             buffered.detach()
 
 
-class _Counted(io.RawIOBase):
+class _CountingReader(io.RawIOBase):
     """Reads what is there now, and counts it. Does not own the stream below."""
 
     def __init__(self, stream: BinaryIO, count: int) -> None:
@@ -213,6 +215,6 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def _only_zero(partition: int) -> None:
+def _require_partition_zero(partition: int) -> None:
     if partition != 0:
         raise ValueError(f"files have partition 0 only, not {partition}")

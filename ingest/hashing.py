@@ -18,11 +18,11 @@ from .compiled import allocation_free, inlined
 
 _V0, _V1 = np.uint64(0x736F6D6570736575), np.uint64(0x646F72616E646F6D)
 _V2, _V3 = np.uint64(0x6C7967656E657261), np.uint64(0x7465646279746573)
-_LAST = np.uint64(0xFF)
+_SIP_FINALISATION = np.uint64(0xFF)
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
-State = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+SipState = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
 
 def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
@@ -54,9 +54,9 @@ class NameHasher:
 
     def __call__(self, name: str | None) -> int:
         """Unsigned 64-bit hash of one name."""
-        return int(self.many([name or ""])[0])
+        return int(self.hash_many([name or ""])[0])
 
-    def many(self, names: Sequence[str]) -> Hashes:
+    def hash_many(self, names: Sequence[str]) -> Hashes:
         """Hashes of *names*, shape (n,)."""
         text = "".join(names)
         if text.isascii():
@@ -73,7 +73,7 @@ class NameHasher:
 
 
 @inlined
-def _round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> State:
+def _sip_round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> SipState:
     """SipRound."""
     v0 += v1
     v2 += v3
@@ -89,7 +89,7 @@ def _round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> State:
 
 
 @inlined
-def word_at(data: Bytes, at: int) -> np.uint64:
+def load_word(data: Bytes, at: int) -> np.uint64:
     """The eight bytes from *at* on as one little-endian number."""
     # An index without a sign can not count from the end: only so do the eight become one load.
     first, word = np.uint64(at), np.uint64(0)
@@ -104,21 +104,21 @@ def siphash(data: Bytes, start: int, length: int, k0: np.uint64, k1: np.uint64) 
     v0, v1, v2, v3 = k0 ^ _V0, k1 ^ _V1, k0 ^ _V2, k1 ^ _V3
     whole = length // 8
     for block in range(whole):
-        word = word_at(data, start + 8 * block)
+        word = load_word(data, start + 8 * block)
         v3 ^= word
-        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
-        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+        v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
+        v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
         v0 ^= word
     rest = np.uint64(8 * (length % 8))
-    word = word_at(data, start + 8 * whole) & ((np.uint64(1) << rest) - np.uint64(1))
+    word = load_word(data, start + 8 * whole) & ((np.uint64(1) << rest) - np.uint64(1))
     word |= np.uint64(length & 255) << np.uint64(56)
     v3 ^= word
-    v0, v1, v2, v3 = _round(v0, v1, v2, v3)
-    v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+    v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
+    v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
     v0 ^= word
-    v2 ^= _LAST
+    v2 ^= _SIP_FINALISATION
     for _ in range(4):
-        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+        v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
     return v0 ^ v1 ^ v2 ^ v3
 
 

@@ -6,17 +6,17 @@ import hashlib
 
 import msgspec
 
-ID_PERSON, RAW_PERSON = b"tw-event-id", b"tw-event-raw"
+EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE = b"tw-event-id", b"tw-event-raw"
 """Purposes of the hashes of ids, and of records without one."""
 
 
-class _Named(msgspec.Struct, gc=False):
+class _EventIdentity(msgspec.Struct, gc=False):
     tenant: str | None = None
     source: str | None = None
     id: str | None = None
 
 
-_decoder = msgspec.json.Decoder(_Named)
+_identity_decoder = msgspec.json.Decoder(_EventIdentity)
 
 
 def event_id_hash(tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview) -> int:
@@ -31,16 +31,16 @@ def event_id_hash(tenant: str | None, source: str | None, event_id: str | None, 
     if event_id:
         tenant, source = tenant or "", source or ""
         data: bytes | memoryview = f"{len(tenant)}:{len(source)}:{tenant}{source}{event_id}".encode()
-        person = ID_PERSON
+        person = EVENT_ID_PURPOSE
     else:
-        data, person = raw, RAW_PERSON
+        data, person = raw, RAW_RECORD_PURPOSE
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "little") or 1
 
 
 def raw_id_hash(raw: bytes | memoryview) -> int:
     """Identity of an event that is not decoded yet; a record that cannot be decoded is identified by its bytes."""
     try:
-        named = _decoder.decode(raw)
+        named = _identity_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return event_id_hash(None, None, None, raw)
     return event_id_hash(named.tenant, named.source, named.id, raw)

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-PART = 8
+PATTERN_PART_BYTES = 8
 """Bytes of a name that are looked up."""
 
 
-class ManyNames:
+class MultiPatternSearch:
     """Finds candidates; whoever asked looks closer at those.
 
     Of each name the part is looked up that the fewest others have, since names of one house begin or end alike.
@@ -21,20 +21,20 @@ class ManyNames:
     """
 
     def __init__(self, needles: Sequence[Collection[bytes]]) -> None:
-        shared = Counter(part for several in needles for needle in several for part in _parts(needle))
+        shared = Counter(part for several in needles for needle in several for part in _pattern_parts(needle))
         self._count = len(needles)
         self._short: list[tuple[int, Collection[bytes]]] = []
         self._by_part: dict[bytes, list[tuple[int, bytes]]] = {}
         for number, several in enumerate(needles):
-            if any(len(needle) < PART for needle in several):
+            if any(len(needle) < PATTERN_PART_BYTES for needle in several):
                 self._short.append((number, several))
                 continue
             for needle in several:
-                rarest = min(_parts(needle), key=shared.__getitem__)
+                rarest = min(_pattern_parts(needle), key=shared.__getitem__)
                 self._by_part.setdefault(rarest, []).append((number, needle))
         self._known = frozenset(self._by_part)
 
-    def among(self, raw: bytes) -> Sequence[int]:
+    def candidates(self, raw: bytes) -> Sequence[int]:
         """Numbers of the names that may stand in JSON, in their order; all of them where it can not be read."""
         if not self._count:
             return ()
@@ -44,10 +44,10 @@ class ManyNames:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return range(self._count)
         found = {number for number, several in self._short if any(needle in raw for needle in several)}
-        for part in self._known.intersection(_parts(raw)):
+        for part in self._known.intersection(_pattern_parts(raw)):
             found.update(number for number, needle in self._by_part[part] if needle in raw)
         return sorted(found)
 
 
-def _parts(text: bytes) -> set[bytes]:
-    return {text[at : at + PART] for at in range(len(text) - PART + 1)}
+def _pattern_parts(text: bytes) -> set[bytes]:
+    return {text[at : at + PATTERN_PART_BYTES] for at in range(len(text) - PATTERN_PART_BYTES + 1)}

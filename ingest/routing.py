@@ -6,18 +6,18 @@ from functools import lru_cache
 
 import msgspec
 
-_encode = msgspec.json.Encoder().encode
-_MASK = 0xFFFFFFFF
-_M = 0x5BD1E995
+_encode_key = msgspec.json.Encoder().encode
+_UINT32_MASK = 0xFFFFFFFF
+_MURMUR2_MULTIPLIER = 0x5BD1E995
 
 
-def agent_route(tenant: str, issuer: str, agent_id: str) -> bytes:
+def agent_partition_key(tenant: str, issuer: str, agent_id: str) -> bytes:
     """Key of an agent's records on every topic: a JSON array of its three names, so that none can run into another.
 
     >>> agent_route("acme", "https://as.example", "payer")
     b'["acme","https://as.example","payer"]'
     """
-    return _encode((tenant, issuer, agent_id))
+    return _encode_key((tenant, issuer, agent_id))
 
 
 @lru_cache(maxsize=65_536)
@@ -36,18 +36,18 @@ def murmur2(data: bytes) -> int:
     h = 0x9747B28C ^ length
     whole = length & ~3
     for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * _M & _MASK
-        k = (k ^ k >> 24) * _M & _MASK
-        h = h * _M & _MASK ^ k
+        k = int.from_bytes(data[start : start + 4], "little") * _MURMUR2_MULTIPLIER & _UINT32_MASK
+        k = (k ^ k >> 24) * _MURMUR2_MULTIPLIER & _UINT32_MASK
+        h = h * _MURMUR2_MULTIPLIER & _UINT32_MASK ^ k
     rest = data[whole:]
     if rest:
-        h = (h ^ int.from_bytes(rest, "little")) * _M & _MASK
-    h = (h ^ h >> 13) * _M & _MASK
+        h = (h ^ int.from_bytes(rest, "little")) * _MURMUR2_MULTIPLIER & _UINT32_MASK
+    h = (h ^ h >> 13) * _MURMUR2_MULTIPLIER & _UINT32_MASK
     return h ^ h >> 15
 
 
 @lru_cache(maxsize=65_536)
-def route_to(partition: int, partitions: int) -> bytes:
+def key_for_partition(partition: int, partitions: int) -> bytes:
     """A key that leads to a given partition, for what is no one agent's.
 
     >>> partition_of(route_to(3, 8), 8)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Kind(IntEnum):
+class RecordKind(IntEnum):
     """What a record is. Everything that changes state is a record, so that a replay sees it at the same place."""
 
     EVENT = 0
@@ -24,14 +24,14 @@ class Kind(IntEnum):
     ERASED = 4
     """Nothing: what stood here was erased (`erasing.py`). Its event id still counts for duplicates."""
     FORGET = 5
-    """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.privacy.Forget`."""
+    """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.privacy.EraseCommand`."""
 
 
 class Record(NamedTuple):
     """One raw record. `id_hash` identifies the event for the duplicate window; 0 = not an event.
 
-    `key` names the agent that the record is about (see `routing.agent_route`): it chooses the partition where there are
-    several. Records that were read from a source do not carry it.
+    `key` names the agent that the record is about (see `routing.agent_partition_key`): it chooses the partition where
+    there are several. Records that were read from a source do not carry it.
     """
 
     kind: int

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from .events import Resource
 
-EXTERNAL, INTERNAL, UNKNOWN = 1, 0, -1
+EXTERNAL_TARGET, INTERNAL_TARGET, UNKNOWN_SIDE = 1, 0, -1
 
 
 class TenantDomains:
@@ -20,14 +20,14 @@ class TenantDomains:
     def __init__(self, domains: Mapping[str, Sequence[str]]) -> None:
         self._domains = {tenant: tuple(d.lower().lstrip(".") for d in names) for tenant, names in domains.items()}
 
-    def outside(self, tenant: str, host: str) -> int:
+    def side_of(self, tenant: str, host: str) -> int:
         """EXTERNAL or INTERNAL, or UNKNOWN for a tenant that has configured no domains."""
         domains = self._domains.get(tenant)
         if not domains:
-            return UNKNOWN
+            return UNKNOWN_SIDE
         host = host.lower().rstrip(".")
         inside = any(host == domain or host.endswith("." + domain) for domain in domains)
-        return INTERNAL if inside else EXTERNAL
+        return INTERNAL_TARGET if inside else EXTERNAL_TARGET
 
 
 def is_url(name: str) -> bool:
@@ -64,9 +64,9 @@ def canonical_target(resource: Resource, tenant: str, domains: TenantDomains) ->
     """
     name = resource.target if resource.target else resource.id
     if not name:
-        return None, UNKNOWN if resource.external is None else int(resource.external)
+        return None, UNKNOWN_SIDE if resource.external is None else int(resource.external)
     host = host_of(name)
     if host is None:
-        return name, UNKNOWN if resource.external is None else int(resource.external)
-    side = domains.outside(tenant, host) if resource.external is None else int(resource.external)
+        return name, UNKNOWN_SIDE if resource.external is None else int(resource.external)
+    side = domains.side_of(tenant, host) if resource.external is None else int(resource.external)
     return (host if is_url(name) else name.lower()), side

@@ -16,16 +16,16 @@ import numpy.typing as npt
 
 from ..ingest.compiled import compiled
 
-LEAST_DAYS = 100
+MIN_AGENT_DAYS = 100
 """Agent-days below which a tail would be guesswork; thresholds then rest on the events' rate and exponent alone."""
 
-TAIL_SHARE, TAIL_LEAST = 0.1, 10
+TAIL_SHARE, MIN_TAIL_MAXIMA = 0.1, 10
 """The largest maxima that the tail is fitted to."""
 
 ONE_SIDED_95 = 1.645
 """Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
 
-KNOWN = 200
+ESTABLISHED_EVENTS = 200
 """Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
 set the thresholds of all; newcomers therefore alarm more often than the budget says."""
 
@@ -49,21 +49,21 @@ class AlarmTail(NamedTuple):
     days: int
 
     @staticmethod
-    def none() -> AlarmTail:
+    def empty() -> AlarmTail:
         """Nothing is known."""
         return AlarmTail(0.0, 0.0, 1.0, 0)
 
     @property
     def usable(self) -> bool:
         """Whether there were agent-days enough."""
-        return self.days >= LEAST_DAYS
+        return self.days >= MIN_AGENT_DAYS
 
-    def reached_by(self, allowed: float) -> float:
+    def level_for_share(self, allowed: float) -> float:
         """Evidence that a share *allowed* of agent-days reaches, natural log."""
         return self.start + self.scale * max(math.log(self.share / allowed), 0.0)
 
 
-def fit_alarms(
+def fit_alarm_tail(
     bets: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
 ) -> AlarmTail:
     """The tail of agent-day maxima.
@@ -74,7 +74,7 @@ def fit_alarms(
     """
     keys, slots = np.unique(agents, return_inverse=True)
     maxima = np.empty(len(bets) + len(keys))
-    days = _climb(
+    days = _daily_maxima(
         bets,
         slots,
         time_ms // _DAY_MS,
@@ -84,22 +84,22 @@ def fit_alarms(
         np.full(len(keys), -1.0),
         maxima,
     )
-    return tail_of(maxima[:days])
+    return fit_tail_of_maxima(maxima[:days])
 
 
-def tail_of(maxima: npt.NDArray[np.float64]) -> AlarmTail:
+def fit_tail_of_maxima(maxima: npt.NDArray[np.float64]) -> AlarmTail:
     """The tail of the highest evidence of each agent-day, shape (d,), at least 0."""
     reached = np.sort(maxima)
-    largest = max(math.ceil(TAIL_SHARE * len(reached)), TAIL_LEAST)
+    largest = max(math.ceil(TAIL_SHARE * len(reached)), MIN_TAIL_MAXIMA)
     if len(reached) <= largest:
-        return AlarmTail.none()
+        return AlarmTail.empty()
     start = float(reached[-largest - 1])
     excess = float(np.median(reached[-largest:]) - start) / math.log(2.0) * (1.0 + ONE_SIDED_95 / math.sqrt(largest))
     return AlarmTail(start, excess, largest / len(reached), len(reached))
 
 
 @compiled
-def _climb(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any) -> int:
+def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any) -> int:
     """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
 
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
@@ -109,7 +109,7 @@ def _climb(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: Any, hig
     for row in range(len(bets)):
         slot = slots[row]
         seen[slot] += 1
-        if seen[slot] <= KNOWN:
+        if seen[slot] <= ESTABLISHED_EVENTS:
             continue
         if days[row] > day[slot]:
             if highest[slot] >= 0.0:

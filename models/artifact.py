@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ModelError
-from .manifest import KIND, MANIFEST, ArrayFile, ModelManifest, decode, encode
+from .manifest import MANIFEST_FILE, MODEL_KIND, ArrayFile, ModelManifest, decode_manifest, encode_manifest
 
 Arrays = Mapping[str, NDArray[Any]]
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")  # one part of a path: no separator, no dot, equal on every file system
-_AGAIN = "copy the model again or retrain"
+_ARRAY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")  # one part of a path: no separator, no dot, equal on every file system
+_RESTORE_ADVICE = "copy the model again or retrain"
 
 
 class LoadedModel(NamedTuple):
@@ -55,16 +55,16 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
         ModelError: *path* exists and is neither a Trustwatch model nor empty, or a name or array can not be stored.
     """
     path = Path(path).absolute()
-    _refuse_strangers(path)
+    _refuse_foreign_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
     try:
-        files = {name: _write_array(draft / name, array, name) for name, array in _flat(detector_state, extras)}
-        _write_bytes(draft / MANIFEST, encode(manifest, files))
+        files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
+        _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
         draft.chmod(0o755)  # mkdtemp makes it private; a model is read by the service's own user
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
-            _sync(folder)
-        _swap_in(draft, path)
+            _sync_directory(folder)
+        _replace_directory(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -82,10 +82,10 @@ def load_model(path: Path, *, feature_names: Sequence[str], feature_table_hash: 
         ModelError: anything is missing, left over, damaged, edited, or does not fit this program. The message names the
             file, what was expected, what was found, and what to do.
     """
-    folder = _current(Path(path).absolute())
-    raw = _read(folder / MANIFEST, folder)
-    manifest, files = decode(raw, str(folder / MANIFEST))
-    _check_features(folder / MANIFEST, manifest, feature_names, feature_table_hash)
+    folder = _current_directory(Path(path).absolute())
+    raw = _read_file(folder / MANIFEST_FILE, folder)
+    manifest, files = decode_manifest(raw, str(folder / MANIFEST_FILE))
+    _check_features(folder / MANIFEST_FILE, manifest, feature_names, feature_table_hash)
     _check_listing(folder, files)
     detector: dict[str, NDArray[Any]] = {}
     extras: dict[str, dict[str, NDArray[Any]]] = {}
@@ -99,15 +99,15 @@ def load_model(path: Path, *, feature_names: Sequence[str], feature_table_hash: 
     return LoadedModel(manifest, detector, extras)
 
 
-def peek(path: Path) -> tuple[ModelManifest, str]:
+def read_manifest(path: Path) -> tuple[ModelManifest, str]:
     """The manifest of a model directory and its digest, without looking at the arrays.
 
     Raises:
         ModelError: it is no manifest, of another format version, or was edited.
     """
-    folder = _current(Path(path).absolute())
-    raw = _read(folder / MANIFEST, folder)
-    manifest, _ = decode(raw, str(folder / MANIFEST))
+    folder = _current_directory(Path(path).absolute())
+    raw = _read_file(folder / MANIFEST_FILE, folder)
+    manifest, _ = decode_manifest(raw, str(folder / MANIFEST_FILE))
     return manifest, str(json.loads(raw)["digest"])
 
 
@@ -117,8 +117,8 @@ def copy_model(source: Path, target: Path) -> None:
     Raises:
         ModelError: *target* exists and is neither a Trustwatch model nor empty.
     """
-    source, target = _current(Path(source).absolute()), Path(target).absolute()
-    _refuse_strangers(target)
+    source, target = _current_directory(Path(source).absolute()), Path(target).absolute()
+    _refuse_foreign_directory(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.draft-", dir=target.parent))
     try:
@@ -128,8 +128,8 @@ def copy_model(source: Path, target: Path) -> None:
             _write_bytes(copied, file.read_bytes())
         draft.chmod(0o755)
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
-            _sync(folder)
-        _swap_in(draft, target)
+            _sync_directory(folder)
+        _replace_directory(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -138,19 +138,19 @@ def copy_model(source: Path, target: Path) -> None:
 def is_model(path: Path) -> bool:
     """Whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
     try:
-        return f'"{KIND}"'.encode() in (path / MANIFEST).read_bytes()
+        return f'"{MODEL_KIND}"'.encode() in (path / MANIFEST_FILE).read_bytes()
     except OSError:
         return False
 
 
-def _flat(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
+def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
     """Paths within the model and their arrays, sorted."""
     named: list[tuple[tuple[str, ...], NDArray[Any]]] = [
         (("detector", name), array) for name, array in detector.items()
     ]
     named += [(("extras", group, name), array) for group, arrays in extras.items() for name, array in arrays.items()]
     for parts, _ in named:
-        if not all(_NAME.fullmatch(part) for part in parts):
+        if not all(_ARRAY_NAME.fullmatch(part) for part in parts):
             raise ModelError(f"array name {'/'.join(parts)!r} may only hold lower-case letters, digits and underscores")
     return sorted(("/".join(parts) + ".npy", array) for parts, array in named)
 
@@ -172,7 +172,7 @@ def _write_bytes(file: Path, data: bytes | memoryview) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync(folder: Path) -> None:
+def _sync_directory(folder: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -181,16 +181,16 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _previous(path: Path) -> Path:
+def _previous_directory(path: Path) -> Path:
     return path.with_name(f".{path.name}.previous")
 
 
-def _current(path: Path) -> Path:
+def _current_directory(path: Path) -> Path:
     """The directory to read: *path*, or the model before it if a replacement stopped half-way."""
-    return _previous(path) if not path.exists() and is_model(_previous(path)) else path
+    return _previous_directory(path) if not path.exists() and is_model(_previous_directory(path)) else path
 
 
-def _refuse_strangers(path: Path) -> None:
+def _refuse_foreign_directory(path: Path) -> None:
     """A wrong `--model` must not cost anyone a directory."""
     if not os.path.lexists(path) or is_model(path):
         return
@@ -198,23 +198,23 @@ def _refuse_strangers(path: Path) -> None:
         raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
 
 
-def _swap_in(draft: Path, path: Path) -> None:
+def _replace_directory(draft: Path, path: Path) -> None:
     """Put a finished draft in place: at every moment either *path* or `.NAME.previous` is a whole model."""
-    previous = _previous(path)
+    previous = _previous_directory(path)
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)
         path.rename(previous)
     draft.rename(path)
-    _sync(path.parent)
+    _sync_directory(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _read(file: Path, folder: Path) -> bytes:
+def _read_file(file: Path, folder: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"{file} can not be read ({error.strerror}); {folder} is no complete model: {_AGAIN}"
+            f"{file} can not be read ({error.strerror}); {folder} is no complete model: {_RESTORE_ADVICE}"
         ) from None
 
 
@@ -232,25 +232,31 @@ def _check_features(file: Path, manifest: ModelManifest, names: Sequence[str], t
 
 def _check_listing(folder: Path, files: Mapping[str, ArrayFile]) -> None:
     present = {entry.relative_to(folder).as_posix() for entry in folder.rglob("*") if not entry.is_dir()}
-    expected = {MANIFEST, *files}
+    expected = {MANIFEST_FILE, *files}
     for name in sorted(expected - present):
-        raise ModelError(f"{folder / name}: expected by the manifest, not found; {_AGAIN}")
+        raise ModelError(f"{folder / name}: expected by the manifest, not found; {_RESTORE_ADVICE}")
     for name in sorted(present - expected):
-        raise ModelError(f"{folder / name}: not in the manifest; a model holds no other files: remove it, or {_AGAIN}")
+        raise ModelError(
+            f"{folder / name}: not in the manifest; a model holds no other files: remove it, or {_RESTORE_ADVICE}"
+        )
 
 
 def _load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
-    data = _read(folder / name, folder)
+    data = _read_file(folder / name, folder)
     found = hashlib.sha256(data).hexdigest()
     if found != expected.sha256:
-        raise ModelError(f"{folder / name}: expected sha256 {expected.sha256}, found {found}; it was changed: {_AGAIN}")
+        raise ModelError(
+            f"{folder / name}: expected sha256 {expected.sha256}, found {found}; it was changed: {_RESTORE_ADVICE}"
+        )
     try:
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{folder / name}: expected a .npy array, found something else ({error}); {_AGAIN}") from None
+        raise ModelError(
+            f"{folder / name}: expected a .npy array, found something else ({error}); {_RESTORE_ADVICE}"
+        ) from None
     if (array.dtype.str, array.shape) != (expected.dtype, expected.shape):
         raise ModelError(
             f"{folder / name}: expected {expected.dtype} {expected.shape}, "
-            f"found {array.dtype.str} {array.shape}; {_AGAIN}"
+            f"found {array.dtype.str} {array.shape}; {_RESTORE_ADVICE}"
         )
     return array

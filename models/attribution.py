@@ -15,7 +15,7 @@ from .errors import WrongShape
 from .evaluator import ForestArrays
 
 
-def shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
+def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
     """By how much each feature shortened the path of each row, below what the forest expects before it looks.
 
     Args:
@@ -34,7 +34,7 @@ def shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.floa
         raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
     out = np.zeros_like(X)
     if forest.normaliser > 0.0:
-        _walk(X.astype(np.float32), forest.features, forest.thresholds, forest.leaves, forest.expected, out)
+        _attribute_paths(X.astype(np.float32), forest.features, forest.thresholds, forest.leaves, forest.expected, out)
         out /= forest.normaliser
     return out
 
@@ -45,7 +45,7 @@ def expectation(forest: ForestArrays) -> float:
 
 
 @compiled
-def _walk(
+def _attribute_paths(
     x: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],

@@ -23,7 +23,7 @@ from ..ingest.compiled import compiled
 LOG_HALF = float(np.log(0.5))
 
 DAMPING = 0.95
-LEAST_WEIGHT = 0.2
+MIN_BET_WEIGHT = 0.2
 """However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
 
 STREAK_BET = LOG_HALF - 0.5 * float(np.log(0.05))
@@ -38,22 +38,22 @@ def log_bet(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 @compiled
-def damped(bet: float, streak: float, peak: float) -> float:
+def damped_bet(bet: float, streak: float, peak: float) -> float:
     """A bet at the given streak, whose largest bet was *peak*: evidence is damped, the lack of it is not."""
     if bet <= 0.0:
         return bet
     fresh = max(bet - peak, 0.0)
-    return fresh + (bet - fresh) * max(math.pow(DAMPING, streak), LEAST_WEIGHT)
+    return fresh + (bet - fresh) * max(math.pow(DAMPING, streak), MIN_BET_WEIGHT)
 
 
 @compiled
-def longer(streak: float, bet: float) -> float:
+def extended_streak(streak: float, bet: float) -> float:
     """A streak after an event with this bet, before damping."""
     return streak + 1.0 if bet >= STREAK_BET else streak
 
 
 @compiled
-def forgotten(streak: float, elapsed_ms: float) -> float:
+def decayed_streak(streak: float, elapsed_ms: float) -> float:
     """A streak, or its peak, after some time."""
     return streak * math.pow(0.5, elapsed_ms / STREAK_HALF_LIFE_MS)
 
@@ -64,9 +64,9 @@ def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, la
     for row in range(len(bets)):
         agent = agents[row]
         elapsed = max(time_ms[row] - last_ms[agent], 0)
-        streak, peak, bet = forgotten(streaks[agent], elapsed), forgotten(peaks[agent], elapsed), bets[row]
-        bets[row] = damped(bet, streak, peak)
-        streaks[agent] = longer(streak, bet)
+        streak, peak, bet = decayed_streak(streaks[agent], elapsed), decayed_streak(peaks[agent], elapsed), bets[row]
+        bets[row] = damped_bet(bet, streak, peak)
+        streaks[agent] = extended_streak(streak, bet)
         peaks[agent] = max(peak, bet)
         last_ms[agent] += elapsed
 

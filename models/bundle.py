@@ -13,12 +13,12 @@ from ..ingest.features.layout import Baseline
 from .alarms import AlarmTail
 from .detector import Detector
 
-COVERED = 200.0
+HALF_COVERED_EVENTS = 200.0
 """Held-out events at which a peer group is half known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seeds:
+class AgentSeeds:
     """State of the agents of the training history at its end, from which they go on.
 
     Attributes:
@@ -32,9 +32,9 @@ class Seeds:
     events: npt.NDArray[np.int64]
 
     @staticmethod
-    def none() -> Seeds:
+    def empty() -> AgentSeeds:
         """No agent is known."""
-        return Seeds(np.zeros(0, np.uint64), np.zeros(0, layout.ROW), np.zeros(0, np.int64))
+        return AgentSeeds(np.zeros(0, np.uint64), np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Position of each key, -1 for agents that the history did not show."""
@@ -58,14 +58,14 @@ class TrainedModel:
         group_events: int64 (g,), held-out events behind the group's calibration.
         version: written into every decision.
         baseline_version: digest of the baseline.
-        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence`).
+        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence_exponent`).
         alarms: how high evidence climbs on agents of the history.
         window_ms: first and last event time of the history.
     """
 
     detector: Detector
     baseline: Baseline
-    seeds: Seeds
+    seeds: AgentSeeds
     salt: bytes
     groups: npt.NDArray[np.uint64]
     group_rates: npt.NDArray[np.float64]
@@ -89,4 +89,4 @@ class TrainedModel:
         """How much is known of each peer group, in [0, 1); 0 for a group that the history did not show."""
         rows = self.group_rows(groups)
         known = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
-        return known / (known + COVERED)
+        return known / (known + HALF_COVERED_EVENTS)

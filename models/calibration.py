@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .compiled import compiled, inlined
 from .errors import NotEnoughHistory, WrongShape
 
-FLEET = 0
+FLEET_GROUP = 0
 """Group id of all agents together."""
 EXACT_RANKS = 4096
 """The highest scores of a group that are kept one by one; below, neighbouring ranks are less than 0.1 % apart."""
@@ -39,7 +39,7 @@ class Calibration(NamedTuple):
     above: NDArray[np.int64]
 
     @staticmethod
-    def none() -> Calibration:
+    def empty() -> Calibration:
         """Of nobody: nothing is promised."""
         whole, real = np.zeros(0, np.int64), np.zeros(0)
         return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
@@ -65,10 +65,10 @@ class Calibration(NamedTuple):
         if not len(scores):
             raise NotEnoughHistory("no held-out score to calibrate on")
         ids, counts = np.unique(groups, return_counts=True)
-        own = ids[(counts >= minimum) & (ids != FLEET)]
-        parts = [_thin(np.sort(scores)), *(_thin(np.sort(scores[groups == group])) for group in own)]
+        own = ids[(counts >= minimum) & (ids != FLEET_GROUP)]
+        parts = [_thin_scores(np.sort(scores)), *(_thin_scores(np.sort(scores[groups == group])) for group in own)]
         return Calibration(
-            groups=np.concatenate([np.array([FLEET], np.uint64), own]),
+            groups=np.concatenate([np.array([FLEET_GROUP], np.uint64), own]),
             start=np.cumsum([0, *(len(values) for values, _, _ in parts)], dtype=np.int64),
             sizes=np.array([size for _, _, size in parts], np.int64),
             values=np.concatenate([values for values, _, _ in parts]),
@@ -77,7 +77,7 @@ class Calibration(NamedTuple):
 
     def covers(self, group: int) -> bool:
         """Whether the group's promise rests on its own scores; if not, on the fleet's."""
-        return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET
+        return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def n_for(self, group: int) -> int:
         """Held-out scores that the promise for *group* rests on; no p-value is below 1 / (n + 1)."""
@@ -92,7 +92,7 @@ class Calibration(NamedTuple):
         return out
 
 
-def _thin(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Values to keep of ascending scores, how many scores are above each, and the number of scores."""
     n = len(ordered)
     values, counts = np.unique(ordered, return_counts=True)

@@ -6,7 +6,7 @@ is impossible. The forest sees combinations that no feature shows alone; the nor
 
 Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
 A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
-`FOREST_FROM` are kept from it.
+`FOREST_MIN_IMPORTANCE` are kept from it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from .compiled import compiled, inlined
 from .evaluator import ForestArrays, forest_scores
-from .tails import TailTables, evidence_of, tail_evidence
+from .tails import TailTables, tail_evidence, value_evidence
 
-FOREST_FROM = 0.5
+FOREST_MIN_IMPORTANCE = 0.5
 """Least importance of a feature that the forest sees."""
 
 
-class Combination(NamedTuple):
+class EvidenceCombination(NamedTuple):
     """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
 
     Attributes:
@@ -44,48 +44,50 @@ class Combination(NamedTuple):
     importance: NDArray[np.float64]
 
 
-class Evidence(NamedTuple):
+class CombinedEvidence(NamedTuple):
     """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F), weighed."""
 
     statistic: NDArray[np.float64]
     forest: NDArray[np.float64]
     tails: NDArray[np.float64]
-    u: NDArray[np.float64]
+    feature_evidence: NDArray[np.float64]
 
 
-def evidence(parts: Combination, X: NDArray[np.float64]) -> Evidence:
+def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
     """T of rows (n, F) and what it is made of.
 
     Raises:
         NotFinite: a value is NaN or infinite.
         WrongShape: X is not (n, F).
     """
-    return combine(parts, weighed_evidence(parts.tails, parts.importance, X))
+    return combine_evidence(parts, weighted_evidence(parts.tails, parts.importance, X))
 
 
-def weighed_evidence(tails: TailTables, importance: NDArray[np.float64], X: NDArray[np.float64]) -> NDArray[np.float64]:
+def weighted_evidence(
+    tails: TailTables, importance: NDArray[np.float64], X: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Tail evidence of rows (n, F), each feature's times its importance."""
     return np.asarray(tail_evidence(tails, X) * importance)
 
 
-def forest_view(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
+def forest_input(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
     """The evidence (n, F) that the forest sees: features of little importance are constant, so no tree cuts them."""
-    return np.asarray(u * (importance >= FOREST_FROM))
+    return np.asarray(u * (importance >= FOREST_MIN_IMPORTANCE))
 
 
-def combine(parts: Combination, u: NDArray[np.float64]) -> Evidence:
+def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> CombinedEvidence:
     """T of rows whose weighed evidence (n, F) is known already."""
-    scores = forest_scores(parts.forest, forest_view(u, parts.importance))
+    scores = forest_scores(parts.forest, forest_input(u, parts.importance))
     statistic, from_forest, from_tails = np.empty((3, len(u)))
     tail = parts.score_tail
     combine_rows(
         u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
     )
-    return Evidence(statistic, from_forest, from_tails, u)
+    return CombinedEvidence(statistic, from_forest, from_tails, u)
 
 
 @inlined
-def _norm(u: NDArray[np.float64], norm: int) -> float:
+def _power_norm(u: NDArray[np.float64], norm: int) -> float:
     """Norm of one row, relative to its largest so that nothing underflows."""
     largest = 0.0
     for feature in range(len(u)):
@@ -118,6 +120,6 @@ def combine_rows(
 ) -> None:
     """Evidence of the forest, of the features, and T, of each row."""
     for row in range(len(u)):
-        from_tails[row] = _norm(u[row], norm)
-        from_forest[row] = evidence_of(scores[row], tail_x, tail_u, tail_rate, 0)
+        from_tails[row] = _power_norm(u[row], norm)
+        from_forest[row] = value_evidence(scores[row], tail_x, tail_u, tail_rate, 0)
         statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * from_tails[row]

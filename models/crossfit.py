@@ -18,25 +18,25 @@ from ..ingest.columns import EventColumns
 from ..ingest.features.baseline import fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.declaration import BITS, Z
-from ..ingest.features.kernel import IGNORED, Scratch
-from ..ingest.features.table import COUNT, FEATURES, IMPORTANCE, NAMES
+from ..ingest.features.kernel import IGNORED_EVENT, RowObservations
+from ..ingest.features.table import FEATURE_COUNT, FEATURE_IMPORTANCE, FEATURE_NAMES, FEATURES
 from .detector import DetectorSettings, ForestDetector, Scores
-from .habits import becomes_habit
-from .training import fit_with_held_out
+from .habits import learnable_parts
+from .training import fit_detector_with_held_out
 
 AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
-TURNS = 2
+CROSS_FIT_ROUNDS = 2
 """The first tells which events are odd; the second learns those as rarely as the live service does."""
 
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
-_DECADES = {BITS: float(np.log10(2.0))}
+_DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
 
-def fit_cross(
+def cross_fit_detector(
     columns: EventColumns,
-    found: Scratch,
+    found: RowObservations,
     sessions: npt.NDArray[np.uint64],
     settings: DetectorSettings,
     version: str,
@@ -52,59 +52,59 @@ def fit_cross(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    folds = fold_of(columns.names[:, c.AGENT], sessions, settings.folds)
+    folds = event_folds(columns.names[:, c.AGENT], sessions, settings.folds)
     agents, everything = columns.names[:, c.AGENT], np.arange(len(columns))
-    p_values, taught = np.ones(len(columns)), turns_of(agents)
-    for turn in range(TURNS):
-        learned = becomes_habit(columns, everything, p_values, taught)
-        vectors = np.zeros((len(columns), COUNT))
+    p_values, taught = np.ones(len(columns)), agent_event_numbers(agents)
+    for turn in range(CROSS_FIT_ROUNDS):
+        learned = learnable_parts(columns, everything, p_values, taught)
+        vectors = np.zeros((len(columns), FEATURE_COUNT))
         for fold in range(settings.folds):
             held = folds == fold
             if held.any():
-                vectors[held] = _held_out(columns, found, held, learned)[held]
+                vectors[held] = _held_out_vectors(columns, found, held, learned)[held]
             progress(turn * settings.folds + fold + 1)
-        detector, scores = fit_with_held_out(
+        detector, scores = fit_detector_with_held_out(
             vectors,
             columns.names[:, c.GROUP].copy(),
             sessions,
             settings,
-            NAMES,
+            FEATURE_NAMES,
             resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
-            importance=IMPORTANCE,
-            decades=[_DECADES.get(f.unit, 0.0) for f in FEATURES],
+            importance=FEATURE_IMPORTANCE,
+            decades=[_DECADES_PER_UNIT.get(f.unit, 0.0) for f in FEATURES],
             version=version,
         )
         p_values = scores.p_value
     return detector, scores
 
 
-def _held_out(
-    columns: EventColumns, found: Scratch, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.uint8]
+def _held_out_vectors(
+    columns: EventColumns, found: RowObservations, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float64]:
     """Vectors (n, F) of the agents that occur in *held*, against a baseline of all that is not held."""
     agents = columns.names[:, c.AGENT]
     acting = np.unique(agents[held])
     rows = np.flatnonzero(np.isin(agents, acting))
     builder = FeatureBuilder(fit_baseline(columns, found, ~held), len(acting))
-    builder.share(agents[rows][~held[rows] & (found.flags[rows] != IGNORED)])
-    return builder.vectors(columns, learned, rows)[0]
+    builder.set_shared_counts(agents[rows][~held[rows] & (found.flags[rows] != IGNORED_EVENT)])
+    return builder.observe_and_learn(columns, learned, rows)[0]
 
 
-def fold_of(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
+def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
     """Fold of each event, (n,) in [0, folds): by agent, or by session where there are too few agents."""
-    number = in_order(agents)
+    number = first_appearance_numbers(agents)
     if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
         number = sessions
     return (number % np.uint64(folds)).astype(np.int64)
 
 
-def in_order(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def first_appearance_numbers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
 
 
-def turns_of(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """How many events of the same agent come before each event, (n,)."""
     order = np.argsort(agents, kind="stable")
     ordered = agents[order]

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
-from .attribution import shortenings
+from .attribution import path_shortenings
 from .calibration import Calibration
-from .combination import Combination, Evidence, evidence, forest_view, weighed_evidence
+from .combination import CombinedEvidence, EvidenceCombination, combined_evidence, forest_input, weighted_evidence
 from .errors import NotFinite, WrongShape
 from .peers import PeerScales, anomaly_scores
 
-FAMILIAR = 500
+FAMILIAR_EVENTS = 500
 """Events in the model's history from which an agent is familiar. Below, much that it does is new for the first time,
 and judged as calm as agents of years it would be flagged for that."""
 
@@ -32,13 +32,13 @@ class Scores(NamedTuple):
             median of normal behaviour, 0.75 what one in a hundred exceeds.
         p_value: float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as
             anomalous.
-        u: float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in [0, 6], for
-            features that are logarithms of probabilities themselves in [0, 12].
+        feature_evidence: float64 (n, F), each feature's own evidence, `-log10 P(X_f >= x)`, times its importance; in
+            [0, 6], for features that are logarithms of probabilities themselves in [0, 12].
     """
 
     anomaly_score: NDArray[np.float64]
     p_value: NDArray[np.float64]
-    u: NDArray[np.float64]
+    feature_evidence: NDArray[np.float64]
 
 
 class Detector(Protocol):
@@ -95,7 +95,7 @@ class DetectorSettings:
     knots: int = 256
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
+        for name, low, high in _SETTING_RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"detector setting {name} is {value}; it must be from {low} to {high}")
@@ -103,10 +103,10 @@ class DetectorSettings:
             raise ConfigError(f"detector setting norm is {self.norm}; it must be a power of two")
 
 
-_MOST_VALUE = 64.0
+_MAX_FEATURE_VALUE = 64.0
 """No feature goes beyond it."""
 
-_RANGES = (
+_SETTING_RANGES = (
     ("trees", 1, 10_000),
     ("max_samples", 2, 4096),
     ("forest_weight", 0.0, 1.0),
@@ -119,7 +119,7 @@ _RANGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class UsualEvidence:
     """What a feature's evidence usually is, from the training rows.
 
     Attributes:
@@ -139,7 +139,7 @@ class ForestDetector:
         parts: what turns rows into the statistic T.
         scales: T to anomaly score, per peer group.
         calibration: anomaly score to p-value, per peer group.
-        familiar: the same for agents that the history shows well (`FAMILIAR`), which are calmer: part of what is
+        familiar: the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is
             normal is their own past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
         usual: what is usual, for explanations.
         settings: how it was trained.
@@ -147,11 +147,11 @@ class ForestDetector:
         version: version of the model.
     """
 
-    parts: Combination
+    parts: EvidenceCombination
     scales: PeerScales
     calibration: Calibration
     familiar: Calibration
-    usual: Usual
+    usual: UsualEvidence
     settings: DetectorSettings
     feature_names: tuple[str, ...]
     version: str
@@ -164,7 +164,7 @@ class ForestDetector:
         Args:
             X: float64 (n, F), finite; not changed.
             groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
-            familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR`); None = none is.
+            familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR_EVENTS`); None = none is.
 
         Returns:
             scores; see `Scores` for ranges and direction.
@@ -181,16 +181,16 @@ class ForestDetector:
         p_values = self.calibration.p_values(anomaly, groups)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
-        return Scores(anomaly, p_values, found.u)
+        return Scores(anomaly, p_values, found.feature_evidence)
 
     def covers(self, group: int) -> bool:
         """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
         return self.calibration.covers(group)
 
-    def evidence(self, X: NDArray[np.float64]) -> Evidence:
+    def evidence(self, X: NDArray[np.float64]) -> CombinedEvidence:
         """The statistic T of rows (n, F) and its parts, in decades, before any calibration."""
         try:
-            return evidence(self.parts, X)
+            return combined_evidence(self.parts, X)
         except NotFinite as error:
             raise self._named(error) from None
 
@@ -211,11 +211,13 @@ class ForestDetector:
         """
         found = self.evidence(X)
         weight = self.parts.forest_weight
-        alone = np.maximum(found.u - self.usual.upper, 0.0)
+        alone = np.maximum(found.feature_evidence - self.usual.upper, 0.0)
         total = _shares(alone) * ((1.0 - weight) * found.tails)[:, None]
         if weight > 0.0:
-            seen = forest_view(found.u, self.parts.importance)
-            total += _shares(np.maximum(shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
+            seen = forest_input(found.feature_evidence, self.parts.importance)
+            total += (
+                _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
+            )
         return _shares(total)
 
     def usual_values(self) -> NDArray[np.float64]:
@@ -223,10 +225,10 @@ class ForestDetector:
 
         A row with such a value is ordinary in that feature, neither odd nor more normal than normal.
         """
-        low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MOST_VALUE)
+        low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MAX_FEATURE_VALUE)
         for _ in range(60):  # evidence never falls with the value
             middle = 0.5 * (low + high)
-            found = weighed_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
+            found = weighted_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
             ordinary = found <= self.usual.median
             low, high = np.where(ordinary, middle, low), np.where(ordinary, high, middle)
         return low
@@ -236,10 +238,10 @@ class ForestDetector:
         return NotFinite(error.row, name)
 
 
-def usual_evidence(parts: Combination, X: NDArray[np.float64]) -> Usual:
+def fit_usual_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> UsualEvidence:
     """Median and 90th percentile of each feature's evidence over training rows (n, F)."""
-    median, upper = np.quantile(weighed_evidence(parts.tails, parts.importance, X), [0.5, 0.9], axis=0)
-    return Usual(median, upper)
+    median, upper = np.quantile(weighted_evidence(parts.tails, parts.importance, X), [0.5, 0.9], axis=0)
+    return UsualEvidence(median, upper)
 
 
 def _shares(amounts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ def _score(path: float, normaliser: float) -> float:
 
 
 @compiled
-def _narrow(X: NDArray[np.float64], row: int, to: NDArray[np.float32], lane: int) -> int:
+def _copy_as_float32(X: NDArray[np.float64], row: int, to: NDArray[np.float32], lane: int) -> int:
     """Copy a row as float32, as scikit-learn does; returns the first feature that is not finite, else -1."""
     for feature in range(X.shape[1]):
         value = X[row, feature]
@@ -210,7 +210,7 @@ def score_rows(
     row = 0
     while row + LANES <= rows:
         for lane in range(LANES):
-            bad = _narrow(X, row + lane, block, lane)
+            bad = _copy_as_float32(X, row + lane, block, lane)
             if bad >= 0:
                 return (row + lane) * width + bad
         _paths_of_rows(block, features, thresholds, leaves, paths)
@@ -218,7 +218,7 @@ def score_rows(
             out[row + lane] = _score(paths[lane], normaliser)
         row += LANES
     while row < rows:
-        bad = _narrow(X, row, block, 0)
+        bad = _copy_as_float32(X, row, block, 0)
         if bad >= 0:
             return row * width + bad
         out[row] = _score(_path_of_row(block[0], features, thresholds, leaves), normaliser)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # A complete tree has 2**depth slots; scikit-learn limits the depth to ceil(log2(max_samples)). 12 levels are 57 kB a
 # tree. Isolation forests gain nothing from larger samples (the paper's own figure is 256), so deeper forests are
 # refused.
-MAX_DEPTH = 12
-MAX_SAMPLES = 2**MAX_DEPTH
+MAX_TREE_DEPTH = 12
+MAX_TREE_SAMPLES = 2**MAX_TREE_DEPTH
 MAX_FEATURES = 65_535
 
 
@@ -41,16 +41,16 @@ def fit_forest(X: NDArray[np.float64], *, trees: int = 100, max_samples: int = 2
     """
     from sklearn.ensemble import IsolationForest  # takes a second, which every command and every start would pay
 
-    if not 1 <= max_samples <= MAX_SAMPLES:
-        raise ModelError(f"max_samples is {max_samples}; it must be from 1 to {MAX_SAMPLES}")
+    if not 1 <= max_samples <= MAX_TREE_SAMPLES:
+        raise ModelError(f"max_samples is {max_samples}; it must be from 1 to {MAX_TREE_SAMPLES}")
     X = finite_float32(X)
     if X.shape[1] > MAX_FEATURES:
         raise ModelError(f"{X.shape[1]} features; at most {MAX_FEATURES} fit the arrays")
     model = IsolationForest(n_estimators=trees, max_samples=min(max_samples, X.shape[0]), random_state=seed)
-    return flatten(model.fit(X))
+    return flatten_forest(model.fit(X))
 
 
-def flatten(model: IsolationForest) -> ForestArrays:
+def flatten_forest(model: IsolationForest) -> ForestArrays:
     """The arrays of a fitted forest that used all features in each tree.
 
     Raises:
@@ -60,19 +60,21 @@ def flatten(model: IsolationForest) -> ForestArrays:
         raise ModelError("forests with max_features below 1.0 are not supported")
     trees = [estimator.tree_ for estimator in model.estimators_]
     depth = max(1, *(int(tree.max_depth) for tree in trees))
-    if depth > MAX_DEPTH:
-        raise ModelError(f"a tree has {depth} levels; at most {MAX_DEPTH} (max_samples {MAX_SAMPLES}) are supported")
+    if depth > MAX_TREE_DEPTH:
+        raise ModelError(
+            f"a tree has {depth} levels; at most {MAX_TREE_DEPTH} (max_samples {MAX_TREE_SAMPLES}) are supported"
+        )
     shape = (len(trees), 2**depth)
     features = np.zeros(shape, np.uint16)
     thresholds = np.full(shape, np.inf, np.float32)
     leaves, means = np.zeros(shape, np.float64), np.zeros(shape, np.float64)
     for position, tree in enumerate(trees):
-        _fill(tree, depth, features[position], thresholds[position], leaves[position], means[position])
+        _fill_heap(tree, depth, features[position], thresholds[position], leaves[position], means[position])
     expected = float(average_path_length(np.array([model.max_samples_]))[0])
     return ForestArrays(features, thresholds, leaves, means, len(trees) * expected, int(model.n_features_in_))
 
 
-def _fill(
+def _fill_heap(
     tree: Any,
     depth: int,
     features: NDArray[np.uint16],
@@ -82,7 +84,7 @@ def _fill(
 ) -> None:
     """Lay one scikit-learn tree into heap order; what ends early is continued to the left."""
     left, right = tree.children_left, tree.children_right
-    rounded = round_down(tree.threshold)
+    rounded = round_down_to_float32(tree.threshold)
     beyond = average_path_length(tree.n_node_samples)
     expected = _expected_paths(tree, beyond)
     pending = [(0, 1, 0)]  # node of scikit-learn, slot, level
@@ -108,7 +110,7 @@ def _expected_paths(tree: Any, beyond: NDArray[np.float64]) -> NDArray[np.float6
     return np.asarray(expected, np.float64)
 
 
-def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+def round_down_to_float32(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 at or below each float64 (n,): `float32(x) <= t` holds for both or for neither."""
     with np.errstate(over="ignore"):
         nearest = thresholds.astype(np.float32)

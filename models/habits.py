@@ -12,24 +12,24 @@ import numpy.typing as npt
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 
-ODD = 0.05
+ODD_P_VALUE = 0.05
 """p-value up to which an event is odd."""
 
 LEARNED_ONE_IN = np.uint64(8)
 """Odd events per one that is learned."""
 
-YOUNG = 3
+MIN_LEARNED_EVENTS = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
 (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
-_ANNOUNCED = (c.CLIENT_CHANGE, c.CLIENT_REGISTER)
+_ANNOUNCEMENT_TYPES = (c.CLIENT_CHANGE, c.CLIENT_REGISTER)
 
 
-NOTHING, ALL, CREDENTIAL = 0, 1, 2
+LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 """What of an event is learned (see `ingest.features.kernel.learn`)."""
 
 
-def becomes_habit(
+def learnable_parts(
     columns: EventColumns,
     rows: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
@@ -48,21 +48,23 @@ def becomes_habit(
     Returns:
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
-    lucky = drawn(columns.names[rows, c.AGENT], columns.time_ms[rows])
-    whole = lucky | (taught < YOUNG) | (p_values[rows] > ODD)
-    return np.where(whole, ALL, announced(columns, rows)).astype(np.uint8)
+    lucky = sampled_for_learning(columns.names[rows, c.AGENT], columns.time_ms[rows])
+    whole = lucky | (taught < MIN_LEARNED_EVENTS) | (p_values[rows] > ODD_P_VALUE)
+    return np.where(whole, LEARN_ALL, announced_credentials(columns, rows)).astype(np.uint8)
 
 
-def announced(columns: EventColumns, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def announced_credentials(columns: EventColumns, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """What is learned of *rows* (m,) at least, whatever else is known of the agent: uint8 (m,), CREDENTIAL or NOTHING.
 
     That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
     otherwise be told to use a key that "was never registered", in each of its events.
     """
-    return np.where(np.isin(columns.codes[rows, c.TYPE], _ANNOUNCED), CREDENTIAL, NOTHING).astype(np.uint8)
+    return np.where(np.isin(columns.codes[rows, c.TYPE], _ANNOUNCEMENT_TYPES), LEARN_CREDENTIAL, LEARN_NOTHING).astype(
+        np.uint8
+    )
 
 
-def drawn(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def sampled_for_learning(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """The draw of one in so many for events (n,) of these agents at these times; as good as random.
 
     Splitmix64: a product alone would draw every fifth event of an agent with a steady rhythm, or none of 150.

@@ -14,39 +14,39 @@ from ..ingest.features import layout as l
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.builder import FeatureBuilder
 from ..ingest.features.layout import Baseline
-from ..ingest.features.table import COUNT
-from .alarms import fit_alarms
+from ..ingest.features.table import FEATURE_COUNT
+from .alarms import fit_alarm_tail
 from .betting import damped_bets
-from .bundle import Seeds, TrainedModel
-from .crossfit import TURNS, fit_cross, in_order
+from .bundle import AgentSeeds, TrainedModel
+from .crossfit import CROSS_FIT_ROUNDS, cross_fit_detector, first_appearance_numbers
 from .detector import DetectorSettings, Scores
 from .errors import NotEnoughHistory
 
-LEAST_EXPONENT = 0.1
+MIN_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
 
-Progress = Callable[[str, int, int], None]
+TrainingProgress = Callable[[str, int, int], None]
 
 _DAY_MS = 86_400_000
 
 
-def learn_history(
+def train_model(
     columns: EventColumns,
     salt: bytes,
     version: str,
     settings: DetectorSettings | None = None,
-    progress: Progress = lambda *_: None,
+    progress: TrainingProgress = lambda *_: None,
 ) -> TrainedModel:
-    """Learn a model; see `learn_with_held_out` for arguments and errors."""
-    return learn_with_held_out(columns, salt, version, settings, progress)[0]
+    """Learn a model; see `train_with_held_out` for arguments and errors."""
+    return train_with_held_out(columns, salt, version, settings, progress)[0]
 
 
-def learn_with_held_out(
+def train_with_held_out(
     columns: EventColumns,
     salt: bytes,
     version: str,
     settings: DetectorSettings | None = None,
-    progress: Progress = lambda *_: None,
+    progress: TrainingProgress = lambda *_: None,
 ) -> tuple[TrainedModel, Scores]:
     """Learn from the events of *columns*, which are taken as normal and in the order they happened.
 
@@ -65,26 +65,26 @@ def learn_with_held_out(
     """
     taught = (columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0)
     if taught.all():
-        return _learn(columns, salt, version, settings or DetectorSettings(), progress)
+        return _train(columns, salt, version, settings or DetectorSettings(), progress)
     rows = np.flatnonzero(taught)
     if not len(rows):
         raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
-    model, scores = _learn(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
+    model, scores = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
     n = len(columns)
-    full = Scores(np.zeros(n), np.ones(n), np.zeros((n, COUNT)))
-    full.anomaly_score[rows], full.p_value[rows], full.u[rows] = scores
+    full = Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT)))
+    full.anomaly_score[rows], full.p_value[rows], full.feature_evidence[rows] = scores
     return model, full
 
 
-def _learn(
-    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: Progress
+def _train(
+    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: TrainingProgress
 ) -> tuple[TrainedModel, Scores]:
     agents = max(1, len(np.unique(columns.names[:, c.AGENT])))
-    steps = TURNS * settings.folds + 2
+    steps = CROSS_FIT_ROUNDS * settings.folds + 2
     progress("reading history", 0, steps)
-    _, found = FeatureBuilder(empty_baseline(), agents).vectors(columns)
-    sessions = in_order(session_ids(columns))
-    detector, held_out = fit_cross(
+    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
+    sessions = first_appearance_numbers(session_ids(columns))
+    detector, held_out = cross_fit_detector(
         columns,
         found,
         sessions,
@@ -95,22 +95,22 @@ def _learn(
     progress("learning what is normal", steps - 1, steps)
     baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
-    builder.vectors(columns)
+    builder.observe_and_learn(columns)
     ids, rates, events = group_activity(columns)
     progress("done", steps, steps)
     bets = damped_bets(held_out.p_value, columns.names[:, c.AGENT], columns.time_ms)
     model = TrainedModel(
         detector,
         baseline,
-        seeds_of(builder, columns),
+        agent_seeds(builder, columns),
         salt,
         ids,
         rates,
         events,
         version,
-        digest(baseline),
-        dependence(bets, sessions),
-        fit_alarms(bets, columns.names[:, c.AGENT], columns.time_ms),
+        baseline_digest(baseline),
+        dependence_exponent(bets, sessions),
+        fit_alarm_tail(bets, columns.names[:, c.AGENT], columns.time_ms),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
     )
     return model, held_out
@@ -125,7 +125,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
+def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
     """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
 
     The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
@@ -138,7 +138,7 @@ def dependence(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) 
     """
     _, block = np.unique(sessions, return_inverse=True)
     sums = np.bincount(block, weights=bets)
-    low, high = LEAST_EXPONENT, 1.0
+    low, high = MIN_EXPONENT, 1.0
     for _ in range(40):
         middle = 0.5 * (low + high)
         if np.logaddexp.reduce(middle * sums) <= np.log(len(sums)):
@@ -154,30 +154,30 @@ def group_activity(
     """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
     agents, groups = columns.names[:, c.AGENT], columns.names[:, c.GROUP]
     days = columns.time_ms // _DAY_MS
-    ids, rates, events = [np.uint64(0)], [_rate(agents, days)], [len(columns)]
+    ids, rates, events = [np.uint64(0)], [_events_per_active_day(agents, days)], [len(columns)]
     for group in np.unique(groups).tolist():
         member = groups == np.uint64(group)
         ids.append(np.uint64(group))
-        rates.append(_rate(agents[member], days[member]))
+        rates.append(_events_per_active_day(agents[member], days[member]))
         events.append(int(member.sum()))
     return np.array(ids, np.uint64), np.array(rates), np.array(events, np.int64)
 
 
-def _rate(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
+def _events_per_active_day(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
     """Events per day on which an agent was active."""
     active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
     return len(agents) / max(1, active)
 
 
-def seeds_of(builder: FeatureBuilder, columns: EventColumns) -> Seeds:
+def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
     """State of the agents of a history at its end, as *builder* has it."""
     keys, events = np.unique(columns.names[:, c.AGENT], return_counts=True)
     rows = builder.pack(builder.slots.find(keys))
     rows["numbers"][:, l.N_SHARED] = rows["numbers"][:, l.N_EVENTS]  # all of their history is in the baseline, too
-    return Seeds(keys, rows, events.astype(np.int64))
+    return AgentSeeds(keys, rows, events.astype(np.int64))
 
 
-def digest(baseline: Baseline) -> str:
+def baseline_digest(baseline: Baseline) -> str:
     """Short digest of a baseline, to name the snapshot that an event was measured against."""
     hashed = hashlib.sha256()
     for name, array in sorted(baseline_arrays(baseline).items()):

@@ -17,12 +17,12 @@ from typing import Any
 
 from ..ingest.errors import ModelError
 
-KIND = "trustwatch-model"
-FORMAT_VERSION = 3
+MODEL_KIND = "trustwatch-model"
+MODEL_FORMAT_VERSION = 3
 """Raised whenever a program of the old version could misread the files; every version has its golden model in the
 tests."""
-MANIFEST = "manifest.json"
-_PATH = re.compile(r"(detector|extras/[a-z0-9][a-z0-9_]*)/[a-z0-9][a-z0-9_]*\.npy")  # never outside the directory
+MANIFEST_FILE = "manifest.json"
+_ARRAY_PATH = re.compile(r"(detector|extras/[a-z0-9][a-z0-9_]*)/[a-z0-9][a-z0-9_]*\.npy")  # never outside the directory
 _LIBRARIES = ("numpy", "numba", "scikit-learn")
 
 
@@ -77,22 +77,22 @@ class ArrayFile:
     shape: tuple[int, ...]
 
 
-def encode(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
+def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
     """`manifest.json` of a model with these array files (path relative to the model, `/` between the parts)."""
-    content: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, **asdict(manifest)}
+    content: dict[str, Any] = {"kind": MODEL_KIND, "format_version": MODEL_FORMAT_VERSION, **asdict(manifest)}
     content["files"] = {path: asdict(file) for path, file in files.items()}
     content = json.loads(json.dumps(content))
-    content["digest"] = digest(content)
+    content["digest"] = manifest_digest(content)
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def digest(content: Mapping[str, Any]) -> str:
+def manifest_digest(content: Mapping[str, Any]) -> str:
     """SHA-256, hexadecimal, of the canonical JSON of all members but `digest`."""
     rest = {name: value for name, value in content.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def decode(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
+def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
     """Read `manifest.json`; *where* is its path, for messages.
 
     Raises:
@@ -102,24 +102,26 @@ def decode(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]
         content = json.loads(raw)
     except ValueError as error:
         raise ModelError(f"{where} is not JSON ({error}); the model is damaged: copy it again or retrain") from None
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise ModelError(f'{where} has no "kind": "{KIND}"; this is not a Trustwatch model: give another directory')
-    found = content.get("format_version")
-    if found != FORMAT_VERSION:
+    if not isinstance(content, dict) or content.get("kind") != MODEL_KIND:
         raise ModelError(
-            f"{where}: expected format version {FORMAT_VERSION}, found {found!r}; "
+            f'{where} has no "kind": "{MODEL_KIND}"; this is not a Trustwatch model: give another directory'
+        )
+    found = content.get("format_version")
+    if found != MODEL_FORMAT_VERSION:
+        raise ModelError(
+            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {found!r}; "
             "retrain, or run the version of Trustwatch that wrote it"
         )
-    expected = digest(content)
+    expected = manifest_digest(content)
     if content.get("digest") != expected:
         raise ModelError(
             f"{where}: expected digest {expected}, found {content.get('digest')}; "
             "it was edited: copy it again or retrain"
         )
-    return _typed(content, where)
+    return _parse_manifest(content, where)
 
 
-def _typed(content: Mapping[str, Any], where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
+def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
     try:
         manifest = ModelManifest(
             model_version=str(content["model_version"]),
@@ -138,6 +140,6 @@ def _typed(content: Mapping[str, Any], where: str) -> tuple[ModelManifest, dict[
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{where}: a member is missing or of the wrong type ({error!r}); retrain") from None
     for path in files:
-        if not _PATH.fullmatch(path):
+        if not _ARRAY_PATH.fullmatch(path):
             raise ModelError(f"{where}: {path!r} is no name of an array file; it was edited: copy it again or retrain")
     return manifest, files

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import FLEET, group_index
+from .calibration import FLEET_GROUP, group_index
 from .compiled import compiled, inlined
 
 UPPER_QUANTILE = 0.99
-LEAST_SCALE = 0.05
+MIN_SCALE = 0.05
 """Smallest scale, in decades of T: a group whose T hardly moves does not turn noise into anomalies."""
 
 
@@ -26,7 +26,7 @@ class PeerScales(NamedTuple):
     Attributes:
         groups: uint64 (G,), ascending, the first is `FLEET`.
         location: float64 (G,), decades.
-        scale: float64 (G,), decades, at least `LEAST_SCALE`.
+        scale: float64 (G,), decades, at least `MIN_SCALE`.
     """
 
     groups: NDArray[np.uint64]
@@ -34,7 +34,7 @@ class PeerScales(NamedTuple):
     scale: NDArray[np.float64]
 
 
-def fit_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int) -> PeerScales:
+def fit_peer_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int) -> PeerScales:
     """Learn location and scale per group.
 
     Args:
@@ -42,25 +42,25 @@ def fit_scales(statistic: NDArray[np.float64], groups: NDArray[np.uint64], minim
         groups: uint64 (n,), peer group of each row.
         minimum: rows at which a group's own history weighs as much as the fleet's.
     """
-    fleet = _spread(statistic)
-    ids = [FLEET]
+    fleet = _location_and_scale(statistic)
+    ids = [FLEET_GROUP]
     rows = [fleet]
-    for group in np.unique(groups[groups != FLEET]):
+    for group in np.unique(groups[groups != FLEET_GROUP]):
         own = statistic[groups == group]
         weight = len(own) / (len(own) + minimum)
         ids.append(int(group))
-        rows.append(weight * _spread(own) + (1.0 - weight) * fleet)
+        rows.append(weight * _location_and_scale(own) + (1.0 - weight) * fleet)
     table = np.array(rows)
-    return PeerScales(np.array(ids, np.uint64), table[:, 0].copy(), np.maximum(table[:, 1], LEAST_SCALE))
+    return PeerScales(np.array(ids, np.uint64), table[:, 0].copy(), np.maximum(table[:, 1], MIN_SCALE))
 
 
-def _spread(statistic: NDArray[np.float64]) -> NDArray[np.float64]:
+def _location_and_scale(statistic: NDArray[np.float64]) -> NDArray[np.float64]:
     median, upper = np.quantile(statistic, [0.5, UPPER_QUANTILE])
     return np.array([median, upper - median])
 
 
 @inlined
-def squash(z: float) -> float:
+def squash_to_unit(z: float) -> float:
     """[0, 1], strictly increasing, 0.5 at 0 and 0.75 at 1; each rounded step keeps the order, so ranks never turn
     round."""
     return 1.0 - 0.5 / (1.0 + z) if z >= 0.0 else 0.5 / (1.0 - z)
@@ -86,4 +86,4 @@ def _anomaly_rows(
 ) -> None:
     for row in range(len(statistic)):
         entry = group_index(ids, groups[row])
-        out[row] = squash((statistic[row] - location[entry]) / scale[entry])
+        out[row] = squash_to_unit((statistic[row] - location[entry]) / scale[entry])

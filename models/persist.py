@@ -10,18 +10,20 @@ import numpy.typing as npt
 
 from ..ingest.errors import ModelError
 from ..ingest.features import layout
-from ..ingest.features.baseline import baseline_arrays, baseline_from
-from ..ingest.features.table import NAMES, table_hash
+from ..ingest.features.baseline import baseline_arrays, baseline_from_arrays
+from ..ingest.features.table import FEATURE_NAMES, feature_table_hash
 from .alarms import AlarmTail
 from .artifact import load_model, save_model
-from .bundle import Seeds, TrainedModel
+from .bundle import AgentSeeds, TrainedModel
 from .detector import DetectorSettings, ForestDetector
-from .learning import digest
+from .learning import baseline_digest
 from .manifest import ModelManifest, TrainingWindow
 from .saved import detector_from_model, detector_state, settings_document
 
 
-def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int) -> ModelManifest:
+def save_trained_model(
+    path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int
+) -> ModelManifest:
     """Write a model directory; see `artifact.save_model` for how and what is refused.
 
     Args:
@@ -33,8 +35,8 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     window = TrainingWindow(*model.window_ms, int(model.group_events[0]), len(model.seeds.keys), sessions)
     manifest = ModelManifest(
         model_version=model.version,
-        feature_names=NAMES,
-        feature_table_hash=table_hash(),
+        feature_names=FEATURE_NAMES,
+        feature_table_hash=feature_table_hash(),
         window=window,
         settings={"detector": settings_document(settings)},
         salt_hex=model.salt.hex(),
@@ -42,7 +44,7 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     )
     extras = {
         "baseline": baseline_arrays(model.baseline),
-        "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_columns(model.seeds.rows)},
+        "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_seed_columns(model.seeds.rows)},
         "groups": {
             "ids": model.groups,
             "rates": model.group_rates,
@@ -55,23 +57,23 @@ def save(path: Path, model: TrainedModel, settings: DetectorSettings, sessions: 
     return manifest
 
 
-def load(path: Path) -> TrainedModel:
+def load_trained_model(path: Path) -> TrainedModel:
     """Read and verify a model directory. Raises ModelError with what is wrong and what to do about it."""
-    loaded = load_model(path, feature_names=NAMES, feature_table_hash=table_hash())
+    loaded = load_model(path, feature_names=FEATURE_NAMES, feature_table_hash=feature_table_hash())
     try:
         seeds, groups, arrays = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
         start, scale, share, days = (float(loaded.extras["alarms"][name][0]) for name in AlarmTail._fields)
-        baseline = baseline_from(arrays)
+        baseline = baseline_from_arrays(arrays)
         model = TrainedModel(
             detector=detector_from_model(loaded),
             baseline=baseline,
-            seeds=Seeds(seeds["keys"], _rows(seeds), seeds["events"]),
+            seeds=AgentSeeds(seeds["keys"], _seed_rows(seeds), seeds["events"]),
             salt=bytes.fromhex(loaded.manifest.salt_hex),
             groups=groups["ids"],
             group_rates=groups["rates"],
             group_events=groups["events"],
             version=loaded.manifest.model_version,
-            baseline_version=digest(baseline),
+            baseline_version=baseline_digest(baseline),
             exponent=float(groups["exponent"][0]),
             alarms=AlarmTail(start, scale, share, int(days)),
             window_ms=(loaded.manifest.window.from_ms, loaded.manifest.window.to_ms),
@@ -81,14 +83,14 @@ def load(path: Path) -> TrainedModel:
     return model
 
 
-def _columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """Fields of the seeds' rows as plain arrays: a model holds no structured types."""
-    return {name: np.ascontiguousarray(rows[name]) for name in layout.ROW.names or ()}
+    return {name: np.ascontiguousarray(rows[name]) for name in layout.STATE_ROW.names or ()}
 
 
-def _rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    rows = np.zeros(len(arrays["keys"]), layout.ROW)
-    for name in layout.ROW.names or ():
+def _seed_rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    rows = np.zeros(len(arrays["keys"]), layout.STATE_ROW)
+    for name in layout.STATE_ROW.names or ():
         if arrays[name].shape != rows[name].shape:
             raise ModelError(f"the model's agents have {name} of shape {arrays[name].shape}; train the model again")
         rows[name] = arrays[name]

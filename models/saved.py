@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError, ModelError
 from .artifact import LoadedModel
-from .calibration import FLEET, Calibration
-from .combination import Combination
-from .detector import DetectorSettings, ForestDetector, Usual
+from .calibration import FLEET_GROUP, Calibration
+from .combination import EvidenceCombination
+from .detector import DetectorSettings, ForestDetector, UsualEvidence
 from .evaluator import ForestArrays
 from .peers import PeerScales
 from .tails import TailTables
 
 # name -> dtype and shape; a letter is a size that must be equal wherever it occurs, "K1" is K + 1
-_LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
+_ARRAY_LAYOUT: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "forest_features": (np.uint16, ("T", "S")),
     "forest_thresholds": (np.float32, ("T", "S")),
     "forest_leaves": (np.float64, ("T", "S")),
@@ -85,7 +85,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
     state, features = model.detector_state, len(model.manifest.feature_names)
     sizes = _check_layout(state, features)
     _check_contents(state, sizes)
-    settings = _settings(model.manifest.settings)
+    settings = _detector_settings(model.manifest.settings)
     forest = ForestArrays(
         state["forest_features"],
         state["forest_thresholds"],
@@ -95,29 +95,29 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
         features,
     )
     return ForestDetector(
-        parts=Combination(
-            TailTables(**_part(state, "tail_")),
+        parts=EvidenceCombination(
+            TailTables(**_arrays_with_prefix(state, "tail_")),
             forest,
-            TailTables(**_part(state, "score_tail_")),
+            TailTables(**_arrays_with_prefix(state, "score_tail_")),
             settings.forest_weight,
             settings.norm,
             state["importance"],
         ),
-        scales=PeerScales(**_part(state, "scale_")),
-        calibration=Calibration(**_part(state, "calibration_")),
-        familiar=Calibration(**_part(state, "familiar_")),
-        usual=Usual(**_part(state, "usual_")),
+        scales=PeerScales(**_arrays_with_prefix(state, "scale_")),
+        calibration=Calibration(**_arrays_with_prefix(state, "calibration_")),
+        familiar=Calibration(**_arrays_with_prefix(state, "familiar_")),
+        usual=UsualEvidence(**_arrays_with_prefix(state, "usual_")),
         settings=settings,
         feature_names=model.manifest.feature_names,
         version=model.manifest.model_version,
     )
 
 
-def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
-def _settings(settings: Mapping[str, Any]) -> DetectorSettings:
+def _detector_settings(settings: Mapping[str, Any]) -> DetectorSettings:
     try:
         return DetectorSettings(**settings["detector"])
     except (KeyError, TypeError, ConfigError) as error:
@@ -125,12 +125,12 @@ def _settings(settings: Mapping[str, Any]) -> DetectorSettings:
 
 
 def _check_layout(state: Mapping[str, NDArray[Any]], features: int) -> dict[str, int]:
-    """Compare names, types and shapes with `_LAYOUT`; returns the sizes by letter."""
-    if state.keys() != _LAYOUT.keys():
-        missing, unknown = sorted(_LAYOUT.keys() - state.keys()), sorted(state.keys() - _LAYOUT.keys())
+    """Compare names, types and shapes with `_ARRAY_LAYOUT`; returns the sizes by letter."""
+    if state.keys() != _ARRAY_LAYOUT.keys():
+        missing, unknown = sorted(_ARRAY_LAYOUT.keys() - state.keys()), sorted(state.keys() - _ARRAY_LAYOUT.keys())
         raise ModelError(f"detector: arrays missing {missing}, unknown {unknown}; retrain")
     sizes = {"F": features, "1": 1}
-    for name, (dtype, letters) in _LAYOUT.items():
+    for name, (dtype, letters) in _ARRAY_LAYOUT.items():
         array = state[name]
         if array.dtype != dtype or array.ndim != len(letters):
             raise ModelError(
@@ -149,13 +149,13 @@ def _check_contents(state: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
     """Compiled code does not check bounds: whatever it uses as an index is checked here, once."""
     used = state["forest_features"]
     fine = {
-        "forest_features": used.size > 0 and _power_of_two(sizes["S"]) and int(used.max()) < sizes["F"],
-        "tail_x": _power_of_two(sizes["K"]),
+        "forest_features": used.size > 0 and _is_power_of_two(sizes["S"]) and int(used.max()) < sizes["F"],
+        "tail_x": _is_power_of_two(sizes["K"]),
         "calibration_groups": _starts_with_fleet(state["calibration_groups"]),
         "scale_groups": _starts_with_fleet(state["scale_groups"]),
-        "calibration_start": _partition(state["calibration_start"], sizes["M"]),
+        "calibration_start": _is_partition(state["calibration_start"], sizes["M"]),
         "familiar_groups": sizes["H"] == 0 or _starts_with_fleet(state["familiar_groups"]),
-        "familiar_start": _partition(state["familiar_start"], sizes["N"]),
+        "familiar_start": _is_partition(state["familiar_start"], sizes["N"]),
     }
     bad = [name for name, good in fine.items() if not good]
     bad += [name for name, array in state.items() if array.dtype.kind == "f" and np.isnan(array).any()]
@@ -163,13 +163,13 @@ def _check_contents(state: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
         raise ModelError(f"detector/{bad[0]}.npy: expected values that fit the model, found others; retrain")
 
 
-def _power_of_two(size: int) -> bool:
+def _is_power_of_two(size: int) -> bool:
     return size >= 2 and size & (size - 1) == 0
 
 
-def _partition(start: NDArray[np.int64], size: int) -> bool:
+def _is_partition(start: NDArray[np.int64], size: int) -> bool:
     return bool(start[0] == 0 and start[-1] == size and (np.diff(start) > 0).all())
 
 
 def _starts_with_fleet(groups: NDArray[np.uint64]) -> bool:
-    return len(groups) > 0 and int(groups[0]) == FLEET and bool((groups[1:] > groups[:-1]).all())
+    return len(groups) > 0 and int(groups[0]) == FLEET_GROUP and bool((groups[1:] > groups[:-1]).all())

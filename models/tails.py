@@ -19,15 +19,15 @@ from .checking import finite_float32
 from .compiled import compiled, inlined
 from .errors import NotFinite, WrongShape
 
-CAP = 6.0
+EVIDENCE_CAP = 6.0
 """Most evidence of one feature, in decades: no single feature can drown all others."""
 SURPRISE_CAP = 12.0
 """The same for features that are logarithms of probabilities themselves."""
-SEEN_CAP = 5.0
+TRAINING_RANGE_CAP = 5.0
 """Most evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
 rows)."""
 _JUMP = 0.1  # decades by which the curve must jump at a shared value to give it a second knot
-_MOST_JUMPS = int(SEEN_CAP / _JUMP)
+_MOST_JUMPS = int(TRAINING_RANGE_CAP / _JUMP)
 _TAIL_SHARE, _TAIL_LEAST = 0.01, 10  # largest values that the exponential tail is fitted to
 _RELATIVE_RESOLUTION, _CONSTANT_RESOLUTION = 0.01, 1.0
 _STEEPEST = 1e300  # decades per unit; infinity would make 0 * inf = NaN at the knot itself
@@ -77,7 +77,9 @@ def fit_tails(
         raise ConfigError(f"knots is {knots}; it must be a power of two, at least 128")
     steps = _resolutions(X, resolution)
     tables = TailTables(
-        np.full((X.shape[1], knots), np.inf), np.full((X.shape[1], knots + 1), CAP), np.zeros((X.shape[1], knots))
+        np.full((X.shape[1], knots), np.inf),
+        np.full((X.shape[1], knots + 1), EVIDENCE_CAP),
+        np.zeros((X.shape[1], knots)),
     )
     known = np.broadcast_to(np.asarray(0.0 if decades is None else decades, np.float64), (X.shape[1],))
     for feature in range(X.shape[1]):
@@ -86,7 +88,7 @@ def fit_tails(
             tables.u[feature, 0], tables.u[feature, 1:] = 0.0, SURPRISE_CAP
             continue
         ordered = np.sort(X[:, feature])
-        x, u = _grid(ordered, knots, float(steps[feature]))
+        x, u = _knots_of_feature(ordered, knots, float(steps[feature]))
         with np.errstate(over="ignore"):  # denormal distances; limited to _STEEPEST
             inner = np.minimum(np.diff(u) / np.diff(x), _STEEPEST)
         tables.x[feature, : len(x)], tables.u[feature, : len(u)] = x, u
@@ -104,15 +106,17 @@ def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArra
     return np.array(steps)
 
 
-def _grid(ordered: NDArray[np.float64], knots: int, step: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _knots_of_feature(
+    ordered: NDArray[np.float64], knots: int, step: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Knots of one feature: strictly ascending values, non-decreasing evidence; at most *knots* of them."""
     n = len(ordered)
     values, counts = np.unique(ordered, return_counts=True)
     above = n - np.cumsum(counts)
-    at, beyond = _decades(above + counts, n), _decades(above, n)
+    at, beyond = _count_to_decades(above + counts, n), _count_to_decades(above, n)
     jumps = (counts > 1) & (beyond - at > _JUMP)
     places = knots - 2 * _MOST_JUMPS
-    chosen = np.union1d(_select(at, counts, places), np.flatnonzero(jumps))
+    chosen = np.union1d(_select_knots(at, counts, places), np.flatnonzero(jumps))
     gaps = np.append(np.diff(values), np.inf)
     after = values + np.minimum(step, gaps / 2)
     # between two neighbouring floats there is no room for a second knot; the next value carries the same evidence
@@ -124,12 +128,12 @@ def _grid(ordered: NDArray[np.float64], knots: int, step: float) -> tuple[NDArra
     return x[order], u[order]
 
 
-def _decades(at_least: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    decades: NDArray[np.float64] = np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), SEEN_CAP)
+def _count_to_decades(at_least: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    decades: NDArray[np.float64] = np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), TRAINING_RANGE_CAP)
     return np.abs(decades)  # no negative zero
 
 
-def _select(at: NDArray[np.float64], counts: NDArray[np.int64], places: int) -> NDArray[np.int64]:
+def _select_knots(at: NDArray[np.float64], counts: NDArray[np.int64], places: int) -> NDArray[np.int64]:
     """Indices of the unique values to keep: all if they fit, else half of the places by rank and half by evidence."""
     if len(at) <= places:
         return np.arange(len(at))
@@ -150,7 +154,7 @@ def _tail_rate(ordered: NDArray[np.float64], step: float) -> float:
 
 
 @inlined
-def evidence_of(
+def value_evidence(
     value: float, x: NDArray[np.float64], u: NDArray[np.float64], rate: NDArray[np.float64], feature: int
 ) -> float:
     """Evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
@@ -179,7 +183,7 @@ def evidence_rows(
             value = X[row, feature]
             if not np.isfinite(value):
                 return int(row * X.shape[1] + feature)
-            out[row, feature] = evidence_of(value, x, u, rate, feature)
+            out[row, feature] = value_evidence(value, x, u, rate, feature)
     return -1
 
 

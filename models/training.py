@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from ..ingest.errors import ConfigError
 from .calibration import Calibration
 from .checking import finite_float32
-from .combination import Combination, evidence, forest_view, weighed_evidence
-from .detector import DetectorSettings, ForestDetector, Scores, usual_evidence
+from .combination import EvidenceCombination, combined_evidence, forest_input, weighted_evidence
+from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
 from .errors import NotEnoughHistory, WrongShape
 from .evaluator import forest_scores
 from .forest import fit_forest
-from .peers import anomaly_scores, fit_scales
+from .peers import anomaly_scores, fit_peer_scales
 from .tails import fit_tails
 
 MIN_ROWS = 50
@@ -40,8 +40,8 @@ def fit_detector(
     decades: ArrayLike | None = None,
     version: str = "unsaved",
 ) -> ForestDetector:
-    """Fit a detector; see `fit_with_held_out` for arguments and errors."""
-    return fit_with_held_out(
+    """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
+    return fit_detector_with_held_out(
         X,
         groups,
         sessions,
@@ -54,7 +54,7 @@ def fit_detector(
     )[0]
 
 
-def fit_with_held_out(
+def fit_detector_with_held_out(
     X: NDArray[np.float64],
     groups: NDArray[np.uint64],
     sessions: NDArray[np.uint64],
@@ -89,27 +89,27 @@ def fit_with_held_out(
         NotEnoughHistory: fewer than 50 rows.
         WrongShape: arguments differ in length.
     """
-    X = _checked(X, groups, sessions, feature_names)
+    X = _checked_rows(X, groups, sessions, feature_names)
     groups = np.ascontiguousarray(groups, dtype=np.uint64)
-    weight = _importance(importance, X.shape[1])
+    weight = _checked_importance(importance, X.shape[1])
     folds = assign_folds(sessions, settings.folds, settings.seed)
     statistic, u = np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
-        found = evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
-        statistic[held], u[held] = found.statistic, found.u
-    scales = fit_scales(statistic, groups, settings.group_minimum)
+        found = combined_evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
+        statistic[held], u[held] = found.statistic, found.feature_evidence
+    scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
     parts = _fit_parts(X, settings, resolution, weight, decades)
-    usual = usual_evidence(parts, X)
+    usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
-        parts, scales, calibration, Calibration.none(), usual, settings, tuple(feature_names), version
+        parts, scales, calibration, Calibration.empty(), usual, settings, tuple(feature_names), version
     )
     return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
 
 
-def _checked(
+def _checked_rows(
     X: NDArray[np.float64], groups: NDArray[np.uint64], sessions: NDArray[np.uint64], names: Sequence[str]
 ) -> NDArray[np.float64]:
     if len(X) < MIN_ROWS:
@@ -122,7 +122,7 @@ def _checked(
     return X
 
 
-def _importance(given: ArrayLike | None, features: int) -> NDArray[np.float64]:
+def _checked_importance(given: ArrayLike | None, features: int) -> NDArray[np.float64]:
     weight = np.ones(features) if given is None else np.asarray(given, np.float64)
     if weight.shape != (features,):
         raise WrongShape(f"{weight.shape} importances for {features} features")
@@ -137,13 +137,13 @@ def _fit_parts(
     resolution: ArrayLike | None,
     importance: NDArray[np.float64],
     decades: ArrayLike | None,
-) -> Combination:
+) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
-    seen = forest_view(weighed_evidence(tails, importance, X), importance)
+    seen = forest_input(weighted_evidence(tails, importance, X), importance)
     forest = fit_forest(seen, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
     score_tail = fit_tails(forest_scores(forest, seen)[:, None], settings.knots)
-    return Combination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance)
+    return EvidenceCombination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance)
 
 
 def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -156,7 +156,7 @@ def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray
     rows = len(sessions)
     ids, position, counts = np.unique(np.asarray(sessions, np.uint64), return_inverse=True, return_counts=True)
     if len(ids) >= 2 and counts.max() <= _LARGEST_FOLD * rows:
-        order = np.argsort(_mix(ids, seed), kind="stable")
+        order = np.argsort(_mix_session_ids(ids, seed), kind="stable")
         middle = np.cumsum(counts[order]) - counts[order] / 2.0
         fold_of = np.empty(len(ids), np.int64)
         fold_of[order] = np.minimum((middle * folds / rows).astype(np.int64), folds - 1)
@@ -166,7 +166,7 @@ def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray
     return np.arange(rows) * folds // rows
 
 
-def _mix(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def _mix_session_ids(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64: a stable shuffle of session ids, whatever pattern they have."""
     z = ids + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..ingest.hashing import agent_key
-from .records import AgentName, Edge, RiskLevel
+from .records import AgentEdge, AgentName, RiskLevel
 from .store.base import ContainmentStore
 
 DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
-MOST_DEPTH = 16
-MOST_NODES = 2_000
-Kinds = tuple[str, ...]
+MAX_DEPTH = 16
+MAX_NODES = 2_000
+EdgeKinds = tuple[str, ...]
 
 
-class Reached(NamedTuple):
+class ReachedAgent(NamedTuple):
     """One agent in the blast radius.
 
     Attributes:
@@ -42,33 +42,33 @@ class Reached(NamedTuple):
 class BlastRadius(NamedTuple):
     """Whom an agent reached. `complete` is false where more were found than are told."""
 
-    agents: list[Reached]
-    principals: list[Edge]  # on whose behalf the agent acted
+    agents: list[ReachedAgent]
+    principals: list[AgentEdge]  # on whose behalf the agent acted
     complete: bool
 
 
-def blast_radius(
+def find_blast_radius(
     store: ContainmentStore,
     start: AgentName,
     level_of: Callable[[AgentName], RiskLevel | None],
     *,
     since_ms: int = 0,
-    kinds: Kinds = (DELEGATED, CALLED),
-    depth: int = MOST_DEPTH,
+    kinds: EdgeKinds = (DELEGATED, CALLED),
+    depth: int = MAX_DEPTH,
     people: bool = True,
 ) -> BlastRadius:
     """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
-    found: dict[str, Reached] = {}
+    found: dict[str, ReachedAgent] = {}
     frontier, complete = {start.agent_id: DELEGATED}, True
-    for step in range(1, min(depth, MOST_DEPTH) + 1):
+    for step in range(1, min(depth, MAX_DEPTH) + 1):
         keys = [agent_key(start.tenant, start.issuer, agent_id) for agent_id in frontier]
-        room = MOST_NODES - len(found)
+        room = MAX_NODES - len(found)
         edges = store.edges(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=room + 1)
         complete = complete and len(edges) <= room
-        reached = _next(edges[:room], frontier, found, start.agent_id)
+        reached = _newly_reached(edges[:room], frontier, found, start.agent_id)
         for edge, kind in reached.values():
             name = AgentName(agent_key(edge.tenant, edge.issuer, edge.target), edge.tenant, edge.issuer, edge.target)
-            found[edge.target] = Reached(
+            found[edge.target] = ReachedAgent(
                 name,
                 step,
                 kind,
@@ -87,11 +87,11 @@ def blast_radius(
     return BlastRadius(agents, principals, complete)
 
 
-def _next(
-    edges: list[Edge], frontier: dict[str, str], found: dict[str, Reached], start: str
-) -> dict[str, tuple[Edge, str]]:
+def _newly_reached(
+    edges: list[AgentEdge], frontier: dict[str, str], found: dict[str, ReachedAgent], start: str
+) -> dict[str, tuple[AgentEdge, str]]:
     """Agents that are new at this step; a way by delegation alone is told before one with a call in it."""
-    reached: dict[str, tuple[Edge, str]] = {}
+    reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
         if edge.target in found or edge.target == start or edge.source not in frontier:  # keys are hashes
             continue

@@ -18,14 +18,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-GENESIS = ""
+GENESIS_DIGEST = ""
 """What stands before the first decision of a chain."""
 
 SALT_BYTES = 16
-MOST_BREAKS = 20
+MAX_BREAKS = 20
 """Breaks that a report names; more are counted."""
 
-CONTENT = (
+DIGESTED_COLUMNS = (
     "decision_id",
     "agent_key",
     "tenant",
@@ -55,7 +55,7 @@ CONTENT = (
 """Columns of a decision that its digest covers. Not `offset`: it is set to -1 where a partition gets another topic."""
 
 
-class Head(NamedTuple):
+class ChainHead(NamedTuple):
     """Where a chain ends, and from where on all of it must be there.
 
     Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked by
@@ -64,16 +64,16 @@ class Head(NamedTuple):
 
     partition: int
     sequence: int = 0
-    digest: str = GENESIS
+    digest: str = GENESIS_DIGEST
     anchor_sequence: int = 0
-    anchor_digest: str = GENESIS
+    anchor_digest: str = GENESIS_DIGEST
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """One stored decision as the chain sees it.
 
     Attributes:
-        values: the columns of `CONTENT`.
+        values: the columns of `DIGESTED_COLUMNS`.
         content: salted digest that the chain was built with.
         erasure_id: the erasure that removed or changed its content; "" = it is whole.
         redacted: salted digest of what an erasure left of the content; "" = nothing was changed, or all is gone.
@@ -90,15 +90,15 @@ class Link(NamedTuple):
     values: Mapping[str, Any]
 
 
-class Break(NamedTuple):
+class ChainBreak(NamedTuple):
     """A place where the chain does not hold."""
 
     partition: int
     sequence: int
-    what: str
+    problem: str
 
 
-class ChainReport(NamedTuple):
+class ChainVerification(NamedTuple):
     """What a verification found.
 
     Attributes:
@@ -107,16 +107,16 @@ class ChainReport(NamedTuple):
         erased: tombstones of decisions.
         redacted: decisions that an erasure changed, and that are as it left them.
         before: decisions from before there was a chain; nothing is known of them.
-        breaks: where it does not hold, at most `MOST_BREAKS`.
+        breaks: where it does not hold, at most `MAX_BREAKS`.
         broken: number of breaks.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[ChainHead, ...]
     checked: int
     erased: int
     redacted: int
     before: int
-    breaks: tuple[Break, ...]
+    breaks: tuple[ChainBreak, ...]
     broken: int
 
     @property
@@ -128,10 +128,10 @@ class ChainReport(NamedTuple):
 class ChainStore(Protocol):
     """The part of a store that a verification reads."""
 
-    def chain_heads(self) -> list[Head]:
+    def chain_heads(self) -> list[ChainHead]:
         """Of every partition that has a chain, by number."""
 
-    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[Link]:
+    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
         """Decisions of a chain behind a sequence number, in order."""
 
     def unchained_decisions(self) -> int:
@@ -146,14 +146,14 @@ def content_digest(salt: str, values: Mapping[str, Any]) -> str:
 
     Args:
         salt: hexadecimal.
-        values: columns of the table of decisions, at least those of `CONTENT`; others are left out.
+        values: columns of the table of decisions, at least those of `DIGESTED_COLUMNS`; others are left out.
     """
-    plain = [[name, _plain(values[name])] for name in CONTENT]
+    plain = [[name, _canonical_value(values[name])] for name in DIGESTED_COLUMNS]
     body = json.dumps(plain, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
     return hashlib.sha256(b"tw-decision-1\0" + salt.encode() + b"\0" + body).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _canonical_value(value: Any) -> Any:
     """The same number whichever database kept it: -0.0 comes back from SQLite as 0.0."""
     if isinstance(value, bytes):
         return value.decode()
@@ -166,16 +166,16 @@ def link_digest(partition: int, sequence: int, previous: str, content: str) -> s
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def verify(store: ChainStore) -> ChainReport:
+def verify_chains(store: ChainStore) -> ChainVerification:
     """Walk over every chain up to where it ended when the walk began; memory is bounded by a page.
 
     Takes some 30 µs a decision and the reading of it. Raises Unavailable.
     """
     heads, known = store.chain_heads(), store.erasure_ids()
-    walk = _Walk(store, known)
+    walk = _ChainVerifier(store, known)
     for head in heads:
-        walk.chain(head)
-    return ChainReport(
+        walk.verify_chain(head)
+    return ChainVerification(
         tuple(heads),
         walk.checked,
         walk.erased,
@@ -186,33 +186,33 @@ def verify(store: ChainStore) -> ChainReport:
     )
 
 
-class _Walk:
+class _ChainVerifier:
     """Counts of one verification."""
 
     def __init__(self, store: ChainStore, known: set[str]) -> None:
         self._store = store
-        self._known = known
+        self._erasure_ids = known
         self.checked = self.erased = self.redacted = self.broken = 0
-        self.breaks: list[Break] = []
+        self.breaks: list[ChainBreak] = []
 
-    def chain(self, head: Head) -> None:
+    def verify_chain(self, head: ChainHead) -> None:
         """One chain: what retention may have left by themselves first, then every link."""
         expected, previous = head.anchor_sequence + 1, head.anchor_digest
         for link in self._links(head):
-            self._one(link)
+            self._verify_link(link)
             if link.sequence < expected:  # at or before the anchor
                 continue
             if link.sequence > expected:
-                self._missing(head, expected, link.sequence)
+                self._report_missing(head, expected, link.sequence)
             elif link.previous != previous:
-                self._broken(link.partition, link.sequence, "does not continue the decision before it")
+                self._report_break(link.partition, link.sequence, "does not continue the decision before it")
             expected, previous = link.sequence + 1, link.digest
         if expected <= head.sequence:
-            self._missing(head, expected, head.sequence + 1)
+            self._report_missing(head, expected, head.sequence + 1)
         elif expected == head.sequence + 1 and previous != head.digest:
-            self._broken(head.partition, head.sequence, "is not the one that the chain ended with")
+            self._report_break(head.partition, head.sequence, "is not the one that the chain ended with")
 
-    def _links(self, head: Head) -> Iterator[Link]:
+    def _links(self, head: ChainHead) -> Iterator[ChainLink]:
         after = 0
         while after < head.sequence:
             page = self._store.chain_links(head.partition, after)
@@ -224,40 +224,40 @@ class _Walk:
             if not page:
                 return
 
-    def _missing(self, head: Head, first: int, end: int) -> None:
+    def _report_missing(self, head: ChainHead, first: int, end: int) -> None:
         """Unless retention has removed them since the walk began."""
         now = next((one for one in self._store.chain_heads() if one.partition == head.partition), head)
         if end - 1 > now.anchor_sequence:
             gone = max(first, now.anchor_sequence + 1)
-            self._broken(head.partition, gone, f"{end - gone} decisions are missing from here on")
+            self._report_break(head.partition, gone, f"{end - gone} decisions are missing from here on")
 
-    def _one(self, link: Link) -> None:
+    def _verify_link(self, link: ChainLink) -> None:
         """A link by itself."""
         if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
-            self._broken(link.partition, link.sequence, "its digests do not fit each other")
+            self._report_break(link.partition, link.sequence, "its digests do not fit each other")
         elif link.erasure_id:
-            self._touched(link)
+            self._verify_erased_link(link)
         elif content_digest(link.salt, link.values) != link.content:
-            self._broken(link.partition, link.sequence, "its content was changed")
+            self._report_break(link.partition, link.sequence, "its content was changed")
         else:
             self.checked += 1
 
-    def _touched(self, link: Link) -> None:
-        if link.erasure_id not in self._known:
-            self._broken(link.partition, link.sequence, "is a tombstone of an erasure that never was")
+    def _verify_erased_link(self, link: ChainLink) -> None:
+        if link.erasure_id not in self._erasure_ids:
+            self._report_break(link.partition, link.sequence, "is a tombstone of an erasure that never was")
         elif not link.redacted:
             self.erased += 1
         elif content_digest(link.salt, link.values) != link.redacted:
-            self._broken(link.partition, link.sequence, "its content was changed after an erasure")
+            self._report_break(link.partition, link.sequence, "its content was changed after an erasure")
         else:
             self.redacted += 1
 
-    def _broken(self, partition: int, sequence: int, what: str) -> None:
+    def _report_break(self, partition: int, sequence: int, what: str) -> None:
         self.broken += 1
-        if len(self.breaks) < MOST_BREAKS:
-            self.breaks.append(Break(partition, sequence, what))
+        if len(self.breaks) < MAX_BREAKS:
+            self.breaks.append(ChainBreak(partition, sequence, what))
 
 
-def heads_document(heads: Sequence[Head]) -> list[dict[str, Any]]:
+def chain_heads_document(heads: Sequence[ChainHead]) -> list[dict[str, Any]]:
     """Heads as plain data, for proofs and answers."""
     return [{"partition": one.partition, "sequence": one.sequence, "digest": one.digest} for one in heads]

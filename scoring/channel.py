@@ -1,6 +1,7 @@
 """What a pipeline process tells the process that answers: committed changes, in frames over a local socket.
 
-A frame is a 4-byte length and a msgpack `Update`. The pipeline blocks when the reader does not keep up: nothing grows.
+A frame is a 4-byte length and a msgpack `PipelineUpdate`. The pipeline blocks when the reader does not keep up: nothing
+grows.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import TypeVar
 
 import msgspec
 
-from .pipeline import Committed
+from .pipeline import CommittedChanges
 from .records import AgentName, AgentRow, AgentSummary, Decision
 
 T = TypeVar("T")
-LENGTH = struct.Struct("<I")
-MOST_ROWS = 100
+LENGTH_PREFIX = struct.Struct("<I")
+MAX_FRAME_ITEMS = 100
 """Agents in one frame: bounds the time for which taking one over holds up answers (about 0.3 ms)."""
 
 
-class Change(msgspec.Struct, array_like=True):
+class LevelChange(msgspec.Struct, array_like=True):
     """A change of level, for whoever watches."""
 
     decision_id: str
@@ -35,7 +36,7 @@ class Change(msgspec.Struct, array_like=True):
     decided_ms: int
 
 
-class Gone(msgspec.Struct, array_like=True, frozen=True):
+class AgentErased(msgspec.Struct, array_like=True, frozen=True):
     """An agent that was erased: what commits up to an offset of its partition said of it is to be forgotten."""
 
     tenant: str
@@ -44,17 +45,17 @@ class Gone(msgspec.Struct, array_like=True, frozen=True):
     partition: int
     offset: int
 
-    def means(self, name: AgentName, version: tuple[int, int] | None) -> bool:
+    def covers(self, name: AgentName, version: tuple[int, int] | None) -> bool:
         """Whether what is known of *name* as of *version* (None: of unknown age) is what has to be forgotten."""
         same = (name.tenant, name.issuer, name.agent_id) == (self.tenant, self.issuer, self.agent_id)
         return same and (version is None or version[1] <= self.offset)
 
 
-class Update(msgspec.Struct, array_like=True):
+class PipelineUpdate(msgspec.Struct, array_like=True):
     """What became durable. An update without agents is a sign of life."""
 
     agents: list[AgentSummary]
-    changes: list[Change]
+    changes: list[LevelChange]
     offset: int
     behind: int
     counts: dict[str, int]
@@ -66,20 +67,20 @@ class Update(msgspec.Struct, array_like=True):
     """Epoch and offset of each agent; None: they come in order."""
     fresh: dict[int, int] | None = None
     """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
-    forgotten: list[Gone] = []
+    forgotten: list[AgentErased] = []
     """Agents that were erased, before `agents` are applied."""
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Update)
+_decoder = msgspec.msgpack.Decoder(PipelineUpdate)
 
 
-def decode_update(frame: bytes) -> Update:
+def decode_update(frame: bytes) -> PipelineUpdate:
     """Decode the body of one frame."""
     return _decoder.decode(frame)
 
 
-class UpdateSender:
+class PipelineUpdateSender:
     """Writes updates to a connected socket.
 
     Args:
@@ -90,43 +91,45 @@ class UpdateSender:
         self._connection = connection
         self._offset = 0
 
-    def committed(self, done: Committed, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
+    def send_commit(
+        self, done: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
+    ) -> None:
         """Send what a commit made durable, in frames of at most MOST_ROWS agents or changes of level.
 
         Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
         Raises OSError when nobody reads.
         """
         parts: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
-            *((part, ()) for part in _cut(done.rows)),
-            *(((), part) for part in _cut(done.decisions)),
+            *((part, ()) for part in _chunked(done.rows)),
+            *(((), part) for part in _chunked(done.decisions)),
         ]
         for rows, decisions in parts[:-1]:
-            agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
-            self.send(Update(agents, changes, self._offset, behind, counts, seconds))
+            agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
+            self.send(PipelineUpdate(agents, changes, self._offset, behind, counts, seconds))
         rows, decisions = parts[-1] if parts else ((), ())
-        agents, changes = summaries(rows), [change_of(decision) for decision in decisions]
+        agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
         self._offset = done.position.offset
-        self.send(Update(agents, changes, self._offset, behind, counts, seconds, done.dropped_dead_letters))
+        self.send(PipelineUpdate(agents, changes, self._offset, behind, counts, seconds, done.dropped_dead_letters))
 
-    def alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
+    def send_alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Say that the pipeline lives and how far it is."""
         self._offset = offset
-        self.send(Update([], [], offset, behind, counts, seconds))
+        self.send(PipelineUpdate([], [], offset, behind, counts, seconds))
 
-    def send(self, update: Update) -> None:
+    def send(self, update: PipelineUpdate) -> None:
         """Send one update as it is. Raises OSError when nobody reads."""
         body = _encoder.encode(update)
-        self._connection.sendall(LENGTH.pack(len(body)) + body)
+        self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
 
 
-def _cut(items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[start : start + MOST_ROWS] for start in range(0, len(items), MOST_ROWS)]
+def _chunked(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + MAX_FRAME_ITEMS] for start in range(0, len(items), MAX_FRAME_ITEMS)]
 
 
-def change_of(decision: Decision) -> Change:
+def level_change_of(decision: Decision) -> LevelChange:
     """What watchers are told of a decision."""
     text = decision.reasons[0].text if decision.reasons else ""
-    return Change(
+    return LevelChange(
         decision.decision_id,
         decision.agent.tenant,
         decision.agent.agent_id,
@@ -139,7 +142,7 @@ def change_of(decision: Decision) -> Change:
     )
 
 
-def summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:
+def agent_summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:
     """Rows without the state that only the pipeline needs."""
     return [
         AgentSummary(

@@ -15,10 +15,10 @@ from .records import AgentRow, Commit, Decision, Position
 from .store import CommitResult
 
 if TYPE_CHECKING:
-    from .partition import PartitionPipeline, Surroundings
+    from .partition import PartitionPipeline, PipelineContext
 
 
-class Committed(NamedTuple):
+class CommittedChanges(NamedTuple):
     """What became durable, for the risk view: changed agents, decisions, and how far the partition is."""
 
     rows: Sequence[AgentRow]
@@ -27,7 +27,7 @@ class Committed(NamedTuple):
     dropped_dead_letters: int
 
 
-def commit_together(works: Sequence[PartitionPipeline], around: Surroundings) -> dict[int, Fenced]:
+def commit_partitions(works: Sequence[PartitionPipeline], around: PipelineContext) -> dict[int, Fenced]:
     """Commit everything that *works*, at least one, have applied; returns the partitions that the store refused.
 
     A refused one has lost its partition: nothing of it was written, and it is to be dropped.
@@ -35,39 +35,41 @@ def commit_together(works: Sequence[PartitionPipeline], around: Surroundings) ->
     stages, publisher, speaker = around.stages, around.publisher, works[0]
     started = around.monotonic()
     with stages.timed("rows"):
-        commits = [work.gather() for work in works]
+        commits = [work.build_commit() for work in works]
     letters = [letter for commit in commits for letter in commit.dead_letters]
     if publisher is not None and letters:
-        speaker.patiently(partial(publisher.bury, letters))
+        speaker.retry_until_available(partial(publisher.write_dead_letters, letters))
     with stages.timed("commit"):
-        results = write(commits, speaker, around)
+        results = write_commits(commits, speaker, around)
     done = [
         (work, commit, result.dropped_dead_letters)
         for work, commit, result in zip(works, commits, results, strict=True)
         if not isinstance(result, Fenced)
     ]
     for work, commit, _ in done:
-        work.settle(commit)
+        work.mark_committed(commit)
     with stages.timed("publish"):
-        tell([commit for _, commit, _ in done], speaker, around)
+        publish_commits([commit for _, commit, _ in done], speaker, around)
     took_s = around.monotonic() - started
     for work, commit, dropped in done:
-        work.told(took_s)
-        around.on_commit(Committed(commit.agents, commit.decisions, commit.position, dropped))
+        work.mark_published(took_s)
+        around.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
     return {work.partition: one for work, one in zip(works, results, strict=True) if isinstance(one, Fenced)}
 
 
-def tell(commits: Sequence[Commit], speaker: PartitionPipeline, around: Surroundings) -> None:
+def publish_commits(commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext) -> None:
     """Tell the topics of all *commits*, then wait until it has arrived."""
     publisher = around.publisher
     if publisher is None:
         return
     for commit in commits:
-        speaker.patiently(partial(publisher.committed, commit))
-    speaker.patiently(publisher.acknowledged)
+        speaker.retry_until_available(partial(publisher.publish_commit, commit))
+    speaker.retry_until_available(publisher.wait_acknowledged)
 
 
-def write(commits: Sequence[Commit], speaker: PartitionPipeline, around: Surroundings) -> list[CommitResult | Fenced]:
+def write_commits(
+    commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext
+) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
     found: dict[int, CommitResult | Fenced] = {}
     left = list(commits)
@@ -77,12 +79,12 @@ def write(commits: Sequence[Commit], speaker: PartitionPipeline, around: Surroun
                 found[commit.position.partition] = result
             break
         except Unavailable as error:
-            speaker.pause(error)
+            speaker.wait_before_retry(error)
         for commit in list(left):
             place = commit.position
             if place == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if speaker.patiently(partial(around.store.position, place.partition)) == place:
+            if speaker.retry_until_available(partial(around.store.position, place.partition)) == place:
                 found[place.partition] = CommitResult(0)
                 left.remove(commit)
     return [found[commit.position.partition] for commit in commits]

@@ -10,7 +10,7 @@ from .records import AgentName
 
 InterventionKind = Literal["pin", "approval"]
 InterventionStatus = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
-OPEN: frozenset[str] = frozenset({"active", "pending", "approved"})
+OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "approved"})
 """States that have an effect, or still may get one."""
 
 
@@ -54,7 +54,7 @@ class Actuation(msgspec.Struct, frozen=True):
 
     Attributes:
         version: of `desired`: the outbox row that asked for it; a newer one replaces an older one.
-        desired: JSON of `trustwatch.scoring.actuators.Desired`.
+        desired: JSON of `trustwatch.scoring.actuators.DesiredState`.
         original: what the server had before anything was lowered, as the actuator wrote it; b"" = nothing is lowered.
         caused_ms: time of the event that led to it; 0 = none (a tick, a person).
         wanted_ms: when it was decided.

@@ -22,20 +22,20 @@ import numpy.typing as npt
 from ..ingest.compiled import compiled
 from ..ingest.features import layout as l
 from ..ingest.features.declaration import BY_LEVEL, ONCE, BadFeature, Item
-from ..ingest.features.kernel import Scratch
+from ..ingest.features.kernel import RowObservations
 from ..ingest.features.table import FEATURE_OF_KIND, FEATURES, ITEMS
-from .feedback.composites import recompute, spread
+from .feedback.composites import recompute_composites, spread_to_implied
 
-KEPT_MIN = 24 * 60
+DEDUP_WINDOW_MINUTES = 24 * 60
 """Minutes for which a name that has counted does not count again."""
 
-EVIDENCE = 0.25
+EVIDENCE_P_VALUE = 0.25
 """p-value from which an event brings evidence: the names that carry it are remembered."""
 
-AHEAD = 0.5
+LOOKUP_P_VALUE = 0.5
 """p-value above which no name is looked up: the more usual half of all events brings no evidence, whatever it names."""
 
-CARRIES, SHARE = 0.8, 0.4
+CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
 """Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
 part of the event's strongest evidence that it must be."""
 
@@ -43,23 +43,25 @@ _MINUTE_MS = 60_000
 _KIND_NAMES = np.array(
     sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
 )
-_SHADOWS = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
+_FEATURES_BESIDE_KIND = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
 """Features that say of a name what its own feature says, against others."""
-_LEVELS = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
+_HOURLY_COUNT_FEATURES = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
 _GATHERING = [(at, one) for at, one in enumerate(FEATURES) if one.gathering]
-_NAME = np.uint32(1 << 31)
+_NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
-if l.KINDS + len(_LEVELS) > 32:
-    raise BadFeature(f"{l.KINDS} kinds of items and {len(_LEVELS)} counts over hours: 32 bits hold them, see _look_up")
+if l.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
+    raise BadFeature(
+        f"{l.KINDS} kinds of items and {len(_HOURLY_COUNT_FEATURES)} counts over hours: 32 bits hold them, see _look_up"
+    )
 
 Matrix = npt.NDArray[np.float64]
 
 
 @compiled
-def _key(item: Any, kind: int) -> Any:
+def _name_key(item: Any, kind: int) -> Any:
     """32 bits for a name of a kind; never 0."""
     mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
-    return np.uint32(mixed >> np.uint64(32)) | _NAME
+    return np.uint32(mixed >> np.uint64(32)) | _NAME_BIT
 
 
 @compiled
@@ -71,7 +73,7 @@ def _level_key(number: int, z: float) -> Any:
 @compiled
 def _same_count(known: Any, key: Any) -> bool:
     """Whether both are levels of one count over hours."""
-    return bool(key < _NAME and known >> np.uint32(8) == key >> np.uint32(8))
+    return bool(key < _NAME_BIT and known >> np.uint32(8) == key >> np.uint32(8))
 
 
 @compiled
@@ -80,13 +82,13 @@ def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
     for k in range(len(risk.counted)):
         known = risk.counted[k]
         covered = known == key or (known > key and _same_count(known, key))
-        if covered and now_min - risk.counted_min[k] < KEPT_MIN:
+        if covered and now_min - risk.counted_min[k] < DEDUP_WINDOW_MINUTES:
             return True
     return False
 
 
 @compiled
-def _look_up(
+def _find_counted(
     rows: Any,
     slots: Any,
     state: Any,
@@ -103,11 +105,11 @@ def _look_up(
     found = 0
     for place in range(len(rows)):
         row = rows[place]
-        if p_values[row] > AHEAD:
+        if p_values[row] > LOOKUP_P_VALUE:
             continue
         risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // _MINUTE_MS
         for kind in kinds:
-            if items[row, kind] != 0 and _has_counted(risk, _key(items[row, kind], kind), now):
+            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now):
                 mask |= np.uint32(1) << np.uint32(kind)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
@@ -120,7 +122,7 @@ def _look_up(
 
 
 @compiled
-def _remember(
+def _record_counted(
     rows: Any,
     slots: Any,
     state: Any,
@@ -137,13 +139,13 @@ def _remember(
     """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
     for place in range(len(rows)):
         row = rows[place]
-        if p_values[row] > EVIDENCE or asserted[row] != 0:
+        if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
             continue
-        risk, least = state[slots[row]], max(CARRIES, SHARE * u[place].max())
+        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * u[place].max())
         for kind in kinds:
             if items[row, kind] == 0 or u[place, features[kind]] < least:
                 continue
-            _put_first(risk, _key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
+            _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
             if key != 0 and u[place, levels[number]] >= least:
@@ -166,11 +168,11 @@ def _put_first(risk: Any, key: Any, now_min: int) -> None:
     risk.counted[0], risk.counted_min[0] = key, now_min
 
 
-def counted_before(
+def find_counted(
     rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
-    found: Scratch,
+    found: RowObservations,
     vectors: Matrix,
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
@@ -187,11 +189,13 @@ def counted_before(
         p_values: (n,), per row of the batch, of the events as they are.
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
-    number = _look_up(rows, slots, state, found.items, vectors, time_ms, p_values, _KIND_NAMES, _LEVELS, places, masks)
+    number = _find_counted(
+        rows, slots, state, found.items, vectors, time_ms, p_values, _KIND_NAMES, _HOURLY_COUNT_FEATURES, places, masks
+    )
     return places[:number], masks[:number]
 
 
-def left_aside(
+def suppress_counted(
     vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
 ) -> Matrix:
     """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them, and
@@ -202,32 +206,32 @@ def left_aside(
     """
     named = np.zeros(vectors.shape, np.bool_)
     for kind in _KIND_NAMES.tolist():
-        marked = _bits(masks, kind)
+        marked = _mask_bit(masks, kind)
         named[:, FEATURE_OF_KIND[kind]] |= marked
-        for shadow in _SHADOWS[kind]:
+        for shadow in _FEATURES_BESIDE_KIND[kind]:
             named[:, shadow] |= marked
-    named = spread(named, masks & fresh)
+    named = spread_to_implied(named, masks & fresh)
     for feature, gathering in _GATHERING:
         for kind in gathering.gathers:
-            named[:, feature] |= _bits(masks, kind)
+            named[:, feature] |= _mask_bit(masks, kind)
         for kind in gathering.gathers_new:
-            named[:, feature] |= _bits(masks & fresh, kind)
-    for number, feature in enumerate(_LEVELS.tolist()):
-        named[:, feature] |= _bits(masks, l.KINDS + number)
+            named[:, feature] |= _mask_bit(masks & fresh, kind)
+    for number, feature in enumerate(_HOURLY_COUNT_FEATURES.tolist()):
+        named[:, feature] |= _mask_bit(masks, l.KINDS + number)
     after = np.where(named, 0.0, vectors)
-    recompute(after, codes)
+    recompute_composites(after, codes)
     return after
 
 
-def _bits(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
+def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
     return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
 
 
-def remember(
+def record_counted(
     rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
-    found: Scratch,
+    found: RowObservations,
     vectors: Matrix,
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
@@ -237,11 +241,22 @@ def remember(
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        rows, slots, state, found, vectors, time_ms: as for `counted_before`.
+        rows, slots, state, found, vectors, time_ms: as for `find_counted`.
         asserted: int8 (n,), not 0 where no token vouches for the agent.
         p_values: (n,), per row of the batch, with what counted before left aside.
         u: (m, F), evidence of each feature of *rows*, likewise.
     """
-    _remember(
-        rows, slots, state, found.items, vectors, time_ms, p_values, asserted, u, _KIND_NAMES, FEATURE_OF_KIND, _LEVELS
+    _record_counted(
+        rows,
+        slots,
+        state,
+        found.items,
+        vectors,
+        time_ms,
+        p_values,
+        asserted,
+        u,
+        _KIND_NAMES,
+        FEATURE_OF_KIND,
+        _HOURLY_COUNT_FEATURES,
     )

@@ -11,7 +11,7 @@ from ..ingest.source import Record
 from .records import DeadLetter, record_id
 
 
-class Refused(msgspec.Struct):
+class RefusedInput(msgspec.Struct):
     """Payload of a DEAD record: an input that the edge refused."""
 
     letter_id: str
@@ -22,10 +22,10 @@ class Refused(msgspec.Struct):
     raw: str  # base64
 
 
-_refused = msgspec.json.Decoder(Refused)
+_refused_input_decoder = msgspec.json.Decoder(RefusedInput)
 
 
-def dead_letter(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
+def dead_letter_of_record(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
     """What becomes of a record that the pipeline can make nothing of."""
     letter_id = record_id(record.received_ms, partition, offset, "dead")
     return DeadLetter(
@@ -33,13 +33,13 @@ def dead_letter(partition: int, offset: int, record: Record, error: MalformedEve
     )
 
 
-def refused_at_the_door(partition: int, offset: int, record: Record) -> DeadLetter:
+def dead_letter_of_refused_input(partition: int, offset: int, record: Record) -> DeadLetter:
     """What becomes of a DEAD record; the letter keeps the id that the sender was told."""
     try:
-        refused = _refused.decode(record.payload)
+        refused = _refused_input_decoder.decode(record.payload)
         raw = base64.b64decode(refused.raw)
     except (msgspec.MsgspecError, ValueError) as error:
-        return dead_letter(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
+        return dead_letter_of_record(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
     return DeadLetter(
         refused.letter_id,
         refused.received_ms,

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from ..ingest.hashing import agent_key
-from .blast_radius import DELEGATED, blast_radius
+from .blast_radius import DELEGATED, find_blast_radius
 from .records import AgentName, RiskLevel
 from .store.base import MAX_PAGE, AgentQuery, Store
 
-Full = tuple[str, str, str]
-SINCE_MS = 7 * 86_400_000
+AgentIdentity = tuple[str, str, str]
+DELEGATION_WINDOW_MS = 7 * 86_400_000
 """A delegation that was not seen for so long makes nobody a descendant."""
 
 
-class Descendants:
+class CriticalDescendants:
     """Finds them, and says what changed. For one thread at a time; blocks on the store.
 
     Args:
@@ -28,27 +28,31 @@ class Descendants:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self.ancestors: dict[Full, str] = {}
+        self.critical_ancestors: dict[AgentIdentity, str] = {}
         """Descendant to the critical agent above it."""
 
-    def look(self, pinned: Mapping[Full, RiskLevel]) -> tuple[dict[Full, str], set[Full]]:
+    def find(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> tuple[dict[AgentIdentity, str], set[AgentIdentity]]:
         """Descendants now, with the critical ancestor of each, and those whose standing changed. Raises Unavailable.
 
         Args:
             pinned: agents that are pinned, with the level that is acted on.
         """
-        found: dict[Full, str] = {}
-        since_ms = self._now_ms() - SINCE_MS
-        for name in self._critical(pinned):
-            radius = blast_radius(
+        found: dict[AgentIdentity, str] = {}
+        since_ms = self._now_ms() - DELEGATION_WINDOW_MS
+        for name in self._critical_agents(pinned):
+            radius = find_blast_radius(
                 self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
             for one in radius.agents:
                 found.setdefault((one.name.tenant, one.name.issuer, one.name.agent_id), name.agent_id)
-        changed = {full for full in found.keys() | self.ancestors.keys() if (full in found) != (full in self.ancestors)}
+        changed = {
+            full
+            for full in found.keys() | self.critical_ancestors.keys()
+            if (full in found) != (full in self.critical_ancestors)
+        }
         return found, changed
 
-    def _critical(self, pinned: Mapping[Full, RiskLevel]) -> Iterable[AgentName]:
+    def _critical_agents(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> Iterable[AgentName]:
         """Agents that are acted on as critical."""
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:

@@ -14,25 +14,25 @@ import numpy.typing as npt
 
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
-from ..ingest.events import AuditEvent
+from ..ingest.events import NativeEvent
 from ..ingest.features import layout
-from ..ingest.features.builder import FeatureBuilder, Spill, rounds
-from ..ingest.features.kernel import IGNORED, LATE, Scratch, scratch
-from ..ingest.features.slots import Slots
-from ..ingest.features.table import COUNT
+from ..ingest.features.builder import FeatureBuilder, StateSpill, agent_rounds
+from ..ingest.features.kernel import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
+from ..ingest.features.slots import SlotIndices
+from ..ingest.features.table import FEATURE_COUNT
 from ..models.bundle import TrainedModel
-from ..models.detector import FAMILIAR
-from ..models.habits import NOTHING, announced, becomes_habit
+from ..models.detector import FAMILIAR_EVENTS
+from ..models.habits import LEARN_NOTHING, announced_credentials, learnable_parts
 from . import counted, risk
 from .evidence import Explainer
-from .feedback.rules import Covered, FeedbackRules
+from .feedback.rules import FeedbackRules, RuleCoverage
 from .records import AgentName
-from .signals import SignalRules
+from .signals import HardSignalRules
 
-SUSPICIOUS = 0.6
+SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
 
-NOTABLE = 1.0
+NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
 
 
@@ -41,42 +41,44 @@ class EngineSettings(NamedTuple):
 
     capacity: int = 200_000
     learn: bool = True
-    budget: risk.Budget = risk.Budget()
-    risk: risk.RiskSettings = risk.RiskSettings()
+    budget: risk.AlertRateBudget = risk.AlertRateBudget()
+    risk: risk.RiskParameters = risk.RiskParameters()
     disabled_signals: tuple[str, ...] = ()
 
 
-class Scored(NamedTuple):
+class ScoredBatch(NamedTuple):
     """Result of a batch, one row per event in input order."""
 
     columns: EventColumns
-    slots: Slots
+    slots: SlotIndices
     vectors: npt.NDArray[np.float64]  # (n, F)
-    found: Scratch
+    observations: RowObservations
     anomaly: npt.NDArray[np.float64]
     p_values: npt.NDArray[np.float64]  # with names that have counted left aside (see `counted`)
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
     risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
     signals: npt.NDArray[np.float64]  # evidence of hard signals
-    bound_of: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
-    memory: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
-    alone: npt.NDArray[np.float64]  # (n,): p-values of the events by themselves, as if nothing had counted before
-    judged_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
-    judged: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
+    agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    raw_p_values: npt.NDArray[
+        np.float64
+    ]  # (n,): p-values of the events by themselves, as if nothing had counted before
+    effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
+    effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
-    def judged_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+    def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
         """What p-values of *rows* rest on, shape (len(rows), F): their vectors, less what has counted before."""
         vectors = self.vectors[list(rows)]
         for place, row in enumerate(rows):
-            if row in self.judged:
-                vectors[place] = self.judged[row]
+            if row in self.effective_rows:
+                vectors[place] = self.effective_rows[row]
         return vectors
 
-    def familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+    def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Which of *rows* are of agents that the model's history shows well."""
-        return np.asarray(self.memory[list(rows), layout.N_SHARED] >= FAMILIAR)
+        return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)
 
     @property
     def risk_scores(self) -> npt.NDArray[np.float64]:
@@ -89,27 +91,27 @@ class Scored(NamedTuple):
         return self.risk[:, risk.GAIN]
 
     @property
-    def changed(self) -> list[int]:
+    def level_changes(self) -> list[int]:
         """Rows that moved their agent to another level."""
         return np.flatnonzero(self.levels[:, 0] != self.levels[:, 1]).tolist()
 
     @property
-    def late(self) -> int:
+    def late_events(self) -> int:
         """Events older than one already seen of their agent."""
-        return int((self.found.flags == LATE).sum())
+        return int((self.observations.flags == LATE_EVENT).sum())
 
 
-class Agents:
+class ResidentAgents:
     """Names of the resident agents, by slot; beside the arrays, since kernels need no names."""
 
     def __init__(self, capacity: int) -> None:
         self.names: list[AgentName | None] = [None] * capacity
         self.types: list[str] = [""] * capacity
         self.groups = np.zeros(capacity, np.uint64)
-        self.bounds = np.zeros(capacity, np.int64)
+        self.threshold_rows = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
 
-    def note(self, slot: int, key: int, event: AuditEvent) -> bool:
+    def register(self, slot: int, key: int, event: NativeEvent) -> bool:
         """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
 
         What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
@@ -133,20 +135,20 @@ class Engine:
         spill: where agents go that do not fit in memory, None to forget them.
     """
 
-    def __init__(self, model: TrainedModel, settings: EngineSettings, spill: Spill | None = None) -> None:
+    def __init__(self, model: TrainedModel, settings: EngineSettings, spill: StateSpill | None = None) -> None:
         self.model = model
         self.settings = settings
         self.builder = FeatureBuilder(model.baseline, settings.capacity, spill)
         self.risk = risk.allocate(settings.capacity)
-        self.agents = Agents(settings.capacity)
+        self.agents = ResidentAgents(settings.capacity)
         self.dirty = np.zeros(settings.capacity, np.bool_)
-        self.rules = SignalRules(settings.disabled_signals)
-        self.bounds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
+        self.signal_rules = HardSignalRules(settings.disabled_signals)
+        self.thresholds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
-        self.feedback = FeedbackRules(model.salt, model.detector.usual_values())
+        self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
         """What people said counts as usual; changed by records, between batches."""
 
-    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> Scored:
+    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
 
         *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
@@ -154,13 +156,13 @@ class Engine:
         """
         n = len(columns)
         slots = self.builder.admit(columns.names[:, c.AGENT])
-        types = self._note_agents(columns, slots)
+        types = self._register_agents(columns, slots)
         groups = columns.names[:, c.GROUP]
-        out = Scored(
+        out = ScoredBatch(
             columns,
             slots,
-            np.zeros((n, COUNT)),
-            scratch(n),
+            np.zeros((n, FEATURE_COUNT)),
+            allocate_observations(n),
             np.zeros(n),
             np.ones(n),
             np.zeros((n, 2), np.int8),
@@ -175,23 +177,25 @@ class Engine:
             types,
         )
         coverage = self.model.coverage(groups)
-        covered = self.feedback.covering(columns, received_ms)
-        for rows in rounds(slots):
+        covered = self.feedback_rules.coverage(columns, received_ms)
+        for rows in agent_rounds(slots):
             self._score_round(out, rows, groups, coverage, covered)
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
     def _score_round(
-        self, out: Scored, rows: npt.NDArray[np.int64], groups: Any, coverage: Any, covered: Covered | None
+        self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any, coverage: Any, covered: RuleCoverage | None
     ) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
-        columns, slots, found = out.columns, out.slots, out.found
+        columns, slots, found = out.columns, out.slots, out.observations
         self.builder.observe(columns, slots, rows, out.vectors, found)
-        out.memory[rows] = self.builder.state.numbers[slots[rows]]
-        self.rules.evidence(columns, rows, out.vectors, found, out.signals)  # before feedback, which silences none
+        out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
+        self.signal_rules.write_evidence(
+            columns, rows, out.vectors, found, out.signals
+        )  # before feedback, which silences none
         if covered is not None:
-            self.feedback.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
+            self.feedback_rules.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
         u = self._measure(out, rows, groups)
         risk.update(
             rows,
@@ -202,50 +206,56 @@ class Engine:
             out.anomaly,
             coverage,
             out.signals,
-            self.bounds,
-            out.bound_of,
+            self.thresholds,
+            out.threshold_rows,
             columns.codes[:, c.SELF_ASSERTED],
-            found.flags == IGNORED,
+            found.flags == IGNORED_EVENT,
             self.settings.risk,
             out.levels,
             out.risk,
         )
         asserted = columns.codes[:, c.SELF_ASSERTED]
-        counted.remember(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
+        counted.record_counted(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
         if self.settings.learn:
-            self.builder.learn(columns, slots, rows, found, self._learnable(out, rows))
+            self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 
-    def _measure(self, out: Scored, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
+    def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
         """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
 
         What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
         """
-        detector, familiar = self.model.detector, out.memory[rows, layout.N_SHARED] >= FAMILIAR
+        detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
         scores = detector.score(out.vectors[rows], groups[rows], familiar)
-        out.anomaly[rows] = out.judged_anomaly[rows] = scores.anomaly_score
-        out.p_values[rows] = out.alone[rows] = scores.p_value
-        places, masks = counted.counted_before(rows, out.slots, self.risk, out.found, out.vectors, out.at_ms, out.alone)
+        out.anomaly[rows] = out.effective_anomaly[rows] = scores.anomaly_score
+        out.p_values[rows] = out.raw_p_values[rows] = scores.p_value
+        places, masks = counted.find_counted(
+            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, out.raw_p_values
+        )
         if len(places):
             again = rows[places]
-            vectors = counted.left_aside(out.vectors[again], masks, out.found.fresh[again], out.columns.codes[again])
+            vectors = counted.suppress_counted(
+                out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
+            )
             rest = detector.score(vectors, groups[again], familiar[places])
             # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
-            out.judged_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
-            out.p_values[again] = np.maximum(rest.p_value, out.alone[again])
-            out.judged.update(zip(again.tolist(), vectors, strict=True))
-            scores.u[places] = rest.u
-        return scores.u
+            out.effective_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
+            out.p_values[again] = np.maximum(rest.p_value, out.raw_p_values[again])
+            out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
+            scores.feature_evidence[places] = rest.feature_evidence
+        return scores.feature_evidence
 
-    def _learnable(self, out: Scored, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """What of each event is learned: nothing self-asserted; of a suspicious window an announced key alone."""
         statistic = out.risk[rows, risk.STATISTIC]
-        calm = (out.levels[rows, 1] < risk.MEDIUM) & (statistic < SUSPICIOUS * self.bounds[out.bound_of[rows], 0])
+        calm = (out.levels[rows, 1] < risk.MEDIUM) & (
+            statistic < SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], 0]
+        )
         vouched = out.columns.codes[rows, c.SELF_ASSERTED] == 0
-        habit = becomes_habit(out.columns, rows, out.alone, out.memory[rows, layout.N_EVENTS])
-        least = announced(out.columns, rows)
-        return np.where(vouched, np.where(calm, habit, least), np.uint8(NOTHING))
+        habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
+        least = announced_credentials(out.columns, rows)
+        return np.where(vouched, np.where(calm, habit, least), np.uint8(LEARN_NOTHING))
 
-    def _note_agents(self, columns: EventColumns, slots: Slots) -> dict[int, list[tuple[int, str]]]:
+    def _register_agents(self, columns: EventColumns, slots: SlotIndices) -> dict[int, list[tuple[int, str]]]:
         """Names and peer groups of agents that are new in their slots, or have changed their group.
 
         Returns the types of those slots: that before the batch (row -1), and each later one with its row.
@@ -261,41 +271,41 @@ class Engine:
             if self.agents.groups[slot] == groups[row]:
                 continue
             before = types[slot]
-            if self.agents.note(slot, int(columns.names[row, c.AGENT]), columns.events[row]):
+            if self.agents.register(slot, int(columns.names[row, c.AGENT]), columns.events[row]):
                 taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
                 self.agents.groups[slot] = groups[row]
-                self.agents.bounds[slot] = self.model.group_row(groups[row])
+                self.agents.threshold_rows[slot] = self.model.group_row(groups[row])
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
         return taken
 
-    def use(self, model: TrainedModel) -> None:
+    def use_model(self, model: TrainedModel) -> None:
         """Score with another model of the same salt from now on; nobody is resident."""
         self.model = model
         self.builder.baseline = model.baseline
-        self.feedback.use(model.detector.usual_values())
-        self.bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
+        self.feedback_rules.use_usual_values(model.detector.usual_values())
+        self.thresholds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
 
-    def due(self, now_ms: int) -> Slots:
+    def due_slots(self, now_ms: int) -> SlotIndices:
         """Resident agents whose level changes by *now_ms* without any event."""
         due_ms = self.risk["due_ms"]
         return np.flatnonzero((due_ms != 0) & (due_ms <= now_ms)).astype(np.int32)
 
-    def tick(self, slots: Slots, now_ms: int) -> npt.NDArray[np.int8]:
+    def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
         """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
         levels = np.zeros((len(slots), 2), np.int8)
-        risk.advance(slots, self.risk, self.bounds, self.agents.bounds, now_ms, self.settings.risk, levels)
+        risk.advance(slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.settings.risk, levels)
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return levels
 
-    def clear_slots(self, slots: Slots) -> None:
+    def clear_slots(self, slots: SlotIndices) -> None:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk.ROW)
         self.dirty[slots] = False
         self.agents.groups[slots] = 0
-        self.agents.bounds[slots] = 0
+        self.agents.threshold_rows[slots] = 0
         for slot in slots.tolist():
             self.agents.names[slot] = None
             self.agents.types[slot] = ""

@@ -13,19 +13,19 @@ import structlog
 
 from ..ingest.errors import Fenced
 from ..ingest.source import GroupSource
-from .committing import commit_together
-from .partition import PartitionPipeline, Surroundings
+from .committing import commit_partitions
+from .partition import PartitionPipeline, PipelineContext
 from .processor import Processor
 from .records import Position
 
 _log = structlog.get_logger(__name__)
 
-FENCED_AGAIN_S = 60.0
+RECLAIM_AFTER_S = 60.0
 """A partition that the store refused us and that the group still calls ours is claimed again after this time: longer
 than a group takes to notice that a member sleeps."""
 
 
-class Progress(NamedTuple):
+class PartitionProgress(NamedTuple):
     """How far one partition is."""
 
     position: Position
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
     idle: bool  # nothing waits and nothing is uncommitted
 
 
-class GroupPipeline:
+class ConsumerGroupPipeline:
     """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours.
 
     Args:
@@ -47,15 +47,15 @@ class GroupPipeline:
     def __init__(
         self,
         source: GroupSource,
-        around: Surroundings,
+        around: PipelineContext,
         make: Callable[[int], Processor],
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
-        self._around = around
-        self._make = make
-        self._changed = changed
-        self._work: dict[int, PartitionPipeline] = {}
+        self._context = around
+        self._make_processor = make
+        self._on_change = changed
+        self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self.stages = around.stages
 
@@ -67,21 +67,21 @@ class GroupPipeline:
         """Take partitions over; each is read from where its state was stored."""
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
-        self._changed()
+        self._on_change()
         return starts
 
     def _take_over(self, partition: int) -> int:
         self._fenced.pop(partition, None)
-        work = PartitionPipeline(partition, self._make(partition), self._around)
+        work = PartitionPipeline(partition, self._make_processor(partition), self._context)
         offset = work.take_over()
-        self._work[partition] = work
+        self._partitions[partition] = work
         _log.info("partition taken over", partition=partition, offset=offset, epoch=work.position.epoch)
         return offset
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Commit what was applied, then forget the partitions."""
         for partition in sorted(partitions):
-            work = self._work.pop(partition, None)
+            work = self._partitions.pop(partition, None)
             self._fenced.pop(partition, None)
             if work is None:
                 continue
@@ -91,71 +91,71 @@ class GroupPipeline:
                 _log.warning("partition was somebody else's already", partition=partition, error=str(error))
             else:
                 _log.info("partition handed back", partition=partition, offset=work.next_offset)
-        self._changed()
+        self._on_change()
 
     def lost(self, partitions: Collection[int]) -> None:
         """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
         for partition in sorted(partitions):
             self._fenced.pop(partition, None)
-            if self._work.pop(partition, None) is not None:
+            if self._partitions.pop(partition, None) is not None:
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
-        self._changed()
+        self._on_change()
 
     def step(self) -> int:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
-        count = self._apply(self._around.settings.poll_s)
-        for _ in range(len(self._work) - 1 if count else 0):  # what is at hand shares the commit
+        count = self._apply(self._context.settings.poll_s)
+        for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
             if not more:
                 break
         self._commit_due()
-        self._claim_again()
+        self._reclaim()
         return count
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._around.settings.batch, timeout_s)
+            batch = self._source.poll(self._context.settings.batch, timeout_s)
         if batch is None:
             return 0
-        if batch.partition in self._work:
-            self._work[batch.partition].apply(batch)
+        if batch.partition in self._partitions:
+            self._partitions[batch.partition].apply(batch)
         return len(batch.records)
 
     def _commit_due(self) -> None:
         """Where one partition is due, all go along that are not far behind: a transaction more costs more than rows."""
-        waiting = [work for _, work in sorted(self._work.items()) if work.unsaved]
-        due = {work.partition for work in waiting if work.due}
+        waiting = [work for _, work in sorted(self._partitions.items()) if work.has_uncommitted]
+        due = {work.partition for work in waiting if work.commit_due}
         if due:
-            self._commit([work for work in waiting if work.partition in due or not work.busy])
+            self._commit([work for work in waiting if work.partition in due or not work.backlogged])
 
     def _commit(self, works: Sequence[PartitionPipeline]) -> None:
         """Commit; where the store says that a partition is not ours, drop it."""
-        for partition, error in (commit_together(works, self._around) if works else {}).items():
+        for partition, error in (commit_partitions(works, self._context) if works else {}).items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
-            self._work.pop(partition, None)
+            self._partitions.pop(partition, None)
             self._source.pause(partition)
-            self._fenced[partition] = self._around.monotonic()
+            self._fenced[partition] = self._context.monotonic()
             self.stages.counts["fenced"] += 1
-            self._changed()
+            self._on_change()
 
-    def _claim_again(self) -> None:
-        now = self._around.monotonic()
+    def _reclaim(self) -> None:
+        now = self._context.monotonic()
         for partition, since in list(self._fenced.items()):
-            if now - since >= FENCED_AGAIN_S:
+            if now - since >= RECLAIM_AFTER_S:
                 del self._fenced[partition]
                 if partition in self._source.owned():
                     self._source.seek(partition, self._take_over(partition))
-                    self._changed()
+                    self._on_change()
 
     def finish(self) -> None:
         """Commit what was applied on every partition."""
-        self._commit([work for _, work in sorted(self._work.items()) if work.unsaved])
+        self._commit([work for _, work in sorted(self._partitions.items()) if work.has_uncommitted])
 
-    def progress(self) -> dict[int, Progress]:
+    def progress(self) -> dict[int, PartitionProgress]:
         """How far each of our partitions is."""
         found = {}
-        for partition, work in sorted(self._work.items()):
-            behind = work.behind()
-            found[partition] = Progress(work.position, behind, work.committed_ms, work.idle)
+        for partition, work in sorted(self._partitions.items()):
+            behind = work.count_behind()
+            found[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
         return found

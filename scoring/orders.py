@@ -10,24 +10,24 @@ import msgspec
 import numpy as np
 
 from ..ingest.errors import MalformedEvent
-from ..ingest.features.slots import Keys
+from ..ingest.features.slots import AgentKeys
 from ..ingest.routing import partition_of
-from ..ingest.source import Kind, Record
+from ..ingest.source import Record, RecordKind
 from . import risk
-from .deciding import Decider, Moment
+from .deciding import DecisionMaker, RecordMoment
 from .delegation import EdgeCollector
-from .feedback.composites import begin_anew, forget
-from .feedback.values import Adopt, Revoke
-from .lifecycle.force import as_switch
-from .lifecycle.succession import Succession
-from .privacy.forgetting import Forget
-from .privacy.records import Met
-from .reasons import plain
-from .records import Decision, Reason
-from .residence import Residence
+from .feedback.composites import reset_decaying_state, reset_session_strangeness
+from .feedback.values import AdoptFeedbackRule, RevokeFeedbackRule
+from .lifecycle.force import decode_model_switch
+from .lifecycle.succession import ModelSwitcher
+from .privacy.forgetting import EraseCommand
+from .privacy.records import PartitionErasure
+from .reasons import sanitize_text
+from .records import Decision, RiskReason
+from .residence import AgentStateCache
 
 
-class Release(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
+class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
     """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
 
     key: str
@@ -35,11 +35,13 @@ class Release(msgspec.Struct, tag_field="command", tag="release", forbid_unknown
     note: str = ""
 
 
-_command: msgspec.json.Decoder[Release | Adopt | Revoke] = msgspec.json.Decoder(Release | Adopt | Revoke)
-_forget = msgspec.json.Decoder(Forget)
+_command_decoder: msgspec.json.Decoder[ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule] = msgspec.json.Decoder(
+    ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule
+)
+_erasure_decoder = msgspec.json.Decoder(EraseCommand)
 
 
-class Orders:
+class ControlRecords:
     """Carries out the orders of one partition.
 
     Args:
@@ -49,49 +51,51 @@ class Orders:
         edges: who had to do with whom, as far as it is collected; None where nobody does.
     """
 
-    def __init__(self, residence: Residence, decider: Decider, models: Succession, edges: EdgeCollector | None) -> None:
-        self._residence = residence
+    def __init__(
+        self, residence: AgentStateCache, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
+    ) -> None:
+        self._agent_cache = residence
         self._engine = residence.engine
         self._decider = decider
         self._models = models
         self._edges = edges
-        self.partitions = 1
+        self.partition_count = 1
         """Of the log: an agent is forgotten in the partition that has its state."""
-        self.forgets: list[Met] = []
+        self.erasures: list[PartitionErasure] = []
         """Orders to forget that were met since the last commit; the pipeline takes them."""
 
-    def carry_out(self, partition: int, offset: int, record: Record) -> list[Decision]:
+    def apply(self, partition: int, offset: int, record: Record) -> list[Decision]:
         """Do what a CONTROL or FORGET record says; the decisions that follow from it.
 
         Raises:
             MalformedEvent: it is no order, or none that can be carried out here; nothing has changed.
             ModelError: the model to switch to can not be used: the worker can not go on.
         """
-        moment = Moment(partition, offset, record.received_ms)
-        if record.kind == Kind.FORGET:
-            self._forget(record.payload, moment)
+        moment = RecordMoment(partition, offset, record.received_ms)
+        if record.kind == RecordKind.FORGET:
+            self._apply_erasure(record.payload, moment)
             return []
-        if (wish := as_switch(record.payload)) is not None:
+        if (wish := decode_model_switch(record.payload)) is not None:
             self._models.switch(wish, *moment)
             return []
-        return self._command(record.payload, moment)
+        return self._apply_command(record.payload, moment)
 
-    def _command(self, payload: bytes, moment: Moment) -> list[Decision]:
+    def _apply_command(self, payload: bytes, moment: RecordMoment) -> list[Decision]:
         """A release, a rule of feedback that holds from here on, or one that holds no more."""
         try:
-            command = _command.decode(payload)
-            key = np.array([int(command.key if isinstance(command, Release) else command.rule.key)], np.uint64)
+            command = _command_decoder.decode(payload)
+            key = np.array([int(command.key if isinstance(command, ReleaseAgent) else command.rule.key)], np.uint64)
         except (msgspec.MsgspecError, ValueError, OverflowError) as error:
             raise MalformedEvent(f"not a command: {error}") from error
-        if isinstance(command, Release):
+        if isinstance(command, ReleaseAgent):
             return self._release(key, command, moment)
-        if isinstance(command, Revoke):
-            self._engine.feedback.revoke(command.rule, moment.offset)
-        elif self._engine.feedback.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
-            return self._withdraw(key, command, moment)
+        if isinstance(command, RevokeFeedbackRule):
+            self._engine.feedback_rules.revoke(command.rule, moment.offset)
+        elif self._engine.feedback_rules.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
+            return self._withdraw_evidence(key, command, moment)
         return []
 
-    def _release(self, key: Keys, command: Release, moment: Moment) -> list[Decision]:
+    def _release(self, key: AgentKeys, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
         """Drop the evidence against an agent."""
         engine = self._engine
         slot = int(engine.builder.admit(key)[0])
@@ -100,45 +104,47 @@ class Orders:
         state = engine.risk[slot]
         previous = int(state["level"])
         risk.release(state, moment.at_ms, engine.settings.risk)
-        begin_anew(engine.builder.state, slot)
+        reset_decaying_state(engine.builder.state, slot)
         engine.dirty[slot] = True
         engine.builder.pinned[slot] = False
         level = int(state["level"])
-        by, note = plain(command.by), plain(command.note) or "no note"
-        reason = Reason("released", "release", by, "", 1.0, f"released by {by}: {note}")
-        return [self._decider.moved(slot, moment, previous, level, "release", reason)]
+        by, note = sanitize_text(command.by), sanitize_text(command.note) or "no note"
+        reason = RiskReason("released", "release", by, "", 1.0, f"released by {by}: {note}")
+        return [self._decider.decide_level_change(slot, moment, previous, level, "release", reason)]
 
-    def _withdraw(self, key: Keys, command: Adopt, moment: Moment) -> list[Decision]:
+    def _withdraw_evidence(self, key: AgentKeys, command: AdoptFeedbackRule, moment: RecordMoment) -> list[Decision]:
         """Take back what led to a decision that a person calls a false positive."""
         engine = self._engine
         slots = engine.builder.admit(key)
         slot = int(slots[0])
         if engine.agents.names[slot] is None:
             return []
-        decisions = self._decider.time_passed(slots, moment)
+        decisions = self._decider.decide_time_passed(slots, moment)
         previous = int(engine.risk["level"][slot])
-        limits = engine.bounds[engine.agents.bounds[slot]]
+        limits = engine.thresholds[engine.agents.threshold_rows[slot]]
         risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.settings.risk)
-        forget(engine.builder.state, slot)
+        reset_session_strangeness(engine.builder.state, slot)
         engine.dirty[slot] = True
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
-        level, by = int(engine.risk["level"][slot]), plain(command.by)
-        text = f"{by} calls decision {plain(command.decision_id)} a false positive: {plain(command.why)}"
-        reason = Reason("feedback", "feedback", by, "", 1.0, text)
-        return [*decisions, self._decider.moved(slot, moment, previous, level, "feedback", reason)]
+        level, by = int(engine.risk["level"][slot]), sanitize_text(command.by)
+        text = (
+            f"{by} calls decision {sanitize_text(command.decision_id)} a false positive: {sanitize_text(command.why)}"
+        )
+        reason = RiskReason("feedback", "feedback", by, "", 1.0, text)
+        return [*decisions, self._decider.decide_level_change(slot, moment, previous, level, "feedback", reason)]
 
-    def _forget(self, payload: bytes, moment: Moment) -> None:
+    def _apply_erasure(self, payload: bytes, moment: RecordMoment) -> None:
         """An agent or a name leaves the state; the commit says so, and then what was written is erased."""
         try:
-            order = _forget.decode(payload)
+            order = _erasure_decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError) as error:
             raise MalformedEvent(f"nobody to forget: {error}") from error
         subject = order.subject
-        ours = subject.kind == "agent" and self._has(subject.route, moment.partition)
-        self._residence.forget(subject, ours=ours)
-        self.forgets.append(Met(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
+        ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
+        self._agent_cache.erase(subject, ours=ours)
+        self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
         if self._edges is not None:
-            self._edges.forget()
+            self._edges.clear()
 
-    def _has(self, route: bytes, partition: int) -> bool:
-        return self.partitions == 1 or partition_of(route, self.partitions) == partition
+    def _owns_agent(self, route: bytes, partition: int) -> bool:
+        return self.partition_count == 1 or partition_of(route, self.partition_count) == partition

@@ -16,27 +16,27 @@ from msgspec.structs import replace
 
 from ..ingest.errors import CorruptLog, Unavailable
 from ..ingest.source import DurableSource, RecordBatch
-from ..ingest.unread import Unread
-from .actuators.desired import decided_action
-from .committing import Committed, commit_together
+from ..ingest.unread import ErasedFilter
+from .actuators.desired import build_decision_action_row
+from .committing import CommittedChanges, commit_partitions
 from .lifecycle.records import ModelSwitch
-from .notify.alert import alert_row
+from .notify.alert import build_alert_row
 from .policy import LivePolicy, PolicyBook
 from .processor import Processor
-from .records import Commit, DeadLetter, Decision, Edge, OutboxRow, Position, RiskLevel
-from .stages import Stages
+from .records import AgentEdge, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
+from .stages import StageMetrics
 from .store import Store
 
 _log = structlog.get_logger(__name__)
 
 
-SOONEST_S = 0.02
+MIN_COMMIT_INTERVAL_S = 0.02
 """Commits that cost nearly nothing still leave this much time between them."""
 
-COMPLAIN_EVERY_S = 30.0
+LOG_OUTAGE_EVERY_S = 30.0
 
 
-class PipelineSettings(NamedTuple):
+class PipelineParameters(NamedTuple):
     """How the pipeline works. Times in seconds of the injected monotonic clock.
 
     When commits are made depends on time, what they make durable does not: state is a function of the records alone.
@@ -45,7 +45,7 @@ class PipelineSettings(NamedTuple):
     batch: int = 1000
     commit_interval_s: float = 1.0  # longest time between two commits
     commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
-    most_dirty: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
+    max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
     retry_s: float = 0.5
     poll_s: float = 0.2
     service: str = "https://trustwatch.invalid"  # `source` of alerts
@@ -54,36 +54,36 @@ class PipelineSettings(NamedTuple):
 class Publisher(Protocol):
     """Tells the world, by topics, what became durable. At least once: versions let readers drop what they have."""
 
-    def bury(self, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters. Called before their commit: none is lost with a crash in between.
 
         Raises Unavailable: send all of them again; a reader knows them by their ids.
         """
 
-    def committed(self, commit: Commit) -> None:
+    def publish_commit(self, commit: Commit) -> None:
         """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
 
-    def acknowledged(self) -> None:
+    def wait_acknowledged(self) -> None:
         """Wait until everything that `committed` sent has arrived.
 
         Raises Unavailable: some of it did not, and is sent again by the next call.
         """
 
-    def recover(self, position: Position, published: int) -> None:
+    def republish(self, position: Position, published: int) -> None:
         """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
 
 
-class Surroundings(NamedTuple):
+class PipelineContext(NamedTuple):
     """What every partition of a worker shares."""
 
     source: DurableSource
     store: Store
     policy: LivePolicy
-    settings: PipelineSettings
+    settings: PipelineParameters
     monotonic: Callable[[], float]  # seconds on a clock that never goes back
     sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
-    on_commit: Callable[[Committed], None]  # called after each commit with what became durable
-    stages: Stages
+    on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
+    stages: StageMetrics
     publisher: Publisher | None = None
 
 
@@ -96,12 +96,12 @@ class PartitionPipeline:
         around: what it shares with others.
     """
 
-    def __init__(self, partition: int, processor: Processor, around: Surroundings) -> None:
+    def __init__(self, partition: int, processor: Processor, around: PipelineContext) -> None:
         self._processor = processor
-        self._around = around
+        self._context = around
         self._decisions: list[Decision] = []
-        self._dead: list[DeadLetter] = []
-        self._edges: list[Edge] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._edges: list[AgentEdge] = []
         self.position = Position(partition, 0, 0)
         self.committed_ms = 0
         """Arrival of the last record that was committed; 0 = none was."""
@@ -113,10 +113,10 @@ class PartitionPipeline:
         self._published = 0
         self._committed_at = around.monotonic()
         self._commit_took_s = 0.0
-        self._busy = False
-        self._complained_at = -COMPLAIN_EVERY_S
-        self._unread = Unread()
-        processor.residence.wait = self.pause
+        self._backlogged = False
+        self._outage_logged_at = -LOG_OUTAGE_EVERY_S
+        self._erased_filter = ErasedFilter()
+        processor.agent_cache.on_unavailable = self.wait_before_retry
 
     @property
     def partition(self) -> int:
@@ -130,28 +130,28 @@ class PartitionPipeline:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
         partition = self.partition
-        self.position = self.patiently(lambda: self._around.store.claim(partition))
+        self.position = self.retry_until_available(lambda: self._context.store.claim(partition))
         self._next = self.position.offset
-        self._end = self.patiently(lambda: self._around.source.end_offset(partition))
+        self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        self._recover()
-        self._unread = Unread(self.patiently(self._around.store.bygone))
-        held = self.patiently(lambda: self._around.store.holdings(partition))
-        self._processor.engine.feedback.restore(held)
-        self._processor.models.resume(self.patiently(self._last_switch), self.position)
-        window = self._processor.window
+        self._republish()
+        self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.bygone))
+        held = self.retry_until_available(lambda: self._context.store.holdings(partition))
+        self._processor.engine.feedback_rules.restore(held)
+        self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
+        window = self._processor.duplicate_window
         first = window.first_offset_to_rebuild(self._next)
-        hashes = self.patiently(lambda: self._around.source.read_id_hashes(partition, first, self._next))
+        hashes = self.retry_until_available(lambda: self._context.source.read_id_hashes(partition, first, self._next))
         window.restore(first, hashes)
-        if self._processor.models.switches:
+        if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
-            commit_together([self], self._around)
+            commit_partitions([self], self._context)
         return self._next
 
-    def _last_switch(self) -> ModelSwitch | None:
+    def _newest_switch(self) -> ModelSwitch | None:
         """What says which model is in force here; a partition that is new goes by the others."""
-        store = self._around.store
+        store = self._context.store
         return store.model_switch(self.partition) or next(iter(store.model_switches(1)), None)
 
     def _check_end(self, end: int) -> None:
@@ -161,31 +161,31 @@ class PartitionPipeline:
                 f"{end}: it has lost records or belongs to another store; restore both from the same back-up"
             )
 
-    def _recover(self) -> None:
-        publisher = self._around.publisher
+    def _republish(self) -> None:
+        publisher = self._context.publisher
         if publisher is None:
             return
-        known = self.patiently(lambda: self._around.store.published(self.partition))
-        self.patiently(lambda: publisher.recover(self.position, known))
+        known = self.retry_until_available(lambda: self._context.store.published(self.partition))
+        self.retry_until_available(lambda: publisher.republish(self.position, known))
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew."""
-        batch = self._unread.batch(batch)
-        feedback = self._processor.engine.feedback
+        batch = self._erased_filter.filter_batch(batch)
+        feedback = self._processor.engine.feedback_rules
         matched = feedback.matched
-        with self._around.stages.timed("apply"):
+        with self._context.stages.timed("apply"):
             applied = self._processor.apply(batch)
-        self._around.stages.counts["feedback_matched"] += feedback.matched - matched
+        self._context.stages.counts["feedback_matched"] += feedback.matched - matched
         self._decisions.extend(applied.decisions)
-        self._dead.extend(applied.dead)
+        self._dead_letters.extend(applied.dead_letters)
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
-        self._busy = self._busy or len(batch.records) >= self._around.settings.batch
-        self._around.stages.count(applied)
+        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch
+        self._context.stages.count_batch(applied)
 
     @property
-    def unsaved(self) -> bool:
+    def has_uncommitted(self) -> bool:
         """Whether something was applied that is not committed."""
         return self._next != self.position.offset
 
@@ -195,135 +195,137 @@ class PartitionPipeline:
         return self._next
 
     @property
-    def busy(self) -> bool:
+    def backlogged(self) -> bool:
         """Whether a batch since the last commit was full: more waits than is read at a time."""
-        return self._busy
+        return self._backlogged
 
     @property
-    def due(self) -> bool:
+    def commit_due(self) -> bool:
         """Whether it is time to commit: much waits, or something urgent, or for long enough."""
-        if not self.unsaved:
+        if not self.has_uncommitted:
             return False
-        return self._much() or self._around.monotonic() - self._committed_at >= self._wait_s()
+        return self._buffer_full() or self._context.monotonic() - self._committed_at >= self._commit_interval_s()
 
     def finish(self) -> None:
         """Commit what was applied. Raises Fenced."""
-        if self.unsaved:
+        if self.has_uncommitted:
             self.commit()
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then tell of it. Raises Fenced."""
-        for error in commit_together([self], self._around).values():
+        for error in commit_partitions([self], self._context).values():
             raise error
 
-    def _much(self) -> bool:
+    def _buffer_full(self) -> bool:
         """Whether as much waits as memory has room for."""
         dirty = self._processor.engine.dirty
-        waiting = int(np.count_nonzero(dirty)) + len(self._processor.residence.gone) + len(self._dead)
-        return waiting >= self._around.settings.most_dirty
+        waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
+        return waiting >= self._context.settings.max_uncommitted
 
-    def _wait_s(self) -> float:
+    def _commit_interval_s(self) -> float:
         """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
 
         A change of level is made durable at once, so that its alert leaves and its answer shows. There is less room
         while batches are full: more waits than is read at a time, and each commit would hold it up. Then changes of
         level wait as all do otherwise (a backlog has them in most batches), and the rest for the whole interval.
         """
-        settings = self._around.settings
+        settings = self._context.settings
         most_s = affordable_s = settings.commit_interval_s
-        if self._processor.models.switches:
+        if self._processor.model_switcher.pending_switches:
             return 0.0
         if settings.commit_share > 0.0:
-            affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, SOONEST_S))
+            affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
         if self._decisions:
-            return affordable_s if self._busy else 0.0
-        return most_s if self._busy else affordable_s
+            return affordable_s if self._backlogged else 0.0
+        return most_s if self._backlogged else affordable_s
 
-    def gather(self) -> Commit:
+    def build_commit(self) -> Commit:
         """Everything since the last commit."""
-        rows = self._processor.residence.take_dirty()
+        rows = self._processor.agent_cache.changed_rows()
         position = Position(self.partition, self.position.epoch, self._next)
-        if self._processor.edges is not None:
+        if self._processor.edge_collector is not None:
             self._edges.extend(
-                self._processor.edges.take()
+                self._processor.edge_collector.drain()
             )  # kept: a commit that is given up is made whole by the next
-        outbox = [row for decision in self._decisions for row in self._leaving(decision)]
-        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.models.switches]
-        held = self._processor.engine.feedback.changed(self.partition, self.position.epoch)
+        outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.model_switcher.pending_switches]
+        held = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
         return Commit(
             self.position,
             position,
             rows,
             self._decisions,
             outbox,
-            self._dead,
+            self._dead_letters,
             self._published,
             self._edges,
             held,
             switches,
-            forgotten=self._processor.residence.leaving,
-            forgets=self._processor.orders.forgets[:] if self._around.publisher is not None else (),
+            removed_agents=self._processor.agent_cache.removed_agents,
+            erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
         )
 
-    def settle(self, commit: Commit) -> None:
+    def mark_committed(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
-        self._processor.residence.settled()
-        self._processor.engine.feedback.settled(self.position.epoch)
-        self._processor.models.switches.clear()
-        self._processor.orders.forgets.clear()
+        self._processor.agent_cache.mark_committed()
+        self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
+        self._processor.model_switcher.pending_switches.clear()
+        self._processor.control_records.erasures.clear()
         self.position = commit.position
-        self._committed_at = self._around.monotonic()
+        self._committed_at = self._context.monotonic()
         self.committed_ms = self._received_ms
-        self._decisions, self._dead, self._edges, self._busy = [], [], [], False
+        self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
 
-    def told(self, took_s: float) -> None:
+    def mark_published(self, took_s: float) -> None:
         """All that is committed was told; that took so many seconds, with all that was committed at the same time."""
         self._published = self.position.offset
         self._commit_took_s = took_s
 
-    def behind(self) -> int:
+    def count_behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
         try:
-            self._end = self._around.source.end_offset(self.partition)
+            self._end = self._context.source.end_offset(self.partition)
             self.idle = self._end <= self.position.offset
         except Unavailable:
             self.idle = False
         return max(0, self._end - self.position.offset)
 
-    def patiently(self, call: Callable[[], Any]) -> Any:
+    def retry_until_available(self, call: Callable[[], Any]) -> Any:
         """The answer of *call*, again and again while a service does not answer."""
         while True:
             try:
                 return call()
             except Unavailable as error:
-                self.pause(error)
+                self.wait_before_retry(error)
 
-    def pause(self, error: Unavailable) -> None:
+    def wait_before_retry(self, error: Unavailable) -> None:
         """Wait before another try, and complain now and then."""
-        now = self._around.monotonic()
-        if now - self._complained_at >= COMPLAIN_EVERY_S:
-            self._complained_at = now
+        now = self._context.monotonic()
+        if now - self._outage_logged_at >= LOG_OUTAGE_EVERY_S:
+            self._outage_logged_at = now
             _log.warning(
                 "a service does not answer; the pipeline waits",
                 error=str(error),
                 partition=self.partition,
                 offset=self._next,
             )
-        self._around.sleep(self._around.settings.retry_s)
+        self._context.sleep(self._context.settings.retry_s)
 
-    def _leaving(self, decision: Decision) -> list[OutboxRow]:
+    def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
         """Actions before alerts: they are what stops an agent."""
-        rows = (decided_action(decision, self._around.policy.book), self._alert(decision))
+        rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
         return [row for row in rows if row is not None]
 
-    def _alert(self, decision: Decision) -> OutboxRow | None:
+    def _alert_row(self, decision: Decision) -> OutboxRow | None:
         """Alerts tell of every change of level that people act on; cold starts are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
-        return alert_row(decision, policy_dict(self._around.policy.book, decision), self._around.settings.service)
+        return build_alert_row(
+            decision, policy_members(self._context.policy.book, decision), self._context.settings.service
+        )
 
 
-def policy_dict(book: PolicyBook, decision: Decision) -> dict[str, Any]:
+def policy_members(book: PolicyBook, decision: Decision) -> dict[str, Any]:
     """Token policy that holds from a decision on, as plain data."""
     agent = decision.agent
     value = book.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..ingest.source import DurableSource
-from .committing import Committed
-from .partition import PartitionPipeline, PipelineSettings, Surroundings, policy_dict
+from .committing import CommittedChanges
+from .partition import PartitionPipeline, PipelineContext, PipelineParameters, policy_members
 from .policy import LivePolicy
-from .processor import Applied, Processor
+from .processor import AppliedBatch, Processor
 from .records import Position
-from .stages import Stages
+from .stages import StageMetrics
 from .store import Store
 
-PARTITION = 0
+ONLY_PARTITION = 0
 
 
-class Pipeline:
+class SinglePartitionPipeline:
     """One worker of one partition.
 
     Args:
@@ -36,21 +36,21 @@ class Pipeline:
         processor: Processor,
         store: Store,
         policy: LivePolicy,
-        settings: PipelineSettings,
+        settings: PipelineParameters,
         monotonic: Callable[[], float],
         sleep: Callable[[float], None],
-        on_commit: Callable[[Committed], None],
+        on_commit: Callable[[CommittedChanges], None],
     ) -> None:
         self._source = source
         self._settings = settings
-        self.stages = Stages(monotonic)
-        around = Surroundings(source, store, policy, settings, monotonic, sleep, on_commit, self.stages)
-        self._work = PartitionPipeline(PARTITION, processor, around)
+        self.stages = StageMetrics(monotonic)
+        around = PipelineContext(source, store, policy, settings, monotonic, sleep, on_commit, self.stages)
+        self._partition = PartitionPipeline(ONLY_PARTITION, processor, around)
 
     @property
     def position(self) -> Position:
         """How far it has committed."""
-        return self._work.position
+        return self._partition.position
 
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
@@ -58,21 +58,28 @@ class Pipeline:
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
-        self._source.seek(PARTITION, self._work.take_over())
+        self._source.seek(ONLY_PARTITION, self._partition.take_over())
 
     def step(self) -> int:
         """Read and apply one batch, commit when it is time; returns the number of records."""
         with self.stages.timed("poll"):
             batch = self._source.poll(self._settings.batch, self._settings.poll_s)
         if batch is not None:
-            self._work.apply(batch)
-        if self._work.due:
-            self._work.commit()
+            self._partition.apply(batch)
+        if self._partition.commit_due:
+            self._partition.commit()
         return 0 if batch is None else len(batch.records)
 
     def finish(self) -> None:
         """Commit what was applied."""
-        self._work.finish()
+        self._partition.finish()
 
 
-__all__ = ["PARTITION", "Applied", "Committed", "Pipeline", "PipelineSettings", "policy_dict"]
+__all__ = [
+    "ONLY_PARTITION",
+    "AppliedBatch",
+    "CommittedChanges",
+    "PipelineParameters",
+    "SinglePartitionPipeline",
+    "policy_members",
+]

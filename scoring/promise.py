@@ -21,14 +21,14 @@ from ..models.bundle import TrainedModel
 from . import risk
 from .records import RiskLevel
 
-LEAST_EXPECTED = 3.0
+MIN_EXPECTED_ALERTS = 3.0
 """Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
 
 _DAY_MS = 86_400_000
 _LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 
 
-class LevelPromise(NamedTuple):
+class LevelBudgetReport(NamedTuple):
     """One level. Rates are per 1,000 agent-days."""
 
     level: str
@@ -38,7 +38,7 @@ class LevelPromise(NamedTuple):
     enough_data: bool  # whether the history is long enough to tell that the budget is kept
 
 
-class Promise(NamedTuple):
+class BudgetReport(NamedTuple):
     """What the thresholds of a model promise, and what they would have done on its history.
 
     Attributes:
@@ -49,11 +49,11 @@ class Promise(NamedTuple):
     """
 
     agent_days: int
-    levels: tuple[LevelPromise, ...]
+    levels: tuple[LevelBudgetReport, ...]
     groups_of_their_own: int
     groups_of_the_fleet: int
 
-    def lines(self) -> list[str]:
+    def describe(self) -> list[str]:
         """The promise in words, one line each."""
         told = [
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days by behaviour (hard signals "
@@ -70,18 +70,18 @@ class Promise(NamedTuple):
         return told
 
 
-def check_promise(
+def check_budget(
     model: TrainedModel,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    budget: risk.Budget,
-    settings: risk.RiskSettings,
-) -> Promise:
+    budget: risk.AlertRateBudget,
+    settings: risk.RiskParameters,
+) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
     Args:
         columns: the history, in order, with n events.
-        p_values: float64 (n,), held-out p-value of each, see `learning.learn_with_held_out`.
+        p_values: float64 (n,), held-out p-value of each, see `learning.train_with_held_out`.
     """
     keys, slots = np.unique(columns.names[:, c.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, c.GROUP]
@@ -105,13 +105,15 @@ def check_promise(
     )
     days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
-    return Promise(
-        days, tuple(_of_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
+    return BudgetReport(
+        days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
     )
 
 
-def _of_level(level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.Budget) -> LevelPromise:
+def _check_level(
+    level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.AlertRateBudget
+) -> LevelBudgetReport:
     alerts = int(((levels[:, 0] < level) & (levels[:, 1] >= level)).sum())
     allowed = float(getattr(budget, level.label))
-    enough = allowed / 1000.0 * days >= LEAST_EXPECTED
-    return LevelPromise(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)
+    enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
+    return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

@@ -12,26 +12,26 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..ingest.erasing import Subject
+from ..ingest.erasing import ErasureSubject
 from ..ingest.errors import Unavailable
-from ..ingest.routing import agent_route
+from ..ingest.routing import agent_partition_key
 from ..ingest.source import TopicWriter
-from .notify.alert import CONTENT_TYPE, alert_payload, rfc3339
-from .partition import policy_dict
+from .notify.alert import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
+from .partition import policy_members
 from .policy import LivePolicy
 from .records import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
 from .store import Store
 
-FORGOTTEN_UP_TO = "forgotten_up_to"
+ERASED_UP_TO_HEADER = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"
-SHOWN_EVERY_MS = 30_000
+REPUBLISH_INTERVAL_MS = 30_000
 """A calm agent's unchanged risk is sent again when it was evaluated that much later."""
 
-REMEMBERED = 1_000_000
-_FLUSH_S = 30.0
+MAX_REMEMBERED_AGENTS = 1_000_000
+_FLUSH_TIMEOUT_S = 30.0
 
 _encode = msgspec.json.Encoder().encode
-_no_reasons = msgspec.Raw(b"[]")
+_NO_REASONS_JSON = msgspec.Raw(b"[]")
 
 
 class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -69,13 +69,13 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     fresh_ms: int
 
 
-class _Told(NamedTuple):
+class _SentCommit(NamedTuple):
     """What was sent of a commit."""
 
     position: Position
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]
-    forgotten: Sequence[tuple[Subject, int]] = ()
+    erased: Sequence[tuple[ErasureSubject, int]] = ()
     """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
 
 
@@ -108,16 +108,16 @@ class TopicPublisher:
         self._names = names
         self._policy = policy
         self._service = service
-        self._told: dict[int, dict[int, int]] = {}
+        self._last_sent: dict[int, dict[int, int]] = {}
         """By partition and agent: the mark of what was told last."""
-        self._unsure: list[_Told] = []
+        self._unacknowledged: list[_SentCommit] = []
         """What was sent and perhaps has not arrived."""
-        self._doubtful = False
+        self._must_resend = False
         """Whether some of it is known not to have."""
         self.sent = 0
         self.unchanged = 0
 
-    def bury(self, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters with their raw bytes, and wait until they have arrived. Raises Unavailable."""
         for letter in letters:
             headers = (
@@ -137,38 +137,38 @@ class TopicPublisher:
             )
         self._flush()
 
-    def committed(self, commit: Commit) -> None:
+    def publish_commit(self, commit: Commit) -> None:
         """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
         position = commit.position
-        known, marks = self._told.setdefault(position.partition, {}), {}
-        rows, gone = [], [(met.subject, met.offset) for met in commit.forgets if met.ours]
+        known, marks = self._last_sent.setdefault(position.partition, {}), {}
+        rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
         for subject, _ in gone:
             known.pop(subject.key, None)
         for row in commit.agents:
-            mark = _mark(row)
+            mark = _row_fingerprint(row)
             if known.get(row.name.key) == mark:
                 self.unchanged += 1
                 continue
             marks[row.name.key] = mark
             rows.append(row)
-        told = _Told(position, rows, commit.decisions, gone)
-        self._tell(told)
-        self._unsure.append(told)
-        self._remember(position.partition, marks)
+        told = _SentCommit(position, rows, commit.decisions, gone)
+        self._send_commit(told)
+        self._unacknowledged.append(told)
+        self._remember_sent(position.partition, marks)
 
-    def acknowledged(self) -> None:
+    def wait_acknowledged(self) -> None:
         """Wait until what `committed` sent has arrived. Raises Unavailable: the next call sends all of it again."""
-        if not self._unsure:
+        if not self._unacknowledged:
             return
-        if self._doubtful:
-            for told in self._unsure:
-                self._tell(told)
-            self._doubtful = False
+        if self._must_resend:
+            for told in self._unacknowledged:
+                self._send_commit(told)
+            self._must_resend = False
         self._flush()
 
-    def _doubt(self) -> None:
+    def _require_resend(self) -> None:
         """A record was not taken: others that wait may be gone with it, so they are sent again."""
-        self._doubtful = bool(self._unsure)
+        self._must_resend = bool(self._unacknowledged)
 
     def _send(
         self,
@@ -183,42 +183,42 @@ class TopicPublisher:
         try:
             self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
         except Unavailable:
-            self._doubt()
+            self._require_resend()
             raise
 
     def _flush(self) -> None:
         try:
-            self._writer.flush(_FLUSH_S)
+            self._writer.flush(_FLUSH_TIMEOUT_S)
         except Unavailable:  # the writer does not say which record it was
-            self._doubt()
+            self._require_resend()
             raise
-        if not self._doubtful:
-            self._unsure.clear()
+        if not self._must_resend:
+            self._unacknowledged.clear()
 
-    def _tell(self, told: _Told) -> None:
+    def _send_commit(self, told: _SentCommit) -> None:
         place = told.position
-        for subject, offset in told.forgotten:
-            self._send_forgotten(subject, place.partition, offset)
+        for subject, offset in told.erased:
+            self._send_erased(subject, place.partition, offset)
         for row in told.rows:
             self._send_risk(row, place.partition, place.epoch, place.offset)
         self._send_decisions(told.decisions)
 
-    def recover(self, position: Position, published: int) -> None:
+    def republish(self, position: Position, published: int) -> None:
         """Send again what commits after *published* wrote. Raises Unavailable.
 
         What this process told of the partition before does not count any more: others may have had it since.
         """
-        self._told.pop(position.partition, None)
+        self._last_sent.pop(position.partition, None)
         if published >= position.offset:
             return
         for one in self._store.forgets(position.partition, published):
-            self._send_forgotten(one.subject, position.partition, one.up_to[position.partition])
+            self._send_erased(one.subject, position.partition, one.up_to[position.partition])
         for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.unpublished_decisions(position.partition, published))
         self._flush()
 
-    def tell_all(self, position: Position) -> int:
+    def publish_all_agents(self, position: Position) -> int:
         """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
 
         For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
@@ -231,7 +231,7 @@ class TopicPublisher:
         self._flush()
         return count
 
-    def heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
+    def publish_heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
         """Say how far a partition is; not waited for, since the next one says it again."""
         beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
         key = b'{"partition":%d}' % position.partition
@@ -240,33 +240,33 @@ class TopicPublisher:
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
         name = row.name
-        key = agent_route(name.tenant, name.issuer, name.agent_id)
+        key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
         value = _encode(risk_record(row, partition, epoch, offset))
         self._send(self._names.risk, key, value, partition=partition)
         self.sent += 1
 
-    def _send_forgotten(self, subject: Subject, partition: int, offset: int) -> None:
-        key, value, headers = forgotten_record(subject.route, offset)
+    def _send_erased(self, subject: ErasureSubject, partition: int, offset: int) -> None:
+        key, value, headers = erased_agent_record(subject.partition_key, offset)
         self._send(self._names.risk, key, value, partition=partition, headers=headers)
 
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             name = decision.agent
-            key = agent_route(name.tenant, name.issuer, name.agent_id)
-            headers = (("content-type", CONTENT_TYPE.encode()),)
+            key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+            headers = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
             value = decision_event(decision, self._service)
             self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
-                alert = alert_payload(decision, policy_dict(self._policy.book, decision), self._service)
+                alert = build_alert_payload(decision, policy_members(self._policy.book, decision), self._service)
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
-    def _remember(self, partition: int, told: dict[int, int]) -> None:
-        if sum(map(len, self._told.values())) + len(told) > REMEMBERED:
-            self._told.clear()  # then some are sent once more than needed
-        self._told.setdefault(partition, {}).update(told)
+    def _remember_sent(self, partition: int, told: dict[int, int]) -> None:
+        if sum(map(len, self._last_sent.values())) + len(told) > MAX_REMEMBERED_AGENTS:
+            self._last_sent.clear()  # then some are sent once more than needed
+        self._last_sent.setdefault(partition, {}).update(told)
 
 
-def _mark(row: AgentRow) -> int:
+def _row_fingerprint(row: AgentRow) -> int:
     """Equal for rows whose answers do not differ in anything that is acted on."""
     return hash(
         (
@@ -278,7 +278,7 @@ def _mark(row: AgentRow) -> int:
             row.reasons,
             row.counterfactual,
             row.agent_type,
-            row.evaluated_ms // SHOWN_EVERY_MS,
+            row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
     )
 
@@ -302,7 +302,7 @@ def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset
         row.due_ms,
         row.events,
         row.decision_id,
-        msgspec.Raw(row.reasons) if row.reasons else _no_reasons,
+        msgspec.Raw(row.reasons) if row.reasons else _NO_REASONS_JSON,
         row.counterfactual,
         partition,
         epoch,
@@ -310,16 +310,16 @@ def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset
     )
 
 
-def forgotten_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
+def erased_agent_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
     """Key, value and headers of the record that ends what the risk topic says of an agent.
 
     No value: compaction drops what was told before, and some time later this record, too. The header says up to which
     offset of its partition of events the agent is forgotten: what is newer is somebody new.
     """
-    return route, None, [(FORGOTTEN_UP_TO, b"%d" % offset)]
+    return route, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
 
 
-def summary_of(record: RiskRecord) -> AgentSummary:
+def summary_from_record(record: RiskRecord) -> AgentSummary:
     """What the risk view holds of it. Raises KeyError for a level of a later version."""
     return AgentSummary(
         AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
@@ -358,7 +358,7 @@ def decision_event(decision: Decision, source: str) -> bytes:
             "type": DECISION_TYPE,
             "source": source,
             "subject": name.agent_id,
-            "time": rfc3339(decision.decided_ms),
+            "time": format_rfc3339(decision.decided_ms),
             "datacontenttype": "application/json",
             "data": data,
         }

@@ -11,52 +11,52 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ingest.columns import EventColumns
-from ..ingest.events import AuditEvent
+from ..ingest.events import NativeEvent
 from ..ingest.features import layout as l
 from ..ingest.features.declaration import BadFeature, Carried, Drifted, Feature, Item, Quantity, Sentence, Strongest
-from ..ingest.features.kernel import Scratch, scope_keys
+from ..ingest.features.kernel import RowObservations, scope_keys
 from ..ingest.features.layout import Baseline
 from ..ingest.features.reference import distance_from_reference
-from ..ingest.features.surprise import usual
+from ..ingest.features.surprise import usual_value
 from ..ingest.features.table import FEATURES, ITEMS, QUANTITIES
 from ..ingest.features.tables import scope_row
 from ..ingest.features.words import credential_of
-from .records import Reason
-from .signals import Signal
+from .records import RiskReason
+from .signals import HardSignal
 
-MOST_REASONS = 4
-_LEAST_SHARE = 0.08
-_LEAST_VALUE = 0.1
+MAX_REASONS = 4
+_MIN_SHARE = 0.08
+_MIN_VALUE = 0.1
 """Bits or standard deviations: less is nothing to tell, even where its absence is what is odd."""
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
-Memory = npt.NDArray[np.float32]
+AgentNumbers = npt.NDArray[np.float32]
 
-GATHERING = frozenset(one.name for one in FEATURES if one.gathering)
+CUMULATIVE_FEATURES = frozenset(one.name for one in FEATURES if one.gathering)
 """Features that say how much has gathered, and not of what: told last, however much they weigh."""
 
 
-def plain(text: str, most: int = LONGEST_NAME) -> str:
+def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
     """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length."""
     shown = text if len(text) <= most else f"{text[: most - 1]}…"
     return shown if shown.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
 
 
-def _amount(logarithm: float) -> str:
+def _amount_text(logarithm: float) -> str:
     """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
     amount = math.expm1(logarithm)
     return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
 
 
-def _in_call(event: AuditEvent) -> str:
+def _in_call(event: NativeEvent) -> str:
     """The call that weighs a surprise by its effect, as it ends a phrase."""
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
 
 
-_OF_EVENT: dict[str, Callable[[AuditEvent], str]] = {
-    "action": lambda event: plain(event.action),
-    "credential": lambda event: plain(credential_of(event)),
+_OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
+    "action": lambda event: sanitize_text(event.action),
+    "credential": lambda event: sanitize_text(credential_of(event)),
 }
 """What a declared sentence may say of the event, beside the feature's value."""
 
@@ -66,11 +66,11 @@ class Row(NamedTuple):
 
     columns: EventColumns
     at: int
-    memory: Memory
-    found: Scratch
+    memory: AgentNumbers
+    found: RowObservations
 
     @property
-    def event(self) -> AuditEvent:
+    def event(self) -> NativeEvent:
         """The event itself."""
         return self.columns.events[self.at]
 
@@ -79,7 +79,7 @@ Told = tuple[str, str, str, str]
 """Code, what was seen, what is usual, and the sentence."""
 
 
-class Narrator:
+class ReasonWriter:
     """Puts one scored row into words.
 
     Args:
@@ -93,12 +93,12 @@ class Narrator:
         self,
         columns: EventColumns,
         row: int,
-        memory: Memory,
-        found: Scratch,
+        memory: AgentNumbers,
+        found: RowObservations,
         vector: Sequence[float],
         shares: Sequence[float],
-        signals: Sequence[Signal],
-    ) -> tuple[Reason, ...]:
+        signals: Sequence[HardSignal],
+    ) -> tuple[RiskReason, ...]:
         """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
 
         Those that only say how much has gathered come last: they tell nobody what was done.
@@ -107,70 +107,70 @@ class Narrator:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
         """
         seen = Row(columns, row, memory, found)
-        rules = [self._of_signal(columns.events[row], signal) for signal in signals]
-        order = np.argsort(-np.asarray(shares), kind="stable")[:MOST_REASONS]
+        rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
+        order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
         told: set[str] = set()
         features = []
         for feature in order.tolist():
-            if shares[feature] < _LEAST_SHARE or vector[feature] < _LEAST_VALUE:
+            if shares[feature] < _MIN_SHARE or vector[feature] < _MIN_VALUE:
                 continue
-            reason = self._of_feature(seen, FEATURES[feature], vector[feature], shares[feature])
+            reason = self._feature_reason(seen, FEATURES[feature], vector[feature], shares[feature])
             if reason.text not in told:
                 told.add(reason.text)
                 features.append(reason)
-        return (*rules, *sorted(features, key=lambda reason: reason.feature in GATHERING))
+        return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
 
-    def _of_signal(self, event: AuditEvent, signal: Signal) -> Reason:
+    def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
         observed = credential_of(event) if signal.feature in ("credential", "authentication") else event.action
-        observed = plain(observed)
-        return Reason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
+        observed = sanitize_text(observed)
+        return RiskReason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
 
-    def _of_feature(self, seen: Row, feature: Feature, value: float, share: float) -> Reason:
+    def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
         teller = _TELLERS[type(feature.told)]
         code, observed, usual_text, text = teller(self, seen, feature, feature.told, value)
-        return Reason(code, feature.name, observed, usual_text, round(share, 3), text)
+        return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
-    def _of_item(self, seen: Row, feature: Feature, told: Item | Carried, value: float) -> Told:
+    def _item_reason(self, seen: Row, feature: Feature, told: Item | Carried, value: float) -> Told:
         return self._named(seen, feature, ITEMS[told.kind], feature.noun, "", value)
 
     def _of_strongest(self, seen: Row, feature: Feature, told: Strongest, value: float) -> Told:
-        item = ITEMS[max(told.kinds, key=lambda one: float(seen.found.bits[seen.at, one]))]
+        item = ITEMS[max(told.kinds, key=lambda one: float(seen.found.surprise_bits[seen.at, one]))]
         return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
 
     def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
         """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
-        name = plain(item.name(seen.event))
+        name = sanitize_text(item.name(seen.event))
         known, whose = round(float(seen.memory[l.N_DISTINCT + item.kind])), "this agent"
         if known == 0:
-            known, whose = self._peers_know(seen, item.kind), "its peer group"
+            known, whose = self._known_to_peers(seen, item.kind), "its peer group"
         usual_text = f"{known or 'no'} known {item.one if known == 1 else item.plural} of {whose}"
-        first = bool((int(seen.found.fresh[seen.at]) >> item.kind) & 1)
+        first = bool((int(seen.found.new_kinds[seen.at]) >> item.kind) & 1)
         code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
         said = (item.first if first else item.unusual).format(noun=noun, name=name)
         return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
 
-    def _rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         keys = np.zeros(l.SCOPES, np.uint64)
         scope_keys(keys, seen.columns.names[seen.at])
         return np.array([scope_row(self._baseline, key) if key else -1 for key in keys], np.int64)
 
-    def _peers_know(self, seen: Row, kind: int) -> int:
-        at = self._rows(seen)[l.PEERS]
+    def _known_to_peers(self, seen: Row, kind: int) -> int:
+        at = self._baseline_rows(seen)[l.PEERS]
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
-    def _of_quantity(self, seen: Row, feature: Feature, told: Quantity, value: float) -> Told:
-        mean, _, weight = usual(self._baseline, self._rows(seen), seen.memory, told.quantity)
-        observed = told.form.format(_amount(seen.found.quantities[seen.at, told.quantity]))
-        usual_text = told.form.format(_amount(mean)) if weight else "nothing known yet"
+    def _quantity_reason(self, seen: Row, feature: Feature, told: Quantity, value: float) -> Told:
+        mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, told.quantity)
+        observed = told.form.format(_amount_text(seen.found.quantities[seen.at, told.quantity]))
+        usual_text = told.form.format(_amount_text(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _of_drift(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
+    def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
         quantities = seen.found.quantities[seen.at]
-        z, k = max((distance_from_reference(seen.memory, quantities, k), k) for k in range(len(l.DRIFTING)))
-        form = QUANTITIES[int(l.DRIFTING[k])].form
-        observed = form.format(_amount(quantities[l.DRIFTING[k]]))
-        usual_text = form.format(_amount(seen.memory[l.N_REF_MEAN + k]))
+        z, k = max((distance_from_reference(seen.memory, quantities, k), k) for k in range(len(l.DRIFT_QUANTITIES)))
+        form = QUANTITIES[int(l.DRIFT_QUANTITIES[k])].form
+        observed = form.format(_amount_text(quantities[l.DRIFT_QUANTITIES[k]]))
+        usual_text = form.format(_amount_text(seen.memory[l.N_REF_MEAN + k]))
         text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
@@ -180,13 +180,13 @@ class Narrator:
         return feature.name, observed, usual_text, text
 
 
-_TELLERS: dict[type, Callable[[Narrator, Row, Feature, Any, float], Told]] = {
-    Item: Narrator._of_item,
-    Carried: Narrator._of_item,
-    Strongest: Narrator._of_strongest,
-    Quantity: Narrator._of_quantity,
-    Drifted: Narrator._of_drift,
-    Sentence: Narrator._of_sentence,
+_TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] = {
+    Item: ReasonWriter._item_reason,
+    Carried: ReasonWriter._item_reason,
+    Strongest: ReasonWriter._of_strongest,
+    Quantity: ReasonWriter._quantity_reason,
+    Drifted: ReasonWriter._drift_reason,
+    Sentence: ReasonWriter._of_sentence,
 }
 """Who makes the sentence of each kind of explanation."""
 

@@ -11,8 +11,8 @@ import msgspec
 from ..ingest.identity import record_id as record_id  # sources name their dead letters by it too
 
 if TYPE_CHECKING:
-    from .feedback.values import Holding
-    from .privacy.records import Met
+    from .feedback.values import PartitionRule
+    from .privacy.records import PartitionErasure
 
 from .lifecycle.records import ModelSwitch
 
@@ -41,7 +41,7 @@ class AgentName(msgspec.Struct, frozen=True):
     agent_id: str
 
 
-class Reason(msgspec.Struct, frozen=True):
+class RiskReason(msgspec.Struct, frozen=True):
     """Why risk moved: one feature or hard signal, with what was seen and what is usual."""
 
     code: str
@@ -108,7 +108,7 @@ class Decision(msgspec.Struct, frozen=True):
     confidence: float
     anomaly_score: float
     p_value: float
-    reasons: tuple[Reason, ...]
+    reasons: tuple[RiskReason, ...]
     counterfactual: str
     feature_vector: dict[str, float]
     evidence: dict[str, Any]  # statistic, thresholds, window: what the risk kernel saw
@@ -124,7 +124,7 @@ class Decision(msgspec.Struct, frozen=True):
 EdgeKind = Literal["delegated", "called", "acts_for"]
 
 
-class Edge(msgspec.Struct, frozen=True):
+class AgentEdge(msgspec.Struct, frozen=True):
     """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
 
     Written when it is new, once an hour while it goes on, and when its risk rises; so `last_ms` may be an hour old.
@@ -211,13 +211,13 @@ class Commit(msgspec.Struct, frozen=True):
     dead_letters: list[DeadLetter]
     published: int = 0
     """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
-    edges: Sequence[Edge] = ()
+    edges: Sequence[AgentEdge] = ()
     """Who had to do with whom in what is committed."""
-    holdings: Sequence[Holding] = ()
+    feedback_rules: Sequence[PartitionRule] = ()
     """Rules of feedback that came, ended or counted since the last commit."""
     switches: Sequence[ModelSwitch] = ()
     """Models that came into force in what is committed."""
-    forgotten: Sequence[int] = ()
+    removed_agents: Sequence[int] = ()
     """Keys of agents whose rows go before `agents` are written."""
-    forgets: Sequence[Met] = ()
+    erasures: Sequence[PartitionErasure] = ()
     """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""

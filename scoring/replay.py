@@ -14,20 +14,20 @@ import numpy as np
 from ..ingest.columns import ColumnEncoder
 from ..ingest.dedup import DuplicateWindow
 from ..ingest.errors import MalformedEvent
-from ..ingest.events import AuditEvent
-from ..ingest.formats.lenient import decode_history
+from ..ingest.events import NativeEvent
+from ..ingest.formats.lenient import decode_history_event
 from ..ingest.source import RecordBatch, Source
 from ..models.bundle import TrainedModel
-from .deciding import Moment
-from .engine import Engine, EngineSettings, Scored
+from .deciding import RecordMoment
+from .engine import Engine, EngineSettings, ScoredBatch
 from .policy import LivePolicy, PolicyBook
-from .processor import Applied, Context, Processor
-from .records import Decision, Reason, RiskLevel
-from .residence import Residence
+from .processor import AppliedBatch, Processor, ProcessorContext
+from .records import Decision, RiskLevel, RiskReason
+from .residence import AgentStateCache
 
-BATCH = 1000
+REPLAY_BATCH_SIZE = 1000
 TICK_MS = 60_000
-EXPLAINED_P = 0.25
+EXPLAINED_P_VALUE = 0.25
 """p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
 
 
@@ -41,7 +41,7 @@ class ReplayedEvent(NamedTuple):
     p_value: float
     risk_score: float
     risk_level: str
-    reasons: tuple[Reason, ...]
+    reasons: tuple[RiskReason, ...]
 
 
 class ReplaySummary(NamedTuple):
@@ -55,7 +55,7 @@ class ReplaySummary(NamedTuple):
     decisions: list[Decision]
 
 
-class Replay:
+class HistoryReplay:
     """Runs one source to its end.
 
     Args:
@@ -79,41 +79,41 @@ class Replay:
         self.ticked_ms = 0
         """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
         self._malformed: list[MalformedEvent] = []
-        residence = Residence(model, settings, None)
-        context = Context(LivePolicy(PolicyBook()))
+        residence = AgentStateCache(model, settings, None)
+        context = ProcessorContext(LivePolicy(PolicyBook()))
         encoder = ColumnEncoder(model.salt, domains)
         self._processor = Processor(residence, encoder, window or DuplicateWindow(), context, self._decode)
         self._newest = newest
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
         self._decisions: list[Decision] = []
 
-    def _decode(self, raw: bytes) -> AuditEvent:
-        event, mended = decode_history(raw)
+    def _decode(self, raw: bytes) -> NativeEvent:
+        event, mended = decode_history_event(raw)
         self._mended += mended
         return event
 
-    def run(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
+    def replayed_events(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
         """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
-        for applied in self.applied(source, on_malformed):
+        for applied in self.applied_batches(source, on_malformed):
             for scored, _ in applied.scored:
-                yield from self._lines(scored)
+                yield from self._events_of(scored)
 
     @property
     def engine(self) -> Engine:
         """Scores, and knows the agents by slot."""
         return self._processor.engine
 
-    def applied(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[Applied]:
+    def applied_batches(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[AppliedBatch]:
         """As `run`, batch by batch, in arrays. A batch must be looked at before the next one is asked for."""
-        while (batch := source.poll(BATCH, 0.0)) is not None:
+        while (batch := source.poll(REPLAY_BATCH_SIZE, 0.0)) is not None:
             applied = self._processor.apply(batch)
             self._tick(batch, applied)
-            for letter in applied.dead:
+            for letter in applied.dead_letters:
                 on_malformed(letter.offset, letter.path, letter.reason)
             self._count(applied)
             yield applied
 
-    def _tick(self, batch: RecordBatch, applied: Applied) -> None:
+    def _tick(self, batch: RecordBatch, applied: AppliedBatch) -> None:
         """Let due levels step down, at most once a minute of event time."""
         if self._newest is not None:
             newest = self._newest()
@@ -122,18 +122,18 @@ class Replay:
         self.ticked_ms = 0
         if newest >= self._tick_at:
             self.ticked_ms = newest
-            self._processor.tick(Moment(batch.partition, batch.next_offset - 1, newest), applied)
+            self._processor.apply_tick(RecordMoment(batch.partition, batch.next_offset - 1, newest), applied)
             self._tick_at = newest + TICK_MS
 
-    def _count(self, applied: Applied) -> None:
+    def _count(self, applied: AppliedBatch) -> None:
         self._counts["events"] += applied.events
-        self._counts["malformed"] += len(applied.dead)
+        self._counts["malformed"] += len(applied.dead_letters)
         self._counts["duplicates"] += applied.duplicates
-        self._counts["late"] += sum(scored.late for scored, _ in applied.scored)
+        self._counts["late"] += sum(scored.late_events for scored, _ in applied.scored)
         self._decisions.extend(applied.decisions)
 
-    def _lines(self, scored: Scored) -> Iterator[ReplayedEvent]:
-        odd = np.flatnonzero(scored.alone <= EXPLAINED_P).tolist()
+    def _events_of(self, scored: ScoredBatch) -> Iterator[ReplayedEvent]:
+        odd = np.flatnonzero(scored.raw_p_values <= EXPLAINED_P_VALUE).tolist()
         reasons: dict[int, Any] = dict(
             zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )
@@ -143,7 +143,7 @@ class Replay:
                 event.agent.id,
                 event.time.isoformat(),
                 float(scored.anomaly[row]),
-                float(scored.alone[row]),
+                float(scored.raw_p_values[row]),
                 float(scored.risk_scores[row]),
                 RiskLevel(int(scored.levels[row, 1])).label,
                 reasons.get(row, ()),

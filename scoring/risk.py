@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.alarms import AlarmTail
-from ..models.betting import damped, forgotten, longer
+from ..models.betting import damped_bet, decayed_streak, extended_streak
 from ..models.compiled import compiled
 from .records import RiskLevel
 
@@ -31,28 +31,28 @@ LEVEL_UP = (0.0, 0.0, 0.4, 0.7, 0.9)
 LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 """Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
 
-_CEILING = 4.0
+_MAX_ABOVE_CRITICAL = 4.0
 """How far above the critical threshold the statistic may rise: bounds the clean events that recovery takes."""
 
-_CLEAN = 0.98
+_CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
 
 _LOG_HALF = math.log(0.5)
 
-SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, PRIOR, RESTED, STREAK, PEAK = range(9)
+SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, STATISTIC_BEFORE, LEVEL_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(9)
 OUTPUTS = 9
 """Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
 and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
 
-MOST_STRETCH = 1.5
+MAX_STRETCH = 1.5
 """Thresholds are at most this many times what independent events would need: a history full of odd days must not put
 levels out of reach. `scoring.promise` then says that the budget is not kept."""
 
-_APART = 1.0
+_MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
 
 
-class RiskSettings(NamedTuple):
+class RiskParameters(NamedTuple):
     """How evidence becomes levels. Times in milliseconds."""
 
     half_life_ms: float = 3_600_000.0
@@ -63,7 +63,7 @@ class RiskSettings(NamedTuple):
     peer_share: float = 0.6  # what a well-known peer group alone can give
 
 
-class Budget(NamedTuple):
+class AlertRateBudget(NamedTuple):
     """False alerts per 1,000 agent-days that the operator accepts at each level."""
 
     medium: float = 20.0
@@ -71,7 +71,7 @@ class Budget(NamedTuple):
     critical: float = 1.0
 
 
-COUNTED = 32
+MAX_COUNTED_NAMES = 32
 """Names that are remembered as having counted; the one that counted first gives way."""
 
 ROW = np.dtype(
@@ -90,8 +90,8 @@ ROW = np.dtype(
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
         ("level", np.int8),
-        ("counted", np.uint32, (COUNTED,)),  # names whose oddness has counted of late (see `scoring.counted`)
-        ("counted_min", np.int32, (COUNTED,)),  # and when, in minutes of UTC
+        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names whose oddness has counted of late (see `scoring.counted`)
+        ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
     ]
 )
 """One agent's risk state, as kept in memory and as stored."""
@@ -103,7 +103,10 @@ def allocate(slots: int) -> npt.NDArray[Any]:
 
 
 def thresholds(
-    events_per_day: npt.NDArray[np.float64], budget: Budget, exponent: float = 1.0, alarms: AlarmTail | None = None
+    events_per_day: npt.NDArray[np.float64],
+    budget: AlertRateBudget,
+    exponent: float = 1.0,
+    alarms: AlarmTail | None = None,
 ) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
@@ -116,7 +119,7 @@ def thresholds(
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what the accepted share of the history's agent-days reached, between once and `MOST_STRETCH`
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
         times that.
 
     Raises:
@@ -127,19 +130,19 @@ def thresholds(
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
-        reached = np.array([alarms.reached_by(share) for share in allowed.tolist()])
+        reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
         free = np.log(rates / allowed)
-        wanted = np.clip(reached, free, MOST_STRETCH * free)
+        wanted = np.clip(reached, free, MAX_STRETCH * free)
     else:
         wanted = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
     least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
-    steps = _APART * np.arange(3)
+    steps = _MIN_LEVEL_DISTANCE * np.arange(3)
     return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
 
 
 @compiled
-def displayed(statistic: float, bounds: Any) -> float:
+def displayed_score(statistic: float, bounds: Any) -> float:
     """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
     medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
     if statistic < medium:
@@ -152,7 +155,7 @@ def displayed(statistic: float, bounds: Any) -> float:
 
 
 @compiled
-def level_of(score: float) -> Any:
+def level_for_score(score: float) -> Any:
     """Level that a risk score begins."""
     if score >= LEVEL_UP[4]:
         return CRITICAL
@@ -162,7 +165,7 @@ def level_of(score: float) -> Any:
 
 
 @compiled
-def _due(row: Any, settings: RiskSettings) -> Any:
+def _due_ms(row: Any, settings: RiskParameters) -> Any:
     """When the level of a silent agent next steps down; 0 = never."""
     if row.level < MEDIUM:
         return 0
@@ -174,13 +177,13 @@ def _due(row: Any, settings: RiskSettings) -> Any:
 
 
 @compiled
-def _calm(row: Any, settings: RiskSettings) -> Any:
+def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
     """Level of an agent without evidence: low if enough is known of it."""
     return UNKNOWN if row.confidence < settings.confidence_low else LOW
 
 
 @compiled
-def relax(row: Any, bounds: Any, now_ms: int, settings: RiskSettings) -> None:
+def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
     """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
     while row.due_ms != 0 and row.due_ms <= now_ms:
         at_ms = row.due_ms
@@ -193,20 +196,20 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskSettings) -> None:
         elif row.level == HIGH:
             row.level = MEDIUM
         else:
-            row.level = _calm(row, settings)
+            row.level = _level_without_evidence(row, settings)
         row.since_ms = at_ms
-        row.due_ms = _due(row, settings)
+        row.due_ms = _due_ms(row, settings)
     _pass_time(row, now_ms, settings)
 
 
 @compiled
-def _pass_time(row: Any, now_ms: int, settings: RiskSettings) -> None:
+def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Bring what decays forward to *now_ms*; never backwards."""
     elapsed = now_ms - row.at_ms
     if elapsed > 0:
         row.score *= 0.5 ** (elapsed / settings.half_life_ms)
-        row.streak = forgotten(row.streak, elapsed)
-        row.peak = forgotten(row.peak, elapsed)
+        row.streak = decayed_streak(row.streak, elapsed)
+        row.peak = decayed_streak(row.peak, elapsed)
         row.at_ms = now_ms
 
 
@@ -221,7 +224,7 @@ def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -
         streak, peak: odd events of the agent before and the largest bet on one, as far as they are not forgotten (see
             `trustwatch.models.betting`).
     """
-    return damped(_LOG_HALF - 0.5 * math.log(p_value), streak, peak) * (0.5 + 0.5 * confidence)
+    return damped_bet(_LOG_HALF - 0.5 * math.log(p_value), streak, peak) * (0.5 + 0.5 * confidence)
 
 
 @compiled
@@ -238,7 +241,7 @@ def update(
     bound_of: Any,
     asserted: Any,
     skip: Any,
-    settings: RiskSettings,
+    settings: RiskParameters,
     out_level: Any,
     out: Any,
 ) -> None:
@@ -260,68 +263,70 @@ def update(
         limits = bounds[bound_of[r]]
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
-        out[r, PRIOR], out[r, RESTED], out[r, GAIN] = row.statistic, row.level, 0.0
-        out[r, STREAK], out[r, PEAK] = row.streak, row.peak
+        out[r, STATISTIC_BEFORE], out[r, LEVEL_BEFORE], out[r, GAIN] = row.statistic, row.level, 0.0
+        out[r, STREAK_BEFORE], out[r, PEAK_BEFORE] = row.streak, row.peak
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], p_values[r]
             if asserted[r] == 0:
-                out[r, GAIN] = _behave(row, p_values[r], coverage[r], signals[r], limits, settings)
+                out[r, GAIN] = _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, settings)
             else:
-                out[r, GAIN] = _claim(row, p_values[r], signals[r], limits)
-            _raise(row, settings)
-            row.due_ms = _due(row, settings)
+                out[r, GAIN] = _apply_unvouched_event(row, p_values[r], signals[r], limits)
+            _raise_level(row, settings)
+            row.due_ms = _due_ms(row, settings)
         out_level[r, 1] = row.level
         out[r, SCORE], out[r, STATISTIC] = row.score, row.statistic
         out[r, CONFIDENCE], out[r, EVENTS] = row.confidence, row.events
 
 
 @compiled
-def _bet(row: Any, p_value: float) -> float:
+def _bet_on_event(row: Any, p_value: float) -> float:
     """Evidence of one event; the agent's streak grows with it."""
     bet = evidence_of(p_value, row.confidence, row.streak, row.peak)
     undamped = _LOG_HALF - 0.5 * math.log(p_value)
-    row.streak = longer(row.streak, undamped)
+    row.streak = extended_streak(row.streak, undamped)
     row.peak = max(row.peak, undamped)
     return bet
 
 
 @compiled
-def _behave(row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskSettings) -> float:
+def _apply_vouched_event(
+    row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskParameters
+) -> float:
     """One event that a token vouches for; returns its evidence."""
     row.events += 1
     own = row.events / (row.events + settings.own_events)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage)
-    gain = _bet(row, p_value) + signals
-    row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING)
+    gain = _bet_on_event(row, p_value) + signals
+    row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL)
     if gain > 0.0:
-        row.score = max(row.score, displayed(row.statistic, limits))
+        row.score = max(row.score, displayed_score(row.statistic, limits))
     else:
-        row.score *= _CLEAN
+        row.score *= _CLEAN_EVENT_FACTOR
     return gain
 
 
 @compiled
-def _claim(row: Any, p_value: float, signals: float, limits: Any) -> float:
+def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any) -> float:
     """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
     gain = max(evidence_of(p_value, row.confidence, row.streak, row.peak) + signals, 0.0)
     if gain > 0.0:
-        row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _CEILING))
-        row.score = max(row.score, displayed(row.statistic, limits))
+        row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL))
+        row.score = max(row.score, displayed_score(row.statistic, limits))
     return gain
 
 
 @compiled
-def _raise(row: Any, settings: RiskSettings) -> None:
+def _raise_level(row: Any, settings: RiskParameters) -> None:
     """Levels rise at once; between low and unknown the confidence decides."""
-    reached = level_of(row.score)
+    reached = level_for_score(row.score)
     if reached > row.level and reached >= MEDIUM:
         row.level = reached
         row.since_ms = row.at_ms
     elif row.level < MEDIUM:
-        calm = _calm(row, settings)
+        calm = _level_without_evidence(row, settings)
         if calm != row.level:
             row.level = calm
             row.since_ms = row.at_ms
@@ -329,7 +334,7 @@ def _raise(row: Any, settings: RiskSettings) -> None:
 
 @compiled
 def advance(
-    slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskSettings, out_level: Any
+    slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
 ) -> None:
     """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
     for position in range(len(slots)):
@@ -340,7 +345,7 @@ def advance(
 
 
 def seed(
-    state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskSettings
+    state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskParameters
 ) -> None:
     """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
     own = events / (events + settings.own_events)
@@ -349,7 +354,7 @@ def seed(
     state["level"][slots] = np.where(own < settings.confidence_low, UNKNOWN, LOW)
 
 
-def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
+def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
     row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
@@ -361,7 +366,7 @@ def release(row: Any, now_ms: int, settings: RiskSettings) -> None:
 
 
 @compiled
-def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskSettings) -> None:
+def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskParameters) -> None:
     """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
 
     Unlike after `release`, evidence that came later, or that no feedback takes back, still counts. Time has passed
@@ -375,11 +380,11 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskSe
     row.statistic = max(row.statistic - amount, min(row.statistic, 0.0))
     row.streak = row.peak = row.told = 0.0
     row.counted[:], row.counted_min[:] = 0, 0
-    row.score = min(row.score, displayed(row.statistic, bounds))
-    level = level_of(row.score)
+    row.score = min(row.score, displayed_score(row.statistic, bounds))
+    level = level_for_score(row.score)
     if level < MEDIUM:
-        level = _calm(row, settings)
+        level = _level_without_evidence(row, settings)
     if level < row.level:
         row.level = level
         row.since_ms = row.at_ms
-    row.due_ms = _due(row, settings)
+    row.due_ms = _due_ms(row, settings)

@@ -11,26 +11,26 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ..ingest.features.table import NAMES
-from .reasons import GATHERING, MOST_REASONS
-from .records import Reason
-from .signals import signal_names
+from ..ingest.features.table import FEATURE_NAMES
+from .reasons import CUMULATIVE_FEATURES, MAX_REASONS
+from .records import RiskReason
+from .signals import hard_signal_codes
 
-EARLIER = "; earlier, at "
+PRIOR_REASON_MARKER = "; earlier, at "
 """Begins the time of an event before the decision's own, at the end of a reason's text."""
 
-_FEATURES = frozenset(NAMES)
-_SHOWN = _FEATURES - GATHERING
-_SIGNALS = frozenset(signal_names())
-_LEAST_SHARE = 0.02
+_FEATURES = frozenset(FEATURE_NAMES)
+_NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
+_SIGNAL_CODES = frozenset(hard_signal_codes())
+_MIN_PRIOR_SHARE = 0.02
 
 
-def with_earlier(
-    reasons: Sequence[Reason], weight: float, kept: Sequence[Reason], kept_weight: float, kept_ms: int
-) -> tuple[Reason, ...]:
+def with_prior_reasons(
+    reasons: Sequence[RiskReason], weight: float, kept: Sequence[RiskReason], kept_weight: float, kept_ms: int
+) -> tuple[RiskReason, ...]:
     """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
 
-    Hard signals come first, and beside them at most `MOST_REASONS` of the rest, among them the event's own strongest.
+    Hard signals come first, and beside them at most `MAX_REASONS` of the rest, among them the event's own strongest.
     How much has gathered comes last, and the event itself says that better than what was kept.
 
     Args:
@@ -44,32 +44,34 @@ def with_earlier(
     part = kept_weight / (kept_weight + max(weight, 0.0))
     seen = {(reason.feature, reason.observed) for reason in reasons}
     before = [
-        _earlier(reason, part, kept_ms)
+        _prior_reason(reason, part, kept_ms)
         for reason in kept
-        if (reason.feature in _SHOWN or _rank(reason) == 0)
+        if (reason.feature in _NAMED_FEATURES or _rank(reason) == 0)
         and (reason.feature, reason.observed) not in seen
-        and reason.contribution * part >= _LEAST_SHARE
+        and reason.contribution * part >= _MIN_PRIOR_SHARE
     ]
     own = [msgspec.structs.replace(one, contribution=round(one.contribution * (1.0 - part), 3)) for one in reasons]
     rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
-    rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_order)
-    leading = min((reason for reason in own if _rank(reason)), key=_order, default=None)
-    if leading is not None and leading not in rest[:MOST_REASONS]:  # the event itself is always spoken of
-        rest[MOST_REASONS - 1 :] = [leading]
-    return (*rules, *rest[:MOST_REASONS])
+    rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_sort_key)
+    leading = min((reason for reason in own if _rank(reason)), key=_sort_key, default=None)
+    if leading is not None and leading not in rest[:MAX_REASONS]:  # the event itself is always spoken of
+        rest[MAX_REASONS - 1 :] = [leading]
+    return (*rules, *rest[:MAX_REASONS])
 
 
-def _order(reason: Reason) -> tuple[int, float]:
+def _sort_key(reason: RiskReason) -> tuple[int, float]:
     return _rank(reason), -reason.contribution
 
 
-def _rank(reason: Reason) -> int:
-    if reason.code in _SIGNALS and reason.feature not in _FEATURES:  # some features are called as the signals on them
+def _rank(reason: RiskReason) -> int:
+    if (
+        reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
+    ):  # some features are called as the signals on them
         return 0
-    return 2 if reason.feature in GATHERING else 1
+    return 2 if reason.feature in CUMULATIVE_FEATURES else 1
 
 
-def _earlier(reason: Reason, part: float, at_ms: int) -> Reason:
+def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    said = "" if EARLIER in reason.text else f"{EARLIER}{at:%H:%M:%S} UTC"
+    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%H:%M:%S} UTC"
     return msgspec.structs.replace(reason, contribution=round(reason.contribution * part, 3), text=reason.text + said)

@@ -11,25 +11,25 @@ import numpy.typing as npt
 from ..ingest import columns as c
 from ..ingest.columns import EventColumns
 from ..ingest.features import layout
-from ..ingest.features.kernel import IGNORED, Scratch
-from ..ingest.features.table import INDEX
+from ..ingest.features.kernel import IGNORED_EVENT, RowObservations
+from ..ingest.features.table import FEATURE_INDEX
 
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-_DEEPEST_CHAIN = 5
+_MAX_CHAIN_DEPTH = 5
 
 
-class Seen(NamedTuple):
+class SignalInput(NamedTuple):
     """What a rule may look at: a batch, and what was found in it."""
 
     columns: EventColumns
     matrix: Matrix
-    found: Scratch
+    observations: RowObservations
 
 
-class Signal(NamedTuple):
+class HardSignal(NamedTuple):
     """One rule. `weight` is evidence in natural-log units: high begins near 11 and critical near 13 by default."""
 
     code: str
@@ -37,34 +37,34 @@ class Signal(NamedTuple):
     feature: str
     text: str
     meaning: str
-    fires: Callable[[Seen, Rows], Flags]
+    fires: Callable[[SignalInput, Rows], Flags]
 
 
-def _use_after_revocation(seen: Seen, rows: Rows) -> Flags:
-    return np.asarray(seen.found.token_reuse[rows] != 0)
+def _use_after_revocation(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.observations.token_reuse[rows] != 0)
 
 
-def _outside_capabilities(seen: Seen, rows: Rows) -> Flags:
+def _outside_capabilities(seen: SignalInput, rows: Rows) -> Flags:
     return np.asarray(seen.columns.codes[rows, c.CAPABILITY] == c.OUTSIDE)
 
 
-def _unregistered_key(seen: Seen, rows: Rows) -> Flags:
+def _unregistered_key(seen: SignalInput, rows: Rows) -> Flags:
     types = seen.columns.codes[rows, c.TYPE]
     announced = (types == c.CLIENT_CHANGE) | (types == c.CLIENT_REGISTER)
-    new = (seen.found.fresh[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
+    new = (seen.observations.new_kinds[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
     return np.asarray(~announced & (new != 0))
 
 
-def _method_downgrade(seen: Seen, rows: Rows) -> Flags:
-    return np.asarray(seen.matrix[rows, INDEX["method_downgrade"]] >= 1.0)
+def _method_downgrade(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.matrix[rows, FEATURE_INDEX["method_downgrade"]] >= 1.0)
 
 
-def _deep_delegation(seen: Seen, rows: Rows) -> Flags:
-    return np.asarray(seen.columns.numbers[rows, c.DEPTH] > _DEEPEST_CHAIN)
+def _deep_delegation(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.columns.numbers[rows, c.DEPTH] > _MAX_CHAIN_DEPTH)
 
 
-SIGNALS: tuple[Signal, ...] = (
-    Signal(
+HARD_SIGNALS: tuple[HardSignal, ...] = (
+    HardSignal(
         "use_after_revocation",
         20.0,
         "token",
@@ -72,7 +72,7 @@ SIGNALS: tuple[Signal, ...] = (
         "an event carries a token id that an earlier token.revoke event of the same agent named",
         _use_after_revocation,
     ),
-    Signal(
+    HardSignal(
         "outside_capabilities",
         3.0,
         "capability",
@@ -80,7 +80,7 @@ SIGNALS: tuple[Signal, ...] = (
         "the action is not in the capabilities that a trusted source or the registry gives the agent",
         _outside_capabilities,
     ),
-    Signal(
+    HardSignal(
         "unregistered_key",
         4.0,
         "credential",
@@ -88,7 +88,7 @@ SIGNALS: tuple[Signal, ...] = (
         "a credential new to the agent appears outside a client.register or client.change event",
         _unregistered_key,
     ),
-    Signal(
+    HardSignal(
         "method_downgrade",
         3.0,
         "authentication",
@@ -96,23 +96,23 @@ SIGNALS: tuple[Signal, ...] = (
         "the client authentication method ranks below the strongest that the agent has used",
         _method_downgrade,
     ),
-    Signal(
+    HardSignal(
         "deep_delegation",
         2.0,
         "delegation",
-        f"delegation chain is longer than {_DEEPEST_CHAIN} actors",
-        f"the delegation chain has more than {_DEEPEST_CHAIN} actors",
+        f"delegation chain is longer than {_MAX_CHAIN_DEPTH} actors",
+        f"the delegation chain has more than {_MAX_CHAIN_DEPTH} actors",
         _deep_delegation,
     ),
 )
 
 
-def signal_names() -> tuple[str, ...]:
+def hard_signal_codes() -> tuple[str, ...]:
     """Codes of all signals, in table order."""
-    return tuple(signal.code for signal in SIGNALS)
+    return tuple(signal.code for signal in HARD_SIGNALS)
 
 
-class SignalRules:
+class HardSignalRules:
     """The enabled part of the table.
 
     Args:
@@ -120,25 +120,27 @@ class SignalRules:
     """
 
     def __init__(self, disabled: Collection[str] = ()) -> None:
-        unknown = set(disabled) - set(signal_names())
+        unknown = set(disabled) - set(hard_signal_codes())
         if unknown:
-            known = ", ".join(signal_names())
+            known = ", ".join(hard_signal_codes())
             raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {known}")
-        self._enabled = [signal for signal in SIGNALS if signal.code not in disabled]
+        self._enabled = [signal for signal in HARD_SIGNALS if signal.code not in disabled]
 
-    def evidence(
-        self, columns: EventColumns, rows: Rows, matrix: Matrix, found: Scratch, out: npt.NDArray[np.float64]
+    def write_evidence(
+        self, columns: EventColumns, rows: Rows, matrix: Matrix, found: RowObservations, out: npt.NDArray[np.float64]
     ) -> None:
         """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
-        seen = Seen(columns, matrix, found)
-        behaves = found.flags[rows] != IGNORED
+        seen = SignalInput(columns, matrix, found)
+        behaves = found.flags[rows] != IGNORED_EVENT
         out[rows] = 0.0
         for signal in self._enabled:
             out[rows] += signal.weight * (signal.fires(seen, rows) & behaves)
 
-    def fired(self, columns: EventColumns, row: int, matrix: Matrix, found: Scratch) -> list[Signal]:
+    def fired_signals(
+        self, columns: EventColumns, row: int, matrix: Matrix, found: RowObservations
+    ) -> list[HardSignal]:
         """Signals that fire on one row."""
-        if found.flags[row] == IGNORED:
+        if found.flags[row] == IGNORED_EVENT:
             return []
-        seen, rows = Seen(columns, matrix, found), np.array([row])
+        seen, rows = SignalInput(columns, matrix, found), np.array([row])
         return [signal for signal in self._enabled if signal.fires(seen, rows)[0]]

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .processor import Applied
+from .processor import AppliedBatch
 
 
-class Stages:
+class StageMetrics:
     """Seconds by stage and counts by name since the start.
 
     Args:
@@ -30,10 +30,10 @@ class Stages:
         finally:
             self.seconds[stage] += self._monotonic() - start
 
-    def count(self, applied: Applied) -> None:
+    def count_batch(self, applied: AppliedBatch) -> None:
         """Count what a batch did."""
         self.counts["events"] += applied.events
         self.counts["duplicates"] += applied.duplicates
-        self.counts["dead_letters"] += len(applied.dead)
-        self.counts["late_events"] += sum(scored.late for scored, _ in applied.scored)
+        self.counts["dead_letters"] += len(applied.dead_letters)
+        self.counts["late_events"] += sum(scored.late_events for scored, _ in applied.scored)
         self.counts["decisions"] += len(applied.decisions)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest.archive.spool import Frame, packed
-from ..ingest.features.table import NAMES
-from .engine import Scored
+from ..ingest.archive.spool import VectorFrame, encode_frame
+from ..ingest.features.table import FEATURE_NAMES
+from .engine import ScoredBatch
 
 
 class VectorCollector:
@@ -25,11 +25,11 @@ class VectorCollector:
 
     def __init__(self, partition: int = 0) -> None:
         self._partition = partition
-        self._parts: list[bytes] = []
+        self._frames: list[bytes] = []
         self._events = 0
 
-    def see(
-        self, scored: Scored, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
+    def collect(
+        self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
     ) -> None:
         """Take a batch.
 
@@ -39,16 +39,16 @@ class VectorCollector:
             payloads: n events as they were logged.
             model_version: of the model that scored them.
         """
-        self._parts.append(
-            packed(
-                Frame(
+        self._frames.append(
+            encode_frame(
+                VectorFrame(
                     self._partition,
                     model_version,
-                    NAMES,
+                    FEATURE_NAMES,
                     offsets,
                     scored.vectors.astype(np.float32),
                     scored.anomaly,
-                    scored.alone,
+                    scored.raw_p_values,
                     scored.risk_scores,
                     scored.levels[:, 1],
                     payloads,
@@ -57,7 +57,7 @@ class VectorCollector:
         )
         self._events += len(offsets)
 
-    def take(self) -> tuple[list[bytes], int]:
+    def drain(self) -> tuple[list[bytes], int]:
         """Packed frames since the last call, and how many events they hold; they are forgotten here."""
-        taken, self._parts, self._events = (self._parts, self._events), [], 0
+        taken, self._frames, self._events = (self._frames, self._events), [], 0
         return taken

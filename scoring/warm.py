@@ -10,14 +10,14 @@ import msgspec
 
 from ..ingest.columns import ColumnEncoder
 from ..ingest.dedup import DuplicateWindow
-from ..ingest.source import Kind, Record, RecordBatch
+from ..ingest.source import Record, RecordBatch, RecordKind
 from ..models.bundle import TrainedModel
 from .engine import EngineSettings
-from .processor import Context, Processor
-from .residence import Residence
+from .processor import Processor, ProcessorContext
+from .residence import AgentStateCache
 
-_AT_MS = 1_764_547_200_000
-_EVENT = {
+_WARM_UP_TIME_MS = 1_764_547_200_000
+_WARM_UP_EVENT = {
     "time": "2025-12-01T00:00:00Z",
     "type": "tool.call",
     "action": "warm",
@@ -32,11 +32,13 @@ _EVENT = {
 }
 
 
-def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: Context) -> None:
+def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: ProcessorContext) -> None:
     """Score a few events of agents that are forgotten at once."""
-    processor = Processor(Residence(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), context)
-    agents = (msgspec.json.encode({**_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
-    records = [Record(Kind.EVENT, number + 1, _AT_MS, raw) for number, raw in enumerate([*agents] * 2)]
-    records.append(Record(Kind.EVENT, 99, _AT_MS, msgspec.json.encode(_EVENT)))
-    records.append(Record(Kind.TICK, 0, _AT_MS, (_AT_MS + 86_400_000).to_bytes(8, "little")))
+    processor = Processor(
+        AgentStateCache(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), context
+    )
+    agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
+    records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
+    records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
+    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + 86_400_000).to_bytes(8, "little")))
     processor.apply(RecordBatch(0, 0, records))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from trustwatch.api.lab.table import frames_tables, methods_table
 
-PAGE = Path(__file__).parents[1] / "docs" / "notebooks.md"
+NOTEBOOKS_PAGE = Path(__file__).parents[1] / "docs" / "notebooks.md"
 
 
 def main() -> None:
     """Replace what stands between the headings."""
-    page = PAGE.read_text(encoding="utf-8")
+    page = NOTEBOOKS_PAGE.read_text(encoding="utf-8")
     page = re.sub(r"(?s)(## Calls\n\n).*?(\n\nPictures: )", lambda m: m[1] + methods_table() + m[2], page)
     page = re.sub(r"(?s)(NaN or NaT\.\n\n).*\Z", lambda m: m[1] + frames_tables() + "\n", page)
-    PAGE.write_text(page, encoding="utf-8")
+    NOTEBOOKS_PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ RUNNING = pytest.StashKey["dict[str, KafkaCluster | Postgres]"]()
 
 def started(request: pytest.FixtureRequest, name: str, make: Callable[[], KafkaCluster | Postgres]) -> Iterator[object]:
     """Start a service for all tests; its data go with the run, its logs stay in pytest's temporary folder."""
-    from service_stack import Unavailable
+    from service_stack import ServiceUnavailable
 
     service = make()
     try:
         service.start()
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         pytest.skip(f"SERVICE NOT TO BE HAD: {name}: {reason}")
     request.config.stash.setdefault(RUNNING, {})[name] = service
     yield service

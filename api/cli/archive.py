@@ -10,9 +10,9 @@ import msgspec
 import typer
 
 from ...ingest.errors import ConfigError
-from ..settings import process_settings
-from .console import emit, say, table
-from .offline import Json, SettingsFile
+from ..settings import load_process_settings
+from .console import print_message, write_json, write_table
+from .offline import JsonOption, SettingsFileOption
 
 _SHOWN_DAYS = 31
 
@@ -22,35 +22,35 @@ def archive_command(
         Path | None, typer.Argument(help="folder of the archive of events; default: that of the settings")
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="folder of the vectors; default: that of the settings")] = None,
-    settings: SettingsFile = None,
-    json: Json = False,
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Tell what an archive holds: dates, events, feature vectors, files, and how far it goes."""
     try:
-        from ...ingest.archive.counting import held
+        from ...ingest.archive.counting import count_archive
     except ModuleNotFoundError:
         raise ConfigError("archives need pyarrow: pip install 'trustwatch[archive]'") from None
-    configured = process_settings(settings).archive
+    configured = load_process_settings(settings).archive
     where = directory or configured.directory
     if where is None:
         raise ConfigError("name the folder of the archive, or set archive.directory")
     beside = vectors or (configured.vectors if directory is None else None)
-    found = held(where, beside)
+    found = count_archive(where, beside)
     if json:
-        emit(msgspec.to_builtins(found))
+        write_json(msgspec.to_builtins(found))
         return
     shown = [msgspec.to_builtins(day) for day in found.days[-_SHOWN_DAYS:]]
     columns = {"date": "date", "events": "events", "files": "files", "bytes": "bytes"}
-    table(shown, {**columns, "vectors": "vectors"} if beside else columns)
+    write_table(shown, {**columns, "vectors": "vectors"} if beside else columns)
     if len(found.days) > len(shown):
-        say(f"the last {len(shown)} of {len(found.days)} dates; --json has all")
+        print_message(f"the last {len(shown)} of {len(found.days)} dates; --json has all")
     events, kept = (sum(getattr(day, name) for day in found.days) for name in ("events", "vectors"))
-    say(f"{events} events of {found.tenants} tenants, up to {_places(found.positions)}")
+    print_message(f"{events} events of {found.tenants} tenants, up to {_position_text(found.positions)}")
     if beside:
-        say(f"{kept} feature vectors; {max(events - kept, 0)} events have none")
+        print_message(f"{kept} feature vectors; {max(events - kept, 0)} events have none")
 
 
-def _places(positions: Mapping[str, int]) -> str:
+def _position_text(positions: Mapping[str, int]) -> str:
     if list(positions) == ["0"]:
         return f"offset {positions['0']} of the log"
     return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())

@@ -14,16 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-errors = Console(stderr=True, highlight=False)
+stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """One message on stderr."""
-    errors.print("\n".join(map(plain, text.split("\n"))), markup=False, soft_wrap=True)
+    stderr_console.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
 
     >>> plain("bot\\x1b[2J")
@@ -34,31 +34,31 @@ def plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def line(text: str) -> None:
+def write_line(text: str) -> None:
     """One line of a result on stdout."""
-    sys.stdout.write(plain(text) + "\n")
+    sys.stdout.write(printable(text) + "\n")
 
 
-def emit(value: Any) -> None:
+def write_json(value: Any) -> None:
     """One JSON value as a line on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def conclude(summary: dict[str, Any], as_json: bool, text: str) -> None:
+def print_summary(summary: dict[str, Any], as_json: bool, text: str) -> None:
     """End long work: one JSON value on stdout, or *text* filled in on stderr, and what was not as it should be."""
     if as_json:
-        emit(summary)
+        write_json(summary)
         return
-    say(text.format(**summary))
+    print_message(text.format(**summary))
     for problem in ("malformed", "mended", "duplicates", "late"):
         if summary.get(problem):
-            say(f"{problem}: {summary[problem]}")
+            print_message(f"{problem}: {summary[problem]}")
 
 
 def fail(error: Exception | str) -> typer.Exit:
     """Say what went wrong; raise the result: it ends the command with status 1."""
     code = getattr(error, "code", None)
-    say(f"trustwatch: {error}" + (f" [{code}]" if code else ""))
+    print_message(f"trustwatch: {error}" + (f" [{code}]" if code else ""))
     return typer.Exit(1)
 
 
@@ -66,7 +66,7 @@ def fail(error: Exception | str) -> typer.Exit:
 def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in bytes on stderr (none where stderr is no terminal); yields what to call with the bytes done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task(label, total=total or None)
         yield lambda done: progress.update(task, completed=done)
 
@@ -75,16 +75,16 @@ def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar over named stages on stderr; yields what to call with stage, done and total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
 
 
-def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
+def write_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
     """A plain table on stdout; *columns* maps members to headings."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns.values():
         grid.add_column(heading, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(plain(str(row.get(member, "")))) for member in columns))
+        grid.add_row(*(Text(printable(str(row.get(member, "")))) for member in columns))
     Console(highlight=False).print(grid)

@@ -12,38 +12,50 @@ from urllib.parse import quote
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ...ingest.features.table import NAMES
-from ...scoring.feedback.rules import PROTECTED
+from ...ingest.features.table import FEATURE_NAMES
+from ...scoring.feedback.rules import PROTECTED_FEATURES
 from .. import clock
-from .console import emit, errors, fail, say, table
-from .remote import LOCAL, Issuer, Json, Service, Tenant, Token, Url, pages, problem
+from .console import fail, print_message, stderr_console, write_json, write_table
+from .remote import (
+    DEFAULT_URL,
+    IssuerOption,
+    JsonOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    paged_items,
+    problem_text,
+)
 
-app = typer.Typer(name="feedback", no_args_is_help=True, help="What people say of decisions, and what follows from it.")
+feedback_app = typer.Typer(
+    name="feedback", no_args_is_help=True, help="What people say of decisions, and what follows from it."
+)
 
-POLL_S = 0.3
-_SHOWN = 10
-_LOOKED_BACK = 100
-_RAISED = ("medium", "high", "critical")
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+POLL_EVERY_S = 0.3
+_MAX_SHOWN_ROWS = 10
+_MAX_EARLIER_DECISIONS = 100
+_ALERT_LEVELS = ("medium", "high", "critical")
+_SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
 
-Id = Annotated[str, typer.Argument(help="id of the feedback")]
+FeedbackArgument = Annotated[str, typer.Argument(help="id of the feedback")]
 
 
-def seconds_of(text: str) -> int:
+def parse_duration(text: str) -> int:
     """Seconds of a time such as `14d`, `12h`, `30m`, `90s`. Raises BadParameter.
 
     >>> seconds_of("1.5h")
     5400
     """
-    found = _SPAN.fullmatch(text)
+    found = _DURATION.fullmatch(text)
     if found is None:
         raise typer.BadParameter("must be a number and s, m, h or d, such as 14d", param_hint="--expires")
-    return round(float(found[1]) * _UNITS[found[2]])
+    return round(float(found[1]) * _SECONDS_OF_UNIT[found[2]])
 
 
-def verdict_of(text: str) -> str:
+def parse_verdict(text: str) -> str:
     """The verdict as the API spells it. Raises BadParameter."""
     verdict = _VERDICTS.get(text.replace("_", "-"))
     if verdict is None:
@@ -51,7 +63,7 @@ def verdict_of(text: str) -> str:
     return verdict
 
 
-@app.command("add")
+@feedback_app.command("add")
 def add(
     decision: Annotated[str, typer.Argument(help="id of the decision (see `trustwatch explain AGENT --json`)")],
     verdict: Annotated[str, typer.Option(help="false-positive or true-positive")],
@@ -73,18 +85,18 @@ def add(
     accept_unseen: Annotated[
         bool, typer.Option("--accept-unseen", help="adopt even if there is no history to preview it on")
     ] = False,
-    url: Url = LOCAL,
-    token: Token = "",
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
 ) -> None:
     """Say of a decision that it was right or wrong; a rule is shown at work on the last days before it is adopted."""
-    kind, wanted = verdict_of(verdict), seconds_of(expires)
-    with closing(Service(url, token)) as service:
+    kind, wanted = parse_verdict(verdict), parse_duration(expires)
+    with closing(ServiceClient(url, token)) as service:
         path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
         if kind == "true_positive":
-            _tell(_sent(service, path, {"verdict": kind, "reason": reason}), None, json=json)
+            _print_feedback(_post_json(service, path, {"verdict": kind, "reason": reason}), None, json=json)
             return
-        features = None if all_features else feature or _of_reasons(service, decision)
+        features = None if all_features else feature or _features_of_reasons(service, decision)
         scope = {"kind": "peer_group" if peer_group else "agent", "features": features, "resource": resource}
         body = {
             "verdict": kind,
@@ -93,36 +105,36 @@ def add(
             "expires_in_s": wanted,
             "accept_unseen": accept_unseen,
         }
-        seen = _preview(service, path, body)
+        seen = _run_preview(service, path, body)
         if not json:
-            _show(seen)
-        if not yes and not _agreed(json=json):
-            say("nothing was adopted")
+            _print_preview(seen)
+        if not yes and not _confirm_adoption(json=json):
+            print_message("nothing was adopted")
             raise typer.Exit(1)
-        _tell(_sent(service, path, body | {"preview_id": seen["preview_id"]}), seen, json=json)
+        _print_feedback(_post_json(service, path, body | {"preview_id": seen["preview_id"]}), seen, json=json)
 
 
-@app.command("list")
+@feedback_app.command("list")
 def list_feedback(
-    url: Url = LOCAL,
-    token: Token = "",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
     status: Annotated[str | None, typer.Option(help="active, noted, revoked, expired, adopting or revoking")] = None,
     agent: Annotated[str | None, typer.Option(help="about decisions of this agent")] = None,
-    tenant: Tenant = None,
-    issuer: Issuer = None,
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
     limit: Annotated[int, typer.Option(help="most to list")] = 50,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """List what was said, newest first, with what each rule did."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-        rows = list(pages(service, "/v1/feedback", limit, **given))
+        rows = list(paged_items(service, "/v1/feedback", limit, **given))
     if json:
         for row in rows:
-            emit(row)
+            write_json(row)
         return
-    table(
-        [_line(row) for row in rows],
+    write_table(
+        [_table_row(row) for row in rows],
         {
             "feedback_id": "feedback",
             "verdict": "verdict",
@@ -137,15 +149,17 @@ def list_feedback(
     )
 
 
-@app.command("show")
-def show(feedback: Id, url: Url = LOCAL, token: Token = "", json: Json = False) -> None:
+@feedback_app.command("show")
+def show(
+    feedback: FeedbackArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False
+) -> None:
     """Show one, with every step of its life."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         found = service.get(f"/v1/feedback/{quote(feedback, safe='')}")
     if json:
-        emit(found)
+        write_json(found)
         return
-    line = _line(found)
+    line = _table_row(found)
     write = sys.stdout.write
     write(f"{found['feedback_id']}  {found['verdict']}  {found['status']}\n")
     write(f"about {line['about']}, decision {found['decision_id']} ({found['level']})\n")
@@ -155,49 +169,49 @@ def show(feedback: Id, url: Url = LOCAL, token: Token = "", json: Json = False) 
         write(f"  {step['at']}  {step['action']} by {step['by']}: {step['why']}\n")
 
 
-@app.command("revoke")
+@feedback_app.command("revoke")
 def revoke(
-    feedback: Id,
+    feedback: FeedbackArgument,
     reason: Annotated[str, typer.Option(help="why; kept with it")],
-    url: Url = LOCAL,
-    token: Token = "",
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
 ) -> None:
     """End a rule, or take a label back, at once (scope trust.feedback)."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         path = f"/v1/feedback/{quote(feedback, safe='')}"
         response = service.request("DELETE", path, params={"reason": reason})
     if not response.is_success:
-        raise fail(problem(response))
-    _tell(response.json(), None, json=json)
+        raise fail(problem_text(response))
+    _print_feedback(response.json(), None, json=json)
 
 
-def _of_reasons(service: Service, decision: str) -> list[str]:
+def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     """Features that the reasons of a decision name, and those of the ones before it by which the agent rose."""
     marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
-    before = service.get("/v1/decisions", **given, limit=_LOOKED_BACK)["items"]
+    before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
     older = [one for one in before if one["decided_at"] < marked["decided_at"]]
-    rise = [marked, *takewhile(lambda one: one["level"] in _RAISED, older)]
+    rise = [marked, *takewhile(lambda one: one["level"] in _ALERT_LEVELS, older)]
     named = [reason["feature"] for one in rise for reason in one["reasons"]]
-    wanted = [name for name in dict.fromkeys(named) if name in NAMES and name not in PROTECTED]
+    wanted = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
     if not wanted:
         raise fail("the reasons of this decision name no feature: give some with --feature, or --all-features")
     return wanted
 
 
-def _sent(service: Service, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
     response = service.request("POST", path, json=body)
     if not response.is_success:
-        raise fail(problem(response))
+        raise fail(problem_text(response))
     return dict(response.json())
 
 
-def _preview(service: Service, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _run_preview(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """Start a preview and wait until it has ended, with a progress bar."""
-    started = _sent(service, f"{path}/preview", body)
+    started = _post_json(service, f"{path}/preview", body)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("replaying the last days", total=1.0)
         while True:
             found: dict[str, Any] = service.get(f"/v1/feedback/previews/{started['preview_id']}")
@@ -206,42 +220,42 @@ def _preview(service: Service, path: str, body: dict[str, Any]) -> dict[str, Any
                 raise fail(f"the preview failed: {found['error']}")
             if found["status"] == "done":
                 return found
-            clock.sleep(POLL_S)
+            clock.sleep(POLL_EVERY_S)
 
 
-def _show(seen: dict[str, Any]) -> None:
+def _print_preview(seen: dict[str, Any]) -> None:
     """What a preview found."""
     window = seen["window"]
     if seen["unseen"]:
-        say(f"no preview: {seen['unseen']}")
-    say(
+        print_message(f"no preview: {seen['unseen']}")
+    print_message(
         f"{window['events']} events from {window['from']} to {window['to']} ({window['source']}), "
         f"{seen['events_matched']} of them matched, of {seen['agents_affected']} agents"
     )
-    say(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
+    print_message(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
     for row in seen["still_odd"]:
-        say(f"  still odd: {row['feature']}, in {row['events']} events that the rule touches")
+        print_message(f"  still odd: {row['feature']}, in {row['events']} events that the rule touches")
     for title, name in (("removed", "alerts_removed"), ("DETECTIONS LOST", "detections_lost")):
         rows, count = seen[name], seen[f"{name}_count"]
-        for row in rows[:_SHOWN]:
+        for row in rows[:_MAX_SHOWN_ROWS]:
             step = " (a step of the same rise)" if row.get("same_rise") else ""
             mark = " (the decision you speak of)" if row["marked"] else step
             confirmed = " (confirmed attack)" if row.get("why") == "confirmed" else ""
             why = f": {row['reasons'][0]}" if row["reasons"] else ""
             levels = f"{row['level']} would be {row['level_with_rule']}"
-            say(f"  {title}  {row['time']}  {row['agent_id']}  {levels}{mark}{confirmed}{why}")
-        if count > _SHOWN:
-            say(f"  and {count - _SHOWN} more {title}")
+            print_message(f"  {title}  {row['time']}  {row['agent_id']}  {levels}{mark}{confirmed}{why}")
+        if count > _MAX_SHOWN_ROWS:
+            print_message(f"  and {count - _MAX_SHOWN_ROWS} more {title}")
 
 
-def _agreed(*, json: bool) -> bool:
+def _confirm_adoption(*, json: bool) -> bool:
     """Ask on a terminal; elsewhere nobody can answer."""
     if json or not sys.stdin.isatty():
         raise fail("nobody is here to ask: add --yes to adopt it")
     return typer.confirm("adopt it?", err=True)
 
 
-def _line(row: dict[str, Any]) -> dict[str, Any]:
+def _table_row(row: dict[str, Any]) -> dict[str, Any]:
     scope = row["scope"]
     who = scope["agent_id"] if scope["kind"] == "agent" else f"all {scope['agent_type']} of {scope['tenant']}"
     where = f" on {scope['resource']}" if scope["resource"] is not None else ""
@@ -251,9 +265,9 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "about": who + where, "features": features, "expires_at": row["expires_at"] or ""}
 
 
-def _tell(made: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:
+def _print_feedback(made: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:
     if json:
-        emit(made if seen is None else {"feedback": made, "preview": seen})
+        write_json(made if seen is None else {"feedback": made, "preview": seen})
         return
     until = f" until {made['expires_at']}" if made["status"] in ("active", "adopting") else ""
-    say(f"feedback {made['feedback_id']} is {made['status']}{until}")
+    print_message(f"feedback {made['feedback_id']} is {made['status']}{until}")

@@ -18,37 +18,37 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from ...ingest.archive.position import POSITION
+from ...ingest.archive.position import POSITION_FILE
 from ...ingest.errors import ConfigError
-from ...ingest.kafka import KafkaSettings, TopicReader, open_reader
-from ...ingest.kafka.history import one_line, topic_lines
+from ...ingest.kafka import KafkaClientSettings, TopicReader, open_reader
+from ...ingest.kafka.history import as_one_line, topic_event_lines
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
-from ...ingest.source import Kind, Record
-from ..privacy.reading import unread_of
+from ...ingest.source import Record, RecordKind
+from ..privacy.reading import load_erased_filter
 from ..serve.wiring import kafka_settings
 from ..settings import Settings
-from .console import say
+from .console import print_message
 
-KAFKA = "kafka:"
-_POLL = 5_000
-_SLACK = timedelta(hours=1)
+KAFKA_PREFIX = "kafka:"
+_POLL_RECORDS = 5_000
+_CLOCK_TOLERANCE = timedelta(hours=1)
 """How far a sender's clock may run ahead: what arrived so long before a time did not happen after it."""
 
 
-class Window(NamedTuple):
+class TimeWindow(NamedTuple):
     """Event times that are wanted, from the first on and before the second; None = no bound."""
 
     after: datetime | None = None
     before: datetime | None = None
 
-    def may_hold(self, received_ms: int) -> bool:
+    def may_contain(self, received_ms: int) -> bool:
         """Whether what arrived then may have happened within. Senders' clocks run an hour ahead at most."""
-        return self.after is None or received_ms >= (self.after - _SLACK).timestamp() * 1000
+        return self.after is None or received_ms >= (self.after - _CLOCK_TOLERANCE).timestamp() * 1000
 
 
 @contextmanager
-def files_of(named: list[str], settings: Settings, window: Window = Window()) -> Iterator[list[Path]]:  # noqa: B008
+def history_files(named: list[str], settings: Settings, window: TimeWindow = TimeWindow()) -> Iterator[list[Path]]:  # noqa: B008
     """Files that hold the histories, oldest first; temporary ones are removed at the end.
 
     Args:
@@ -61,37 +61,37 @@ def files_of(named: list[str], settings: Settings, window: Window = Window()) ->
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        yield [_file(one, settings, window, stack, alone=len(named) == 1) for one in named]
+        yield [_history_file(one, settings, window, stack, alone=len(named) == 1) for one in named]
 
 
-def _file(named: str, settings: Settings, window: Window, stack: ExitStack, *, alone: bool) -> Path:
+def _history_file(named: str, settings: Settings, window: TimeWindow, stack: ExitStack, *, alone: bool) -> Path:
     path = Path(named)
     piped = alone and named == "-"
-    if not (piped or named.startswith(KAFKA) or path.is_dir()):
+    if not (piped or named.startswith(KAFKA_PREFIX) or path.is_dir()):
         return path
     kept = tempfile.NamedTemporaryFile(prefix="trustwatch-history-")  # noqa: SIM115 (the stack closes it)
     stack.enter_context(kept)
     if piped:
         shutil.copyfileobj(sys.stdin.buffer, kept)
     else:
-        lines = _of_kafka(named, settings, window) if named.startswith(KAFKA) else _of_folder(path, window)
+        lines = _topic_lines(named, settings, window) if named.startswith(KAFKA_PREFIX) else _folder_lines(path, window)
         kept.writelines(line + b"\n" for line in lines)
     kept.flush()
     return Path(kept.name)
 
 
-def _of_folder(path: Path, window: Window) -> Iterable[bytes]:
-    if (path / POSITION).exists():
-        return _of_archive(path, window)
+def _folder_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
+    if (path / POSITION_FILE).exists():
+        return _archive_lines(path, window)
     for log in (path, path / "log"):
         if segment_bases(log):
-            return _of_log(log, window)
+            return _log_lines(log, window)
     raise ConfigError(
-        f"{path}: neither an archive (it has a `{POSITION}`) nor an event log (`log` in the service's data_dir)"
+        f"{path}: neither an archive (it has a `{POSITION_FILE}`) nor an event log (`log` in the service's data_dir)"
     )
 
 
-def _of_archive(path: Path, window: Window) -> Iterable[bytes]:
+def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
     """Events of an archive; the library that reads it is an extra."""
     try:
         from ...ingest.archive.reader import raw_lines
@@ -100,30 +100,30 @@ def _of_archive(path: Path, window: Window) -> Iterable[bytes]:
     return raw_lines(path, window.after, window.before)
 
 
-def _of_log(path: Path, window: Window) -> Iterator[bytes]:
+def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
     """Events of an event log, from its oldest segment up to what is durable now; the service may go on writing."""
     with LogReader(path) as reader:
         reader.seek(0, min(segment_bases(path)))
         end = reader.end_offset(0)
-        while (batch := reader.poll(_POLL, 0.0)) is not None:
+        while (batch := reader.poll(_POLL_RECORDS, 0.0)) is not None:
             wanted = batch.records[: end - batch.base_offset]
-            yield from (one_line(record.payload) for record in wanted if _is_wanted(record, window))
+            yield from (as_one_line(record.payload) for record in wanted if _may_be_in_window(record, window))
             if batch.next_offset >= end:
                 return
 
 
-def _is_wanted(record: Record, window: Window) -> bool:
-    return record.kind == Kind.EVENT and window.may_hold(record.received_ms)
+def _may_be_in_window(record: Record, window: TimeWindow) -> bool:
+    return record.kind == RecordKind.EVENT and window.may_contain(record.received_ms)
 
 
-class Topic(NamedTuple):
+class TopicRange(NamedTuple):
     """What of Kafka is read: offsets by partition, of which the end is open where it is None; None = all there is."""
 
-    kafka: KafkaSettings
+    kafka: KafkaClientSettings
     name: str
     offsets: dict[int, tuple[int, int | None]] | None
 
-    def holds(self, partition: int, offset: int) -> bool:
+    def contains(self, partition: int, offset: int) -> bool:
         """Whether a record is among what is read."""
         if self.offsets is None:
             return True
@@ -131,7 +131,7 @@ class Topic(NamedTuple):
         return offset >= first and (end is None or offset < end)
 
 
-def topic_of(named: str, settings: Settings) -> Topic:
+def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     """What `kafka:[//BROKERS][/TOPIC][?offsets=PARTITION:FIRST-END,…]` means; settings say what it does not.
 
     Raises ConfigError.
@@ -145,11 +145,11 @@ def topic_of(named: str, settings: Settings) -> Topic:
     query = parse_qs(parts.query, keep_blank_values=True)
     if parts.scheme != "kafka" or set(query) - {"offsets"}:
         raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
-    offsets = _offsets(named, query["offsets"][0]) if "offsets" in query else None
-    return Topic(kafka, parts.path.strip("/") or kafka.topics.events, offsets)
+    offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
+    return TopicRange(kafka, parts.path.strip("/") or kafka.topics.events, offsets)
 
 
-def _offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
+def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
     found: dict[int, tuple[int, int | None]] = {}
     try:
         for part in text.split(","):
@@ -163,27 +163,27 @@ def _offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
     return found
 
 
-def _of_kafka(named: str, settings: Settings, window: Window) -> Iterator[bytes]:
-    """Events of a topic, see `topic_lines`."""
-    topic = topic_of(named, settings)
+def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
+    """Events of a topic, see `topic_event_lines`."""
+    topic = parse_topic_url(named, settings)
     reader = open_reader(topic.kafka, (topic.name,))
     lines = 0
     try:
-        partitions = _begin(named, topic, reader)
-        for line in topic_lines(
+        partitions = _seek_topic(named, topic, reader)
+        for line in topic_event_lines(
             reader,
             topic.name,
-            lambda at, offset, record: topic.holds(at, offset) and window.may_hold(record.received_ms),
-            unread=unread_of(settings, topic.name),
+            lambda at, offset, record: topic.contains(at, offset) and window.may_contain(record.received_ms),
+            unread=load_erased_filter(settings, topic.name),
         ):
             lines += 1
             yield line
     finally:
         reader.close()
-    say(f"read {lines} events of {topic.name}, {partitions} partitions")
+    print_message(f"read {lines} events of {topic.name}, {partitions} partitions")
 
 
-def _begin(named: str, topic: Topic, reader: TopicReader) -> int:
+def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> int:
     """Go to where the history begins; returns how many partitions there are. Raises ConfigError: not these."""
     ends = reader.end_offsets()
     missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
@@ -194,6 +194,6 @@ def _begin(named: str, topic: Topic, reader: TopicReader) -> int:
             end = ends[name, at]
             first = topic.offsets.get(at, (end, None))[0]
             if first < kept:
-                say(f"{name}[{at}]: offsets before {kept} are no longer kept")
+                print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
             reader.seek(name, at, min(max(first, kept), end))
     return len(ends)

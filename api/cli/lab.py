@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .console import fail, say
+from .console import fail, print_message
 
 
-def lab(
+def lab_command(
     settings: Annotated[
         Path | None, typer.Option(help="settings file of the service; default: $TRUSTWATCH_SETTINGS")
     ] = None,
@@ -31,13 +31,13 @@ def lab(
         from ..lab.example import prepare_example
     except ImportError as error:
         raise fail(str(error)) from None
-    found = jupyter.notebooks_in(notebooks)
+    found = jupyter.find_notebooks(notebooks)
     if example is not None:
-        settings = prepare_example(example, say)
+        settings = prepare_example(example, print_message)
     settings = None if settings is None else settings.absolute()
     if run is None:
-        raise typer.Exit(jupyter.start(notebooks, settings, browser))
-    ran = jupyter.run_all(found, settings, run, say)
+        raise typer.Exit(jupyter.start_jupyterlab(notebooks, settings, browser))
+    ran = jupyter.run_notebooks(found, settings, run, print_message)
     if any(one.error for one in ran):
         raise typer.Exit(1)
-    say(f"executed copies: {run.absolute()}")
+    print_message(f"executed copies: {run.absolute()}")

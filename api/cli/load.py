@@ -7,17 +7,17 @@ from itertools import islice
 
 from ...ingest.events import decode_event
 from ...ingest.identity import event_id_hash
-from ...ingest.kafka import KafkaLog, KafkaSettings, open_writer
-from ...ingest.routing import agent_route
-from ...ingest.source import Kind, Record
+from ...ingest.kafka import KafkaClientSettings, KafkaCommitLog, open_writer
+from ...ingest.routing import agent_partition_key
+from ...ingest.source import Record, RecordKind
 from .. import clock
 from ..simulator import SimulatedEvent
 
-SLICE_S = 0.05
-MOST_AT_ONCE = 5_000
+SEND_SLICE_S = 0.05
+MAX_EVENTS_PER_APPEND = 5_000
 
 
-def send(events: Iterable[SimulatedEvent], kafka: KafkaSettings, rate: float) -> tuple[int, float]:
+def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, rate: float) -> tuple[int, float]:
     """Write *events* to the events topic as the ingest role would.
 
     Args:
@@ -32,15 +32,15 @@ def send(events: Iterable[SimulatedEvent], kafka: KafkaSettings, rate: float) ->
         LogFailed: the brokers did not acknowledge.
     """
     writer = open_writer(kafka)
-    log = KafkaLog(writer, kafka.topics.events)
+    log = KafkaCommitLog(writer, kafka.topics.events)
     started, sent = clock.monotonic(), 0
     waiting = iter(events)
     try:
         while True:
-            due = MOST_AT_ONCE if not rate else int((clock.monotonic() - started + SLICE_S) * rate) - sent
-            part = list(islice(waiting, min(due, MOST_AT_ONCE)))
+            due = MAX_EVENTS_PER_APPEND if not rate else int((clock.monotonic() - started + SEND_SLICE_S) * rate) - sent
+            part = list(islice(waiting, min(due, MAX_EVENTS_PER_APPEND)))
             if part:
-                log.append([_record(event.event) for event in part])
+                log.append([_event_record(event.event) for event in part])
                 log.sync()
                 sent += len(part)
             elif due > 0:
@@ -52,8 +52,10 @@ def send(events: Iterable[SimulatedEvent], kafka: KafkaSettings, rate: float) ->
         writer.close()
 
 
-def _record(raw: bytes) -> Record:
+def _event_record(raw: bytes) -> Record:
     event = decode_event(raw)
     tenant, agent = event.tenant or "", event.agent
     id_hash = event_id_hash(event.tenant, event.source or "simulate", event.id, raw)
-    return Record(Kind.EVENT, id_hash, clock.now_ms(), raw, agent_route(tenant, agent.issuer or "", agent.id))
+    return Record(
+        RecordKind.EVENT, id_hash, clock.now_ms(), raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
+    )

@@ -8,7 +8,7 @@ import structlog
 import typer
 
 from ...ingest.errors import TrustwatchError
-from ..serve.logs import configure_logs
+from ..serve.logs import configure_structured_logs
 from . import (
     alerts,
     archive,
@@ -34,8 +34,8 @@ app = typer.Typer(
     help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
 )
 app.command("serve")(service.serve)
-app.command("train")(offline.train)
-app.command("replay")(offline.replay)
+app.command("train")(offline.train_command)
+app.command("replay")(offline.replay_command)
 app.command("backtest")(backtest.backtest_command)
 app.command("archive")(archive.archive_command)
 app.command("ingest")(remote.ingest)
@@ -45,16 +45,16 @@ app.command("release")(remote.release)
 app.command("pin")(containment.pin)
 app.command("unpin")(containment.unpin)
 app.command("blast-radius")(containment.blast_radius)
-app.add_typer(containment.approvals)
+app.add_typer(containment.approvals_app)
 app.command("erase")(privacy.erase)
 app.command("export")(privacy.export)
-app.add_typer(privacy.decisions)
+app.add_typer(privacy.decisions_app)
 app.command("simulate")(simulation.simulate_command)
-app.add_typer(topics.app)
-app.add_typer(alerts.app)
-app.add_typer(feedback.app)
-app.add_typer(models.app)
-app.command("lab")(lab.lab)
+app.add_typer(topics.topics_app)
+app.add_typer(alerts.alerts_app)
+app.add_typer(feedback.feedback_app)
+app.add_typer(models.models_app)
+app.command("lab")(lab.lab_command)
 app.command("token")(service.token)
 app.command("demo")(service.demo)
 app.command("console-link")(service.console_link)
@@ -62,11 +62,11 @@ app.command("console-link")(service.console_link)
 
 def main() -> None:
     """Entry point of the `trustwatch` script."""
-    configure_logs()
+    configure_structured_logs()
     try:
         app()
     except TrustwatchError as error:
-        raise SystemExit(_status(error)) from None
+        raise SystemExit(_exit_status(error)) from None
     except BrokenPipeError:
         # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
         sys.stderr.close()
@@ -77,6 +77,6 @@ def main() -> None:
         ) from None
 
 
-def _status(error: TrustwatchError) -> int:
+def _exit_status(error: TrustwatchError) -> int:
     structlog.get_logger(__name__).debug("command failed", code=error.code)
     return fail(error).exit_code

@@ -9,28 +9,39 @@ from urllib.parse import quote
 
 import typer
 
-from .console import emit, fail, say, table
-from .remote import LOCAL, Json, Service, Tenant, Token, Url, pages, problem
+from .console import fail, print_message, write_json, write_table
+from .remote import (
+    DEFAULT_URL,
+    JsonOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    paged_items,
+    problem_text,
+)
 
-app = typer.Typer(name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget.")
+models_app = typer.Typer(
+    name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget."
+)
 
-Why = Annotated[str, typer.Option(help="why; kept in the history")]
-Days = Annotated[int, typer.Option(help="days up to today")]
+WhyOption = Annotated[str, typer.Option(help="why; kept in the history")]
+DaysOption = Annotated[int, typer.Option(help="days up to today")]
 
 
-@app.command("list")
+@models_app.command("list")
 def list_models(
-    url: Url = LOCAL,
-    token: Token = "",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
     limit: Annotated[int, typer.Option(help="most versions")] = 50,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """List versions, newest first."""
-    with closing(Service(url, token)) as service:
-        rows = list(pages(service, "/v1/models", limit))
+    with closing(ServiceClient(url, token)) as service:
+        rows = list(paged_items(service, "/v1/models", limit))
     if json:
         for row in rows:
-            emit(row)
+            write_json(row)
         return
     shown = [
         {
@@ -41,7 +52,7 @@ def list_models(
         }
         for row in rows
     ]
-    table(
+    write_table(
         shown,
         {
             "in_force": "",
@@ -54,18 +65,18 @@ def list_models(
     )
 
 
-@app.command()
+@models_app.command()
 def show(
     version: Annotated[str, typer.Argument(help="name of the version")],
-    url: Url = LOCAL,
-    token: Token = "",
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
 ) -> None:
     """Show one version: training, shadow against the champion, whether it may be promoted, history."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         found = service.get(f"/v1/models/{quote(version, safe='')}")
     if json:
-        emit(found)
+        write_json(found)
         return
     write = sys.stdout.write
     force = ", in force" if found["in_force"] else ""
@@ -73,7 +84,7 @@ def show(
     write(f"learned from {found['window']['from_at']} to {found['window']['to_at']}")
     write("".join(f", {name} {value}" for name, value in found["trained"].items() if isinstance(value, int | str)))
     write("\n")
-    _figures(found["figures"])
+    _print_figures(found["figures"])
     if found["judgement"] is not None:
         for text in found["judgement"]["gains"]:
             write(f"  for it: {text}\n")
@@ -83,7 +94,7 @@ def show(
         write(f"  {line['at']}  {line['act']} by {line['by']}: {line['why']}\n")
 
 
-def _figures(figures: dict[str, Any]) -> None:
+def _print_figures(figures: dict[str, Any]) -> None:
     if not figures:
         return
     sys.stdout.write(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:\n")
@@ -97,48 +108,54 @@ def _figures(figures: dict[str, Any]) -> None:
         )
 
 
-@app.command()
-def train(url: Url = LOCAL, token: Token = "", why: Why = "") -> None:
+@models_app.command()
+def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
     """Ask the keeper to train a new version now (scope trust.admin)."""
-    _order(url, token, "/v1/models/train", {"why": why})
-    say("a training is ordered; `trustwatch models list` shows the version when it is done")
+    _post_order(url, token, "/v1/models/train", {"why": why})
+    print_message("a training is ordered; `trustwatch models list` shows the version when it is done")
 
 
-@app.command()
+@models_app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="name of the version")],
-    url: Url = LOCAL,
-    token: Token = "",
-    why: Why = "",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    why: WhyOption = "",
     force: Annotated[bool, typer.Option("--force", help="overrule the figures; needs --why")] = False,
 ) -> None:
     """Put a version in force (scope trust.admin)."""
-    _order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
-    say(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
+    _post_order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
+    print_message(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
 
 
-@app.command()
-def rollback(url: Url = LOCAL, token: Token = "", why: Why = "") -> None:
+@models_app.command()
+def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
     """Go back to the version that was in force before (scope trust.admin)."""
-    found = _order(url, token, "/v1/models/rollback", {"why": why})
-    say(f"{found['version']} comes back into force with the next records")
+    found = _post_order(url, token, "/v1/models/rollback", {"why": why})
+    print_message(f"{found['version']} comes back into force with the next records")
 
 
-def _order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    with closing(Service(url, token)) as service:
+def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    with closing(ServiceClient(url, token)) as service:
         response = service.request("POST", path, json=body)
         if not response.is_success:
-            raise fail(problem(response))
+            raise fail(problem_text(response))
         return dict(response.json())
 
 
-@app.command()
-def drift(url: Url = LOCAL, token: Token = "", days: Days = 30, tenant: Tenant = None, json: Json = False) -> None:
+@models_app.command()
+def drift(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    days: DaysOption = 30,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
     """Show drift of features and scores by day and peer group."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         page = service.get("/v1/models/drift", days=days, tenant=tenant)
     if json:
-        emit(page)
+        write_json(page)
         return
     shown = [
         {
@@ -149,7 +166,7 @@ def drift(url: Url = LOCAL, token: Token = "", days: Days = 30, tenant: Tenant =
         }
         for row in page["items"]
     ]
-    table(
+    write_table(
         shown,
         {
             "day": "day",
@@ -163,20 +180,20 @@ def drift(url: Url = LOCAL, token: Token = "", days: Days = 30, tenant: Tenant =
     )
 
 
-@app.command()
+@models_app.command()
 def budget(
-    url: Url = LOCAL,
-    token: Token = "",
-    days: Days = 30,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    days: DaysOption = 30,
     level: Annotated[str, typer.Option(help="medium, high or critical")] = "medium",
-    tenant: Tenant = None,
-    json: Json = False,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Show the false-alert budget as a control chart: expected and observed alerts by day and peer group."""
-    with closing(Service(url, token)) as service:
+    with closing(ServiceClient(url, token)) as service:
         page = service.get("/v1/models/budget", days=days, level=level, tenant=tenant)
     if json:
-        emit(page)
+        write_json(page)
         return
     shown = [
         {
@@ -187,7 +204,7 @@ def budget(
         }
         for row in page["items"]
     ]
-    table(
+    write_table(
         shown,
         {
             "day": "day",

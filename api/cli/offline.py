@@ -15,56 +15,65 @@ import typer
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.errors import MalformedEvent
-from ...ingest.events import AuditEvent
+from ...ingest.events import NativeEvent
 from ...ingest.files import FileSource
-from ...ingest.formats.lenient import decode_history
+from ...ingest.formats.lenient import decode_history_event
 from ...models.artifact import is_model
-from ...models.detector import FAMILIAR, DetectorSettings
+from ...models.detector import FAMILIAR_EVENTS, DetectorSettings
 from ...models.learning import session_ids
-from ...models.persist import load, save
-from ...scoring.promise import check_promise
-from ...scoring.rehearsal import learn, rehearsed_events
-from ...scoring.replay import Replay, ReplayedEvent
+from ...models.persist import load_trained_model, save_trained_model
+from ...scoring.promise import check_budget
+from ...scoring.rehearsal import train_walk_forward, walk_forward_events
+from ...scoring.replay import HistoryReplay, ReplayedEvent
 from .. import clock
 from ..serve.wiring import engine_settings
-from ..settings import process_settings
-from .console import byte_progress, conclude, fail, say, stage_progress
-from .histories import Window
-from .within import WHEN, Before, Histories, WarmUp, Within, opened, utc, window_of
+from ..settings import load_process_settings
+from .console import byte_progress, fail, print_message, print_summary, stage_progress
+from .histories import TimeWindow
+from .within import (
+    TIME_FORMATS,
+    BeforeOption,
+    HistoriesArgument,
+    WarmUpOption,
+    WindowedSource,
+    as_utc,
+    open_histories,
+    time_window,
+)
 
-SHOWN_PROBLEMS = 5
+MAX_SHOWN_PROBLEMS = 5
 
-Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
-SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")]
+SettingsFileOption = Annotated[Path | None, typer.Option("--settings", help="settings file (budgets, domains)")]
 
 
-def inputs(paths: list[Path]) -> list[Path] | BinaryIO:
+def input_files(paths: list[Path]) -> list[Path] | BinaryIO:
     """Files as given, or standard input."""
     if [str(path) for path in paths] == ["-"]:
         return sys.stdin.buffer
     return paths
 
 
-class History:
+class EventHistoryReader:
     """Reads a history into decoded events, counting what is no event."""
 
     def __init__(self) -> None:
         self.malformed = 0
         self.mended = 0
 
-    def read(self, inputs: list[Path] | BinaryIO, window: Window) -> list[AuditEvent]:
+    def read(self, inputs: list[Path] | BinaryIO, window: TimeWindow) -> list[NativeEvent]:
         """All events of the window, in order."""
-        events: list[AuditEvent] = []
+        events: list[NativeEvent] = []
         with byte_progress("reading", FileSource(inputs).total_bytes) as progress:
-            source = Within(FileSource(inputs, progress=progress), window)
+            source = WindowedSource(FileSource(inputs, progress=progress), window)
             while (batch := source.poll(5000, 0.0)) is not None:
                 for position, record in enumerate(batch.records):
                     self._add(events, batch.base_offset + position, record.payload)
         return events
 
-    def _add(self, events: list[AuditEvent], offset: int, payload: bytes) -> None:
+    def _add(self, events: list[NativeEvent], offset: int, payload: bytes) -> None:
         try:
-            event, mended = decode_history(payload)
+            event, mended = decode_history_event(payload)
         except MalformedEvent as error:
             self.malformed += 1
             report_malformed(self.malformed, offset, error.path, error.reason)
@@ -75,46 +84,46 @@ class History:
 
 def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
     """Tell of the first few records that are no events."""
-    if count <= SHOWN_PROBLEMS:
-        say(f"record {offset + 1}: {reason} - at `{path}`")
-    if count == SHOWN_PROBLEMS:
-        say("further records that are no events are counted only")
+    if count <= MAX_SHOWN_PROBLEMS:
+        print_message(f"record {offset + 1}: {reason} - at `{path}`")
+    if count == MAX_SHOWN_PROBLEMS:
+        print_message("further records that are no events are counted only")
 
 
-def train(
-    events: Histories,
+def train_command(
+    events: HistoriesArgument,
     model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
     since: Annotated[
-        datetime | None, typer.Option("--from", formats=WHEN, help="learn from events from then on")
+        datetime | None, typer.Option("--from", formats=TIME_FORMATS, help="learn from events from then on")
     ] = None,
-    before: Before = None,
-    settings: SettingsFile = None,
+    before: BeforeOption = None,
+    settings: SettingsFileOption = None,
     seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
     salt: Annotated[
         str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
     ] = None,
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Learn a model from normal history."""
     started = clock.monotonic()
-    configured = process_settings(settings)
-    key = _salt(salt, model)
-    history, window = History(), window_of(utc(since), utc(before), None if since is None else 0.0)
-    with opened(events, configured, window) as inputs:
+    configured = load_process_settings(settings)
+    key = _choose_salt(salt, model)
+    history, window = EventHistoryReader(), time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
+    with open_histories(events, configured, window) as inputs:
         read = history.read(inputs, window)
     if not read:
-        raise fail(f"no events in {', '.join(events)}{_within(window)}: nothing to learn from")
+        raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = ColumnEncoder(key, configured.domains()).encode(read)
     detector = DetectorSettings(seed=seed)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     with stage_progress() as progress:
-        trained, judged, p_values = learn(columns, key, name, detector, progress)
+        trained, judged, p_values = train_walk_forward(columns, key, name, detector, progress)
     sessions = len(set(session_ids(columns).tolist()))
     engine = engine_settings(configured)
-    promise = check_promise(trained, judged, p_values, engine.budget, engine.risk)
-    save(model, trained, detector, sessions, clock.now_ms())
-    rehearsed = rehearsed_events(trained)
+    promise = check_budget(trained, judged, p_values, engine.budget, engine.risk)
+    save_trained_model(model, trained, detector, sessions, clock.now_ms())
+    rehearsed = walk_forward_events(trained)
     summary = {
         "model": str(model),
         "version": name,
@@ -128,26 +137,27 @@ def train(
         "seconds": round(clock.monotonic() - started, 2),
         "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
     }
-    conclude(
+    print_summary(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
     if not json:
-        for line in (_rehearsed(rehearsed), *promise.lines()):
-            say(line)
+        for line in (_calibration_text(rehearsed), *promise.describe()):
+            print_message(line)
 
 
-def _rehearsed(events: int) -> str:
+def _calibration_text(events: int) -> str:
     if events:
         return (
-            f"rehearsed: agents with {FAMILIAR} events here are judged by {events} events of such, newcomers by others"
+            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are judged by {events} events of such, "
+            "newcomers by others"
         )
     return (
-        f"not rehearsed, too little of the history's end is of agents with {FAMILIAR} events before it: all agents are "
-        "judged as newcomers, and less is noticed; a longer history mends it"
+        f"not rehearsed, too little of the history's end is of agents with {FAMILIAR_EVENTS} events before it: "
+        "all agents are judged as newcomers, and less is noticed; a longer history mends it"
     )
 
 
-def _salt(given: str | None, model: Path) -> bytes:
+def _choose_salt(given: str | None, model: Path) -> bytes:
     """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
     if given is not None:
         try:
@@ -157,31 +167,33 @@ def _salt(given: str | None, model: Path) -> bytes:
         if not 1 <= len(key) <= 64:
             raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
         return key
-    return load(model).salt if is_model(model) else secrets.token_bytes(16)
+    return load_trained_model(model).salt if is_model(model) else secrets.token_bytes(16)
 
 
-def replay(
-    events: Histories,
+def replay_command(
+    events: HistoriesArgument,
     model: Annotated[Path, typer.Option(help="directory of a trained model")],
     out: Annotated[Path, typer.Option(help="where scores go, one JSON object a line; - is stdout")],
     since: Annotated[
         datetime | None,
-        typer.Option("--from", formats=WHEN, help="write scores from then on; what comes before warms up"),
+        typer.Option("--from", formats=TIME_FORMATS, help="write scores from then on; what comes before warms up"),
     ] = None,
-    before: Before = None,
-    warm_up: WarmUp = None,
+    before: BeforeOption = None,
+    warm_up: WarmUpOption = None,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
-    settings: SettingsFile = None,
+    settings: SettingsFileOption = None,
     agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Run history through the identical live path and write what it would have said."""
     started = clock.monotonic()
-    configured = process_settings(settings)
-    replayed = Replay(load(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains())
-    first, window = utc(since), window_of(utc(since), utc(before), warm_up)
+    configured = load_process_settings(settings)
+    replayed = HistoryReplay(
+        load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
+    )
+    first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
     counts: Counter[str] = Counter()
     problems = 0
 
@@ -192,14 +204,14 @@ def replay(
 
     encoder = msgspec.json.Encoder()
     with ExitStack() as stack:
-        inputs = stack.enter_context(opened(events, configured, window))
+        inputs = stack.enter_context(open_histories(events, configured, window))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
-        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_new_file(out, inputs))
-        source = Within(FileSource(inputs, progress=progress), window)
-        for line in replayed.run(source, malformed):
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_open_output(out, inputs))
+        source = WindowedSource(FileSource(inputs, progress=progress), window)
+        for line in replayed.replayed_events(source, malformed):
             if first is not None and datetime.fromisoformat(line.time) < first:
                 continue
-            target.write(encoder.encode(_line(line)) + b"\n")
+            target.write(encoder.encode(_output_line(line)) + b"\n")
             counts[line.risk_level] += 1
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
@@ -209,7 +221,7 @@ def replay(
         "learn": learn,
         "seconds": round(clock.monotonic() - started, 2),
     }
-    conclude(
+    print_summary(
         summary,
         json and str(out) != "-",
         "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}",
@@ -218,18 +230,18 @@ def replay(
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
 
 
-def _new_file(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:
+def _open_output(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:
     """The file that results go to, opened only after the histories were found; never one of them."""
     if isinstance(inputs, list) and out.exists() and any(out.samefile(path) for path in inputs):
         raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
     return out.open("wb")
 
 
-def _within(window: Window) -> str:
+def _window_text(window: TimeWindow) -> str:
     """In words."""
     bounds = (("from", window.after), ("up to", window.before))
     return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
 
 
-def _line(event: ReplayedEvent) -> dict[str, Any]:
+def _output_line(event: ReplayedEvent) -> dict[str, Any]:
     return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}

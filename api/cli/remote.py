@@ -13,22 +13,22 @@ import typer
 
 from ...ingest.files import FileSource
 from .. import clock
-from .console import byte_progress, emit, fail, line, say, table
-from .offline import SHOWN_PROBLEMS, inputs
+from .console import byte_progress, fail, print_message, write_json, write_line, write_table
+from .offline import MAX_SHOWN_PROBLEMS, input_files
 
-BATCH = 500
-RETRIES = 30
+INGEST_BATCH_RECORDS = 500
+INGEST_ATTEMPTS = 30
 
-Url = Annotated[str, typer.Option(envvar="TRUSTWATCH_URL", help="where the service listens")]
-Token = Annotated[str, typer.Option(envvar="TRUSTWATCH_TOKEN", help="bearer token (see `trustwatch token`)")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
-Tenant = Annotated[str | None, typer.Option(help="tenant of the agent, where it is not the only one")]
-Issuer = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
+UrlOption = Annotated[str, typer.Option(envvar="TRUSTWATCH_URL", help="where the service listens")]
+TokenOption = Annotated[str, typer.Option(envvar="TRUSTWATCH_TOKEN", help="bearer token (see `trustwatch token`)")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+TenantOption = Annotated[str | None, typer.Option(help="tenant of the agent, where it is not the only one")]
+IssuerOption = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
 
-LOCAL = "http://127.0.0.1:8420"
+DEFAULT_URL = "http://127.0.0.1:8420"
 
 
-class Service:
+class ServiceClient:
     """A running service.
 
     Args:
@@ -57,11 +57,11 @@ class Service:
         given = {name: value for name, value in parameters.items() if value is not None}
         response = self.request("GET", path, params=given)
         if not response.is_success:
-            raise fail(problem(response))
+            raise fail(problem_text(response))
         return response.json()
 
 
-def problem(response: httpx.Response) -> str:
+def problem_text(response: httpx.Response) -> str:
     """What a problem document says, in one line."""
     try:
         body = response.json()
@@ -75,33 +75,35 @@ def ingest(
     record_format: Annotated[
         str | None, typer.Option("--format", help="format of the lines (envoy, keycloak, …); default: as the caller's")
     ] = None,
-    url: Url = LOCAL,
-    token: Token = "",
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
 ) -> None:
     """Send events to a running service."""
-    service = Service(url, token)
+    service = ServiceClient(url, token)
     counts = Counter(accepted=0, duplicate=0, rejected=0, skipped=0)
-    source = FileSource(inputs(files))
+    source = FileSource(input_files(files))
     with byte_progress("sending", source.total_bytes) as progress:
-        source = FileSource(inputs(files), progress=progress)
+        source = FileSource(input_files(files), progress=progress)
         sent = 0
-        while (batch := source.poll(BATCH, 0.0)) is not None:
+        while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
             body = b"\n".join(record.payload for record in batch.records)
-            _count(counts, _send(service, body, record_format), sent)
+            _add_counts(counts, _send_batch(service, body, record_format), sent)
             sent += len(batch.records)
     if json:
-        emit(dict(counts))
+        write_json(dict(counts))
     else:
         skipped = f", skipped {counts['skipped']}" if counts["skipped"] else ""
-        say(f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}")
+        print_message(
+            f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}"
+        )
     if counts["rejected"]:
         raise typer.Exit(1)
 
 
-def _send(service: Service, body: bytes, record_format: str | None) -> dict[str, Any]:
+def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> dict[str, Any]:
     """Send one batch; wait where the service asks to."""
-    for _ in range(RETRIES):
+    for _ in range(INGEST_ATTEMPTS):
         response = service.request(
             "POST",
             "/v1/events",
@@ -114,39 +116,39 @@ def _send(service: Service, body: bytes, record_format: str | None) -> dict[str,
         clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
     answer = response.json() if "json" in response.headers.get("content-type", "") else {}
     if "rejected" not in answer:
-        raise fail(problem(response))
+        raise fail(problem_text(response))
     return dict(answer)
 
 
-def _count(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
+def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
     for name in counts:
         counts[name] += answer[name]
     told = counts["rejected"] - answer["rejected"]
-    for rejection in answer["rejections"][: max(0, SHOWN_PROBLEMS - told)]:
+    for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - told)]:
         # Records that were skipped have no place in the answer, so lines can not be numbered behind them.
         record = "a record" if answer["skipped"] else f"record {sent + rejection['index'] + 1}"
-        say(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
+        print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 
 def agents(
-    url: Url = LOCAL,
-    token: Token = "",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
     level: Annotated[str | None, typer.Option(help="unknown, low, medium, high or critical")] = None,
-    tenant: Tenant = None,
+    tenant: TenantOption = None,
     prefix: Annotated[str | None, typer.Option(help="beginning of the agent id")] = None,
     limit: Annotated[int, typer.Option(help="most agents to list")] = 50,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """List agents with their risk."""
-    service = Service(url, token)
+    service = ServiceClient(url, token)
     rows = []
-    for row in pages(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
+    for row in paged_items(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
         rows.append(row)
     if json:
         for row in rows:
-            emit(row)
+            write_json(row)
         return
-    table(
+    write_table(
         rows,
         {
             "agent_id": "agent",
@@ -160,7 +162,7 @@ def agents(
     )
 
 
-def pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
+def paged_items(service: ServiceClient, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
     """Items of a paged list, at most *limit*."""
     cursor = None
     while limit > 0:
@@ -174,36 +176,36 @@ def pages(service: Service, path: str, limit: int, **parameters: Any) -> Iterato
 
 def explain(
     agent: Annotated[str, typer.Argument(help="agent id")],
-    url: Url = LOCAL,
-    token: Token = "",
-    tenant: Tenant = None,
-    issuer: Issuer = None,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Say why an agent has the risk it has, and how it got there."""
-    service = Service(url, token)
+    service = ServiceClient(url, token)
     answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
     history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
     if json:
-        emit({"risk": answer, "decisions": history})
+        write_json({"risk": answer, "decisions": history})
         return
-    line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
-    line(
+    write_line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
+    write_line(
         f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
     )
     for reason in answer["reasons"]:
-        line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
+        write_line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
     if answer["counterfactual"]:
-        line(f"  would be {answer['counterfactual']}")
+        write_line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]
     demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
-    line(
+    write_line(
         f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
         f"{demands} ({answer['mode']})"
     )
     for decision in history:
-        line(
+        write_line(
             f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
             f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}"
         )
@@ -212,17 +214,17 @@ def explain(
 def release(
     agent: Annotated[str, typer.Argument(help="agent id")],
     note: Annotated[str, typer.Option(help="why; kept with the decision")],
-    url: Url = LOCAL,
-    token: Token = "",
-    tenant: Tenant = None,
-    issuer: Issuer = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
 ) -> None:
     """Vouch for an agent: its evidence so far is dropped (scope trust.feedback)."""
-    service = Service(url, token)
+    service = ServiceClient(url, token)
     parameters = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
     response = service.request(
         "POST", f"/v1/agents/{quote(agent, safe='')}/release", params=parameters, json={"note": note}
     )
     if not response.is_success:
-        raise fail(problem(response))
-    say(f"{agent} is being released; `trustwatch explain` shows when it is")
+        raise fail(problem_text(response))
+    print_message(f"{agent} is being released; `trustwatch explain` shows when it is")

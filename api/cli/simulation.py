@@ -18,24 +18,24 @@ import typer
 from ...ingest.errors import ConfigError
 from .. import clock
 from ..serve.wiring import kafka_settings
-from ..settings import process_settings
+from ..settings import load_process_settings
 from ..simulator import SCENARIOS, Attack, SimulatedEvent, SimulationSettings, retime, simulate, write_jsonl
-from .console import conclude
-from .load import send
-from .offline import Json, SettingsFile
+from .console import print_summary
+from .load import send_at_rate
+from .offline import JsonOption, SettingsFileOption
 
-MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
+DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def finite(value: float | None) -> float | None:
+def require_finite(value: float | None) -> float | None:
     """A number of the command line that time is reckoned with: `nan` and `inf` are numbers for Python, too."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"must be a finite number, is {value}")
     return value
 
 
-def positive(value: float | None) -> float | None:
-    """As `finite`, and more than zero."""
+def require_positive(value: float | None) -> float | None:
+    """As `require_finite`, and more than zero."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"must be a finite number above 0, is {value}")
     return value
@@ -49,14 +49,17 @@ def simulate_command(
         str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead, as of now")
     ] = "",
     rate: Annotated[
-        float, typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them", callback=finite)
+        float,
+        typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them", callback=require_finite),
     ] = 0.0,
     count: Annotated[int | None, typer.Option(help="end after so many events", min=0)] = None,
-    settings: SettingsFile = None,
+    settings: SettingsFileOption = None,
     labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
     agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
-    hours: Annotated[float, typer.Option(help="duration in simulated hours", max=87_840, callback=finite)] = 168.0,
+    hours: Annotated[
+        float, typer.Option(help="duration in simulated hours", max=87_840, callback=require_finite)
+    ] = 168.0,
     start: Annotated[datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka now")] = None,
     events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
     attack: Annotated[
@@ -66,17 +69,18 @@ def simulate_command(
     compress: Annotated[
         float | None,
         typer.Option(
-            help="make time run this many times faster; default: 1, with --rate as that needs", callback=positive
+            help="make time run this many times faster; default: 1, with --rate as that needs",
+            callback=require_positive,
         ),
     ] = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Make the events of a seeded enterprise of agents, with labelled attacks."""
     if (out is None) == (not kafka):
         raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
     if out is not None and out == labels:
         raise typer.BadParameter("events and labels need a file each", param_hint="--labels")
-    first = MONDAY if out is not None else clock.utc_now()
+    first = DEFAULT_START if out is not None else clock.utc_now()
     began = first if start is None else start.replace(tzinfo=UTC)
     try:
         events = simulate(
@@ -97,20 +101,20 @@ def simulate_command(
         events = retime(events, factor=factor, start=began)
     events = islice(events, count)
     if out is None:
-        _load(events, kafka, rate, settings, json)
+        _send_to_kafka(events, kafka, rate, settings, json)
         return
-    written = _write(events, out, labels)
-    conclude({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
+    written = _write_files(events, out, labels)
+    print_summary({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
 
 
-def _write(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
+def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
     """Events and labels to their files; how many events that were."""
     with ExitStack() as stack:
-        target = sys.stdout.buffer if str(out) == "-" else _opened(out, stack)
-        return write_jsonl(events, target, None if labels is None else _opened(labels, stack))
+        target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
+        return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
 
 
-def _opened(path: Path, stack: ExitStack) -> BinaryIO:
+def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
     """A file to write to; what is called `.gz` is packed, without a time, so that equal events are equal bytes."""
     file = stack.enter_context(path.open("wb"))
     if path.suffix != ".gz":
@@ -119,10 +123,12 @@ def _opened(path: Path, stack: ExitStack) -> BinaryIO:
     return cast(BinaryIO, stack.enter_context(packed))
 
 
-def _load(events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool) -> None:
+def _send_to_kafka(
+    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
+) -> None:
     """Send events to Kafka and say how fast that was."""
-    configured = process_settings(settings)
+    configured = load_process_settings(settings)
     kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))
-    sent, seconds = send(events, kafka, rate)
+    sent, seconds = send_at_rate(events, kafka, rate)
     summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
-    conclude(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")
+    print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")

@@ -9,36 +9,38 @@ from typing import Annotated, Any
 import typer
 
 from ...ingest.errors import ConfigError
-from ...ingest.kafka import DEFINITIONS, open_admin, open_reader, open_writer
+from ...ingest.kafka import TOPIC_DEFINITIONS, open_admin, open_reader, open_writer
 from ...scoring.publish import TopicPublisher
 from .. import clock
-from ..serve.group_worker import GroupWorker
-from ..serve.partitions import Growth
-from ..serve.restored import held, places, restore
-from ..serve.wiring import kafka_settings, live_policy, opened_store, service_url, topic_names
-from ..settings import Settings, process_settings
-from .console import emit, say
+from ..serve.group_worker import GroupPipelineWorker
+from ..serve.partitions import PartitionGrowth
+from ..serve.restored import partition_offsets, restore_partitions, resume_offsets
+from ..serve.wiring import kafka_settings, live_policy, open_service_store, service_url, topic_names
+from ..settings import Settings, load_process_settings
+from .console import print_message, write_json
 
-app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
+topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
 
-SettingsFile = Annotated[Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")]
-OTHERS_LEAVE_S = 30.0
+TopicsSettingsFileOption = Annotated[
+    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
+]
+GROUP_LEAVE_S = 30.0
 """Beyond the session time-out, by which a worker that died has lost its partitions."""
 
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 
 
-def distributed(settings: Settings) -> Settings:
+def require_brokers(settings: Settings) -> Settings:
     """The settings, if they name brokers. Raises ConfigError."""
     if not settings.kafka.bootstrap_servers:
         raise ConfigError("no brokers: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS")
     return settings
 
 
-@app.command()
-def create(settings: SettingsFile = None, json: Json = False) -> None:
+@topics_app.command()
+def create(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
-    configured = distributed(process_settings(settings))
+    configured = require_brokers(load_process_settings(settings))
     admin = open_admin(kafka_settings(configured))
     try:
         made = admin.create_topics(
@@ -47,39 +49,39 @@ def create(settings: SettingsFile = None, json: Json = False) -> None:
     finally:
         admin.close()
     if json:
-        emit({"created": made})
+        write_json({"created": made})
     else:
-        say(f"created {', '.join(made)}" if made else "all topics exist")
+        print_message(f"created {', '.join(made)}" if made else "all topics exist")
 
 
-@app.command()
-def status(settings: SettingsFile = None, json: Json = False) -> None:
+@topics_app.command()
+def status(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
     """Partitions of each topic, and how far the state of each partition of events is."""
-    configured = distributed(process_settings(settings))
+    configured = require_brokers(load_process_settings(settings))
     kafka = kafka_settings(configured)
     admin = open_admin(kafka)
     try:
-        found = {definition.role: admin.describe(definition.name(kafka.topics)) for definition in DEFINITIONS}
+        found = {definition.role: admin.describe(definition.name(kafka.topics)) for definition in TOPIC_DEFINITIONS}
     finally:
         admin.close()
-    missing = [definition.name(kafka.topics) for definition in DEFINITIONS if found[definition.role] is None]
+    missing = [definition.name(kafka.topics) for definition in TOPIC_DEFINITIONS if found[definition.role] is None]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
     topics = {one.name: {"partitions": one.partitions, "replication": one.replication} for one in found.values() if one}
-    progress = _progress(configured)
+    progress = _partition_progress(configured)
     if json:
-        emit({"topics": topics, "events": progress})
+        write_json({"topics": topics, "events": progress})
         return
     for name, shape in topics.items():
-        say(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
+        print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for one in progress:
         told = f"{one['behind']} wait" if one["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
-        say(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
+        print_message(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
 
 
-def _progress(settings: Settings) -> list[dict[str, Any]]:
+def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
     kafka = kafka_settings(settings)
-    store = opened_store(settings)
+    store = open_service_store(settings)
     reader = open_reader(kafka, (kafka.topics.events,))
     try:
         applied = {position.partition: position.offset for position in store.positions()}
@@ -93,49 +95,53 @@ def _progress(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-@app.command()
+@topics_app.command()
 def grow(
     partitions: Annotated[int, typer.Argument(help="partitions that the events topic will have")],
-    settings: SettingsFile = None,
-    json: Json = False,
+    settings: TopicsSettingsFileOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
-    configured = distributed(process_settings(settings))
+    configured = require_brokers(load_process_settings(settings))
     kafka = kafka_settings(configured)
-    store, admin, reader = opened_store(configured), open_admin(kafka), open_reader(kafka, (kafka.topics.events,))
+    store, admin, reader = open_service_store(configured), open_admin(kafka), open_reader(kafka, (kafka.topics.events,))
     try:
-        grown = Growth(store, admin, reader, kafka.topics, lambda: drain(configured), say).run(partitions)
+        grown = PartitionGrowth(
+            store, admin, reader, kafka.topics, lambda: drain_events(configured), print_message
+        ).run(partitions)
     finally:
         reader.close()
         admin.close()
         store.close()
     if json:
-        emit(grown._asdict())
+        write_json(grown._asdict())
     else:
-        say(f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again")
+        print_message(
+            f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again"
+        )
 
 
-@app.command()
+@topics_app.command()
 def restored(
-    settings: SettingsFile = None,
+    settings: TopicsSettingsFileOption = None,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on where the topic does, if events that come next are lost")
     ] = False,
     events_anew: Annotated[
         bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
     ] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """After the database was put back or the events topic was lost: make what is stored newer than what was told.
 
     Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
     """
-    configured = distributed(process_settings(settings))
+    configured = require_brokers(load_process_settings(settings))
     kafka = kafka_settings(configured)
     with contextlib.ExitStack() as opened:
-        store = opened.enter_context(contextlib.closing(opened_store(configured)))
+        store = opened.enter_context(contextlib.closing(open_service_store(configured)))
         with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
-            next_offsets = places(store, held(events), anew=events_anew, accept_loss=accept_loss)
+            next_offsets = resume_offsets(store, partition_offsets(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
             store.topic_made_again()
         risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
@@ -143,22 +149,24 @@ def restored(
         publisher = TopicPublisher(
             writer, store, topic_names(configured), live_policy(configured), service_url(configured)
         )
-        done = restore(store, risk, next_offsets, publisher)
+        done = restore_partitions(store, risk, next_offsets, publisher)
     if json:
-        emit(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
+        write_json(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
     else:
-        say(f"{done.partitions} partitions go on above epoch {done.above}; told the risk of {done.agents} agents again")
-        say("start workers and API again")
+        print_message(
+            f"{done.partitions} partitions go on above epoch {done.above}; told the risk of {done.agents} agents again"
+        )
+        print_message("start workers and API again")
 
 
-def drain(settings: Settings) -> None:
+def drain_events(settings: Settings) -> None:
     """Work, as the only worker, until nothing waits. Time is not recorded: that would be something that waits.
 
     Raises:
         ConfigError: other members of the group keep their partitions.
     """
-    worker = GroupWorker(settings, clock.sleep, check=False)
-    alone_by = clock.monotonic() + settings.kafka.session_timeout_s + OTHERS_LEAVE_S
+    worker = GroupPipelineWorker(settings, clock.sleep, check=False)
+    alone_by = clock.monotonic() + settings.kafka.session_timeout_s + GROUP_LEAVE_S
     try:
         worker.pipeline.start()
         while True:

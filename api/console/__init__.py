@@ -4,7 +4,7 @@
 pages what changed; `pages/` has one module per page, `templates/` and `static/` what they look like.
 """
 
-from .app import PATH, ConsoleApp
-from .links import new_code
+from .app import CONSOLE_ROOT, ConsoleApplication
+from .links import issue_login_code
 
-__all__ = ["PATH", "ConsoleApp", "new_code"]
+__all__ = ["CONSOLE_ROOT", "ConsoleApplication", "issue_login_code"]

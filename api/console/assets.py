@@ -8,12 +8,16 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
-PREFIX = "/console/static/"
-FOREVER = "public, max-age=31536000, immutable"
-TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+STATIC_URL_PREFIX = "/console/static/"
+IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
+STATIC_MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
-class Asset(NamedTuple):
+class StaticAsset(NamedTuple):
     """One file."""
 
     body: bytes
@@ -21,30 +25,30 @@ class Asset(NamedTuple):
     digest: str
 
 
-class Assets:
+class StaticAssets:
     """The files of `static/`, by path."""
 
     def __init__(self) -> None:
-        self._files = dict(_walk(files(__package__) / "static", ""))
+        self._files = dict(_read_folder(files(__package__) / "static", ""))
 
-    def get(self, path: str) -> Asset | None:
+    def get(self, path: str) -> StaticAsset | None:
         """One file; None = there is no such."""
         return self._files.get(path)
 
     def url(self, path: str) -> str:
         """Where a file is served, under a name that changes with its content. Raises KeyError."""
-        return f"{PREFIX}{path}?v={self._files[path].digest}"
+        return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
 
 
-def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
     found = []
     for entry in folder.iterdir():
         path = prefix + entry.name
         if entry.is_dir():
-            found += _walk(entry, f"{path}/")
+            found += _read_folder(entry, f"{path}/")
         else:
             body = entry.read_bytes()
             suffix = "." + path.rpartition(".")[2]
-            kind = TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
-            found.append((path, Asset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
+            kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
+            found.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
     return found

@@ -15,91 +15,97 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from ...ingest.errors import TrustwatchError
-from ..problems import Problem, internal_problem, invalid_request, problem_of
-from .gate import Console, SignInNeeded
+from ..problems import ProblemDetails, internal_problem, invalid_request, problem_of
+from .gate import ConsoleContext, SignInNeeded
 from .oidc import ProviderUnavailable, SignInRefused
-from .signin import SIGN_IN
+from .signin import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)
 
-Handler = Callable[[Console, Request, Exception], Awaitable[Response]]
+ErrorPageHandler = Callable[[ConsoleContext, Request, Exception], Awaitable[Response]]
 
 
-async def _sign_in(desk: Console, request: Request, _: Exception) -> Response:
+async def _sign_in_needed(desk: ConsoleContext, request: Request, _: Exception) -> Response:
     part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
     if request.method == "GET" and not part and not stream:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"{SIGN_IN}?{urlencode({'next': back})}", 303)
-    problem = Problem(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
-    answer = _page(desk, request, problem)
+        return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': back})}", 303)
+    problem = ProblemDetails(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
+    answer = _problem_page(desk, request, problem)
     if part:
-        answer.headers["HX-Redirect"] = SIGN_IN
+        answer.headers["HX-Redirect"] = SIGN_IN_PATH
     return answer
 
 
-async def _refused(desk: Console, request: Request, error: Exception) -> Response:
-    return _page(desk, request, Problem(403, SignInRefused.code, "Sign-in failed", _sentence(str(error))))
+async def _sign_in_refused(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+    return _problem_page(
+        desk, request, ProblemDetails(403, SignInRefused.code, "Sign-in failed", _as_sentence(str(error)))
+    )
 
 
-async def _away(desk: Console, request: Request, error: Exception) -> Response:
+async def _provider_unavailable(desk: ConsoleContext, request: Request, error: Exception) -> Response:
     _log.warning("console sign-in is not possible", code=ProviderUnavailable.code, error=str(error))
-    detail = f"{_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
-    return _page(desk, request, Problem(503, ProviderUnavailable.code, "Sign-in is not possible now", detail))
+    detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
+    return _problem_page(
+        desk, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)
+    )
 
 
-async def _ours(desk: Console, request: Request, error: Exception) -> Response:
+async def _known_error(desk: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, TrustwatchError)
     problem = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return await _unexpected(desk, request, error)
-    return _page(desk, request, problem)
+    return _problem_page(desk, request, problem)
 
 
-async def _invalid(desk: Console, request: Request, error: Exception) -> Response:
+async def _invalid_request(desk: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _page(desk, request, invalid_request(error))
+    return _problem_page(desk, request, invalid_request(error))
 
 
-async def _plain(desk: Console, request: Request, error: Exception) -> Response:
+async def _http_error(desk: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     missing = error.status_code == HTTPStatus.NOT_FOUND
     title = "There is no such page" if missing else HTTPStatus(error.status_code).phrase
     detail = "What you followed may be old, or what it was about is no longer kept." if missing else str(error.detail)
-    return _page(desk, request, Problem(error.status_code, "http", title, detail, dict(error.headers or {})))
+    return _problem_page(
+        desk, request, ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
+    )
 
 
-async def _unexpected(desk: Console, request: Request, error: Exception) -> Response:
-    error_id = desk.parts.services.new_id()
+async def _unexpected(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+    error_id = desk.application.runtime.new_id()
     trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
     _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-    return _page(desk, request, internal_problem(error_id))
+    return _problem_page(desk, request, internal_problem(error_id))
 
 
-_HANDLERS: dict[type[Exception], Handler] = {
-    SignInNeeded: _sign_in,
-    SignInRefused: _refused,
-    ProviderUnavailable: _away,
-    TrustwatchError: _ours,
-    RequestValidationError: _invalid,
-    HTTPException: _plain,
+_HANDLERS: dict[type[Exception], ErrorPageHandler] = {
+    SignInNeeded: _sign_in_needed,
+    SignInRefused: _sign_in_refused,
+    ProviderUnavailable: _provider_unavailable,
+    TrustwatchError: _known_error,
+    RequestValidationError: _invalid_request,
+    HTTPException: _http_error,
     Exception: _unexpected,
 }
 
 
-def install(app: FastAPI, desk: Console) -> None:
+def install_error_pages(app: FastAPI, desk: ConsoleContext) -> None:
     """Have every failure of *app* answered for people."""
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, partial(handler, desk))
 
 
-def _page(desk: Console, request: Request, problem: Problem) -> Response:
+def _problem_page(desk: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
     visit = getattr(request.state, "visit", None)
-    answer = desk.page(request, "problem.html", visit, problem.status, problem=problem)
+    answer = desk.render_page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
             answer.headers[name] = value
     return answer
 
 
-def _sentence(text: str) -> str:
+def _as_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -15,22 +15,22 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from ...ingest.errors import TrustwatchError
-from ..callers import ADMIN, FEEDBACK, SCORE_READ, Caller
-from ..http.gate import Parts
-from ..problems import Problem, ProblemError
-from .cookies import Cookies
-from .figures import Figures
-from .oidc import Provider
-from .people import caller_of
-from .render import Renderer
-from .sessions import Session, Sessions
+from ..callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.gate import ApplicationContext
+from ..problems import ProblemDetails, ProblemError
+from .cookies import SessionCookies
+from .figures import ActivitySampler
+from .oidc import OpenIdProvider
+from .people import session_caller
+from .render import PageRenderer
+from .sessions import ConsoleSession, ConsoleSessions
 
 FORM_TOKEN: Final = "csrf_token"  # noqa: S105 - the name of a field
 FORM_HEADER: Final = "x-csrf-token"
-MOST_FORM = 64 * 1024
-MOST_FIELDS = 100
-SAFE = ("GET", "HEAD")
-QUIET: Final = "x-console-live"
+MAX_FORM_SIZE = 64 * 1024
+MAX_FORM_FIELDS = 100
+SAFE_METHODS = ("GET", "HEAD")
+BACKGROUND_HEADER: Final = "x-console-live"
 """Header of requests that a page makes by itself: they do not count as use of a session. Nor does its live stream,
 which a browser opens again whenever it breaks, and which can have no header."""
 
@@ -41,39 +41,41 @@ class SignInNeeded(TrustwatchError):
     code = "sign_in_needed"
 
 
-class Visit(NamedTuple):
+class PageRequest(NamedTuple):
     """One request of a person who is signed in. `form_token` goes into every form."""
 
-    session: Session
-    caller: Caller
+    session: ConsoleSession
+    caller: AuthenticatedCaller
     form_token: str
 
 
 @dataclass(frozen=True)
-class Console:
+class ConsoleContext:
     """What pages work with; in `app.state.console`."""
 
-    parts: Parts
-    sessions: Sessions
-    cookies: Cookies
-    provider: Provider | None
-    renderer: Renderer
-    figures: Figures
+    application: ApplicationContext
+    sessions: ConsoleSessions
+    cookies: SessionCookies
+    provider: OpenIdProvider | None
+    renderer: PageRenderer
+    activity: ActivitySampler
     streams: set[object] = field(default_factory=set)
 
-    def page(self, request: Request, template: str, visit: Visit | None, status: int = 200, **values: Any) -> Response:
+    def render_page(
+        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
+    ) -> Response:
         """A template as an answer; see `Renderer.page`."""
         return self.renderer.page(request, template, visit, status, **values)
 
 
-def console_of(request: Request) -> Console:
+def console_of(request: Request) -> ConsoleContext:
     """The console that serves *request*."""
     console = request.app.state.console
-    assert isinstance(console, Console)
+    assert isinstance(console, ConsoleContext)
     return console
 
 
-async def form_of(request: Request) -> Mapping[str, str]:
+async def read_form(request: Request) -> Mapping[str, str]:
     """The form in the body of a request, read once; of a field that comes twice the first counts.
 
     Raises:
@@ -85,12 +87,14 @@ async def form_of(request: Request) -> Mapping[str, str]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_FORM:
-            raise ProblemError(Problem(413, "body_too_large", "Too large", f"a form may have {MOST_FORM} bytes"))
+        if len(body) > MAX_FORM_SIZE:
+            raise ProblemError(
+                ProblemDetails(413, "body_too_large", "Too large", f"a form may have {MAX_FORM_SIZE} bytes")
+            )
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
-        raise ProblemError(Problem(400, "invalid_form", "Invalid form", "the form can not be read")) from None
+        raise ProblemError(ProblemDetails(400, "invalid_form", "Invalid form", "the form can not be read")) from None
     form: dict[str, str] = {}
     for name, value in pairs:
         form.setdefault(name, value)
@@ -98,7 +102,7 @@ async def form_of(request: Request) -> Mapping[str, str]:
     return form
 
 
-def visit_of(request: Request, *, quiet: bool = False) -> Visit:
+def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
 
     Raises:
@@ -106,38 +110,41 @@ def visit_of(request: Request, *, quiet: bool = False) -> Visit:
     """
     console = console_of(request)
     session = console.cookies.read(request)
-    caller = None if session is None else caller_of(session, console.parts.services.settings.console)
+    caller = None if session is None else session_caller(session, console.application.runtime.settings.console)
     if session is None or caller is None:
         raise SignInNeeded("nobody is signed in")
-    if not quiet and QUIET not in request.headers:
-        renewed = console.sessions.renewed(session)
+    if not quiet and BACKGROUND_HEADER not in request.headers:
+        renewed = console.sessions.renew(session)
         if renewed is not None:
             console.cookies.write(request, renewed)
             session = renewed
-    visit = Visit(session, caller, console.sessions.form_token(session))
+    visit = PageRequest(session, caller, console.sessions.form_token(session))
     request.state.visit = visit
     return visit
 
 
-async def check_form(request: Request, visit: Visit) -> None:
+async def check_form_origin(request: Request, visit: PageRequest) -> None:
     """Raise ProblemError (403) unless an unsafe request comes from a page of this session."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).parts.services.settings.listen.url()))
+    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).application.runtime.settings.listen.url()))
     elsewhere = site != "same-origin" if site is not None else origin not in (None, own, public)
-    given = request.headers.get(FORM_HEADER) or (await form_of(request)).get(FORM_TOKEN, "")
+    given = request.headers.get(FORM_HEADER) or (await read_form(request)).get(FORM_TOKEN, "")
     if elsewhere or not hmac.compare_digest(given.encode(errors="replace"), visit.form_token.encode()):
         detail = "the request does not come from a page of this session; load the page again, then repeat it"
-        raise ProblemError(Problem(403, "form_token", "Not from this page", detail))
+        raise ProblemError(ProblemDetails(403, "form_token", "Not from this page", detail))
 
 
-def require(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[Visit]]:
-    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in); *quiet* as for `visit_of`."""
+def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[PageRequest]]:
+    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in).
 
-    async def visit(request: Request) -> Visit:
-        made = visit_of(request, quiet=quiet)
-        if request.method not in SAFE:
-            await check_form(request, made)
+    *quiet* as for `page_request_of`.
+    """
+
+    async def visit(request: Request) -> PageRequest:
+        made = page_request_of(request, quiet=quiet)
+        if request.method not in SAFE_METHODS:
+            await check_form_origin(request, made)
         if scope:
             made.caller.require(scope)
         return made
@@ -145,8 +152,8 @@ def require(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable
     return visit
 
 
-Desk = Annotated[Console, Depends(console_of)]
-Form = Annotated[Mapping[str, str], Depends(form_of)]
-Looking = Annotated[Visit, Depends(require(SCORE_READ))]
-Judging = Annotated[Visit, Depends(require(FEEDBACK))]
-Administering = Annotated[Visit, Depends(require(ADMIN))]
+ConsoleDep = Annotated[ConsoleContext, Depends(console_of)]
+FormDep = Annotated[Mapping[str, str], Depends(read_form)]
+PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
+PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
+PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]

@@ -7,73 +7,78 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from ...scoring.blast_radius import Reached
+from ...scoring.blast_radius import ReachedAgent
 from ...scoring.records import RiskLevel
-from .render import MARKS, agent_url
+from .render import LEVEL_SYMBOLS, agent_url
 
-MOST_DRAWN = 40
+MAX_DRAWN_AGENTS = 40
 """Agents in the drawing; the table beside it has all."""
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE = 190, 40, 70, 14, 6
-LETTERS = 24
+NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y, DRAWING_MARGIN = 190, 40, 70, 14, 6
+MAX_LABEL_LENGTH = 24
 
 
-class _Place(NamedTuple):
+class _NodePosition(NamedTuple):
     x: int
     y: int
 
 
-def graph(agent_id: str, level: RiskLevel, reached: Sequence[Reached]) -> Markup:
+def draw_blast_radius(agent_id: str, level: RiskLevel, reached: Sequence[ReachedAgent]) -> Markup:
     """An SVG of the agent and the first agents that it reached, nearest and riskiest first."""
-    drawn = list(reached[:MOST_DRAWN])
-    columns: dict[int, list[Reached]] = {}
+    drawn = list(reached[:MAX_DRAWN_AGENTS])
+    columns: dict[int, list[ReachedAgent]] = {}
     for one in drawn:
         columns.setdefault(one.depth, []).append(one)
     rows = max((len(column) for column in columns.values()), default=1)
-    height = rows * (HEIGHT + GAP_Y) + EDGE
-    places = {agent_id: _Place(EDGE, (height - HEIGHT) // 2)}
+    height = rows * (NODE_HEIGHT + GAP_Y) + DRAWING_MARGIN
+    places = {agent_id: _NodePosition(DRAWING_MARGIN, (height - NODE_HEIGHT) // 2)}
     for at, depth in enumerate(sorted(columns), 1):
         column = columns[depth]
-        top = (height - len(column) * (HEIGHT + GAP_Y) + GAP_Y) // 2
+        top = (height - len(column) * (NODE_HEIGHT + GAP_Y) + GAP_Y) // 2
         for number, one in enumerate(column):
-            places[one.name.agent_id] = _Place(EDGE + at * (WIDTH + GAP_X), top + number * (HEIGHT + GAP_Y))
-    width = EDGE * 2 + (len(columns) + 1) * WIDTH + len(columns) * GAP_X
-    edges = Markup("").join(_edge(one, places) for one in drawn)
-    nodes = [_node(agent_id, level, places[agent_id], "")]
-    nodes += [_node(one.name.agent_id, one.level, places[one.name.agent_id], agent_url(*_named(one))) for one in drawn]
+            places[one.name.agent_id] = _NodePosition(
+                DRAWING_MARGIN + at * (NODE_WIDTH + GAP_X), top + number * (NODE_HEIGHT + GAP_Y)
+            )
+    width = DRAWING_MARGIN * 2 + (len(columns) + 1) * NODE_WIDTH + len(columns) * GAP_X
+    edges = Markup("").join(_draw_edge(one, places) for one in drawn)
+    nodes = [_draw_node(agent_id, level, places[agent_id], "")]
+    nodes += [
+        _draw_node(one.name.agent_id, one.level, places[one.name.agent_id], agent_url(*_full_name(one)))
+        for one in drawn
+    ]
     told = f"{agent_id} reached {len(reached)} agents; the table below has the same in words"
     return Markup('<svg class="graph" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}</svg>').format(
         width, height, told, edges, Markup("").join(nodes)
     )
 
 
-def shortened(agent_id: str) -> str:
+def shorten_agent_id(agent_id: str) -> str:
     """An id that fits into a box. Its end stays whole: ids of one fleet begin alike.
 
     >>> shortened("https://agents.acme.example/research-agent/0")
     'https:…research-agent/0'
     """
-    return agent_id if len(agent_id) <= LETTERS else f"{agent_id[:6]}…{agent_id[7 - LETTERS :]}"
+    return agent_id if len(agent_id) <= MAX_LABEL_LENGTH else f"{agent_id[:6]}…{agent_id[7 - MAX_LABEL_LENGTH :]}"
 
 
-def _named(one: Reached) -> tuple[str, str, str]:
+def _full_name(one: ReachedAgent) -> tuple[str, str, str]:
     return one.name.tenant, one.name.issuer, one.name.agent_id
 
 
-def _edge(one: Reached, places: dict[str, _Place]) -> Markup:
+def _draw_edge(one: ReachedAgent, places: dict[str, _NodePosition]) -> Markup:
     start, end = places.get(one.via), places[one.name.agent_id]
     if start is None:
         return Markup("")
-    x1, y1, x2, y2 = start.x + WIDTH, start.y + HEIGHT // 2, end.x, end.y + HEIGHT // 2
+    x1, y1, x2, y2 = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     middle = (x1 + x2) // 2
     return Markup('<path class="edge {}" d="M{} {}C{} {} {} {} {} {}"/>').format(
         one.kind, x1, y1, middle, y1, middle, y2, x2 - 2, y2
     )
 
 
-def _node(agent_id: str, level: RiskLevel | None, place: _Place, url: str) -> Markup:
+def _draw_node(agent_id: str, level: RiskLevel | None, place: _NodePosition, url: str) -> Markup:
     word = "never seen" if level is None else level.label
-    shown = shortened(agent_id)
+    shown = shorten_agent_id(agent_id)
     body = Markup(
         '<g class="node node-{}"><title>{}</title><rect x="{}" y="{}" width="{}" height="{}" rx="4"/>'
         '<text x="{}" y="{}">{}</text><text class="small" x="{}" y="{}">{} {}</text></g>'
@@ -82,14 +87,14 @@ def _node(agent_id: str, level: RiskLevel | None, place: _Place, url: str) -> Ma
         agent_id,
         place.x,
         place.y,
-        WIDTH,
-        HEIGHT,
+        NODE_WIDTH,
+        NODE_HEIGHT,
         place.x + 8,
         place.y + 17,
         shown,
         place.x + 8,
         place.y + 32,
-        MARKS.get(word, "–"),
+        LEVEL_SYMBOLS.get(word, "–"),
         word,
     )
     return Markup('<a href="{}">{}</a>').format(url, body) if url else body

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIES = "trustwatch_cookies"
+COOKIES_STATE_KEY = "trustwatch_cookies"
 """Member of a request's state: values of `Set-Cookie` that its answer gets."""
 
-FIXED = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -20,7 +20,7 @@ FIXED = {
 }
 
 
-def content_policy(form_targets: Collection[str] = ()) -> str:
+def content_security_policy(form_targets: Collection[str] = ()) -> str:
     """Value of Content-Security-Policy: nothing from elsewhere, nothing inline.
 
     Args:
@@ -42,12 +42,12 @@ def content_policy(form_targets: Collection[str] = ()) -> str:
     )
 
 
-class Shielded:
+class SecurityHeadersMiddleware:
     """The console with its headers.
 
     Args:
         app: what answers.
-        form_targets: asked at each answer, see `content_policy`.
+        form_targets: asked at each answer, see `content_security_policy`.
     """
 
     def __init__(self, app: ASGIApp, form_targets: Callable[[], Collection[str]]) -> None:
@@ -63,11 +63,11 @@ class Shielded:
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in FIXED.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = content_policy(self._form_targets())
+                headers["Content-Security-Policy"] = content_security_policy(self._form_targets())
                 headers.setdefault("Cache-Control", "no-store")
-                for cookie in scope.get("state", {}).get(COOKIES, ()):
+                for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
                     headers.append("Set-Cookie", cookie)
             await send(message)
 

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...ingest.erasing import RecordEraser
 from ...ingest.errors import TrustwatchError
-from ...ingest.events import AuditEvent
-from ...ingest.source import Kind, Record
+from ...ingest.events import NativeEvent
+from ...ingest.source import Record, RecordKind
 from ...scoring.privacy import Erasure
 from ...scoring.records import AgentName
 from ..settings import Settings
-from .recent import AROUND_S, MOST_AROUND, Recent, Unerased, recent_events, shown_event
+from .recent import DECISION_WINDOW_S, MAX_EVENTS_AROUND, ErasureFilter, LogExcerpt, displayable_event, read_log_excerpt
 
 if TYPE_CHECKING:
-    from ...ingest.archive.latest import Asked, Latest
+    from ...ingest.archive.latest import AgentEventQuery, LatestEvents
 
-MOST = 50
+MAX_LISTED_EVENTS = 50
 """Events that are listed."""
 
 
-class Places(NamedTuple):
+class EventLocations(NamedTuple):
     """Where events lie.
 
     Attributes:
@@ -41,7 +41,7 @@ class Places(NamedTuple):
     topic: str = ""
 
 
-class Moment(NamedTuple):
+class DecisionMoment(NamedTuple):
     """Of the decision whose events are wanted, too; *at_ms* UTC, 0 = of none."""
 
     at_ms: int = 0
@@ -49,7 +49,7 @@ class Moment(NamedTuple):
     offset: int = 0
 
 
-class History(NamedTuple):
+class AgentEventHistory(NamedTuple):
     """What is told of an agent's events.
 
     Attributes:
@@ -66,8 +66,8 @@ class History(NamedTuple):
         hours: found by hour of day, UTC.
     """
 
-    events: list[AuditEvent]
-    around: list[AuditEvent]
+    events: list[NativeEvent]
+    around: list[NativeEvent]
     found: int
     logged: int | None
     archived: int | None
@@ -80,15 +80,17 @@ class History(NamedTuple):
     hours: list[int]
 
 
-def places_of(settings: Settings) -> Places:
+def event_locations(settings: Settings) -> EventLocations:
     """Where the events of a service are."""
     kafka = settings.kafka
     if kafka.bootstrap_servers:
-        return Places(None, settings.archive.directory, kafka.names.events)
-    return Places(settings.data_dir / "log", settings.archive.directory)
+        return EventLocations(None, settings.archive.directory, kafka.names.events)
+    return EventLocations(settings.data_dir / "log", settings.archive.directory)
 
 
-def history(places: Places, name: AgentName, moment: Moment, erasures: Sequence[Erasure]) -> History:
+def load_event_history(
+    places: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
+) -> AgentEventHistory:
     """Events of an agent, of both places. Blocks.
 
     Args:
@@ -101,61 +103,72 @@ def history(places: Places, name: AgentName, moment: Moment, erasures: Sequence[
         OSError: the log can not be read.
     """
     concerned = [one for one in erasures if one.subject and one.tenant == name.tenant]
-    unerased = _unerased(concerned, by_offset=places.log is not None)
+    unerased = _make_erasure_filter(concerned, by_offset=places.log is not None)
     log = None
     if places.log is not None:
-        log = recent_events(places.log, name, MOST, moment_ms=moment.at_ms, unerased=unerased)
-    return _Search(places, name, moment, unerased, log).done()
+        log = read_log_excerpt(places.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
+    return _ArchiveSearch(places, name, moment, unerased, log).run()
 
 
-def _unerased(erasures: Sequence[Erasure], *, by_offset: bool) -> Unerased:
+def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
     """Of a topic, offsets say nothing by themselves: there all of it is taken as from before the order."""
-    erasers = [(RecordEraser(one.who), one.at_offset if by_offset else -1) for one in erasures]
+    erasers = [(RecordEraser(one.erasure_subject), one.at_offset if by_offset else -1) for one in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:
-        record = Record(Kind.EVENT, 0, 0, payload)
+        record = Record(RecordKind.EVENT, 0, 0, payload)
         for erase, end in erasers:
             if end < 0 or offset < end:  # what came behind the order is not erased
                 record = erase(record)
-        return record.payload if record.kind == Kind.EVENT else None
+        return record.payload if record.kind == RecordKind.EVENT else None
 
     return may
 
 
-class _Search:
+class _ArchiveSearch:
     """The look through the archive, for what the log does not have."""
 
-    def __init__(self, places: Places, name: AgentName, moment: Moment, unerased: Unerased, log: Recent | None) -> None:
+    def __init__(
+        self,
+        places: EventLocations,
+        name: AgentName,
+        moment: DecisionMoment,
+        unerased: ErasureFilter,
+        log: LogExcerpt | None,
+    ) -> None:
         self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
         self._trouble, self._busy = "", False
 
-    def done(self) -> History:
+    def run(self) -> AgentEventHistory:
         log = self._log
         events = [] if log is None else log.events
         around = [] if log is None else log.around
         older = None
-        if len(events) < MOST:
-            older = self._looked(self._older())
+        if len(events) < MAX_LISTED_EVENTS:
+            older = self._run_query(self._query_before_log())
         if older is not None:
-            events = [*events, *self._events(older)]
+            events = [*events, *self._displayable_events(older)]
         if self._moment.at_ms and not around and not self._trouble:
-            then = self._looked(self._then())
-            around = [] if then is None else self._events(then)[::-1]
-        return self._told(events, around, older)
+            then = self._run_query(self._query_around_decision())
+            around = [] if then is None else self._displayable_events(then)[::-1]
+        return self._combine(events, around, older)
 
-    def _told(self, events: list[AuditEvent], around: list[AuditEvent], older: Latest | None) -> History:
+    def _combine(
+        self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None
+    ) -> AgentEventHistory:
         both = [one for one in (self._log, older) if one is not None]
         actions = sum((one.actions for one in both), Counter[str]())
         resources = sum((one.resources for one in both), Counter[str]())
-        whole = older.whole and not older.damaged if older is not None else bool(self._log and self._log.whole)
-        return History(
+        whole = (
+            older.complete and not older.damaged_files if older is not None else bool(self._log and self._log.complete)
+        )
+        return AgentEventHistory(
             events,
             around,
-            sum(one.found for one in both),
-            None if self._log is None else self._log.looked,
-            None if older is None else older.looked,
+            sum(one.match_count for one in both),
+            None if self._log is None else self._log.records_examined,
+            None if older is None else older.rows_examined,
             whole and not self._trouble,
-            0 if older is None else older.damaged,
+            0 if older is None else older.damaged_files,
             self._trouble,
             self._busy,
             actions.most_common(12),
@@ -163,22 +176,27 @@ class _Search:
             [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
         )
 
-    def _older(self) -> Asked | None:
+    def _query_before_log(self) -> AgentEventQuery | None:
         """What lies behind the look into the log."""
-        made = self._asked()
+        made = self._base_query()
         if made is None or self._log is None:
             return made
-        return made._replace(before={0: self._log.start}, most=MOST - len(self._log.events))
+        return made._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
 
-    def _then(self) -> Asked | None:
+    def _query_around_decision(self) -> AgentEventQuery | None:
         """What lies around the moment of the decision."""
-        made, at = self._asked(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        made, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
         if made is None:
             return None
-        until = at + timedelta(seconds=AROUND_S / 10, milliseconds=1)
-        return made._replace(since=at - timedelta(seconds=AROUND_S), until=until, most=MOST_AROUND, enough=MOST_AROUND)
+        until = at + timedelta(seconds=DECISION_WINDOW_S / 10, milliseconds=1)
+        return made._replace(
+            since=at - timedelta(seconds=DECISION_WINDOW_S),
+            until=until,
+            limit=MAX_EVENTS_AROUND,
+            max_matches=MAX_EVENTS_AROUND,
+        )
 
-    def _asked(self) -> Asked | None:
+    def _base_query(self) -> AgentEventQuery | None:
         if self._places.archive is None:
             if self._places.log is None:
                 self._trouble = (
@@ -187,13 +205,13 @@ class _Search:
                 )
             return None
         try:
-            from ...ingest.archive.latest import Asked  # needs the extra `archive`
+            from ...ingest.archive.latest import AgentEventQuery  # needs the extra `archive`
         except ImportError:
             self._trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
             return None
-        return Asked(self._name.tenant, self._name.issuer, self._name.agent_id)
+        return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
 
-    def _looked(self, asked: Asked | None) -> Latest | None:
+    def _run_query(self, asked: AgentEventQuery | None) -> LatestEvents | None:
         if asked is None or self._places.archive is None:
             return None
         from ...ingest.archive.latest import latest_events
@@ -212,6 +230,6 @@ class _Search:
             )
         return found
 
-    def _events(self, found: Latest) -> list[AuditEvent]:
-        shown = (shown_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
+    def _displayable_events(self, found: LatestEvents) -> list[NativeEvent]:
+        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
         return [event for event in shown if event is not None]

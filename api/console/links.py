@@ -10,27 +10,27 @@ import hashlib
 import secrets
 from pathlib import Path
 
-LINKS = "console-links"
-LASTS_S = 86_400.0
+LINKS_FOLDER = "console-links"
+LINK_VALID_S = 86_400.0
 
 
-def new_code(data_dir: Path, now_s: float) -> str:
+def issue_login_code(data_dir: Path, now_s: float) -> str:
     """A code that signs in once within a day. Raises OSError."""
-    folder = data_dir / LINKS
+    folder = data_dir / LINKS_FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.iterdir():
         if _expired(old, now_s):
             old.unlink(missing_ok=True)
     code = secrets.token_urlsafe(18)
-    file = folder / _name(code)
+    file = folder / _file_name(code)
     file.touch(mode=0o600)
-    file.write_text(str(now_s + LASTS_S))
+    file.write_text(str(now_s + LINK_VALID_S))
     return code
 
 
-def use_code(data_dir: Path, code: str, now_s: float) -> bool:
+def redeem_login_code(data_dir: Path, code: str, now_s: float) -> bool:
     """Whether *code* may sign in now; it may not again."""
-    file = data_dir / LINKS / _name(code)
+    file = data_dir / LINKS_FOLDER / _file_name(code)
     if _expired(file, now_s):
         return False
     with contextlib.suppress(FileNotFoundError):
@@ -39,7 +39,7 @@ def use_code(data_dir: Path, code: str, now_s: float) -> bool:
     return False
 
 
-def _name(code: str) -> str:
+def _file_name(code: str) -> str:
     return hashlib.sha256(code.encode(errors="replace")).hexdigest()
 
 

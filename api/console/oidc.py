@@ -21,18 +21,18 @@ import msgspec
 from ...ingest.errors import TrustwatchError
 from ..settings import ConsoleOidcSettings, IssuerSettings, VerificationSettings
 from ..settings.about import check_url
-from ..tokens import InvalidToken, Jwks, UnknownKey, verify_id_token
+from ..tokens import InvalidToken, JwksCache, UnknownKey, verify_id_token
 from ..tokens.sign import assertion_signer
-from .sessions import SigningIn
+from .sessions import PendingSignIn
 
-METADATA_S = 3600.0
-AGAIN_S = 2.0
+METADATA_VALID_S = 3600.0
+FAILURE_REMEMBERED_S = 2.0
 """A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
 
-MOST_BYTES = 512 * 1024
-WELL_KNOWN = "/.well-known/openid-configuration"
+MAX_PROVIDER_BYTES = 512 * 1024
+DISCOVERY_PATH = "/.well-known/openid-configuration"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-BASIC, POST = "client_secret_basic", "client_secret_post"
+CLIENT_SECRET_BASIC, CLIENT_SECRET_POST = "client_secret_basic", "client_secret_post"
 
 
 class ProviderUnavailable(TrustwatchError):
@@ -47,7 +47,7 @@ class SignInRefused(TrustwatchError):
     code = "sign_in_refused"
 
 
-class Metadata(msgspec.Struct, frozen=True):
+class ProviderMetadata(msgspec.Struct, frozen=True):
     """What a provider says of itself (OpenID Connect Discovery)."""
 
     issuer: str
@@ -56,16 +56,16 @@ class Metadata(msgspec.Struct, frozen=True):
     jwks_uri: str
     userinfo_endpoint: str = ""
     end_session_endpoint: str = ""
-    token_endpoint_auth_methods_supported: tuple[str, ...] = (BASIC,)
+    token_endpoint_auth_methods_supported: tuple[str, ...] = (CLIENT_SECRET_BASIC,)
     authorization_response_iss_parameter_supported: bool = False
 
 
-class _Tokens(msgspec.Struct, frozen=True):
+class _ProviderTokens(msgspec.Struct, frozen=True):
     id_token: str
     access_token: str = ""
 
 
-class Provider:
+class OpenIdProvider:
     """The OpenID provider of the settings.
 
     Args:
@@ -92,9 +92,9 @@ class Provider:
         self._redirect_uri = redirect_uri
         self._clock = clock
         self._http: httpx.AsyncClient | None = None
-        self._metadata: tuple[Metadata, float] | None = None
+        self._metadata: tuple[ProviderMetadata, float] | None = None
         self._failed: tuple[ProviderUnavailable, float] | None = None
-        self._jwks: tuple[str, IssuerSettings, Jwks] | None = None
+        self._jwks: tuple[str, IssuerSettings, JwksCache] | None = None
         self._lock = anyio.Lock()
         self._sign = None
         if settings.client_key is not None:
@@ -109,16 +109,18 @@ class Provider:
             await self._http.aclose()
         self._jwks = self._http = None
 
-    async def metadata(self) -> Metadata:
+    async def metadata(self) -> ProviderMetadata:
         """What the provider says of itself, read again every hour. Raises ProviderUnavailable."""
         async with self._lock:
             now = self._clock()
-            if self._metadata is not None and now - self._metadata[1] < METADATA_S:
+            if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
                 return self._metadata[0]
-            if self._failed is not None and 0 <= now - self._failed[1] < AGAIN_S:
+            if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
                 raise self._failed[0]
             try:
-                found = self._checked(await self._fetched("GET", self.settings.issuer.rstrip("/") + WELL_KNOWN))
+                found = self._check_metadata(
+                    await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
+                )
             except ProviderUnavailable as error:
                 self._failed = error, self._clock()
                 raise
@@ -132,9 +134,9 @@ class Provider:
         known = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
         return [known or self.settings.issuer]
 
-    def _checked(self, body: bytes) -> Metadata:
+    def _check_metadata(self, body: bytes) -> ProviderMetadata:
         try:
-            found = msgspec.json.decode(body, type=Metadata)
+            found = msgspec.json.decode(body, type=ProviderMetadata)
             if found.issuer != self.settings.issuer:
                 raise ValueError("it calls itself by another issuer than the settings do")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
@@ -146,10 +148,10 @@ class Provider:
             raise ProviderUnavailable(f"the sign-in server's description of itself is not usable: {error}") from None
         return found
 
-    async def begin(self, back: str) -> tuple[str, SigningIn]:
+    async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
         """Where to send the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
         found = await self.metadata()
-        under_way = SigningIn(
+        under_way = PendingSignIn(
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
         )
         digest = hashlib.sha256(under_way.verifier.encode()).digest()
@@ -166,7 +168,7 @@ class Provider:
         joint = "&" if "?" in found.authorization_endpoint else "?"
         return found.authorization_endpoint + joint + urlencode(asked), under_way
 
-    async def finish(self, answer: Mapping[str, str], under_way: SigningIn | None) -> Mapping[str, Any]:
+    async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
         """Claims of the person that comes back.
 
         Args:
@@ -185,13 +187,13 @@ class Provider:
         if said != found.issuer and (said is not None or found.authorization_response_iss_parameter_supported):
             raise SignInRefused("the answer comes from another sign-in server than it was asked of")
         if "error" in answer or not answer.get("code"):
-            raise SignInRefused(f"the sign-in server refused ({_word(answer.get('error', 'no code'))})")
-        tokens = await self._exchanged(found, answer["code"], under_way.verifier)
+            raise SignInRefused(f"the sign-in server refused ({_error_code_text(answer.get('error', 'no code'))})")
+        tokens = await self._exchange_code(found, answer["code"], under_way.verifier)
         try:
-            claims = await self._verified(found, tokens.id_token, under_way.nonce)
+            claims = await self._verify_id_token(found, tokens.id_token, under_way.nonce)
         except InvalidToken as error:
             raise SignInRefused(f"the sign-in server's answer is not accepted: {error}") from None
-        return await self._with_userinfo(found, claims, tokens.access_token)
+        return await self._merge_userinfo(found, claims, tokens.access_token)
 
     async def end_session_url(self, back: str) -> str | None:
         """Where a person signs out at the provider too; None where that is not wanted, or the provider has no such."""
@@ -204,7 +206,7 @@ class Provider:
         joint = "&" if "?" in found.end_session_endpoint else "?"
         return found.end_session_endpoint + joint + urlencode(asked)
 
-    async def _exchanged(self, found: Metadata, code: str, verifier: str) -> _Tokens:
+    async def _exchange_code(self, found: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -219,19 +221,19 @@ class Provider:
                 "client_assertion_type": JWT_BEARER,
                 "client_assertion": self._sign(self.settings.client_id, found.issuer),
             }
-        elif secret is not None and BASIC in found.token_endpoint_auth_methods_supported:
+        elif secret is not None and CLIENT_SECRET_BASIC in found.token_endpoint_auth_methods_supported:
             pair = f"{quote_plus(self.settings.client_id)}:{quote_plus(secret.reveal())}"  # RFC 6749, 2.3.1
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         elif secret is not None:
             form["client_secret"] = secret.reveal()
-        body = await self._fetched("POST", found.token_endpoint, data=form, headers=headers)
+        body = await self._fetch("POST", found.token_endpoint, data=form, headers=headers)
         try:
-            return msgspec.json.decode(body, type=_Tokens)
+            return msgspec.json.decode(body, type=_ProviderTokens)
         except msgspec.DecodeError:
             raise SignInRefused("the sign-in server gave no ID token") from None
 
-    async def _verified(self, found: Metadata, id_token: str, nonce: str) -> Mapping[str, Any]:
-        issuer, jwks = await self._keys(found)
+    async def _verify_id_token(self, found: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
+        issuer, jwks = await self._provider_keys(found)
         for attempt in (1, 2):
             keys = jwks.keys(issuer.issuer)
             try:
@@ -245,7 +247,7 @@ class Provider:
                 await fetch
         raise AssertionError("the second attempt returns or raises")
 
-    async def _keys(self, found: Metadata) -> tuple[IssuerSettings, Jwks]:
+    async def _provider_keys(self, found: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
         """Keys of the provider, kept as those of token issuers are."""
         if self._jwks is None or self._jwks[0] != found.jwks_uri:
             if self._jwks is not None:
@@ -257,18 +259,20 @@ class Provider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = Jwks((issuer,), self._rules, self._clock)
+            jwks = JwksCache((issuer,), self._rules, self._clock)
             self._jwks = found.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)
         return self._jwks[1], self._jwks[2]
 
-    async def _with_userinfo(self, found: Metadata, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
+    async def _merge_userinfo(
+        self, found: ProviderMetadata, claims: Mapping[str, Any], access_token: str
+    ) -> Mapping[str, Any]:
         """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
         # The first grant that fits decides, so an earlier one must not be passed over for a claim told only there.
         enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
         if enough or not found.userinfo_endpoint or not access_token:
             return claims
-        body = await self._fetched("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
+        body = await self._fetch("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
         try:
             more = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError:
@@ -277,7 +281,7 @@ class Provider:
             raise SignInRefused("the sign-in server told of another person than it signed in")
         return {**more, **claims}
 
-    async def _fetched(self, method: str, url: str, **request: Any) -> bytes:
+    async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
         """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
         if self._http is None:
             self._http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
@@ -289,8 +293,8 @@ class Provider:
                 async with self._http.stream(method, url, headers=headers, timeout=timeout_s, **request) as response:
                     async for chunk in response.aiter_raw():
                         body += chunk
-                        if len(body) > MOST_BYTES:
-                            raise ProviderUnavailable(f"the sign-in server sent more than {MOST_BYTES} bytes")
+                        if len(body) > MAX_PROVIDER_BYTES:
+                            raise ProviderUnavailable(f"the sign-in server sent more than {MAX_PROVIDER_BYTES} bytes")
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:  # TimeoutError is an OSError
             raise ProviderUnavailable(f"the sign-in server does not answer ({type(error).__name__})") from None
         if response.status_code in (400, 401) and method == "POST":
@@ -300,6 +304,6 @@ class Provider:
         return bytes(body)
 
 
-def _word(text: str) -> str:
+def _error_code_text(text: str) -> str:
     """An error code of the provider, in the characters that such a code has."""
     return "".join(sign for sign in text[:64] if sign.isalnum() or sign in "_-. ") or "unreadable"

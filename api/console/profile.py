@@ -18,13 +18,13 @@ from ...scoring.records import AgentRow
 _FIRST = (l.Q_PACE_15M, l.Q_PACE_4H, l.Q_GAP, l.Q_SESSION)
 """Quantities that say most of what an agent is like; the others follow in their order."""
 
-KNOWN = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
-USUAL = {
+DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
+QUANTITY_LABELS = {
     q: shown for q in (*_FIRST, *sorted(set(QUANTITIES) - set(_FIRST))) if (shown := QUANTITIES[q].profile) is not None
 }
 
 
-class Usual(NamedTuple):
+class UsualRange(NamedTuple):
     """A quantity: its mean and the band of one standard deviation."""
 
     name: str
@@ -34,33 +34,33 @@ class Usual(NamedTuple):
     high: float
 
 
-class Profile(NamedTuple):
+class BaselineProfile(NamedTuple):
     """What an agent's state says of it."""
 
     learned: int
     known: list[tuple[str, int]]
-    usual: list[Usual]
+    usual: list[UsualRange]
 
 
-def profile_of(row: AgentRow | None) -> Profile | None:
+def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     """The profile in a stored row; None where there is none, or it is of another layout."""
     if row is None or not row.features:
         return None
     try:
-        numbers = np.frombuffer(row.features, l.ROW)[0]["numbers"]
+        numbers = np.frombuffer(row.features, l.STATE_ROW)[0]["numbers"]
     except (ValueError, IndexError):
         return None
-    known = [(name, round(float(numbers[l.N_DISTINCT + kind]))) for kind, name in KNOWN.items()]
-    return Profile(int(numbers[l.N_EVENTS]), [one for one in known if one[1]], _usual(numbers))
+    known = [(name, round(float(numbers[l.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
+    return BaselineProfile(int(numbers[l.N_EVENTS]), [one for one in known if one[1]], _usual_ranges(numbers))
 
 
-def _usual(numbers: l.Array) -> list[Usual]:
+def _usual_ranges(numbers: l.Array) -> list[UsualRange]:
     found = []
-    for quantity, (name, unit) in USUAL.items():
+    for quantity, (name, unit) in QUANTITY_LABELS.items():
         if not numbers[l.N_COUNT + quantity]:
             continue
         mean = float(numbers[l.N_MEAN + quantity])
         spread = math.sqrt(max(float(numbers[l.N_VAR + quantity]), 0.0))
         low, high = max(0.0, math.expm1(mean - spread)), math.expm1(mean + spread)
-        found.append(Usual(name, unit, max(0.0, math.expm1(mean)), low, high))
+        found.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
     return found

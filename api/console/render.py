@@ -16,18 +16,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from ...scoring.records import RiskLevel
-from ..http.times import iso_ms
-from .assets import Assets
+from ..http.times import format_rfc3339
+from .assets import StaticAssets
 
 if TYPE_CHECKING:
-    from .gate import Visit
+    from .gate import PageRequest
 
-_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-MARKS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
 """A shape for each level: colour alone tells nothing to who does not see it."""
 
 
-class Renderer:
+class PageRenderer:
     """Makes pages.
 
     Args:
@@ -36,7 +36,7 @@ class Renderer:
         now_ms: UTC milliseconds.
     """
 
-    def __init__(self, assets: Assets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
+    def __init__(self, assets: StaticAssets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
         self._navigation = navigation
         self._now_ms = now_ms
         environment = jinja2.Environment(
@@ -48,22 +48,22 @@ class Renderer:
         )
         environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
         environment.filters.update(
-            when=self.when,
-            level=level,
-            share=share,
-            number=number,
-            lasts=lasts,
-            query=with_query,
-            reasons=reasons,
-            at_ms=at_ms,
-            word=word,
-            clock=clock,
-            breakable=breakable,
+            when=self.time_with_age,
+            level=level_badge,
+            share=format_share,
+            number=format_number,
+            lasts=format_duration,
+            query=url_with_query,
+            reasons=reason_texts,
+            at_ms=event_time_ms,
+            word=level_word,
+            clock=time_of_day,
+            breakable=with_break_points,
         )
         self._environment = environment
 
     def page(
-        self, request: Request, template: str, visit: Visit | None, status: int = 200, **values: Any
+        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
     ) -> HTMLResponse:
         """A template as an answer.
 
@@ -84,70 +84,70 @@ class Renderer:
         }
         return HTMLResponse(self._environment.get_template(template).render(given), status)
 
-    def when(self, at_ms: int) -> Markup:
+    def time_with_age(self, at_ms: int) -> Markup:
         """A time as UTC with its age, for people and machines; 0 is never."""
         if not at_ms:
             return Markup("never")
-        exact = iso_ms(at_ms)
+        exact = format_rfc3339(at_ms)
         shown = exact[:19].replace("T", " ")
         return Markup('<time datetime="{}">{} UTC</time> <span class="age" data-age="{}">{}</span>').format(
-            exact, shown, exact, age((self._now_ms() - at_ms) / 1000)
+            exact, shown, exact, relative_age((self._now_ms() - at_ms) / 1000)
         )
 
 
-def level(word: str | int) -> Markup:
+def level_badge(word: str | int) -> Markup:
     """A risk level as a badge: shape, colour and word."""
     name = RiskLevel(word).label if isinstance(word, int) else word
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
-        name, MARKS.get(name, "?")
+        name, LEVEL_SYMBOLS.get(name, "?")
     )
 
 
-def word(level: int) -> str:
+def level_word(level: int) -> str:
     """A risk level in a word."""
     return RiskLevel(level).label
 
 
-def clock(at_ms: int) -> str:
+def time_of_day(at_ms: int) -> str:
     """The time of day of a time, UTC.
 
     >>> clock(1_764_547_205_000)
     '00:00:05'
     """
-    return iso_ms(at_ms)[11:19]
+    return format_rfc3339(at_ms)[11:19]
 
 
-def breakable(text: str) -> Markup:
+def with_break_points(text: str) -> Markup:
     """A name that may be broken between its parts, and nowhere else as long as it fits.
 
     >>> str(breakable("CalendarAssistant"))
     'Calendar<wbr>Assistant'
     """
-    return Markup("<wbr>").join(_PARTS.split(text))
+    return Markup("<wbr>").join(_WORD_BOUNDARY.split(text))
 
 
-def reasons(encoded: bytes, most: int = 50) -> str:
+def reason_texts(encoded: bytes, most: int = 50) -> str:
     """The first reasons of an agent in words, from its JSON."""
     found = msgspec.json.decode(encoded) if encoded else []
     return "; ".join(str(one.get("text", "")) for one in found[:most])
 
 
-def at_ms(time: datetime) -> int:
+def event_time_ms(time: datetime) -> int:
     """A time of an event in UTC ms."""
     return int(time.timestamp() * 1000)
 
 
-def age(seconds: float) -> str:
+def relative_age(seconds: float) -> str:
     """
     >>> age(3), age(200), age(-5), age(90_000)
     ('3 s ago', '3 min ago', 'now', '25 h ago')
     """
     if seconds < 1:
-        return "now" if seconds > -60 else f"in {lasts(-seconds)}"
-    return f"{lasts(seconds)} ago"
+        return "now" if seconds > -60 else f"in {format_duration(-seconds)}"
+    return f"{format_duration(seconds)} ago"
 
 
-def lasts(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in the unit that says most.
 
     >>> lasts(0.25), lasts(59), lasts(150), lasts(7200), lasts(200_000)
@@ -163,7 +163,7 @@ def lasts(seconds: float) -> str:
     return f"{int(seconds / 86_400)} d"
 
 
-def share(value: float, digits: int = 2) -> str:
+def format_share(value: float, digits: int = 2) -> str:
     """A share or score in [0, 1].
 
     >>> share(0.8765), share(float("nan"))
@@ -172,7 +172,7 @@ def share(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """
     >>> number(1234567), number(0.25)
     ('1,234,567', '0.25')
@@ -188,7 +188,7 @@ def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent
     return f"/console/{page}?{urlencode(named)}"
 
 
-def with_query(path: str, **values: Any) -> str:
+def url_with_query(path: str, **values: Any) -> str:
     """*path* with the parameters that have a value; lists repeat theirs."""
     given = {name: value for name, value in values.items() if value not in (None, "", [], ())}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path

@@ -26,22 +26,22 @@ from ..settings import ConsoleSettings
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
-SIGN_IN_S: Final = 600
+SIGN_IN_TIMEOUT_S: Final = 600
 """Time that a person may take at the provider, s."""
 
-RENEW_S: Final = 30.0
+RENEW_AFTER_S: Final = 30.0
 """A cookie is written anew when it is so old, s: idle time is known to this grain."""
 
-MOST_COOKIE = 3_800
+MAX_COOKIE_BYTES = 3_800
 """Bytes of a cookie; browsers drop those above 4,096."""
 
-MOST_ENDED = 10_000
+MAX_ENDED_SESSIONS = 10_000
 
-Standing = Literal["lasts", "idle", "over"]
+SessionState = Literal["lasts", "idle", "over"]
 """`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: signed out, or too old."""
 
 
-class Session(msgspec.Struct, frozen=True):
+class ConsoleSession(msgspec.Struct, frozen=True):
     """One person that is signed in. Times are seconds since 1970.
 
     Attributes:
@@ -62,7 +62,7 @@ class Session(msgspec.Struct, frozen=True):
     used_s: float
 
 
-class SigningIn(msgspec.Struct, frozen=True):
+class PendingSignIn(msgspec.Struct, frozen=True):
     """A sign-in that is under way at the provider."""
 
     state: str
@@ -72,7 +72,7 @@ class SigningIn(msgspec.Struct, frozen=True):
     began_s: float
 
 
-class Sessions:
+class ConsoleSessions:
     """Seals and opens cookies.
 
     Args:
@@ -84,48 +84,48 @@ class Sessions:
     def __init__(self, key: bytes, settings: ConsoleSettings, clock: Callable[[], float]) -> None:
         self._session_s, self._idle_s = settings.session_s, settings.idle_s
         self._clock = clock
-        self._sessions = Fernet(base64.urlsafe_b64encode(_derived(key, b"session")))
-        self._sign_ins = Fernet(base64.urlsafe_b64encode(_derived(key, b"sign-in")))
-        self._forms = _derived(key, b"form")
+        self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
+        self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
+        self._forms = _derive_key(key, b"form")
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    def seal(self, session: Session) -> str:
+    def seal(self, session: ConsoleSession) -> str:
         """The value of its cookie."""
         return self._seal(self._sessions, session)
 
-    def open(self, cookie: str) -> Session | None:
+    def open(self, cookie: str) -> ConsoleSession | None:
         """The session that *cookie* holds, if it still lasts."""
-        session = self._open(self._sessions, cookie, Session)
-        return session if session is not None and self.standing(session) == "lasts" else None
+        session = self._open(self._sessions, cookie, ConsoleSession)
+        return session if session is not None and self.state(session) == "lasts" else None
 
-    def standing(self, session: Session) -> Standing:
+    def state(self, session: ConsoleSession) -> SessionState:
         """How it stands now. A younger copy of one that is idle may last; one that is over is over in every copy."""
         now = self._clock()
         if session.session_id in self._ended or session.began_s + self._session_s <= now:
             return "over"
         return "idle" if session.used_s + self._idle_s <= now else "lasts"
 
-    def renewed(self, session: Session) -> Session | None:
+    def renew(self, session: ConsoleSession) -> ConsoleSession | None:
         """The session as used now; None where the cookie is young enough."""
         now = self._clock()
-        return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_S else None
+        return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
 
-    def end(self, session: Session) -> None:
+    def end(self, session: ConsoleSession) -> None:
         """Open no copy of it any more in this process."""
         self._ended[session.session_id] = None
-        if len(self._ended) > MOST_ENDED:
+        if len(self._ended) > MAX_ENDED_SESSIONS:
             self._ended.popitem(last=False)
 
-    def seal_sign_in(self, under_way: SigningIn) -> str:
+    def seal_sign_in(self, under_way: PendingSignIn) -> str:
         """The value of the cookie of a sign-in."""
         return self._seal(self._sign_ins, under_way)
 
-    def open_sign_in(self, cookie: str) -> SigningIn | None:
+    def open_sign_in(self, cookie: str) -> PendingSignIn | None:
         """The sign-in that *cookie* holds, if it is not too old."""
-        found = self._open(self._sign_ins, cookie, SigningIn)
-        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_S else None
+        found = self._open(self._sign_ins, cookie, PendingSignIn)
+        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_TIMEOUT_S else None
 
-    def form_token(self, session: Session) -> str:
+    def form_token(self, session: ConsoleSession) -> str:
         """What every form and request of a session's pages has to carry."""
         return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
 
@@ -133,7 +133,7 @@ class Sessions:
         return box.encrypt_at_time(msgspec.json.encode(value), int(self._clock())).decode()
 
     def _open(self, box: Fernet, cookie: str, kind: type[T]) -> T | None:
-        if not cookie or len(cookie) > MOST_COOKIE:
+        if not cookie or len(cookie) > MAX_COOKIE_BYTES:
             return None
         try:
             return msgspec.json.decode(box.decrypt(cookie.encode()), type=kind)
@@ -141,7 +141,7 @@ class Sessions:
             return None
 
 
-def _derived(key: bytes, use: bytes) -> bytes:
+def _derive_key(key: bytes, use: bytes) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=b"trustwatch console 1 " + use).derive(key)
 
 

@@ -12,26 +12,26 @@ from typing import NamedTuple
 
 from ...scoring.records import AgentSummary
 
-MOST_AGENTS = 5_000
-MOST_POINTS = 256
+MAX_SERIES = 5_000
+MAX_POINTS = 256
 """Points of one agent; 12 bytes each, so all trails together have 16 MB at most."""
 
-STEP = 0.01
-PAUSE_MS = 600_000
+MIN_RISK_STEP = 0.01
+MAX_POINT_INTERVAL_MS = 600_000
 """A point is noted when risk has moved by STEP, or after so long."""
 
-CALM = 0.02
+MIN_RECORDED_RISK = 0.02
 """Agents that never had more risk than this leave no trail."""
 
 
-class Point(NamedTuple):
+class RiskPoint(NamedTuple):
     """Risk of an agent at one time, UTC ms."""
 
     at_ms: int
     risk: float
 
 
-class _Track:
+class _AgentSeries:
     __slots__ = ("risks", "times")
 
     def __init__(self) -> None:
@@ -43,38 +43,38 @@ class _Track:
             return
         self.times.append(at_ms)
         self.risks.append(risk)
-        if len(self.times) > MOST_POINTS:
+        if len(self.times) > MAX_POINTS:
             self.times, self.risks = self.times[::2], self.risks[::2]
 
 
-class Trail:
+class RiskSeries:
     """Trails of the agents that moved last. For one event loop.
 
     Args:
         agents: most agents that are kept.
     """
 
-    def __init__(self, agents: int = MOST_AGENTS) -> None:
-        self._most = agents
-        self._tracks: OrderedDict[int, _Track] = OrderedDict()
+    def __init__(self, agents: int = MAX_SERIES) -> None:
+        self._max_agents = agents
+        self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
 
-    def note(self, summary: AgentSummary) -> None:
+    def record(self, summary: AgentSummary) -> None:
         """Take over what an agent is at now."""
         key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
-        track = self._tracks.get(key)
+        track = self._series.get(key)
         if track is None:
-            if risk < CALM:
+            if risk < MIN_RECORDED_RISK:
                 return
-            track = self._tracks[key] = _Track()
-            if len(self._tracks) > self._most:
-                self._tracks.popitem(last=False)
-        elif abs(risk - track.risks[-1]) < STEP and at_ms - track.times[-1] < PAUSE_MS:
+            track = self._series[key] = _AgentSeries()
+            if len(self._series) > self._max_agents:
+                self._series.popitem(last=False)
+        elif abs(risk - track.risks[-1]) < MIN_RISK_STEP and at_ms - track.times[-1] < MAX_POINT_INTERVAL_MS:
             return
         else:
-            self._tracks.move_to_end(key)
+            self._series.move_to_end(key)
         track.add(at_ms, risk)
 
-    def points(self, key: int) -> list[Point]:
+    def points(self, key: int) -> list[RiskPoint]:
         """What is known of an agent, oldest first."""
-        track = self._tracks.get(key)
-        return [] if track is None else [Point(*both) for both in zip(track.times, track.risks, strict=True)]
+        track = self._series.get(key)
+        return [] if track is None else [RiskPoint(*both) for both in zip(track.times, track.risks, strict=True)]

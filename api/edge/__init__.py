@@ -5,28 +5,37 @@ One file per matter: `bodies` (request body to records), `registry` (what the op
 """
 
 from .admission import Admission
-from .bodies import MAX_BODY, MAX_EVENTS, Parcel, foreign_parcels, inflate, parcels_of, stored_parcel, stored_parcels
-from .door import Door, Receipt, Rejection
+from .bodies import (
+    MAX_BODY_BYTES,
+    MAX_BODY_EVENTS,
+    RawRecord,
+    decompress_body,
+    parse_body,
+    parse_dead_letter,
+    parse_foreign_body,
+    parse_foreign_dead_letter,
+)
+from .door import EventIntake, Receipt, Rejection
 from .errors import BodyTooLarge, Overloaded, UnsupportedBody
-from .limits import Limits
+from .limits import IntakeLimits
 from .registry import AgentRegistry
 
 __all__ = [
-    "MAX_BODY",
-    "MAX_EVENTS",
+    "MAX_BODY_BYTES",
+    "MAX_BODY_EVENTS",
     "Admission",
     "AgentRegistry",
     "BodyTooLarge",
-    "Door",
-    "Limits",
+    "EventIntake",
+    "IntakeLimits",
     "Overloaded",
-    "Parcel",
+    "RawRecord",
     "Receipt",
     "Rejection",
     "UnsupportedBody",
-    "foreign_parcels",
-    "inflate",
-    "parcels_of",
-    "stored_parcel",
-    "stored_parcels",
+    "decompress_body",
+    "parse_body",
+    "parse_dead_letter",
+    "parse_foreign_body",
+    "parse_foreign_dead_letter",
 ]

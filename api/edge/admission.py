@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 
 from ...ingest.errors import MalformedEvent
-from ...ingest.events import MAX_EVENT_BYTES, AuditEvent, decode_event
+from ...ingest.events import MAX_EVENT_BYTES, NativeEvent, decode_event
 from ...ingest.identity import event_id_hash
-from ...ingest.routing import agent_route
-from ...ingest.source import Kind, Record
+from ...ingest.routing import agent_partition_key
+from ...ingest.source import Record, RecordKind
 from ..callers import SourceBinding
-from .bodies import Parcel
+from .bodies import RawRecord
 from .registry import AgentRegistry
 
-FUTURE_S = 300
+MAX_CLOCK_AHEAD_S = 300
 """How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
 
-Alias = Callable[[str, str], str]
+PrincipalAlias = Callable[[str, str], str]
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,16 +38,16 @@ class Admission:
         alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
     """
 
-    def __init__(self, registry: AgentRegistry, alias: Alias | None = None) -> None:
+    def __init__(self, registry: AgentRegistry, alias: PrincipalAlias | None = None) -> None:
         self._registry = registry
         self._alias = alias
 
     @property
-    def aliases(self) -> bool:
+    def replaces_principals(self) -> bool:
         """Whether something else is logged in place of principals' identifiers."""
         return self._alias is not None
 
-    def admit(self, parcel: Parcel, binding: SourceBinding, now_ms: int) -> Record:
+    def admit(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
         """The record to log.
 
         Args:
@@ -59,8 +59,8 @@ class Admission:
             MalformedEvent: it is no audit event; the path is one in what was sent.
             SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
         """
-        raw = parcel.raw if parcel.native is None else parcel.native()
-        return self.admit_native(raw, binding, now_ms, parcel.prefix)
+        raw = parcel.raw if parcel.to_native is None else parcel.to_native()
+        return self.admit_native(raw, binding, now_ms, parcel.path_prefix)
 
     def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
         """As `admit`, of native event JSON that stands at *prefix* in what was sent.
@@ -76,18 +76,18 @@ class Admission:
             raise MalformedEvent(error.reason, prefix + error.path.removeprefix("$")) from None
         tenant = event.tenant or binding.default_tenant
         issuer = event.agent.issuer or binding.default_issuer
-        binding.check(tenant, issuer, event.source)
-        payload = self._settle(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
+        binding.check_claims(tenant, issuer, event.source)
+        payload = self._effective_payload(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
         source = event.source or caller_source(binding)
-        route = agent_route(tenant or "", issuer or "", event.agent.id)
-        return Record(Kind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
+        route = agent_partition_key(tenant or "", issuer or "", event.agent.id)
+        return Record(RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
 
-    def _settle(self, raw: bytes, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
+    def _effective_payload(self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""
         agent = event.agent
-        changed = self._known(event, tenant, issuer, trusted=trusted)
+        changed = self._registered_members(event, tenant, issuer, trusted=trusted)
         if issuer and issuer != agent.issuer:
             changed["issuer"] = issuer
         filled = {"tenant": tenant} if tenant and tenant != event.tenant else {}
@@ -97,14 +97,14 @@ class Admission:
         if not changed and not filled and not principal:
             return raw
         try:
-            payload = _rewrite(raw, filled, {"agent": changed, "principal": principal})
+            payload = _rewrite_members(raw, filled, {"agent": changed, "principal": principal})
         except (msgspec.DecodeError, UnicodeDecodeError) as error:  # names that `decode_event` passes over unread
             raise MalformedEvent(f"not a JSON object: {error}") from None
         if len(payload) > MAX_EVENT_BYTES:
             raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
         return payload
 
-    def _known(self, event: AuditEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
+    def _registered_members(self, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
         """Members of `agent` that differ from what counts; None = to be removed."""
         agent = event.agent
         entry = self._registry.find(tenant, issuer, agent.id)
@@ -126,23 +126,23 @@ def caller_source(binding: SourceBinding) -> str:
 
 
 def _check_time(time: datetime, now_ms: int) -> None:
-    if time > _EPOCH + timedelta(milliseconds=now_ms, seconds=FUTURE_S):
-        raise MalformedEvent(f"time is more than {FUTURE_S} s ahead of the clock of the service", "$.time")
+    if time > _EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
+        raise MalformedEvent(f"time is more than {MAX_CLOCK_AHEAD_S} s ahead of the clock of the service", "$.time")
 
 
-def _rewrite(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
+def _rewrite_members(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
     """The JSON object with other members of its own and of objects in it; the rest stands as it was sent."""
-    members = _members.decode(raw)
+    members = _member_decoder.decode(raw)
     for name, values in changed.items():
         if values:
-            inner = _members.decode(members[name])
-            _put(inner, values)
+            inner = _member_decoder.decode(members[name])
+            _set_members(inner, values)
             members[name] = msgspec.Raw(msgspec.json.encode(inner))
-    _put(members, filled)
+    _set_members(members, filled)
     return msgspec.json.encode(members)
 
 
-def _put(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> None:
+def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> None:
     for name, value in values.items():
         if value is None:
             members.pop(name, None)

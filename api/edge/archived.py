@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class ArchiveReport(msgspec.Struct, array_like=True):
+class ArchiveWorkerReport(msgspec.Struct, array_like=True):
     """One archiving process, of events or of vectors. Counts are since it started.
 
     Attributes:
@@ -26,15 +26,15 @@ class ArchiveReport(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ArchiveReport).decode
+_decode = msgspec.msgpack.Decoder(ArchiveWorkerReport).decode
 
 
-def encode_archive_report(report: ArchiveReport) -> bytes:
+def encode_archive_report(report: ArchiveWorkerReport) -> bytes:
     """A report as the body of a frame."""
     return _encode(report)
 
 
-def decode_archive_report(frame: bytes) -> ArchiveReport:
+def decode_archive_report(frame: bytes) -> ArchiveWorkerReport:
     """The report in the body of a frame."""
     return _decode(frame)
 
@@ -43,21 +43,21 @@ class ArchiveStatus:
     """What is known of the archiving processes of this service. For one event loop.
 
     Attributes:
-        alone: whether this process does nothing but keep an archive.
+        archive_only: whether this process does nothing but keep an archive.
         alive: by kind, events and vectors: whether it runs; a kind that is not kept here is missing.
         reports: the last one by kind.
     """
 
     def __init__(self, *, alone: bool = False) -> None:
-        self.alone = alone
+        self.archive_only = alone
         self.alive: dict[str, bool] = {}
-        self.reports: dict[str, ArchiveReport] = {}
+        self.reports: dict[str, ArchiveWorkerReport] = {}
 
     def expect(self, kind: str) -> None:
         """A process of the kind is to run here."""
         self.alive[kind] = False
 
-    def note(self, kind: str, report: ArchiveReport) -> None:
+    def note(self, kind: str, report: ArchiveWorkerReport) -> None:
         """Take over one report."""
         self.alive[kind] = True
         self.reports[kind] = report
@@ -66,6 +66,6 @@ class ArchiveStatus:
         """The process has ended."""
         self.alive[kind] = False
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether every process that is to run does."""
         return all(self.alive.values())

@@ -9,24 +9,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ...ingest.errors import MalformedEvent, SourceNotAllowed
-from ...ingest.scan.claims import KNOWN, NEW, PLACES, ClaimReader, Claims, Sender
-from ...ingest.source import Kind, Record
+from ...ingest.scan.claims import CLAIM_KNOWN, CLAIM_NEW, CLAIM_SLOTS, BatchClaims, BatchSender, ClaimReader
+from ...ingest.source import Record, RecordKind
 from ..callers import SourceBinding
-from .admission import FUTURE_S, Admission, caller_source
-from .bodies import Parcel
+from .admission import MAX_CLOCK_AHEAD_S, Admission, caller_source
+from .bodies import RawRecord
 
-MOST_SENDERS = 1024
+MAX_SENDERS = 1024
 """Bindings whose number is remembered; numbers are never used again."""
 
-Outcome = Record | MalformedEvent | SourceNotAllowed
+AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
 
 
-class Judged(NamedTuple):
+class BatchOutcome(NamedTuple):
     """Outcomes of a batch, in its order; `clean`: all of them are records; `left`: how many were not plain."""
 
-    outcomes: list[Outcome]
-    clean: bool
-    left: int
+    outcomes: list[AdmissionOutcome]
+    all_admitted: bool
+    slow_path_records: int
 
 
 class BatchAdmission:
@@ -42,14 +42,14 @@ class BatchAdmission:
         places: of the memory of claims.
     """
 
-    def __init__(self, admission: Admission, salt: bytes, places: int = PLACES) -> None:
+    def __init__(self, admission: Admission, salt: bytes, places: int = CLAIM_SLOTS) -> None:
         self._admission = admission
         self._reader = ClaimReader(salt, places)
-        self._senders: dict[SourceBinding, Sender] = {}
-        self._numbers = count()
-        self._reader.read([b"{}"], Sender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
+        self._senders: dict[SourceBinding, BatchSender] = {}
+        self._next_sender_number = count()
+        self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
 
-    def admit(self, parcels: Sequence[Parcel], binding: SourceBinding, now_ms: int) -> Judged:
+    def admit(self, parcels: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
         """Judge records of one body.
 
         Args:
@@ -58,60 +58,66 @@ class BatchAdmission:
             now_ms: arrival, UTC milliseconds.
         """
         if len(parcels) == 1:  # the compiled way begins to pay at two
-            return self._one(parcels[0], binding, now_ms)
-        payloads, wrong = _natives(parcels)
-        latest_ms = now_ms + 1000 * FUTURE_S
-        claims = self._reader.read(payloads, self._sender(binding), latest_ms, aliased=self._admission.aliases)
-        outcomes = self._known(payloads, claims, now_ms)
-        left = np.flatnonzero(claims.state != KNOWN).tolist()
+            return self._admit_one(parcels[0], binding, now_ms)
+        payloads, wrong = _native_payloads(parcels)
+        latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
+        claims = self._reader.read(
+            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
+        )
+        outcomes = self._fast_path_records(payloads, claims, now_ms)
+        left = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
         clean = True
         for position in left:
-            outcome = wrong.get(position) or self._left(
-                payloads[position], parcels[position].prefix, binding, now_ms, claims, position
+            outcome = wrong.get(position) or self._admit_on_slow_path(
+                payloads[position], parcels[position].path_prefix, binding, now_ms, claims, position
             )
             outcomes[position] = outcome
             clean = clean and isinstance(outcome, Record)
-        return Judged(outcomes, clean, len(left))
+        return BatchOutcome(outcomes, clean, len(left))
 
-    def _one(self, parcel: Parcel, binding: SourceBinding, now_ms: int) -> Judged:
+    def _admit_one(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
         try:
-            return Judged([self._admission.admit(parcel, binding, now_ms)], clean=True, left=1)
+            return BatchOutcome(
+                [self._admission.admit(parcel, binding, now_ms)], all_admitted=True, slow_path_records=1
+            )
         except (MalformedEvent, SourceNotAllowed) as error:
-            return Judged([error], clean=False, left=1)
+            return BatchOutcome([error], all_admitted=False, slow_path_records=1)
 
-    def _sender(self, binding: SourceBinding) -> Sender:
+    def _sender_of(self, binding: SourceBinding) -> BatchSender:
         sender = self._senders.get(binding)
         if sender is None:
-            if len(self._senders) >= MOST_SENDERS:
+            if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
-            sender = self._senders[binding] = Sender(next(self._numbers), caller_source(binding))
+            sender = self._senders[binding] = BatchSender(next(self._next_sender_number), caller_source(binding))
         return sender
 
-    def _known(self, payloads: list[bytes], claims: Claims, now_ms: int) -> list[Outcome]:
+    def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
         """Records of all that is known; what stands at the places of the others is to be replaced."""
-        known = claims.state == KNOWN
+        known = claims.state == CLAIM_KNOWN
         if not known.any():
-            return [_NOTHING] * len(payloads)
-        places = np.where(known, claims.places, 0).tolist()
-        routes = map(self._reader.routes.__getitem__, places)
-        return list(map(Record._make, zip(repeat(Kind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, routes)))
+            return [_PLACEHOLDER] * len(payloads)
+        places = np.where(known, claims.key_numbers, 0).tolist()
+        routes = map(self._reader.partition_keys.__getitem__, places)
+        return list(
+            map(Record._make, zip(repeat(RecordKind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, routes))
+        )
 
-    def _left(
-        self, payload: bytes, prefix: str, binding: SourceBinding, now_ms: int, claims: Claims, position: int
-    ) -> Outcome:
+    def _admit_on_slow_path(
+        self, payload: bytes, prefix: str, binding: SourceBinding, now_ms: int, claims: BatchClaims, position: int
+    ) -> AdmissionOutcome:
         try:
             record = self._admission.admit_native(payload, binding, now_ms, prefix)
         except (MalformedEvent, SourceNotAllowed) as error:
             return error
-        if claims.state[position] == NEW and record.payload is payload:
-            self._reader.remember(claims.prints[position], record.key)
+        if claims.state[position] == CLAIM_NEW and record.payload is payload:
+            self._reader.remember(claims.fingerprints[position], record.key)
         return record
 
 
-_NOTHING = Record(Kind.EVENT, 0, 0, b"")
+_PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
 
 
-def _natives(parcels: Sequence[Parcel]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
+def _native_payloads(parcels: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
     """Native JSON of each parcel, and what is wrong with those of which none can be made, by position."""
     payloads: list[bytes] = []
     wrong: dict[int, MalformedEvent] = {}

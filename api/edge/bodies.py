@@ -11,37 +11,48 @@ import msgspec
 
 from ...ingest.errors import MalformedEvent
 from ...ingest.formats.bodies import split_json, split_ndjson
-from ...ingest.formats.cloudevents import ATTRIBUTES, binary_envelope, from_binary, split_batch, structured_parcel
-from ...ingest.formats.parcel import Parcel as Parcel
-from ...ingest.formats.parcel import Parsed, Parser, refused
+from ...ingest.formats.cloudevents import (
+    CONTEXT_ATTRIBUTES,
+    binary_envelope,
+    decode_http_binary,
+    split_batch,
+    structured_record,
+)
+from ...ingest.formats.parcel import FormatParser, ParsedRecords, rejected_record
+from ...ingest.formats.parcel import RawRecord as RawRecord
 from .errors import BodyTooLarge, UnsupportedBody
 
-MAX_BODY: Final = 16 * 1024 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Bytes of one body, before and after decompression."""
 
-MAX_EVENTS: Final = 10_000
+MAX_BODY_EVENTS: Final = 10_000
 """Events in one body."""
 
-JSON: Final = "application/json"
-NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
-CLOUDEVENT: Final = "application/cloudevents+json"
-CLOUDEVENTS: Final = "application/cloudevents-batch+json"
-MEDIA_TYPES: Final = (JSON, *NDJSON, CLOUDEVENT, CLOUDEVENTS)
-TEXT: Final = "text/plain"
+JSON_MEDIA_TYPE: Final = "application/json"
+NDJSON_MEDIA_TYPES: Final = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+)
+CLOUDEVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
+CLOUDEVENT_BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
+EVENT_MEDIA_TYPES: Final = (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, CLOUDEVENT_MEDIA_TYPE, CLOUDEVENT_BATCH_MEDIA_TYPE)
+TEXT_MEDIA_TYPE: Final = "text/plain"
 """Lines of a log; only of formats that have such."""
 
-BY_MEDIA_TYPE: Final = ("native", "ndjson", "cloudevents")
+MEDIA_TYPE_FORMATS: Final = ("native", "ndjson", "cloudevents")
 """Formats that the media type tells apart."""
 
-CODINGS: Final = ("identity", "gzip", "x-gzip")
+CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 
-_GZIP = 16 + zlib.MAX_WBITS
-_BLOCK = 4096
+_GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+_INFLATE_BLOCK_BYTES = 4096
 """Bytes unpacked in one go. What is behind a member is copied at its end: of the whole body, thousands of empty members
 would take minutes."""
 
 
-def inflate(body: bytes, coding: str) -> bytes:
+def decompress_body(body: bytes, coding: str) -> bytes:
     """The body without its Content-Encoding; stops at MAX_BODY, so that a small bomb stays small.
 
     Raises:
@@ -50,28 +61,28 @@ def inflate(body: bytes, coding: str) -> bytes:
         MalformedEvent: damaged or incomplete gzip.
     """
     coding = coding.strip().lower() or "identity"
-    if coding not in CODINGS:
+    if coding not in CONTENT_CODINGS:
         raise UnsupportedBody(f"Content-Encoding must be gzip or absent, is `{coding[:64]}`")
     if coding == "identity":
         return body
     out, at = bytearray(), 0
     while at < len(body):
-        member = zlib.decompressobj(_GZIP)
+        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
         while at < len(body) and not member.eof:
             try:
-                out += member.decompress(body[at : at + _BLOCK], MAX_BODY + 1 - len(out))
+                out += member.decompress(body[at : at + _INFLATE_BLOCK_BYTES], MAX_BODY_BYTES + 1 - len(out))
             except zlib.error as error:
                 raise MalformedEvent(f"body is no gzip: {error}") from None
-            if len(out) > MAX_BODY:
-                raise BodyTooLarge(f"the body has more than {MAX_BODY} bytes after decompression")
-            at += _BLOCK
+            if len(out) > MAX_BODY_BYTES:
+                raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes after decompression")
+            at += _INFLATE_BLOCK_BYTES
         if not member.eof:
             raise MalformedEvent("body is no complete gzip")
         at = min(at, len(body)) - len(member.unused_data)
     return bytes(out)
 
 
-def parcels_of(content_type: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
+def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
     """Records of a body, in order.
 
     Args:
@@ -84,13 +95,13 @@ def parcels_of(content_type: str, headers: Mapping[str, str], body: bytes) -> li
         MalformedEvent: the body as a whole can not be taken apart.
         BodyTooLarge: more than MAX_EVENTS records.
     """
-    kind = _media_type(content_type, MEDIA_TYPES)
-    parcels = _split(kind, headers, body)
+    kind = _media_type(content_type, EVENT_MEDIA_TYPES)
+    parcels = _split_body(kind, headers, body)
     _check_count(len(parcels))
     return parcels
 
 
-def foreign_parcels(content_type: str, body: bytes, parser: Parser) -> Parsed:
+def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> ParsedRecords:
     """Records of a body in a gateway's or authorization server's own format, in order.
 
     Args:
@@ -99,28 +110,28 @@ def foreign_parcels(content_type: str, body: bytes, parser: Parser) -> Parsed:
         parser: of the format.
 
     Raises:
-        UnsupportedBody, MalformedEvent, BodyTooLarge: as `parcels_of`.
+        UnsupportedBody, MalformedEvent, BodyTooLarge: as `parse_body`.
     """
-    kind = _media_type(content_type, (JSON, *NDJSON, TEXT))
-    values = [body] if kind == JSON else split_ndjson(body, MAX_EVENTS)
+    kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
+    values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     _check_count(len(values))
     parcels, skipped = [], 0
     for value in values:
         try:
             parsed = parser(value, {})
         except MalformedEvent as error:
-            if kind == JSON:
+            if kind == JSON_MEDIA_TYPE:
                 raise
-            parsed = Parsed([refused(value, error)])
-        parcels += parsed.parcels
+            parsed = ParsedRecords([rejected_record(value, error)])
+        parcels += parsed.records
         skipped += parsed.skipped
         _check_count(len(parcels) + skipped)
-    return Parsed(parcels, skipped)
+    return ParsedRecords(parcels, skipped)
 
 
 def _check_count(records: int) -> None:
-    if records > MAX_EVENTS:
-        raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_EVENTS}")
+    if records > MAX_BODY_EVENTS:
+        raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_BODY_EVENTS}")
 
 
 def _media_type(content_type: str, known: tuple[str, ...]) -> str:
@@ -135,33 +146,37 @@ def _media_type(content_type: str, known: tuple[str, ...]) -> str:
     return kind
 
 
-def _split(kind: str, headers: Mapping[str, str], body: bytes) -> list[Parcel]:
-    if kind == CLOUDEVENT:
-        return [structured_parcel(body)]
-    if kind == CLOUDEVENTS:
-        return [structured_parcel(event) for event in split_batch(body, MAX_EVENTS)]
+def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
+    if kind == CLOUDEVENT_MEDIA_TYPE:
+        return [structured_record(body)]
+    if kind == CLOUDEVENT_BATCH_MEDIA_TYPE:
+        return [structured_record(event) for event in split_batch(body, MAX_BODY_EVENTS)]
     if "ce-specversion" in headers:
-        return [Parcel(_envelope(headers, body), lambda: from_binary(headers, body))]
-    raws = split_json(body, MAX_EVENTS) if kind == JSON else split_ndjson(body, MAX_EVENTS)
-    return list(map(Parcel._make, zip(raws, repeat(None), repeat("$"))))  # a third of what `Parcel(raw)` takes for each
+        return [RawRecord(_cloudevent_envelope(headers, body), lambda: decode_http_binary(headers, body))]
+    raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
+    return list(
+        map(RawRecord._make, zip(raws, repeat(None), repeat("$")))
+    )  # a third of what `Parcel(raw)` takes for each
 
 
-def stored_parcels(raw: bytes, parser: Parser) -> list[Parcel]:
+def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
     """What is in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
     try:
-        return parser(raw, {}).parcels
+        return parser(raw, {}).records
     except MalformedEvent as error:
-        return [refused(raw, error)]
+        return [rejected_record(raw, error)]
 
 
-def stored_parcel(raw: bytes) -> Parcel:
+def parse_dead_letter(raw: bytes) -> RawRecord:
     """A record out of a dead letter, which does not say in which format it came: CloudEvents name themselves."""
     try:
         members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Parcel(raw)
-    return structured_parcel(raw) if "specversion" in members else Parcel(raw)
+        return RawRecord(raw)
+    return structured_record(raw) if "specversion" in members else RawRecord(raw)
 
 
-def _envelope(headers: Mapping[str, str], body: bytes) -> bytes:
-    return binary_envelope({name: headers[f"ce-{name}"] for name in ATTRIBUTES if f"ce-{name}" in headers}, body)
+def _cloudevent_envelope(headers: Mapping[str, str], body: bytes) -> bytes:
+    return binary_envelope(
+        {name: headers[f"ce-{name}"] for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in headers}, body
+    )

@@ -10,25 +10,25 @@ import structlog
 
 from ...ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
 from ...ingest.log import Backpressure, GroupCommit, LogFailed
-from ...ingest.source import Kind, Record
+from ...ingest.source import Record, RecordKind
 from ...scoring.records import record_id
 from ..callers import SourceBinding
 from .admission import Admission
-from .batch import BatchAdmission, Outcome
-from .bodies import Parcel
+from .batch import AdmissionOutcome, BatchAdmission
+from .bodies import RawRecord
 from .errors import Overloaded
-from .letters import refused_record
-from .limits import Limits
-from .recent import RecentIds
+from .letters import dead_letter_record
+from .limits import IntakeLimits
+from .recent import RecentEventIds
 
-FIRST_SLICE, SLICE = 32, 128
+FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
 """Records judged in one go (0.3 ms): more where they turned out to be plain. All larger bodies together get one slice
 in each turn of the event loop, so that answers keep their speed."""
 
-COMMIT_BYTES = 8 * 1024 * 1024
+MAX_COMMIT_BYTES = 8 * 1024 * 1024
 """Payload of one commit; a larger body is committed in parts, and answered after the last."""
 
-MAX_SHOWN = 100
+MAX_LISTED_REJECTIONS = 100
 """Rejections that a receipt lists."""
 
 _log = structlog.get_logger(__name__)
@@ -56,23 +56,23 @@ class Receipt(msgspec.Struct):
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection, and list it while there is room."""
         self.rejected += 1
-        if len(self.rejections) < MAX_SHOWN:
+        if len(self.rejections) < MAX_LISTED_REJECTIONS:
             self.rejections.append(rejection)
         else:
             self.rejections_omitted += 1
 
 
-class _Body:
+class _IncomingBody:
     """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
 
     def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
         self.binding, self.now_ms, self.nonce = binding, now_ms, nonce
         self.receipt = Receipt()
         self.records: list[Record] = []
-        self.mine: set[int] = set()
+        self.id_hashes: set[int] = set()
 
 
-class Door:
+class EventIntake:
     """Takes events in. For one event loop.
 
     Args:
@@ -87,7 +87,7 @@ class Door:
         self,
         log: GroupCommit,
         admission: Admission,
-        limits: Limits,
+        limits: IntakeLimits,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -96,10 +96,12 @@ class Door:
         self._admission = BatchAdmission(admission, new_id().encode())
         self._clock = clock
         self._new_id = new_id
-        self._recent = RecentIds()
-        self._turn = asyncio.Lock()
+        self._recent_ids = RecentEventIds()
+        self._slice_lock = asyncio.Lock()
 
-    async def receive(self, parcels: Sequence[Parcel], binding: SourceBinding, *, keep_refused: bool = True) -> Receipt:
+    async def receive(
+        self, parcels: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
+    ) -> Receipt:
         """Judge *parcels* and make what is taken, and what is refused, durable.
 
         Args:
@@ -112,59 +114,61 @@ class Door:
             LogFailed: the disk refuses; nothing was acknowledged, and what of it was written is dropped as a duplicate
                 when it is sent again.
         """
-        body = _Body(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
-        if len(parcels) <= FIRST_SLICE:
-            self._take(parcels, 0, body)
+        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
+        if len(parcels) <= FIRST_SLICE_RECORDS:
+            self._admit_slice(parcels, 0, body)
         else:
-            await self._take_in_turns(parcels, body)
+            await self._admit_in_slices(parcels, body)
         await self._commit(body.records)
-        body.receipt.accepted = len(body.mine)
-        self._recent.add(body.mine)
+        body.receipt.accepted = len(body.id_hashes)
+        self._recent_ids.add(body.id_hashes)
         return body.receipt
 
-    async def _take_in_turns(self, parcels: Sequence[Parcel], body: _Body) -> None:
-        start, step = 0, FIRST_SLICE
+    async def _admit_in_slices(self, parcels: Sequence[RawRecord], body: _IncomingBody) -> None:
+        start, step = 0, FIRST_SLICE_RECORDS
         while start < len(parcels):
-            async with self._turn:
-                left = self._take(parcels[start : start + step], start, body)
+            async with self._slice_lock:
+                left = self._admit_slice(parcels[start : start + step], start, body)
                 await asyncio.sleep(0)
             start += step
-            step = SLICE if 8 * left <= step else FIRST_SLICE
+            step = SLICE_RECORDS if 8 * left <= step else FIRST_SLICE_RECORDS
 
-    def _take(self, parcels: Sequence[Parcel], start: int, body: _Body) -> int:
+    def _admit_slice(self, parcels: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
         """Judge a slice that begins at *start*; returns how many records were not plain."""
         judged = self._admission.admit(parcels, body.binding, body.now_ms)
-        if judged.clean and self._all_new(judged.outcomes, body):
-            return judged.left
+        if judged.all_admitted and self._accept_if_all_new(judged.outcomes, body):
+            return judged.slow_path_records
         for index, (parcel, outcome) in enumerate(zip(parcels, judged.outcomes, strict=True), start):
-            record = outcome if isinstance(outcome, Record) else self._refused(parcel.raw, outcome, index, body)
-            if record is not None and not self._seen(record, body):
+            record = outcome if isinstance(outcome, Record) else self._reject_record(parcel.raw, outcome, index, body)
+            if record is not None and not self._is_duplicate(record, body):
                 body.records.append(record)
-        return judged.left
+        return judged.slow_path_records
 
-    def _all_new(self, records: list[Outcome], body: _Body) -> bool:
+    def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
         """Take events over if no two are the same and none was seen before."""
         ids = {record.id_hash for record in records if isinstance(record, Record)}
-        if len(ids) < len(records) or not ids.isdisjoint(body.mine) or not self._recent.isdisjoint(ids):
+        if len(ids) < len(records) or not ids.isdisjoint(body.id_hashes) or not self._recent_ids.isdisjoint(ids):
             return False
-        body.mine |= ids
+        body.id_hashes |= ids
         body.records += records  # type: ignore[arg-type]
         return True
 
-    async def refuse(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
+    async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
         """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
         receipt, now_ms = Receipt(), int(self._clock() * 1000)
-        await self._commit([self._letter(raw, binding, now_ms, error, receipt, self._new_id(), 0)])
+        await self._commit([self._dead_letter(raw, binding, now_ms, error, receipt, self._new_id(), 0)])
         return receipt
 
-    def _refused(self, raw: bytes, error: MalformedEvent | SourceNotAllowed, index: int, body: _Body) -> Record | None:
+    def _reject_record(
+        self, raw: bytes, error: MalformedEvent | SourceNotAllowed, index: int, body: _IncomingBody
+    ) -> Record | None:
         if body.nonce:
             nonce = f"{body.nonce}:{index}"
-            return self._letter(raw, body.binding, body.now_ms, error, body.receipt, nonce, index)
+            return self._dead_letter(raw, body.binding, body.now_ms, error, body.receipt, nonce, index)
         body.receipt.reject(Rejection(index, error.path, error.reason, ""))
         return None
 
-    def _letter(
+    def _dead_letter(
         self,
         raw: bytes,
         binding: SourceBinding,
@@ -176,19 +180,19 @@ class Door:
     ) -> Record:
         letter_id = record_id(now_ms, "edge", nonce)
         receipt.reject(Rejection(index, error.path, error.reason, letter_id))
-        return refused_record(letter_id, now_ms, binding.name, error.reason, error.path, raw)
+        return dead_letter_record(letter_id, now_ms, binding.name, error.reason, error.path, raw)
 
-    def _seen(self, record: Record, body: _Body) -> bool:
-        if record.kind != Kind.EVENT:
+    def _is_duplicate(self, record: Record, body: _IncomingBody) -> bool:
+        if record.kind != RecordKind.EVENT:
             return False
-        if record.id_hash in body.mine or record.id_hash in self._recent:
+        if record.id_hash in body.id_hashes or record.id_hash in self._recent_ids:
             body.receipt.duplicate += 1
             return True
-        body.mine.add(record.id_hash)
+        body.id_hashes.add(record.id_hash)
         return False
 
     async def _commit(self, records: list[Record]) -> None:
-        for part, size in _parts(records):
+        for part, size in _commit_parts(records):
             try:
                 await self._log.commit(part)
             except Backpressure as error:
@@ -196,24 +200,24 @@ class Door:
             except CorruptLog as error:
                 _log.error("event_log_damaged", error=str(error))
                 raise LogFailed("the event log is damaged") from error
-            self.limits.logged(len(part), size)
+            self.limits.observe_commit(len(part), size)
 
-    async def control(self, payload: bytes, route: bytes) -> None:
+    async def write_control_record(self, payload: bytes, route: bytes) -> None:
         """Log an operator's command about the agent that *route* leads to. Raises as `receive`."""
-        await self._commit([Record(Kind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
+        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
 
 
-def _parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
+def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
     """Consecutive records of at most COMMIT_BYTES together, with their size."""
     size = sum(len(record.payload) for record in records)
-    if size <= COMMIT_BYTES:
+    if size <= MAX_COMMIT_BYTES:
         if records:
             yield records, size
         return
     part: list[Record] = []
     size = 0
     for record in records:
-        if part and size + len(record.payload) > COMMIT_BYTES:
+        if part and size + len(record.payload) > MAX_COMMIT_BYTES:
             yield part, size
             part, size = [], 0
         part.append(record)

@@ -7,14 +7,14 @@ import base64
 import msgspec
 
 from ...ingest.events import MAX_EVENT_BYTES
-from ...ingest.source import Kind, Record
-from ...scoring.dead_letters import Refused
+from ...ingest.source import Record, RecordKind
+from ...scoring.dead_letters import RefusedInput
 
-MAX_KEPT = MAX_EVENT_BYTES
+MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 """Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""
 
 
-def refused_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
+def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
     """The log record of a refused input.
 
     Args:
@@ -25,8 +25,8 @@ def refused_record(letter_id: str, now_ms: int, source: str, reason: str, path: 
         path: JSON path of the wrong member.
         raw: as received; cut at MAX_KEPT bytes, which the reason then says.
     """
-    if len(raw) > MAX_KEPT:
-        reason = f"{reason} (the first {MAX_KEPT} of {len(raw)} bytes are kept)"
-        raw = raw[:MAX_KEPT]
-    letter = Refused(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
-    return Record(Kind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())
+    if len(raw) > MAX_DEAD_LETTER_BYTES:
+        reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
+        raw = raw[:MAX_DEAD_LETTER_BYTES]
+    letter = RefusedInput(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
+    return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())

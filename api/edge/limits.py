@@ -9,10 +9,10 @@ from typing import Self
 from ..callers import SourceBinding
 from .errors import Overloaded
 
-TOTAL_BYTES = 128 * 1024 * 1024
+MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
 """Bytes of bodies that are held at one time, over all sources."""
 
-SOURCE_SHARE = 0.5
+MAX_SOURCE_SHARE = 0.5
 """Part of it that one source may take, so that the others always find room."""
 
 BURST_S = 1.0
@@ -20,11 +20,11 @@ BURST_S = 1.0
 
 LAG_RETRY_S = 5.0
 MEMORY_RETRY_S = 1.0
-GUESSED_RECORD_BYTES = 700.0
-_AVERAGE_OVER = 10_000
+INITIAL_MEAN_RECORD_BYTES = 700.0
+_MEAN_WINDOW_RECORDS = 10_000
 
 
-class Bucket:
+class TokenBucket:
     """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time.
 
     Args:
@@ -34,21 +34,21 @@ class Bucket:
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
-        self._level = rate * BURST_S
-        self._at = now
+        self._tokens = rate * BURST_S
+        self._updated_at = now
 
     def wait_s(self, now: float) -> float:
         """Seconds until something may be sent again; 0 = now."""
-        self._level = min(self._level + (now - self._at) * self._rate, self._rate * BURST_S)
-        self._at = now
-        return 0.0 if self._level > 0 else -self._level / self._rate or 1 / self._rate
+        self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._rate * BURST_S)
+        self._updated_at = now
+        return 0.0 if self._tokens > 0 else -self._tokens / self._rate or 1 / self._rate
 
-    def take(self, events: int) -> None:
+    def consume(self, events: int) -> None:
         """Count events that were sent."""
-        self._level -= events
+        self._tokens -= events
 
 
-class Limits:
+class IntakeLimits:
     """Decides before a body is taken apart whether its sender has to wait.
 
     Args:
@@ -63,72 +63,72 @@ class Limits:
         behind: Callable[[], int],
         max_lag_bytes: int,
         monotonic: Callable[[], float],
-        total_bytes: int = TOTAL_BYTES,
+        total_bytes: int = MAX_TOTAL_BODY_BYTES,
     ) -> None:
-        self._behind = behind
-        self._max_lag = max_lag_bytes
+        self._pending_records = behind
+        self._max_lag_bytes = max_lag_bytes
         self._monotonic = monotonic
-        self._total = total_bytes
-        self._held: dict[str, int] = {}
-        self._buckets: dict[str, Bucket] = {}
-        self._mean = GUESSED_RECORD_BYTES
+        self._max_total_bytes = total_bytes
+        self._reserved: dict[str, int] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+        self._mean_record_bytes = INITIAL_MEAN_RECORD_BYTES
 
     @property
-    def held_bytes(self) -> int:
+    def reserved_bytes(self) -> int:
         """Bytes of bodies now in memory."""
-        return sum(self._held.values())
+        return sum(self._reserved.values())
 
     def check(self, binding: SourceBinding) -> None:
         """Raise Overloaded where a request of that source has to wait."""
-        if self._behind() * self._mean > self._max_lag:
+        if self._pending_records() * self._mean_record_bytes > self._max_lag_bytes:
             raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
         bucket = self._bucket(binding)
         wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
         if wait > 0:
             raise Overloaded("rate", f"this source may send {binding.events_per_s:g} events per second", wait)
 
-    def taken(self, binding: SourceBinding, events: int) -> None:
+    def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate of their source."""
         bucket = self._bucket(binding)
         if bucket is not None:
-            bucket.take(events)
+            bucket.consume(events)
 
-    def logged(self, records: int, payload_bytes: int) -> None:
+    def observe_commit(self, records: int, payload_bytes: int) -> None:
         """Learn the mean size of records."""
-        weight = min(records / _AVERAGE_OVER, 1.0)
-        self._mean += weight * (payload_bytes / records - self._mean)
+        weight = min(records / _MEAN_WINDOW_RECORDS, 1.0)
+        self._mean_record_bytes += weight * (payload_bytes / records - self._mean_record_bytes)
 
-    def hold(self, binding: SourceBinding) -> Hold:
+    def reserve(self, binding: SourceBinding) -> BodyReservation:
         """Room for one body; grows as the body arrives and is given back on leaving the block."""
-        return Hold(self._held, binding.name, self._total)
+        return BodyReservation(self._reserved, binding.name, self._max_total_bytes)
 
-    def _bucket(self, binding: SourceBinding) -> Bucket | None:
+    def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
         if binding.events_per_s is None:
             return None
         found = self._buckets.get(binding.name)
         if found is None:
-            found = self._buckets[binding.name] = Bucket(binding.events_per_s, self._monotonic())
+            found = self._buckets[binding.name] = TokenBucket(binding.events_per_s, self._monotonic())
         return found
 
 
-class Hold:
+class BodyReservation:
     """Bytes of one body in memory."""
 
     def __init__(self, held: dict[str, int], source: str, total: int) -> None:
-        self._held = held
+        self._reserved = held
         self._source = source
-        self._total = total
-        self._mine = 0
+        self._max_total_bytes = total
+        self._own_bytes = 0
 
     def grow(self, more: int) -> None:
         """Take room for more bytes; raises Overloaded where there is none."""
-        own = self._held.get(self._source, 0) + more
-        if self._mine != own - more and own > self._total * SOURCE_SHARE:
+        own = self._reserved.get(self._source, 0) + more
+        if self._own_bytes != own - more and own > self._max_total_bytes * MAX_SOURCE_SHARE:
             raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
-        if sum(self._held.values()) + more > self._total:
+        if sum(self._reserved.values()) + more > self._max_total_bytes:
             raise Overloaded("memory", "too much is on its way at one time", MEMORY_RETRY_S)
-        self._held[self._source] = own
-        self._mine += more
+        self._reserved[self._source] = own
+        self._own_bytes += more
 
     def __enter__(self) -> Self:
         return self
@@ -136,8 +136,8 @@ class Hold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self._held.get(self._source, 0) - self._mine
+        left = self._reserved.get(self._source, 0) - self._own_bytes
         if left > 0:
-            self._held[self._source] = left
+            self._reserved[self._source] = left
         else:
-            self._held.pop(self._source, None)
+            self._reserved.pop(self._source, None)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-GENERATION = 131_072
+IDS_PER_GENERATION = 131_072
 """Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
 
 
-class RecentIds:
+class RecentEventIds:
     """A bounded set that forgets the oldest half at once.
 
     Args:
         generation: ids that are remembered at least.
     """
 
-    def __init__(self, generation: int = GENERATION) -> None:
+    def __init__(self, generation: int = IDS_PER_GENERATION) -> None:
         self._generation = generation
         self._young: set[int] = set()
         self._old: set[int] = set()

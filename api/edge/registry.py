@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from ..settings import RegisteredAgent
 
-REMEMBERED = 65_536
+MAX_CACHED_AGENTS = 65_536
 """Agents whose match is remembered; when full all are forgotten, which costs time and nothing else."""
 
-LONGEST = 500
+MAX_CACHED_NAME_LENGTH = 500
 """Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
 
 
@@ -27,7 +27,7 @@ class AgentRegistry:
         for entry in entries:
             pattern = re.compile(fnmatch.translate(entry.agent))
             self._entries.setdefault((entry.tenant, entry.issuer), []).append((pattern, entry))
-        self._found: dict[tuple[str, str, str], RegisteredAgent | None] = {}
+        self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
 
     def find(self, tenant: str, issuer: str, agent_id: str) -> RegisteredAgent | None:
         """The entry of that agent; None where the operator has said nothing."""
@@ -35,16 +35,16 @@ class AgentRegistry:
             return None
         key = (tenant, issuer, agent_id)
         try:
-            return self._found[key]
+            return self._cache[key]
         except KeyError:
-            return self._remember(key)
+            return self._find_and_cache(key)
 
-    def _remember(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
+    def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
         tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
         found = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
-        if sum(map(len, key)) <= LONGEST:
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
-            self._found[key] = found
+        if sum(map(len, key)) <= MAX_CACHED_NAME_LENGTH:
+            if len(self._cache) >= MAX_CACHED_AGENTS:
+                self._cache.clear()
+            self._cache[key] = found
         return found

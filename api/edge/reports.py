@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class SourceReport(msgspec.Struct, array_like=True):
+class ForeignTopicReport(msgspec.Struct, array_like=True):
     """One foreign topic. Counts are since the process started.
 
     Attributes:
@@ -37,7 +37,7 @@ class SilenceReport(msgspec.Struct, array_like=True):
 class IngestReport(msgspec.Struct, array_like=True):
     """Everything that the ingest process says, a few times a second."""
 
-    sources: list[SourceReport]
+    sources: list[ForeignTopicReport]
     silence: list[SilenceReport]
 
 
@@ -45,12 +45,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(IngestReport).decode
 
 
-def encode_report(report: IngestReport) -> bytes:
+def encode_ingest_report(report: IngestReport) -> bytes:
     """A report as the body of a frame."""
     return _encode(report)
 
 
-def decode_report(frame: bytes) -> IngestReport:
+def decode_ingest_report(frame: bytes) -> IngestReport:
     """The report in the body of a frame."""
     return _decode(frame)
 

@@ -11,15 +11,15 @@ from .reports import SilenceReport
 _log = structlog.get_logger(__name__)
 
 
-class _Source:
+class _SourceSilence:
     def __init__(self, silence_s: float, now: float) -> None:
         self.silence_s = silence_s
-        self.since = now
+        self.quiet_since = now
         self.last_ms = 0
         self.silent = False
 
 
-class SilenceWatch:
+class SilenceDetector:
     """Watches the sources that have a bound. After the start each has that long to be heard.
 
     Args:
@@ -28,28 +28,28 @@ class SilenceWatch:
     """
 
     def __init__(self, bounds: Mapping[str, float], now: float) -> None:
-        self._sources = {name: _Source(silence_s, now) for name, silence_s in bounds.items()}
+        self._sources = {name: _SourceSilence(silence_s, now) for name, silence_s in bounds.items()}
 
-    def heard(self, name: str, now: float, now_ms: int) -> None:
+    def note_received(self, name: str, now: float, now_ms: int) -> None:
         """Something came from that source, be it good or bad."""
         source = self._sources.get(name)
         if source is None:
             return
-        source.since, source.last_ms = now, now_ms
+        source.quiet_since, source.last_ms = now, now_ms
         if source.silent:
             source.silent = False
             _log.info("source is heard again", code="source_heard", source=name)
 
-    def deaf(self, name: str, now: float) -> None:
+    def note_unreadable(self, name: str, now: float) -> None:
         """That source can not be heard now (its topic is not read): its silence says nothing, and starts anew."""
         source = self._sources.get(name)
         if source is not None and not source.silent:
-            source.since = now
+            source.quiet_since = now
 
     def check(self, now: float) -> None:
         """Notice who has fallen silent; each is logged once."""
         for name, source in self._sources.items():
-            if not source.silent and now - source.since >= source.silence_s:
+            if not source.silent and now - source.quiet_since >= source.silence_s:
                 source.silent = True
                 _log.warning(
                     "source has fallen silent",

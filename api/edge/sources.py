@@ -8,48 +8,48 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
-from ...ingest.formats import Parcel
+from ...ingest.formats import RawRecord
 from ...ingest.identity import record_id
-from ...ingest.kafka import Fetched, Raw, TopicReader
+from ...ingest.kafka import FetchedRecords, KafkaRecord, TopicReader
 from ...ingest.source import Record
 from ..callers import SourceBinding
-from ..settings.topics import KafkaTopicSettings
-from .admission import FUTURE_S, Admission
-from .letters import refused_record
-from .limits import Bucket
-from .reports import SourceReport
+from ..settings.topics import ForeignTopicSettings
+from .admission import MAX_CLOCK_AHEAD_S, Admission
+from .letters import dead_letter_record
+from .limits import TokenBucket
+from .reports import ForeignTopicReport
 
-CHUNK = 100
+POLL_RECORDS = 100
 """Records of one poll."""
 
-POLL_S = 0.005
+POLL_TIMEOUT_S = 0.005
 """How long a topic without records is waited for. Not 0: kafka-python gets nowhere in joining its group then."""
 
-TURN_S = 0.05
-TURN_RECORDS = 1000
-TURN_BYTES = 4 * 1024 * 1024
+MAX_TURN_S = 0.05
+MAX_TURN_RECORDS = 1000
+MAX_TURN_BYTES = 4 * 1024 * 1024
 """A topic's turn ends after this much, so that no topic can keep the others waiting, however much it holds and however
 slowly its records are refused."""
 
-RETRY_S = 1.0
+READ_RETRY_S = 1.0
 MISCONFIGURED_RETRY_S = 30.0
 
 _log = structlog.get_logger(__name__)
 
 
-Place = tuple[int, int]
+EventPosition = tuple[int, int]
 """Partition of a record, and which of the events in it."""
 
 
-class Refused(NamedTuple):
+class RejectedTopicRecord(NamedTuple):
     """A record, or one event of it, that can not be taken: the dead letter, and what the dead-letter topic gets."""
 
-    letter: Record
+    dead_letter: Record
     raw: bytes
     headers: list[tuple[str, bytes]]
 
 
-class TopicSource:
+class ForeignTopicReader:
     """One source. Everything it hands out must be durable before `commit`.
 
     Args:
@@ -62,42 +62,47 @@ class TopicSource:
 
     def __init__(
         self,
-        settings: KafkaTopicSettings,
+        settings: ForeignTopicSettings,
         open_reader: Callable[[], TopicReader],
         admission: Admission,
         monotonic: Callable[[], float],
         now_ms: Callable[[], int],
     ) -> None:
         self.settings = settings
-        self.report = SourceReport(settings.name)
+        self.report = ForeignTopicReport(settings.name)
         self.uncommitted = False
-        self.heard = False
+        self.received_records = False
         self._open = open_reader
         self._reader: TopicReader | None = None
         self._admission = admission
         self._monotonic = monotonic
         self._now_ms = now_ms
         self._parse = settings.parser()
-        self._binding = topic_binding(settings)
+        self._binding = binding_of_topic(settings)
         rate = settings.events_per_s
-        self._bucket = None if rate is None else Bucket(rate, monotonic())
-        self._chunk = CHUNK if rate is None else max(1, min(CHUNK, int(rate)))
-        self._rest_until = 0.0
-        self._failing = ""
+        self._bucket = None if rate is None else TokenBucket(rate, monotonic())
+        self._poll_records = POLL_RECORDS if rate is None else max(1, min(POLL_RECORDS, int(rate)))
+        self._paused_until = 0.0
+        self._last_error = ""
 
     @property
-    def resting_s(self) -> float:
+    def paused_s(self) -> float:
         """Seconds until its next turn."""
-        return max(0.0, self._rest_until - self._monotonic())
+        return max(0.0, self._paused_until - self._monotonic())
 
-    def turn(self) -> list[Record | Refused]:
+    def read_turn(self) -> list[Record | RejectedTopicRecord]:
         """Read on until nothing is there or the turn is over."""
-        self.heard = False
-        out: list[Record | Refused] = []
-        if self.resting_s:
+        self.received_records = False
+        out: list[Record | RejectedTopicRecord] = []
+        if self.paused_s:
             return out
-        end, size, read = self._monotonic() + TURN_S, 0, 0
-        while self._monotonic() < end and size < TURN_BYTES and read < TURN_RECORDS and not self._held_back():
+        end, size, read = self._monotonic() + MAX_TURN_S, 0, 0
+        while (
+            self._monotonic() < end
+            and size < MAX_TURN_BYTES
+            and read < MAX_TURN_RECORDS
+            and not self._is_rate_limited()
+        ):
             fetched = self._poll()
             if not fetched:
                 break
@@ -106,46 +111,46 @@ class TopicSource:
                 polled += len(records)
                 for record in records:
                     size += len(record.value or b"")
-                    out.extend(self._judge(partition, record))
+                    out.extend(self._admit_record(partition, record))
             read += polled
-            self.uncommitted = self.heard = True
+            self.uncommitted = self.received_records = True
             if self._bucket is not None:
-                self._bucket.take(max(len(out) - taken, polled))
-        self._count(out)
+                self._bucket.consume(max(len(out) - taken, polled))
+        self._count_outcomes(out)
         return out
 
-    def _count(self, out: Collection[Record | Refused]) -> None:
-        refused = sum(isinstance(one, Refused) for one in out)
+    def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
+        refused = sum(isinstance(one, RejectedTopicRecord) for one in out)
         self.report.rejected += refused
         self.report.accepted += len(out) - refused
 
-    def _held_back(self) -> bool:
+    def _is_rate_limited(self) -> bool:
         if self._bucket is None:
             return False
         wait_s = self._bucket.wait_s(self._monotonic())
         if wait_s > 0:
-            self._rest_until = self._monotonic() + wait_s
+            self._paused_until = self._monotonic() + wait_s
             self.report.limited_s += wait_s
         return wait_s > 0
 
-    def _poll(self) -> list[Fetched]:
+    def _poll(self) -> list[FetchedRecords]:
         try:
             if self._reader is None:
                 self._reader = self._open()
-            fetched = self._reader.poll(POLL_S, self._chunk)
+            fetched = self._reader.poll(POLL_TIMEOUT_S, self._poll_records)
         except (Unavailable, ConfigError, CorruptLog) as error:
-            self._fail(error)
+            self._pause_after_failure(error)
             return []
-        self.report.reading, self._failing = True, ""
+        self.report.reading, self._last_error = True, ""
         return fetched
 
-    def _fail(self, error: Unavailable | ConfigError | CorruptLog) -> None:
+    def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
         """Try again later; the other topics go on. Said once, not at every try."""
         wrong = not isinstance(error, Unavailable)
-        self._rest_until = self._monotonic() + (MISCONFIGURED_RETRY_S if wrong else RETRY_S)
+        self._paused_until = self._monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
         self.report.reading, self.report.lag = False, -1
-        if str(error) != self._failing:
-            self._failing = str(error)
+        if str(error) != self._last_error:
+            self._last_error = str(error)
             _log.error("topic is not read", source=self.settings.name, topic=self.settings.topic, error=str(error))
         if wrong:
             self.close()
@@ -174,28 +179,32 @@ class TopicSource:
             self._reader.close()
             self._reader = None
 
-    def _judge(self, partition: int, record: Raw) -> Iterator[Record | Refused]:
+    def _admit_record(self, partition: int, record: KafkaRecord) -> Iterator[Record | RejectedTopicRecord]:
         """Events of a record, and what of it is refused. Never raises: no record stops the ones behind it."""
         now_ms = self._now_ms()
         if record.value is None:
             self.report.skipped += 1  # a tombstone
             return
         try:
-            parcels, skipped = self._parse(record.value, _headers(record))
+            parcels, skipped = self._parse(record.value, _header_texts(record))
         except Exception as error:
-            yield self._refuse(record, (partition, 0), record.value, error, now_ms)
+            yield self._reject(record, (partition, 0), record.value, error, now_ms)
             return
         self.report.skipped += skipped
         for index, parcel in enumerate(parcels):
-            yield self._admit(record, (partition, index), parcel, now_ms)
+            yield self._admit_event(record, (partition, index), parcel, now_ms)
 
-    def _admit(self, record: Raw, place: Place, parcel: Parcel, now_ms: int) -> Record | Refused:
+    def _admit_event(
+        self, record: KafkaRecord, place: EventPosition, parcel: RawRecord, now_ms: int
+    ) -> Record | RejectedTopicRecord:
         try:
             return self._admission.admit(parcel, self._binding, now_ms)
         except Exception as error:
-            return self._refuse(record, place, parcel.raw, error, now_ms)
+            return self._reject(record, place, parcel.raw, error, now_ms)
 
-    def _refuse(self, record: Raw, place: Place, raw: bytes, error: Exception, now_ms: int) -> Refused:
+    def _reject(
+        self, record: KafkaRecord, place: EventPosition, raw: bytes, error: Exception, now_ms: int
+    ) -> RejectedTopicRecord:
         """The same record always makes the same letter: its id is that of its place, whenever it is read."""
         topic, name = self.settings.topic, self.settings.name
         partition, index = place
@@ -210,7 +219,7 @@ class TopicSource:
                 offset=record.offset,
                 error=type(error).__name__,
             )
-        at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + FUTURE_S * 1000 else 0
+        at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
         letter_id = record_id(at_ms, "topic", topic, partition, record.offset, index)
         told = {
             "reason": reason,
@@ -222,10 +231,10 @@ class TopicSource:
             "letter_id": letter_id,
         }
         headers = [(key, str(value).encode()) for key, value in told.items()]
-        return Refused(refused_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
+        return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
 
 
-def topic_binding(settings: KafkaTopicSettings) -> SourceBinding:
+def binding_of_topic(settings: ForeignTopicSettings) -> SourceBinding:
     """What the events of a foreign topic may claim."""
     return SourceBinding(
         settings.name,
@@ -237,6 +246,6 @@ def topic_binding(settings: KafkaTopicSettings) -> SourceBinding:
     )
 
 
-def _headers(record: Raw) -> dict[str, str]:
+def _header_texts(record: KafkaRecord) -> dict[str, str]:
     """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
     return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}

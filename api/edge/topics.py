@@ -15,23 +15,23 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.errors import Unavailable
-from ...ingest.kafka.wire import headers_of
+from ...ingest.kafka.wire import headers_for
 from ...ingest.source import Record, TopicWriter
 from .reports import IngestReport
-from .silence import SilenceWatch
-from .sources import Refused, TopicSource
+from .silence import SilenceDetector
+from .sources import ForeignTopicReader, RejectedTopicRecord
 
 IDLE_S = 0.02
-LOOK_EVERY_S = 5.0
-FLUSH_S = 30.0
-RETRY_S = 1.0
-MOST_DEAD = 900 * 1024
+OBSERVE_LAG_EVERY_S = 5.0
+FLUSH_TIMEOUT_S = 30.0
+WRITE_RETRY_S = 1.0
+MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
 """Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Outputs(NamedTuple):
+class IngestOutputTopics(NamedTuple):
     """Names of the topics that are written."""
 
     events: str
@@ -52,9 +52,9 @@ class TopicIngest:
 
     def __init__(
         self,
-        sources: Sequence[TopicSource],
+        sources: Sequence[ForeignTopicReader],
         open_writer: Callable[[], TopicWriter],
-        outputs: Outputs,
+        outputs: IngestOutputTopics,
         monotonic: Callable[[], float],
         now_ms: Callable[[], int],
         sleep: Callable[[float], None],
@@ -71,18 +71,18 @@ class TopicIngest:
             for source in sources
             if source.settings.silence_s is not None
         }
-        self._silence = SilenceWatch(bounds, monotonic())
+        self._silence = SilenceDetector(bounds, monotonic())
 
-    def round(self) -> bool:
+    def run_round(self) -> bool:
         """One turn of each topic, made durable and committed. Whether anything was read."""
         read = False
-        out: list[Record | Refused] = []
+        out: list[Record | RejectedTopicRecord] = []
         for source in self._sources:
-            out += source.turn()
-            read = read or source.heard
-            self._listen(source)
+            out += source.read_turn()
+            read = read or source.received_records
+            self._note_silence(source)
         if out:
-            self._deliver(out)
+            self._write_until_acknowledged(out)
         for source in self._sources:
             source.commit()
         self._silence.check(self._monotonic())
@@ -92,17 +92,17 @@ class TopicIngest:
         """Work until *ending*; *report* what is done every so many seconds."""
         next_report = next_look = self._monotonic()
         while not ending():
-            read = self.round()
+            read = self.run_round()
             if self._monotonic() >= next_look:
-                self.observe()
-                next_look = self._monotonic() + LOOK_EVERY_S
+                self.observe_lag()
+                next_look = self._monotonic() + OBSERVE_LAG_EVERY_S
             if self._monotonic() >= next_report:
                 report(self.report())
                 next_report = self._monotonic() + every_s
             if not read:
                 self._sleep(IDLE_S)
 
-    def observe(self) -> None:
+    def observe_lag(self) -> None:
         """Learn how much waits in each topic."""
         for source in self._sources:
             source.observe()
@@ -122,14 +122,14 @@ class TopicIngest:
             self._writer.close()
             self._writer = None
 
-    def _listen(self, source: TopicSource) -> None:
+    def _note_silence(self, source: ForeignTopicReader) -> None:
         name, report = source.settings.name, source.report
-        if source.heard:
-            self._silence.heard(name, self._monotonic(), self._now_ms())
-        elif source.resting_s or not report.reading or report.lag < 0:
-            self._silence.deaf(name, self._monotonic())
+        if source.received_records:
+            self._silence.note_received(name, self._monotonic(), self._now_ms())
+        elif source.paused_s or not report.reading or report.lag < 0:
+            self._silence.note_unreadable(name, self._monotonic())
 
-    def _deliver(self, out: Sequence[Record | Refused]) -> None:
+    def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
         """Until everything is acknowledged; all of it is sent again after a failure, in the same order.
 
         By another writer then: what is still under way in an idempotent one may be in doubt for ever.
@@ -139,29 +139,33 @@ class TopicIngest:
             try:
                 self._writer = self._writer or self._open_writer()
                 for one in out:
-                    self._send(self._writer, one)
-                self._writer.flush(FLUSH_S)
+                    self._write_record(self._writer, one)
+                self._writer.flush(FLUSH_TIMEOUT_S)
                 return
             except Unavailable as error:
                 if not failed:
                     _log.error("events wait for Kafka", records=len(out), error=str(error))
                 failed = True
             self._close_writer()
-            self._sleep(RETRY_S)
+            self._sleep(WRITE_RETRY_S)
 
-    def _send(self, writer: TopicWriter, one: Record | Refused) -> None:
-        if isinstance(one, Refused):
+    def _write_record(self, writer: TopicWriter, one: Record | RejectedTopicRecord) -> None:
+        if isinstance(one, RejectedTopicRecord):
             raw, headers = one.raw, one.headers
-            if len(raw) > MOST_DEAD:
-                headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MOST_DEAD]
+            if len(raw) > MAX_DEAD_LETTER_VALUE_BYTES:
+                headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MAX_DEAD_LETTER_VALUE_BYTES]
             writer.send(
-                self._outputs.dead_letters, one.letter.key, raw, headers=headers, timestamp_ms=one.letter.received_ms
+                self._outputs.dead_letters,
+                one.dead_letter.key,
+                raw,
+                headers=headers,
+                timestamp_ms=one.dead_letter.received_ms,
             )
-        record = one.letter if isinstance(one, Refused) else one
+        record = one.dead_letter if isinstance(one, RejectedTopicRecord) else one
         writer.send(
             self._outputs.events,
             record.key,
             record.payload,
-            headers=headers_of(record),
+            headers=headers_for(record),
             timestamp_ms=record.received_ms,
         )

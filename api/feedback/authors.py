@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...scoring.records import AgentName, AgentSummary
-from ..callers import ANY, Caller
-from ..problems import Problem, ProblemError
+from ..callers import ANY_NAME, AuthenticatedCaller
+from ..problems import ProblemDetails, ProblemError
 from ..settings import ActuatorSettings
 
 
-class Author(NamedTuple):
+class Reviewer(NamedTuple):
     """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
 
     name: str
@@ -19,29 +19,29 @@ class Author(NamedTuple):
     ids: frozenset[str] = frozenset()
 
 
-def author_of(caller: Caller) -> Author:
+def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
     """The author that a token names."""
-    tenants = None if ANY in caller.tenants else caller.tenants
-    return Author(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+    tenants = None if ANY_NAME in caller.tenants else caller.tenants
+    return Reviewer(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
 
 
-def agents_of(author: Author, actuators: Iterable[ActuatorSettings]) -> set[str]:
+def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
     """Ids of agents that *author* may be: those it goes by, and those whose client it is at an authorization server."""
-    return _named(author, actuators) | set(author.ids)
+    return _agents_of_client(author, actuators) | set(author.ids)
 
 
-def _named(author: Author, actuators: Iterable[ActuatorSettings]) -> set[str]:
+def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
     return {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
 
 
-def check_agent(agent: AgentName, author: Author, actuators: Iterable[ActuatorSettings]) -> None:
+def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
     """An agent can not speak for itself, by no client that is known to be its own. Raises ProblemError (403)."""
-    if agent.agent_id in agents_of(author, actuators):
-        raise _own("nobody decides about itself; another caller has to")
+    if agent.agent_id in agents_operated_by(author, actuators):
+        raise _own_decision_error("nobody decides about itself; another caller has to")
 
 
-def check_group(
-    agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Author, actuators: Iterable[ActuatorSettings]
+def check_not_own_group(
+    agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
     """Nor for the group that it is of: such a rule would cover it.
 
@@ -55,13 +55,15 @@ def check_group(
         ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
     """
     if any(one.agent_type == agent_type for known in own.values() for one in known):
-        raise _own(f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to")
-    if unseen := sorted(agent for agent in _named(author, actuators) if not own.get(agent)):
-        raise _own(
+        raise _own_decision_error(
+            f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
+        )
+    if unseen := sorted(agent for agent in _agents_of_client(author, actuators) if not own.get(agent)):
+        raise _own_decision_error(
             f"nobody decides about itself, and this caller is the client of {unseen[0]}, which was not seen yet: it may"
             f" be of the type {agent_type}, so another has to"
         )
 
 
-def _own(detail: str) -> ProblemError:
-    return ProblemError(Problem(403, "own_decision", "Own decision", detail))
+def _own_decision_error(detail: str) -> ProblemError:
+    return ProblemError(ProblemDetails(403, "own_decision", "Own decision", detail))

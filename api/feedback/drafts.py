@@ -7,19 +7,19 @@ from collections.abc import Collection
 
 import msgspec
 
-from ...ingest.features.table import NAMES
-from ...scoring.feedback.rules import PROTECTED
-from ...scoring.feedback.values import ScopeKind, Verdict
+from ...ingest.features.table import FEATURE_NAMES
+from ...scoring.feedback.rules import PROTECTED_FEATURES
+from ...scoring.feedback.values import FeedbackVerdict, RuleScopeKind
 from ...scoring.records import Decision, RiskLevel
-from ...scoring.signals import SIGNALS, signal_names
-from ..problems import Problem, ProblemError
+from ...scoring.signals import HARD_SIGNALS, hard_signal_codes
+from ..problems import ProblemDetails, ProblemError
 from ..settings.feedback import FeedbackSettings
 
-_FIRST_SEEN = "first_seen_"
+_FIRST_SEEN_PREFIX = "first_seen_"
 DAY_S, HOUR_S = 86_400.0, 3_600.0
 
 
-class Draft(msgspec.Struct, frozen=True):
+class FeedbackDraft(msgspec.Struct, frozen=True):
     """What is asked for; see `docs/feedback.md`.
 
     Attributes:
@@ -29,8 +29,8 @@ class Draft(msgspec.Struct, frozen=True):
         accept_unseen: adopt although there is no history to preview it on.
     """
 
-    verdict: Verdict
-    kind: ScopeKind = "agent"
+    verdict: FeedbackVerdict
+    kind: RuleScopeKind = "agent"
     features: tuple[str, ...] | None = None
     resource: str | None = None
     reason: str = ""
@@ -39,83 +39,84 @@ class Draft(msgspec.Struct, frozen=True):
     accept_unseen: bool = False
 
 
-def refused(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:
+def draft_refused_error(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:
     """A draft that is not taken, with what to do."""
-    return ProblemError(Problem(status, code, "Feedback refused", detail))
+    return ProblemError(ProblemDetails(status, code, "Feedback refused", detail))
 
 
-def feature_names(wanted: Collection[str]) -> tuple[str, ...]:
+def resolve_feature_names(wanted: Collection[str]) -> tuple[str, ...]:
     """Names of features for names and codes of reasons. Raises ProblemError for one that is neither, or protected."""
     found = []
     for word in wanted:
-        name = word if word in NAMES else f"{word.removeprefix(_FIRST_SEEN)}_surprise"
-        if word in PROTECTED or word in signal_names():
-            raise refused(
+        name = word if word in FEATURE_NAMES else f"{word.removeprefix(_FIRST_SEEN_PREFIX)}_surprise"
+        if word in PROTECTED_FEATURES or word in hard_signal_codes():
+            raise draft_refused_error(
                 f"{word} is a hard signal, which no feedback suppresses; where it is wrong, register the key or the "
                 "capabilities, or switch the signal off in `risk.disabled_signals`"
             )
-        if name not in NAMES:
-            raise refused(
-                f"{word} is no feature; there are {', '.join(name for name in NAMES if name not in PROTECTED)}"
-            )
+        if name not in FEATURE_NAMES:
+            features = ", ".join(name for name in FEATURE_NAMES if name not in PROTECTED_FEATURES)
+            raise draft_refused_error(f"{word} is no feature; there are {features}")
         found.append(name)
-    return tuple(sorted(set(found), key=NAMES.index))
+    return tuple(sorted(set(found), key=FEATURE_NAMES.index))
 
 
-def checked(draft: Draft, decision: Decision, settings: FeedbackSettings) -> Draft:
+def check_draft(draft: FeedbackDraft, decision: Decision, settings: FeedbackSettings) -> FeedbackDraft:
     """The draft with features in the order of the table. Raises ProblemError where it is refused."""
     if not draft.reason.strip():
-        raise refused("say why: `reason` is empty")
+        raise draft_refused_error("say why: `reason` is empty")
     if decision.level < RiskLevel.MEDIUM or decision.level <= decision.previous_level:
-        raise refused(
+        raise draft_refused_error(
             f"decision {decision.decision_id} raised nobody to medium or above: feedback is about decisions that did"
         )
     if draft.verdict == "true_positive":
         return msgspec.structs.replace(draft, kind="agent", features=None, resource=None, expires_in_s=0)
-    features = None if draft.features is None else feature_names(draft.features)
+    features = None if draft.features is None else resolve_feature_names(draft.features)
     made = msgspec.structs.replace(draft, features=features)
     _check_scope(made, decision)
     _check_time(made, settings)
     return made
 
 
-def _check_scope(draft: Draft, decision: Decision) -> None:
+def _check_scope(draft: FeedbackDraft, decision: Decision) -> None:
     if draft.features == ():
-        raise refused("`features` is empty: name at least one, or leave it out for all")
+        raise draft_refused_error("`features` is empty: name at least one, or leave it out for all")
     if draft.resource is not None and not draft.resource.strip():
-        raise refused("`resource` is empty: name a target or resource id, or leave it out for any")
+        raise draft_refused_error("`resource` is empty: name a target or resource id, or leave it out for any")
     if draft.kind != "peer_group":
         return
     if not decision.agent_type:
-        raise refused("the agent of this decision has no type, so it has no peer group: choose the scope `agent`")
+        raise draft_refused_error(
+            "the agent of this decision has no type, so it has no peer group: choose the scope `agent`"
+        )
     if draft.features is None and draft.resource is None:
-        raise refused("a rule for a whole peer group has to name features, a resource, or both")
+        raise draft_refused_error("a rule for a whole peer group has to name features, a resource, or both")
 
 
-def _check_time(draft: Draft, settings: FeedbackSettings) -> None:
+def _check_time(draft: FeedbackDraft, settings: FeedbackSettings) -> None:
     if draft.expires_in_s <= 0:
-        raise refused("a false positive needs an end: `expires_in_s` must be above 0")
+        raise draft_refused_error("a false positive needs an end: `expires_in_s` must be above 0")
     if draft.expires_in_s > settings.max_days * DAY_S:
-        raise refused(f"no rule holds longer than {settings.max_days:g} days (`feedback.max_days`)")
+        raise draft_refused_error(f"no rule holds longer than {settings.max_days:g} days (`feedback.max_days`)")
     broad = draft.features is None and draft.resource is None
     if broad and draft.expires_in_s > settings.broad_max_hours * HOUR_S:
-        raise refused(
+        raise draft_refused_error(
             f"a rule that names neither features nor a resource holds at most {settings.broad_max_hours:g} hours "
             "(`feedback.broad_max_hours`): name what was wrong, or choose a shorter time"
         )
 
 
-def digest(draft: Draft, decision_id: str) -> str:
+def draft_digest(draft: FeedbackDraft, decision_id: str) -> str:
     """What a preview is of: decision, verdict, scope and time; the reason may still be put better."""
     parts = (decision_id, draft.verdict, draft.kind, draft.features, draft.resource, draft.expires_in_s)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
-_WEIGHTS = {signal.code: signal.weight for signal in SIGNALS}
+_SIGNAL_WEIGHTS = {signal.code: signal.weight for signal in HARD_SIGNALS}
 
 
-def withdrawable(decision: Decision) -> float:
+def withdrawable_evidence(decision: Decision) -> float:
     """Evidence that led to a decision, without that of the hard signals of its event: those no feedback takes back."""
     statistic = decision.evidence.get("statistic", 0.0)
-    signals = sum(_WEIGHTS.get(str(code), 0.0) for code in decision.evidence.get("signals", ()))
+    signals = sum(_SIGNAL_WEIGHTS.get(str(code), 0.0) for code in decision.evidence.get("signals", ()))
     return max(0.0, float(statistic) - signals)

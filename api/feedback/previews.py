@@ -14,24 +14,24 @@ import msgspec
 import structlog
 
 from ...ingest.errors import Unavailable
-from ...scoring.feedback.preview import Marked, PreviewJob
-from ...scoring.feedback.values import PreviewRow, Rule
+from ...scoring.feedback.preview import MarkedDecision, PreviewJob
+from ...scoring.feedback.values import FeedbackPreview, FeedbackRule
 from ...scoring.records import Decision, record_id
 from ...scoring.store import Store
-from ..problems import Problem, ProblemError
+from ..problems import ProblemDetails, ProblemError
 from ..settings.feedback import FeedbackSettings
-from .turns import Turns
+from .turns import FairQueue
 
 PREVIEW_VALID_MS = 86_400_000
-GONE_MS = 60_000
+LOST_AFTER_MS = 60_000
 """A preview that gave no sign of life for so long is over: the process that ran it has ended."""
 RETRY_AFTER_S = 10
-_TELL_EVERY_S = 1.0
-_LONGEST_LINE = 16 * 1024 * 1024
+_PROGRESS_INTERVAL_S = 1.0
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 
 T = TypeVar("T")
-Told = Callable[[float], Awaitable[None]]
-Run = Callable[[PreviewJob, Told], Awaitable[bytes]]
+ProgressCallback = Callable[[float], Awaitable[None]]
+PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
 """Runs a job: is told of progress from 0 to 1, gives the result as JSON. Raises PreviewFailed."""
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class PreviewFailed(Exception):
     """A preview that came to no end; says why."""
 
 
-class Previews:
+class PreviewRunner:
     """Starts previews and knows how they fare. For one event loop; the store is called in threads.
 
     Args:
@@ -53,28 +53,33 @@ class Previews:
     """
 
     def __init__(
-        self, settings: FeedbackSettings, store: Store, run: Run, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self,
+        settings: FeedbackSettings,
+        store: Store,
+        run: PreviewFunction,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
     ) -> None:
-        self.ended: Counter[str] = Counter()
+        self.ended_counts: Counter[str] = Counter()
         """Previews that came to an end here, by how."""
         self._settings = settings
         self._store = store
         self._run = run
         self._now_ms = now_ms
         self._new_id = new_id
-        self._turns = Turns()
-        self._tasks: dict[asyncio.Task[None], PreviewRow] = {}
+        self._queue = FairQueue()
+        self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     @property
-    def running(self) -> int:
+    def running_count(self) -> int:
         """Previews that run or wait here."""
         return len(self._tasks)
 
-    async def start(self, decision: Decision, rule: Rule, draft: str, author: str) -> PreviewRow:
+    async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Begin one. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self._now_ms()
-        row = PreviewRow(
+        row = FeedbackPreview(
             record_id(now_ms, "preview", self._new_id()),
             decision.decision_id,
             decision.agent.tenant,
@@ -87,12 +92,12 @@ class Previews:
             "",
             b"",
         )
-        marked = Marked(
+        marked = MarkedDecision(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )
         job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
-        await self._put(row)
-        task = asyncio.create_task(self._work(row, job))
+        await self._store_row(row)
+        task = asyncio.create_task(self._run_to_end(row, job))
         self._tasks[task] = row
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return row
@@ -102,25 +107,25 @@ class Previews:
         mine = sum(row.tenant == tenant for row in self._tasks.values())
         most = self._settings.previews_waiting + 1
         if mine >= most:
-            self.ended["refused"] += 1
+            self.ended_counts["refused"] += 1
             detail = (
                 f"of this tenant {mine} previews run or wait, and there may be {most} (one and "
                 "`feedback.previews_waiting`): come again when one of them is done"
             )
             headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise ProblemError(Problem(429, "too_many_previews", "Too many requests", detail, headers))
+            raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
 
-    async def find(self, preview_id: str, tenants: Collection[str] | None) -> PreviewRow | None:
+    async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
         row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
-        if row is None or row.status in ("done", "failed") or self._is_here(preview_id):
+        if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
             return row
-        if self._now_ms() - row.updated_ms < GONE_MS:
+        if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
             return row
         gone = "the process that ran it has ended; start another one"
         return msgspec.structs.replace(row, status="failed", error=gone)
 
-    def _is_here(self, preview_id: str) -> bool:
+    def _runs_here(self, preview_id: str) -> bool:
         return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
@@ -129,37 +134,37 @@ class Previews:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _work(self, row: PreviewRow, job: PreviewJob) -> None:
+    async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
         try:
-            end = await self._ran(row, job)
+            end = await self._run_in_turn(row, job)
         except asyncio.CancelledError:
-            self.ended["stopped"] += 1
+            self.ended_counts["stopped"] += 1
             raise
         except PreviewFailed as error:
-            end = self._later(row, status="failed", error=str(error))
+            end = self._updated(row, status="failed", error=str(error))
         except Exception as error:
             _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
-            end = self._later(row, status="failed", error="a fault of ours; the log has more")
-        self.ended[end.status] += 1
+            end = self._updated(row, status="failed", error="a fault of ours; the log has more")
+        self.ended_counts[end.status] += 1
         with contextlib.suppress(Unavailable):
-            await self._put(end)
+            await self._store_row(end)
 
-    async def _ran(self, row: PreviewRow, job: PreviewJob) -> PreviewRow:
+    async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
         """Wait for its turn, run it, and write how far it is now and then."""
         loop = asyncio.get_running_loop()
-        beating = asyncio.create_task(self._wait_turn(row))
+        beating = asyncio.create_task(self._send_heartbeats(row))
         try:
-            await self._turns.acquire(row.tenant)
+            await self._queue.acquire(row.tenant)
         finally:
             beating.cancel()
         told_at = float("-inf")
 
         async def tell(progress: float) -> None:
             nonlocal told_at
-            if loop.time() - told_at >= _TELL_EVERY_S:
+            if loop.time() - told_at >= _PROGRESS_INTERVAL_S:
                 told_at = loop.time()
                 with contextlib.suppress(Unavailable):
-                    await self._put(self._later(row, status="running", progress=min(max(progress, 0.0), 1.0)))
+                    await self._store_row(self._updated(row, status="running", progress=min(max(progress, 0.0), 1.0)))
 
         try:
             await tell(0.0)
@@ -171,20 +176,20 @@ class Previews:
                 f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
             ) from None
         finally:
-            self._turns.release()
-        return self._later(row, status="done", progress=1.0, result=result)
+            self._queue.release()
+        return self._updated(row, status="done", progress=1.0, result=result)
 
-    async def _wait_turn(self, row: PreviewRow) -> None:
+    async def _send_heartbeats(self, row: FeedbackPreview) -> None:
         """Signs of life while it waits."""
         while True:
-            await asyncio.sleep(GONE_MS / 3000)
+            await asyncio.sleep(LOST_AFTER_MS / 3000)
             with contextlib.suppress(Unavailable):
-                await self._put(self._later(row))
+                await self._store_row(self._updated(row))
 
-    def _later(self, row: PreviewRow, **changed: object) -> PreviewRow:
+    def _updated(self, row: FeedbackPreview, **changed: object) -> FeedbackPreview:
         return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
 
-    async def _put(self, row: PreviewRow) -> None:
+    async def _store_row(self, row: FeedbackPreview) -> None:
         await asyncio.to_thread(self._store.put_preview, row)
 
 
@@ -198,13 +203,13 @@ class PreviewProcess:
     def __init__(self, settings_file: Path | None) -> None:
         self._settings_file = settings_file
 
-    async def __call__(self, job: PreviewJob, tell: Told) -> bytes:
+    async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
         """Run one; whoever cancels it ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.replaying"]
         if self._settings_file is not None:
             command += ["--settings", str(self._settings_file)]
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LONGEST_LINE)
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_MAX_LINE_BYTES)
         try:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(msgspec.json.encode(job))

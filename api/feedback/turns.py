@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Turns:
+class FairQueue:
     """Gives the turn to one task at a time; of the tenants that wait, to the one that had it longest ago.
 
     Within a tenant the first to come is the first. For one event loop.
@@ -14,8 +14,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._busy = False
-        self._count = 0
-        self._had: dict[str, int] = {}
+        self._turn_count = 0
+        self._last_turns: dict[str, int] = {}
         """When a tenant had its last turn, counted; only while somebody has one."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
@@ -39,9 +39,9 @@ class Turns:
         """Give the turn to the next, if anybody waits."""
         if not self._waiting:
             self._busy = False
-            self._had.clear()
+            self._last_turns.clear()
             return
-        tenant = min(self._waiting, key=lambda one: self._had.get(one, -1))
+        tenant = min(self._waiting, key=lambda one: self._last_turns.get(one, -1))
         turn = self._waiting[tenant][0]
         self._forget(tenant, turn)
         self._take(tenant)
@@ -49,8 +49,8 @@ class Turns:
 
     def _take(self, tenant: str) -> None:
         self._busy = True
-        self._count += 1
-        self._had[tenant] = self._count
+        self._turn_count += 1
+        self._last_turns[tenant] = self._turn_count
 
     def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
         self._waiting[tenant].remove(turn)

@@ -5,6 +5,6 @@ what they are told, `server` does it on bare ASGI; `introspection` is the same f
 """
 
 from .issuers import GatewayIssuers
-from .server import GatewayServer, Needs
+from .server import GatewayServer, GatewayServerDependencies
 
-__all__ = ["GatewayIssuers", "GatewayServer", "Needs"]
+__all__ = ["GatewayIssuers", "GatewayServer", "GatewayServerDependencies"]

@@ -17,39 +17,39 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from ...ingest.errors import TrustwatchError
-from ..callers import ANY, DECIDE, Caller
+from ..callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
 from ..problems import problem_of
-from ..request_body import TooLong, whole_body
+from ..request_body import RequestBodyTooLong, read_request_body
 from ..settings import GatewayClientSettings, GatewaySettings
 from ..tokens import InvalidToken, UnknownKey
-from ..tokens.verify import MAX_TOKEN, named_issuer
-from .answers import JSON, NO_STORE, Answer, Header
-from .asked import AUTHORIZATION, header
-from .holder import Holder
-from .issuers import GatewayIssuers, Unreachable
-from .judging import Judging, narrowed
+from ..tokens.verify import MAX_TOKEN_BYTES, unverified_issuer
+from .answers import JSON_HEADER, NO_STORE_HEADER, GatewayResponse, RawHeader
+from .asked import AUTHORIZATION_NAME, single_header
+from .holder import TokenHolder
+from .issuers import GatewayIssuers, IntrospectionUnreachable
+from .judging import GatewayDecider, narrow_scope_claims
 
-VIA = "introspection"
-MAX_FORM = 64 * 1024
-FORM = b"application/x-www-form-urlencoded"
-BASIC: Header = (b"www-authenticate", b'Basic realm="introspection"')
+INTROSPECTION_ROUTE = "introspection"
+MAX_FORM_BYTES = 64 * 1024
+FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
+BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
 
-Identify = Callable[[Scope], Awaitable[Caller]]
+IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
-class NotAuthorized(TrustwatchError):
+class IntrospectionClientRefused(TrustwatchError):
     """Who asks is no client of gateways."""
 
     code = "invalid_client"
 
 
-class Unreadable(TrustwatchError):
+class UnreadableIntrospectionRequest(TrustwatchError):
     """The request is none of RFC 7662."""
 
     code = "invalid_request"
 
 
-class Introspection:
+class IntrospectionEndpoint:
     """Answers introspection requests.
 
     Args:
@@ -60,11 +60,15 @@ class Introspection:
     """
 
     def __init__(
-        self, settings: GatewaySettings, issuers: GatewayIssuers, judging: Judging, identify: Identify
+        self,
+        settings: GatewaySettings,
+        issuers: GatewayIssuers,
+        judging: GatewayDecider,
+        identify: IdentifyIntrospectionCaller,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
-        self._judging = judging
+        self._decider = judging
         self._identify = identify
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
@@ -72,140 +76,144 @@ class Introspection:
         """None = its tokens say."""
         self._clients = {client.client_id: client for client in settings.clients}
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer | None:
+    async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
         """The answer to one request; None where the client went away before it was whole."""
         if scope["method"] != "POST":
-            return _answer(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
+            return _json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
         try:
-            tenants = await self._tenants(scope)
-            form = await _body(scope, receive)
-            return None if form is None else await self._answer(_token(form), tenants)
-        except NotAuthorized:
-            return _answer(401, {"error": "invalid_client"}, "unauthorized", BASIC)
-        except Unreadable as error:
-            return _answer(400, {"error": error.code, "error_description": str(error)}, "unreadable")
-        except Unreachable:
-            return self._unreachable()
+            tenants = await self._client_tenants(scope)
+            form = await _read_form(scope, receive)
+            return None if form is None else await self._answer(_token_of_form(form), tenants)
+        except IntrospectionClientRefused:
+            return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
+        except UnreadableIntrospectionRequest as error:
+            return _json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
+        except IntrospectionUnreachable:
+            return self._unreachable_response()
         except TrustwatchError as error:
-            return _problem(error)
+            return _problem_gateway_response(error)
 
-    async def _tenants(self, scope: Scope) -> Collection[str]:
+    async def _client_tenants(self, scope: Scope) -> Collection[str]:
         """Tenants whose tokens the client may ask about. Raises what says that it is none."""
-        given = header(scope, AUTHORIZATION) or b""
+        given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
-            return self._client(credentials.strip(b" ")).tenants
+            return self._authenticate_client(credentials.strip(b" ")).tenants
         caller = await self._identify(scope)
-        caller.require(DECIDE)
+        caller.require(SCOPE_DECIDE)
         return caller.tenants
 
-    def _client(self, credentials: bytes) -> GatewayClientSettings:
+    def _authenticate_client(self, credentials: bytes) -> GatewayClientSettings:
         """The client of `client_secret_basic`; both halves are form-encoded (RFC 6749, 2.3.1)."""
         try:
             user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            raise NotAuthorized("the credentials are malformed") from None
+            raise IntrospectionClientRefused("the credentials are malformed") from None
         client = self._clients.get(unquote_plus(user))
         wanted = "" if client is None else client.secret.reveal()
         if client is None or not hmac.compare_digest(unquote_plus(password).encode(), wanted.encode()):
-            raise NotAuthorized("no such client, or another secret")
+            raise IntrospectionClientRefused("no such client, or another secret")
         return client
 
-    async def _answer(self, token: bytes, tenants: Collection[str]) -> Answer:
+    async def _answer(self, token: bytes, tenants: Collection[str]) -> GatewayResponse:
         try:
-            holder = await self._holder(token, tenants)
+            holder = await self._token_holder(token, tenants)
         except InvalidToken:
-            return INACTIVE
-        question = holder.question
-        if question.tenant not in tenants and ANY not in tenants:
-            return INACTIVE
-        decided = self._judging.introspection(holder, token, VIA)
-        self._judging.record(decided, question, VIA, "token.introspect", "introspect", "")
+            return INACTIVE_RESPONSE
+        question = holder.access_request
+        if question.tenant not in tenants and ANY_NAME not in tenants:
+            return INACTIVE_RESPONSE
+        decided = self._decider.decide_introspection(holder, token, INTROSPECTION_ROUTE)
+        self._decider.record(decided, question, INTROSPECTION_ROUTE, "token.introspect", "introspect", "")
         if not decided.verdict.allow:
-            return INACTIVE._replace(kind="denied")
-        members: dict[str, Any] = {**narrowed(holder.members(), decided.verdict), "active": True}
+            return INACTIVE_RESPONSE._replace(kind="denied")
+        members: dict[str, Any] = {**narrow_scope_claims(holder.decode_claims(), decided.verdict), "active": True}
         if self._settings.risk_claims and decided.verdict.policy_version:
-            members |= decided.claims()
-        return _answer(200, members, "active")
+            members |= decided.risk_claims()
+        return _json_gateway_response(200, members, "active")
 
-    async def _holder(self, token: bytes, tenants: Collection[str]) -> Holder:
+    async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Whose token it is. Raises InvalidToken, Unreachable."""
-        if len(token) > MAX_TOKEN or not token.isascii():
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
-            issuer = named_issuer(token.decode())
+            issuer = unverified_issuer(token.decode())
         except InvalidToken:
-            return await self._opaque(token, tenants)
-        holder = await self._verified(token, issuer)
-        asked = self._issuers.asked.get(issuer)
+            return await self._introspect_opaque(token, tenants)
+        holder = await self._verify(token, issuer)
+        asked = self._issuers.introspection_clients.get(issuer)
         if asked is None or asked.settings.tokens != "all":
             return holder
-        return self._issuers.holders.of_answer(issuer, {**holder.members(), **await asked.ask(token)})
+        return self._issuers.holder_factory.from_introspection(
+            issuer, {**holder.decode_claims(), **await asked.introspect(token)}
+        )
 
-    async def _verified(self, token: bytes, issuer: str) -> Holder:
+    async def _verify(self, token: bytes, issuer: str) -> TokenHolder:
         try:
             return await self._issuers.verifier.verify(token)
         except UnknownKey:
-            if issuer in self._issuers.names and self._issuers.jwks.keys(issuer) is None:
-                self._judging.unverifiable(VIA, issuer)
-                raise Unreachable("the issuer's keys can not be had") from None
+            if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
+                self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
+                raise IntrospectionUnreachable("the issuer's keys can not be had") from None
             raise
 
-    async def _opaque(self, token: bytes, tenants: Collection[str]) -> Holder:
+    async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active.
 
         Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
         """
-        unreachable: Unreachable | None = None
-        for issuer, server in self._issuers.asked.items():
+        unreachable: IntrospectionUnreachable | None = None
+        for issuer, server in self._issuers.introspection_clients.items():
             tenant = self._tenant_of[issuer]
-            if tenant is not None and tenant not in tenants and ANY not in tenants:
+            if tenant is not None and tenant not in tenants and ANY_NAME not in tenants:
                 continue
             try:
-                return self._issuers.holders.of_answer(issuer, await server.ask(token))
+                return self._issuers.holder_factory.from_introspection(issuer, await server.introspect(token))
             except InvalidToken:
                 continue
-            except Unreachable as error:
+            except IntrospectionUnreachable as error:
                 unreachable = error
         raise unreachable or InvalidToken("the token is not active")
 
-    def _unreachable(self) -> Answer:
+    def _unreachable_response(self) -> GatewayResponse:
         if self._settings.on_unreachable == "inactive":
-            return INACTIVE._replace(kind="unreachable")
-        return _answer(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
+            return INACTIVE_RESPONSE._replace(kind="unreachable")
+        return _json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    kind = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind != FORM:
-        raise Unreadable("the body must be application/x-www-form-urlencoded")
+async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
+    kind = (single_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != FORM_MEDIA_TYPE:
+        raise UnreadableIntrospectionRequest("the body must be application/x-www-form-urlencoded")
     try:
-        return await whole_body(receive, MAX_FORM)
-    except TooLong:
-        raise Unreadable(f"the body may have {MAX_FORM} bytes") from None
+        return await read_request_body(receive, MAX_FORM_BYTES)
+    except RequestBodyTooLong:
+        raise UnreadableIntrospectionRequest(f"the body may have {MAX_FORM_BYTES} bytes") from None
 
 
-def _token(form: bytes) -> bytes:
+def _token_of_form(form: bytes) -> bytes:
     """The only `token` of a form. Raises Unreadable."""
     try:
         found = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
-        raise Unreadable("the body is no form") from None
+        raise UnreadableIntrospectionRequest("the body is no form") from None
     tokens: Iterable[str] = found.get("token", ())
     if len(list(tokens)) != 1 or not found["token"][0]:
-        raise Unreadable("the form must have one `token`")
+        raise UnreadableIntrospectionRequest("the form must have one `token`")
     return found["token"][0].encode()
 
 
-def _answer(status: int, content: dict[str, Any], kind: str, *more: Header) -> Answer:
+def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
     body = msgspec.json.encode(content)
-    return Answer(status, [*more, JSON, NO_STORE, (b"content-length", b"%d" % len(body))], body, kind)
+    return GatewayResponse(
+        status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
+    )
 
 
-def _problem(error: TrustwatchError) -> Answer:
+def _problem_gateway_response(error: TrustwatchError) -> GatewayResponse:
     problem = problem_of(error)
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-    return _answer(problem.status, {"error": problem.code}, "unauthorized", *headers)
+    return _json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
 
 
-INACTIVE = _answer(200, {"active": False}, "inactive")
+INACTIVE_RESPONSE = _json_gateway_response(200, {"active": False}, "inactive")

@@ -13,41 +13,41 @@ import msgspec
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...scoring.actuators.auth import AssertionProof, ClientProof, SecretProof
+from ...scoring.actuators.auth import ClientAuthenticator, ClientSecretAuthenticator, PrivateKeyJwtAuthenticator
 from ...scoring.actuators.rfc7009 import RevocationEndpoint, TokenRevoker
-from ..settings import AskedServerSettings, GatewayIssuerSettings, GatewaySettings, VerificationSettings
-from ..tokens import InvalidToken, Jwks, TokenCache, TokenVerifier
-from ..tokens.jwks import Clock
+from ..settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings, VerificationSettings
+from ..tokens import InvalidToken, JwksCache, TokenCache, TokenVerifier
+from ..tokens.jwks import EpochClock
 from ..tokens.sign import assertion_signer
-from .holder import Holder, Holders
+from .holder import TokenHolder, TokenHolderFactory
 
-MAX_ANSWER = 64 * 1024
-MOST_ASKED = 64
+MAX_INTROSPECTION_BYTES = 64 * 1024
+MAX_CONCURRENT_INTROSPECTIONS = 64
 """Questions to one authorization server at a time; a further one is told that it can not be reached."""
-LONGEST_S = 30.0
+HTTP_TIMEOUT_S = 30.0
 """Time limit of any request; each use has a shorter one of its own."""
-REMEMBERED = 4096
+MAX_CACHED_INTROSPECTIONS = 4096
 """Answers of one authorization server that are kept, active and inactive each."""
 
-Members = Mapping[str, Any]
+ClaimMembers = Mapping[str, Any]
 
 _log = structlog.get_logger(__name__)
 
 
-class Unreachable(TrustwatchError):
+class IntrospectionUnreachable(TrustwatchError):
     """An authorization server did not say whether a token is active."""
 
     code = "unreachable"
 
 
-class _NoProof:
+class _NoClientAuthentication:
     """For endpoints that their network protects, as Hydra's admin API."""
 
-    def prove(self, url: str, form: dict[str, str]) -> dict[str, str]:  # noqa: ARG002 - the protocol's names
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:  # noqa: ARG002 - the protocol's names
         return {}
 
 
-class AskedServer:
+class IntrospectionClient:
     """One authorization server's introspection endpoint. For one event loop.
 
     Args:
@@ -61,10 +61,10 @@ class AskedServer:
     def __init__(
         self,
         issuer: GatewayIssuerSettings,
-        settings: AskedServerSettings,
-        proof: ClientProof,
+        settings: IntrospectionServerSettings,
+        proof: ClientAuthenticator,
         http: httpx.AsyncClient,
-        clock: Clock,
+        clock: EpochClock,
     ) -> None:
         self.issuer = issuer.issuer
         self.settings = settings
@@ -72,11 +72,13 @@ class AskedServer:
         self._proof = proof
         self._http = http
         self._clock = clock
-        self._known: TokenCache[Members] = TokenCache(REMEMBERED, REMEMBERED, settings.cache_s)
-        self._asking: dict[bytes, asyncio.Task[Members]] = {}
+        self._cache: TokenCache[ClaimMembers] = TokenCache(
+            MAX_CACHED_INTROSPECTIONS, MAX_CACHED_INTROSPECTIONS, settings.cache_s
+        )
+        self._in_flight: dict[bytes, asyncio.Task[ClaimMembers]] = {}
         self._failing = False
 
-    async def ask(self, token: bytes) -> Members:
+    async def introspect(self, token: bytes) -> ClaimMembers:
         """What the server says of an active token.
 
         Raises:
@@ -84,60 +86,60 @@ class AskedServer:
             Unreachable: the server did not say.
         """
         digest = hashlib.blake2b(token, digest_size=16).digest()
-        known = self._known.get(digest, self._clock())
+        known = self._cache.get(digest, self._clock())
         if known is not None:
             return known
-        asking = self._asking.get(digest)
+        asking = self._in_flight.get(digest)
         if asking is None:
-            if len(self._asking) >= MOST_ASKED:
-                raise Unreachable(f"{self.issuer}: too many questions wait")
-            asking = self._asking[digest] = asyncio.create_task(self._answer(token, digest))
-            asking.add_done_callback(lambda _: self._asking.pop(digest, None))
+            if len(self._in_flight) >= MAX_CONCURRENT_INTROSPECTIONS:
+                raise IntrospectionUnreachable(f"{self.issuer}: too many questions wait")
+            asking = self._in_flight[digest] = asyncio.create_task(self._introspect_once(token, digest))
+            asking.add_done_callback(lambda _: self._in_flight.pop(digest, None))
         return await asyncio.shield(asking)
 
     async def close(self) -> None:
         """End questions under way."""
-        tasks = list(self._asking.values())
+        tasks = list(self._in_flight.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, token: bytes, digest: bytes) -> Members:
+    async def _introspect_once(self, token: bytes, digest: bytes) -> ClaimMembers:
         asked = self._clock()
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 members = await self._fetch(token.decode("ascii"))
-        except (TimeoutError, httpx.HTTPError, Unreachable) as error:
+        except (TimeoutError, httpx.HTTPError, IntrospectionUnreachable) as error:
             if not self._failing:
                 _log.warning("introspection_unreachable", issuer=self.issuer, error=f"{type(error).__name__}: {error}")
             self._failing = True
-            raise Unreachable(f"{self.issuer}: introspection can not be asked") from None
+            raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
         self._failing = False
         try:
-            self._check(members, asked)
+            self._check_active(members, asked)
         except InvalidToken as error:
-            self._known.refuse(digest, error, asked)
+            self._cache.refuse(digest, error, asked)
             raise
-        self._known.accept(digest, members, asked + self.settings.cache_s, self.issuer)
+        self._cache.accept(digest, members, asked + self.settings.cache_s, self.issuer)
         return members
 
-    async def _fetch(self, token: str) -> Members:
+    async def _fetch(self, token: str) -> ClaimMembers:
         form = {"token": token, "token_type_hint": "access_token"}
-        headers = {"accept": "application/json", **self._proof.prove(self.settings.url, form)}
+        headers = {"accept": "application/json", **self._proof.authenticate(self.settings.url, form)}
         answer = await self._http.post(self.settings.url, data=form, headers=headers)
         if answer.status_code != httpx.codes.OK:
-            raise Unreachable(f"HTTP {answer.status_code}")
-        if len(answer.content) > MAX_ANSWER:
-            raise Unreachable(f"an answer of more than {MAX_ANSWER} bytes")
+            raise IntrospectionUnreachable(f"HTTP {answer.status_code}")
+        if len(answer.content) > MAX_INTROSPECTION_BYTES:
+            raise IntrospectionUnreachable(f"an answer of more than {MAX_INTROSPECTION_BYTES} bytes")
         try:
             members = msgspec.json.decode(answer.content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Unreachable("the answer is no JSON") from None
+            raise IntrospectionUnreachable("the answer is no JSON") from None
         if not isinstance(members, dict) or not isinstance(members.get("active"), bool):
-            raise Unreachable("the answer does not say whether the token is active")
+            raise IntrospectionUnreachable("the answer does not say whether the token is active")
         return members
 
-    def _check(self, members: Members, now: float) -> None:
+    def _check_active(self, members: ClaimMembers, now: float) -> None:
         audience = members.get("aud")
         audiences = [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else []
         exp = members.get("exp")
@@ -165,36 +167,38 @@ class GatewayIssuers:
 
     Attributes:
         verifier: judges the tokens of agents.
-        asked: introspection endpoints, in the order of the settings.
+        introspection_clients: introspection endpoints, in the order of the settings.
         revoker: revokes tokens that are seen though policy says `revoke`.
-        revoked: such tokens, by (issuer, outcome).
+        revocation_counts: such tokens, by (issuer, outcome).
     """
 
     def __init__(
-        self, settings: GatewaySettings, rules: VerificationSettings, clock: Clock, new_id: Callable[[], str]
+        self, settings: GatewaySettings, rules: VerificationSettings, clock: EpochClock, new_id: Callable[[], str]
     ) -> None:
-        proofs = {one.issuer: _proof(one, clock, new_id) for one in settings.issuers}
-        self.holders = Holders(settings.issuers)
-        self.jwks = Jwks(settings.issuers, rules, clock)
-        self.verifier: TokenVerifier[Holder] = TokenVerifier(
-            settings.issuers, self.jwks, self.holders.of_claims, rules, clock
+        proofs = {one.issuer: _client_authentication(one, clock, new_id) for one in settings.issuers}
+        self.holder_factory = TokenHolderFactory(settings.issuers)
+        self.jwks = JwksCache(settings.issuers, rules, clock)
+        self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
+            settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
         )
-        self.names = frozenset(issuer.issuer for issuer in settings.issuers)
-        self.revoked: Counter[tuple[str, str]] = Counter()
+        self.issuer_names = frozenset(issuer.issuer for issuer in settings.issuers)
+        self.revocation_counts: Counter[tuple[str, str]] = Counter()
         # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
         self._http = httpx.AsyncClient(
-            follow_redirects=False, trust_env=False, timeout=LONGEST_S, limits=httpx.Limits(max_connections=200)
+            follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=200)
         )
-        self.asked = {
-            one.issuer: AskedServer(one, one.introspection, proofs[one.issuer], self._http, clock)
+        self.introspection_clients = {
+            one.issuer: IntrospectionClient(one, one.introspection, proofs[one.issuer], self._http, clock)
             for one in settings.issuers
             if one.introspection is not None
         }
-        endpoints = [endpoint for one in settings.issuers if (endpoint := _revocation(one, proofs[one.issuer]))]
-        self.revoker = TokenRevoker(endpoints, self._http, self._revoked)
+        endpoints = [
+            endpoint for one in settings.issuers if (endpoint := _revocation_endpoint(one, proofs[one.issuer]))
+        ]
+        self.revoker = TokenRevoker(endpoints, self._http, self._count_revocation)
 
-    def _revoked(self, name: str, outcome: str) -> None:
-        self.revoked[name, outcome] += 1
+    def _count_revocation(self, name: str, outcome: str) -> None:
+        self.revocation_counts[name, outcome] += 1
 
     async def start(self) -> None:
         """Fetch keys, waiting a moment for them, and keep them fresh."""
@@ -203,22 +207,26 @@ class GatewayIssuers:
     async def close(self) -> None:
         """End everything; revocations under way are waited for."""
         await self.jwks.close()
-        for server in self.asked.values():
+        for server in self.introspection_clients.values():
             await server.close()
         await self.revoker.close()
         await self._http.aclose()
 
 
-def _proof(issuer: GatewayIssuerSettings, clock: Clock, new_id: Callable[[], str]) -> ClientProof:
+def _client_authentication(
+    issuer: GatewayIssuerSettings, clock: EpochClock, new_id: Callable[[], str]
+) -> ClientAuthenticator:
     if issuer.client_id is None:
-        return _NoProof()
+        return _NoClientAuthentication()
     if issuer.private_key is not None:
         sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
-        return AssertionProof(issuer.client_id, sign, issuer.issuer)
-    return SecretProof(issuer.client_id, "" if issuer.client_secret is None else issuer.client_secret.reveal())
+        return PrivateKeyJwtAuthenticator(issuer.client_id, sign, issuer.issuer)
+    return ClientSecretAuthenticator(
+        issuer.client_id, "" if issuer.client_secret is None else issuer.client_secret.reveal()
+    )
 
 
-def _revocation(issuer: GatewayIssuerSettings, proof: ClientProof) -> RevocationEndpoint | None:
+def _revocation_endpoint(issuer: GatewayIssuerSettings, proof: ClientAuthenticator) -> RevocationEndpoint | None:
     if issuer.revocation_url is None:
         return None
     introspection = "" if issuer.introspection is None else issuer.introspection.url

@@ -16,32 +16,32 @@ from starlette.types import Receive, Scope, Send
 
 from ...scoring.policy import LivePolicy
 from ...scoring.policy.verdict import STEP_UP, UNDECIDED
-from ..guard import Decided, Guard
+from ..guard import AccessDecision, PolicyDecisionPoint
 from ..settings import GatewaySettings
 from ..tokens import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
-from .answers import Answer, Answers
-from .asked import credential, forwarded_method, forwarded_target, header, request_id, target
-from .holder import Holder
-from .introspection import VIA, Identify, Introspection
+from .answers import GatewayResponse, GatewayResponses
+from .asked import call_target, forwarded_method, forwarded_target, presented_token, request_id, single_header
+from .holder import TokenHolder
+from .introspection import INTROSPECTION_ROUTE, IdentifyIntrospectionCaller, IntrospectionEndpoint
 from .issuers import GatewayIssuers
-from .judging import Judging
+from .judging import GatewayDecider
 
-EXT_AUTHZ, FORWARD_AUTH, INTROSPECT = b"/ext-authz", b"/forward-auth", b"/introspect"
-ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", VIA: "/introspect"}
+EXT_AUTHZ_PATH, FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/ext-authz", b"/forward-auth", b"/introspect"
+GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
-Meter = Callable[[str, str, int, str, float], None]
+GatewayMeter = Callable[[str, str, int, str, float], None]
 """Told of every answer: way, route, status, kind of answer, seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Needs(NamedTuple):
+class GatewayServerDependencies(NamedTuple):
     """What checks work with.
 
     Attributes:
         issuers: whose tokens agents present; started and closed by the application.
-        guard: decides and records.
-        policy: the book in force.
+        decision_point: decides and records.
+        live_policy: the book in force.
         identify: the caller of a request, by its access token.
         clock: seconds since 1970.
         monotonic: seconds, for durations.
@@ -50,12 +50,12 @@ class Needs(NamedTuple):
     """
 
     issuers: GatewayIssuers
-    guard: Guard
-    policy: LivePolicy
-    identify: Identify
+    decision_point: PolicyDecisionPoint
+    live_policy: LivePolicy
+    identify: IdentifyIntrospectionCaller
     clock: Callable[[], float]
     monotonic: Callable[[], float]
-    meter: Meter
+    meter: GatewayMeter
     new_id: Callable[[], str]
 
 
@@ -67,99 +67,107 @@ class GatewayServer:
         needs: what checks work with.
     """
 
-    def __init__(self, settings: GatewaySettings, needs: Needs) -> None:
-        self._needs = needs
+    def __init__(self, settings: GatewaySettings, needs: GatewayServerDependencies) -> None:
+        self._dependencies = needs
         self._verifier = needs.issuers.verifier
         self._takes_dpop = settings.dpop == "gateway"
-        self._answers = Answers(settings)
-        self._judging = Judging(
-            settings, needs.guard, needs.policy, needs.issuers.revoker, lambda: int(needs.clock() * 1000)
+        self._responses = GatewayResponses(settings)
+        self._decider = GatewayDecider(
+            settings, needs.decision_point, needs.live_policy, needs.issuers.revoker, lambda: int(needs.clock() * 1000)
         )
-        self._introspection = Introspection(settings, needs.issuers, self._judging, needs.identify)
+        self._introspection = IntrospectionEndpoint(settings, needs.issuers, self._decider, needs.identify)
 
-    def way(self, path: bytes) -> str:
+    def route_of(self, path: bytes) -> str:
         """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.
 
         Envoy appends the path of the call to the prefix as it came, so whatever follows that prefix is a check: no
         `..`, `//` or `%2F` in it leads anywhere else.
         """
-        if path.startswith(EXT_AUTHZ):
+        if path.startswith(EXT_AUTHZ_PATH):
             return "ext_authz"
-        if path in (FORWARD_AUTH, FORWARD_AUTH + b"/"):
+        if path in (FORWARD_AUTH_PATH, FORWARD_AUTH_PATH + b"/"):
             return "forward_auth"
-        return VIA if path == INTROSPECT else ""
+        return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that came by *way*."""
-        start = self._needs.monotonic()
+        start = self._dependencies.monotonic()
         try:
-            answer = await (self._introspection.answer(scope, receive) if way == VIA else self._check(way, scope))
+            answer = await (
+                self._introspection.answer(scope, receive) if way == INTROSPECTION_ROUTE else self._check(way, scope)
+            )
         except Exception as error:
-            answer = self._failed(way, scope, error)
+            answer = self._failure_response(way, scope, error)
         if answer is None:
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
-        self._needs.meter(way, ROUTES[way], answer.status, answer.kind, self._needs.monotonic() - start)
+        self._dependencies.meter(
+            way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._dependencies.monotonic() - start
+        )
 
-    async def _check(self, way: str, scope: Scope) -> Answer:
+    async def _check(self, way: str, scope: Scope) -> GatewayResponse:
         try:
-            token, dpop = credential(scope)
-            holder = await self._holder(token)
+            token, dpop = presented_token(scope)
+            holder = await self._token_holder(token)
             self._check_scheme(holder, dpop=dpop)
         except MissingToken:
-            return self._answers.unauthenticated(self._id(scope), "", "")
+            return self._responses.unauthenticated(self._request_id(scope), "", "")
         except UnknownKey as unknown:
-            if self._needs.issuers.jwks.keys(unknown.issuer) is None:
-                self._judging.unverifiable(way, unknown.issuer)
-                return self._answers.denied(self._id(scope), "no_keys")
-            return self._unauthenticated(scope, unknown)
+            if self._dependencies.issuers.jwks.keys(unknown.issuer) is None:
+                self._decider.count_unverifiable(way, unknown.issuer)
+                return self._responses.denied(self._request_id(scope), "no_keys")
+            return self._unauthenticated_response(scope, unknown)
         except AuthenticationFailed as error:
-            return self._unauthenticated(scope, error)
+            return self._unauthenticated_response(scope, error)
         method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
-        decided = self._judging.call(holder, token, method, way)
-        if decided.verdict.allow and not self._judging.records_all:
-            return self._allowed(decided)
-        return self._noted(way, scope, holder, decided, method)
+        decided = self._decider.decide_call(holder, token, method, way)
+        if decided.verdict.allow and not self._decider.records_all:
+            return self._allowed_response(decided)
+        return self._recorded_response(way, scope, holder, decided, method)
 
-    async def _holder(self, token: bytes) -> Holder:
+    async def _token_holder(self, token: bytes) -> TokenHolder:
         try:
-            return self._verifier.verified(token)
+            return self._verifier.verify_now(token)
         except UnknownKey:
             return await self._verifier.verify(token)
 
-    def _check_scheme(self, holder: Holder, *, dpop: bool) -> None:
+    def _check_scheme(self, holder: TokenHolder, *, dpop: bool) -> None:
         if dpop and not self._takes_dpop:
             raise InvalidToken("the scheme DPoP is not accepted here; present the token as Bearer")
-        if holder.bound and not dpop:
+        if holder.dpop_bound and not dpop:
             raise InvalidToken("the token is bound to a key and may not be presented as Bearer")
 
-    def _allowed(self, decided: Decided) -> Answer:
+    def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
         verdict = decided.verdict
-        return self._answers.unjudged if verdict.reason == UNDECIDED else self._answers.allowed(verdict.level)
+        return (
+            self._responses.allowed_undecided if verdict.reason == UNDECIDED else self._responses.allowed(verdict.level)
+        )
 
-    def _noted(self, way: str, scope: Scope, holder: Holder, decided: Decided, method: str) -> Answer:
+    def _recorded_response(
+        self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, method: str
+    ) -> GatewayResponse:
         if way == "ext_authz":
-            called = target(header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ) :])
+            called = call_target(single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PATH) :])
         else:
             called = forwarded_target(scope)
-        self._judging.record(decided, holder.question, way, "api.call", method, called)
+        self._decider.record(decided, holder.access_request, way, "api.call", method, called)
         verdict = decided.verdict
         if verdict.allow:
-            return self._allowed(decided)
+            return self._allowed_response(decided)
         if verdict.reason == STEP_UP:
-            return self._answers.step_up(self._id(scope), decided.approval_id)
-        return self._answers.denied(self._id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
+            return self._responses.step_up(self._request_id(scope), decided.approval_id)
+        return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 
-    def _unauthenticated(self, scope: Scope, error: AuthenticationFailed) -> Answer:
-        return self._answers.unauthenticated(self._id(scope), InvalidToken.code, str(error))
+    def _unauthenticated_response(self, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
+        return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
 
-    def _id(self, scope: Scope) -> str:
-        return request_id(scope) or self._needs.new_id()
+    def _request_id(self, scope: Scope) -> str:
+        return request_id(scope) or self._dependencies.new_id()
 
-    def _failed(self, way: str, scope: Scope, error: Exception) -> Answer:
+    def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
         """Nothing before the guard may fail; where it does all the same, nobody passes: no token is verified yet."""
-        self._needs.guard.failed(way, fails_open=False)
+        self._dependencies.decision_point.count_failure(way, fails_open=False)
         trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
         _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)
-        return self._answers.denied(self._id(scope), "undecided")
+        return self._responses.denied(self._request_id(scope), "undecided")

@@ -4,8 +4,8 @@ It answers from memory, notes every question as an audit event, and asks a perso
 gateways render its verdicts in the words of their product and decide nothing themselves.
 """
 
-from .approvals import Approvals
+from .approvals import ApprovalWorkflow
 from .audit import AuditSink
-from .guard import Decided, Guard
+from .guard import AccessDecision, PolicyDecisionPoint
 
-__all__ = ["Approvals", "AuditSink", "Decided", "Guard"]
+__all__ = ["AccessDecision", "ApprovalWorkflow", "AuditSink", "PolicyDecisionPoint"]

@@ -13,49 +13,49 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.columns import OWN_RECORD
+from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.identity import record_id
 from ...scoring.containment import Intervention
-from ...scoring.interventions import Interventions
-from ...scoring.notify.alert import rfc3339
-from ...scoring.notify.approval import approval_row
-from ...scoring.policy.verdict import ALL
+from ...scoring.interventions import ActiveInterventions
+from ...scoring.notify.alert import format_rfc3339
+from ...scoring.notify.approval import build_approval_row
+from ...scoring.policy.verdict import ALL_SCOPES
 from ...scoring.records import AgentName, OutboxRow, RiskLevel
 from ...scoring.store.base import ContainmentStore
-from .audit import SOURCE, AuditSink
+from .audit import OWN_SOURCE_PREFIX, AuditSink
 
-PENDING_S = 3600.0
+PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
 
-MOST_PENDING = 5
+MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent; a further request finds the newest of them."""
 
-WAITING = 1_000
+MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
 
 _log = structlog.get_logger(__name__)
 
 
-class NotOpen(TrustwatchError):
+class InterventionNotOpen(TrustwatchError):
     """Somebody else decided first, or its time is over: answered with 409."""
 
     code = "not_open"
 
 
-class Person(NamedTuple):
+class Attribution(NamedTuple):
     """Who decides, and why."""
 
     name: str
     why: str
 
 
-class Approvals:
+class ApprovalWorkflow:
     """Asks persons, and does what they say.
 
     Args:
         store: of interventions.
-        known: what is in force, in memory.
+        active_interventions: what is in force, in memory.
         audit: where every step is noted.
         service: URI of this service, for links in alerts.
         now_ms: UTC milliseconds.
@@ -65,37 +65,39 @@ class Approvals:
     def __init__(
         self,
         store: ContainmentStore,
-        known: Interventions,
+        known: ActiveInterventions,
         audit: AuditSink,
         service: str,
         now_ms: Callable[[], int],
         changed: Callable[[Collection[AgentName]], None],
     ) -> None:
-        self.known = known
+        self.active_interventions = known
         self._store = store
         self._audit = audit
         self._service = service
         self._now_ms = now_ms
-        self._changed = changed
+        self._on_change = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking: dict[tuple[int, tuple[str, ...]], str] = {}
-        self.unasked = 0
+        self._ids_in_flight: dict[tuple[int, tuple[str, ...]], str] = {}
+        self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
-    def ask(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
+    def request_approval(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
         """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
-        wanted = tuple(sorted(set(scopes) - {ALL}))
+        wanted = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not wanted and scopes:
             return ""
-        wanted = wanted or (ALL,)
+        wanted = wanted or (ALL_SCOPES,)
         now_ms = self._now_ms()
-        waiting = self.known.pending((agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms, MOST_PENDING)
+        waiting = self.active_interventions.pending_approval(
+            (agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms, MAX_PENDING_PER_AGENT
+        )
         if waiting is not None:
             return waiting.intervention_id
-        if asked := self._asking.get((agent.key, wanted)):
+        if asked := self._ids_in_flight.get((agent.key, wanted)):
             return asked
-        if len(self._tasks) >= WAITING:
-            self.unasked += 1
+        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
+            self.failed_requests += 1
             return ""
         made = Intervention(
             record_id(now_ms, "approval", agent.key, wanted),
@@ -110,10 +112,10 @@ class Approvals:
             "",
             0,
             "",
-            now_ms + int(PENDING_S * 1000),
+            now_ms + int(PENDING_TIMEOUT_S * 1000),
             now_ms,
         )
-        self._asking[agent.key, wanted] = made.intervention_id
+        self._ids_in_flight[agent.key, wanted] = made.intervention_id
         task = asyncio.get_running_loop().create_task(self._write_request(made, wanted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -121,21 +123,21 @@ class Approvals:
 
     async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
         try:
-            new = await asyncio.to_thread(self._store.add_intervention, made, [approval_row(made, self._service)])
+            new = await asyncio.to_thread(self._store.add_intervention, made, [build_approval_row(made, self._service)])
         except Unavailable as error:
-            self.unasked += 1
+            self.failed_requests += 1
             _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
             return
         finally:
-            self._asking.pop((made.agent.key, wanted), None)
+            self._ids_in_flight.pop((made.agent.key, wanted), None)
         if new:
-            self._took_over(made, "approval.request", made.asked_by, made.asked_why)
+            self._apply_and_audit(made, "approval.request", made.asked_by, made.asked_why)
 
-    async def decide(self, asked: Intervention, person: Person, *, approve: bool, valid_s: float) -> Intervention:
-        """Approve (for *valid_s* seconds from now) or reject. Raises NotOpen, Unavailable."""
+    async def decide(self, asked: Intervention, person: Attribution, *, approve: bool, valid_s: float) -> Intervention:
+        """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
         if asked.status != "pending" or asked.expires_ms <= now_ms:
-            raise NotOpen(f"approval {asked.intervention_id} is {_standing(asked, now_ms)}")
+            raise InterventionNotOpen(f"approval {asked.intervention_id} is {_status_word(asked, now_ms)}")
         made = msgspec.structs.replace(
             asked,
             status="approved" if approve else "rejected",
@@ -143,12 +145,12 @@ class Approvals:
             decided_ms=now_ms,
             why=person.why,
             expires_ms=now_ms + int(valid_s * 1000),
-            updated_ms=_later(asked, now_ms),
+            updated_ms=_next_update_ms(asked, now_ms),
         )
-        await self._change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
+        await self._write_change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
         return made
 
-    async def pin(self, agent: AgentName, level: RiskLevel, person: Person, valid_s: float) -> Intervention:
+    async def pin(self, agent: AgentName, level: RiskLevel, person: Attribution, valid_s: float) -> Intervention:
         """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
         now_ms = self._now_ms()
         made = Intervention(
@@ -168,87 +170,89 @@ class Approvals:
             now_ms,
         )
         await asyncio.to_thread(self._store.add_intervention, made)
-        self._took_over(made, "pin", person.name, person.why)
-        await self._end_pins(agent, Person(person.name, "replaced by another pin"), made.intervention_id)
+        self._apply_and_audit(made, "pin", person.name, person.why)
+        await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), made.intervention_id)
         return made
 
-    async def unpin(self, agent: AgentName, person: Person) -> Intervention | None:
+    async def unpin(self, agent: AgentName, person: Attribution) -> Intervention | None:
         """End every pin of an agent, hidden ones too; the one that held, None where none did. Raises Unavailable."""
         return await self._end_pins(agent, person, "")
 
-    async def _end_pins(self, agent: AgentName, person: Person, but: str) -> Intervention | None:
+    async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
         """End the active pins of an agent but one. Who comes too late finds them ended, which is what it wanted."""
         ended = None
-        for pin in self.known.pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
+        for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
             if pin.intervention_id == but:
                 continue
             try:
-                done = await self.end(pin, person)
-            except NotOpen:
+                done = await self.end_intervention(pin, person)
+            except InterventionNotOpen:
                 continue
             ended = ended or done
         return ended
 
-    async def end(self, made: Intervention, person: Person) -> Intervention:
-        """End a pin, or withdraw an approval. Raises NotOpen, Unavailable."""
+    async def end_intervention(self, made: Intervention, person: Attribution) -> Intervention:
+        """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
         if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
-            raise NotOpen(f"{made.kind} {made.intervention_id} is {_standing(made, now_ms)}")
+            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} is {_status_word(made, now_ms)}")
         ended = msgspec.structs.replace(
             made,
             status="ended",
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,
-            updated_ms=_later(made, now_ms),
+            updated_ms=_next_update_ms(made, now_ms),
         )
-        await self._change(ended, made.status, f"{made.kind}.end", person)
+        await self._write_change(ended, made.status, f"{made.kind}.end", person)
         return ended
 
-    async def follow(self) -> None:
+    async def synchronise(self) -> None:
         """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
-        news = self.known.note(await asyncio.to_thread(self._store.interventions_since, self.known.since_ms))
+        news = self.active_interventions.apply_changes(
+            await asyncio.to_thread(self._store.interventions_since, self.active_interventions.since_ms)
+        )
         if news:
-            self._changed({made.agent for made in news})
+            self._on_change({made.agent for made in news})
         now_ms = self._now_ms()
-        for made in self.known.expired(now_ms):
-            over = msgspec.structs.replace(made, status="expired", updated_ms=_later(made, now_ms))
+        for made in self.active_interventions.expired(now_ms):
+            over = msgspec.structs.replace(made, status="expired", updated_ms=_next_update_ms(made, now_ms))
             if await asyncio.to_thread(self._store.change_intervention, over, made.status):
-                self._took_over(over, f"{made.kind}.expire", "trustwatch", "its time is over")
+                self._apply_and_audit(over, f"{made.kind}.expire", "trustwatch", "its time is over")
             else:  # another process was first: it holds no longer here either
-                self.known.note([over])
-                self._changed({made.agent})
+                self.active_interventions.apply_changes([over])
+                self._on_change({made.agent})
 
-    async def load(self) -> None:
+    async def load_open(self) -> None:
         """Take over all that is open. Raises Unavailable."""
-        self.known.note(await asyncio.to_thread(self._store.open_interventions))
+        self.active_interventions.apply_changes(await asyncio.to_thread(self._store.open_interventions))
 
     async def close(self) -> None:
         """Wait for requests that are being written."""
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
-    async def _change(self, made: Intervention, was: str, action: str, person: Person) -> None:
+    async def _write_change(self, made: Intervention, was: str, action: str, person: Attribution) -> None:
         outbox: list[OutboxRow] = []
         if not await asyncio.to_thread(self._store.change_intervention, made, was, outbox):
-            raise NotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
-        self._took_over(made, action, person.name, person.why)
+            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
+        self._apply_and_audit(made, action, person.name, person.why)
 
-    def _took_over(self, made: Intervention, action: str, by: str, why: str) -> None:
+    def _apply_and_audit(self, made: Intervention, action: str, by: str, why: str) -> None:
         """What is written holds here at once, is told, and is an audit event."""
-        self.known.note([made])
+        self.active_interventions.apply_changes([made])
         agent = made.agent
-        self._audit.add(
+        self._audit.enqueue(
             {
-                "time": rfc3339(self._now_ms()),
-                "source": f"{SOURCE}approvals",
+                "time": format_rfc3339(self._now_ms()),
+                "source": f"{OWN_SOURCE_PREFIX}approvals",
                 "type": "approval",
                 "tenant": agent.tenant or None,
                 "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
                 "principal": {"id": by[:2048], "type": "user"},
                 "action": action,
                 "outcome": "success",
-                "error": OWN_RECORD,
+                "error": OWN_APPROVAL_RECORD,
                 "attributes": {
                     "intervention_id": made.intervention_id,
                     "scopes": list(made.scopes),
@@ -257,13 +261,13 @@ class Approvals:
                 },
             }
         )
-        self._changed({agent})
+        self._on_change({agent})
 
 
-def _later(made: Intervention, now_ms: int) -> int:
+def _next_update_ms(made: Intervention, now_ms: int) -> int:
     """When it changed: never before it did last, whatever the clocks of other processes say."""
     return max(now_ms, made.updated_ms + 1)
 
 
-def _standing(made: Intervention, now_ms: int) -> str:
+def _status_word(made: Intervention, now_ms: int) -> str:
     return "expired" if made.expires_ms <= now_ms else made.status

@@ -16,19 +16,19 @@ import msgspec
 import structlog
 
 from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
-from ...ingest.formats.parcel import Parcel
+from ...ingest.formats.parcel import RawRecord
 from ...ingest.log import GroupCommit
 from ...ingest.source import Record
-from ..callers import ANY, SourceBinding
+from ..callers import ANY_NAME, SourceBinding
 from ..edge.admission import Admission
 
-SOURCE = "urn:trustwatch:"
+OWN_SOURCE_PREFIX = "urn:trustwatch:"
 """Events of ours name a source that begins so; no caller may (see `check_sources`)."""
 
-MOST = 100_000
-ROUND = 500
-ROUND_BYTES = 4 * 1024 * 1024
-RETRY_S = 0.5
+MAX_QUEUED_EVENTS = 100_000
+MAX_COMMIT_RECORDS = 500
+MAX_AUDIT_COMMIT_BYTES = 4 * 1024 * 1024
+AUDIT_RETRY_S = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class AuditSink:
         self._admission = admission
         self._now_ms = now_ms
         self._new_id = new_id
-        self._binding = SourceBinding("trustwatch", (ANY,), (ANY,), (SOURCE + "*",), trusted=False)
+        self._binding = SourceBinding("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), trusted=False)
         self._queue: deque[Record] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -65,14 +65,14 @@ class AuditSink:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, event: dict[str, Any]) -> str:
+    def enqueue(self, event: dict[str, Any]) -> str:
         """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
-        if len(self._queue) >= MOST:
+        if len(self._queue) >= MAX_QUEUED_EVENTS:
             self.dropped += 1
             return ""
         event_id = event.setdefault("id", self._new_id())
         try:
-            record = self._admission.admit(Parcel(msgspec.json.encode(event)), self._binding, self._now_ms())
+            record = self._admission.admit(RawRecord(msgspec.json.encode(event)), self._binding, self._now_ms())
         except (MalformedEvent, SourceNotAllowed) as error:
             self.dropped += 1
             _log.error("own audit event is wrong", error=str(error), type=event.get("type"))
@@ -88,16 +88,16 @@ class AuditSink:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                await self._round()
+                await self._commit_next()
             self._idle.set()
 
-    def _next(self) -> list[Record]:
+    def _next_commit(self) -> list[Record]:
         """Records of one commit: as many as there are, and as the log takes at a time."""
         records: list[Record] = []
         size = 0
-        for record in itertools.islice(self._queue, ROUND):
+        for record in itertools.islice(self._queue, MAX_COMMIT_RECORDS):
             size += len(record.payload)
-            if records and size > ROUND_BYTES:
+            if records and size > MAX_AUDIT_COMMIT_BYTES:
                 break
             records.append(record)
         return records
@@ -110,13 +110,13 @@ class AuditSink:
             return False
         return True
 
-    async def _round(self) -> None:
-        records = self._next()
+    async def _commit_next(self) -> None:
+        records = self._next_commit()
         try:
             await self._log.commit(records)
         except Unavailable as error:
             _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(AUDIT_RETRY_S)
             return
         except Exception as error:  # a fault of ours: these records are lost and counted, those behind them are not
             _log.error("audit events are lost", error=repr(error)[:200], events=len(records))

@@ -7,50 +7,52 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...ingest.hashing import agent_key
-from ...scoring.notify.alert import rfc3339
-from ...scoring.policy import Question, Verdict
+from ...scoring.notify.alert import format_rfc3339
+from ...scoring.policy import AccessRequest, Verdict
 from ...scoring.records import AgentName
-from ...scoring.verdicts import Known, Verdicts
-from .approvals import Approvals
-from .audit import SOURCE, AuditSink
+from ...scoring.verdicts import DecisionContext, PolicyEvaluator
+from .approvals import ApprovalWorkflow
+from .audit import OWN_SOURCE_PREFIX, AuditSink
 
-DENIED_BY_US = "revoked_by_trustwatch"
+OWN_DENIAL_ERROR = "revoked_by_trustwatch"
 """`error` of the audit event of what we denied: the feature builder leaves it out (`ingest.columns.OWN_DENIALS`)."""
 
 
-class Decided(NamedTuple):
+class AccessDecision(NamedTuple):
     """A verdict with what it stands on. `approval_id` is the approval that waits for a person; "" = none does."""
 
     verdict: Verdict
-    known: Known
+    context: DecisionContext
     approval_id: str
 
-    def claims(self) -> dict[str, Any]:
+    def risk_claims(self) -> dict[str, Any]:
         """What a token may tell resource servers, where the product lets a hook write claims."""
         return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
-class Guard:
+class PolicyDecisionPoint:
     """Decides requests from memory, and counts and records what it decided.
 
     Args:
-        verdicts: judges.
-        approvals: asks persons.
-        audit: takes the audit events.
+        policy_evaluator: judges.
+        approval_workflow: asks persons.
+        audit_sink: takes the audit events.
 
     Attributes:
-        counts: questions by (way, level, reason, mode).
-        failures: questions that could not be decided, by (way, what was answered then: open or closed).
+        verdict_counts: questions by (way, level, reason, mode).
+        failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
     """
 
-    def __init__(self, verdicts: Verdicts, approvals: Approvals, audit: AuditSink) -> None:
-        self.verdicts = verdicts
-        self.approvals = approvals
-        self.audit = audit
-        self.counts: Counter[tuple[str, str, str, str]] = Counter()
-        self.failures: Counter[tuple[str, str]] = Counter()
+    def __init__(self, verdicts: PolicyEvaluator, approvals: ApprovalWorkflow, audit: AuditSink) -> None:
+        self.policy_evaluator = verdicts
+        self.approval_workflow = approvals
+        self.audit_sink = audit
+        self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
+        self.failure_counts: Counter[tuple[str, str]] = Counter()
 
-    def decide(self, question: Question, via: str, fit: Callable[[Verdict], Verdict] | None = None) -> Decided:
+    def decide(
+        self, question: AccessRequest, via: str, fit: Callable[[Verdict], Verdict] | None = None
+    ) -> AccessDecision:
         """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits.
 
         Args:
@@ -58,11 +60,11 @@ class Guard:
             via: the way.
             fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
         """
-        verdict, known = self.verdicts.ask(question)
+        verdict, known = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
         mode = "enforce" if verdict.enforced else "shadow"
-        self.counts[via, verdict.level.label, verdict.reason, mode] += 1
+        self.verdict_counts[via, verdict.level.label, verdict.reason, mode] += 1
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
             name = AgentName(
@@ -71,17 +73,19 @@ class Guard:
                 question.issuer,
                 question.agent_id,
             )
-            approval_id = self.approvals.ask(name, verdict.held_scopes, verdict.level, verdict.reason, via)
-        return Decided(verdict, known, approval_id)
+            approval_id = self.approval_workflow.request_approval(
+                name, verdict.held_scopes, verdict.level, verdict.reason, via
+            )
+        return AccessDecision(verdict, known, approval_id)
 
-    def failed(self, via: str, *, fails_open: bool) -> None:
+    def count_failure(self, via: str, *, fails_open: bool) -> None:
         """Count a question that could not be decided, and how it was answered for that reason."""
-        self.failures[via, "open" if fails_open else "closed"] += 1
+        self.failure_counts[via, "open" if fails_open else "closed"] += 1
 
-    def record(
+    def record_decision(
         self,
-        decided: Decided,
-        question: Question,
+        decided: AccessDecision,
+        question: AccessRequest,
         via: str,
         *,
         kind: str,
@@ -107,14 +111,14 @@ class Guard:
         """
         verdict = decided.verdict
         event: dict[str, Any] = {
-            "time": rfc3339(at_ms),
-            "source": SOURCE + via,
+            "time": format_rfc3339(at_ms),
+            "source": OWN_SOURCE_PREFIX + via,
             "type": kind,
             "action": action,
             "agent": {"id": question.agent_id, "issuer": question.issuer or None},
             "outcome": "success" if verdict.allow else "denied",
-            "error": None if verdict.allow else DENIED_BY_US,
-            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode(verdict)},
+            "error": None if verdict.allow else OWN_DENIAL_ERROR,
+            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode_word(verdict)},
         }
         if lifetime_s is not None:
             event["attributes"]["token_lifetime_s"] = lifetime_s
@@ -129,8 +133,8 @@ class Guard:
                 event["attributes"]["granted"] = " ".join(granted)
         if question.ancestors:
             event["delegation"] = [question.agent_id, *question.ancestors]
-        self.audit.add({**event, **(more or {})})
+        self.audit_sink.enqueue({**event, **(more or {})})
 
 
-def _mode(verdict: Verdict) -> str:
+def _mode_word(verdict: Verdict) -> str:
     return "enforce" if verdict.enforced else "shadow"

@@ -4,6 +4,6 @@
 asks the guard for all of them, `server` answers on bare ASGI. Nothing here decides, and nothing waits for a store.
 """
 
-from .server import HookServer, Needs
+from .server import HookServer, HookServerDependencies
 
-__all__ = ["HookServer", "Needs"]
+__all__ = ["HookServer", "HookServerDependencies"]

@@ -10,18 +10,30 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from ...scoring.policy import Question
-from .base import MAX_SCOPES, REFRESH, Asked, TooMuch, Unreadable, actors, at, bounded, event, principal, text
+from ...scoring.policy import AccessRequest
+from .base import (
+    MAX_SCOPES,
+    REFRESH_GRANT,
+    ParsedHookRequest,
+    RequestLimitExceeded,
+    UnreadableHookRequest,
+    check_name_length,
+    earlier_actors,
+    member_at,
+    principal_member,
+    text_or_empty,
+    without_empty_members,
+)
 
-GATE = re.compile(r"issue:([^:]+):(.+)")
+ISSUANCE_ACTION = re.compile(r"issue:([^:]+):(.+)")
 
-EXECUTE_ALL, FIRST_DENY, FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
-SEMANTICS = (EXECUTE_ALL, FIRST_DENY, FIRST_PERMIT)
+EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
+EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
 
-_PARTS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
+_REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
 
 
-class Who(NamedTuple):
+class EvaluationRequester(NamedTuple):
     """Whose request an item is: items of the same are one question."""
 
     agent: str
@@ -29,28 +41,28 @@ class Who(NamedTuple):
     ancestors: tuple[str, ...]
 
 
-class Item(NamedTuple):
+class EvaluationItem(NamedTuple):
     """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it."""
 
-    who: Who
+    requester: EvaluationRequester
     action: str
     grant: str
     resource: tuple[str, str]
     error: str = ""
 
 
-class Evaluations(NamedTuple):
+class EvaluationBatch(NamedTuple):
     """A whole request. `several` says whether an array is to be answered."""
 
-    items: list[Item]
+    items: list[EvaluationItem]
     semantic: str
-    several: bool
+    is_batch: bool
 
 
-_WRONG = Item(Who("", "", ()), "", "", ("", ""))
+_INVALID_ITEM = EvaluationItem(EvaluationRequester("", "", ()), "", "", ("", ""))
 
 
-def read_evaluations(data: dict[str, Any], *, several: bool) -> Evaluations:
+def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
     """The evaluations of a request.
 
     Args:
@@ -59,68 +71,74 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> Evaluations:
 
     Raises:
         Unreadable: it is none as a whole.
-        TooMuch: more than MAX_SCOPES of them.
+        RequestLimitExceeded: more than MAX_SCOPES of them.
     """
     given = data.get("evaluations") if several else None
     if given is not None and type(given) is not list:
-        raise Unreadable("evaluations must be an array")
+        raise UnreadableHookRequest("evaluations must be an array")
     if not given:
-        item = _item(data, {})
+        item = _read_item(data, {})
         if item.error:
-            raise Unreadable(item.error)
-        return Evaluations([item], EXECUTE_ALL, False)
+            raise UnreadableHookRequest(item.error)
+        return EvaluationBatch([item], EXECUTE_ALL, False)
     if len(given) > MAX_SCOPES:
-        raise TooMuch(f"evaluations may have {MAX_SCOPES} items")
-    semantic = at(data, "options", "evaluations_semantic") or EXECUTE_ALL
-    if semantic not in SEMANTICS:
-        raise Unreadable(f"options.evaluations_semantic must be one of {', '.join(SEMANTICS)}")
-    return Evaluations([_item(one, data) for one in given], semantic, True)
+        raise RequestLimitExceeded(f"evaluations may have {MAX_SCOPES} items")
+    semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
+    if semantic not in EVALUATION_SEMANTICS:
+        raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
+    return EvaluationBatch([_read_item(one, data) for one in given], semantic, True)
 
 
-def _item(given: Any, defaults: dict[str, Any]) -> Item:
+def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
     """One item; a member that it does not have is that of the request."""
     if type(given) is not dict:
-        return _WRONG._replace(error="an evaluation must be an object")
-    whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_PARTS, "context")}
-    for part, members in _PARTS.items():
+        return _INVALID_ITEM._replace(error="an evaluation must be an object")
+    whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_REQUIRED_MEMBERS, "context")}
+    for part, members in _REQUIRED_MEMBERS.items():
         for member in members:
-            if not text(at(whole[part], member)):
-                return _WRONG._replace(error=f"{part}.{member} is required and must be a text")
+            if not text_or_empty(member_at(whole[part], member)):
+                return _INVALID_ITEM._replace(error=f"{part}.{member} is required and must be a text")
     context = whole["context"]
     if context is not None and type(context) is not dict:
-        return _WRONG._replace(error="context must be an object")
-    subject, action = whole["subject"], bounded(whole["action"]["name"])
-    client = text(at(context, "client_id"))
-    agent = bounded(client if client and subject["type"] == "user" else subject["id"])
-    act = at(context, "act") or at(subject, "properties", "act")
-    who = Who(agent, "" if agent == subject["id"] else bounded(subject["id"]), actors(act, agent))
-    gate = GATE.fullmatch(action)
-    resource = bounded(whole["resource"]["type"]), bounded(whole["resource"]["id"])
-    return Item(who, action, gate.group(2) if gate else "", resource)
+        return _INVALID_ITEM._replace(error="context must be an object")
+    subject, action = whole["subject"], check_name_length(whole["action"]["name"])
+    client = text_or_empty(member_at(context, "client_id"))
+    agent = check_name_length(client if client and subject["type"] == "user" else subject["id"])
+    act = member_at(context, "act") or member_at(subject, "properties", "act")
+    who = EvaluationRequester(
+        agent, "" if agent == subject["id"] else check_name_length(subject["id"]), earlier_actors(act, agent)
+    )
+    gate = ISSUANCE_ACTION.fullmatch(action)
+    resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
+    return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
 
 
-def questions(items: list[Item], tenant: str, issuer: str) -> dict[Who, Asked]:
+def group_by_requester(
+    items: list[EvaluationItem], tenant: str, issuer: str
+) -> dict[EvaluationRequester, ParsedHookRequest]:
     """One question for all that somebody asks for at once."""
-    mine: dict[Who, list[Item]] = {}
+    mine: dict[EvaluationRequester, list[EvaluationItem]] = {}
     for item in items:
         if not item.error:
-            mine.setdefault(item.who, []).append(item)
-    return {who: _asked(who, asked, tenant, issuer) for who, asked in mine.items()}
+            mine.setdefault(item.requester, []).append(item)
+    return {who: _parsed_request_of(who, asked, tenant, issuer) for who, asked in mine.items()}
 
 
-def _asked(who: Who, items: list[Item], tenant: str, issuer: str) -> Asked:
+def _parsed_request_of(
+    who: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
+) -> ParsedHookRequest:
     gates = [item for item in items if item.grant]
     scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
-    refresh = any(gate.grant == REFRESH for gate in gates)
-    question = Question(tenant, issuer, who.agent, scopes, refresh, who.ancestors)
+    refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
+    question = AccessRequest(tenant, issuer, who.agent, scopes, refresh, who.ancestors)
     kind, name = items[0].resource
     if gates:
-        more = event(principal=principal(who.principal, who.agent), resource={"audience": name})
-        return Asked(question, gates[0].grant, None, more)
-    more = event(
-        principal=principal(who.principal, who.agent),
+        more = without_empty_members(principal=principal_member(who.principal, who.agent), resource={"audience": name})
+        return ParsedHookRequest(question, gates[0].grant, None, more)
+    more = without_empty_members(
+        principal=principal_member(who.principal, who.agent),
         resource={"type": kind, "id": name},
         count=len(items) if len(items) > 1 else None,
     )
     # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
-    return Asked(question, items[0].action, None, {**more, "scopes": None}, kind="api.call")
+    return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")

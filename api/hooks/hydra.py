@@ -10,99 +10,108 @@ from __future__ import annotations
 
 import msgspec
 
-from ...scoring.policy import Verdict, denied
+from ...scoring.policy import Verdict, deny
 from ...scoring.policy.verdict import NOT_NARROWED
-from ..guard import Decided
+from ..guard import AccessDecision
 from .base import (
-    REFRESH,
-    Asked,
-    HookAnswer,
-    Product,
-    Unreadable,
-    at,
-    bounded,
-    decoded,
-    event,
-    json_answer,
-    listed,
-    principal,
-    text,
+    REFRESH_GRANT,
+    HookAdapter,
+    HookResponse,
+    ParsedHookRequest,
+    UnreadableHookRequest,
+    check_name_length,
+    decode_json_object,
+    json_hook_response,
+    list_or_empty,
+    member_at,
+    principal_member,
+    text_or_empty,
+    without_empty_members,
 )
 
-Raws = dict[str, msgspec.Raw]
+RawMembers = dict[str, msgspec.Raw]
 
 
-class _Claims(msgspec.Struct):
-    ext: Raws | None = None
+class _HydraClaims(msgspec.Struct):
+    ext: RawMembers | None = None
 
 
-class _IdToken(msgspec.Struct):
-    id_token_claims: _Claims | None = None
+class _HydraIdToken(msgspec.Struct):
+    id_token_claims: _HydraClaims | None = None
 
 
-class _Session(msgspec.Struct):
-    id_token: _IdToken | None = None
-    extra: Raws | None = None
+class _HydraSession(msgspec.Struct):
+    id_token: _HydraIdToken | None = None
+    extra: RawMembers | None = None
 
 
-class _Body(msgspec.Struct):
+class _HydraBody(msgspec.Struct):
     """The claims of a session, byte by byte as they came."""
 
-    session: _Session
+    session: _HydraSession
 
 
-class Hydra(Product):
+class HydraHook(HookAdapter):
     """Ory Hydra's token hook."""
 
-    unchanged = HookAnswer(204)
+    unchanged_response = HookResponse(204)
 
-    def read(self, body: bytes) -> Asked:
+    def read_request(self, body: bytes) -> ParsedHookRequest:
         """The agent is the client: with client credentials the session names nobody else."""
-        data = decoded(body)
-        asked = at(data, "request") or at(data, "requester")  # the older hook calls it so
+        data = decode_json_object(body)
+        asked = member_at(data, "request") or member_at(data, "requester")  # the older hook calls it so
         # What the client wrote, and as Hydra took it apart: it splits at blanks, and so do we.
-        told = [*listed(at(asked, "payload", "grant_type")), *listed(at(asked, "grant_types"))]
-        grants = [grant for one in told for grant in text(one).split()]
-        grant = REFRESH if REFRESH in grants else next(iter(grants), "unknown")
-        granted = listed(at(asked, "granted_scopes")) or listed(at(asked, "requested_scopes"))
-        session = at(data, "session")
-        question = self.question(data, at(asked, "client_id"), granted, grant, at(session, "extra", "act"))
-        audience = [text(one) for one in listed(at(asked, "granted_audience")) if text(one)]
-        subject = at(session, "id_token", "subject") or at(session, "id_token", "id_token_claims", "sub")
-        more = event(
-            principal=principal(subject, question.agent_id),
-            resource={"audience": bounded(audience[0])} if audience else None,
+        told = [
+            *list_or_empty(member_at(asked, "payload", "grant_type")),
+            *list_or_empty(member_at(asked, "grant_types")),
+        ]
+        grants = [grant for one in told for grant in text_or_empty(one).split()]
+        grant = REFRESH_GRANT if REFRESH_GRANT in grants else next(iter(grants), "unknown")
+        granted = list_or_empty(member_at(asked, "granted_scopes")) or list_or_empty(
+            member_at(asked, "requested_scopes")
         )
-        return Asked(question, bounded(grant), self._session(body), more)
+        session = member_at(data, "session")
+        question = self.access_request(
+            data, member_at(asked, "client_id"), granted, grant, member_at(session, "extra", "act")
+        )
+        audience = [
+            text_or_empty(one) for one in list_or_empty(member_at(asked, "granted_audience")) if text_or_empty(one)
+        ]
+        subject = member_at(session, "id_token", "subject") or member_at(session, "id_token", "id_token_claims", "sub")
+        more = without_empty_members(
+            principal=principal_member(subject, question.agent_id),
+            resource={"audience": check_name_length(audience[0])} if audience else None,
+        )
+        return ParsedHookRequest(question, check_name_length(grant), self._decode_session(body), more)
 
-    def fit(self, _: Asked, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """Scopes can not be left out; a lifetime can be shortened, by the admin API and not here."""
-        return denied(verdict, NOT_NARROWED) if verdict.narrowed else verdict
+        return deny(verdict, NOT_NARROWED) if verdict.narrowed else verdict
 
-    def render(self, asked: Asked, decided: Decided) -> HookAnswer:
+    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """204 and 200 issue the token, 403 does not."""
         if not decided.verdict.allow:
-            return self.refused(decided.verdict.reason)
-        claims = self.claims(decided)
-        session: _Session = asked.data
+            return self.denial_response(decided.verdict.reason)
+        claims = self.risk_claims(decided)
+        session: _HydraSession = asked.data
         if not claims:
-            return self.unchanged
+            return self.unchanged_response
         ids = session.id_token and session.id_token.id_token_claims
-        return json_answer(
+        return json_hook_response(
             200, {"session": {"access_token": {**(session.extra or {}), **claims}, "id_token": (ids and ids.ext) or {}}}
         )
 
-    def refused(self, reason: str) -> HookAnswer:
+    def denial_response(self, reason: str) -> HookResponse:
         """`access_denied` at the token endpoint; Hydra passes none of the body on."""
-        return json_answer(403, {"error": "access_denied", "reason": reason})
+        return json_hook_response(403, {"error": "access_denied", "reason": reason})
 
-    def unauthenticated(self) -> HookAnswer:
+    def unauthenticated_response(self) -> HookResponse:
         """`server_error` at the token endpoint."""
-        return json_answer(401, {"error": "unauthorized"})
+        return json_hook_response(401, {"error": "unauthorized"})
 
     @staticmethod
-    def _session(body: bytes) -> _Session:
+    def _decode_session(body: bytes) -> _HydraSession:
         try:
-            return msgspec.json.decode(body, type=_Body).session
+            return msgspec.json.decode(body, type=_HydraBody).session
         except (msgspec.ValidationError, RecursionError):
-            raise Unreadable("the body holds no session with claims") from None
+            raise UnreadableHookRequest("the body holds no session with claims") from None

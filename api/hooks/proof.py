@@ -12,27 +12,27 @@ from typing import NamedTuple
 from ..settings import HookSettings, Secret
 from .base import HookRequest
 
-AUTHORIZATION = b"authorization"
-SIGNATURE = b"zitadel-signature"
-SIGNATURES = 8
+AUTHORIZATION_HEADER = b"authorization"
+SIGNATURE_HEADER = b"zitadel-signature"
+MAX_SIGNATURES = 8
 """Signatures that one header may hold: two while a key is changed."""
 
 
-class Proof(NamedTuple):
+class HookAuthentication(NamedTuple):
     """Whether a request is from the product. Comparisons take as long whether a secret is nearly right or not at all.
 
     Attributes:
-        holds: the check.
-        of_body: whether it is about the body, which has to be read first.
+        is_authentic: the check.
+        needs_body: whether it is about the body, which has to be read first.
         challenge: `WWW-Authenticate` of a refusal; empty = no scheme of HTTP.
     """
 
-    holds: Callable[[HookRequest], bool]
-    of_body: bool
+    is_authentic: Callable[[HookRequest], bool]
+    needs_body: bool
     challenge: bytes
 
 
-def proof_of(settings: HookSettings, clock: Callable[[], float]) -> Proof:
+def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> HookAuthentication:
     """The proof that a hook wants.
 
     Args:
@@ -42,25 +42,31 @@ def proof_of(settings: HookSettings, clock: Callable[[], float]) -> Proof:
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
-        return Proof(lambda request: signed(request, secret, clock(), settings.tolerance_s), True, b"")
+        return HookAuthentication(
+            lambda request: has_valid_signature(request, secret, clock(), settings.tolerance_s), True, b""
+        )
     match settings.proof:
         case "header":
             name = settings.header.lower().encode()
-            return Proof(lambda request: _same(request.header(name), secret), False, b"")
+            return HookAuthentication(lambda request: _equals_secret(request.header(name), secret), False, b"")
         case "bearer":
-            return Proof(
-                lambda request: _same(_credentials(request, b"bearer"), secret), False, b'Bearer realm="trustwatch"'
+            return HookAuthentication(
+                lambda request: _equals_secret(_credentials_of_scheme(request, b"bearer"), secret),
+                False,
+                b'Bearer realm="trustwatch"',
             )
         case "basic":
-            return Proof(lambda request: _same(_decoded(request), secret), False, b'Basic realm="trustwatch"')
+            return HookAuthentication(
+                lambda request: _equals_secret(_basic_credentials(request), secret), False, b'Basic realm="trustwatch"'
+            )
 
 
-def signed(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
+def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
     """Whether `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
-    parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE) or b"").split(b",")]
+    parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     given = [value for name, _, value in parts if name == b"v1"]
-    if len(times) != 1 or not times[0].isdigit() or len(times[0]) > 12 or not 0 < len(given) <= SIGNATURES:
+    if len(times) != 1 or not times[0].isdigit() or len(times[0]) > 12 or not 0 < len(given) <= MAX_SIGNATURES:
         return False
     if abs(now_s - int(times[0])) > tolerance_s:
         return False
@@ -69,18 +75,18 @@ def signed(request: HookRequest, secret: Secret, now_s: float, tolerance_s: floa
     return any([hmac.compare_digest(wanted, one.lower()) for one in given])  # a list: all are compared
 
 
-def _same(given: bytes | None, secret: Secret) -> bool:
+def _equals_secret(given: bytes | None, secret: Secret) -> bool:
     return hmac.compare_digest(given or b"", secret.reveal().encode())
 
 
-def _credentials(request: HookRequest, scheme: bytes) -> bytes | None:
-    named, _, credentials = (request.header(AUTHORIZATION) or b"").partition(b" ")
+def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:
+    named, _, credentials = (request.header(AUTHORIZATION_HEADER) or b"").partition(b" ")
     return credentials.strip(b" ") if named.lower() == scheme else None
 
 
-def _decoded(request: HookRequest) -> bytes | None:
+def _basic_credentials(request: HookRequest) -> bytes | None:
     """`user:password` of basic authentication."""
     try:
-        return base64.b64decode(_credentials(request, b"basic") or b"", validate=True)
+        return base64.b64decode(_credentials_of_scheme(request, b"basic") or b"", validate=True)
     except binascii.Error:
         return None

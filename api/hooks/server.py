@@ -13,36 +13,48 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from ...scoring.policy import LivePolicy
-from ..guard import Guard
+from ..guard import PolicyDecisionPoint
 from ..problems import CONTENT_TYPE, internal_problem
-from ..request_body import TooLong, whole_body
+from ..request_body import RequestBodyTooLong, read_request_body
 from ..settings import HookSettings
-from .asking import Asking
-from .authzen import EVALUATION, EVALUATIONS, METADATA, AuthZen, Identify, Metadata
-from .base import MAX_BODY, HookAnswer, HookRequest, Product
+from .asking import HookDecider
+from .authzen import (
+    EVALUATION_PATH,
+    EVALUATIONS_PATH,
+    METADATA_PATH,
+    AuthZenEndpoint,
+    AuthZenMetadataEndpoint,
+    IdentifyHookCaller,
+)
+from .base import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponse
 from .endpoint import HookEndpoint
-from .hydra import Hydra
-from .okta import Okta
-from .proof import proof_of
-from .wso2 import Wso2
-from .zitadel import Zitadel
+from .hydra import HydraHook
+from .okta import OktaHook
+from .proof import hook_authentication
+from .wso2 import Wso2Hook
+from .zitadel import ZitadelHook
 
-PREFIX = "/hooks/"
-PRODUCTS: dict[str, type[Product]] = {"hydra": Hydra, "okta": Okta, "wso2": Wso2, "zitadel": Zitadel}
+HOOK_PATH_PREFIX = "/hooks/"
+HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
+    "hydra": HydraHook,
+    "okta": OktaHook,
+    "wso2": Wso2Hook,
+    "zitadel": ZitadelHook,
+}
 
-Admit = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookAnswer] | HookAnswer]]
-Meter = Callable[[str, str, int, float], None]
+HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
+HookMeter = Callable[[str, str, int, float], None]
 """Told of every answer: name of the hook, route, status, seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Needs(NamedTuple):
+class HookServerDependencies(NamedTuple):
     """What hooks work with.
 
     Attributes:
-        guard: decides and records.
-        policy: the book in force.
+        decision_point: decides and records.
+        live_policy: the book in force.
         identify: the caller of a request, by its access token.
         url: how others reach the service.
         clock: seconds since 1970.
@@ -51,24 +63,24 @@ class Needs(NamedTuple):
         new_id: text that never repeats.
     """
 
-    guard: Guard
-    policy: LivePolicy
-    identify: Identify
+    decision_point: PolicyDecisionPoint
+    live_policy: LivePolicy
+    identify: IdentifyHookCaller
     url: str
     clock: Callable[[], float]
     monotonic: Callable[[], float]
-    meter: Meter
+    meter: HookMeter
     new_id: Callable[[], str]
 
 
-class Place(NamedTuple):
+class HookRoute(NamedTuple):
     """One path."""
 
     hook: str
     route: str
     method: str
-    admit: Admit
-    too_large: Callable[[HookRequest, int], HookAnswer]
+    admit: HookAdmission
+    too_large: Callable[[HookRequest, int], HookResponse]
 
 
 class HookServer:
@@ -79,22 +91,22 @@ class HookServer:
         needs: what they work with.
     """
 
-    def __init__(self, hooks: Iterable[HookSettings], needs: Needs) -> None:
-        self._needs = needs
-        self._places = {place.route.encode(): place for hook in hooks for place in _places(hook, needs)}
+    def __init__(self, hooks: Iterable[HookSettings], needs: HookServerDependencies) -> None:
+        self._dependencies = needs
+        self._routes = {place.route.encode(): place for hook in hooks for place in _routes_of_hook(hook, needs)}
 
-    def serves(self, path: bytes) -> bool:
+    def handles(self, path: bytes) -> bool:
         """Whether a path, percent-encoded as it came, is one of a hook."""
-        return path in self._places
+        return path in self._routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        start = self._needs.monotonic()
-        place = self._places[scope["raw_path"]]
+        start = self._dependencies.monotonic()
+        place = self._routes[scope["raw_path"]]
         try:
             answer = await self._answer(place, scope, receive)
         except Exception as error:
-            answer = self._failed(place, error)
+            answer = self._failure_response(place, error)
         if answer is None:
             return
         length = (b"content-length", b"%d" % len(answer.body))
@@ -102,38 +114,40 @@ class HookServer:
         headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-        self._needs.meter(place.hook, place.route, answer.status, self._needs.monotonic() - start)
+        self._dependencies.meter(place.hook, place.route, answer.status, self._dependencies.monotonic() - start)
 
-    async def _answer(self, place: Place, scope: Scope, receive: Receive) -> HookAnswer | None:
+    async def _answer(self, place: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
         """None where the client went away before its request was whole."""
         if scope["method"] != place.method:
-            return HookAnswer(405, b"", ((b"allow", place.method.encode()),))
+            return HookResponse(405, b"", ((b"allow", place.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")
         admitted = await place.admit(request, scope)
-        if isinstance(admitted, HookAnswer):
+        if isinstance(admitted, HookResponse):
             return admitted
         try:
-            body = await whole_body(receive, MAX_BODY)
-        except TooLong:
-            return place.too_large(request, MAX_BODY)
+            body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
+        except RequestBodyTooLong:
+            return place.too_large(request, MAX_HOOK_BODY_BYTES)
         return None if body is None else admitted(request._replace(body=body))
 
-    def _failed(self, place: Place, error: Exception) -> HookAnswer:
+    def _failure_response(self, place: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
-        error_id = self._needs.new_id()
+        error_id = self._dependencies.new_id()
         _log.error("hook_failed", hook=place.hook, error_id=error_id, error=type(error).__name__, why=str(error))
-        return HookAnswer(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
+        return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
 
 
-def _places(settings: HookSettings, needs: Needs) -> list[Place]:
-    asking = Asking(settings, needs.guard, needs.policy, lambda: int(needs.clock() * 1000))
+def _routes_of_hook(settings: HookSettings, needs: HookServerDependencies) -> list[HookRoute]:
+    asking = HookDecider(settings, needs.decision_point, needs.live_policy, lambda: int(needs.clock() * 1000))
     if settings.kind != "authzen":
-        endpoint = HookEndpoint(PRODUCTS[settings.kind](settings), proof_of(settings, needs.clock), asking)
-        return [Place(settings.name, PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    one, many = (AuthZen(asking, needs.identify, several=several) for several in (False, True))
-    metadata = Metadata(needs.url)
+        endpoint = HookEndpoint(
+            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, needs.clock), asking
+        )
+        return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
+    one, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
+    metadata = AuthZenMetadataEndpoint(needs.url)
     return [
-        Place(settings.name, EVALUATION, "POST", one.admit, one.too_large),
-        Place(settings.name, EVALUATIONS, "POST", many.admit, many.too_large),
-        Place(settings.name, METADATA, "GET", metadata.admit, one.too_large),
+        HookRoute(settings.name, EVALUATION_PATH, "POST", one.admit, one.too_large),
+        HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
+        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, one.too_large),
     ]

@@ -8,40 +8,51 @@ The target's `interruptOnError` says whether ZITADEL issues tokens while no answ
 from __future__ import annotations
 
 from ...scoring.policy import Verdict
-from ..guard import Decided
-from .base import Asked, HookAnswer, Product, at, bounded, decoded, json_answer, text
+from ..guard import AccessDecision
+from .base import (
+    HookAdapter,
+    HookResponse,
+    ParsedHookRequest,
+    check_name_length,
+    decode_json_object,
+    json_hook_response,
+    member_at,
+    text_or_empty,
+)
 
-DENIED = 403
+DENIED_STATUS = 403
 
 
-class Zitadel(Product):
+class ZitadelHook(HookAdapter):
     """ZITADEL's Actions v2."""
 
-    unchanged = json_answer(200, {})
+    unchanged_response = json_hook_response(200, {})
 
-    def read(self, body: bytes) -> Asked:
+    def read_request(self, body: bytes) -> ParsedHookRequest:
         """The agent is the user, unless the settings say where else it is."""
-        data = decoded(body)
-        function = text(data.get("function")).rpartition("/")[2] or "unknown"
-        act = at(data, "userinfo", "act")
-        question = self.question(data, at(data, "user", "id"), (), function, act)
-        return Asked(question, bounded(function), None, {})
+        data = decode_json_object(body)
+        function = text_or_empty(data.get("function")).rpartition("/")[2] or "unknown"
+        act = member_at(data, "userinfo", "act")
+        question = self.access_request(data, member_at(data, "user", "id"), (), function, act)
+        return ParsedHookRequest(question, check_name_length(function), None, {})
 
-    def fit(self, _: Asked, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """Without scopes nothing can be narrowed; lifetimes can not be set, so the ceiling is the claim's to tell."""
         return verdict
 
-    def render(self, _: Asked, decided: Decided) -> HookAnswer:
+    def render_response(self, _: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Claims, or a denial, which is an answer of status 200 too."""
         if not decided.verdict.allow:
-            return self.refused(decided.verdict.reason)
-        claims = [{"key": name, "value": value} for name, value in self.claims(decided).items()]
-        return json_answer(200, {"append_claims": claims}) if claims else self.unchanged
+            return self.denial_response(decided.verdict.reason)
+        claims = [{"key": name, "value": value} for name, value in self.risk_claims(decided).items()]
+        return json_hook_response(200, {"append_claims": claims}) if claims else self.unchanged_response
 
-    def refused(self, reason: str) -> HookAnswer:
+    def denial_response(self, reason: str) -> HookResponse:
         """The client gets this status and message."""
-        return json_answer(200, {"forwardedStatusCode": DENIED, "forwardedErrorMessage": f"access denied: {reason}"})
+        return json_hook_response(
+            200, {"forwardedStatusCode": DENIED_STATUS, "forwardedErrorMessage": f"access denied: {reason}"}
+        )
 
-    def unauthenticated(self) -> HookAnswer:
+    def unauthenticated_response(self) -> HookResponse:
         """An error, with or without which ZITADEL goes on, as `interruptOnError` says."""
-        return json_answer(401, {"error": "the signature is missing, wrong or too old"})
+        return json_hook_response(401, {"error": "the signature is missing, wrong or too old"})

@@ -4,7 +4,7 @@ Begin at `app.create_app`. `front` is the bare route, `answers` what it answers,
 """
 
 from .app import create_app
-from .metric_table import METRICS, Metric
-from .services import PipelineStatus, Services
+from .metric_table import METRICS, MetricDefinition
+from .services import PipelineStatus, Runtime
 
-__all__ = ["METRICS", "Metric", "PipelineStatus", "Services", "create_app"]
+__all__ = ["METRICS", "MetricDefinition", "PipelineStatus", "Runtime", "create_app"]

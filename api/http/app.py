@@ -16,16 +16,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from ...ingest.events import AuditEvent
-from ..edge import Admission, AgentRegistry, BodyTooLarge, Door, Limits, Overloaded, UnsupportedBody
-from ..edge.bodies import CODINGS, MEDIA_TYPES
-from ..edge.silence import SilenceWatch
+from ...ingest.events import NativeEvent
+from ..edge import Admission, AgentRegistry, BodyTooLarge, EventIntake, IntakeLimits, Overloaded, UnsupportedBody
+from ..edge.bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
+from ..edge.silence import SilenceDetector
 from ..gateway import GatewayIssuers, GatewayServer
-from ..gateway import Needs as GatewayNeeds
-from ..guard.approvals import NotOpen
-from ..hooks import HookServer, Needs
-from ..privacy.desk import Refused
-from ..problems import Problem, install_problem_handlers, problem_response
+from ..gateway import GatewayServerDependencies as GatewayNeeds
+from ..guard.approvals import InterventionNotOpen
+from ..hooks import HookServer, HookServerDependencies
+from ..privacy.desk import ErasureRefused
+from ..problems import ProblemDetails, install_problem_handlers, problem_response
 from . import (
     route_actuations,
     route_agents,
@@ -39,24 +39,24 @@ from . import (
     route_privacy,
     route_service,
 )
-from .answers import RiskAnswers
-from .front import Front, caller_of
-from .gate import Parts, StoreReader
-from .metrics import Metrics
-from .schemas import problems
-from .services import Services
+from .answers import RiskAnswerCache
+from .front import FastPath, authenticate_request
+from .gate import ApplicationContext, StoreExecutor
+from .metrics import ServiceMetrics
+from .schemas import problem_responses
+from .services import Runtime
 
-SCHEMAS = "#/components/schemas/"
+SCHEMA_REF_PREFIX = "#/components/schemas/"
 
-SILENCE_EVERY_S = 1.0
+SILENCE_CHECK_INTERVAL_S = 1.0
 
-ABOUT = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
+API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
 
 Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
 problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
 
 
-COMMON_PROBLEMS = problems(
+COMMON_PROBLEMS = problem_responses(
     {
         401: "no token, or one that is refused; `WWW-Authenticate` says why",
         403: "the token lacks a scope, or its client is not bound to that tenant",
@@ -72,15 +72,15 @@ class DocumentedApp(FastAPI):
         """The document; made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            _, parts = msgspec.json.schema_components([AuditEvent], ref_template=SCHEMAS + "{name}")
+            _, parts = msgspec.json.schema_components([NativeEvent], ref_template=SCHEMA_REF_PREFIX + "{name}")
             document["components"]["schemas"].update(parts)
         return self.openapi_schema or {}
 
 
-CONSOLE = "/console"
+CONSOLE_PATH = "/console"
 
 
-class Mounted(Protocol):
+class MountedApplication(Protocol):
     """Pages for people, with what runs beside them."""
 
     app: ASGIApp
@@ -93,12 +93,12 @@ class Mounted(Protocol):
 
 
 def create_app(
-    services: Services,
+    services: Runtime,
     registry: CollectorRegistry | None = None,
     *,
     only_service: bool = False,
-    console: Callable[[Parts], Mounted] | None = None,
-) -> Front:
+    console: Callable[[ApplicationContext], MountedApplication] | None = None,
+) -> FastPath:
     """The ASGI application that a server runs.
 
     Args:
@@ -107,17 +107,19 @@ def create_app(
         only_service: a worker's: health, readiness, metrics, and no questions or events.
         console: makes the pages at `/console`; None = there are none.
     """
-    door = _door(services)
-    silence = SilenceWatch({}, services.monotonic()) if only_service else _silence(services)
-    issuers = None if only_service else _gateway_issuers(services)
-    metrics = Metrics(services, registry or CollectorRegistry(), lambda: door.limits.held_bytes, silence, issuers)
-    answers = RiskAnswers(services)
-    parts = Parts(services, answers, door, metrics, StoreReader(), silence)
+    door = _make_event_intake(services)
+    silence = SilenceDetector({}, services.monotonic()) if only_service else _make_silence_watch(services)
+    issuers = None if only_service else _make_gateway_issuers(services)
+    metrics = ServiceMetrics(
+        services, registry or CollectorRegistry(), lambda: door.limits.reserved_bytes, silence, issuers
+    )
+    answers = RiskAnswerCache(services)
+    parts = ApplicationContext(services, answers, door, metrics, StoreExecutor(), silence)
     pages = None if console is None or only_service else console(parts)
     app = DocumentedApp(
         title="Trustwatch",
         version=version("trustwatch"),
-        description=ABOUT,
+        description=API_DESCRIPTION,
         lifespan=_lifespan(services, silence, issuers, pages),
         openapi_url=None,
         docs_url=None,
@@ -125,7 +127,7 @@ def create_app(
     )
     app.state.parts = parts
     install_problem_handlers(app, services.new_id)
-    _install_door_problems(app)
+    _install_slice_problem_handlers(app)
     app.include_router(route_service.router)
     if not only_service:
         routes = (
@@ -140,79 +142,79 @@ def create_app(
             route_models,
             route_otlp,
         )
-        for router in (*(part.router for part in routes), route_events.letters):
+        for router in (*(part.router for part in routes), route_events.dead_letters_router):
             app.include_router(router, responses=COMMON_PROBLEMS)
-        app.router.routes.insert(0, route_events.DIRECT)
+        app.router.routes.insert(0, route_events.DIRECT_EVENTS_ROUTE)
     if pages is not None:
-        app.mount(CONSOLE, pages.app)
-        app.add_api_route(CONSOLE, _to_console, include_in_schema=False)
-    hooks = None if only_service else _hooks(services, metrics)
-    gateway = None if issuers is None else _gateway(services, metrics, issuers)
-    return Front(app, services, answers, metrics, answering=not only_service, hooks=hooks, gateway=gateway)
+        app.mount(CONSOLE_PATH, pages.app)
+        app.add_api_route(CONSOLE_PATH, _redirect_to_console, include_in_schema=False)
+    hooks = None if only_service else _make_hook_server(services, metrics)
+    gateway = None if issuers is None else _make_gateway_server(services, metrics, issuers)
+    return FastPath(app, services, answers, metrics, answering=not only_service, hooks=hooks, gateway=gateway)
 
 
-async def _to_console() -> Response:
-    return RedirectResponse(f"{CONSOLE}/", 308)
+async def _redirect_to_console() -> Response:
+    return RedirectResponse(f"{CONSOLE_PATH}/", 308)
 
 
-def _door(services: Services) -> Door:
-    behind = services.behind or (lambda: 0)
-    limits = Limits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
-    admission = Admission(AgentRegistry(services.settings.registry), services.alias)
-    return Door(services.log, admission, limits, services.clock, services.new_id)
+def _make_event_intake(services: Runtime) -> EventIntake:
+    behind = services.log_lag or (lambda: 0)
+    limits = IntakeLimits(behind, services.settings.pipeline.max_lag_bytes, services.monotonic)
+    admission = Admission(AgentRegistry(services.settings.registry), services.principal_alias)
+    return EventIntake(services.event_log, admission, limits, services.clock, services.new_id)
 
 
-def _hooks(services: Services, metrics: Metrics) -> HookServer:
-    needs = Needs(
-        services.guard,
-        services.policy,
-        partial(caller_of, services.verifier),
+def _make_hook_server(services: Runtime, metrics: ServiceMetrics) -> HookServer:
+    needs = HookServerDependencies(
+        services.decision_point,
+        services.live_policy,
+        partial(authenticate_request, services.verifier),
         services.settings.listen.url(),
         services.clock,
         services.monotonic,
-        metrics.hook_answered,
+        metrics.count_hook_answer,
         services.new_id,
     )
     return HookServer(services.settings.hooks, needs)
 
 
-def _gateway_issuers(services: Services) -> GatewayIssuers | None:
+def _make_gateway_issuers(services: Runtime) -> GatewayIssuers | None:
     settings = services.settings
     if not settings.gateway.issuers:
         return None
     return GatewayIssuers(settings.gateway, settings.verification, services.clock, services.new_id)
 
 
-def _gateway(services: Services, metrics: Metrics, issuers: GatewayIssuers) -> GatewayServer:
+def _make_gateway_server(services: Runtime, metrics: ServiceMetrics, issuers: GatewayIssuers) -> GatewayServer:
     needs = GatewayNeeds(
         issuers,
-        services.guard,
-        services.policy,
-        partial(caller_of, services.verifier),
+        services.decision_point,
+        services.live_policy,
+        partial(authenticate_request, services.verifier),
         services.clock,
         services.monotonic,
-        metrics.gateway_answered,
+        metrics.count_gateway_answer,
         services.new_id,
     )
     return GatewayServer(services.settings.gateway, needs)
 
 
-def _silence(services: Services) -> SilenceWatch:
+def _make_silence_watch(services: Runtime) -> SilenceDetector:
     callers = services.settings.callers
     bounds = {caller.name: caller.silence_s for caller in callers if caller.silence_s is not None}
-    return SilenceWatch(bounds, services.monotonic())
+    return SilenceDetector(bounds, services.monotonic())
 
 
-async def _watch_silence(services: Services, silence: SilenceWatch) -> None:
+async def _watch_silence(services: Runtime, silence: SilenceDetector) -> None:
     while True:
-        await asyncio.sleep(SILENCE_EVERY_S)
+        await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
         silence.check(services.monotonic())
         if services.on_silence is not None:
             await services.on_silence(list(silence))
 
 
 def _lifespan(
-    services: Services, silence: SilenceWatch, issuers: GatewayIssuers | None, pages: Mounted | None
+    services: Runtime, silence: SilenceDetector, issuers: GatewayIssuers | None, pages: MountedApplication | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -227,7 +229,7 @@ def _lifespan(
             yield
         finally:
             watch.cancel()
-            services.status.close()
+            services.pipeline_status.close()
             if pages is not None:
                 await pages.close()
             if issuers is not None:
@@ -238,29 +240,29 @@ def _lifespan(
     return lifespan
 
 
-def _install_door_problems(app: FastAPI) -> None:
+def _install_slice_problem_handlers(app: FastAPI) -> None:
     """Answers to requests that the door does not take as a whole."""
 
     async def overloaded(_: Request, error: Exception) -> Response:
         assert isinstance(error, Overloaded)
         headers = {"Retry-After": str(max(1, -int(-error.retry_after_s // 1)))}
-        return problem_response(Problem(429, error.code, "Too many requests", str(error), headers))
+        return problem_response(ProblemDetails(429, error.code, "Too many requests", str(error), headers))
 
     async def too_large(_: Request, error: Exception) -> Response:
-        return problem_response(Problem(413, BodyTooLarge.code, "Body too large", str(error)))
+        return problem_response(ProblemDetails(413, BodyTooLarge.code, "Body too large", str(error)))
 
     async def unsupported(_: Request, error: Exception) -> Response:
-        headers = {"Accept": ", ".join(MEDIA_TYPES), "Accept-Encoding": ", ".join(CODINGS)}
-        return problem_response(Problem(415, UnsupportedBody.code, "Unsupported body", str(error), headers))
+        headers = {"Accept": ", ".join(EVENT_MEDIA_TYPES), "Accept-Encoding": ", ".join(CONTENT_CODINGS)}
+        return problem_response(ProblemDetails(415, UnsupportedBody.code, "Unsupported body", str(error), headers))
 
     async def not_open(_: Request, error: Exception) -> Response:
-        return problem_response(Problem(409, NotOpen.code, "Not open", str(error)))
+        return problem_response(ProblemDetails(409, InterventionNotOpen.code, "Not open", str(error)))
 
     async def refused(_: Request, error: Exception) -> Response:
-        return problem_response(Problem(409, Refused.code, "Erasure refused", str(error)))
+        return problem_response(ProblemDetails(409, ErasureRefused.code, "Erasure refused", str(error)))
 
-    app.add_exception_handler(NotOpen, not_open)
-    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(InterventionNotOpen, not_open)
+    app.add_exception_handler(ErasureRefused, refused)
     app.add_exception_handler(Overloaded, overloaded)
     app.add_exception_handler(BodyTooLarge, too_large)
     app.add_exception_handler(UnsupportedBody, unsupported)

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .schemas import Level, Share, Time
+from .schemas import Level, TimeText, UnitInterval
 
 DAY_S = 86_400
-Why = Annotated[str, Field(min_length=1, max_length=2048, description="why; kept, and part of the audit event")]
-Valid = Annotated[float, Field(ge=60, le=30 * DAY_S, description="how long it holds, s")]
+ReasonText = Annotated[str, Field(min_length=1, max_length=2048, description="why; kept, and part of the audit event")]
+ValidityPeriod = Annotated[float, Field(ge=60, le=30 * DAY_S, description="how long it holds, s")]
 
 
 class InterventionOut(BaseModel):
@@ -24,28 +24,28 @@ class InterventionOut(BaseModel):
     scopes: list[str] = Field(description="of an approval: scope patterns; `*` is all")
     asked_why: str
     asked_by: str
-    asked_at: Time
+    asked_at: TimeText
     decided_by: str | None
-    decided_at: Time | None
+    decided_at: TimeText | None
     why: str | None
-    expires_at: Time
+    expires_at: TimeText
 
 
-class ApproveIn(BaseModel):
+class ApprovalIn(BaseModel):
     """A person lets the scopes pass for a while."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "planned migration, CHG-1234"}})
 
-    why: Why
-    valid_s: Valid = 3600.0
+    why: ReasonText
+    valid_s: ValidityPeriod = 3600.0
 
 
-class WhyIn(BaseModel):
+class JustificationIn(BaseModel):
     """Why something is rejected or ended."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "nobody knows of this"}})
 
-    why: Why
+    why: ReasonText
 
 
 class PinIn(BaseModel):
@@ -56,30 +56,32 @@ class PinIn(BaseModel):
     )
 
     level: Literal["low", "medium", "high", "critical"]
-    why: Why
-    valid_s: Valid = 3600.0
+    why: ReasonText
+    valid_s: ValidityPeriod = 3600.0
 
 
-class ReachedOut(BaseModel):
+class ReachedAgentOut(BaseModel):
     """One agent that was reached."""
 
     agent_id: str
     depth: int = Field(description="steps from the agent that was asked about")
     kind: Literal["delegated", "called"] = Field(description="`called` where a call was among the steps")
     via: str = Field(description="the agent before it on the shortest way")
-    first_seen_at: Time
-    last_seen_at: Time = Field(description="at most an hour old while it goes on")
+    first_seen_at: TimeText
+    last_seen_at: TimeText = Field(description="at most an hour old while it goes on")
     risk_level: Level | None = Field(description="its own level; null = never seen")
-    edge_risk_score: Share = Field(description="risk of who acted over the last step to it, decayed until now")
+    edge_risk_score: UnitInterval = Field(description="risk of who acted over the last step to it, decayed until now")
 
 
-class PrincipalSeenOut(BaseModel):
+class ReachedPrincipalOut(BaseModel):
     """Somebody on whose behalf the agent acted."""
 
     principal_id: str
-    first_seen_at: Time
-    last_seen_at: Time
-    pair_risk_score: Share = Field(description="of the agent while it acted for this principal, decayed until now")
+    first_seen_at: TimeText
+    last_seen_at: TimeText
+    pair_risk_score: UnitInterval = Field(
+        description="of the agent while it acted for this principal, decayed until now"
+    )
 
 
 class BlastRadiusOut(BaseModel):
@@ -90,27 +92,29 @@ class BlastRadiusOut(BaseModel):
     issuer: str
     risk_level: Level
     descendants_policy: Level = Field(description="descendants of a `critical` agent are treated as at least at this")
-    agents: list[ReachedOut]
-    principals: list[PrincipalSeenOut]
+    agents: list[ReachedAgentOut]
+    principals: list[ReachedPrincipalOut]
     complete: bool = Field(description="false where more agents were found than are told")
 
 
-class ActingOut(BaseModel):
+class ActingAgentOut(BaseModel):
     """One agent that acts for a principal."""
 
     agent_id: str
     risk_level: Level
-    risk_score: Share
-    pair_risk_score: Share = Field(description="of the agent while it acted for this principal, decayed until now")
-    last_seen_at: Time
+    risk_score: UnitInterval
+    pair_risk_score: UnitInterval = Field(
+        description="of the agent while it acted for this principal, decayed until now"
+    )
+    last_seen_at: TimeText
 
 
-class PrincipalOut(BaseModel):
+class PrincipalRiskOut(BaseModel):
     """Risk of a principal: that of the riskiest agent that acted for it."""
 
     principal_id: str
     tenant: str
     issuer: str
     risk_level: Level
-    risk_score: Share
-    agents: list[ActingOut]
+    risk_score: UnitInterval
+    agents: list[ActingAgentOut]

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from ...scoring.channel import Change
+from ...scoring.channel import LevelChange
 from ...scoring.records import AgentSummary, Decision, Delivery, RiskLevel
-from ...scoring.store import StoredLetter
+from ...scoring.store import StoredDeadLetter
 from .answers import shows_reasons
-from .schemas import AgentOut, DecisionOut, DeliveryOut, LetterOut
-from .times import iso_ms, iso_or_none
+from .schemas import AgentOut, DeadLetterOut, DecisionOut, DeliveryOut
+from .times import format_rfc3339, format_rfc3339_or_none
 
 
 def agent_out(summary: AgentSummary) -> AgentOut:
@@ -23,13 +23,13 @@ def agent_out(summary: AgentSummary) -> AgentOut:
         tenant=name.tenant,
         issuer=name.issuer,
         agent_type=summary.agent_type,
-        risk_level=_level(summary.level),
+        risk_level=level_word(summary.level),
         risk_score=summary.risk_score,
         confidence=summary.confidence,
         anomaly_score=summary.anomaly_score,
-        first_seen_at=iso_or_none(summary.first_seen_ms),
-        last_seen_at=iso_or_none(summary.last_seen_ms),
-        evaluated_at=iso_or_none(summary.evaluated_ms),
+        first_seen_at=format_rfc3339_or_none(summary.first_seen_ms),
+        last_seen_at=format_rfc3339_or_none(summary.last_seen_ms),
+        evaluated_at=format_rfc3339_or_none(summary.evaluated_ms),
         events=summary.events,
         decision_id=summary.decision_id or None,
         reasons=msgspec.json.decode(summary.reasons) if shows_reasons(summary) else [],
@@ -60,64 +60,64 @@ def decision_out(decision: Decision) -> DecisionOut:
         agent_id=decision.agent.agent_id,
         tenant=decision.agent.tenant,
         issuer=decision.agent.issuer,
-        decided_at=iso_ms(decision.decided_ms),
+        decided_at=format_rfc3339(decision.decided_ms),
         event_id=decision.event_id or None,
-        event_time=iso_ms(decision.event_time_ms),
-        previous_level=_level(decision.previous_level),
-        level=_level(decision.level),
+        event_time=format_rfc3339(decision.event_time_ms),
+        previous_level=level_word(decision.previous_level),
+        level=level_word(decision.level),
         reasons=msgspec.to_builtins(decision.reasons),
         counterfactual=decision.counterfactual or None,
         **{name: getattr(decision, name) for name in same},
     )
 
 
-def change_out(change: Change) -> dict[str, Any]:
+def level_change_out(change: LevelChange) -> dict[str, Any]:
     """A change of level for a stream."""
     return {
         "decision_id": change.decision_id,
         "tenant": change.tenant,
         "agent_id": change.agent_id,
-        "previous_level": _level(change.previous_level),
-        "level": _level(change.level),
+        "previous_level": level_word(change.previous_level),
+        "level": level_word(change.level),
         "risk_score": round(change.risk_score, 4),
         "text": change.text,
-        "event_time": iso_ms(change.event_time_ms),
-        "decided_at": iso_ms(change.decided_ms),
+        "event_time": format_rfc3339(change.event_time_ms),
+        "decided_at": format_rfc3339(change.decided_ms),
     }
 
 
-def letter_out(stored: StoredLetter, *, with_raw: bool) -> LetterOut:
+def dead_letter_out(stored: StoredDeadLetter, *, with_raw: bool) -> DeadLetterOut:
     """A dead letter; its bytes only where they are asked for."""
     letter = stored.letter
-    return LetterOut(
+    return DeadLetterOut(
         letter_id=letter.letter_id,
-        received_at=iso_ms(letter.received_ms),
+        received_at=format_rfc3339(letter.received_ms),
         source=letter.source,
         reason=letter.reason,
         path=letter.path,
         size=len(letter.raw),
-        replayed_at=iso_or_none(stored.replayed_ms),
+        replayed_at=format_rfc3339_or_none(stored.replayed_ms),
         raw=base64.b64encode(letter.raw).decode() if with_raw else None,
     )
 
 
-class _Head(msgspec.Struct):
+class _CloudEventHead(msgspec.Struct):
     """What a list shows of a CloudEvent."""
 
     type: str = ""
     subject: str = ""
 
 
-def _head(payload: bytes) -> _Head:
+def _cloud_event_head(payload: bytes) -> _CloudEventHead:
     try:
-        return msgspec.json.decode(payload, type=_Head)
+        return msgspec.json.decode(payload, type=_CloudEventHead)
     except msgspec.MsgspecError:  # none of our alerts: how it fares is shown all the same
-        return _Head()
+        return _CloudEventHead()
 
 
 def delivery_out(delivery: Delivery) -> DeliveryOut:
     """The state of a delivery."""
-    head = _head(delivery.payload)
+    head = _cloud_event_head(delivery.payload)
     held_back = delivery.status == "suppressed"
     return DeliveryOut(
         key=delivery.key,
@@ -126,19 +126,19 @@ def delivery_out(delivery: Delivery) -> DeliveryOut:
         target=delivery.target,
         kind=delivery.kind,
         tenant=delivery.tenant,
-        level=_level(delivery.level),
+        level=level_word(delivery.level),
         reason=delivery.group,
-        created_at=iso_ms(delivery.created_ms),
+        created_at=format_rfc3339(delivery.created_ms),
         status=delivery.status,  # type: ignore[arg-type] # the store writes no other word; pydantic checks it
         attempts=delivery.attempts,
-        next_attempt_at=iso_or_none(delivery.next_attempt_ms) if delivery.status == "pending" else None,
+        next_attempt_at=format_rfc3339_or_none(delivery.next_attempt_ms) if delivery.status == "pending" else None,
         last_error=None if held_back else delivery.last_error or None,
         why=delivery.last_error or None,
-        delivered_at=iso_or_none(delivery.delivered_ms),
+        delivered_at=format_rfc3339_or_none(delivery.delivered_ms),
         suppressed_before=delivery.suppressed_before,
     )
 
 
-def _level(level: int) -> Any:
+def level_word(level: int) -> Any:
     """The word of a level; Any because pydantic, not the type checker, knows the words."""
     return RiskLevel(level).label

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .schemas import Level, Time
+from .schemas import Level, TimeText
 
-Text = Annotated[str, Field(max_length=1000)]
+FeedbackText = Annotated[str, Field(max_length=1000)]
 
 
-class ScopeIn(BaseModel):
+class FeedbackScopeIn(BaseModel):
     """What a rule speaks of."""
 
     model_config = ConfigDict(extra="forbid")
@@ -30,23 +30,23 @@ class FeedbackIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     verdict: Literal["false_positive", "true_positive"]
-    scope: ScopeIn = ScopeIn()  # type: ignore[call-arg]  # pydantic's defaults
-    reason: Text = Field(description="why; kept, and part of the audit event")
+    scope: FeedbackScopeIn = FeedbackScopeIn()  # type: ignore[call-arg]  # pydantic's defaults
+    reason: FeedbackText = Field(description="why; kept, and part of the audit event")
     expires_in_s: int = Field(0, ge=0, le=31_622_400, description="of a false positive: how long its rule holds, s")
     preview_id: str | None = Field(None, max_length=100, description="of the finished preview of the same draft")
     accept_unseen: bool = Field(False, description="adopt although there was no history to preview it on")
 
 
-class StepOut(BaseModel):
+class FeedbackStepOut(BaseModel):
     """One step in the life of feedback."""
 
     action: Literal["adopted", "noted", "revoked", "expired"]
-    at: Time
+    at: TimeText
     by: str
     why: str
 
 
-class ScopeOut(BaseModel):
+class FeedbackScopeOut(BaseModel):
     """What a rule speaks of."""
 
     kind: Literal["agent", "peer_group"]
@@ -68,22 +68,22 @@ class FeedbackOut(BaseModel):
     )
     decision_id: str
     level: Level
-    scope: ScopeOut
+    scope: FeedbackScopeOut
     reason: str
     author: str
-    created_at: Time
-    expires_at: Time | None = Field(description="null = a label, which holds until it is revoked")
+    created_at: TimeText
+    expires_at: TimeText | None = Field(description="null = a label, which holds until it is revoked")
     preview_id: str | None
     unseen: bool = Field(description="adopted although there was no history to preview it on")
-    label_from: Time = Field(description="events of the agent from then")
-    label_until: Time = Field(description="until then are what the label speaks of")
+    label_from: TimeText = Field(description="events of the agent from then")
+    label_until: TimeText = Field(description="until then are what the label speaks of")
     events_matched: int = Field(description="events in which the rule counted, as of the last commits")
-    last_matched_at: Time | None
+    last_matched_at: TimeText | None
     partitions: int = Field(description="event logs that hold to the rule now")
     revoked_by: str | None
-    revoked_at: Time | None
+    revoked_at: TimeText | None
     revoked_why: str | None
-    steps: list[StepOut] = Field(description="its life so far; empty in lists")
+    steps: list[FeedbackStepOut] = Field(description="its life so far; empty in lists")
 
 
 class PreviewStartedOut(BaseModel):
@@ -93,24 +93,24 @@ class PreviewStartedOut(BaseModel):
     status: Literal["waiting", "running", "done", "failed"]
 
 
-class WindowOut(BaseModel):
+class PreviewWindowOut(BaseModel):
     """What was replayed."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    from_: Time = Field(alias="from", serialization_alias="from")
-    to: Time
+    from_: TimeText = Field(alias="from", serialization_alias="from")
+    to: TimeText
     events: int
     source: str = Field(description="log, archive and log, or kafka")
 
 
-class AlertOut(BaseModel):
+class PreviewAlertOut(BaseModel):
     """A rise of an agent's level in the replay."""
 
     agent_id: str
     tenant: str
     issuer: str
-    time: Time
+    time: TimeText
     event_id: str
     level: Level
     level_with_rule: Level
@@ -122,7 +122,7 @@ class AlertOut(BaseModel):
     )
 
 
-class LostOut(AlertOut):
+class LostDetectionOut(PreviewAlertOut):
     """A detection that would be lost."""
 
     why: Literal["confirmed", "level"] = Field(
@@ -131,7 +131,7 @@ class LostOut(AlertOut):
     feedback_id: str | None = None
 
 
-class StillOddOut(BaseModel):
+class RemainingAnomalyOut(BaseModel):
     """A feature that the rule does not name and that makes events odd which it touches."""
 
     feature: str
@@ -145,16 +145,16 @@ class PreviewOut(BaseModel):
     decision_id: str
     status: Literal["waiting", "running", "done", "failed"]
     progress: float
-    window: WindowOut | None = None
+    window: PreviewWindowOut | None = None
     events_matched: int | None = None
     alerts_before: int | None = None
     alerts_after: int | None = None
-    alerts_removed: list[AlertOut] | None = Field(None, description="at most 200")
+    alerts_removed: list[PreviewAlertOut] | None = Field(None, description="at most 200")
     alerts_removed_count: int | None = None
-    detections_lost: list[LostOut] | None = Field(None, description="at most 200, confirmed attacks first")
+    detections_lost: list[LostDetectionOut] | None = Field(None, description="at most 200, confirmed attacks first")
     detections_lost_count: int | None = None
     agents_affected: int | None = None
-    still_odd: list[StillOddOut] | None = Field(
+    still_odd: list[RemainingAnomalyOut] | None = Field(
         None, description="what goes on being odd in events that the rule touches: it goes on raising risk there"
     )
     unseen: str | None = Field(None, description="why there was no history to preview it on; empty where there was")

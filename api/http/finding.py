@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...scoring.records import AgentName
-from ...scoring.view import Entry, RiskView
-from ..callers import ANY, Caller
-from ..problems import Problem, ProblemError
+from ...scoring.view import RiskView, RiskViewEntry
+from ..callers import ANY_NAME, AuthenticatedCaller
+from ..problems import ProblemDetails, ProblemError
 
-SHOWN = 20
+MAX_CANDIDATES = 20
 
 
-def require_all_tenants(caller: Caller) -> None:
+def require_all_tenants(caller: AuthenticatedCaller) -> None:
     """What reaches every tenant is for callers that are bound to all of them. Raises ProblemError (403)."""
-    if ANY not in caller.tenants:
+    if ANY_NAME not in caller.tenants:
         detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
-        raise ProblemError(Problem(403, "all_tenants_needed", "All tenants needed", detail))
+        raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))
 
 
-def visible_tenants(caller: Caller, tenant: str | None) -> Collection[str] | None:
+def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collection[str] | None:
     """Tenants that a request of *caller* reaches; None = all.
 
     Raises:
@@ -32,14 +32,16 @@ def visible_tenants(caller: Caller, tenant: str | None) -> Collection[str] | Non
     """
     if tenant is not None:
         return (caller.require_tenant(tenant),)
-    if ANY in caller.tenants:
+    if ANY_NAME in caller.tenants:
         return None
     if not caller.tenants:
         caller.require_tenant(None)
     return caller.tenants
 
 
-def find_entry(view: RiskView, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> Entry | None:
+def find_agent_entry(
+    view: RiskView, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
+) -> RiskViewEntry | None:
     """The one agent that is meant; None = never seen, as far as this caller may know.
 
     Raises:
@@ -47,22 +49,24 @@ def find_entry(view: RiskView, caller: Caller, agent_id: str, tenant: str | None
         ProblemError: 409, several are meant.
     """
     tenants = visible_tenants(caller, tenant)
-    found = view.find(agent_id, tenant, issuer, tenants)
+    found = view.find_by_id(agent_id, tenant, issuer, tenants)
     if len(found) > 1:
-        raise ambiguous([entry.summary.name for entry in found])
+        raise ambiguous_agent_error([entry.summary.name for entry in found])
     return found[0] if found else None
 
 
-def ambiguous(names: Sequence[AgentName]) -> ProblemError:
+def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
     """409 with the names among which the request has to choose; all are of tenants that the caller may see."""
-    candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:SHOWN]]
+    candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
     wanted = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
     detail = f"{len(names)} agents have that id; name its {' and '.join(wanted)}"
     return ProblemError(
-        Problem(409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": wanted})
+        ProblemDetails(
+            409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": wanted}
+        )
     )
 
 
-def no_such(what: str) -> ProblemError:
+def not_found_error(what: str) -> ProblemError:
     """404 for something that does not exist, or not for this caller."""
-    return ProblemError(Problem(404, "not_found", "Not found", f"there is no such {what}"))
+    return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))

@@ -15,21 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
-from ..callers import SCORE_READ, Caller
+from ..callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..gateway import GatewayServer
 from ..hooks import HookServer
-from ..problems import CONTENT_TYPE, Problem, ProblemError, internal_problem, problem_of
+from ..problems import CONTENT_TYPE, ProblemDetails, ProblemError, internal_problem, problem_of
 from ..tokens import TokenVerifier, UnknownKey, bearer_token
-from .answers import RiskAnswers
-from .metrics import Metrics
-from .services import Services
+from .answers import RiskAnswerCache
+from .metrics import ServiceMetrics
+from .services import Runtime
 
-PREFIX = b"/v1/agents/"
-SUFFIX = b"/risk"
-ROUTE = "/v1/agents/{agent_id}/risk"
-SHORTEST = len(PREFIX) + len(SUFFIX)
-EVENTS, TRACES, LOGS = "/v1/events", "/v1/traces", "/v1/logs"
-MAX_BODY = 8 * 1024 * 1024
+RISK_PATH_PREFIX = b"/v1/agents/"
+RISK_PATH_SUFFIX = b"/risk"
+RISK_ROUTE = "/v1/agents/{agent_id}/risk"
+MIN_RISK_PATH_LENGTH = len(RISK_PATH_PREFIX) + len(RISK_PATH_SUFFIX)
+EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """Bytes of a request body, except those with events, which have their own bound."""
 
 _JSON = (b"content-type", b"application/json")
@@ -38,7 +38,7 @@ _NO_STORE = (b"cache-control", b"no-store")
 _log = structlog.get_logger(__name__)
 
 
-async def caller_of(verifier: TokenVerifier[Caller], scope: Scope) -> Caller:
+async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
     """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
     authorization = None
     for name, value in scope["headers"]:
@@ -47,12 +47,12 @@ async def caller_of(verifier: TokenVerifier[Caller], scope: Scope) -> Caller:
             break
     token = bearer_token(authorization)
     try:
-        return verifier.verified(token)
+        return verifier.verify_now(token)
     except UnknownKey:
         return await verifier.verify(token)
 
 
-class Front:
+class FastPath:
     """The application that the server runs.
 
     Args:
@@ -68,25 +68,25 @@ class Front:
     def __init__(
         self,
         app: ASGIApp,
-        services: Services,
-        answers: RiskAnswers,
-        metrics: Metrics,
+        services: Runtime,
+        answers: RiskAnswerCache,
+        metrics: ServiceMetrics,
         *,
         answering: bool = True,
         hooks: HookServer | None = None,
         gateway: GatewayServer | None = None,
     ) -> None:
         self.app = app
-        self._hooks = hooks
-        self._gateway = gateway
+        self._hook_server = hooks
+        self._gateway_server = gateway
         self._verifier = services.verifier
         self._monotonic = services.monotonic
         self._new_id = services.new_id
-        self._answers = answers
-        self._answering = answering
+        self._risk_answers = answers
+        self._answers_risk = answering
         self._metrics = metrics
-        self._answered = metrics.counter("trustwatch_http_requests_total", ROUTE, "200").inc
-        self._took = metrics.histogram("trustwatch_http_request_seconds", ROUTE).observe
+        self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
+        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application."""
@@ -94,62 +94,73 @@ class Front:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
-        if self._gateway is not None and (way := self._gateway.way(path)):
-            await self._gateway(way, scope, receive, send)
+        if self._gateway_server is not None and (way := self._gateway_server.route_of(path)):
+            await self._gateway_server(way, scope, receive, send)
             return
-        if self._answering and path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= SHORTEST:
-            await self._risk(scope, path, send)
-        elif self._hooks is not None and self._hooks.serves(path):
-            await self._hooks(scope, receive, send)
+        if (
+            self._answers_risk
+            and path.endswith(RISK_PATH_SUFFIX)
+            and path.startswith(RISK_PATH_PREFIX)
+            and len(path) >= MIN_RISK_PATH_LENGTH
+        ):
+            await self._answer_risk(scope, path, send)
+        elif self._hook_server is not None and self._hook_server.handles(path):
+            await self._hook_server(scope, receive, send)
         else:
-            await self._pass(scope, receive, send)
+            await self._forward(scope, receive, send)
 
-    async def _risk(self, scope: Scope, path: bytes, send: Send) -> None:
+    async def _answer_risk(self, scope: Scope, path: bytes, send: Send) -> None:
         start = self._monotonic()
         try:
-            body = await self._answer(scope, path)
+            body = await self._risk_body(scope, path)
         except Exception as error:
-            problem = self._problem(error)
-            self._metrics.counter("trustwatch_http_requests_total", ROUTE, str(problem.status)).inc()
+            problem = self._problem_for(error)
+            self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
             await _send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:
             length = (b"content-length", b"%d" % len(body))
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _NO_STORE, length]})
             await send({"type": "http.response.body", "body": body})
-            self._answered()
-        self._took(self._monotonic() - start)
+            self._count_answer()
+        self._observe_duration(self._monotonic() - start)
 
-    async def _answer(self, scope: Scope, path: bytes) -> bytes:
+    async def _risk_body(self, scope: Scope, path: bytes) -> bytes:
         if scope["method"] != "GET":
             raise ProblemError(
-                Problem(405, "method_not_allowed", "Method not allowed", "only GET is answered here", {"Allow": "GET"})
+                ProblemDetails(
+                    405, "method_not_allowed", "Method not allowed", "only GET is answered here", {"Allow": "GET"}
+                )
             )
-        caller = await caller_of(self._verifier, scope)
-        caller.require(SCORE_READ)
-        agent_id = agent_id_of(path[len(PREFIX) : -len(SUFFIX)])
+        caller = await authenticate_request(self._verifier, scope)
+        caller.require(SCOPE_SCORE_READ)
+        agent_id = decode_agent_id(path[len(RISK_PATH_PREFIX) : -len(RISK_PATH_SUFFIX)])
         query = scope["query_string"]
-        tenant, issuer = selection(query) if query else (None, None)
-        return self._answers.answer(caller, agent_id, tenant, issuer)
+        tenant, issuer = parse_agent_selection(query) if query else (None, None)
+        return self._risk_answers.answer(caller, agent_id, tenant, issuer)
 
-    async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in (EVENTS, TRACES, LOGS):  # bounded themselves, and take room in memory as the body arrives
+    async def _forward_bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in (
+            EVENTS_PATH,
+            TRACES_PATH,
+            LOGS_PATH,
+        ):  # bounded themselves, and take room in memory as the body arrives
             await self.app(scope, receive, send)
-        elif declared_length(scope) > MAX_BODY:
-            detail = f"the body may have {MAX_BODY} bytes"
-            await _send_problem(Problem(413, "body_too_large", "Body too large", detail), send, with_body=True)
+        elif declared_body_length(scope) > MAX_REQUEST_BYTES:
+            detail = f"the body may have {MAX_REQUEST_BYTES} bytes"
+            await _send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
         else:
-            await self.app(scope, bounded(receive, MAX_BODY), send)
+            await self.app(scope, limit_body(receive, MAX_REQUEST_BYTES), send)
 
-    def _problem(self, error: Exception) -> Problem:
+    def _problem_for(self, error: Exception) -> ProblemDetails:
         problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
         if problem.status != 500:
             return problem
         error_id = self._new_id()
         trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
-        _log.error("request_failed", error_id=error_id, route=ROUTE, error=type(error).__name__, traceback=trace)
+        _log.error("request_failed", error_id=error_id, route=RISK_ROUTE, error=type(error).__name__, traceback=trace)
         return internal_problem(error_id)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._monotonic()
         status = 500
 
@@ -160,7 +171,7 @@ class Front:
             await send(message)
 
         try:
-            await self._within_bounds(scope, receive, counted)
+            await self._forward_bounded(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path_format", "")
             route = scope.get("root_path", "") + route if route else "(none)"
@@ -168,7 +179,7 @@ class Front:
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
 
 
-def bounded(receive: Receive, most: int) -> Receive:
+def limit_body(receive: Receive, most: int) -> Receive:
     """*receive* that refuses, with 413, a body of more than *most* bytes."""
     left = most
 
@@ -183,29 +194,29 @@ def bounded(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def declared_length(scope: Scope) -> int:
+def declared_body_length(scope: Scope) -> int:
     """Content-Length of a request; 0 where none is given."""
     given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(given) if given.isdigit() else 0
 
 
-def agent_id_of(raw: bytes) -> str:
+def decode_agent_id(raw: bytes) -> str:
     """An agent id out of a path, percent-decoded once: ids that are URLs come as `https%3A%2F%2F…`, or as they are.
 
     Raises:
         ProblemError: 400, it is empty or not UTF-8.
     """
     if not raw:
-        raise ProblemError(Problem(400, "invalid_request", "Invalid request", "the path names no agent id"))
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
     try:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError:
         raise ProblemError(
-            Problem(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
+            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
         ) from None
 
 
-def selection(query: bytes) -> tuple[str | None, str | None]:
+def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
     """`tenant` and `issuer` of a query string; None = not named.
 
     Raises:
@@ -218,11 +229,11 @@ def selection(query: bytes) -> tuple[str | None, str | None]:
     named: dict[str, Any] = {name: found.get(name, [None]) for name in ("tenant", "issuer")}
     if any(len(values) > 1 for values in named.values()):
         detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
-        raise ProblemError(Problem(400, "invalid_request", "Invalid request", detail))
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
     return named["tenant"][0], named["issuer"][0]
 
 
-async def _send_problem(problem: Problem, send: Send, *, with_body: bool) -> None:
+async def _send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) -> None:
     body = problem.body()
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     headers += [

@@ -14,34 +14,36 @@ from fastapi.security import HTTPBearer
 
 from ...ingest.errors import Unavailable
 from ...scoring.store import BadCursor
-from ..callers import ADMIN, FEEDBACK, INGEST, SCORE_READ, Caller
-from ..edge import Door
-from ..edge.silence import SilenceWatch
-from ..problems import Problem, ProblemError
+from ..callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
+from ..edge import EventIntake
+from ..edge.silence import SilenceDetector
+from ..problems import ProblemDetails, ProblemError
 from ..tokens import MissingToken
-from .answers import RiskAnswers
-from .front import caller_of
-from .metrics import Metrics
-from .services import Services
+from .answers import RiskAnswerCache
+from .front import authenticate_request
+from .metrics import ServiceMetrics
+from .services import Runtime
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READERS = 4
+STORE_THREADS = 4
 """Threads that read the store for the API: lists may wait for each other, not hold up the pipeline."""
 
-READ_S = 15.0
+STORE_TIMEOUT_S = 15.0
 """Longest time that a request waits for the store."""
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
-bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="access token (RFC 9068) of a configured issuer")
+bearer_scheme = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="access token (RFC 9068) of a configured issuer"
+)
 
 
-class StoreReader:
+class StoreExecutor:
     """Calls the store in threads, a few at a time, and waits only so long."""
 
-    def __init__(self, threads: int = READERS, wait_s: float = READ_S) -> None:
+    def __init__(self, threads: int = STORE_THREADS, wait_s: float = STORE_TIMEOUT_S) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
         self._wait_s = wait_s
 
@@ -59,53 +61,53 @@ class StoreReader:
         except TimeoutError:
             raise Unavailable("the store does not answer in time") from None
         except BadCursor as error:
-            raise ProblemError(Problem(400, error.code, "Invalid cursor", str(error))) from None
+            raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
 
 
 @dataclass(frozen=True)
-class Parts:
+class ApplicationContext:
     """What routes work with; one per application, in `app.state.parts`."""
 
-    services: Services
-    answers: RiskAnswers
-    door: Door
-    metrics: Metrics
-    read: StoreReader
-    silence: SilenceWatch
+    runtime: Runtime
+    risk_answers: RiskAnswerCache
+    event_intake: EventIntake
+    metrics: ServiceMetrics
+    call_store: StoreExecutor
+    silence_watch: SilenceDetector
 
 
-def parts_of(request: Request) -> Parts:
+def application_context_of(request: Request) -> ApplicationContext:
     """The parts of the application that serves *request*."""
     parts = request.app.state.parts
-    assert isinstance(parts, Parts)
+    assert isinstance(parts, ApplicationContext)
     return parts
 
 
-class Requires:
+class RequireScope:
     """A dependency: the caller, whose token must have *scope* ("" = any token that is valid)."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
 
-    async def __call__(self, request: Request, _: Annotated[Any, Security(bearer)]) -> Caller:
-        caller = await caller_of(parts_of(request).services.verifier, request.scope)
+    async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
+        caller = await authenticate_request(application_context_of(request).runtime.verifier, request.scope)
         if self.scope:
             caller.require(self.scope)
         return caller
 
 
-class LocalOr:
+class RequireScopeUnlessLocal:
     """A dependency: requests from this machine pass, others need a token with *scope* ("" = any).
 
     A request that a proxy has passed on is not from this machine, wherever the proxy runs.
     """
 
     def __init__(self, scope: str) -> None:
-        self._requires = Requires(scope)
+        self._require_scope = RequireScope(scope)
 
-    async def __call__(self, request: Request, credentials: Annotated[Any, Security(bearer)]) -> None:
+    async def __call__(self, request: Request, credentials: Annotated[Any, Security(bearer_scheme)]) -> None:
         try:
-            await self._requires(request, credentials)
+            await self._require_scope(request, credentials)
         except MissingToken:
             if not _is_local(request):
                 raise
@@ -120,8 +122,8 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-Part = Annotated[Parts, Depends(parts_of)]
-Reader = Annotated[Caller, Depends(Requires(SCORE_READ))]
-Sender = Annotated[Caller, Depends(Requires(INGEST))]
-Judge = Annotated[Caller, Depends(Requires(FEEDBACK))]
-Admin = Annotated[Caller, Depends(Requires(ADMIN))]
+ContextDep = Annotated[ApplicationContext, Depends(application_context_of)]
+ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ))]
+SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
+ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]
+AdministratorDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_ADMIN))]

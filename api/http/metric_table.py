@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
-class Metric(NamedTuple):
+class MetricDefinition(NamedTuple):
     """One metric. *kind* `counter` and `histogram` are counted as things happen, `observed …` read when asked."""
 
     name: str
@@ -16,73 +16,91 @@ class Metric(NamedTuple):
 
 
 METRICS: Final = (
-    Metric("trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")),
-    Metric("trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)),
-    Metric(
+    MetricDefinition(
+        "trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")
+    ),
+    MetricDefinition(
+        "trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)
+    ),
+    MetricDefinition(
         "trustwatch_events_total",
         "counter",
         "events",
         "events at the door by source and outcome: accepted, duplicate, rejected or skipped",
         ("source", "outcome"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_events_refused_requests_total",
         "counter",
         "requests",
         "requests with events that were told to come again, by source and cause: rate, share, memory, lag, disk",
         ("source", "cause"),
     ),
-    Metric("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
-    Metric("trustwatch_log_next_offset", "observed gauge", "records", "offset that the next logged record gets"),
-    Metric("trustwatch_log_failed", "observed gauge", "0 or 1", "whether the disk refused and the log is not reopened"),
-    Metric("trustwatch_body_bytes", "observed gauge", "bytes", "request bodies with events that are held in memory"),
-    Metric("trustwatch_pipeline_alive", "observed gauge", "0 or 1", "whether the pipeline process runs"),
-    Metric(
+    MetricDefinition("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
+    MetricDefinition(
+        "trustwatch_log_next_offset", "observed gauge", "records", "offset that the next logged record gets"
+    ),
+    MetricDefinition(
+        "trustwatch_log_failed", "observed gauge", "0 or 1", "whether the disk refused and the log is not reopened"
+    ),
+    MetricDefinition(
+        "trustwatch_body_bytes", "observed gauge", "bytes", "request bodies with events that are held in memory"
+    ),
+    MetricDefinition("trustwatch_pipeline_alive", "observed gauge", "0 or 1", "whether the pipeline process runs"),
+    MetricDefinition(
         "trustwatch_pipeline_silence_seconds",
         "observed gauge",
         "s",
         "time since the pipeline last reported; -1 is never",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_pipeline_age_seconds",
         "observed gauge",
         "s",
         "age of the newest event that all answers take into account: what turns answers stale; -1 is unknown",
     ),
-    Metric("trustwatch_pipeline_offset", "observed gauge", "records", "offset that the pipeline has committed"),
-    Metric("trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"),
-    Metric(
+    MetricDefinition(
+        "trustwatch_pipeline_offset", "observed gauge", "records", "offset that the pipeline has committed"
+    ),
+    MetricDefinition(
+        "trustwatch_pipeline_behind", "observed gauge", "records", "records that waited at the last report"
+    ),
+    MetricDefinition(
         "trustwatch_archive_alive",
         "observed gauge",
         "0 or 1",
         "whether the process that archives runs, by kind: events or vectors; only where it is to run",
         ("kind",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_archive_behind",
         "observed gauge",
         "records",
         "records of the log that are not archived; -1 is unknown",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_archive_lag_seconds",
         "observed gauge",
         "s",
         "age of the oldest record that waits for its file; normal is up to archive.interval_s",
     ),
-    Metric("trustwatch_archive_rows_total", "observed counter", "rows", "rows that were archived, by kind", ("kind",)),
-    Metric(
+    MetricDefinition(
+        "trustwatch_archive_rows_total", "observed counter", "rows", "rows that were archived, by kind", ("kind",)
+    ),
+    MetricDefinition(
         "trustwatch_archive_files_total", "observed counter", "files", "files that were written, by kind", ("kind",)
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_archive_merged_files_total",
         "observed counter",
         "files",
         "small files that went into larger ones, by kind",
         ("kind",),
     ),
-    Metric("trustwatch_archive_spool_bytes", "observed gauge", "bytes", "feature vectors that wait to become files"),
-    Metric(
+    MetricDefinition(
+        "trustwatch_archive_spool_bytes", "observed gauge", "bytes", "feature vectors that wait to become files"
+    ),
+    MetricDefinition(
         "trustwatch_partition_age_seconds",
         "observed gauge",
         "s",
@@ -90,7 +108,7 @@ METRICS: Final = (
         "event that its answers take into account; a worker shows those it owns; -1 is unknown",
         ("partition",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_pipeline_records_total",
         "observed counter",
         "records",
@@ -100,31 +118,35 @@ METRICS: Final = (
         "heartbeats_not_sent",
         ("what",),
     ),
-    Metric("trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)),
-    Metric("trustwatch_dead_letters_dropped_total", "observed counter", "records", "dead letters that found no room"),
-    Metric(
+    MetricDefinition(
+        "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)
+    ),
+    MetricDefinition(
+        "trustwatch_dead_letters_dropped_total", "observed counter", "records", "dead letters that found no room"
+    ),
+    MetricDefinition(
         "trustwatch_decisions_total",
         "observed counter",
         "decisions",
         "changes of level seen by this process, by the new level",
         ("level",),
     ),
-    Metric("trustwatch_agents", "observed gauge", "agents", "agents in the risk view"),
-    Metric(
+    MetricDefinition("trustwatch_agents", "observed gauge", "agents", "agents in the risk view"),
+    MetricDefinition(
         "trustwatch_deliveries_total",
         "observed counter",
         "attempts",
         "attempts to deliver alerts by target and outcome: delivered, retry, failed, gone or skipped",
         ("target", "outcome"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_issuer_keys",
         "observed gauge",
         "keys",
         "keys held of each issuer; without any, its tokens are refused",
         ("issuer",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_verdicts_total",
         "observed counter",
         "verdicts",
@@ -133,7 +155,7 @@ METRICS: Final = (
         "other than allowed is what would have been refused",
         ("via", "level", "reason", "mode"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_verdict_failures_total",
         "observed counter",
         "verdicts",
@@ -141,21 +163,21 @@ METRICS: Final = (
         "by way and by what was answered for that reason: open (as if nothing stood against it) or closed",
         ("via", "fails"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_hook_seconds",
         "histogram",
         "s",
         "time from request to answer of the hooks at issuance, by name",
         ("hook",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_gateway_seconds",
         "histogram",
         "s",
         "time from request to answer of checks for gateways, by way",
         ("way",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_gateway_answers_total",
         "counter",
         "answers",
@@ -164,7 +186,7 @@ METRICS: Final = (
         "fault of ours); of introspection active, inactive, denied, unreachable, unauthorized, unreadable",
         ("way", "answer"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_tokens_revoked_total",
         "observed counter",
         "tokens",
@@ -172,7 +194,7 @@ METRICS: Final = (
         "introspection though policy says revoke, by issuer and by what came of their revocation (RFC 7009)",
         ("issuer", "outcome"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_actuations_total",
         "observed counter",
         "attempts",
@@ -181,14 +203,14 @@ METRICS: Final = (
         "(nothing was to be done), superseded (something newer is wanted), skipped (not its agent), retry or failed",
         ("target", "outcome"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_containment_seconds",
         "observed histogram",
         "s",
         "time from the event to what the server confirmed because of it, by target",
         ("target",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_audit_events_total",
         "observed counter",
         "events",
@@ -196,21 +218,23 @@ METRICS: Final = (
         "gateways asked, what people decided), by outcome: written, or dropped (no room, or a fault of ours)",
         ("outcome",),
     ),
-    Metric("trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"),
-    Metric(
+    MetricDefinition(
+        "trustwatch_audit_events_waiting", "observed gauge", "events", "own audit events that wait for the log"
+    ),
+    MetricDefinition(
         "trustwatch_feedback_rules",
         "observed gauge",
         "rules",
         "rules of feedback in force, by scope: agent or peer_group",
         ("scope",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_feedback_matched_total",
         "observed counter",
         "events",
         "events in which a rule of feedback counted, since the start of the pipeline",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_feedback_previews_total",
         "observed counter",
         "previews",
@@ -218,74 +242,74 @@ METRICS: Final = (
         "end in this process, by outcome: done, failed, refused (too many waited) or stopped",
         ("outcome",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_feedback_previews_waiting",
         "observed gauge",
         "previews",
         "previews of feedback that run or wait in this process",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_erasures_total",
         "observed counter",
         "erasures",
         "erasures that came to an end in this process, by outcome: done or failed",
         ("outcome",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_policy_reloads_total",
         "observed counter",
         "reloads",
         "token policy files taken over since the start",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_policy_errors_total",
         "observed counter",
         "reloads",
         "token policy files that were wrong and did not come into force: the last good one holds",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_approvals_unasked_total",
         "observed counter",
         "approvals",
         "approvals that no person could be asked for: the store took none, or too many waited",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_model_in_force",
         "observed gauge",
         "1",
         "the version of the model that events are judged by, as a label",
         ("version",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_model_shadow_agent_days",
         "observed gauge",
         "agent-days",
         "agent-days that a challenger has run in shadow",
         ("version",),
     ),
-    Metric("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
-    Metric("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
-    Metric(
+    MetricDefinition("trustwatch_tokens_cached", "observed gauge", "tokens", "verified tokens that are remembered"),
+    MetricDefinition("trustwatch_watchers", "observed gauge", "streams", "open streams of decisions"),
+    MetricDefinition(
         "trustwatch_source_silent",
         "observed gauge",
         "0 or 1",
         "whether a source (caller or foreign topic) with `silence_s` has sent nothing for so long to this process",
         ("source",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_source_last_seen_seconds",
         "observed gauge",
         "s",
         "time since such a source was last heard; -1 is not since the start",
         ("source",),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_ingest_alive",
         "observed gauge",
         "0 or 1",
         "whether the process runs that reads foreign topics; absent where none is to run",
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_ingest_records_total",
         "observed counter",
         "records",
@@ -294,15 +318,17 @@ METRICS: Final = (
         "event by its mapping)",
         ("source", "outcome"),
     ),
-    Metric(
+    MetricDefinition(
         "trustwatch_ingest_lag",
         "observed gauge",
         "records",
         "records that wait in a foreign topic; -1 is not known, or none of its partitions is read here",
         ("source",),
     ),
-    Metric("trustwatch_ingest_reading", "observed gauge", "0 or 1", "whether a foreign topic can be read", ("source",)),
-    Metric(
+    MetricDefinition(
+        "trustwatch_ingest_reading", "observed gauge", "0 or 1", "whether a foreign topic can be read", ("source",)
+    ),
+    MetricDefinition(
         "trustwatch_ingest_limited_seconds_total",
         "observed counter",
         "s",

@@ -7,17 +7,34 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from ..edge.silence import SilenceWatch
+from ..edge.silence import SilenceDetector
 from ..gateway import GatewayIssuers
 from .metric_table import METRICS
-from .observed import Observed
-from .services import Services
+from .observed import RuntimeCollector
+from .services import Runtime
 
-BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+DURATION_BUCKETS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+)
 """Upper bounds of durations, s: fine where answers from memory are, coarse where disks are."""
 
 
-class Metrics:
+class ServiceMetrics:
     """The metrics of one application.
 
     Args:
@@ -30,10 +47,10 @@ class Metrics:
 
     def __init__(
         self,
-        services: Services,
+        services: Runtime,
         registry: CollectorRegistry,
         held_bytes: Callable[[], int],
-        silence: SilenceWatch,
+        silence: SilenceDetector,
         gateway: GatewayIssuers | None = None,
     ) -> None:
         self.registry = registry
@@ -44,10 +61,10 @@ class Metrics:
                 self._counters[metric.name] = Counter(metric.name, metric.meaning, metric.labels, registry=registry)
             elif metric.kind == "histogram":
                 self._histograms[metric.name] = Histogram(
-                    metric.name, metric.meaning, metric.labels, buckets=BUCKETS, registry=registry
+                    metric.name, metric.meaning, metric.labels, buckets=DURATION_BUCKETS, registry=registry
                 )
-        self._gateway: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram, Histogram]] = {}
-        registry.register(Observed(services, held_bytes, silence, gateway))
+        self._gateway_instruments: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram, Histogram]] = {}
+        registry.register(RuntimeCollector(services, held_bytes, silence, gateway))
 
     def counter(self, name: str, *labels: str) -> Counter:
         """A counter with its labels, to be kept where it is counted often."""
@@ -57,17 +74,17 @@ class Metrics:
         """A histogram with its labels."""
         return self._histograms[name].labels(*labels)
 
-    def hook_answered(self, hook: str, route: str, status: int, seconds: float) -> None:
+    def count_hook_answer(self, hook: str, route: str, status: int, seconds: float) -> None:
         """Count one answer of a hook. Hooks and their routes are named in the settings, so there are few."""
         self.counter("trustwatch_http_requests_total", route, str(status)).inc()
         self.histogram("trustwatch_http_request_seconds", route).observe(seconds)
         self.histogram("trustwatch_hook_seconds", hook).observe(seconds)
 
-    def gateway_answered(self, way: str, route: str, status: int, kind: str, seconds: float) -> None:
+    def count_gateway_answer(self, way: str, route: str, status: int, kind: str, seconds: float) -> None:
         """Count one answer to a gateway. What counts it is looked up once: agents wait for each."""
-        found = self._gateway.get((way, status, kind))
+        found = self._gateway_instruments.get((way, status, kind))
         if found is None:
-            found = self._gateway[way, status, kind] = (
+            found = self._gateway_instruments[way, status, kind] = (
                 self.counter("trustwatch_http_requests_total", route, str(status)),
                 self.counter("trustwatch_gateway_answers_total", way, kind),
                 self.histogram("trustwatch_http_request_seconds", route),
@@ -78,6 +95,6 @@ class Metrics:
         for histogram in found[2:]:
             histogram.observe(seconds)
 
-    def text(self) -> bytes:
+    def exposition(self) -> bytes:
         """Exposition format 0.0.4."""
         return generate_latest(self.registry)

@@ -4,39 +4,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .schemas import Time
+from .schemas import TimeText
 
-Status = Literal["champion", "challenger", "retired", "rejected"]
-Day = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
+ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
+DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
 
 
-class _Models(BaseModel):
+class _ModelSchema(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
-class WindowOut(BaseModel):
+class TrainingWindowOut(BaseModel):
     """The history that a version learned from."""
 
-    from_at: Time
-    to_at: Time
+    from_at: TimeText
+    to_at: TimeText
 
 
-class ModelOut(_Models):
+class ModelOut(_ModelSchema):
     """One version."""
 
     version: str
-    status: Status
+    status: ModelStatusWord
     in_force: bool = Field(description="whether events are judged by it now")
     digest: str = Field(description="SHA-256 of its manifest, which holds that of every file")
-    window: WindowOut
-    created_at: Time
-    promoted_at: Time | None = Field(description="when it last came into force; null = never")
-    changed_at: Time | None
+    window: TrainingWindowOut
+    created_at: TimeText
+    promoted_at: TimeText | None = Field(description="when it last came into force; null = never")
+    changed_at: TimeText | None
     trained: dict[str, Any] = Field(description="what it learned from, and what was left out; of all tenants")
     figures: dict[str, Any] = Field(description="how it fares in shadow against the champion; of all tenants")
 
 
-class ModelsOut(_Models):
+class ModelPageOut(_ModelSchema):
     """A page of versions, newest first."""
 
     items: list[ModelOut]
@@ -45,10 +45,10 @@ class ModelsOut(_Models):
     keeper: bool = Field(description="whether a process trains and runs models in shadow here (`lifecycle.enabled`)")
 
 
-class EntryOut(_Models):
+class ModelHistoryEntryOut(_ModelSchema):
     """One line of the history, which is only ever added to."""
 
-    at: Time
+    at: TimeText
     version: str
     act: str
     by: str
@@ -56,23 +56,23 @@ class EntryOut(_Models):
     detail: dict[str, Any]
 
 
-class PointOut(BaseModel):
+class CalibrationPointOut(BaseModel):
     """Of normal behaviour a share of `p_value` has a score of at least `score`."""
 
     score: float
     p_value: float
 
 
-class CurveOut(BaseModel):
+class CalibrationCurveOut(BaseModel):
     """Calibration of one peer group; `*` is the fleet."""
 
     tenant: str
     agent_type: str
     events: int = Field(description="held-out events that it rests on")
-    points: list[PointOut]
+    points: list[CalibrationPointOut]
 
 
-class ObservedOut(BaseModel):
+class ObservedShareOut(BaseModel):
     """Promised against observed: of the events in shadow, `share` had a p-value of at most `p_value`."""
 
     p_value: float
@@ -80,17 +80,17 @@ class ObservedOut(BaseModel):
     events: int
 
 
-class SwitchOut(_Models):
+class ModelSwitchOut(_ModelSchema):
     """From `offset` of `partition` on the version is in force."""
 
     partition: int
     epoch: int
     offset: int
     version: str
-    at: Time
+    at: TimeText
 
 
-class JudgementOut(BaseModel):
+class PromotionJudgementOut(BaseModel):
     """Whether a version may be promoted by its figures: where `reasons` is empty."""
 
     gains: list[str]
@@ -100,23 +100,25 @@ class JudgementOut(BaseModel):
 class ModelDetailOut(ModelOut):
     """One version with its calibration and what became of it."""
 
-    judgement: JudgementOut | None = Field(description="of a challenger")
+    judgement: PromotionJudgementOut | None = Field(description="of a challenger")
 
     on_disk: bool = Field(description="whether its directory is there")
-    calibration: list[CurveOut] = Field(description="of agents that the version does not know from its history")
-    calibration_known: list[CurveOut] = Field(
+    calibration: list[CalibrationCurveOut] = Field(
+        description="of agents that the version does not know from its history"
+    )
+    calibration_known: list[CalibrationCurveOut] = Field(
         description="of those that it knows; empty where it was not rehearsed, and `calibration` judges them, too"
     )
-    observed: list[ObservedOut]
-    history: list[EntryOut]
-    switches: list[SwitchOut]
+    observed: list[ObservedShareOut]
+    history: list[ModelHistoryEntryOut]
+    switches: list[ModelSwitchOut]
 
 
-class DriftOut(_Models):
+class DriftOut(_ModelSchema):
     """One peer group on one day against the training history."""
 
     version: str
-    day: Day
+    day: DayText
     tenant: str
     agent_type: str
     events: int
@@ -136,7 +138,7 @@ class DriftPageOut(BaseModel):
 class BudgetOut(BaseModel):
     """The false-alert budget of one peer group and day."""
 
-    day: Day
+    day: DayText
     tenant: str
     agent_type: str
     agent_days: int
@@ -161,19 +163,19 @@ class BudgetPageOut(BaseModel):
     items: list[BudgetOut]
 
 
-class OrderIn(BaseModel):
+class ModelOrderIn(BaseModel):
     """Why somebody orders something of a model."""
 
     why: str = Field(default="", max_length=2000)
 
 
-class PromoteIn(OrderIn):
+class PromotionIn(ModelOrderIn):
     """A promotion. One that the figures do not allow needs `force` and a reason."""
 
     force: bool = False
 
 
-class OrderOut(_Models):
+class ModelOrderOut(_ModelSchema):
     """What was ordered. It is done when `GET /v1/models` says so."""
 
     version: str | None = Field(description="null = it has no name yet")

@@ -11,15 +11,15 @@ from prometheus_client.registry import Collector
 from ...scoring.records import RiskLevel
 from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus
-from ..edge.silence import SilenceWatch
+from ..edge.silence import SilenceDetector
 from ..gateway import GatewayIssuers
-from .metric_table import METRICS, Metric
-from .services import Services
+from .metric_table import METRICS, MetricDefinition
+from .services import Runtime
 
-Labelled = Mapping[tuple[str, ...], float]
+LabelledValues = Mapping[tuple[str, ...], float]
 
 
-class Observed(Collector):
+class RuntimeCollector(Collector):
     """All `observed` metrics of one application.
 
     Args:
@@ -30,29 +30,29 @@ class Observed(Collector):
     """
 
     def __init__(
-        self, services: Services, held_bytes: Callable[[], int], silence: SilenceWatch, gateway: GatewayIssuers | None
+        self, services: Runtime, held_bytes: Callable[[], int], silence: SilenceDetector, gateway: GatewayIssuers | None
     ) -> None:
-        self._services = services
-        self._gateway = gateway
+        self._runtime = services
+        self._gateway_issuers = gateway
         self._held_bytes = held_bytes
-        self._silence = silence
+        self._silence_watch = silence
 
     def describe(self) -> Iterator[Any]:
         """Names only, so that registering reads nothing."""
         return iter(())
 
     def collect(self) -> Iterator[Any]:
-        values = {**_of_process(self._services), **_of_pipeline(self._services)}
-        values |= _of_guard(self._services) | _of_feedback(self._services) | _of_erasures(self._services)
+        values = {**_process_values(self._runtime), **_pipeline_values(self._runtime)}
+        values |= _access_values(self._runtime) | _feedback_values(self._runtime) | _erasure_values(self._runtime)
         values["trustwatch_tokens_revoked_total"] = {}
-        if self._gateway is not None:
-            values |= _of_gateway(self._gateway, values["trustwatch_issuer_keys"])
-        values |= _of_archive(self._services.archive)
-        values |= _of_topics(self._services.ingest) | _of_silence(self._silence, self._services)
+        if self._gateway_issuers is not None:
+            values |= _gateway_values(self._gateway_issuers, values["trustwatch_issuer_keys"])
+        values |= _archive_values(self._runtime.archive_status)
+        values |= _ingest_values(self._runtime.ingest_status) | _silence_values(self._silence_watch, self._runtime)
         values["trustwatch_body_bytes"] = {(): self._held_bytes()}
         for metric in METRICS:
             if metric.kind == "observed histogram":
-                yield _containment(metric, self._services)
+                yield _containment_histogram(metric, self._runtime)
             elif metric.kind.startswith("observed"):
                 kind = GaugeMetricFamily if metric.kind.endswith("gauge") else CounterMetricFamily
                 family = kind(metric.name, metric.meaning, labels=metric.labels)
@@ -61,97 +61,106 @@ class Observed(Collector):
                 yield family
 
 
-def _of_process(services: Services) -> dict[str, Labelled]:
+def _process_values(services: Runtime) -> dict[str, LabelledValues]:
     return {
-        "trustwatch_log_waiting_bytes": {(): services.log.waiting_bytes},
-        "trustwatch_log_next_offset": {(): services.log.log.next_offset},
-        "trustwatch_log_failed": {(): float(services.log.log.failed)},
-        "trustwatch_agents": {(): len(services.view)},
-        "trustwatch_deliveries_total": {labels: count for labels, count in services.deliveries.items()},
-        "trustwatch_actuations_total": {labels: count for labels, count in services.actuations.outcomes.items()},
-        "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuers()},
+        "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
+        "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
+        "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
+        "trustwatch_agents": {(): len(services.risk_view)},
+        "trustwatch_deliveries_total": {labels: count for labels, count in services.delivery_counts.items()},
+        "trustwatch_actuations_total": {
+            labels: count for labels, count in services.actuation_statistics.outcomes.items()
+        },
+        "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuer_key_status()},
         "trustwatch_model_in_force": {(services.scoring_version,): 1.0},
         "trustwatch_model_shadow_agent_days": {
             (version,): days
-            for version, days in ({} if services.models is None else services.models.challengers).items()
+            for version, days in ({} if services.model_service is None else services.model_service.challengers).items()
         },
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
-        "trustwatch_watchers": {(): len(services.status.watchers)},
+        "trustwatch_watchers": {(): len(services.pipeline_status.subscribers)},
     }
 
 
-def _containment(metric: Metric, services: Services) -> HistogramMetricFamily:
-    family, figures = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels), services.actuations
+def _containment_histogram(metric: MetricDefinition, services: Runtime) -> HistogramMetricFamily:
+    family, figures = (
+        HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels),
+        services.actuation_statistics,
+    )
     for target in figures.targets:
-        family.add_metric((target,), figures.buckets(target), figures.seconds[target])
+        family.add_metric((target,), figures.histogram_buckets(target), figures.containment_seconds[target])
     return family
 
 
-def _of_pipeline(services: Services) -> dict[str, Labelled]:
-    status, now_ms = services.status, services.now_ms()
+def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
+    status, now_ms = services.pipeline_status, services.now_ms()
     return {
         "trustwatch_pipeline_alive": {(): float(status.alive)},
-        "trustwatch_pipeline_silence_seconds": {(): _since(status.heard_ms, now_ms)},
-        "trustwatch_pipeline_age_seconds": {(): _since(status.fresh_ms, now_ms)},
+        "trustwatch_pipeline_silence_seconds": {(): _age_s(status.last_report_ms, now_ms)},
+        "trustwatch_pipeline_age_seconds": {(): _age_s(status.fresh_ms, now_ms)},
         "trustwatch_partition_age_seconds": {
-            (str(partition),): _since(fresh_ms, now_ms) for partition, fresh_ms in sorted((status.fresh or {}).items())
+            (str(partition),): _age_s(fresh_ms, now_ms)
+            for partition, fresh_ms in sorted((status.fresh_ms_by_partition or {}).items())
         },
         "trustwatch_pipeline_offset": {(): status.offset},
-        "trustwatch_pipeline_behind": {(): status.behind},
+        "trustwatch_pipeline_behind": {(): status.records_behind},
         "trustwatch_pipeline_records_total": {
-            (name,): count for name, count in status.counts.items() if name != "feedback_matched"
+            (name,): count for name, count in status.work_counts.items() if name != "feedback_matched"
         },
-        "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.seconds.items()},
+        "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {
-            (RiskLevel(level).label,): count for level, count in sorted(status.changes.items())
+            (RiskLevel(level).label,): count for level, count in sorted(status.level_change_counts.items())
         },
     }
 
 
-def _of_guard(services: Services) -> dict[str, Labelled]:
-    guard, policy = services.guard, services.policy
+def _access_values(services: Runtime) -> dict[str, LabelledValues]:
+    guard, policy = services.decision_point, services.live_policy
     return {
-        "trustwatch_verdicts_total": {labels: count for labels, count in guard.counts.items()},
-        "trustwatch_verdict_failures_total": {labels: count for labels, count in guard.failures.items()},
-        "trustwatch_audit_events_total": {("written",): guard.audit.written, ("dropped",): guard.audit.dropped},
-        "trustwatch_audit_events_waiting": {(): len(guard.audit)},
+        "trustwatch_verdicts_total": {labels: count for labels, count in guard.verdict_counts.items()},
+        "trustwatch_verdict_failures_total": {labels: count for labels, count in guard.failure_counts.items()},
+        "trustwatch_audit_events_total": {
+            ("written",): guard.audit_sink.written,
+            ("dropped",): guard.audit_sink.dropped,
+        },
+        "trustwatch_audit_events_waiting": {(): len(guard.audit_sink)},
         "trustwatch_policy_reloads_total": {(): policy.reloads},
         "trustwatch_policy_errors_total": {(): policy.errors},
-        "trustwatch_approvals_unasked_total": {(): guard.approvals.unasked},
+        "trustwatch_approvals_unasked_total": {(): guard.approval_workflow.failed_requests},
     }
 
 
-def _of_feedback(services: Services) -> dict[str, Labelled]:
-    desk, counts = services.feedback, services.status.counts
-    previews = None if desk is None else desk.previews
+def _feedback_values(services: Runtime) -> dict[str, LabelledValues]:
+    desk, counts = services.feedback_service, services.pipeline_status.work_counts
+    previews = None if desk is None else desk.preview_runner
     return {
         "trustwatch_feedback_rules": {
-            (kind,): 0 if desk is None else desk.rules.count[kind] for kind in ("agent", "peer_group")
+            (kind,): 0 if desk is None else desk.rule_publisher.active_counts[kind] for kind in ("agent", "peer_group")
         },
         "trustwatch_feedback_matched_total": {(): counts.get("feedback_matched", 0)},
         "trustwatch_feedback_previews_total": {}
         if previews is None
-        else {(outcome,): count for outcome, count in previews.ended.items()},
-        "trustwatch_feedback_previews_waiting": {(): 0 if previews is None else previews.running},
+        else {(outcome,): count for outcome, count in previews.ended_counts.items()},
+        "trustwatch_feedback_previews_waiting": {(): 0 if previews is None else previews.running_count},
     }
 
 
-def _of_erasures(services: Services) -> dict[str, Labelled]:
-    desk = services.erasures
-    ended = (0, 0) if desk is None else (desk.done, desk.failed)
+def _erasure_values(services: Runtime) -> dict[str, LabelledValues]:
+    desk = services.erasure_service
+    ended = (0, 0) if desk is None else (desk.done_count, desk.failed_count)
     return {"trustwatch_erasures_total": {("done",): ended[0], ("failed",): ended[1]}}
 
 
-def _of_gateway(gateway: GatewayIssuers, keys: Labelled) -> dict[str, Labelled]:
-    held: Labelled = {(issuer.issuer,): issuer.keys for issuer in gateway.jwks.status()}
+def _gateway_values(gateway: GatewayIssuers, keys: LabelledValues) -> dict[str, LabelledValues]:
+    held: LabelledValues = {(issuer.issuer,): issuer.keys for issuer in gateway.jwks.status()}
     return {
-        "trustwatch_tokens_revoked_total": {labels: count for labels, count in gateway.revoked.items()},
+        "trustwatch_tokens_revoked_total": {labels: count for labels, count in gateway.revocation_counts.items()},
         "trustwatch_issuer_keys": {**held, **keys},
     }
 
 
-def _of_topics(ingest: IngestStatus) -> dict[str, Labelled]:
+def _ingest_values(ingest: IngestStatus) -> dict[str, LabelledValues]:
     sources = ingest.report.sources
     return {
         "trustwatch_ingest_alive": {} if ingest.alive is None else {(): float(ingest.alive)},
@@ -166,13 +175,13 @@ def _of_topics(ingest: IngestStatus) -> dict[str, Labelled]:
     }
 
 
-def _alone(values: Iterable[float]) -> Labelled:
+def _last_unlabelled(values: Iterable[float]) -> LabelledValues:
     """The last of *values*, without a label; nothing where there is none."""
     found = list(values)[-1:]
     return {(): found[0]} if found else {}
 
 
-def _of_archive(archive: ArchiveStatus) -> dict[str, Labelled]:
+def _archive_values(archive: ArchiveStatus) -> dict[str, LabelledValues]:
     reports = archive.reports.items()
     events = [report for kind, report in reports if kind == "events"]
     vectors = [report for kind, report in reports if kind == "vectors"]
@@ -181,20 +190,20 @@ def _of_archive(archive: ArchiveStatus) -> dict[str, Labelled]:
         "trustwatch_archive_rows_total": {(kind,): report.rows for kind, report in reports},
         "trustwatch_archive_files_total": {(kind,): report.files for kind, report in reports},
         "trustwatch_archive_merged_files_total": {(kind,): report.merged for kind, report in reports},
-        "trustwatch_archive_behind": _alone(report.behind for report in events),
-        "trustwatch_archive_lag_seconds": _alone(report.lag_s for report in events),
-        "trustwatch_archive_spool_bytes": _alone(report.waiting_bytes for report in vectors),
+        "trustwatch_archive_behind": _last_unlabelled(report.behind for report in events),
+        "trustwatch_archive_lag_seconds": _last_unlabelled(report.lag_s for report in events),
+        "trustwatch_archive_spool_bytes": _last_unlabelled(report.waiting_bytes for report in vectors),
     }
 
 
-def _of_silence(callers: SilenceWatch, services: Services) -> dict[str, Labelled]:
+def _silence_values(callers: SilenceDetector, services: Runtime) -> dict[str, LabelledValues]:
     now_ms = services.now_ms()
-    heard = [*callers, *services.ingest.report.silence]
+    heard = [*callers, *services.ingest_status.report.silence]
     return {
         "trustwatch_source_silent": {(source.name,): float(source.silent) for source in heard},
-        "trustwatch_source_last_seen_seconds": {(source.name,): _since(source.last_ms, now_ms) for source in heard},
+        "trustwatch_source_last_seen_seconds": {(source.name,): _age_s(source.last_ms, now_ms) for source in heard},
     }
 
 
-def _since(at_ms: int, now_ms: int) -> float:
+def _age_s(at_ms: int, now_ms: int) -> float:
     return (now_ms - at_ms) / 1000 if at_ms else -1.0

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from ...ingest.hashing import agent_key
-from ..callers import Caller
-from .convert import change_out, decision_out
-from .finding import ambiguous, find_entry, no_such, visible_tenants
-from .gate import Part, Parts, Reader
-from .route_agents import Cursor, Issuer, Limit, Tenant
+from ..callers import AuthenticatedCaller
+from .convert import decision_out, level_change_out
+from .finding import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
+from .gate import ApplicationContext, ContextDep, ReaderDep
+from .route_agents import CursorParam, IssuerParam, LimitParam, TenantParam
 from .schemas import DecisionOut, PageOut
 from .services import PipelineStatus
 
@@ -26,55 +26,57 @@ router = APIRouter(tags=["decisions"])
 
 
 @router.get("/v1/decisions", summary="List decisions")
-async def decisions(
-    parts: Part,
-    caller: Reader,
+async def list_decisions(
+    parts: ContextDep,
+    caller: ReaderDep,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
-    tenant: Tenant = None,
-    issuer: Issuer = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    tenant: TenantParam = None,
+    issuer: IssuerParam = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
 ) -> PageOut[DecisionOut]:
     """Changes of level, newest first; of one agent, where `agent_id` is given. Scope `trust.score:read`."""
     tenants, key = visible_tenants(caller, tenant), None
     if agent_id is not None:
-        key = await key_of(parts, caller, agent_id, tenant, issuer)
+        key = await resolve_agent_key(parts, caller, agent_id, tenant, issuer)
         if key is None:
             return PageOut(items=[], next_cursor=None)
-    page = await parts.read(parts.services.store.list_decisions, tenants, key, limit, cursor)
+    page = await parts.call_store(parts.runtime.store.list_decisions, tenants, key, limit, cursor)
     return PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/v1/agents/{agent_id:path}/decisions", summary="Decisions about one agent")
-async def history(
+async def list_agent_decisions(
     agent_id: str,
-    parts: Part,
-    caller: Reader,
-    tenant: Tenant = None,
-    issuer: Issuer = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    parts: ContextDep,
+    caller: ReaderDep,
+    tenant: TenantParam = None,
+    issuer: IssuerParam = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
 ) -> PageOut[DecisionOut]:
     """The same as `GET /v1/decisions?agent_id=…`."""
-    return await decisions(parts, caller, agent_id, tenant, issuer, limit, cursor)
+    return await list_decisions(parts, caller, agent_id, tenant, issuer, limit, cursor)
 
 
-async def key_of(parts: Parts, caller: Caller, agent_id: str, tenant: str | None, issuer: str | None) -> int | None:
+async def resolve_agent_key(
+    parts: ApplicationContext, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
+) -> int | None:
     """Key of the agent that is meant; the store knows those that the view has let go."""
     if tenant is not None and issuer is not None:
         return agent_key(tenant, issuer, agent_id)
-    entry = find_entry(parts.services.view, caller, agent_id, tenant, issuer)
+    entry = find_agent_entry(parts.runtime.risk_view, caller, agent_id, tenant, issuer)
     if entry is not None:
         return entry.summary.name.key
-    stored = await parts.read(parts.services.store.find_agents, agent_id, visible_tenants(caller, tenant))
+    stored = await parts.call_store(parts.runtime.store.find_agents, agent_id, visible_tenants(caller, tenant))
     names = [summary.name for summary in stored if issuer is None or summary.name.issuer == issuer]
     if len(names) > 1:
-        raise ambiguous(names)
+        raise ambiguous_agent_error(names)
     return names[0].key if names else None
 
 
 @router.get("/v1/decisions/stream", response_class=StreamingResponse, summary="Follow decisions")
-async def stream(parts: Part, caller: Reader, tenant: Tenant = None) -> StreamingResponse:
+async def stream_decisions(parts: ContextDep, caller: ReaderDep, tenant: TenantParam = None) -> StreamingResponse:
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
     A reader that does not keep up is cut off, and so is one whose token has expired; `GET /v1/decisions` has what it
@@ -82,14 +84,14 @@ async def stream(parts: Part, caller: Reader, tenant: Tenant = None) -> Streamin
     """
     tenants = visible_tenants(caller, tenant)
     allowed = None if tenants is None else frozenset(tenants)
-    lines = _events(parts.services.status, allowed, lambda: parts.services.clock() >= caller.exp)
+    lines = _decision_events(parts.runtime.pipeline_status, allowed, lambda: parts.runtime.clock() >= caller.exp)
     return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _events(
+async def _decision_events(
     status: PipelineStatus, tenants: frozenset[str] | None, expired: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    queue = status.watch()
+    queue = status.subscribe()
     try:
         yield b": from now on\n\n"
         while True:
@@ -104,16 +106,16 @@ async def _events(
             if change is None or expired():
                 return
             if tenants is None or change.tenant in tenants:
-                body = msgspec.json.encode(change_out(change))
+                body = msgspec.json.encode(level_change_out(change))
                 yield b"id: %s\nevent: decision\ndata: %s\n\n" % (change.decision_id.encode(), body)
     finally:
-        status.unwatch(queue)
+        status.unsubscribe(queue)
 
 
 @router.get("/v1/decisions/{decision_id}", summary="One decision")
-async def decision(decision_id: str, parts: Part, caller: Reader) -> DecisionOut:
+async def get_decision(decision_id: str, parts: ContextDep, caller: ReaderDep) -> DecisionOut:
     """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
-    found = await parts.read(parts.services.store.decision, decision_id, visible_tenants(caller, None))
+    found = await parts.call_store(parts.runtime.store.decision, decision_id, visible_tenants(caller, None))
     if found is None:
-        raise no_such("decision")
+        raise not_found_error("decision")
     return decision_out(found)

@@ -9,38 +9,44 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 
-from ...ingest.erasing import Subject
-from ...scoring.chain import ChainReport, verify
+from ...ingest.erasing import ErasureSubject
+from ...scoring.chain import ChainVerification, verify_chains
 from ...scoring.privacy import Erasure
-from ..callers import Caller
-from ..privacy import ErasureDesk
-from ..problems import Problem, ProblemError
-from .finding import find_entry, no_such, require_all_tenants, visible_tenants
-from .gate import Admin, Part, Parts
-from .route_agents import AMBIGUOUS, Cursor, Issuer, Limit, Tenant
-from .schemas import Name, PageOut, Time, problems
-from .times import iso_ms, iso_or_none
+from ..callers import AuthenticatedCaller
+from ..privacy import ErasureService
+from ..problems import ProblemDetails, ProblemError
+from .finding import find_agent_entry, not_found_error, require_all_tenants, visible_tenants
+from .gate import AdministratorDep, ApplicationContext, ContextDep
+from .route_agents import AMBIGUOUS_AGENT_RESPONSES, CursorParam, IssuerParam, LimitParam, TenantParam
+from .schemas import NameText, PageOut, TimeText, problem_responses
+from .times import format_rfc3339, format_rfc3339_or_none
 
 router = APIRouter(tags=["privacy"])
 
-REFUSED = problems({409: "it can not be erased as things are; `detail` says why and what to do"})
-Identifier = Annotated[str, Field(min_length=2, max_length=2048)]
+REFUSED_ERASURE_RESPONSES = problem_responses(
+    {409: "it can not be erased as things are; `detail` says why and what to do"}
+)
+SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
 
 
 class ErasureIn(BaseModel):
     """Whom to erase: an agent or a principal."""
 
-    agent: Identifier | None = Field(None, description="agent id")
-    principal: Identifier | None = Field(None, description="identifier of a person or service that agents act for")
-    tenant: Name | None = Field(None, description="default: the caller's only one")
-    issuer: Name | None = Field(None, description="of an agent; default: the caller's only one. Principals have none")
+    agent: SubjectIdentifier | None = Field(None, description="agent id")
+    principal: SubjectIdentifier | None = Field(
+        None, description="identifier of a person or service that agents act for"
+    )
+    tenant: NameText | None = Field(None, description="default: the caller's only one")
+    issuer: NameText | None = Field(
+        None, description="of an agent; default: the caller's only one. Principals have none"
+    )
     as_named: bool = Field(
         False, description="with pseudonyms on: erase the identifier itself, as it was logged before they were"
     )
     reason: Annotated[str, Field(min_length=1, max_length=1000, description="why; it becomes part of the proof")]
 
     @model_validator(mode="after")
-    def _one(self) -> ErasureIn:
+    def _check_one_subject(self) -> ErasureIn:
         if (self.agent is None) == (self.principal is None):
             raise ValueError("name `agent` or `principal`, one of them")
         return self
@@ -57,22 +63,22 @@ class ErasureOut(BaseModel):
     subject: str | None
     reason: str
     asked_by: str
-    asked_at: Time
-    done_at: Time | None
+    asked_at: TimeText
+    done_at: TimeText | None
     detail: str | None = Field(description="what it waits for, or why it failed")
     counts: dict[str, int] = Field(description="what was removed or changed, by place")
     proof: str | None = Field(description="compact JWS (ES256) of the service's local key")
     document: dict[str, Any] | None = Field(description="what the proof says")
 
 
-class CheckIn(BaseModel):
+class ProofCheckIn(BaseModel):
     """A proof, and the identifier that it is about: the service knows it no more."""
 
     proof: Annotated[str, Field(max_length=200_000)]
-    subject: Identifier
+    subject: SubjectIdentifier
 
 
-class CheckOut(BaseModel):
+class ProofCheckOut(BaseModel):
     """What a look at everything found."""
 
     signed: bool = Field(description="the proof is of this service")
@@ -84,7 +90,7 @@ class CheckOut(BaseModel):
     )
 
 
-class HeadOut(BaseModel):
+class ChainHeadOut(BaseModel):
     """Where the chain of a partition ends, and behind which sequence number all of it must be there."""
 
     partition: int
@@ -93,7 +99,7 @@ class HeadOut(BaseModel):
     complete_after: int
 
 
-class BreakOut(BaseModel):
+class ChainBreakOut(BaseModel):
     """A place where a chain does not hold."""
 
     partition: int
@@ -109,20 +115,25 @@ class ChainOut(BaseModel):
     erased: int = Field(description="tombstones")
     redacted: int = Field(description="decisions that an erasure took a name out of, and that are as it left them")
     before_chain: int = Field(description="decisions older than the chain; nothing is known of them")
-    heads: list[HeadOut]
+    heads: list[ChainHeadOut]
     broken: int
-    breaks: list[BreakOut] = Field(description="at most 20")
+    breaks: list[ChainBreakOut] = Field(description="at most 20")
 
 
 @router.get("/v1/decisions/verify", summary="Verify the chain of decisions")
-async def verify_chain(parts: Part, caller: Admin) -> ChainOut:
+async def verify_decision_chain(parts: ContextDep, caller: AdministratorDep) -> ChainOut:
     """Walk over all tenants' decisions; takes some 30 µs for each. Scope `trust.admin`, of all tenants."""
     require_all_tenants(caller)
-    return chain_out(await asyncio.to_thread(verify, parts.services.store))
+    return chain_out(await asyncio.to_thread(verify_chains, parts.runtime.store))
 
 
-@router.post("/v1/privacy/erasures", status_code=202, responses=REFUSED, summary="Erase an agent or a principal")
-async def erase(parts: Part, caller: Admin, wish: ErasureIn) -> ErasureOut:
+@router.post(
+    "/v1/privacy/erasures",
+    status_code=202,
+    responses=REFUSED_ERASURE_RESPONSES,
+    summary="Erase an agent or a principal",
+)
+async def order_erasure(parts: ContextDep, caller: AdministratorDep, wish: ErasureIn) -> ErasureOut:
     """Everywhere, in the background, with a proof at the end; asked twice, it is done once.
 
     Scope `trust.admin`, of all tenants: refused records, for one, belong to nobody, and are searched for the name.
@@ -131,38 +142,50 @@ async def erase(parts: Part, caller: Admin, wish: ErasureIn) -> ErasureOut:
     tenant = caller.require_tenant(wish.tenant)
     issuer = "" if wish.principal is not None else wish.issuer or caller.binding.default_issuer or ""
     kind, name = ("agent", wish.agent) if wish.agent is not None else ("principal", wish.principal)
-    alias = parts.services.alias
+    alias = parts.runtime.principal_alias
     if alias is not None and wish.principal is not None and not wish.as_named:
         name = alias(tenant, wish.principal)
-    subject = Subject(kind, tenant, issuer, name or "", "")
-    return erasure_out(await desk_of(parts).ask(subject, wish.reason, caller.name or caller.subject), None)
+    subject = ErasureSubject(kind, tenant, issuer, name or "", "")
+    return erasure_out(
+        await erasure_service_of(parts).request_erasure(subject, wish.reason, caller.name or caller.subject), None
+    )
 
 
 @router.get("/v1/privacy/erasures", summary="List erasures")
-async def erasures(parts: Part, caller: Admin, limit: Limit = 50, cursor: Cursor = None) -> PageOut[ErasureOut]:
+async def list_erasures(
+    parts: ContextDep, caller: AdministratorDep, limit: LimitParam = 50, cursor: CursorParam = None
+) -> PageOut[ErasureOut]:
     """Newest first, without their proofs. Scope `trust.admin`."""
-    page = await desk_of(parts).list(visible_tenants(caller, None), limit, cursor)
+    page = await erasure_service_of(parts).list(visible_tenants(caller, None), limit, cursor)
     return PageOut(items=[erasure_out(one, None, brief=True) for one in page.items], next_cursor=page.next_cursor)
 
 
-@router.get("/v1/privacy/erasures/{erasure_id}", responses=problems({404: "no such erasure"}), summary="One erasure")
-async def erasure(erasure_id: str, parts: Part, caller: Admin) -> ErasureOut:
+@router.get(
+    "/v1/privacy/erasures/{erasure_id}", responses=problem_responses({404: "no such erasure"}), summary="One erasure"
+)
+async def get_erasure(erasure_id: str, parts: ContextDep, caller: AdministratorDep) -> ErasureOut:
     """How far it is; once it is done, with its proof. Scope `trust.admin`."""
-    made = await _found(parts, caller, erasure_id)
-    return erasure_out(made, desk_of(parts).document(made))
+    made = await _find_erasure(parts, caller, erasure_id)
+    return erasure_out(made, erasure_service_of(parts).document(made))
 
 
 @router.post(
-    "/v1/privacy/erasures/{erasure_id}/verify", responses=problems({404: "no such erasure"}), summary="Verify a proof"
+    "/v1/privacy/erasures/{erasure_id}/verify",
+    responses=problem_responses({404: "no such erasure"}),
+    summary="Verify a proof",
 )
-async def check(erasure_id: str, parts: Part, caller: Admin, wish: CheckIn) -> CheckOut:
+async def verify_proof(
+    erasure_id: str, parts: ContextDep, caller: AdministratorDep, wish: ProofCheckIn
+) -> ProofCheckOut:
     """Look through everything that it covered once more. Scope `trust.admin`."""
-    made = await _found(parts, caller, erasure_id)
+    made = await _find_erasure(parts, caller, erasure_id)
     if made.status != "done":
-        raise ProblemError(Problem(409, "not_done", "Not done", f"the erasure is {made.status}; there is no proof yet"))
-    found = await desk_of(parts).check(made, wish.proof, wish.subject)
+        raise ProblemError(
+            ProblemDetails(409, "not_done", "Not done", f"the erasure is {made.status}; there is no proof yet")
+        )
+    found = await erasure_service_of(parts).verify(made, wish.proof, wish.subject)
     looked = found.signed and found.same_subject
-    return CheckOut(
+    return ProofCheckOut(
         signed=found.signed,
         same_subject=found.same_subject,
         nothing_left=looked and not found.left,
@@ -174,39 +197,39 @@ async def check(erasure_id: str, parts: Part, caller: Admin, wish: CheckIn) -> C
 @router.get(
     "/v1/agents/{agent_id:path}/export",
     response_class=StreamingResponse,
-    responses=AMBIGUOUS,
+    responses=AMBIGUOUS_AGENT_RESPONSES,
     summary="Export everything about an agent",
 )
-async def export(
-    agent_id: str, parts: Part, caller: Admin, tenant: Tenant = None, issuer: Issuer = None
+async def export_agent_data(
+    agent_id: str, parts: ContextDep, caller: AdministratorDep, tenant: TenantParam = None, issuer: IssuerParam = None
 ) -> StreamingResponse:
     """A ZIP of JSON lines: state, decisions with their links in the chain, alerts, orders, events. Scope `trust.admin`.
 
     Made while it is sent; `manifest.json`, its last file, has the number of lines and the digest of every other one.
     """
-    entry = find_entry(parts.services.view, caller, agent_id, tenant, issuer)
+    entry = find_agent_entry(parts.runtime.risk_view, caller, agent_id, tenant, issuer)
     if entry is not None:
         name = entry.summary.name
-        subject = Subject("agent", name.tenant, name.issuer, name.agent_id, "")
+        subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")
     else:
         named = issuer if issuer is not None else caller.binding.default_issuer or ""
-        subject = Subject("agent", caller.require_tenant(tenant), named, agent_id, "")
+        subject = ErasureSubject("agent", caller.require_tenant(tenant), named, agent_id, "")
     letters = None if visible_tenants(caller, None) is None else [caller.name]
-    pieces = desk_of(parts).export(subject, letters, caller.name or caller.subject)
+    pieces = erasure_service_of(parts).export(subject, letters, caller.name or caller.subject)
     headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
 
-async def _found(parts: Parts, caller: Caller, erasure_id: str) -> Erasure:
-    made = await desk_of(parts).get(erasure_id, visible_tenants(caller, None))
+async def _find_erasure(parts: ApplicationContext, caller: AuthenticatedCaller, erasure_id: str) -> Erasure:
+    made = await erasure_service_of(parts).get(erasure_id, visible_tenants(caller, None))
     if made is None:
-        raise no_such("erasure")
+        raise not_found_error("erasure")
     return made
 
 
-def desk_of(parts: Parts) -> ErasureDesk:
+def erasure_service_of(parts: ApplicationContext) -> ErasureService:
     """The desk of this service."""
-    desk = parts.services.erasures
+    desk = parts.runtime.erasure_service
     assert desk is not None  # a service that answers has one
     return desk
 
@@ -222,8 +245,8 @@ def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool =
         subject=None if made.status == "done" else made.subject or None,
         reason=made.reason,
         asked_by=made.asked_by,
-        asked_at=iso_ms(made.asked_ms),
-        done_at=iso_or_none(made.done_ms),
+        asked_at=format_rfc3339(made.asked_ms),
+        done_at=format_rfc3339_or_none(made.done_ms),
         detail=made.error or None,
         counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
         proof=None if brief else made.proof.decode() or None,
@@ -231,7 +254,7 @@ def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool =
     )
 
 
-def chain_out(report: ChainReport) -> ChainOut:
+def chain_out(report: ChainVerification) -> ChainOut:
     """A verification as it is answered."""
     return ChainOut(
         intact=report.intact,
@@ -241,7 +264,7 @@ def chain_out(report: ChainReport) -> ChainOut:
         before_chain=report.before,
         broken=report.broken,
         heads=[
-            HeadOut(
+            ChainHeadOut(
                 partition=head.partition,
                 sequence=head.sequence,
                 digest=head.digest,
@@ -249,5 +272,7 @@ def chain_out(report: ChainReport) -> ChainOut:
             )
             for head in report.heads
         ],
-        breaks=[BreakOut(partition=one.partition, sequence=one.sequence, what=one.what) for one in report.breaks],
+        breaks=[
+            ChainBreakOut(partition=one.partition, sequence=one.sequence, what=one.problem) for one in report.breaks
+        ],
     )

@@ -9,10 +9,10 @@ from .examples import RECEIPT_EXAMPLE, RISK_EXAMPLE
 T = TypeVar("T")
 
 Level = Literal["unknown", "low", "medium", "high", "critical"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Time = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-24T22:23:14.130Z"])]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+TimeText = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-24T22:23:14.130Z"])]
 AgentId = Annotated[str, Field(min_length=1, max_length=2048)]
-Name = Annotated[str, Field(max_length=2048)]
+NameText = Annotated[str, Field(max_length=2048)]
 
 MAX_QUESTIONS = 1000
 
@@ -40,13 +40,13 @@ class TokenPolicyOut(BaseModel):
     step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
 
 
-class PinnedOut(BaseModel):
+class PinOut(BaseModel):
     """A person's word on the level that policy acts on, until it expires."""
 
     level: Level
     by: str
     why: str
-    expires_at: Time
+    expires_at: TimeText
 
 
 class RiskOut(BaseModel):
@@ -58,12 +58,12 @@ class RiskOut(BaseModel):
     tenant: str | None
     issuer: str | None
     risk_level: Level
-    risk_score: Share
-    confidence: Share
-    evaluated_at: Time
+    risk_score: UnitInterval
+    confidence: UnitInterval
+    evaluated_at: TimeText
     reasons: list[ReasonOut]
     counterfactual: str | None
-    pin: PinnedOut | None = Field(description="a person's word on the level that `token_policy` follows")
+    pin: PinOut | None = Field(description="a person's word on the level that `token_policy` follows")
     critical_ancestor: str | None = Field(
         description="a `critical` agent that delegated to this one, where the policy minds"
     )
@@ -72,21 +72,21 @@ class RiskOut(BaseModel):
     model_version: str
     policy_version: str
     mode: Literal["shadow", "enforce"]
-    expires_at: Time
+    expires_at: TimeText
     stale: bool = Field(description="the answer does not take recent events into account: it is past `expires_at`")
 
 
-class QuestionIn(BaseModel):
+class RiskQuestionIn(BaseModel):
     """Whose risk is asked for."""
 
     model_config = ConfigDict(extra="forbid")
 
     agent_id: AgentId
-    tenant: Name | None = None
-    issuer: Name | None = None
+    tenant: NameText | None = None
+    issuer: NameText | None = None
 
 
-class QueryIn(BaseModel):
+class RiskQueryIn(BaseModel):
     """Questions about several agents."""
 
     model_config = ConfigDict(
@@ -96,7 +96,7 @@ class QueryIn(BaseModel):
         },
     )
 
-    agents: list[QuestionIn] = Field(max_length=MAX_QUESTIONS)
+    agents: list[RiskQuestionIn] = Field(max_length=MAX_QUESTIONS)
 
 
 class ProblemOut(BaseModel):
@@ -111,23 +111,23 @@ class ProblemOut(BaseModel):
     code: str
 
 
-def problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     """Answers that are problem documents, by status, as FastAPI takes them."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
     return {status: {"description": text, "content": content} for status, text in descriptions.items()}
 
 
-class FailedOut(BaseModel):
+class RiskFailureOut(BaseModel):
     """One question of several that has no answer."""
 
     agent_id: str
     problem: ProblemOut
 
 
-class AnswersOut(BaseModel):
+class RiskAnswersOut(BaseModel):
     """Answers in the order of the questions."""
 
-    answers: list[RiskOut | FailedOut]
+    answers: list[RiskOut | RiskFailureOut]
 
 
 class AgentOut(BaseModel):
@@ -138,12 +138,12 @@ class AgentOut(BaseModel):
     issuer: str
     agent_type: str
     risk_level: Level
-    risk_score: Share
-    confidence: Share
-    anomaly_score: Share
-    first_seen_at: Time | None
-    last_seen_at: Time | None
-    evaluated_at: Time | None
+    risk_score: UnitInterval
+    confidence: UnitInterval
+    anomaly_score: UnitInterval
+    first_seen_at: TimeText | None
+    last_seen_at: TimeText | None
+    evaluated_at: TimeText | None
     events: int
     decision_id: str | None
     reasons: list[ReasonOut]
@@ -160,10 +160,10 @@ class DecisionOut(BaseModel):
     tenant: str
     issuer: str
     agent_type: str
-    decided_at: Time
+    decided_at: TimeText
     cause: Literal["event", "tick", "release", "feedback"]
     event_id: str | None
-    event_time: Time
+    event_time: TimeText
     previous_level: Level
     level: Level
     risk_score: float
@@ -221,16 +221,16 @@ class ReceiptOut(BaseModel):
     rejections_omitted: int
 
 
-class LetterOut(BaseModel):
+class DeadLetterOut(BaseModel):
     """A record that was refused."""
 
     letter_id: str
-    received_at: Time
+    received_at: TimeText
     source: str
     reason: str
     path: str
     size: int
-    replayed_at: Time | None
+    replayed_at: TimeText | None
     raw: str | None = Field(None, description="base64; only where one dead letter is asked for")
 
 
@@ -248,17 +248,17 @@ class DeliveryOut(BaseModel):
     tenant: str
     level: Level
     reason: str
-    created_at: Time
+    created_at: TimeText
     status: DeliveryStatus
     attempts: int
-    next_attempt_at: Time | None
+    next_attempt_at: TimeText | None
     last_error: str | None
     why: str | None
-    delivered_at: Time | None
+    delivered_at: TimeText | None
     suppressed_before: int
 
 
-class TestIn(BaseModel):
+class AlertTestIn(BaseModel):
     """Which target of alerts is to be tried."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"target": "soc"}})
@@ -266,33 +266,33 @@ class TestIn(BaseModel):
     target: str | None = Field(None, max_length=2048, description="its name in the settings; null is all")
 
 
-class SentTestOut(BaseModel):
+class SentAlertTestOut(BaseModel):
     """A test alert that is on its way; `key` is that of its delivery."""
 
     key: str
     target: str
 
 
-class TestsOut(BaseModel):
+class AlertTestsOut(BaseModel):
     """Test alerts that are on their way, one per target."""
 
-    items: list[SentTestOut]
+    items: list[SentAlertTestOut]
 
 
-class PolicyOut(BaseModel):
+class TokenPoliciesOut(BaseModel):
     """The token policy of every level."""
 
     version: str
     levels: dict[str, TokenPolicyOut]
 
 
-class HealthOut(BaseModel):
+class LivenessOut(BaseModel):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class ReadyOut(BaseModel):
+class ReadinessOut(BaseModel):
     """Whether the service can do its work, by component."""
 
     ready: bool

@@ -10,26 +10,28 @@ import msgspec
 from fastapi import Request, Response
 
 from ...ingest.errors import MalformedEvent
-from ...ingest.formats.parcel import Parsed
-from ..callers import Caller, SourceBinding, TenantNotAllowed
-from ..edge import MAX_BODY, BodyTooLarge, Overloaded, Receipt, inflate
-from ..edge.limits import Hold
-from ..problems import Problem, ProblemError
-from .front import declared_length
-from .gate import Parts
+from ...ingest.formats.parcel import ParsedRecords
+from ..callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed
+from ..edge import MAX_BODY_BYTES, BodyTooLarge, Overloaded, Receipt, decompress_body
+from ..edge.limits import BodyReservation
+from ..problems import ProblemDetails, ProblemError
+from .front import declared_body_length
+from .gate import ApplicationContext
 
-IN_THREAD = 32 * 1024
+THREAD_ABOVE_BYTES = 32 * 1024
 """Bytes from which unpacking, and mapping foreign records, would hold up other requests."""
 
 
-class Split(NamedTuple):
-    """How a body is taken apart. *heavy*: it costs more than cutting, so that large bodies are done in a thread."""
+class BodySplitter(NamedTuple):
+    """How a body is taken apart. *in_thread*: it costs more than cutting, so that large bodies are done in a thread."""
 
-    parsed: Callable[[Mapping[str, str], bytes], Parsed]
-    heavy: bool = False
+    parse: Callable[[Mapping[str, str], bytes], ParsedRecords]
+    in_thread: bool = False
 
 
-async def take(request: Request, parts: Parts, caller: Caller, split: Split) -> Receipt:
+async def receive_body(
+    request: Request, parts: ApplicationContext, caller: AuthenticatedCaller, split: BodySplitter
+) -> Receipt:
     """What became of the events in a body.
 
     Raises:
@@ -41,61 +43,63 @@ async def take(request: Request, parts: Parts, caller: Caller, split: Split) -> 
     if not binding.tenants:
         raise TenantNotAllowed("this caller is bound to no tenant, so it may send no events")
     try:
-        receipt = await _receive(request, parts, binding, split)
+        receipt = await _receive_within_limits(request, parts, binding, split)
     except Overloaded as error:
         parts.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
         raise
-    count(parts, binding, receipt)
-    parts.silence.heard(binding.name, parts.services.monotonic(), parts.services.now_ms())
+    count_receipt(parts, binding, receipt)
+    parts.silence_watch.note_received(binding.name, parts.runtime.monotonic(), parts.runtime.now_ms())
     return receipt
 
 
-async def _receive(request: Request, parts: Parts, binding: SourceBinding, split: Split) -> Receipt:
-    limits = parts.door.limits
+async def _receive_within_limits(
+    request: Request, parts: ApplicationContext, binding: SourceBinding, split: BodySplitter
+) -> Receipt:
+    limits = parts.event_intake.limits
     limits.check(binding)
     headers = {name.lower(): value for name, value in request.headers.items()}
-    with limits.hold(binding) as hold:
-        body = await _body(request, hold)
+    with limits.reserve(binding) as hold:
+        body = await _read_body(request, hold)
         try:
-            body = await _inflated(body, headers.get("content-encoding", ""), hold)
-            if split.heavy and len(body) > IN_THREAD:
-                parcels, skipped = await anyio.to_thread.run_sync(split.parsed, headers, body)
+            body = await _decompressed(body, headers.get("content-encoding", ""), hold)
+            if split.in_thread and len(body) > THREAD_ABOVE_BYTES:
+                parcels, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
             else:
-                parcels, skipped = split.parsed(headers, body)
+                parcels, skipped = split.parse(headers, body)
         except MalformedEvent as error:
-            limits.taken(binding, 1)
-            return await parts.door.refuse(body, binding, error)
-        limits.taken(binding, len(parcels) + skipped)
-        receipt = await parts.door.receive(parcels, binding)
+            limits.count_events(binding, 1)
+            return await parts.event_intake.reject_body(body, binding, error)
+        limits.count_events(binding, len(parcels) + skipped)
+        receipt = await parts.event_intake.receive(parcels, binding)
     receipt.skipped = skipped
     return receipt
 
 
-async def _body(request: Request, hold: Hold) -> bytes:
+async def _read_body(request: Request, hold: BodyReservation) -> bytes:
     """The body as it was sent; room in memory is taken as it arrives."""
-    too_large = BodyTooLarge(f"the body may have {MAX_BODY} bytes")
-    if declared_length(request.scope) > MAX_BODY:
+    too_large = BodyTooLarge(f"the body may have {MAX_BODY_BYTES} bytes")
+    if declared_body_length(request.scope) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
     async for chunk in request.stream():
         hold.grow(len(chunk))
         body += chunk
-        if len(body) > MAX_BODY:
+        if len(body) > MAX_BODY_BYTES:
             raise too_large
     return bytes(body)
 
 
-async def _inflated(body: bytes, coding: str, hold: Hold) -> bytes:
-    if len(body) > IN_THREAD and coding:
-        plain = await anyio.to_thread.run_sync(inflate, body, coding)
+async def _decompressed(body: bytes, coding: str, hold: BodyReservation) -> bytes:
+    if len(body) > THREAD_ABOVE_BYTES and coding:
+        plain = await anyio.to_thread.run_sync(decompress_body, body, coding)
     else:
-        plain = inflate(body, coding)
+        plain = decompress_body(body, coding)
     if plain is not body:
         hold.grow(len(plain))
     return plain
 
 
-def count(parts: Parts, binding: SourceBinding, receipt: Receipt) -> None:
+def count_receipt(parts: ApplicationContext, binding: SourceBinding, receipt: Receipt) -> None:
     """Add a receipt to the metrics."""
     for outcome in ("accepted", "duplicate", "rejected", "skipped"):
         number = getattr(receipt, outcome)
@@ -103,10 +107,10 @@ def count(parts: Parts, binding: SourceBinding, receipt: Receipt) -> None:
             parts.metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
 
 
-def respond(receipt: Receipt) -> Response:
+def receipt_response(receipt: Receipt) -> Response:
     """202, or 400 where nothing at all could be used."""
     if all_rejected(receipt):
-        raise rejected(receipt)
+        raise events_rejected_error(receipt)
     return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
 
 
@@ -115,10 +119,10 @@ def all_rejected(receipt: Receipt) -> bool:
     return bool(receipt.rejected) and not receipt.accepted and not receipt.duplicate and not receipt.skipped
 
 
-def rejected(receipt: Receipt) -> ProblemError:
+def events_rejected_error(receipt: Receipt) -> ProblemError:
     """400 with the members of the receipt."""
     first = receipt.rejections[0]
     more = f" (and {receipt.rejected - 1} more)" if receipt.rejected > 1 else ""
     detail = f"{first.reason} - at `{first.path}`{more}"
     members = {"path": first.path, **msgspec.to_builtins(receipt)}
-    return ProblemError(Problem(400, "events_rejected", "Events rejected", detail, members=members))
+    return ProblemError(ProblemDetails(400, "events_rejected", "Events rejected", detail, members=members))

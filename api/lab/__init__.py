@@ -1,8 +1,8 @@
 """The analyst's way in: what the service knows as pandas frames, and pictures of them (`docs/notebooks.md`).
 
-    from trustwatch.api.lab import charts, open_lab
+    from trustwatch.api.lab import charts, open_session
 
-    lab = open_lab("trustwatch.yaml")
+    lab = open_session("trustwatch.yaml")
     charts.levels(lab.agents())
 
 Needs the extra `lab` (pandas, matplotlib, JupyterLab). Reads only: a running service notices nothing of it.
@@ -16,8 +16,8 @@ if find_spec("pandas") is None or find_spec("matplotlib") is None:
 from . import charts as charts
 from .backtesting import BacktestFrames
 from .chart import Chart
-from .lab import Lab
+from .lab import LabSession
 from .learned import LabModel
-from .opening import LabError, LabWarning, open_lab
+from .opening import LabError, LabWarning, open_session
 
-__all__ = ["BacktestFrames", "Chart", "Lab", "LabError", "LabModel", "LabWarning", "charts", "open_lab"]
+__all__ = ["BacktestFrames", "Chart", "LabError", "LabModel", "LabSession", "LabWarning", "charts", "open_session"]

@@ -6,37 +6,37 @@ from contextlib import suppress
 from typing import Any
 
 from . import behaviour, replaying, stored
-from .history import Wanted, moment
+from .history import EventFilter, parse_time_ms
 from .learned import LabModel
-from .opened import LIMIT, Agent, Opened, warn
+from .opened import DEFAULT_ROW_LIMIT, AgentReference, SessionBase, warn_incomplete
 from .opening import LabError
-from .words import Explanation
+from .words import DecisionExplanation
 
 
-class AskedStore(Opened):
+class StoreQueries(SessionBase):
     """What the store knows."""
 
-    def agents(self, *, agent_type: str | None = None, limit: int = LIMIT) -> Any:
+    def agents(self, *, agent_type: str | None = None, limit: int = DEFAULT_ROW_LIMIT) -> Any:
         """Agents with their risk now."""
-        found = stored.limited(stored.summaries(self._store, self.tenants, agent_type), limit, "agents")
+        found = stored.take_limited(stored.agent_summaries(self._store, self.tenants, agent_type), limit, "agents")
         return stored.agents_frame(found)
 
     def decisions(
         self,
-        agent: Agent = None,
+        agent: AgentReference = None,
         *,
         tenant: str | None = None,
         since: Any = None,
         until: Any = None,
-        limit: int = LIMIT,
+        limit: int = DEFAULT_ROW_LIMIT,
     ) -> Any:
         """Changes of level, oldest first; of more than *limit* the newest."""
-        found = stored.within(self._decisions(agent, tenant), moment(since), moment(until))
-        return stored.decisions_frame(stored.limited(found, limit, "decisions"))
+        found = stored.decisions_within(self._decisions(agent, tenant), parse_time_ms(since), parse_time_ms(until))
+        return stored.decisions_frame(stored.take_limited(found, limit, "decisions"))
 
     def alerts(
         self,
-        agent: Agent = None,
+        agent: AgentReference = None,
         *,
         tenant: str | None = None,
         since: Any = None,
@@ -44,11 +44,13 @@ class AskedStore(Opened):
         limit: int = 10_000,
     ) -> Any:
         """Rises to medium or above, and how telling of them fared."""
-        within = stored.within(self._decisions(agent, tenant), moment(since), moment(until))
-        found = stored.limited(filter(stored.is_alert, within), limit, "alerts")
+        within = stored.decisions_within(self._decisions(agent, tenant), parse_time_ms(since), parse_time_ms(until))
+        found = stored.take_limited(filter(stored.raises_alert, within), limit, "alerts")
         return stored.alerts_frame(self._store, found)
 
-    def worst(self, agent: Agent = None, *, tenant: str | None = None, since: Any = None, until: Any = None) -> Any:
+    def worst_decision(
+        self, agent: AgentReference = None, *, tenant: str | None = None, since: Any = None, until: Any = None
+    ) -> Any:
         """The decision to look at first, as a row of `decisions`: the highest level, hard signals first, then risk."""
         found = self.decisions(agent, tenant=tenant, since=since, until=until)
         risen = found[found["cause"] == "event"]
@@ -58,44 +60,46 @@ class AskedStore(Opened):
 
     def reasons(self, decision: Any) -> Any:
         """Why a decision was made, the strongest reason first. *decision* is an id or a row of `decisions`."""
-        return stored.reasons_frame(self._decision(decision))
+        return stored.reasons_frame(self._find_decision(decision))
 
-    def explain(self, decision: Any) -> Explanation:
+    def explain_decision(self, decision: Any) -> DecisionExplanation:
         """A decision in sentences: what happened, why, and what would have kept the level lower."""
-        return Explanation(self._decision(decision))
+        return DecisionExplanation(self._find_decision(decision))
 
     def contributions(self, decision: Any, model: LabModel | None = None) -> Any:
         """All features of a decision's event: what was measured, and what stood out under the model."""
-        found = self._decision(decision)
+        found = self._find_decision(decision)
         if not found.feature_vector:
             raise LabError(f"decision {found.decision_id} has no feature vector: no event made it, but {found.cause}")
         chosen = model or self.model()
         if chosen.version != found.model_version:
-            warn(
+            warn_incomplete(
                 f"the decision was made under model {found.model_version}, this is how {chosen.version} sees its event"
             )
         return replaying.contributions_frame(chosen.detector, found.feature_vector)
 
-    def edges(self, agent: Agent = None, *, tenant: str | None = None, since: Any = None, limit: int = 5_000) -> Any:
+    def edges(
+        self, agent: AgentReference = None, *, tenant: str | None = None, since: Any = None, limit: int = 5_000
+    ) -> Any:
         """Who delegated to whom, called whom, and acted for whom, last seen first; of one agent, or of all."""
         if agent is None:
-            keys = [one.name.key for one in stored.summaries(self._store, self.tenants)]
+            keys = [one.name.key for one in stored.agent_summaries(self._store, self.tenants)]
         else:
-            keys = [self._summary(agent, tenant).name.key]
-        return stored.edges_frame(self._store, keys, self.tenants, moment(since) or 0, limit)
+            keys = [self._find_agent(agent, tenant).name.key]
+        return stored.edges_frame(self._store, keys, self.tenants, parse_time_ms(since) or 0, limit)
 
-    def blast_radius(self, agent: Agent, *, tenant: str | None = None, since: Any = None) -> Any:
+    def blast_radius(self, agent: AgentReference, *, tenant: str | None = None, since: Any = None) -> Any:
         """Agents that one reached, by delegation and by calls."""
-        return stored.blast_radius_frame(self._store, self._summary(agent, tenant).name, moment(since) or 0)
+        return stored.blast_radius_frame(self._store, self._find_agent(agent, tenant).name, parse_time_ms(since) or 0)
 
-    def profile(self, agent: Agent, *, tenant: str | None = None) -> Any:
+    def profile(self, agent: AgentReference, *, tenant: str | None = None) -> Any:
         """What the service has learned an agent's usual pace, volumes and pauses to be, beside its peers."""
-        name = self._summary(agent, tenant).name
+        name = self._find_agent(agent, tenant).name
         row = self._store.agent(name.tenant, name.issuer, name.agent_id)
         assert row is not None
         model, event = None, None
         with suppress(LabError):
             model = self.model().trained
-            wanted = Wanted(agent=(name.tenant, name.issuer, name.agent_id))
-            event = next((found.event for found in self._events(wanted) if found.event.agent.type), None)
+            wanted = EventFilter(agent=(name.tenant, name.issuer, name.agent_id))
+            event = next((found.event for found in self._matching_events(wanted) if found.event.agent.type), None)
         return behaviour.profile_frame(row, model, event)

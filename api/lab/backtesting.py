@@ -10,20 +10,20 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from ...scoring.backtest import Outcome, Plan, backtest, conclude, read_labels
-from ...scoring.backtest.outcome import Side
-from ...scoring.backtest.plan import FACTORS
-from ...scoring.backtest.tally import Counts
+from ...scoring.backtest import BacktestPlan, BacktestResult, build_result, read_labels, run_backtest
+from ...scoring.backtest.outcome import BacktestSide
+from ...scoring.backtest.plan import BUDGET_FACTORS
+from ...scoring.backtest.tally import BacktestCounts
 from ...scoring.policy import PolicyBook
-from ...scoring.risk import Budget
+from ...scoring.risk import AlertRateBudget
 from .. import clock
-from ..report import render
-from ..serve.wiring import policy_book_of
-from .frames import frame
-from .history import moment
+from ..report import render_report
+from ..serve.wiring import read_policy_book
+from .frames import build_frame
+from .history import parse_time_ms
 
-_MOST = 1000.0
-Policy = str | Path | Mapping[str, Any] | None
+_MAX_ALERT_BUDGET = 1000.0
+PolicyChoice = str | Path | Mapping[str, Any] | None
 """A policy file, or what one would hold; None = the policy of the settings."""
 
 
@@ -34,7 +34,7 @@ class BacktestFrames:
         outcome: everything, as `trustwatch backtest --json` tells it.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: BacktestResult) -> None:
         self.outcome = outcome
 
     def __repr__(self) -> str:
@@ -47,26 +47,26 @@ class BacktestFrames:
 
     def alerts(self) -> Any:
         """Rises to each level against the budget."""
-        return frame(
+        return build_frame(
             "backtest_alerts",
             [(side.name, one.level, one.budget, one.alerts, one.rate) for side in self._sides for one in side.alerts],
         )
 
     def sweep(self) -> Any:
         """Alerts at other budgets (docs/backtest.md says what is approximate about them)."""
-        return frame(
+        return build_frame(
             "backtest_sweep",
             [
                 (side.name, factor, one.level, one.budget, one.alerts, one.rate)
                 for side in self._sides
-                for factor, tried in zip(FACTORS, side.sweep, strict=True)
+                for factor, tried in zip(BUDGET_FACTORS, side.sweep, strict=True)
                 for one in tried
             ],
         )
 
     def requests(self) -> Any:
         """What the token policy would have said, by type and level."""
-        return frame(
+        return build_frame(
             "backtest_requests",
             [
                 (side.name, asked.type, asked.level, outcome, number)
@@ -79,7 +79,7 @@ class BacktestFrames:
 
     def revoked(self) -> Any:
         """Agents whose tokens would have been revoked, in the order in which that happens."""
-        return frame(
+        return build_frame(
             "backtest_revoked",
             [
                 (
@@ -87,8 +87,8 @@ class BacktestFrames:
                     one.tenant,
                     one.agent_id,
                     one.agent_type,
-                    moment(one.at),
-                    moment(one.until),
+                    parse_time_ms(one.at),
+                    parse_time_ms(one.until),
                     one.level,
                     one.risk_score,
                     one.later_events,
@@ -104,7 +104,7 @@ class BacktestFrames:
 
     def touched(self) -> Any:
         """Agents with requests that were not simply allowed."""
-        return frame(
+        return build_frame(
             "backtest_touched",
             [
                 (side.name, one.tenant, one.agent_id, outcome, number)
@@ -117,7 +117,7 @@ class BacktestFrames:
 
     def detection(self) -> Any:
         """Bad sessions found at each level, and how soon. Empty without labels."""
-        return frame(
+        return build_frame(
             "backtest_detection",
             [
                 (
@@ -138,7 +138,7 @@ class BacktestFrames:
 
     def separation(self) -> Any:
         """How well scores tell bad from good. Empty without labels."""
-        return frame(
+        return build_frame(
             "backtest_separation",
             [
                 (
@@ -151,17 +151,17 @@ class BacktestFrames:
                     one.recall_at_1_percent,
                     one.recall_at_5_percent,
                 )
-                for side, unit, one in self._separations()
+                for side, unit, one in self._label_separations()
             ],
         )
 
     def curves(self) -> Any:
         """ROC and precision-recall curves. Empty without labels."""
-        return frame(
+        return build_frame(
             "backtest_curves",
             [
                 (side.name, unit, name, x, y)
-                for side, unit, one in self._separations()
+                for side, unit, one in self._label_separations()
                 for name, points in (("roc", one.roc), ("precision_recall", one.precision_recall))
                 for x, y in points
             ],
@@ -170,7 +170,7 @@ class BacktestFrames:
     def comparison(self) -> Any:
         """Figures of both sides. Empty where nothing was compared."""
         compared = self.outcome.comparison
-        return frame(
+        return build_frame(
             "backtest_comparison",
             [
                 (one.figure, one.a, one.b, None if one.a is None or one.b is None else one.b - one.a)
@@ -181,43 +181,43 @@ class BacktestFrames:
     def report(self, path: str | Path) -> Path:
         """Write the HTML report of `trustwatch backtest --report`."""
         path = Path(path)
-        path.write_text(render(self.outcome, clock.utc_now()), encoding="utf-8")
+        path.write_text(render_report(self.outcome, clock.utc_now()), encoding="utf-8")
         return path
 
     @property
-    def _sides(self) -> Sequence[Side]:
+    def _sides(self) -> Sequence[BacktestSide]:
         return self.outcome.sides
 
-    def _separations(self) -> Iterator[tuple[Side, str, Any]]:
+    def _label_separations(self) -> Iterator[tuple[BacktestSide, str, Any]]:
         for side in self._sides:
             if side.evaluation is not None:
                 yield side, "event", side.evaluation.by_event
                 yield side, "session", side.evaluation.by_session
 
 
-def run(plan: Plan) -> BacktestFrames:
+def run_plan(plan: BacktestPlan) -> BacktestFrames:
     """Run a plan, model after model; with `jobs` of 1 in this process."""
     known = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
-    counts, problems = _counted(plan)
-    return BacktestFrames(conclude(plan, counts, problems, known))
+    counts, problems = _count_outcomes(plan)
+    return BacktestFrames(build_result(plan, counts, problems, known))
 
 
-def _counted(plan: Plan) -> tuple[list[Counts], Sequence[Any]]:
-    told = [backtest(plan._replace(models=[model])) for model in plan.models]
+def _count_outcomes(plan: BacktestPlan) -> tuple[list[BacktestCounts], Sequence[Any]]:
+    told = [run_backtest(plan._replace(models=[model])) for model in plan.models]
     return [counts[0] for counts, _ in told], told[0][1]
 
 
-def multiple(budget: Budget, factor: float) -> Budget:
+def scale_budget(budget: AlertRateBudget, factor: float) -> AlertRateBudget:
     """A budget times a factor, none above what can be set."""
-    return Budget(*(min(alerts * factor, _MOST) for alerts in budget))
+    return AlertRateBudget(*(min(alerts * factor, _MAX_ALERT_BUDGET) for alerts in budget))
 
 
-def budgets_frame(plan: Plan, factors: Sequence[float]) -> Any:
+def budgets_frame(plan: BacktestPlan, factors: Sequence[float]) -> Any:
     """The frame `budgets`: the plan run in full at each multiple of its budget."""
     rows: list[tuple[Any, ...]] = []
     for factor in factors:
-        budget = multiple(plan.settings.budget, factor)
-        side = run(plan._replace(settings=plan.settings._replace(budget=budget), budgets=())).outcome.sides[0]
+        budget = scale_budget(plan.settings.budget, factor)
+        side = run_plan(plan._replace(settings=plan.settings._replace(budget=budget), budgets=())).outcome.sides[0]
         found = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
         rows += [
             (
@@ -230,20 +230,20 @@ def budgets_frame(plan: Plan, factors: Sequence[float]) -> Any:
             )
             for one, seen in zip(side.alerts, found, strict=True)
         ]
-    return frame("budgets", rows)
+    return build_frame("budgets", rows)
 
 
-def what_if_frames(plan: Plan, policies: Mapping[str, PolicyBook], factors: Sequence[float]) -> tuple[Any, Any]:
+def what_if_frames(plan: BacktestPlan, policies: Mapping[str, PolicyBook], factors: Sequence[float]) -> tuple[Any, Any]:
     """The frame `what_if`, and the revocations of each cell: `backtest_revoked` with policy and factor before it."""
     rows: list[tuple[Any, ...]] = []
     revoked: list[Any] = []
     for factor in factors:
-        settings = plan.settings._replace(budget=multiple(plan.settings.budget, factor))
+        settings = plan.settings._replace(budget=scale_budget(plan.settings.budget, factor))
         tried = plan._replace(settings=settings, books=list(policies.values()), budgets=(), models=plan.models[:1])
-        (counts,), problems = _counted(tried)
+        (counts,), problems = _count_outcomes(tried)
         for at, (name, book) in enumerate(policies.items()):
             alone = msgspec.structs.replace(counts, policed=[counts.policed[at]])
-            found = BacktestFrames(conclude(tried._replace(books=[book]), [alone], problems, None))
+            found = BacktestFrames(build_result(tried._replace(books=[book]), [alone], problems, None))
             policy = found.outcome.sides[0].policy
             assert policy is not None
             rows.append(
@@ -259,15 +259,15 @@ def what_if_frames(plan: Plan, policies: Mapping[str, PolicyBook], factors: Sequ
             part.insert(0, "factor", factor)
             part.insert(0, "policy", name)
             revoked.append(part)
-    return frame("what_if", rows), pd.concat(revoked, ignore_index=True)
+    return build_frame("what_if", rows), pd.concat(revoked, ignore_index=True)
 
 
-def book_of(policy: Policy, ours: PolicyBook, folder: Path, name: str) -> PolicyBook:
+def load_policy_book(policy: PolicyChoice, ours: PolicyBook, folder: Path, name: str) -> PolicyBook:
     """The policy book of a file, of what one would hold, or of the settings. Raises ConfigError where it is wrong."""
     if policy is None:
         return ours
     if isinstance(policy, str | Path):
-        return policy_book_of(Path(policy))
+        return read_policy_book(Path(policy))
     path = folder / f"policy-{len(list(folder.glob('policy-*')))}.yaml"
     path.write_text(json.dumps({"version": name, **policy}))  # JSON is YAML
-    return policy_book_of(path)
+    return read_policy_book(path)

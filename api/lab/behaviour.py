@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...ingest.columns import ColumnEncoder
-from ...ingest.events import AuditEvent
+from ...ingest.events import NativeEvent
 from ...ingest.features import layout as l
 from ...ingest.features.kernel import scope_keys
 from ...ingest.features.table import QUANTITIES
@@ -19,13 +19,13 @@ from ...ingest.features.tables import scope_row
 from ...models.bundle import TrainedModel
 from ...scoring.records import AgentRow
 from ...scoring.residence import state_version
-from .frames import frame, frame_of
+from .frames import build_frame, build_frame_from_columns
 from .opening import LabError
 
-KINDS = ("action", "target", "audience", "scopes", "principal", "network", "credential", "peer", "hour")
+HABIT_KINDS = ("action", "target", "audience", "scopes", "principal", "network", "credential", "peer", "hour")
 
 
-def profile_frame(row: AgentRow, model: TrainedModel | None, event: AuditEvent | None) -> Any:
+def profile_frame(row: AgentRow, model: TrainedModel | None, event: NativeEvent | None) -> Any:
     """The frame `profile`: learned quantities of an agent beside its peer group's.
 
     Args:
@@ -41,10 +41,10 @@ def profile_frame(row: AgentRow, model: TrainedModel | None, event: AuditEvent |
             "the agent's state was written under another model's salt or by another version: retrain, or wait"
         )
     try:
-        numbers = np.frombuffer(row.features, l.ROW)[0]["numbers"]
+        numbers = np.frombuffer(row.features, l.STATE_ROW)[0]["numbers"]
     except ValueError:
         raise LabError("the agent's state was written by another version of Trustwatch") from None
-    peers = _peers(model, event)
+    peers = _peer_values(model, event)
     rows = []
     for quantity, told in sorted(QUANTITIES.items()):
         count = float(numbers[l.N_COUNT + quantity])
@@ -52,10 +52,10 @@ def profile_frame(row: AgentRow, model: TrainedModel | None, event: AuditEvent |
         own = (math.expm1(mean), math.expm1(mean - spread), math.expm1(mean + spread)) if count else (None,) * 3
         low = None if own[1] is None else max(own[1], 0.0)
         rows.append((told.label, told.unit, own[0], low, own[2], peers.get(quantity), count))
-    return frame("profile", rows)
+    return build_frame("profile", rows)
 
 
-def _peers(model: TrainedModel | None, event: AuditEvent | None) -> dict[int, float]:
+def _peer_values(model: TrainedModel | None, event: NativeEvent | None) -> dict[int, float]:
     """Usual value of each quantity in the peer group of an event's agent."""
     if model is None or event is None:
         return {}
@@ -68,7 +68,7 @@ def _peers(model: TrainedModel | None, event: AuditEvent | None) -> dict[int, fl
     return {q: math.expm1(float(model.baseline.means[at, q])) for q in range(l.QUANTITIES) if known[q]}
 
 
-def _items(events: Any, kind: str) -> Any:
+def _habit_items(events: Any, kind: str) -> Any:
     """What each event has of a kind, as texts; missing where it has none."""
     if kind == "hour":
         return events["time"].dt.hour.map("{:02d}:00 UTC".format).astype("str")
@@ -85,16 +85,16 @@ def _items(events: Any, kind: str) -> Any:
     return events[column].astype("object").replace("", pd.NA)
 
 
-def habits_frame(events: Any, kinds: Collection[str] = KINDS) -> Any:
+def habits_frame(events: Any, kinds: Collection[str] = HABIT_KINDS) -> Any:
     """The frame `habits` of a frame `events`, by kind, the most frequent first."""
-    unknown = set(kinds) - set(KINDS)
+    unknown = set(kinds) - set(HABIT_KINDS)
     if unknown:
-        raise LabError(f"no such kind of habit: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    parts = [_habits(events, kind) for kind in kinds]
+        raise LabError(f"no such kind of habit: {', '.join(sorted(unknown))}; there are {', '.join(HABIT_KINDS)}")
+    parts = [_habits_of_kind(events, kind) for kind in kinds]
     found = pd.concat(parts, ignore_index=True) if parts else None
     if found is None or not len(found):
-        return frame("habits", ())
-    return frame_of(
+        return build_frame("habits", ())
+    return build_frame_from_columns(
         "habits",
         {
             **{name: found[name] for name in ("kind", "item", "events", "share")},
@@ -103,8 +103,8 @@ def habits_frame(events: Any, kinds: Collection[str] = KINDS) -> Any:
     )
 
 
-def _habits(events: Any, kind: str) -> Any:
-    table = pd.DataFrame({"item": _items(events, kind), "time": events["time"]}).dropna(subset=["item"])
+def _habits_of_kind(events: Any, kind: str) -> Any:
+    table = pd.DataFrame({"item": _habit_items(events, kind), "time": events["time"]}).dropna(subset=["item"])
     grouped = table.groupby("item", observed=True)["time"].agg(["size", "min", "max"]).reset_index()
     grouped.columns = ["item", "events", "first", "last"]
     grouped["kind"] = kind
@@ -112,7 +112,7 @@ def _habits(events: Any, kind: str) -> Any:
     return grouped.sort_values(["events", "item"], ascending=[False, True])
 
 
-def comparison_frame(a: Any, b: Any, kinds: Collection[str] = KINDS) -> Any:
+def comparison_frame(a: Any, b: Any, kinds: Collection[str] = HABIT_KINDS) -> Any:
     """The frame `comparison` of two frames `events`, the largest differences first."""
     ours, theirs = (habits_frame(one, kinds)[["kind", "item", "events", "share"]] for one in (a, b))
     for side in (ours, theirs):
@@ -124,7 +124,7 @@ def comparison_frame(a: Any, b: Any, kinds: Collection[str] = KINDS) -> Any:
     both = both.assign(size=both["difference"].abs()).sort_values(
         ["size", "kind", "item"], ascending=[False, True, True]
     )
-    return frame_of(
+    return build_frame_from_columns(
         "comparison",
         {
             "kind": both["kind"],
@@ -152,7 +152,7 @@ def distances_frame(comparison: Any) -> Any:
                 int(((a > 0) & (b > 0)).sum()),
             )
         )
-    return frame("distances", sorted(rows, key=lambda row: (-row[1], row[0])))
+    return build_frame("distances", sorted(rows, key=lambda row: (-row[1], row[0])))
 
 
 def versions_frame(events: Any) -> Any:
@@ -162,22 +162,22 @@ def versions_frame(events: Any) -> Any:
     table = table.assign(**{name: table[name].astype("object").fillna("") for name in who})
     grouped = table.groupby(who)["time"].agg(["size", "min", "max"]).reset_index()
     grouped = grouped.sort_values(["tenant", "agent_id", "min"])
-    return frame_of(
+    return build_frame_from_columns(
         "versions",
         {
             **{name: grouped[name] for name in who},
             "events": grouped["size"],
-            "first": _stamps(grouped["min"]),
-            "last": _stamps(grouped["max"]),
+            "first": _time_values(grouped["min"]),
+            "last": _time_values(grouped["max"]),
         },
     )
 
 
-def _stamps(times: Any) -> Any:
+def _time_values(times: Any) -> Any:
     return times.dt.as_unit("ms").astype("int64") if len(times) else ()
 
 
-def upgrade_of(versions: Any) -> Any:
+def largest_upgrade(versions: Any) -> Any:
     """The change of version of a frame `versions` with the most events on its smaller side. Raises LabError."""
     best: dict[str, Any] | None = None
     for _, part in versions.groupby(["tenant", "agent_id"], observed=True):

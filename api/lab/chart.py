@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DPI = 144
 WIDTH = 9.0
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, INK = (
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, TEXT_COLOUR = (
     "#0072b2",
     "#e69f00",
     "#009e73",
@@ -27,10 +27,10 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY, INK = (
     "#8a8a8a",
     "#222222",
 )
-COLOURS = {"unknown": GREY, "low": GREEN, "medium": ORANGE, "high": RED, "critical": "#8b1a1a"}
-MARKERS = {"unknown": "o", "low": "v", "medium": "^", "high": "D", "critical": "X"}
-HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "\\\\", "critical": "xx"}
-SERIES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (RED, "-", "v"))
+LEVEL_COLOURS = {"unknown": GREY, "low": GREEN, "medium": ORANGE, "high": RED, "critical": "#8b1a1a"}
+LEVEL_MARKERS = {"unknown": "o", "low": "v", "medium": "^", "high": "D", "critical": "X"}
+LEVEL_HATCHES = {"unknown": "..", "low": "", "medium": "//", "high": "\\\\", "critical": "xx"}
+SERIES_STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (RED, "-", "v"))
 """Colour, line and marker of the first, second, … of several series."""
 
 
@@ -39,15 +39,15 @@ class Chart:
 
     Args:
         figure: drawn already.
-        text: what it shows, in words.
+        description: what it shows, in words.
     """
 
     def __init__(self, figure: Figure, text: str) -> None:
         self.figure = figure
-        self.text = text
+        self.description = text
 
     def __repr__(self) -> str:
-        return f"<chart: {self.text}>"
+        return f"<chart: {self.description}>"
 
     def png(self) -> bytes:
         """The picture."""
@@ -64,10 +64,10 @@ class Chart:
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         width = round(self.figure.get_figwidth() * 96)
         shown = {"image/png": self.png(), "text/plain": repr(self)}
-        return shown, {"image/png": {"width": width, "alt": self.text}, "alt": self.text}
+        return shown, {"image/png": {"width": width, "alt": self.description}, "alt": self.description}
 
 
-def canvas(height: float = 3.6, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, Any]:
+def create_figure(height: float = 3.6, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Figure, Any]:
     """A figure and its axes. `height` in inches."""
     from matplotlib.figure import Figure
 
@@ -75,13 +75,13 @@ def canvas(height: float = 3.6, rows: int = 1, columns: int = 1, **more: Any) ->
     return figure, figure.subplots(rows, columns, **more)
 
 
-def dress(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y") -> None:
+def label_axes(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y") -> None:
     """Title and labels with units; a quiet grid."""
     figure: Any = axes.figure
     if len(figure.axes) == 1:  # a long title begins where the figure does
-        figure.suptitle(title, x=0.005, ha="left", fontsize=12, color=INK)
+        figure.suptitle(title, x=0.005, ha="left", fontsize=12, color=TEXT_COLOUR)
     else:
-        axes.set_title(title, loc="left", fontsize=12, color=INK)
+        axes.set_title(title, loc="left", fontsize=12, color=TEXT_COLOUR)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -90,7 +90,7 @@ def dress(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y") -> 
         axes.set_axisbelow(True)
 
 
-def clock_axis(axes: Axes) -> None:
+def format_time_axis(axes: Axes) -> None:
     """Times along x, in UTC, as short as they can be told."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -99,23 +99,23 @@ def clock_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz="UTC"))
 
 
-def nothing(title: str, why: str) -> Chart:
+def empty_chart(title: str, why: str) -> Chart:
     """A chart of no data says so."""
-    figure, axes = canvas(1.6)
-    dress(axes, title, grid="")
+    figure, axes = create_figure(1.6)
+    label_axes(axes, title, grid="")
     axes.set_axis_off()
-    axes.text(0.5, 0.4, why, ha="center", va="center", color=INK, fontsize=12, transform=axes.transAxes)
+    axes.text(0.5, 0.4, why, ha="center", va="center", color=TEXT_COLOUR, fontsize=12, transform=axes.transAxes)
     return Chart(figure, f"{title}: {why}")
 
 
-def legend(axes: Axes, columns: int = 5) -> None:
+def add_legend(axes: Axes, columns: int = 5) -> None:
     """Below everything, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure: Any = axes.figure
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def short(text: str, most: int = 40) -> str:
+def shorten_name(text: str, most: int = 40) -> str:
     """Names that fit beside a bar: what is left out is the middle, since names differ at their ends."""
     if len(text) <= most:
         return text

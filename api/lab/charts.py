@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .pictures_agents import compare, contributions, edges, habits, levels, profile, risk, timeline
 from .pictures_events import activity, scores
-from .pictures_models import budgets, calibration, curves, detection, features, promise, reliability, sweep
+from .pictures_models import budget_report, budgets, calibration, curves, detection, features, reliability, sweep
 from .pictures_policy import requests, revocations, what_if
 
 __all__ = [
     "activity",
+    "budget_report",
     "budgets",
     "calibration",
     "compare",
@@ -20,7 +21,6 @@ __all__ = [
     "habits",
     "levels",
     "profile",
-    "promise",
     "reliability",
     "requests",
     "revocations",

@@ -20,36 +20,36 @@ from ...ingest.errors import TrustwatchError
 from ...ingest.events import decode_event
 from ...ingest.identity import raw_id_hash
 from ...ingest.log import EventLog, LogReader
-from ...ingest.source import Kind, Record
+from ...ingest.source import Record, RecordKind
 from ...models.detector import DetectorSettings
 from ...models.learning import session_ids
-from ...models.persist import load, save
+from ...models.persist import load_trained_model, save_trained_model
 from ...scoring.delegation import EdgeCollector
-from ...scoring.pipeline import PARTITION, Pipeline, PipelineSettings
+from ...scoring.pipeline import ONLY_PARTITION, PipelineParameters, SinglePartitionPipeline
 from ...scoring.processor import Processor
-from ...scoring.rehearsal import learn
-from ...scoring.residence import Residence
+from ...scoring.rehearsal import train_walk_forward
+from ...scoring.residence import AgentStateCache
 from .. import clock
-from ..serve.wiring import context, engine_settings, opened_store
+from ..serve.wiring import engine_settings, open_service_store, processor_context
 from ..settings import Settings, load_settings
 from ..simulator import Attack, SimulatedEvent, SimulationSettings, encode_label, simulate
-from .opening import SETTINGS_NAMES, LabError, open_store
+from .opening import SETTINGS_FILE_NAMES, LabError, open_read_only_store
 
-START = datetime(2026, 1, 6, tzinfo=UTC)
+EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
 HOUR_MS = 3_600_000
-SEED = 7
-MARK = "example.json"
-FORMAT = 1
+DEFAULT_SEED = 7
+MARKER_FILE = "example.json"
+EXAMPLE_FORMAT = 1
 """Raised whenever older examples do not do any more."""
-AGENTS, EVENTS_PER_DAY = 40, 120.0
-WEEK, DAY = timedelta(days=7), timedelta(days=1)
-ATTACKS = (
-    Attack("scope_creep", at=WEEK + timedelta(hours=10)),
-    Attack("stolen_credential", at=WEEK + timedelta(hours=16)),
+EXAMPLE_AGENTS, EVENTS_PER_DAY = 40, 120.0
+HISTORY, DAY = timedelta(days=7), timedelta(days=1)
+EXAMPLE_ATTACKS = (
+    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
+    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
 )
 """The enterprise, the week and the attacks of `trustwatch demo`."""
 
-SETTINGS = """\
+EXAMPLE_SETTINGS = """\
 # Written by `make notebooks`: a local issuer, one caller that may do everything, two tenants.
 data_dir: data
 model_dir: model
@@ -62,11 +62,11 @@ tenants:
   globex: {domains: [globex.example], mode: enforce}
 pipeline: {tick_interval_s: 3600}
 """
-_ARCHIVE = "archive: {directory: archive}\n"
-Say = Callable[[str], None]
+_ARCHIVE_SETTINGS = "archive: {directory: archive}\n"
+WriteMessage = Callable[[str], None]
 
 
-def prepare_example(directory: Path, say: Say = lambda _: None, seed: int = SEED) -> Path:
+def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
     """Have the example in *directory*; made once, and again when what is there does not do any more.
 
     Args:
@@ -81,48 +81,48 @@ def prepare_example(directory: Path, say: Say = lambda _: None, seed: int = SEED
         ConfigError: *directory* holds something that is no example.
     """
     directory = directory.absolute()
-    settings = directory / SETTINGS_NAMES[0]
-    if _usable(directory, settings, seed):
+    settings = directory / SETTINGS_FILE_NAMES[0]
+    if _is_current(directory, settings, seed):
         return settings
-    _empty(directory)
+    _clear_directory(directory)
     began = clock.monotonic()
     (directory / "data").mkdir(parents=True)
-    (directory / MARK).write_text("{}")
+    (directory / MARKER_FILE).write_text("{}")
     archived = find_spec("pyarrow") is not None
-    settings.write_text(SETTINGS + (_ARCHIVE if archived else ""))
+    settings.write_text(EXAMPLE_SETTINGS + (_ARCHIVE_SETTINGS if archived else ""))
     configured = load_settings(settings, {})
-    say(f"Simulating a week and a day of {AGENTS} agents in two tenants ...")
-    week, day = _simulated(directory / "data" / "labels.jsonl", seed)
+    say(f"Simulating a week and a day of {EXAMPLE_AGENTS} agents in two tenants ...")
+    week, day = _simulate_history_and_day(directory / "data" / "labels.jsonl", seed)
     say(f"Learning what is normal from {len(week):,} events ...")
-    _learn(configured, [event.event for event in week], seed)
+    _train_example_model(configured, [event.event for event in week], seed)
     say(f"Playing the day: {len(day):,} events through log, pipeline and store ...")
-    _log(configured, week, day)
-    _play(configured, len(week))
+    _append_to_log(configured, week, day)
+    _process_day(configured, len(week))
     if archived:
-        _archive(configured)
-    (directory / MARK).write_text(json.dumps({"format": FORMAT, "seed": seed, "archive": archived}))
+        _archive_log(configured)
+    (directory / MARKER_FILE).write_text(json.dumps({"format": EXAMPLE_FORMAT, "seed": seed, "archive": archived}))
     say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
     return settings
 
 
-def _usable(directory: Path, settings: Path, seed: int) -> bool:
+def _is_current(directory: Path, settings: Path, seed: int) -> bool:
     """Whether a whole example of this program's formats is there."""
     try:
-        mark = json.loads((directory / MARK).read_bytes())
-        if mark.get("format") != FORMAT or mark.get("seed") != seed:
+        mark = json.loads((directory / MARKER_FILE).read_bytes())
+        if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:
             return False
         configured = load_settings(settings, {})
-        load(configured.model_dir)
-        open_store(configured).close()
+        load_trained_model(configured.model_dir)
+        open_read_only_store(configured).close()
     except (OSError, ValueError, TrustwatchError):  # not there, or a model or a store of another version
         return False
     return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
 
 
-def _empty(directory: Path) -> None:
+def _clear_directory(directory: Path) -> None:
     """Remove an older example, and nothing else."""
     if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARK).is_file():
+        if not (directory / MARKER_FILE).is_file():
             raise LabError(f"{directory} holds something that is no example; give another directory")
         log = directory / "data" / "log"
         if log.exists():
@@ -130,11 +130,16 @@ def _empty(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _simulated(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
+def _simulate_history_and_day(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
     plan = SimulationSettings(
-        start=START, duration=WEEK + DAY, seed=seed, agents=AGENTS, attacks=ATTACKS, events_per_agent_day=EVENTS_PER_DAY
+        start=EXAMPLE_START,
+        duration=HISTORY + DAY,
+        seed=seed,
+        agents=EXAMPLE_AGENTS,
+        attacks=EXAMPLE_ATTACKS,
+        events_per_agent_day=EVENTS_PER_DAY,
     )
-    border = (START + WEEK).timestamp() * 1000
+    border = (EXAMPLE_START + HISTORY).timestamp() * 1000
     week: list[SimulatedEvent] = []
     day: list[SimulatedEvent] = []
     for event in simulate(plan):
@@ -144,31 +149,31 @@ def _simulated(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[Simu
     return week, day
 
 
-def _learn(settings: Settings, week: Sequence[bytes], seed: int) -> None:
+def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -> None:
     salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
     columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
-    model = learn(columns, salt, "example-1", detector).model
-    made_ms = int((START + WEEK).timestamp() * 1000)
-    save(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
+    model = train_walk_forward(columns, salt, "example-1", detector).model
+    made_ms = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
+    save_trained_model(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
 
 
-def _log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
+def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
     """Everything as it would have arrived: each event at its own time, and an hourly tick in the day."""
     with closing(EventLog(settings.data_dir / "log")) as log:
         for start in range(0, len(week), 5_000):
             log.append([_record(event) for event in week[start : start + 5_000]])
-        for records in _hours(day):
+        for records in _hourly_records(day):
             log.append(records)
         log.sync()
 
 
 def _record(event: SimulatedEvent) -> Record:
-    return Record(Kind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
+    return Record(RecordKind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
 
 
-def _hours(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
+def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
     """The day's events, hour by hour, each with a tick behind it."""
-    first = int((START + WEEK).timestamp() * 1000)
+    first = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
     at = 0
     for hour in range(24):
         end_ms = first + (hour + 1) * HOUR_MS
@@ -176,28 +181,28 @@ def _hours(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
         while at < len(day) and day[at].at_ms < end_ms:
             records.append(_record(day[at]))
             at += 1
-        yield [*records, Record(Kind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))]
+        yield [*records, Record(RecordKind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))]
 
 
-def _play(settings: Settings, begin: int) -> None:
+def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
-    model, told = load(settings.model_dir), context(settings)
+    model, told = load_trained_model(settings.model_dir), processor_context(settings)
     encoder = ColumnEncoder(model.salt, settings.domains())
-    with closing(opened_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
-        store.set_position(PARTITION, begin)
+    with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
+        store.set_position(ONLY_PARTITION, begin)
         processor = Processor(
-            Residence(model, engine_settings(settings, capacity=10_000), store),
+            AgentStateCache(model, engine_settings(settings, capacity=10_000), store),
             encoder,
             DuplicateWindow(),
             told,
             edges=EdgeCollector(),
         )
-        work = Pipeline(
+        work = SinglePartitionPipeline(
             source,
             processor,
             store,
             told.policy,
-            PipelineSettings(poll_s=0.0),
+            PipelineParameters(poll_s=0.0),
             clock.monotonic,
             clock.sleep,
             lambda _: None,
@@ -208,22 +213,24 @@ def _play(settings: Settings, begin: int) -> None:
         work.finish()
 
 
-def _archive(settings: Settings) -> None:
+def _archive_log(settings: Settings) -> None:
     """All of the log as Parquet, as the archiving process would have written it."""
-    from ...ingest.archive.writer import Archive, Archived
+    from ...ingest.archive.writer import EventArchive, EventToArchive
 
     directory = settings.archive.directory
     assert directory is not None
-    with closing(Archive(directory)) as archive, closing(LogReader(settings.data_dir / "log")) as source:
+    with closing(EventArchive(directory)) as archive, closing(LogReader(settings.data_dir / "log")) as source:
         archive.start()
-        end = source.end_offset(PARTITION)
-        source.seek(PARTITION, 0)
+        end = source.end_offset(ONLY_PARTITION)
+        source.seek(ONLY_PARTITION, 0)
         at = 0
         while at < end and (batch := source.poll(min(20_000, end - at), 0.0)) is not None:
             events = [
-                Archived(batch.base_offset + row, record.received_ms, decode_event(record.payload), record.payload)
+                EventToArchive(
+                    batch.base_offset + row, record.received_ms, decode_event(record.payload), record.payload
+                )
                 for row, record in enumerate(batch.records)
-                if record.kind == Kind.EVENT
+                if record.kind == RecordKind.EVENT
             ]
             archive.write(batch.base_offset, batch.next_offset, events)
             at = batch.next_offset

@@ -16,30 +16,30 @@ import pandas as pd
 from ...ingest.archive.position import read_position
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.errors import MalformedEvent
-from ...ingest.events import AuditEvent
+from ...ingest.events import NativeEvent
 from ...ingest.files import FileSource
-from ...ingest.formats.lenient import decode_history
+from ...ingest.formats.lenient import decode_history_event
 from ...ingest.identity import raw_id_hash
 from ...ingest.kafka import open_reader
-from ...ingest.kafka.wire import Place, record_from
+from ...ingest.kafka.wire import SourcePartition, to_record
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
-from ...ingest.source import Kind, Record, RecordBatch
-from ..privacy.reading import unread_of
+from ...ingest.source import Record, RecordBatch, RecordKind
+from ..privacy.reading import load_erased_filter
 from ..serve.wiring import kafka_settings
 from ..settings import Settings
 from .opening import LabError, LabWarning
 
-BATCH = 1000
-SOURCES = ("auto", "log", "archive", "kafka")
-Source = str | Path | Sequence[str | Path]
+BATCH_RECORDS = 1000
+HISTORY_SOURCES = ("auto", "log", "archive", "kafka")
+HistorySource = str | Path | Sequence[str | Path]
 
 
-class Found(NamedTuple):
+class HistoryEvent(NamedTuple):
     """One event. *received_ms* is 0 where nobody noted it."""
 
     received_ms: int
-    event: AuditEvent
+    event: NativeEvent
     raw: bytes
 
     @property
@@ -48,7 +48,7 @@ class Found(NamedTuple):
         return round(self.event.time.timestamp() * 1e6) // 1000
 
 
-class Wanted(NamedTuple):
+class EventFilter(NamedTuple):
     """Which events. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
 
     agent: tuple[str | None, str | None, str] | None = None  # tenant, issuer, id
@@ -58,7 +58,7 @@ class Wanted(NamedTuple):
     version: str | None = None
     types: Collection[str] | None = None
 
-    def takes(self, found: Found) -> bool:
+    def matches(self, found: HistoryEvent) -> bool:
         """Whether an event is wanted."""
         event, at_ms = found.event, found.time_ms
         if (self.since_ms is not None and at_ms < self.since_ms) or (
@@ -71,17 +71,17 @@ class Wanted(NamedTuple):
             return False
         if self.types is not None and event.agent.type not in self.types:
             return False
-        return self.agent is None or self._names(self.agent, event)
+        return self.agent is None or self._matches_agent(self.agent, event)
 
     @staticmethod
-    def _names(agent: tuple[str | None, str | None, str], event: AuditEvent) -> bool:
+    def _matches_agent(agent: tuple[str | None, str | None, str], event: NativeEvent) -> bool:
         tenant, issuer, agent_id = agent
         if event.agent.id != agent_id or (tenant is not None and (event.tenant or "") != tenant):
             return False
         return issuer is None or (event.agent.issuer or "") == issuer
 
 
-def moment(at: Any) -> int | None:
+def parse_time_ms(at: Any) -> int | None:
     """UTC milliseconds of a datetime, a timestamp or a text as pandas reads it; without an offset it is UTC."""
     if at is None:
         return None
@@ -92,7 +92,7 @@ def moment(at: Any) -> int | None:
     return int(stamp.value // 1_000_000)  # `value` is nanoseconds, whatever the unit
 
 
-class History:
+class EventHistory:
     """The events that a service has, or files.
 
     Args:
@@ -101,23 +101,25 @@ class History:
             topic where brokers are configured, else the archive and what of the log is not in it yet.
     """
 
-    def __init__(self, settings: Settings, source: Source = "auto") -> None:
+    def __init__(self, settings: Settings, source: HistorySource = "auto") -> None:
         self._settings = settings
         self._source = source
 
-    def events(self, wanted: Wanted) -> Iterator[Found]:
+    def events(self, wanted: EventFilter) -> Iterator[HistoryEvent]:
         """Wanted events in the order in which they were logged, each once. Records that are no events are left out."""
         window, at = DuplicateWindow(), 0
-        for records in _batches(self._records(wanted)):
+        for records in _event_batches(self._records(wanted)):
             hashes = np.array([record.id_hash or raw_id_hash(record.payload) for record in records], np.uint64)
             seen = window.mark(hashes, np.arange(at, at + len(records), dtype=np.int64))
             at += len(records)
             for record, repeated in zip(records, seen.tolist(), strict=True):
-                found = None if repeated else _decoded(record)
-                if found is not None and wanted.takes(found):
+                found = None if repeated else _decode_record(record)
+                if found is not None and wanted.matches(found):
                     yield found
 
-    def newest(self, wanted: Wanted, limit: int, make: Callable[[Found], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def newest(
+        self, wanted: EventFilter, limit: int, make: Callable[[HistoryEvent], tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
         """Rows that *make* makes of the last *limit* wanted events, in order of their first value, the event time.
 
         Says by a `LabWarning` if there were more. Events are let go at once: a row takes a fraction of their memory.
@@ -135,27 +137,27 @@ class History:
             )
         return sorted(kept, key=lambda row: int(row[0]))
 
-    def _records(self, wanted: Wanted) -> Iterator[Record]:
-        if not isinstance(self._source, str) or self._source not in SOURCES:
+    def _records(self, wanted: EventFilter) -> Iterator[Record]:
+        if not isinstance(self._source, str) or self._source not in HISTORY_SOURCES:
             given = [self._source] if isinstance(self._source, str | Path) else self._source
-            return _from_files([Path(path) for path in given], wanted)
+            return _file_records([Path(path) for path in given], wanted)
         if self._source == "auto":
-            return self._auto(wanted)
+            return self._default_records(wanted)
         if self._source == "archive":
-            return self._archive(wanted)
-        return self._log() if self._source == "log" else self._kafka()
+            return self._configured_archive_records(wanted)
+        return self._log_records() if self._source == "log" else self._kafka_records()
 
-    def _auto(self, wanted: Wanted) -> Iterator[Record]:
+    def _default_records(self, wanted: EventFilter) -> Iterator[Record]:
         if self._settings.kafka.bootstrap_servers:
-            yield from self._kafka()
+            yield from self._kafka_records()
             return
         directory = self._settings.archive.directory
         archived = None if directory is None else read_position(directory)
         if archived is not None:
-            yield from self._archive(wanted)
-        yield from self._log(archived or 0)
+            yield from self._configured_archive_records(wanted)
+        yield from self._log_records(archived or 0)
 
-    def _log(self, start: int = 0) -> Iterator[Record]:
+    def _log_records(self, start: int = 0) -> Iterator[Record]:
         directory = self._settings.data_dir / "log"
         bases = segment_bases(directory)
         if not bases:
@@ -166,55 +168,55 @@ class History:
             end = reader.end_offset(0)
             at = min(max(start, bases[0]), end)
             reader.seek(0, at)
-            while at < end and (batch := reader.poll(min(BATCH, end - at), 0.0)) is not None:
+            while at < end and (batch := reader.poll(min(BATCH_RECORDS, end - at), 0.0)) is not None:
                 yield from batch.records
                 at = batch.next_offset
 
-    def _archive(self, wanted: Wanted) -> Iterator[Record]:
+    def _configured_archive_records(self, wanted: EventFilter) -> Iterator[Record]:
         directory = self._settings.archive.directory
         if directory is None:
             raise LabError(
                 "no archive is configured: set `archive.directory` in the settings (docs/archive.md), or name a "
                 'folder: source="/path/archive"'
             )
-        return _from_archive(directory, wanted)
+        return _archive_records(directory, wanted)
 
-    def _kafka(self) -> Iterator[Record]:
+    def _kafka_records(self) -> Iterator[Record]:
         if not self._settings.kafka.bootstrap_servers:
             raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
         kafka = kafka_settings(self._settings)
         topic = kafka.topics.events
-        unread = unread_of(self._settings, topic)
+        unread = load_erased_filter(self._settings, topic)
         with closing(open_reader(kafka, [topic])) as reader:
             partitions = len(reader.end_offsets())
             while not reader.at_end():
-                for part in reader.poll(1.0, BATCH):
-                    place = Place(topic, part.partition, partitions)
+                for part in reader.poll(1.0, BATCH_RECORDS):
+                    place = SourcePartition(topic, part.partition, partitions)
                     for raw in part.records:
-                        yield unread.record(part.partition, raw.offset, record_from(raw, place))
+                        yield unread.filter_record(part.partition, raw.offset, to_record(raw, place))
 
 
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+def _event_batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     """Events of *records* in lists."""
     batch: list[Record] = []
     for record in records:
-        if record.kind == Kind.EVENT:
+        if record.kind == RecordKind.EVENT:
             batch.append(record)
-            if len(batch) == BATCH:
+            if len(batch) == BATCH_RECORDS:
                 yield batch
                 batch = []
     if batch:
         yield batch
 
 
-def _decoded(record: Record) -> Found | None:
+def _decode_record(record: Record) -> HistoryEvent | None:
     try:
-        return Found(record.received_ms, decode_history(record.payload)[0], record.payload)
+        return HistoryEvent(record.received_ms, decode_history_event(record.payload)[0], record.payload)
     except MalformedEvent:  # it is in the dead letters
         return None
 
 
-def _from_archive(directory: Path, wanted: Wanted) -> Iterator[Record]:
+def _archive_records(directory: Path, wanted: EventFilter) -> Iterator[Record]:
     try:
         from ...ingest.archive.reader import raw_lines
     except ModuleNotFoundError:
@@ -222,20 +224,20 @@ def _from_archive(directory: Path, wanted: Wanted) -> Iterator[Record]:
     since, until = (
         None if at is None else datetime.fromtimestamp(at / 1000, UTC) for at in (wanted.since_ms, wanted.until_ms)
     )
-    return (Record(Kind.EVENT, 0, 0, raw) for raw in raw_lines(directory, since, until))
+    return (Record(RecordKind.EVENT, 0, 0, raw) for raw in raw_lines(directory, since, until))
 
 
-def _from_files(paths: Sequence[Path], wanted: Wanted) -> Iterator[Record]:
+def _file_records(paths: Sequence[Path], wanted: EventFilter) -> Iterator[Record]:
     for path in paths:
         if path.is_dir():
-            yield from _from_archive(path, wanted)
+            yield from _archive_records(path, wanted)
             continue
         with closing(FileSource([path])) as files:
-            while (batch := files.poll(BATCH, 0.0)) is not None:
+            while (batch := files.poll(BATCH_RECORDS, 0.0)) is not None:
                 yield from batch.records
 
 
-class Lines:
+class RawEventSource:
     """Implements what a replay needs of a `Source` over raw events.
 
     Args:
@@ -245,7 +247,7 @@ class Lines:
 
     def __init__(self, lines: Iterable[bytes], told: Callable[[list[bytes]], None] = lambda _: None) -> None:
         self._lines = iter(lines)
-        self._told = told
+        self._on_batch = told
         self._base = 0
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (nothing waits)
@@ -253,9 +255,9 @@ class Lines:
         lines = [line for _, line in zip(range(max_records), self._lines, strict=False)]
         if not lines:
             return None
-        self._told(lines)
+        self._on_batch(lines)
         base, self._base = self._base, self._base + len(lines)
-        return RecordBatch(0, base, [Record(Kind.EVENT, raw_id_hash(line), 0, line) for line in lines])
+        return RecordBatch(0, base, [Record(RecordKind.EVENT, raw_id_hash(line), 0, line) for line in lines])
 
     def seek(self, partition: int, offset: int) -> None:
         """A replay begins at the beginning."""

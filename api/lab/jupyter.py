@@ -16,23 +16,23 @@ from typing import Any, NamedTuple
 from ..settings.load import environment_with
 from .opening import LabError
 
-AT_ONCE = 2
+MAX_CONCURRENT_NOTEBOOKS = 2
 CELL_TIMEOUT_S = 300
-_NOT_DESCRIBED = 'alt="No description has been provided for this image"'
+_MISSING_ALT_TEXT = 'alt="No description has been provided for this image"'
 """What nbconvert's page says of every picture, whatever the notebook says."""
-Say = Callable[[str], None]
+WriteMessage = Callable[[str], None]
 
 
-class Ran(NamedTuple):
+class NotebookRun(NamedTuple):
     """One notebook after it was run. *error* is "" where every cell ran."""
 
     name: str
     cells: int
-    pictures: int
+    charts: int
     error: str
 
 
-def notebooks_in(folder: Path) -> list[Path]:
+def find_notebooks(folder: Path) -> list[Path]:
     """Notebooks of a folder, by name. Raises LabError where there is none."""
     found = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     if not found:
@@ -40,7 +40,7 @@ def notebooks_in(folder: Path) -> list[Path]:
     return found
 
 
-def start(folder: Path, settings: Path | None, browser: bool) -> int:
+def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
     """Serve JupyterLab on loopback, with a token of its own, until Ctrl-C; returns its status."""
     command = [
         sys.executable,
@@ -59,26 +59,28 @@ def start(folder: Path, settings: Path | None, browser: bool) -> int:
                 continue
 
 
-def run_all(notebooks: Sequence[Path], settings: Path | None, out: Path, say: Say) -> list[Ran]:
+def run_notebooks(notebooks: Sequence[Path], settings: Path | None, out: Path, say: WriteMessage) -> list[NotebookRun]:
     """Run notebooks, two at a time, each in a kernel of this interpreter; the executed copies go to *out*."""
     out.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_all(notebooks, environment_with(settings), out, say))
+    return asyncio.run(_run_notebooks(notebooks, environment_with(settings), out, say))
 
 
-async def _all(notebooks: Sequence[Path], env: Mapping[str, str], out: Path, say: Say) -> list[Ran]:
-    room = asyncio.Semaphore(AT_ONCE)
+async def _run_notebooks(
+    notebooks: Sequence[Path], env: Mapping[str, str], out: Path, say: WriteMessage
+) -> list[NotebookRun]:
+    room = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
 
-    async def one(path: Path) -> Ran:
+    async def one(path: Path) -> NotebookRun:
         async with room:
-            ran = await _one(path, env, out, Path(sockets))
-            say(f"{ran.name}: " + (ran.error or f"{ran.cells} cells, {ran.pictures} pictures"))
+            ran = await _run_notebook(path, env, out, Path(sockets))
+            say(f"{ran.name}: " + (ran.error or f"{ran.cells} cells, {ran.charts} pictures"))
             return ran
 
     with tempfile.TemporaryDirectory(prefix="trustwatch-lab-") as sockets:
         return list(await asyncio.gather(*map(one, notebooks)))
 
 
-async def _one(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> Ran:
+async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> NotebookRun:
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -104,10 +106,10 @@ async def _one(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> 
     finally:
         await manager.shutdown_kernel(now=True)
     _nbformat().write(book, out / path.name)
-    (out / f"{path.stem}.html").write_text(_html(book, path.stem), encoding="utf-8")
+    (out / f"{path.stem}.html").write_text(_render_html(book, path.stem), encoding="utf-8")
     outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
-    return Ran(path.name, len(book.cells), pictures, error)
+    return NotebookRun(path.name, len(book.cells), pictures, error)
 
 
 def _nbformat() -> Any:
@@ -117,7 +119,7 @@ def _nbformat() -> Any:
     return nbformat
 
 
-def _html(book: Any, title: str) -> str:
+def _render_html(book: Any, title: str) -> str:
     """A page that needs no network."""
     from nbconvert import HTMLExporter
 
@@ -126,4 +128,4 @@ def _html(book: Any, title: str) -> str:
     body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
     outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
     told = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
-    return str(re.sub(_NOT_DESCRIBED, lambda _: f'alt="{escape(next(told, ""))}"', body))
+    return str(re.sub(_MISSING_ALT_TEXT, lambda _: f'alt="{escape(next(told, ""))}"', body))

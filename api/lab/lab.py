@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from ...models.detector import DetectorSettings
-from ...scoring.backtest import Plan, plain_budgets
+from ...scoring.backtest import BacktestPlan, default_budgets
 from ...scoring.policy import PolicyBook
 from .. import clock
 from ..serve.wiring import policy_book
 from . import backtesting, learned, replaying, told
-from .asked_events import AskedEvents
-from .backtesting import BacktestFrames, Policy
-from .history import moment
+from .asked_events import EventQueries
+from .backtesting import BacktestFrames, PolicyChoice
+from .history import parse_time_ms
 from .learned import LabModel
 from .opening import LabError
 
 _DAY_MS = 86_400_000
 
 
-class Lab(AskedEvents):
-    """What a service knows, as frames. Use `open_lab`.
+class LabSession(EventQueries):
+    """What a service knows, as frames. Use `open_session`.
 
     Args:
         settings: of the service.
         tenants: nothing of others is shown; None = all.
     """
 
-    def train(
+    def train_model(
         self,
         events: Any,
         *,
@@ -42,19 +42,19 @@ class Lab(AskedEvents):
     ) -> LabModel:
         """Learn a model from a frame of events, taken as normal. It goes to *directory*, or away with the lab."""
         name = version or clock.utc_now().strftime("lab-%Y-%m-%d.%H%M%S")
-        path = self._work / f"model-{len(self._models)}-{name}" if directory is None else Path(directory)
+        path = self.work_folder / f"model-{len(self._models)}-{name}" if directory is None else Path(directory)
         salt = secrets.token_bytes(16)
         with suppress(LabError):
             salt = self.model().trained.salt
-        made = learned.trained(
-            replaying.raw_lines(events),
+        made = learned.train_lab_model(
+            replaying.raw_events(events),
             path,
             salt,
             name,
             DetectorSettings(seed=seed, trees=trees),
-            self._engine,
+            self.engine_settings,
             self.settings.domains(),
-            self._types(),
+            self._agent_types(),
             clock.now_ms(),
         )
         self._models[path] = made
@@ -66,14 +66,14 @@ class Lab(AskedEvents):
 
     def labels(self, path: str | Path | None = None) -> Any:
         """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` here."""
-        return told.labels_frame(self._labels(path, wanted=True))
+        return told.labels_frame(self._label_file(path, wanted=True))
 
-    def backtest(
+    def run_backtest(
         self,
         events: Any = None,
         *,
         models: Sequence[LabModel] = (),
-        policies: Sequence[Policy] = (None,),
+        policies: Sequence[PolicyChoice] = (None,),
         since: Any = None,
         until: Any = None,
         labels: str | Path | None = None,
@@ -85,8 +85,8 @@ class Lab(AskedEvents):
 
         *budget* is a multiple of the one set. Labels default to `labels.jsonl` of the data directory.
         """
-        plan = self._plan(events, models, policies, since, until, labels, budget, learn, jobs)
-        return backtesting.run(plan)
+        plan = self._backtest_plan(events, models, policies, since, until, labels, budget, learn, jobs)
+        return backtesting.run_plan(plan)
 
     def budgets(
         self,
@@ -102,12 +102,12 @@ class Lab(AskedEvents):
         """The same history at several alert budgets (multiples of the one set), each run in full."""
         models = () if model is None else (model,)
         return backtesting.budgets_frame(
-            self._plan(events, models, (None,), since, until, labels, 1.0, True, jobs), factors
+            self._backtest_plan(events, models, (None,), since, until, labels, 1.0, True, jobs), factors
         )
 
     def what_if(
         self,
-        policies: Mapping[str, Policy],
+        policies: Mapping[str, PolicyChoice],
         *,
         events: Any = None,
         factors: Sequence[float] = (1.0,),
@@ -120,26 +120,28 @@ class Lab(AskedEvents):
 
         Gives the frame `what_if`, and the frame `backtest_revoked` with columns `policy` and `factor` before it.
         """
-        plan = self._plan(events, () if model is None else (model,), (None,), since, until, None, 1.0, True, jobs)
-        books = {name: self._book(policy, name) for name, policy in policies.items()}
+        plan = self._backtest_plan(
+            events, () if model is None else (model,), (None,), since, until, None, 1.0, True, jobs
+        )
+        books = {name: self._policy_book(policy, name) for name, policy in policies.items()}
         return backtesting.what_if_frames(plan, books, factors)
 
-    def judged(self, revoked: Any, labels: str | Path | None = None) -> Any:
+    def labelled_revocations(self, revoked: Any, labels: str | Path | None = None) -> Any:
         """Which agents of a frame `backtest_revoked` the labels call bad, and how long after their first bad event."""
-        path = self._labels(labels, wanted=False)
+        path = self._label_file(labels, wanted=False)
         if path is None:
-            return told.judged_frame(revoked, None, {})
+            return told.labelled_revocations_frame(revoked, None, {})
         found = told.labels_frame(path)
         bad = set(found[found["bad_event"]]["id"])
-        since = moment(revoked["at"].min())
-        wanted = self._wanted(None, None, None if since is None else told.stamp(since - _DAY_MS), None)
-        times = {one.event.id: one.time_ms for one in self._events(wanted) if one.event.id in bad}
-        return told.judged_frame(revoked, found, times)
+        since = parse_time_ms(revoked["at"].min())
+        wanted = self._event_filter(None, None, None if since is None else told.timestamp_of(since - _DAY_MS), None)
+        times = {one.event.id: one.time_ms for one in self._matching_events(wanted) if one.event.id in bad}
+        return told.labelled_revocations_frame(revoked, found, times)
 
-    def _book(self, policy: Policy, name: str) -> PolicyBook:
-        return backtesting.book_of(policy, policy_book(self.settings), self._work, name)
+    def _policy_book(self, policy: PolicyChoice, name: str) -> PolicyBook:
+        return backtesting.load_policy_book(policy, policy_book(self.settings), self.work_folder, name)
 
-    def _labels(self, path: str | Path | None, wanted: bool) -> Path | None:
+    def _label_file(self, path: str | Path | None, wanted: bool) -> Path | None:
         """A label file; by default the one in the data directory, if it is there."""
         chosen = Path(path) if path is not None else self.settings.data_dir / "labels.jsonl"
         if chosen.is_file():
@@ -148,38 +150,38 @@ class Lab(AskedEvents):
             raise LabError(f"{chosen}: no labels; they are JSON lines as `trustwatch simulate --labels` writes")
         return None
 
-    def _plan(
+    def _backtest_plan(
         self,
         events: Any,
         models: Sequence[LabModel],
-        policies: Sequence[Policy],
+        policies: Sequence[PolicyChoice],
         since: Any,
         until: Any,
         labels: str | Path | None,
         budget: float,
         learn: bool,
         jobs: int,
-    ) -> Plan:
+    ) -> BacktestPlan:
         if len(models) > 2 or not 1 <= len(policies) <= 2:
             raise LabError("a back-test compares two models or two policies at most; `lab.what_if` takes any number")
         chosen = list(models) or [self.model()]
-        wanted = self._wanted(None, None, since, until)
-        lines = self._lines(chosen[0], wanted) if events is None else replaying.raw_lines(events)
-        path = self._work / f"events-{len(list(self._work.glob('events-*')))}.jsonl"
+        wanted = self._event_filter(None, None, since, until)
+        lines = self._events_to_replay(chosen[0], wanted) if events is None else replaying.raw_events(events)
+        path = self.work_folder / f"events-{len(list(self.work_folder.glob('events-*')))}.jsonl"
         with path.open("wb") as file:
             file.writelines(line.replace(b"\n", b" ") + b"\n" for line in lines)
-        settings = self._engine._replace(learn=learn)
-        settings = settings._replace(budget=backtesting.multiple(settings.budget, budget))
-        return Plan(
+        settings = self.engine_settings._replace(learn=learn)
+        settings = settings._replace(budget=backtesting.scale_budget(settings.budget, budget))
+        return BacktestPlan(
             [path],
             [one.directory for one in chosen],
             settings,
-            [self._book(one, f"policy {one}") for one in policies],
-            plain_budgets(settings.budget),
+            [self._policy_book(one, f"policy {one}") for one in policies],
+            default_budgets(settings.budget),
             self.settings.domains(),
-            told.aware(since),
-            told.aware(until),
-            self._labels(labels, wanted=False),
+            told.datetime_of(since),
+            told.datetime_of(until),
+            self._label_file(labels, wanted=False),
             (),
             jobs,
         )

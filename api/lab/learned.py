@@ -13,21 +13,21 @@ import pandas as pd
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.features.table import FEATURES
-from ...ingest.formats.lenient import decode_history
+from ...ingest.formats.lenient import decode_history_event
 from ...ingest.hashing import NameHasher
 from ...models.artifact import is_model
 from ...models.bundle import TrainedModel
 from ...models.detector import DetectorSettings, ForestDetector
 from ...models.learning import session_ids
-from ...models.persist import load, save
+from ...models.persist import load_trained_model, save_trained_model
 from ...scoring import risk
 from ...scoring.engine import EngineSettings
-from ...scoring.promise import Promise, check_promise
-from ...scoring.rehearsal import learn
-from .frames import frame, frame_of
+from ...scoring.promise import BudgetReport, check_budget
+from ...scoring.rehearsal import train_walk_forward
+from .frames import build_frame, build_frame_from_columns
 from .opening import LabError
 
-_GRID = np.linspace(0.0, 1.0, 201)
+_SCORE_GRID = np.linspace(0.0, 1.0, 201)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,14 @@ class LabModel:
         trained: what scoring uses.
         settings: of the engine, for thresholds at the alert budget.
         group_names: peer groups in words, by their hash.
-        kept: the promise on its own held-out history; None for a model that was not trained here.
+        budget_report: the promise on its own held-out history; None for a model that was not trained here.
     """
 
     directory: Path
     trained: TrainedModel
     settings: EngineSettings
     group_names: Mapping[int, str]
-    kept: Promise | None = None
+    budget_report: BudgetReport | None = None
 
     def __repr__(self) -> str:
         first, last = self.window
@@ -74,7 +74,7 @@ class LabModel:
     def features(self) -> Any:
         """Frame `features`: weight of each feature, and how much of its evidence is usual."""
         usual, weights = self.detector.usual, self.detector.parts.importance
-        return frame(
+        return build_frame(
             "features",
             [
                 (
@@ -94,7 +94,7 @@ class LabModel:
         """Frame `groups`: peer groups, how busy they are, and the evidence at which levels begin in each."""
         model = self.trained
         bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
-        return frame(
+        return build_frame(
             "groups",
             [
                 (self._group(key), int(events), float(rate), self.detector.covers(key), *map(float, limits))
@@ -109,47 +109,50 @@ class LabModel:
         parts = []
         for agents, calibration in (("known", self.detector.familiar), ("newcomers", self.detector.calibration)):
             for key in calibration.groups.tolist():
-                values = calibration.p_values(_GRID, np.full(len(_GRID), key, np.uint64))
-                columns = {"group": self._group(key), "agents": agents, "anomaly_score": _GRID, "p_value": values}
+                values = calibration.p_values(_SCORE_GRID, np.full(len(_SCORE_GRID), key, np.uint64))
+                columns = {"group": self._group(key), "agents": agents, "anomaly_score": _SCORE_GRID, "p_value": values}
                 parts.append(pd.DataFrame(columns))
         found = pd.concat(parts, ignore_index=True)
-        return frame_of("calibration", {name: found[name] for name in found.columns})
+        return build_frame_from_columns("calibration", {name: found[name] for name in found.columns})
 
-    def promise(self) -> Any:
+    def budget_report_frame(self) -> Any:
         """Frame `promise`. Raises LabError for a model that was not trained in this lab."""
-        if self.kept is None:
+        if self.budget_report is None:
             raise LabError(
                 "a promise is measured while a model is trained, and this one was not trained here: train one "
                 "(`lab.train(events)`), or hold this one to later events (`lab.reliability(lab.scores())`)"
             )
-        days = self.kept.agent_days
-        return frame(
+        days = self.budget_report.agent_days
+        return build_frame(
             "promise",
-            [(one.level, one.budget, one.observed, one.alerts, days, one.enough_data) for one in self.kept.levels],
+            [
+                (one.level, one.budget, one.observed, one.alerts, days, one.enough_data)
+                for one in self.budget_report.levels
+            ],
         )
 
     def _group(self, key: int) -> str:
         return "fleet" if key == 0 else self.group_names.get(key, f"{key:016x}")
 
 
-def named_groups(salt: bytes, types: Iterable[tuple[str, str]]) -> dict[int, str]:
+def peer_group_names(salt: bytes, types: Iterable[tuple[str, str]]) -> dict[int, str]:
     """Hash of each peer group -> tenant and type."""
     hasher = NameHasher(salt)
     return {int(hasher(f"{tenant}\x1f{kind}")): f"{tenant} {kind}".strip() or "no type" for tenant, kind in types}
 
 
-def loaded(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:
+def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:
     """The model in a directory. Raises LabError where there is none, ModelError for one that does not fit."""
     if not is_model(directory):
         raise LabError(
             f"{directory}: no model. Learn one from normal history: `trustwatch train FILES --model {directory}`, or "
             "`lab.train(lab.events(), directory=…)`"
         )
-    model = load(directory)
-    return LabModel(directory, model, settings, named_groups(model.salt, types))
+    model = load_trained_model(directory)
+    return LabModel(directory, model, settings, peer_group_names(model.salt, types))
 
 
-def trained(
+def train_lab_model(
     lines: Iterable[bytes],
     directory: Path,
     salt: bytes,
@@ -161,14 +164,14 @@ def trained(
     now_ms: int,
 ) -> LabModel:
     """Learn from raw events in order, and save into *directory*. Raises NotEnoughHistory, LabError."""
-    decoded = [decode_history(line)[0] for line in lines]
+    decoded = [decode_history_event(line)[0] for line in lines]
     if not decoded:
         raise LabError("no events to learn from: widen since and until")
     columns = ColumnEncoder(salt, domains).encode(decoded)
-    model, judged, p_values = learn(columns, salt, version, detector)
-    promise = check_promise(model, judged, p_values, settings.budget, settings.risk)
-    save(directory, model, detector, len(np.unique(session_ids(columns))), now_ms)
-    return LabModel(directory, model, settings, named_groups(salt, types), promise)
+    model, judged, p_values = train_walk_forward(columns, salt, version, detector)
+    promise = check_budget(model, judged, p_values, settings.budget, settings.risk)
+    save_trained_model(directory, model, detector, len(np.unique(session_ids(columns))), now_ms)
+    return LabModel(directory, model, settings, peer_group_names(salt, types), promise)
 
 
 def reliability_frame(scores: Any) -> Any:
@@ -176,16 +179,16 @@ def reliability_frame(scores: Any) -> Any:
     p_values = np.sort(scores["p_value"].to_numpy())
     n = len(p_values)
     if not n:
-        return frame("reliability", ())
+        return build_frame("reliability", ())
     rows = []
     for promised in np.logspace(-3, 0, 25).tolist():
         within = int(np.searchsorted(p_values, promised * (1 + 1e-12), side="right"))
-        low, high = wilson(within, n)
+        low, high = wilson_interval(within, n)
         rows.append((promised, within / n, within, low, high))
-    return frame("reliability", rows)
+    return build_frame("reliability", rows)
 
 
-def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % interval of a share.
 
     >>> tuple(round(end, 3) for end in wilson(5, 100))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from ...ingest.errors import ConfigError
 from ...scoring.store import SqlStore, open_reading_store, sqlite_url
-from ..settings import Settings, process_settings
+from ..settings import Settings, load_process_settings
 
 if TYPE_CHECKING:
-    from .lab import Lab
+    from .lab import LabSession
 
-SETTINGS_NAMES = ("settings.yaml", "trustwatch.yaml")
+SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 
 
 class LabError(ConfigError):
@@ -26,7 +26,7 @@ class LabWarning(UserWarning):
     """An answer is right but not whole, for instance cut at a limit."""
 
 
-def open_lab(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> Lab:
+def open_session(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> LabSession:
     """Open what a service knows, to read it. Nothing is written or locked; the service may run meanwhile.
 
     Args:
@@ -38,26 +38,26 @@ def open_lab(where: Settings | Path | str | None = None, *, tenants: Collection[
     Raises:
         ConfigError: no such file, or settings that are wrong.
     """
-    from .lab import Lab
+    from .lab import LabSession
 
-    settings = where if isinstance(where, Settings) else _settings(None if where is None else Path(where))
-    return Lab(settings, None if tenants is None else frozenset(tenants))
+    settings = where if isinstance(where, Settings) else _read_settings(None if where is None else Path(where))
+    return LabSession(settings, None if tenants is None else frozenset(tenants))
 
 
-def _settings(where: Path | None) -> Settings:
+def _read_settings(where: Path | None) -> Settings:
     if where is None or where.is_file():
-        return process_settings(where)
+        return load_process_settings(where)
     if not where.is_dir():
         raise LabError(f"{where}: no such settings file or data directory")
-    named = next((where / name for name in SETTINGS_NAMES if (where / name).is_file()), None)
+    named = next((where / name for name in SETTINGS_FILE_NAMES if (where / name).is_file()), None)
     if named is not None:
-        return process_settings(named)
+        return load_process_settings(named)
     where = where.absolute()
     model = next((path for path in (where / "model", where.parent / "model") if path.is_dir()), where / "model")
     return Settings(data_dir=where, model_dir=model)
 
 
-def open_store(settings: Settings) -> SqlStore:
+def open_read_only_store(settings: Settings) -> SqlStore:
     """The store of the settings, to read. Raises LabError where there is none, Unavailable."""
     store = settings.store
     if store.url is not None:
@@ -65,7 +65,7 @@ def open_store(settings: Settings) -> SqlStore:
     path = settings.data_dir / "trustwatch.db"
     if not path.is_file():
         raise LabError(
-            f'{path}: no store. Name the settings file of a service that has run (open_lab("/path/settings.yaml"), or '
-            "TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
+            f'{path}: no store. Name the settings file of a service that has run (open_session("/path/settings.yaml"), '
+            "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
     return open_reading_store(sqlite_url(path))

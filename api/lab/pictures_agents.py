@@ -10,58 +10,58 @@ from ...scoring.records import RiskLevel
 from ...scoring.risk import LEVEL_UP
 from .chart import (
     BLUE,
-    COLOURS,
     GREY,
-    HATCHES,
-    INK,
-    MARKERS,
+    LEVEL_COLOURS,
+    LEVEL_HATCHES,
+    LEVEL_MARKERS,
     ORANGE,
     PURPLE,
+    TEXT_COLOUR,
     Chart,
-    canvas,
-    clock_axis,
-    dress,
-    legend,
-    nothing,
-    short,
+    add_legend,
+    create_figure,
+    empty_chart,
+    format_time_axis,
+    label_axes,
+    shorten_name,
 )
-from .columns import LEVELS
+from .columns import LEVEL_NAMES
 
-_THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
+_LEVEL_THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
 
 
 def levels(agents: Any, by: str = "agent_type") -> Chart:
     """How many agents are at each level, in groups of *by* (a column: `agent_type` or `tenant`)."""
     title = f"Agents by risk level and {by.replace('_', ' ')}"
     if not len(agents):
-        return nothing(title, "no agents")
+        return empty_chart(title, "no agents")
     table = agents.groupby([by, "level"], observed=False).size().unstack(fill_value=0)
     table = table.loc[table.sum(axis=1) > 0]
-    worst = table[[*reversed(LEVELS)]].to_numpy() @ np.array([1e6, 1e4, 1e2, 0, 0])
+    worst = table[[*reversed(LEVEL_NAMES)]].to_numpy() @ np.array([1e6, 1e4, 1e2, 0, 0])
     table = table.iloc[np.lexsort((table.sum(axis=1).to_numpy(), worst))]
-    figure, axes = canvas(1.2 + 0.3 * len(table))
+    figure, axes = create_figure(1.2 + 0.3 * len(table))
     left = np.zeros(len(table))
-    for level in LEVELS:
+    for level in LEVEL_NAMES:
         numbers = table[level].to_numpy() if level in table else np.zeros(len(table))
         if numbers.sum():
             axes.barh(
-                [short(str(name)) for name in table.index],
+                [shorten_name(str(name)) for name in table.index],
                 numbers,
                 left=left,
-                color=COLOURS[level],
-                hatch=HATCHES[level],
+                color=LEVEL_COLOURS[level],
+                hatch=LEVEL_HATCHES[level],
                 edgecolor="white",
                 label=f"{level} ({int(numbers.sum())})",
             )
         left = left + numbers
-    dress(axes, title, "agents", grid="x")
+    label_axes(axes, title, "agents", grid="x")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, loc="lower right")
-    told = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVELS))
+    told = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVEL_NAMES))
     return Chart(figure, f"{title}: {told}")
 
 
-_STEPS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
+_LEVEL_OFFSETS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
 """Within an agent's line higher levels stand higher, so that a climb of seconds is seen."""
 
 
@@ -70,32 +70,32 @@ def timeline(decisions: Any, most: int = 25) -> Chart:
     title = "Changes of risk level"
     risen = decisions[decisions["level"] >= "medium"]
     if not len(risen):
-        return nothing(title, "no agent rose to medium or above")
+        return empty_chart(title, "no agent rose to medium or above")
     worst = risen.groupby(["tenant", "agent_id"], observed=True)["risk_score"].max().sort_values()
     names = worst.index.tolist()[-most:]
     place = {name: at for at, name in enumerate(names)}
     found = decisions[[pair in place for pair in zip(decisions["tenant"], decisions["agent_id"], strict=True)]]
     rows = np.array([place[pair] for pair in zip(found["tenant"], found["agent_id"], strict=True)])
-    figure, axes = canvas(1.5 + 0.3 * len(names))
-    for level in LEVELS:
+    figure, axes = create_figure(1.5 + 0.3 * len(names))
+    for level in LEVEL_NAMES:
         at = (found["level"] == level).to_numpy()
         if at.any():
             axes.scatter(
                 found["time"][at],
-                rows[at] + _STEPS.get(level, 0.0),
-                marker=MARKERS[level],
-                color=COLOURS[level],
+                rows[at] + _LEVEL_OFFSETS.get(level, 0.0),
+                marker=LEVEL_MARKERS[level],
+                color=LEVEL_COLOURS[level],
                 s=70,
                 label=f"to {level}",
                 zorder=3,
                 edgecolor="white",
                 linewidth=0.6,
             )
-    axes.set_yticks(range(len(names)), [f"{short(str(agent))} ({tenant})" for tenant, agent in names])
+    axes.set_yticks(range(len(names)), [f"{shorten_name(str(agent))} ({tenant})" for tenant, agent in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
-    dress(axes, title, "time (UTC)", grid="both")
-    clock_axis(axes)
-    legend(axes)
+    label_axes(axes, title, "time (UTC)", grid="both")
+    format_time_axis(axes)
+    add_legend(axes)
     return Chart(figure, f"{title} of {len(names)} agents; the highest risk: {names[-1][1]}")
 
 
@@ -104,12 +104,12 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     line = history[history["kind"] != "decision"]
     decided = history[history["kind"] == "decision"]
     if not len(history):
-        return nothing(title, "no events of the agent, and no decisions")
-    figure, axes = canvas(3.9)
+        return empty_chart(title, "no events of the agent, and no decisions")
+    figure, axes = create_figure(3.9)
     axes.fill_between(line["time"], line["risk_score"].astype(float), color=BLUE, alpha=0.12, linewidth=0)
     axes.plot(line["time"], line["risk_score"], color=BLUE, linewidth=1.3, label="risk score")
-    for level, score in _THRESHOLDS.items():
-        axes.axhline(score, color=COLOURS[level], linestyle="--", linewidth=1)
+    for level, score in _LEVEL_THRESHOLDS.items():
+        axes.axhline(score, color=LEVEL_COLOURS[level], linestyle="--", linewidth=1)
         axes.annotate(
             f"{level} from {score:g}",
             (1.0, score),
@@ -117,25 +117,25 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
             ha="right",
             va="bottom",
             fontsize=9,
-            color=INK,
+            color=TEXT_COLOUR,
         )
-    for level in LEVELS:
+    for level in LEVEL_NAMES:
         at = decided[decided["level"] == level]
         if len(at):
             axes.scatter(
                 at["time"],
                 at["risk_score"],
-                marker=MARKERS[level],
-                color=COLOURS[level],
+                marker=LEVEL_MARKERS[level],
+                color=LEVEL_COLOURS[level],
                 s=85,
                 zorder=4,
                 edgecolor="white",
                 label=f"became {level}",
             )
-    dress(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
+    label_axes(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
     axes.set_ylim(0, 1.03)
-    clock_axis(axes)
-    legend(axes, 6)
+    format_time_axis(axes)
+    add_legend(axes, 6)
     peak = history["risk_score"].max()
     return Chart(figure, f"{title}: peak {peak:.2f}, {len(decided)} recorded changes of level")
 
@@ -144,13 +144,13 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
     """The features that made an event odd."""
     found = frame[frame["share"] > 0].head(most).iloc[::-1]
     if not len(found):
-        return nothing(title, "nothing stands out: a hard signal raised the level")
-    figure, axes = canvas(1.2 + 0.36 * len(found))
+        return empty_chart(title, "nothing stands out: a hard signal raised the level")
+    figure, axes = create_figure(1.2 + 0.36 * len(found))
     names = found["feature"].astype(str)
     bars = axes.barh(names, found["share"] * 100, color=BLUE)
     told = [f"{value:.3g} {unit}" for value, unit in zip(found["value"], found["unit"], strict=True)]
     axes.bar_label(bars, told, padding=4, fontsize=9)
-    dress(axes, title, "share of what stood out, %", grid="x")
+    label_axes(axes, title, "share of what stood out, %", grid="x")
     axes.margins(x=0.16)
     first = found.iloc[-1]
     return Chart(figure, f"{title}: most of all {first['feature']} ({first['share']:.0%})")
@@ -161,34 +161,41 @@ def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "o
     title = title or "What is usual for the agent"
     known = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
     if not len(known):
-        return nothing(title, "nothing is learned of the agent yet")
-    figure, axes = canvas(1.6 + 0.34 * len(known))
+        return empty_chart(title, "nothing is learned of the agent yet")
+    figure, axes = create_figure(1.6 + 0.34 * len(known))
     places = np.arange(len(known))
-    _ranges(axes, known, places + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
+    _draw_ranges(axes, known, places + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
     if other is None:
-        peers = _floor(known["peers"])
+        peers = _clip_for_log_axis(known["peers"])
         axes.scatter(peers, places, marker="|", s=240, color=ORANGE, linewidth=3, label="its peer group", zorder=3)
     else:
         theirs = other.set_index("quantity").loc[known["quantity"].astype(str)].reset_index()
-        _ranges(axes, theirs, places - 0.14, ORANGE, "s", names[1])
+        _draw_ranges(axes, theirs, places - 0.14, ORANGE, "s", names[1])
     axes.set_xscale("log")
     axes.set_yticks(places, [f"{name} ({unit})" for name, unit in zip(known["quantity"], known["unit"], strict=True)])
-    dress(axes, title, "usual value and one standard deviation, in the unit of each line; logarithmic", grid="x")
-    legend(axes, 3)
+    label_axes(axes, title, "usual value and one standard deviation, in the unit of each line; logarithmic", grid="x")
+    add_legend(axes, 3)
     return Chart(figure, f"{title}: {len(known)} quantities")
 
 
-_LEAST = 0.01
+_LOG_AXIS_MINIMUM = 0.01
 
 
-def _floor(values: Any) -> Any:
+def _clip_for_log_axis(values: Any) -> Any:
     """A logarithmic axis has no zero: what is below 0.01 stands at 0.01."""
-    return values.astype(float).clip(lower=_LEAST)
+    return values.astype(float).clip(lower=_LOG_AXIS_MINIMUM)
 
 
-def _ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
-    axes.hlines(places, _floor(known["low"]), _floor(known["high"]), color=colour, linewidth=4, alpha=0.35)
-    axes.scatter(_floor(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4, label=name)
+def _draw_ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
+    axes.hlines(
+        places,
+        _clip_for_log_axis(known["low"]),
+        _clip_for_log_axis(known["high"]),
+        color=colour,
+        linewidth=4,
+        alpha=0.35,
+    )
+    axes.scatter(_clip_for_log_axis(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4, label=name)
 
 
 def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:
@@ -196,11 +203,11 @@ def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") ->
     title = title or f"Most frequent: {kind}"
     found = frame[frame["kind"] == kind].head(most).iloc[::-1]
     if not len(found):
-        return nothing(title, f"the events name no {kind}")
-    figure, axes = canvas(1.2 + 0.33 * len(found))
-    bars = axes.barh(found["item"].map(short), found["share"] * 100, color=BLUE)
+        return empty_chart(title, f"the events name no {kind}")
+    figure, axes = create_figure(1.2 + 0.33 * len(found))
+    bars = axes.barh(found["item"].map(shorten_name), found["share"] * 100, color=BLUE)
     axes.bar_label(bars, found["events"].map("{:,}".format), padding=4, fontsize=9)
-    dress(axes, title, f"share of events that name one, % (number: events); {kind}", grid="x")
+    label_axes(axes, title, f"share of events that name one, % (number: events); {kind}", grid="x")
     axes.margins(x=0.12)
     return Chart(figure, f"{title}: {found.iloc[-1]['item']} in {found.iloc[-1]['share']:.0%} of events")
 
@@ -210,21 +217,21 @@ def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"
     title = f"{names[0]} against {names[1]}: {kind}"
     found = frame[frame["kind"] == kind].head(most).sort_values("difference").reset_index(drop=True)
     if not len(found):
-        return nothing(title, f"the events name no {kind}")
-    figure, axes = canvas(1.5 + 0.33 * len(found))
+        return empty_chart(title, f"the events name no {kind}")
+    figure, axes = create_figure(1.5 + 0.33 * len(found))
     places = np.arange(len(found))
     a, b = found["share_a"] * 100, found["share_b"] * 100
     axes.hlines(places, np.minimum(a, b), np.maximum(a, b), color=GREY, linewidth=2)
     axes.scatter(a, places, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
     axes.scatter(b, places, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
-    axes.set_yticks(places, found["item"].map(short))
+    axes.set_yticks(places, found["item"].map(shorten_name))
     axes.set_xscale("symlog", linthresh=1.0)
     ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= max(a.max(), b.max()) * 1.6]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlim(-0.06, None)
-    dress(axes, title, "share of events that name one, %; logarithmic from 1 % on", grid="x")
-    legend(axes, 2)
+    label_axes(axes, title, "share of events that name one, %; logarithmic from 1 % on", grid="x")
+    add_legend(axes, 2)
     most_different = found.iloc[found["difference"].abs().to_numpy().argmax()]
     return Chart(figure, f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})")
 
@@ -237,31 +244,31 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
     title = "Who had to do with whom" if agent is None else f"Whom {agent} had to do with"
     shown = frame if agent is None else frame[frame["source"] == agent]
     if not len(shown):
-        return nothing(title, "no edges: nobody delegated, called or acted for anybody")
+        return empty_chart(title, "no edges: nobody delegated, called or acted for anybody")
     shown = shown.sort_values(["risk", "last"], ascending=False).head(most)
     if shown["tenant"].nunique() > 1:
         tenants = " (" + shown["tenant"].astype(str) + ")"
         shown = shown.assign(source=shown["source"].astype(str) + tenants, target=shown["target"].astype(str) + tenants)
     left, right = (list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target"))
-    figure, axes = canvas(1.4 + 0.27 * max(len(left), len(right)))
-    places = [{name: _spread(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
+    figure, axes = create_figure(1.4 + 0.27 * max(len(left), len(right)))
+    places = [{name: _even_position(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
     for one in shown.itertuples():
         colour, line = _EDGE_STYLES[one.kind]
         ends = places[0][str(one.source)], places[1][str(one.target)]
         axes.plot((0, 1), ends, color=colour, linestyle=line, linewidth=0.8 + 4 * one.risk, alpha=0.75)
     for side, at, align in ((0, -0.02, "right"), (1, 1.02, "left")):
         for name, place in places[side].items():
-            axes.text(at, place, short(name, 40), ha=align, va="center", fontsize=9, color=INK)
-            axes.plot([side], [place], "o", color=INK, markersize=4)
+            axes.text(at, place, shorten_name(name, 40), ha=align, va="center", fontsize=9, color=TEXT_COLOUR)
+            axes.plot([side], [place], "o", color=TEXT_COLOUR, markersize=4)
     for kind in dict.fromkeys(shown["kind"].astype(str)):
         axes.plot([], [], color=_EDGE_STYLES[kind][0], linestyle=_EDGE_STYLES[kind][1], label=kind.replace("_", " "))
-    dress(axes, f"{title} (thicker: higher risk)", grid="")
+    label_axes(axes, f"{title} (thicker: higher risk)", grid="")
     axes.set_axis_off()
     axes.set_xlim(-0.75, 1.75)
-    legend(axes, 3)
+    add_legend(axes, 3)
     cut = f", the riskiest {most} of {len(frame)}" if len(frame) > most else ""
     return Chart(figure, f"{title}: {len(shown)} edges{cut}")
 
 
-def _spread(at: int, number: int) -> float:
+def _even_position(at: int, number: int) -> float:
     return 1.0 - (at + 0.5) / number

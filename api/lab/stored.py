@@ -9,20 +9,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ...scoring.blast_radius import ACTS_FOR, CALLED, DELEGATED, blast_radius
-from ...scoring.records import AgentName, AgentSummary, Decision, Delivery, Reason, RiskLevel
+from ...scoring.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
+from ...scoring.records import AgentName, AgentSummary, Decision, Delivery, RiskLevel, RiskReason
 from ...scoring.store import MAX_PAGE, AgentQuery, Page, SqlStore
-from .frames import frame
+from .frames import build_frame
 from .opening import LabError, LabWarning
 
-T = TypeVar("T")
-Tenants = Collection[str] | None
-_reasons = msgspec.json.Decoder(tuple[Reason, ...])
+Item = TypeVar("Item")
+TenantFilter = Collection[str] | None
+_reasons = msgspec.json.Decoder(tuple[RiskReason, ...])
 EDGE_KINDS = (DELEGATED, CALLED, ACTS_FOR)
 _ALERTING = RiskLevel.MEDIUM
 
 
-def paged(ask: Callable[[str | None], Page[T]]) -> Iterator[T]:
+def iterate_pages(ask: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
     """All items of a list, a page at a time."""
     cursor: str | None = None
     while True:
@@ -33,7 +33,7 @@ def paged(ask: Callable[[str | None], Page[T]]) -> Iterator[T]:
             return
 
 
-def limited(items: Iterable[T], limit: int, what: str) -> list[T]:
+def take_limited(items: Iterable[Item], limit: int, what: str) -> list[Item]:
     """At most *limit* items; says by a `LabWarning` if there are more."""
     kept = list(islice(items, limit + 1))
     if len(kept) > limit:
@@ -48,9 +48,9 @@ def level_name(level: int | None) -> str | None:
     return None if level is None else RiskLevel(level).label
 
 
-def summaries(store: SqlStore, tenants: Tenants, agent_type: str | None = None) -> Iterator[AgentSummary]:
+def agent_summaries(store: SqlStore, tenants: TenantFilter, agent_type: str | None = None) -> Iterator[AgentSummary]:
     """Agents by tenant and id."""
-    return paged(
+    return iterate_pages(
         lambda cursor: store.list_agents(
             AgentQuery(tenants=tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
         )
@@ -59,7 +59,7 @@ def summaries(store: SqlStore, tenants: Tenants, agent_type: str | None = None) 
 
 def agents_frame(found: Iterable[AgentSummary]) -> Any:
     """The frame `agents`."""
-    return frame(
+    return build_frame(
         "agents",
         [
             (
@@ -75,7 +75,7 @@ def agents_frame(found: Iterable[AgentSummary]) -> Any:
                 one.first_seen_ms,
                 one.last_seen_ms,
                 one.evaluated_ms,
-                _first(_reasons.decode(one.reasons)),
+                _strongest_reason(_reasons.decode(one.reasons)),
                 one.decision_id,
             )
             for one in found
@@ -83,16 +83,16 @@ def agents_frame(found: Iterable[AgentSummary]) -> Any:
     )
 
 
-def _first(reasons: Sequence[Reason]) -> str:
+def _strongest_reason(reasons: Sequence[RiskReason]) -> str:
     return reasons[0].text if reasons else ""
 
 
-def decisions(store: SqlStore, tenants: Tenants, key: int | None = None) -> Iterator[Decision]:
+def iterate_decisions(store: SqlStore, tenants: TenantFilter, key: int | None = None) -> Iterator[Decision]:
     """Decisions, newest first."""
-    return paged(lambda cursor: store.list_decisions(tenants, key, MAX_PAGE, cursor))
+    return iterate_pages(lambda cursor: store.list_decisions(tenants, key, MAX_PAGE, cursor))
 
 
-def within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None) -> Iterator[Decision]:
+def decisions_within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None) -> Iterator[Decision]:
     """Those of a window of event time."""
     return (
         one
@@ -103,7 +103,9 @@ def within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None
 
 def decisions_frame(found: Iterable[Decision]) -> Any:
     """The frame `decisions`, oldest first."""
-    return frame("decisions", map(_decision_row, sorted(found, key=lambda one: (one.event_time_ms, one.decision_id))))
+    return build_frame(
+        "decisions", map(_decision_row, sorted(found, key=lambda one: (one.event_time_ms, one.decision_id)))
+    )
 
 
 def _decision_row(one: Decision) -> tuple[Any, ...]:
@@ -121,7 +123,7 @@ def _decision_row(one: Decision) -> tuple[Any, ...]:
         one.anomaly_score,
         one.p_value,
         one.cause,
-        _first(one.reasons),
+        _strongest_reason(one.reasons),
         signals,
         one.counterfactual,
         one.mode,
@@ -133,7 +135,7 @@ def _decision_row(one: Decision) -> tuple[Any, ...]:
     )
 
 
-def is_alert(decision: Decision) -> bool:
+def raises_alert(decision: Decision) -> bool:
     """Whether a decision raises an alert: its level rose to medium or above."""
     return decision.level >= _ALERTING and decision.level > decision.previous_level
 
@@ -150,13 +152,13 @@ def alerts_frame(store: SqlStore, found: Iterable[Decision]) -> Any:
             one.agent.agent_id,
             one.agent_type,
             level_name(one.level),
-            _first(one.reasons),
+            _strongest_reason(one.reasons),
         )
-        rows += [(*head, *_sent(delivery), one.decision_id) for delivery in sent or (None,)]
-    return frame("alerts", rows)
+        rows += [(*head, *_delivery_values(delivery), one.decision_id) for delivery in sent or (None,)]
+    return build_frame("alerts", rows)
 
 
-def _sent(delivery: Delivery | None) -> tuple[Any, ...]:
+def _delivery_values(delivery: Delivery | None) -> tuple[Any, ...]:
     if delivery is None:
         return None, None, None, None, ""
     return delivery.target, delivery.status, delivery.attempts, delivery.delivered_ms, delivery.last_error
@@ -164,18 +166,18 @@ def _sent(delivery: Delivery | None) -> tuple[Any, ...]:
 
 def reasons_frame(decision: Decision) -> Any:
     """The frame `reasons`, the strongest first."""
-    return frame(
+    return build_frame(
         "reasons",
         [(one.code, one.feature, one.observed, one.usual, one.contribution, one.text) for one in decision.reasons],
     )
 
 
-def edges_frame(store: SqlStore, keys: Collection[int], tenants: Tenants, since_ms: int, limit: int) -> Any:
+def edges_frame(store: SqlStore, keys: Collection[int], tenants: TenantFilter, since_ms: int, limit: int) -> Any:
     """The frame `edges`: what leaves those agents."""
     found = store.edges(keys, outgoing=True, kinds=EDGE_KINDS, since_ms=since_ms, limit=limit + 1)
     seen = [one for one in found if tenants is None or one.tenant in tenants]
-    kept = limited(sorted(seen, key=lambda one: -one.last_ms), limit, "edges")
-    return frame(
+    kept = take_limited(sorted(seen, key=lambda one: -one.last_ms), limit, "edges")
+    return build_frame(
         "edges",
         [
             (one.kind, one.tenant, one.source, one.target, one.first_ms, one.last_ms, one.risk, one.risk_ms)
@@ -191,8 +193,8 @@ def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
         row = store.agent(who.tenant, who.issuer, who.agent_id)
         return None if row is None else RiskLevel(row.level)
 
-    found = blast_radius(store, name, level_of, since_ms=since_ms)
-    return frame(
+    found = find_blast_radius(store, name, level_of, since_ms=since_ms)
+    return build_frame(
         "blast_radius",
         [
             (
@@ -210,8 +212,8 @@ def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
     )
 
 
-def find_agent(
-    store: SqlStore, tenants: Tenants, agent_id: str, tenant: str | None, issuer: str | None
+def find_agent_summary(
+    store: SqlStore, tenants: TenantFilter, agent_id: str, tenant: str | None, issuer: str | None
 ) -> AgentSummary:
     """The one agent of that id. Raises LabError where there is none, or several."""
     found = [
@@ -222,7 +224,9 @@ def find_agent(
     if len(found) == 1:
         return found[0]
     if not found:
-        some = ", ".join(one.name.agent_id for one in islice(summaries(store, tenants), 3)) or "the store is empty"
+        some = (
+            ", ".join(one.name.agent_id for one in islice(agent_summaries(store, tenants), 3)) or "the store is empty"
+        )
         raise LabError(f"no agent {agent_id!r} in the store (there are: {some}, …); `lab.agents()` lists all")
     where = ", ".join(f"{one.name.tenant} ({one.name.issuer})" for one in found)
     raise LabError(f"{len(found)} agents are called {agent_id!r}: name tenant= and issuer=; they are of {where}")

@@ -5,26 +5,26 @@ from __future__ import annotations
 import inspect
 
 from .backtesting import BacktestFrames
-from .columns import FRAMES, KINDS
-from .lab import Lab
+from .columns import COLUMN_DTYPES, FRAME_COLUMNS
+from .lab import LabSession
 from .learned import LabModel
 
-_CLASSES = (("lab", Lab), ("model", LabModel), ("backtest", BacktestFrames))
+_DOCUMENTED_CLASSES = (("lab", LabSession), ("model", LabModel), ("backtest", BacktestFrames))
 
 
 def methods_table() -> str:
     """Every method with what it takes and its first sentence."""
     lines = ["| call | gives |", "|---|---|"]
-    for name, kind in _CLASSES:
-        for method, function in _methods(kind):
+    for name, kind in _DOCUMENTED_CLASSES:
+        for method, function in _public_methods(kind):
             call = getattr(function, "__func__", function)
             if not method.startswith("_") and inspect.isfunction(call):
                 told = (inspect.getdoc(call) or "").split("\n")[0]
-                lines.append(f"| `{name}.{method}({_arguments(call)})` | {told} |")
+                lines.append(f"| `{name}.{method}({_argument_list(call)})` | {told} |")
     return "\n".join(lines)
 
 
-def _methods(kind: type) -> list[tuple[str, object]]:
+def _public_methods(kind: type) -> list[tuple[str, object]]:
     """Methods of a class and of what it is made of, in the order of the files."""
     found: dict[str, object] = {}
     for part in reversed(kind.__mro__[:-1]):
@@ -32,7 +32,7 @@ def _methods(kind: type) -> list[tuple[str, object]]:
     return list(found.items())
 
 
-def _arguments(function: object) -> str:
+def _argument_list(function: object) -> str:
     """Names of the arguments, `…` for those that may be left out and are named."""
     assert callable(function)
     told = []
@@ -49,8 +49,8 @@ def _arguments(function: object) -> str:
 def frames_tables() -> str:
     """Every frame with its columns."""
     parts = []
-    for name, columns in FRAMES.items():
+    for name, columns in FRAME_COLUMNS.items():
         parts += [f"### {name}", "", "| column | dtype | meaning |", "|---|---|---|"]
-        parts += [f"| {one.name} | {KINDS[one.kind]} | {one.meaning} |" for one in columns]
+        parts += [f"| {one.name} | {COLUMN_DTYPES[one.kind]} | {one.meaning} |" for one in columns]
         parts.append("")
     return "\n".join(parts).rstrip()

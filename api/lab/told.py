@@ -10,32 +10,32 @@ from typing import Any
 import pandas as pd
 
 from ...scoring.backtest import read_labels
-from .frames import frame
-from .history import Found, moment
+from .frames import build_frame
+from .history import HistoryEvent, parse_time_ms
 
 
-class Rows:
+class EventRowBuilder:
     """Makes rows of events; equal texts become one object, since most names repeat."""
 
-    _MOST = 200_000
+    _MAX_TEXTS = 200_000
 
     def __init__(self) -> None:
-        self._known: dict[Any, Any] = {}
+        self._texts: dict[Any, Any] = {}
 
-    def row(self, found: Found) -> tuple[Any, ...]:
+    def row(self, found: HistoryEvent) -> tuple[Any, ...]:
         """Values of the frame `events`, in the order of its columns."""
-        known = self._known
-        if len(known) > self._MOST:
+        known = self._texts
+        if len(known) > self._MAX_TEXTS:
             known.clear()
         return tuple([known.setdefault(value, value) if type(value) is str else value for value in _values(found)])
 
 
 def events_frame(rows: Sequence[tuple[Any, ...]]) -> Any:
     """The frame `events`."""
-    return frame("events", rows)
+    return build_frame("events", rows)
 
 
-def _values(found: Found) -> tuple[Any, ...]:
+def _values(found: HistoryEvent) -> tuple[Any, ...]:
     event, agent = found.event, found.event.agent
     resource, scopes, client, credential = event.resource, event.scopes, event.client, event.credential
     return (
@@ -89,7 +89,7 @@ def _values(found: Found) -> tuple[Any, ...]:
 def labels_frame(path: Path | None) -> Any:
     """The frame `labels` of a label file."""
     found = () if path is None else read_labels(path).labels
-    return frame(
+    return build_frame(
         "labels",
         [
             (one.id, one.tenant, one.agent_id, one.session, one.event_label != 0, one.session_label != 0, one.class_)
@@ -98,26 +98,26 @@ def labels_frame(path: Path | None) -> Any:
     )
 
 
-def stamp(at_ms: int) -> Any:
+def timestamp_of(at_ms: int) -> Any:
     """A timestamp of UTC milliseconds."""
     return pd.Timestamp(at_ms, unit="ms", tz="UTC")
 
 
-def aware(at: Any) -> datetime | None:
+def datetime_of(at: Any) -> datetime | None:
     """A datetime with an offset, of what `moment` takes."""
-    at_ms = moment(at)
+    at_ms = parse_time_ms(at)
     if at_ms is None:
         return None
-    found: datetime = stamp(at_ms).to_pydatetime()
+    found: datetime = timestamp_of(at_ms).to_pydatetime()
     return found
 
 
-def minutes(number: float) -> Any:
+def minutes_delta(number: float) -> Any:
     """So many minutes."""
     return pd.Timedelta(minutes=number)
 
 
-def judged_frame(revoked: Any, labels: Any, times: Mapping[str | None, int]) -> Any:
+def labelled_revocations_frame(revoked: Any, labels: Any, times: Mapping[str | None, int]) -> Any:
     """The frame `judged`.
 
     Args:
@@ -134,8 +134,8 @@ def judged_frame(revoked: Any, labels: Any, times: Mapping[str | None, int]) -> 
                 first[who] = min(at_ms, first.get(who, at_ms))
     rows = []
     for one in revoked.itertuples():
-        bad_ms, at_ms = first.get((one.tenant, one.agent_id)), moment(one.at) or 0
+        bad_ms, at_ms = first.get((one.tenant, one.agent_id)), parse_time_ms(one.at) or 0
         delay = None if bad_ms is None else (at_ms - bad_ms) / 1000.0
         attacked = None if labels is None else bad_ms is not None
         rows.append((getattr(one, "policy", None), one.tenant, one.agent_id, at_ms, one.level, attacked, bad_ms, delay))
-    return frame("judged", rows)
+    return build_frame("judged", rows)

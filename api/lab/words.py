@@ -8,7 +8,7 @@ from html import escape
 from ...scoring.records import Decision, RiskLevel
 
 
-class Explanation:
+class DecisionExplanation:
     """Why a decision was made.
 
     Args:
@@ -19,7 +19,7 @@ class Explanation:
         self._decision = decision
 
     @property
-    def head(self) -> str:
+    def headline(self) -> str:
         """What happened."""
         one = self._decision
         at = datetime.fromtimestamp(one.event_time_ms / 1000, UTC)
@@ -40,8 +40,8 @@ class Explanation:
         ]
 
     def __repr__(self) -> str:
-        return "\n".join([self.head, *(f"- {sentence}" for sentence in self.sentences)])
+        return "\n".join([self.headline, *(f"- {sentence}" for sentence in self.sentences)])
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
-        return f"<p><strong>{escape(self.head)}</strong></p><ol>{items}</ol>"
+        return f"<p><strong>{escape(self.headline)}</strong></p><ol>{items}</ol>"

@@ -1,6 +1,6 @@
 """What people see and order of models: one desk for the API, the console and the keeper."""
 
-from .desk import ModelDesk, ModelView
-from .ordering import NoSuchModel, NotPromoted
+from .desk import ModelService, ModelVersionView
+from .ordering import PromotionRefused, UnknownModelVersion
 
-__all__ = ["ModelDesk", "ModelView", "NoSuchModel", "NotPromoted"]
+__all__ = ["ModelService", "ModelVersionView", "PromotionRefused", "UnknownModelVersion"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ingest.kafka import KafkaLog
+from ...ingest.kafka import KafkaCommitLog
 from ...ingest.log import GroupCommit
-from ...ingest.routing import route_to
-from ...ingest.source import Kind, Record
+from ...ingest.routing import key_for_partition
+from ...ingest.source import Record, RecordKind
 
 
-class Announcer:
+class ControlRecordWriter:
     """Writes commands to the log.
 
     Args:
@@ -28,12 +28,12 @@ class Announcer:
         Where it failed some may have it: a command that is given twice must do what it does once.
         """
         now_ms = self._now_ms()
-        await self._log.commit([Record(Kind.CONTROL, 0, now_ms, payload, key) for key in self._keys()])
+        await self._log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in self._partition_keys()])
 
-    def _keys(self) -> list[bytes]:
+    def _partition_keys(self) -> list[bytes]:
         """A key that leads to each partition."""
         log = self._log.log
-        if not isinstance(log, KafkaLog):
+        if not isinstance(log, KafkaCommitLog):
             return [b""]
         partitions = log.writer.partitions(log.topic)
-        return [route_to(partition, partitions) for partition in range(partitions)]
+        return [key_for_partition(partition, partitions) for partition in range(partitions)]

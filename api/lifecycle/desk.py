@@ -14,24 +14,24 @@ from ...ingest.errors import ModelError
 from ...ingest.hashing import NameHasher
 from ...models.detector import ForestDetector
 from ...scoring.feedback import Feedback
-from ...scoring.lifecycle.budget import BudgetDay, Marks, chart
-from ...scoring.lifecycle.curve import GroupCurve, Observed, curves, observed
-from ...scoring.lifecycle.records import DAY_MS, GroupDay, ModelEntry, ModelSwitch, ModelVersion
-from ...scoring.lifecycle.shelf import Kept, ModelShelf
+from ...scoring.lifecycle.budget import AlertVerdictCounts, BudgetDay, budget_chart
+from ...scoring.lifecycle.curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
+from ...scoring.lifecycle.records import DAY_MS, ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.lifecycle.shelf import ModelRegistry, RegisteredModel
 from ...scoring.store import MAX_PAGE, Page, Store
 from ...scoring.store.base import Tenants
 from ..settings import Settings
-from .ordering import Ordering
+from .ordering import ModelOrders
 
-MOST_DAYS = 366
-ORDERS = ("promoted", "rolled_back")
-MOST_MARKS = 5_000
+MAX_DAYS = 366
+ORDER_ACTS = ("promoted", "rolled_back")
+MAX_FEEDBACK_ITEMS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
-MOST_CURVES = 16
+MAX_CACHED_CURVES = 16
 """Curves that are remembered: reading a model takes a tenth of a second."""
 
 
-class ModelView(NamedTuple):
+class ModelVersionView(NamedTuple):
     """One version with everything that is known of it.
 
     Attributes:
@@ -40,22 +40,22 @@ class ModelView(NamedTuple):
         history: the newest lines about it.
         switches: where it came into force.
         on_disk: whether its directory is there.
-        known: the same curves of agents that the version knows from its history; empty where it was not rehearsed, and
-            they are judged by `curves`, too.
+        known_agent_curves: the same curves of agents that the version knows from its history; empty where it was not
+            rehearsed, and they are judged by `curves`, too.
     """
 
     model: ModelVersion
     in_force: bool
     on_disk: bool
-    curves: list[GroupCurve]
-    observed: list[Observed]
-    history: list[ModelEntry]
+    curves: list[CalibrationCurve]
+    observed: list[ObservedShare]
+    history: list[ModelHistoryEntry]
     switches: list[ModelSwitch]
-    known: Sequence[GroupCurve] = ()
+    known_agent_curves: Sequence[CalibrationCurve] = ()
 
 
-class ModelDesk(Ordering):
-    """Everything that people ask of models and order with them; see `Ordering` for arguments.
+class ModelService(ModelOrders):
+    """Everything that people ask of models and order with them; see `ModelOrders` for arguments.
 
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
@@ -66,13 +66,13 @@ class ModelDesk(Ordering):
         self,
         settings: Settings,
         store: Store,
-        shelf: ModelShelf,
+        shelf: ModelRegistry,
         announce: Callable[[bytes], Awaitable[None]],
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
         super().__init__(settings, store, shelf, announce, now_ms, new_id)
-        self._curves: dict[str, tuple[int, tuple[list[GroupCurve], ...]]] = {}
+        self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
         self.challengers: dict[str, int] = {}
 
     def refresh(self) -> None:
@@ -96,14 +96,14 @@ class ModelDesk(Ordering):
         if found.status == "champion" and not others:
             return
         now_ms = self._now_ms()
-        orders = [one.act for one in self._store.model_history(switch.version).items if one.act in ORDERS]
+        orders = [one.act for one in self._store.model_history(switch.version).items if one.act in ORDER_ACTS]
         back = orders[:1] == ["rolled_back"]
         changed = [
             msgspec.structs.replace(one, status="rejected" if back else "retired", changed_ms=now_ms) for one in others
         ]
         new = msgspec.structs.replace(found, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
         detail = {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset}
-        entry = ModelEntry(
+        entry = ModelHistoryEntry(
             f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
             now_ms,
             switch.version,
@@ -114,9 +114,9 @@ class ModelDesk(Ordering):
         )
         self._store.change_models([*changed, new], [entry])
 
-    def _note_installed(self) -> Kept:
+    def _note_installed(self) -> RegisteredModel:
         """The operator's model is a version like any other; the history says when it came."""
-        kept, now_ms = self._shelf.installed(), self._now_ms()
+        kept, now_ms = self._registry.installed_model(), self._now_ms()
         known = self._store.model(kept.version)
         if known is not None and known.digest == kept.digest:
             return kept
@@ -137,7 +137,7 @@ class ModelDesk(Ordering):
                 "sessions": window.sessions,
             },
         )
-        entry = ModelEntry(self._new_id(), now_ms, kept.version, "installed", "operator", "found in model_dir")
+        entry = ModelHistoryEntry(self._new_id(), now_ms, kept.version, "installed", "operator", "found in model_dir")
         retired = [
             msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
             for one in self._store.models("champion").items
@@ -154,82 +154,82 @@ class ModelDesk(Ordering):
         """Versions, newest first. Raises BadCursor, Unavailable."""
         return self._store.models(None, limit, cursor)
 
-    def history(self, limit: int = 50, cursor: str | None = None) -> Page[ModelEntry]:
+    def history(self, limit: int = 50, cursor: str | None = None) -> Page[ModelHistoryEntry]:
         """What happened to versions, newest first. Raises BadCursor, Unavailable."""
         return self._store.model_history(None, limit, cursor)
 
-    def view(self, version: str, tenants: Tenants = None) -> ModelView:
-        """One version; groups of *tenants* alone. Raises NoSuchModel, Unavailable."""
-        found = self._known(version)
-        days = self._store.model_days(self._today() - MOST_DAYS, tenants, version)
+    def version_view(self, version: str, tenants: Tenants = None) -> ModelVersionView:
+        """One version; groups of *tenants* alone. Raises UnknownModelVersion, Unavailable."""
+        found = self._require_version(version)
+        days = self._store.model_days(self._today() - MAX_DAYS, tenants, version)
         switches = [one for one in self._store.model_switches() if one.version == version]
         try:
-            (drawn, known), there = self._drawn(found, tenants), True
+            (drawn, known), there = self._calibration_curves(found, tenants), True
         except ModelError:
             drawn, known, there = [], [], False
-        return ModelView(
+        return ModelVersionView(
             found,
             version == self.version,
             there,
             drawn,
-            observed(days),
+            observed_shares(days),
             self._store.model_history(version, 50).items,
             switches,
             known,
         )
 
-    def _drawn(self, found: ModelVersion, tenants: Tenants) -> tuple[list[GroupCurve], ...]:
+    def _calibration_curves(self, found: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
         """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
         today, known = self._today(), self._curves.get(found.digest)
         if known is None or known[0] != today:  # groups may be new
-            model = self._shelf.load(found.version, found.digest)
+            model = self._registry.load(found.version, found.digest)
             assert isinstance(model.detector, ForestDetector)
             named = {(one.tenant, one.agent_type) for one in self._store.known_agents(0)}
             hashed = NameHasher(model.salt)
             keys = {group: hashed(f"{group[0]}\x1f{group[1]}") for group in named}
-            if len(self._curves) >= MOST_CURVES:
+            if len(self._curves) >= MAX_CACHED_CURVES:
                 self._curves.clear()
             detector = model.detector
-            drawn = curves(detector.calibration, keys), curves(detector.familiar, keys)
+            drawn = calibration_curves(detector.calibration, keys), calibration_curves(detector.familiar, keys)
             known = self._curves[found.digest] = today, drawn
         return tuple(
             [one for one in part if tenants is None or one.tenant == "*" or one.tenant in tenants] for part in known[1]
         )
 
-    def drift(self, days: int = 30, tenants: Tenants = None) -> list[GroupDay]:
+    def drift(self, days: int = 30, tenants: Tenants = None) -> list[PeerGroupDay]:
         """What was measured of the version in force, by day and group. Raises Unavailable."""
-        from_day = self._today() - min(days, MOST_DAYS) + 1
+        from_day = self._today() - min(days, MAX_DAYS) + 1
         return [day for day in self._store.model_days(from_day, tenants, self.version) if "scores" in day.drift]
 
     def budget(self, days: int = 30, level: str = "medium", tenants: Tenants = None) -> list[BudgetDay]:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
         today, accepted = self._today(), self._settings.risk.alert_budget
-        span = range(today - min(days, MOST_DAYS) + 1, today + 1)
-        return chart(
+        span = range(today - min(days, MAX_DAYS) + 1, today + 1)
+        return budget_chart(
             span,
             self._store.alert_counts(span.start, tenants),
             self._store.model_days(span.start, tenants),
             self._store.known_agents(span.start, tenants),
-            self._marks(span, tenants),
+            self._feedback_counts(span, tenants),
             float(getattr(accepted, level)),
             level,
         )
 
-    def _marks(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], Marks]:
+    def _feedback_counts(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], AlertVerdictCounts]:
         """What people said about alerts, by the day of each one's event."""
-        found: dict[tuple[int, str, str], Marks] = {}
-        for one in self._judged(tenants):
+        found: dict[tuple[int, str, str], AlertVerdictCounts] = {}
+        for one in self._active_feedback(tenants):
             decision = self._store.decision(one.decision_id, tenants)
             if decision is not None and decision.event_time_ms // DAY_MS in span:
                 place = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
-                old, true = found.get(place, Marks()), one.verdict == "true_positive"
-                found[place] = Marks(old.false_positive + (not true), old.true_positive + true)
+                old, true = found.get(place, AlertVerdictCounts()), one.verdict == "true_positive"
+                found[place] = AlertVerdictCounts(old.false_positive + (not true), old.true_positive + true)
         return found
 
-    def _judged(self, tenants: Tenants) -> Iterator[Feedback]:
+    def _active_feedback(self, tenants: Tenants) -> Iterator[Feedback]:
         """The newest feedback that was not revoked, a bounded number."""
         cursor: str | None = None
-        for _ in range(MOST_MARKS // MAX_PAGE):
+        for _ in range(MAX_FEEDBACK_ITEMS // MAX_PAGE):
             page = self._store.list_feedback(tenants, limit=MAX_PAGE, cursor=cursor)
             yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
             cursor = page.next_cursor

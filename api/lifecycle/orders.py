@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-TRAINING_WISH = "lifecycle.train"
+TRAINING_REQUEST_KEY = "lifecycle.train"
 """Written by who orders: the newest wish as JSON (`id`, `by`, `why`, `at_ms`)."""
-LAST_TRAINING = "lifecycle.trained_ms"
+LAST_TRAINING_KEY = "lifecycle.trained_ms"
 """Written by the keeper: when a training was begun last, UTC milliseconds."""
-TRAINING_WORK = "lifecycle.training"
-"""Written by the keeper: `TrainingWork` as JSON."""
+TRAINING_STATE_KEY = "lifecycle.training"
+"""Written by the keeper: `TrainingState` as JSON."""
 
 
-class TrainingWork(msgspec.Struct, frozen=True):
+class TrainingState(msgspec.Struct, frozen=True):
     """What the keeper trains, or trained last. A keeper that finds it not ended goes on with it: the one before died.
 
     `wish` is the last wish that was taken on, as it was written; one that reads otherwise is a new one.
@@ -27,11 +27,11 @@ class TrainingWork(msgspec.Struct, frozen=True):
     ended: bool = True
 
 
-def work_from(stored: str | None) -> TrainingWork:
+def decode_training_state(stored: str | None) -> TrainingState:
     """What was stored; nothing before the first."""
-    return msgspec.json.decode(stored, type=TrainingWork) if stored else TrainingWork()
+    return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
 
 
-def work_text(work: TrainingWork) -> str:
+def encode_training_state(work: TrainingState) -> str:
     """For the store."""
     return msgspec.json.encode(work).decode()

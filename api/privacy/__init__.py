@@ -1,6 +1,6 @@
 """Erasure with proof, and export of what is known about one agent (`docs/privacy.md`)."""
 
-from .desk import ErasureDesk, Refused
-from .places import Everywhere, Places
+from .desk import ErasureRefused, ErasureService
+from .places import EmbeddedErasureTargets, ErasureTargets
 
-__all__ = ["ErasureDesk", "Everywhere", "Places", "Refused"]
+__all__ = ["EmbeddedErasureTargets", "ErasureRefused", "ErasureService", "ErasureTargets"]

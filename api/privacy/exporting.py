@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...ingest.archive.position import read_position
-from ...ingest.erasing import RecordEraser, Subject
+from ...ingest.erasing import ErasureSubject, RecordEraser
 from ...ingest.errors import CorruptLog
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
-from ...ingest.source import Kind, Record
-from ...scoring.chain import heads_document
-from ...scoring.notify.alert import rfc3339
+from ...ingest.source import Record, RecordKind
+from ...scoring.chain import chain_heads_document
+from ...scoring.notify.alert import format_rfc3339
 from ...scoring.records import AgentRow
 from ...scoring.store import SqlStore
 
-BUFFER = 1 << 16
-POLL = 1_000
+BUFFER_BYTES = 1 << 16
+POLL_RECORDS = 1_000
 
 
-class Sources(NamedTuple):
+class ExportSources(NamedTuple):
     """What an export reads.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sources(NamedTuple):
 
 
 def export_agent(
-    sources: Sources, subject: Subject, dead_letters_of: Collection[str] | None, now_ms: int, by: str
+    sources: ExportSources, subject: ErasureSubject, dead_letters_of: Collection[str] | None, now_ms: int, by: str
 ) -> Iterator[bytes]:
     """The ZIP, piece by piece. Blocks; memory is bounded by a page of rows or a file of the archive.
 
@@ -57,30 +57,30 @@ def export_agent(
         now_ms: UTC milliseconds.
         by: who asked, for the manifest.
     """
-    sink = _Sink()
+    sink = _ZipBuffer()
     told: dict[str, dict[str, Any]] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _entry(archive, sink, told, "agent.json", [_state(sources, subject)])
+        yield from _write_entry(archive, sink, told, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.rows_about(subject, dead_letters_of)
         for table, found in groupby(rows, lambda row: row[0]):
-            yield from _entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
-        yield from _entry(archive, sink, told, "events.jsonl", _events(sources, subject))
+            yield from _write_entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
+        yield from _write_entry(archive, sink, told, "events.jsonl", _agent_events(sources, subject))
         manifest = {
             "agent_id": subject.name,
             "tenant": subject.tenant,
             "issuer": subject.issuer,
-            "made_at": rfc3339(now_ms),
+            "made_at": format_rfc3339(now_ms),
             "by": by,
             "software": version("trustwatch"),
             "files": told,
-            "chain": heads_document(sources.store.chain_heads()),
+            "chain": chain_heads_document(sources.store.chain_heads()),
         }
-        yield from _entry(archive, sink, {}, "manifest.json", [manifest])
+        yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
     yield sink.take()
 
 
-def _entry(
-    archive: zipfile.ZipFile, sink: _Sink, told: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
+def _write_entry(
+    archive: zipfile.ZipFile, sink: _ZipBuffer, told: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
 ) -> Iterator[bytes]:
     """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *told*."""
     digest, count = hashlib.sha256(), 0
@@ -90,12 +90,12 @@ def _entry(
             digest.update(line)
             file.write(line)
             count += 1
-            if sink.size >= BUFFER:
+            if sink.size >= BUFFER_BYTES:
                 yield sink.take()
     told[name] = {"lines": count, "sha256": digest.hexdigest()}
 
 
-class _Sink:
+class _ZipBuffer:
     """A file that can only be written, and is emptied from time to time."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class _Sink:
         return b"".join(parts)
 
 
-def _state(sources: Sources, subject: Subject) -> dict[str, Any]:
+def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
     """What is known of its behaviour, in words; `agents.jsonl` has the row."""
     row = sources.store.agent(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
@@ -132,24 +132,24 @@ def _state(sources: Sources, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _events(sources: Sources, subject: Subject) -> Iterator[bytes]:
+def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
     """Its events as they were logged, oldest first: from the archive, and behind that from the log."""
-    own = _own(subject)
+    own = _is_event_of(subject)
     start = 0
     if sources.archive is not None and sources.archive.is_dir():
         start = read_position(sources.archive) or 0
-        yield from _archived(sources.archive, subject)
+        yield from _archived_events(sources.archive, subject)
     if sources.log is not None:
-        yield from _logged(sources.log, start, own)
+        yield from _logged_events(sources.log, start, own)
 
 
-def _own(subject: Subject) -> Callable[[bytes], bool]:
+def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
     """Whether a logged event is of the agent: just what an erasure would remove."""
     eraser = RecordEraser(subject)
-    return lambda raw: eraser(Record(Kind.EVENT, 0, 0, raw)).kind == Kind.ERASED
+    return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
 
 
-def _archived(directory: Path, subject: Subject) -> Iterator[bytes]:
+def _archived_events(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
     """By way of a file that nobody else sees: who receives slowly must not keep the archive from being rewritten."""
     from ...ingest.archive.one_agent import agent_lines  # needs the extra `archive`
 
@@ -161,14 +161,14 @@ def _archived(directory: Path, subject: Subject) -> Iterator[bytes]:
             yield line.rstrip(b"\n")
 
 
-def _logged(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
+def _logged_events(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
     with closing(LogReader(directory)) as reader:
         first = min(segment_bases(directory), default=0)
         try:
             reader.seek(0, max(start, first))
         except CorruptLog:  # retention was faster
             return
-        while (batch := reader.poll(POLL, 0.0)) is not None:
+        while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
             for record in batch.records:
-                if record.kind == Kind.EVENT and own(record.payload):
+                if record.kind == RecordKind.EVENT and own(record.payload):
                     yield record.payload.replace(b"\n", b" ").replace(b"\r", b" ")

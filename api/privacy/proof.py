@@ -6,14 +6,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from ...scoring.chain import Head, heads_document
-from ...scoring.notify.alert import rfc3339
+from ...scoring.chain import ChainHead, chain_heads_document
+from ...scoring.notify.alert import format_rfc3339
 from ...scoring.privacy import Erasure
-from .places import Told
+from .places import ErasureSummary
 
 PROOF_TYPE = "trustwatch-erasure+jwt"
 
-_ALWAYS = (
+_REMAINS_ALWAYS = (
     (
         "tombstones of decisions: tenant, UTC day, place and salted digests in the chain",
         "the chain of decisions stays verifiable; the salt is gone, so that no guess can be checked",
@@ -30,7 +30,7 @@ _ALWAYS = (
         "they are overwritten or expire",
     ),
 )
-_OF_KIND = {
+_REMAINS_BY_KIND = {
     "agent": (
         (
             "a row of counts and keyed hashes in each trained model, under a 64-bit hash of the agent's full name",
@@ -59,7 +59,7 @@ _OF_KIND = {
 }
 
 
-class Signer(NamedTuple):
+class ProofSigner(NamedTuple):
     """Signs proofs, and reads them.
 
     Attributes:
@@ -71,7 +71,9 @@ class Signer(NamedTuple):
     read: Callable[[str, str], dict[str, Any]]
 
 
-def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_server: bool) -> dict[str, Any]:
+def proof_document(
+    made: Erasure, done_ms: int, after: list[ChainHead], told: ErasureSummary, *, on_server: bool
+) -> dict[str, Any]:
     """The document of an erasure that is done.
 
     Args:
@@ -82,7 +84,7 @@ def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_s
         on_server: whether the database is a server, whose own files are not ours.
     """
     counts = {name: count for name, count in made.counts.items() if isinstance(count, int)}
-    remains = [*told.remains, *_remaining(made, on_server)]
+    remains = [*told.remains, *_remaining_entries(made, on_server)]
     return {
         "type": "erasure",
         "version": 1,
@@ -95,20 +97,20 @@ def proof_of(made: Erasure, done_ms: int, after: list[Head], told: Told, *, on_s
             "subject": {"scrypt": made.subject_digest, "salt": made.subject_salt, "n": 2**14, "r": 8, "p": 1},
             "reason": made.reason,
             "by": made.asked_by,
-            "at": rfc3339(made.asked_ms),
+            "at": format_rfc3339(made.asked_ms),
         },
-        "done_at": rfc3339(done_ms),
+        "done_at": format_rfc3339(done_ms),
         "covers": told.covers,
         "erased": counts,
         "left": {},
-        "chain": {"before": made.counts.get("chain", []), "after": heads_document(after)},
+        "chain": {"before": made.counts.get("chain", []), "after": chain_heads_document(after)},
         "topics": list(told.topics),
         "remains": [{"what": what, "why": why, "until": until} for what, why, until in remains],
     }
 
 
-def _remaining(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
-    found = [*_OF_KIND[made.kind], *_ALWAYS]
+def _remaining_entries(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
+    found = [*_REMAINS_BY_KIND[made.kind], *_REMAINS_ALWAYS]
     if on_server:
         found.append(
             (

@@ -7,14 +7,14 @@ from contextlib import closing
 import structlog
 
 from ...ingest.errors import ConfigError
-from ...ingest.unread import Unread
+from ...ingest.unread import ErasedFilter
 from ...scoring.store import open_reading_store, sqlite_url
 from ..settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 
-def unread_of(settings: Settings, topic: str) -> Unread:
+def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
     """The list of the erased, as it is now: of the shared database, or of the file of a service on this machine.
 
     Args:
@@ -26,17 +26,17 @@ def unread_of(settings: Settings, topic: str) -> Unread:
         Unavailable: it does not answer; nobody reads events meanwhile, since some may have been erased.
     """
     if topic != settings.kafka.names.events:
-        return Unread()
-    url = _list_of(settings, topic)
+        return ErasedFilter()
+    url = _erased_list_url(settings, topic)
     if url is None:
         _log.warning("read without the list of the erased: whoever was erased is seen", topic=topic)
-        return Unread()
+        return ErasedFilter()
     password = None if settings.store.password is None else settings.store.password.reveal()
     with closing(open_reading_store(url, password=password)) as store:
-        return Unread(store.bygone())
+        return ErasedFilter(store.bygone())
 
 
-def _list_of(settings: Settings, topic: str) -> str | None:
+def _erased_list_url(settings: Settings, topic: str) -> str | None:
     if settings.store.url is not None:
         return settings.store.url
     file = settings.data_dir / "trustwatch.db"

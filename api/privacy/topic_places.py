@@ -17,27 +17,27 @@ import msgspec
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...ingest.kafka import KafkaAdmin, KafkaLog, TopicReader, Topics
+from ...ingest.kafka import KafkaAdmin, KafkaCommitLog, KafkaTopics, TopicReader
 from ...ingest.log import GroupCommit
-from ...ingest.routing import route_to
+from ...ingest.routing import key_for_partition
 from ...ingest.source import Record
-from ...scoring.notify.alert import rfc3339
+from ...scoring.notify.alert import format_rfc3339
 from ...scoring.privacy import Erasure
 from ...scoring.store import SqlStore
-from ...scoring.store.forgets import Place
-from .archives import LocalArchives, Standing
-from .places import Told, named_counts, scope_of
-from .topics import Ending, TopicTold, endings, send, topics_told
+from ...scoring.store.forgets import ForgetRecordPosition
+from .archives import ArchiveErasureProgress, LocalArchives
+from .places import ErasureSummary, erasure_scope, prefixed_counts
+from .topics import RiskTopicCorrection, TopicErasureSummary, find_corrections, send_corrections, summarise_topics
 
 _log = structlog.get_logger(__name__)
-TOPIC = "topic"
+TOPIC_MEMBER = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
-MOST_UNFINISHED = 200
-LATE_MS = 2 * 3_600_000
+MAX_TRACKED_ERASURES = 200
+RECHECK_DONE_WITHIN_MS = 2 * 3_600_000
 """What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
 
 
-class Brokers(NamedTuple):
+class BrokerClients(NamedTuple):
     """How topics are reached.
 
     Attributes:
@@ -46,13 +46,13 @@ class Brokers(NamedTuple):
         admin: opens the admin client.
     """
 
-    topics: Topics
+    topics: KafkaTopics
     reader: Callable[[str], TopicReader]
     admin: Callable[[], KafkaAdmin]
 
 
-class TopicPlaces:
-    """Implements `Everywhere`.
+class KafkaErasureTargets:
+    """Implements `ErasureTargets`.
 
     Args:
         store: that all processes share.
@@ -63,7 +63,12 @@ class TopicPlaces:
     """
 
     def __init__(
-        self, store: SqlStore, log: GroupCommit, brokers: Brokers, archives: LocalArchives, expected: frozenset[str]
+        self,
+        store: SqlStore,
+        log: GroupCommit,
+        brokers: BrokerClients,
+        archives: LocalArchives,
+        expected: frozenset[str],
     ) -> None:
         self.store = store
         self.keeps_name = True
@@ -74,20 +79,20 @@ class TopicPlaces:
         self._since_ms = 0
         self._unfinished: set[str] = set()
 
-    async def order(self, made: Erasure, record: Record) -> Erasure:
+    async def write_order(self, made: Erasure, record: Record) -> Erasure:
         """See `Everywhere.order`: once in each partition, all acknowledged or none."""
-        count = await self._log.run(_partitions)
-        await self._log.commit([record._replace(key=route_to(partition, count)) for partition in range(count)])
-        return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC: {"partitions": count}})
+        count = await self._log.run_between_rounds(_partition_count)
+        await self._log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
+        return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC_MEMBER: {"partitions": count}})
 
-    async def behind(self, made: Erasure, now_ms: int) -> str:
+    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
         """See `Everywhere.behind`: the workers, then every archive that is there."""
-        met, missing = await self._met(made)
+        met, missing = await self._acknowledged_offsets(made)
         if missing:
             told = ", ".join(map(str, missing))
             return f"waits for the workers to come to the order in partitions {told} of {self._brokers.topics.events}"
         await self._archives.erase(made, met)
-        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
         if standing.awaited:
             told = ", ".join(
                 f"{one.kind} on {one.host} ({one.path})"
@@ -100,98 +105,102 @@ class TopicPlaces:
             return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
         return ""
 
-    async def passed(self, made: Erasure) -> Erasure:
+    async def acknowledged(self, made: Erasure) -> Erasure:
         """See `Everywhere.passed`."""
-        met, _ = await self._met(made)
-        told = {**made.counts.get(TOPIC, {}), "offsets": {str(at): offset for at, offset in met.items()}}
-        return msgspec.structs.replace(made, counts={**made.counts, TOPIC: told})
+        met, _ = await self._acknowledged_offsets(made)
+        told = {**made.counts.get(TOPIC_MEMBER, {}), "offsets": {str(at): offset for at, offset in met.items()}}
+        return msgspec.structs.replace(made, counts={**made.counts, TOPIC_MEMBER: told})
 
-    async def _met(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
+    async def _acknowledged_offsets(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
         places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
-        met = met_of(made, places)
-        return met, [partition for partition in range(await self._ordered(made)) if partition not in met]
+        met = acknowledged_offsets(made, places)
+        return met, [partition for partition in range(await self._ordered_partitions(made)) if partition not in met]
 
-    async def _ordered(self, made: Erasure) -> int:
+    async def _ordered_partitions(self, made: Erasure) -> int:
         """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
-        return int(made.counts.get(TOPIC, {}).get("partitions", 0)) or await self._log.run(_partitions)
+        return int(made.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._log.run_between_rounds(
+            _partition_count
+        )
 
     async def erase(self, made: Erasure) -> dict[str, int]:
         """See `Everywhere.erase`: the database, and what the risk topic says."""
-        up_to = offsets_of(made)
-        scope = scope_of(made, up_to)
-        counts = Counter(named_counts("database", await asyncio.to_thread(self.store.erase, scope)))
-        if ended := await self._end(made, up_to):
+        up_to = order_offsets(made)
+        scope = erasure_scope(made, up_to)
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        if ended := await self._correct_risk_topic(made, up_to):
             counts["topic.risk"] = ended
         return dict(counts)
 
-    async def _end(self, made: Erasure, up_to: Mapping[int, int]) -> int:
+    async def _correct_risk_topic(self, made: Erasure, up_to: Mapping[int, int]) -> int:
         """End what the risk topic still says of the subject; returns how many records did."""
-        found = await asyncio.to_thread(self._endings, made, up_to)
+        found = await asyncio.to_thread(self._find_corrections, made, up_to)
         if found:
-            await self._log.run(lambda log: send(log.writer, self._brokers.topics.risk, found))
+            await self._log.run_between_rounds(
+                lambda log: send_corrections(log.writer, self._brokers.topics.risk, found)
+            )
         return len(found)
 
-    async def left(self, made: Erasure) -> dict[str, int]:
+    async def remaining(self, made: Erasure) -> dict[str, int]:
         """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
-        up_to = offsets_of(made)
-        scope = scope_of(made, up_to)
-        counts = named_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
-        counts["topic.risk"] = len(await asyncio.to_thread(self._endings, made, up_to))
-        counts |= await asyncio.to_thread(self._archives.left, made, up_to)
+        up_to = order_offsets(made)
+        scope = erasure_scope(made, up_to)
+        counts = prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
+        counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, made, up_to))
+        counts |= await asyncio.to_thread(self._archives.remaining, made, up_to)
         return {place: count for place, count in counts.items() if count}
 
-    async def not_looked_at(self, now_ms: int) -> list[str]:
+    async def not_checked(self, now_ms: int) -> list[str]:
         """See `Everywhere.not_looked_at`: topics that nobody rewrites, and archives of other processes."""
-        away = await asyncio.to_thread(self._archives.elsewhere, now_ms)
+        away = await asyncio.to_thread(self._archives.other_archives, now_ms)
         told = sorted({f"the archive of {one.kind} on {one.host} ({one.path})" for one in away})
         topics = self._brokers.topics
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
         return [*told, *(f"the topic {name}, whose records stay until its retention removes them" for name in unread)]
 
-    def _endings(self, made: Erasure, up_to: Mapping[int, int]) -> list[Ending]:
+    def _find_corrections(self, made: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
         with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
-            return endings(reader, made.who, up_to)
+            return find_corrections(reader, made.erasure_subject, up_to)
 
-    async def told(self, made: Erasure, now_ms: int) -> Told:
+    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
         """See `Everywhere.told`."""
-        topics = await asyncio.to_thread(self._topics, now_ms)
-        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        topics = await asyncio.to_thread(self._summarise_topics, now_ms)
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
         covers = {
             "topic": self._brokers.topics.events,
-            "up_to": rfc3339(made.at_ms),
-            "offsets": {str(at): offset for at, offset in sorted(offsets_of(made).items())},
+            "up_to": format_rfc3339(made.at_ms),
+            "offsets": {str(at): offset for at, offset in sorted(order_offsets(made).items())},
         }
-        return Told(
+        return ErasureSummary(
             covers,
-            _counted(standing),
+            _archive_counts(standing),
             [one.document() for one in topics],
-            [*map(_remaining, topics), _KEPT, *_FOREIGN, *_not_reached(standing)],
+            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(standing)],
         )
 
-    def _topics(self, now_ms: int) -> list[TopicTold]:
+    def _summarise_topics(self, now_ms: int) -> list[TopicErasureSummary]:
         with closing(self._brokers.admin()) as admin:
-            return topics_told(admin, self._brokers.topics, now_ms)
+            return summarise_topics(admin, self._brokers.topics, now_ms)
 
     async def assist(self, now_ms: int) -> list[Erasure]:
         """See `Everywhere.assist`: show the archives of this process, and erase in them."""
-        await asyncio.to_thread(self._archives.show, now_ms)
-        if len(self._unfinished) > MOST_UNFINISHED:  # all of them, rather than so many by name
+        await asyncio.to_thread(self._archives.register, now_ms)
+        if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
         found = []
         for made, places in await asyncio.to_thread(self.store.kept, self._since_ms, self._unfinished):
-            met, over = met_of(made, places), False
+            met, over = acknowledged_offsets(made, places), False
             try:
-                if made.at_ms and len(met) >= await self._ordered(made):
+                if made.at_ms and len(met) >= await self._ordered_partitions(made):
                     over = await self._archives.erase(made, met)
                     found.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("archives have to wait to be erased", erasure_id=made.erasure_id, error=str(error))
             (self._unfinished.discard if over else self._unfinished.add)(made.erasure_id)
-        self._since_ms = now_ms - LATE_MS
+        self._since_ms = now_ms - RECHECK_DONE_WITHIN_MS
         return found
 
-    async def rest(self, now_ms: int) -> list[Erasure]:
+    async def release_names(self, now_ms: int) -> list[Erasure]:
         """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
@@ -201,28 +210,28 @@ class TopicPlaces:
             try:
                 if first is None:
                     first = await asyncio.to_thread(self._first_offsets)
-                gone = all(first.get(at, 0) > offset for at, offset in _last_met(made, places).items())
-                if await self._is_over(made, now_ms, gone=gone):
+                gone = all(first.get(at, 0) > offset for at, offset in _latest_order_offsets(made, places).items())
+                if await self._try_release_name(made, now_ms, gone=gone):
                     over.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
                 await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
         return over
 
-    async def _is_over(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
+    async def _try_release_name(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
         """*gone*: the topic has no record from before the order any more, nor the order itself."""
-        if gone or now_ms - made.done_ms < LATE_MS:  # it reads all of the risk topic
-            await self._end(made, offsets_of(made))
+        if gone or now_ms - made.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
+            await self._correct_risk_topic(made, order_offsets(made))
         if not gone:
             return False
-        standing = await asyncio.to_thread(self._archives.standing, made, now_ms)
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
         if standing.awaited or standing.missing:
             return False
         nameless = msgspec.structs.replace(made, subject="", error="")
         if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
             return False
         await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
-        await asyncio.to_thread(self._archives.forget, made)
+        await asyncio.to_thread(self._archives.drop_acknowledgements, made)
         self._unfinished.discard(made.erasure_id)
         return True
 
@@ -232,49 +241,49 @@ class TopicPlaces:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 
 
-def _last_met(made: Erasure, places: Mapping[int, Place]) -> dict[int, int]:
+def _latest_order_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Where the order stands last in each partition, if it was logged twice."""
-    told = offsets_of(made)
+    told = order_offsets(made)
     return {at: max(offset, places[at].offset if at in places else offset) for at, offset in told.items()}
 
 
-def met_of(made: Erasure, places: Mapping[int, Place]) -> dict[int, int]:
+def acknowledged_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
     one by its own time; an earlier time is that of a round before."""
     return {at: place.offset for at, place in places.items() if place.at_ms >= made.at_ms}
 
 
-def offsets_of(made: Erasure) -> dict[int, int]:
+def order_offsets(made: Erasure) -> dict[int, int]:
     """Offset of the order by partition, once all workers have come to it."""
-    told: dict[str, Any] = made.counts.get(TOPIC, {}).get("offsets", {})
+    told: dict[str, Any] = made.counts.get(TOPIC_MEMBER, {}).get("offsets", {})
     return {int(partition): int(offset) for partition, offset in told.items()}
 
 
-def _partitions(log: KafkaLog) -> int:
+def _partition_count(log: KafkaCommitLog) -> int:
     return log.partitions
 
 
-def _counted(standing: Standing) -> dict[str, int]:
+def _archive_counts(standing: ArchiveErasureProgress) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for one, ack in standing.done.values():
         counts.update({f"archive.{one.kind}": ack.removed, f"archive.{one.kind}.changed": ack.changed})
     return dict(counts)
 
 
-def _remaining(one: TopicTold) -> tuple[str, str, str]:
+def _remaining_in_topic(one: TopicErasureSummary) -> tuple[str, str, str]:
     until = "nobody ends it: its settings keep records for ever, or could not be read"
     if one.gone_by_ms is not None:
-        until = f"{rfc3339(one.gone_by_ms)} at the latest, as the topic is set now"
+        until = f"{format_rfc3339(one.gone_by_ms)} at the latest, as the topic is set now"
     return f"records of the topic {one.topic} ({one.holds})", f"a topic is never rewritten; {one.done}", until
 
 
-_KEPT = (
+_REMAINS_NAME = (
     "the identifier, in the list of the erased",
     "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) takes "
     "up the subject",
     "the topic has none of those records any more: looked at every hour",
 )
-_FOREIGN = (
+_REMAINS_COPIES = (
     (
         "copies of these topics: mirrors, consumers of others, topics of gateways that events came from",
         "they are in other systems, and were not told",
@@ -283,11 +292,11 @@ _FOREIGN = (
 )
 
 
-def _not_reached(standing: Standing) -> list[tuple[str, str, str]]:
+def _unreached_archives(standing: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
     return [
         (
             f"the archive of {one.kind} on {one.host} ({one.path})",
-            f"its process was last seen at {rfc3339(one.seen_ms)}",
+            f"its process was last seen at {format_rfc3339(one.seen_ms)}",
             "it is there again: then it erases by itself",
         )
         for one in (*standing.missing.values(), *standing.awaited.values())

@@ -13,39 +13,39 @@ WIDTH, HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 10, 12, 44
 _TICKS = 4
 
-Point = tuple[float, float]
-Format = Callable[[float], str]
+ChartPoint = tuple[float, float]
+TickFormat = Callable[[float], str]
 
 
-class Series(NamedTuple):
+class ChartSeries(NamedTuple):
     """One line or one stack. *style* is a CSS class that says colour and dashes."""
 
     name: str
-    points: Sequence[Point]
+    points: Sequence[ChartPoint]
     style: str
     steps: bool = False
     band: Sequence[tuple[float, float, float]] = ()
     """(place, lower, upper): where the line lies most of the time."""
 
 
-class Axis(NamedTuple):
-    """*least* and *most* None: from the data. Logarithmic axes leave out what is not above 0."""
+class ChartAxis(NamedTuple):
+    """*minimum* and *maximum* None: from the data. Logarithmic axes leave out what is not above 0."""
 
     label: str
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     log: bool = False
-    told: Format = "{:.3g}".format
+    tick_format: TickFormat = "{:.3g}".format
 
 
-class _Scale(NamedTuple):
-    axis: Axis
+class _AxisScale(NamedTuple):
+    axis: ChartAxis
     low: float
     high: float
     start: float
     end: float
 
-    def at(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Place on the canvas, px."""
         low, high, value = (math.log10(x) if self.axis.log else x for x in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (value - low) / (high - low)
@@ -67,44 +67,44 @@ def _round_step(rough: float) -> float:
     return next(power * factor for factor in (1.0, 2.0, 5.0, 10.0) if power * factor >= rough * 0.999)
 
 
-def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Scale:
+def _scale(axis: ChartAxis, values: Sequence[float], start: float, end: float) -> _AxisScale:
     usable = [value for value in values if not axis.log or value > 0]
-    low = axis.least if axis.least is not None else min(usable, default=1.0 if axis.log else 0.0)
-    high = axis.most if axis.most is not None else max(usable, default=1.0)
+    low = axis.minimum if axis.minimum is not None else min(usable, default=1.0 if axis.log else 0.0)
+    high = axis.maximum if axis.maximum is not None else max(usable, default=1.0)
     if high <= low:
         high = low * 10 if axis.log else low + 1.0
     if axis.log:
         low, high = low / 1.15, high * 1.15
-    return _Scale(axis, low, high, start, end)
+    return _AxisScale(axis, low, high, start, end)
 
 
-def line_chart(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup:
+def line_chart(title: str, x: ChartAxis, y: ChartAxis, series: Sequence[ChartSeries]) -> Markup:
     """Lines over two axes, with a legend below."""
     points = [point for one in series for point in one.points]
     across = _scale(x, [at for at, _ in points], _LEFT, WIDTH - _RIGHT)
     up = _scale(y, [value for _, value in points], HEIGHT - _BOTTOM, _TOP)
     drawn = [*(_band(one, across, up) for one in series if one.band), *(_line(one, across, up) for one in series)]
-    return _figure(title, _frame(across, up) + Markup("").join(drawn), series)
+    return _svg_figure(title, _frame(across, up) + Markup("").join(drawn), series)
 
 
-def bar_chart(title: str, labels: Sequence[str], y: Axis, series: Sequence[Series]) -> Markup:
+def bar_chart(title: str, labels: Sequence[str], y: ChartAxis, series: Sequence[ChartSeries]) -> Markup:
     """Stacked bars, one per label; the points of a series are (position, height)."""
     heights = [0.0] * len(labels)
-    up = _scale(y._replace(least=0.0), [*_totals(len(labels), series)], HEIGHT - _BOTTOM, _TOP)
+    up = _scale(y._replace(minimum=0.0), [*_totals(len(labels), series)], HEIGHT - _BOTTOM, _TOP)
     wide = (WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
-    parts = [_ticks_up(up)]
+    parts = [_vertical_ticks(up)]
     for one in series:
         for position, value in one.points:
             place = int(position)
             if value > 0:
-                top, bottom = up.at(heights[place] + value), up.at(heights[place])
+                top, bottom = up.position(heights[place] + value), up.position(heights[place])
                 parts.append(_bar(one, labels[place], value, _LEFT + wide * place, wide, top, bottom))
                 heights[place] += value
-    parts.append(_labels_below(labels, wide))
-    return _figure(title, Markup("").join(parts), series)
+    parts.append(_horizontal_labels(labels, wide))
+    return _svg_figure(title, Markup("").join(parts), series)
 
 
-def _totals(count: int, series: Sequence[Series]) -> list[float]:
+def _totals(count: int, series: Sequence[ChartSeries]) -> list[float]:
     totals = [0.0] * count
     for one in series:
         for position, value in one.points:
@@ -112,81 +112,86 @@ def _totals(count: int, series: Sequence[Series]) -> list[float]:
     return totals
 
 
-def _bar(one: Series, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
+def _bar(one: ChartSeries, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
     return Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
         one.style,
-        _px(left + wide * 0.1),
-        _px(top),
-        _px(wide * 0.8),
-        _px(bottom - top),
+        _pixels(left + wide * 0.1),
+        _pixels(top),
+        _pixels(wide * 0.8),
+        _pixels(bottom - top),
         f"{label}: {value:g} {one.name}",
     )
 
 
-def _labels_below(labels: Sequence[str], wide: float) -> Markup:
+def _horizontal_labels(labels: Sequence[str], wide: float) -> Markup:
     step = max(1, math.ceil(len(labels) * 75 / (WIDTH - _LEFT - _RIGHT)))
     return Markup("").join(
         Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            _px(max(_LEFT + wide * (place + 0.5), _LEFT + 20)), HEIGHT - _BOTTOM + 16, labels[place]
+            _pixels(max(_LEFT + wide * (place + 0.5), _LEFT + 20)), HEIGHT - _BOTTOM + 16, labels[place]
         )
         for place in range(0, len(labels), step)
     )
 
 
-def _band(one: Series, across: _Scale, up: _Scale) -> Markup:
+def _band(one: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
     edge = [(at, upper) for at, _, upper in one.band] + [(at, lower) for at, lower, _ in reversed(one.band)]
-    path = " ".join(f"{_px(across.at(a))},{_px(up.at(b))}" for a, b in edge)
+    path = " ".join(f"{_pixels(across.position(a))},{_pixels(up.position(b))}" for a, b in edge)
     return Markup('<polygon class="band {}" points="{}"/>').format(one.style, path)
 
 
-def _line(one: Series, across: _Scale, up: _Scale) -> Markup:
+def _line(one: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
     shown = [
-        (across.at(a), up.at(b)) for a, b in one.points if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
+        (across.position(a), up.position(b))
+        for a, b in one.points
+        if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
     ]
     if not shown:
         return Markup("")
     if one.steps:
         corners = (corner for before, now in pairwise(shown) for corner in ((now[0], before[1]), now))
         shown = [shown[0], *corners]
-    path = " ".join(f"{_px(a)},{_px(b)}" for a, b in shown)
+    path = " ".join(f"{_pixels(a)},{_pixels(b)}" for a, b in shown)
     line = Markup('<polyline class="line {}" points="{}"/>').format(one.style, path)
     if len(shown) > 12:
         return line
     dots = (
-        Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(one.style, _px(a), _px(b)) for a, b in shown
+        Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(one.style, _pixels(a), _pixels(b))
+        for a, b in shown
     )
     return line + Markup("").join(dots)
 
 
-def _frame(across: _Scale, up: _Scale) -> Markup:
-    parts = [_ticks_up(up)]
+def _frame(across: _AxisScale, up: _AxisScale) -> Markup:
+    parts = [_vertical_ticks(up)]
     for value in across.ticks():
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                _px(across.at(value)), HEIGHT - _BOTTOM + 16, across.axis.told(value)
+                _pixels(across.position(value)), HEIGHT - _BOTTOM + 16, across.axis.tick_format(value)
             )
         )
     parts.append(
         Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            _px((_LEFT + WIDTH - _RIGHT) / 2), HEIGHT - 8, across.axis.label
+            _pixels((_LEFT + WIDTH - _RIGHT) / 2), HEIGHT - 8, across.axis.label
         )
     )
     return Markup("").join(parts)
 
 
-_TICK_UP = Markup(
+_VERTICAL_TICK = Markup(
     '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
 )
 
 
-def _ticks_up(up: _Scale) -> Markup:
+def _vertical_ticks(up: _AxisScale) -> Markup:
     parts = []
     for value in up.ticks():
-        at = up.at(value)
+        at = up.position(value)
         parts.append(
-            _TICK_UP.format(_LEFT, WIDTH - _RIGHT, _px(at), _px(at), _LEFT - 6, _px(at + 4), up.axis.told(value))
+            _VERTICAL_TICK.format(
+                _LEFT, WIDTH - _RIGHT, _pixels(at), _pixels(at), _LEFT - 6, _pixels(at + 4), up.axis.tick_format(value)
+            )
         )
-    middle = _px((_TOP + HEIGHT - _BOTTOM) / 2)
+    middle = _pixels((_TOP + HEIGHT - _BOTTOM) / 2)
     parts.append(
         Markup('<text class="axis" x="11" y="{}" text-anchor="middle" transform="rotate(-90 11 {})">{}</text>').format(
             middle, middle, up.axis.label
@@ -195,7 +200,7 @@ def _ticks_up(up: _Scale) -> Markup:
     return Markup("").join(parts)
 
 
-def _figure(title: str, inner: Markup, series: Sequence[Series]) -> Markup:
+def _svg_figure(title: str, inner: Markup, series: Sequence[ChartSeries]) -> Markup:
     legend = Markup("").join(
         Markup('<li><span class="key {}"></span>{}</li>').format(one.style, one.name) for one in series
     )
@@ -205,5 +210,5 @@ def _figure(title: str, inner: Markup, series: Sequence[Series]) -> Markup:
     ).format(title, WIDTH, HEIGHT, escape(title), inner, legend)
 
 
-def _px(value: float) -> str:
+def _pixels(value: float) -> str:
     return f"{value:.1f}"

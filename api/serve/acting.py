@@ -11,48 +11,50 @@ import structlog
 
 from ...ingest.errors import TrustwatchError
 from ...scoring.actuators import (
-    ACTION_KIND,
-    ActuationFigures,
+    ACTION_ROW_KIND,
+    ActuationMetrics,
     Actuator,
     ActuatorNotifier,
     ActuatorTarget,
     AdminApi,
-    AssertionProof,
-    Auth,
-    ClientCredentials,
-    ClientProof,
-    FixedBearer,
+    ClientAuthenticator,
+    ClientCredentialsAuthenticator,
+    ClientSecretAuthenticator,
+    DesiredStateResolver,
     HydraActuator,
     KeycloakActuator,
-    NoAuth,
-    SecretProof,
+    NoAuthenticator,
+    PrivateKeyJwtAuthenticator,
+    RequestAuthenticator,
+    StaticTokenAuthenticator,
     WebhookActuator,
-    Wishes,
 )
-from ...scoring.notify import WebhookTarget, webhook_client
-from ...scoring.outbox import Channel, DispatchPolicy
+from ...scoring.notify import WebhookTarget, make_webhook_client
+from ...scoring.outbox import DeliveryChannel, DispatchPolicy
 from ...scoring.records import AgentName
 from ...scoring.store import Store
-from ...scoring.verdicts import Verdicts
+from ...scoring.verdicts import PolicyEvaluator
 from .. import clock
 from ..http.services import new_id
 from ..settings import ActuatorAuthSettings, ActuatorSettings, Settings
 from ..tokens.sign import assertion_signer
 
-POLICY = DispatchPolicy(backoff_base_s=0.5, backoff_cap_s=15.0, retry_after_cap_s=60.0, concurrency=16, poll_s=0.5)
+ACTUATION_DISPATCH_POLICY = DispatchPolicy(
+    backoff_base_s=0.5, backoff_cap_s=15.0, retry_after_cap_s=60.0, concurrency=16, poll_s=0.5
+)
 """Containment is tried again sooner than alerts are, and for more agents at once."""
 
-SWEEP_EVERY_S = 3600.0
+RECONCILE_EVERY_S = 3600.0
 """Whatever was missed, or changed at a server behind our back, is put right after so long."""
 
-RETRY_S = 5.0
-HYDRA_DEFAULT_S = 3600
-KEYCLOAK_DEFAULT_S = 300
+STORE_RETRY_S = 5.0
+HYDRA_DEFAULT_LIFETIME_S = 3600
+KEYCLOAK_DEFAULT_LIFETIME_S = 300
 
 _log = structlog.get_logger(__name__)
 
 
-class Acting:
+class ActuationService:
     """What acts at authorization servers. For one event loop; close it at the end.
 
     Args:
@@ -62,64 +64,68 @@ class Acting:
         changed: called when rows wait for the dispatcher.
 
     Attributes:
-        figures: for metrics.
-        wishes: what holds for agents now.
+        counts: for metrics.
+        desired_state_resolver: what holds for agents now.
 
     Raises:
         ConfigError: a key or a secret can not be used.
     """
 
-    def __init__(self, settings: Settings, store: Store, verdicts: Verdicts, changed: Callable[[], None]) -> None:
-        self.figures = ActuationFigures()
-        self.wishes = Wishes(store, verdicts, clock.now_ms, new_id)
+    def __init__(
+        self, settings: Settings, store: Store, verdicts: PolicyEvaluator, changed: Callable[[], None]
+    ) -> None:
+        self.counts = ActuationMetrics()
+        self.desired_state_resolver = DesiredStateResolver(store, verdicts, clock.now_ms, new_id)
         self._store = store
-        self._changed = changed
-        self._http = webhook_client()
-        self._again = asyncio.Event()
+        self._on_rows_waiting = changed
+        self._http = make_webhook_client()
+        self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channels = [_channel(one, self) for one in settings.actuators]
+        self._channels = [_make_channel(one, self) for one in settings.actuators]
 
     @property
-    def channels(self) -> list[Channel[ActuatorTarget]]:
+    def channels(self) -> list[DeliveryChannel[ActuatorTarget]]:
         """For the dispatcher."""
         return list(self._channels)
 
     def notifier(self, one: ActuatorSettings) -> ActuatorNotifier:
         """The notifier of one actuator."""
-        actuator = _actuator(one, self._http)
-        return ActuatorNotifier(actuator, self._store, self.wishes.now, clock.now_ms, self.figures.note)
+        actuator = _make_actuator(one, self._http)
+        return ActuatorNotifier(
+            actuator, self._store, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
+        )
 
-    def look_at(self, agents: Collection[AgentName]) -> None:
+    def reconcile(self, agents: Collection[AgentName]) -> None:
         """Something about those agents changed that no decision tells: a person pinned one, or a pin ended."""
         if self._channels and agents:
-            task = asyncio.get_running_loop().create_task(self._look_at(agents))
+            task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _look_at(self, agents: Collection[AgentName]) -> None:
+    async def _reconcile(self, agents: Collection[AgentName]) -> None:
         try:
-            await self.wishes.look_at(agents)
-            self._changed()
+            await self.desired_state_resolver.enqueue_reconciliation(agents)
+            self._on_rows_waiting()
         except TrustwatchError as error:
             _log.warning("actuators have to wait for the store", error=str(error))
-            self._again.set()
+            self._full_reconciliation_requested.set()
 
-    def look_at_all(self) -> None:
+    def request_full_reconciliation(self) -> None:
         """Another policy is in force."""
-        self._again.set()
+        self._full_reconciliation_requested.set()
 
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Look at everything at the start, when it is asked for, and every `SWEEP_EVERY_S`, until *stop*."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look at everything at the start, when it is asked for, and every `RECONCILE_EVERY_S`, until *stop*."""
         while self._channels and not stop.is_set():
-            self._again.clear()
-            pause_s = SWEEP_EVERY_S
+            self._full_reconciliation_requested.clear()
+            pause_s = RECONCILE_EVERY_S
             try:
-                if await self.wishes.look_at_all():
-                    self._changed()
+                if await self.desired_state_resolver.enqueue_full_reconciliation():
+                    self._on_rows_waiting()
             except TrustwatchError as error:
                 _log.warning("actuators have to wait for the store", error=str(error))
-                pause_s = RETRY_S
-            await _either(self._again, stop, pause_s)
+                pause_s = STORE_RETRY_S
+            await _wait_for_either(self._full_reconciliation_requested, stop, pause_s)
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -128,7 +134,7 @@ class Acting:
         await self._http.aclose()
 
 
-async def _either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
     waiting = [asyncio.create_task(event.wait()) for event in (one, other)]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +145,7 @@ async def _either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> N
                 await task
 
 
-def _channel(one: ActuatorSettings, acting: Acting) -> Channel[ActuatorTarget]:
+def _make_channel(one: ActuatorSettings, acting: ActuationService) -> DeliveryChannel[ActuatorTarget]:
     target = ActuatorTarget(
         one.name,
         timeout_s=one.timeout_s,
@@ -147,33 +153,35 @@ def _channel(one: ActuatorSettings, acting: Acting) -> Channel[ActuatorTarget]:
         issuers=frozenset(one.issuers),
         clients=dict(one.clients),
     )
-    return Channel(ACTION_KIND, target, acting.notifier(one), POLICY)
+    return DeliveryChannel(ACTION_ROW_KIND, target, acting.notifier(one), ACTUATION_DISPATCH_POLICY)
 
 
-def _actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
+def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
     if one.kind == "webhook":
         secrets = () if one.secret is None else (one.secret.reveal(),)
         target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
         return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
     if one.kind == "keycloak":
-        api = AdminApi(http, f"{one.url.rstrip('/')}/admin/realms/{one.realm}", _auth(one.auth, http))
-        return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_S)
-    api = AdminApi(http, one.url, _auth(one.auth, http))
-    return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_S)
+        api = AdminApi(http, f"{one.url.rstrip('/')}/admin/realms/{one.realm}", _make_authentication(one.auth, http))
+        return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
+    api = AdminApi(http, one.url, _make_authentication(one.auth, http))
+    return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
 
-def _auth(given: ActuatorAuthSettings | None, http: httpx.AsyncClient) -> Auth:
+def _make_authentication(given: ActuatorAuthSettings | None, http: httpx.AsyncClient) -> RequestAuthenticator:
     if given is None:
-        return NoAuth()
+        return NoAuthenticator()
     if given.bearer is not None:
-        return FixedBearer(given.bearer.reveal())
-    return ClientCredentials(http, given.token_url or "", _proof(given), clock.monotonic, given.scope)
+        return StaticTokenAuthenticator(given.bearer.reveal())
+    return ClientCredentialsAuthenticator(
+        http, given.token_url or "", _make_client_proof(given), clock.monotonic, given.scope
+    )
 
 
-def _proof(given: ActuatorAuthSettings) -> ClientProof:
+def _make_client_proof(given: ActuatorAuthSettings) -> ClientAuthenticator:
     client_id = given.client_id or ""
     if given.client_secret is not None:
-        return SecretProof(client_id, given.client_secret.reveal())
+        return ClientSecretAuthenticator(client_id, given.client_secret.reveal())
     key = "" if given.private_key is None else given.private_key.reveal()
     sign = assertion_signer(key, given.key_id, given.algorithm, clock.now_s, new_id)
-    return AssertionProof(client_id, sign, given.audience)
+    return PrivateKeyJwtAuthenticator(client_id, sign, given.audience)

@@ -14,82 +14,82 @@ import msgspec
 import numpy as np
 import structlog
 
-from ...ingest.archive.writer import Archive, Archived
+from ...ingest.archive.writer import EventArchive, EventToArchive
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.errors import MalformedEvent, Unavailable
 from ...ingest.events import decode_event
-from ...ingest.kafka import KafkaSettings, open_group_source, open_reader
+from ...ingest.kafka import KafkaClientSettings, open_group_source, open_reader
 from ...ingest.kafka.protocols import KafkaGroupSource
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
-from ...ingest.source import DurableSource, Kind, RecordBatch
-from ...ingest.unread import Unread
-from ...scoring.pipeline import PARTITION
+from ...ingest.source import DurableSource, RecordBatch, RecordKind
+from ...ingest.unread import ErasedFilter
+from ...scoring.pipeline import ONLY_PARTITION
 from .. import clock
-from ..edge.archived import ArchiveReport, encode_archive_report
-from ..privacy.reading import unread_of
+from ..edge.archived import ArchiveWorkerReport, encode_archive_report
+from ..privacy.reading import load_erased_filter
 from ..settings import Settings
-from .child import Child, run_child
-from .upkeep import ArchiveUpkeep
+from .child import ChildRuntime, run_child
+from .upkeep import ArchiveMaintenance
 from .wiring import kafka_settings
 
-MOST = 50_000
+MAX_PENDING_RECORDS = 50_000
 """Records that wait for their files, of all partitions."""
-MOST_BYTES = 64 << 20
-POLL, POLL_S = 2_000, 0.5
-TELL_EVERY_S = 2.0
-GROUP_SUFFIX, MEMBER = "-archive", "archiver"
+MAX_PENDING_BYTES = 64 << 20
+POLL_RECORDS, POLL_S = 2_000, 0.5
+REPORT_EVERY_S = 2.0
+GROUP_SUFFIX, GROUP_MEMBER = "-archive", "archiver"
 """The group is named after the workers'; its one member keeps its name, so that a restart need not wait for its end."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Lane:
+class PartitionArchiver:
     """What was read of one partition and is not in files.
 
     Args:
         partition: its number.
-        base: offset up to which it is archived.
+        base_offset: offset up to which it is archived.
         window: knows what was repeated.
     """
 
     def __init__(self, partition: int, base: int, window: DuplicateWindow) -> None:
         self.partition = partition
-        self.base = self.next = base
+        self.base_offset = self.next_offset = base
         self.window = window
-        self.events: list[Archived] = []
+        self.events: list[EventToArchive] = []
         self.bytes = 0
-        self.since = 0.0
+        self.pending_since = 0.0
         self.oldest_ms = 0
 
     @property
-    def waiting(self) -> int:
+    def pending_records(self) -> int:
         """Records of the range that is to be written."""
-        return self.next - self.base
+        return self.next_offset - self.base_offset
 
-    def take(self, batch: RecordBatch) -> None:
+    def add(self, batch: RecordBatch) -> None:
         """Add what is new."""
-        if self.next == self.base:
-            self.since, self.oldest_ms = clock.monotonic(), batch.records[0].received_ms
+        if self.next_offset == self.base_offset:
+            self.pending_since, self.oldest_ms = clock.monotonic(), batch.records[0].received_ms
         offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
         seen = self.window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
         for offset, record, repeated in zip(offsets.tolist(), batch.records, seen.tolist(), strict=True):
-            if record.kind == Kind.EVENT and not repeated:
+            if record.kind == RecordKind.EVENT and not repeated:
                 try:
                     event = decode_event(record.payload)
                 except MalformedEvent as error:  # it is in the dead letters, with its bytes
                     _log.warning("a logged record is no event", offset=offset, error=str(error))
                     continue
-                self.events.append(Archived(offset, record.received_ms, event, record.payload))
+                self.events.append(EventToArchive(offset, record.received_ms, event, record.payload))
                 self.bytes += len(record.payload)
-        self.next = batch.next_offset
+        self.next_offset = batch.next_offset
 
-    def settle(self) -> None:
+    def mark_written(self) -> None:
         """All of it is in files."""
-        self.base, self.events, self.bytes = self.next, [], 0
+        self.base_offset, self.events, self.bytes = self.next_offset, [], 0
 
 
-class Archiver:
+class EventArchiver:
     """Follows one log, or all partitions of the events topic.
 
     Args:
@@ -100,14 +100,14 @@ class Archiver:
         directory = settings.archive.directory
         assert directory is not None
         self._settings = settings
-        self._kafka = _group_settings(settings) if settings.kafka.bootstrap_servers else None
-        self._archive = Archive(directory, "" if self._kafka is None else self._kafka.topics.events)
+        self._kafka = _archive_group_settings(settings) if settings.kafka.bootstrap_servers else None
+        self._archive = EventArchive(directory, "" if self._kafka is None else self._kafka.topics.events)
         self._source: DurableSource | None = None
         self._positions: dict[int, int] = {}
-        self.lanes: dict[int, Lane] = {}
-        self._unread = Unread()
+        self.partitions: dict[int, PartitionArchiver] = {}
+        self._erased_filter = ErasedFilter()
         self.rows = self.files = 0
-        self.upkeep = ArchiveUpkeep(directory, "events", settings.archive)
+        self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
         """Go to where the archive ends.
@@ -120,7 +120,7 @@ class Archiver:
         self._positions = dict(positions or {})
         if self._kafka is not None:
             # Who is erased from here on is erased in what was archived, once we are past that.
-            self._unread = unread_of(self._settings, self._kafka.topics.events)
+            self._erased_filter = load_erased_filter(self._settings, self._kafka.topics.events)
             source = open_group_source(self._kafka)
             self._source = source
             source.join(self)
@@ -128,14 +128,14 @@ class Archiver:
         reader = LogReader(self._settings.data_dir / "log")
         self._source = reader
         first = min(segment_bases(reader.directory), default=0)
-        base = first if positions is None else positions[PARTITION]
-        reader.seek(PARTITION, base)
-        self._open_lane(PARTITION, base, first, DuplicateWindow())
+        base = first if positions is None else positions[ONLY_PARTITION]
+        reader.seek(ONLY_PARTITION, base)
+        self._open_partition(ONLY_PARTITION, base, first, DuplicateWindow())
 
-    def _open_lane(self, partition: int, base: int, first: int, window: DuplicateWindow) -> None:
+    def _open_partition(self, partition: int, base: int, first: int, window: DuplicateWindow) -> None:
         start = max(window.first_offset_to_rebuild(base), first)
         window.restore(start, self.source.read_id_hashes(partition, start, base))
-        self.lanes[partition] = Lane(partition, base, window)
+        self.partitions[partition] = PartitionArchiver(partition, base, window)
 
     @property
     def source(self) -> DurableSource:
@@ -149,18 +149,18 @@ class Archiver:
         firsts = self._first_offsets() if new else {}
         for partition in partitions:
             base = self._positions.get(partition, firsts.get(partition, 0))
-            self._open_lane(partition, base, 0, DuplicateWindow(self._settings.kafka.duplicate_window))
-        return {partition: self.lanes[partition].base for partition in partitions}
+            self._open_partition(partition, base, 0, DuplicateWindow(self._settings.kafka.duplicate_window))
+        return {partition: self.partitions[partition].base_offset for partition in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
         """See `PartitionOwner`."""
         for partition in partitions:
-            self._flush(self.lanes.pop(partition))
+            self._flush(self.partitions.pop(partition))
 
     def lost(self, partitions: Collection[int]) -> None:
         """See `PartitionOwner`: what was read is read again. Nobody else may write the files, so none is wrong."""
         for partition in partitions:
-            self.lanes.pop(partition, None)
+            self.partitions.pop(partition, None)
 
     def _first_offsets(self) -> dict[int, int]:
         assert self._kafka is not None
@@ -172,49 +172,52 @@ class Archiver:
 
     def step(self) -> None:
         """Read what has come, and write ranges when it is time."""
-        batch = self.source.poll(POLL, POLL_S)
+        batch = self.source.poll(POLL_RECORDS, POLL_S)
         if batch is not None:
-            self.lanes[batch.partition].take(self._unread.batch(batch))
+            self.partitions[batch.partition].add(self._erased_filter.filter_batch(batch))
         now, interval_s = clock.monotonic(), self._settings.archive.interval_s
-        for lane in list(self.lanes.values()):
-            if lane.waiting and now - lane.since >= interval_s:
+        for lane in list(self.partitions.values()):
+            if lane.pending_records and now - lane.pending_since >= interval_s:
                 self._flush(lane)
-        while self._too_much():
-            self._flush(max(self.lanes.values(), key=lambda lane: (lane.bytes, lane.waiting)))
-        if batch is None or self.upkeep.overdue:
-            self.upkeep.step()
+        while self._is_over_limit():
+            self._flush(max(self.partitions.values(), key=lambda lane: (lane.bytes, lane.pending_records)))
+        if batch is None or self.maintenance.overdue:
+            self.maintenance.step()
 
-    def _too_much(self) -> bool:
-        lanes = self.lanes.values()
-        return sum(lane.waiting for lane in lanes) >= MOST or sum(lane.bytes for lane in lanes) >= MOST_BYTES
+    def _is_over_limit(self) -> bool:
+        lanes = self.partitions.values()
+        return (
+            sum(lane.pending_records for lane in lanes) >= MAX_PENDING_RECORDS
+            or sum(lane.bytes for lane in lanes) >= MAX_PENDING_BYTES
+        )
 
-    def _flush(self, lane: Lane) -> None:
-        if lane.waiting:
-            self.files += self._archive.write(lane.base, lane.next, lane.events, lane.partition)
+    def _flush(self, lane: PartitionArchiver) -> None:
+        if lane.pending_records:
+            self.files += self._archive.write(lane.base_offset, lane.next_offset, lane.events, lane.partition)
             self.rows += len(lane.events)
-            self._positions[lane.partition] = lane.next
-            lane.settle()
+            self._positions[lane.partition] = lane.next_offset
+            lane.mark_written()
 
     def flush(self) -> None:
         """Write what was read."""
-        for lane in self.lanes.values():
+        for lane in self.partitions.values():
             self._flush(lane)
 
-    def report(self) -> ArchiveReport:
+    def report(self) -> ArchiveWorkerReport:
         """How it fares."""
-        waiting = [lane.oldest_ms for lane in self.lanes.values() if lane.waiting]
+        waiting = [lane.oldest_ms for lane in self.partitions.values() if lane.pending_records]
         lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
         try:
-            behind = sum(self.source.end_offset(at) - lane.base for at, lane in self.lanes.items())
+            behind = sum(self.source.end_offset(at) - lane.base_offset for at, lane in self.partitions.items())
         except Unavailable:
             behind = -1
-        return ArchiveReport(self.rows, self.files, self.upkeep.merged, behind, lag_s)
+        return ArchiveWorkerReport(self.rows, self.files, self.maintenance.merged, behind, lag_s)
 
     def note_position(self) -> None:
         """Tell Kafka's lag tools how far the files go."""
         if self._kafka is not None:
             source: KafkaGroupSource = self._source  # type: ignore[assignment]
-            source.note_position({at: lane.base for at, lane in self.lanes.items()})
+            source.note_position({at: lane.base_offset for at, lane in self.partitions.items()})
 
     def close(self) -> None:
         """Release the log and the archive."""
@@ -223,21 +226,21 @@ class Archiver:
         self._archive.close()
 
 
-def _group_settings(settings: Settings) -> KafkaSettings:
+def _archive_group_settings(settings: Settings) -> KafkaClientSettings:
     kafka = kafka_settings(settings)
-    return msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX, group_instance_id=MEMBER)
+    return msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX, group_instance_id=GROUP_MEMBER)
 
 
-def archive(child: Child) -> None:
+def run_event_archive(child: ChildRuntime) -> None:
     """Archive until told to end; then what was read is in the archive."""
-    archiver = Archiver(child.settings)
+    archiver = EventArchiver(child.settings)
     told_at = float("-inf")
     try:
         archiver.start()
         gc.freeze()
-        while not child.ending:
+        while not child.should_stop:
             archiver.step()
-            if clock.monotonic() - told_at >= TELL_EVERY_S:
+            if clock.monotonic() - told_at >= REPORT_EVERY_S:
                 told_at = clock.monotonic()
                 child.send(encode_archive_report(archiver.report()))
                 archiver.note_position()
@@ -247,4 +250,4 @@ def archive(child: Child) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(archive))
+    raise SystemExit(run_child(run_event_archive))

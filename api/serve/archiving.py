@@ -9,22 +9,22 @@ from ...ingest.archive.position import read_position
 from ...ingest.errors import ConfigError
 from ..edge.archived import ArchiveStatus, decode_archive_report
 from ..settings import Settings
-from .updates import ChildProcess
+from .updates import SupervisedProcess
 
 
-def check_archive(settings: Settings) -> None:
+def check_archive_available(settings: Settings) -> None:
     """Raises ConfigError where an archive is wanted and the extra is not installed."""
     wanted = settings.archive.directory or settings.archive.vectors
     if wanted is not None and find_spec("pyarrow") is None:
         raise ConfigError("an archive is set, and pyarrow is not installed: pip install 'trustwatch[archive]'")
 
 
-def archived_up_to(directory: Path) -> int:
+def archived_offset(directory: Path) -> int:
     """Offset of the log up to which events are in the archive; 0 before the first. Raises CorruptLog."""
     return read_position(directory) or 0
 
 
-class ArchiveProcess(ChildProcess):
+class ArchiveWorkerProcess(SupervisedProcess):
     """Keeps an archiving process running, and what it reports at hand.
 
     Args:
@@ -40,5 +40,5 @@ class ArchiveProcess(ChildProcess):
         self._status = status
         status.expect(kind)
 
-    def _heard(self, frame: bytes) -> None:
+    def _handle_frame(self, frame: bytes) -> None:
         self._status.note(self._kind, decode_archive_report(frame))

@@ -13,42 +13,42 @@ import structlog
 
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.errors import CorruptLog, TrustwatchError
-from ...ingest.kafka import KafkaLog, open_writer
+from ...ingest.kafka import KafkaCommitLog, open_writer
 from ...ingest.log import EventLog, GroupCommit
-from ...ingest.source import Kind, Record
-from ...scoring.channel import Update
-from ...scoring.pipeline import PARTITION
+from ...ingest.source import Record, RecordKind
+from ...scoring.channel import PipelineUpdate
+from ...scoring.pipeline import ONLY_PARTITION
 from ...scoring.store import SqlStore
 from ...scoring.view import RiskView
 from .. import clock
 from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus
-from ..http.services import PipelineStatus, live_lag
+from ..http.services import PipelineStatus, make_lag_counter
 from ..settings import Settings
-from .archiving import ArchiveProcess, archived_up_to, check_archive
-from .ingesting import IngestProcess
-from .keeping import KeeperProcess
-from .roles import Roles
-from .updates import ChildProcess
-from .wiring import kafka_settings, opened_store
+from .archiving import ArchiveWorkerProcess, archived_offset, check_archive_available
+from .ingesting import IngestWorkerProcess
+from .keeping import ModelWorkerProcess
+from .roles import ServiceRoles
+from .updates import SupervisedProcess
+from .wiring import kafka_settings, open_service_store
 
 _log = structlog.get_logger(__name__)
 
 DAY_MS = 86_400_000
 
 
-class Known(NamedTuple):
+class BackendObservers(NamedTuple):
     """What answers are made from, and what is told when it changes."""
 
     view: RiskView
     status: PipelineStatus
-    changed: Callable[[], None]
+    on_change: Callable[[], None]
     ingest: IngestStatus
     archive: ArchiveStatus
-    proved: Callable[[str], None] = lambda _version: None  # a challenger is better, and may be promoted
+    on_challenger_ready: Callable[[str], None] = lambda _version: None  # a challenger is better, and may be promoted
 
 
-class Backend:
+class EventBackend:
     """Where events become durable and how this process learns of risk.
 
     Args:
@@ -64,36 +64,36 @@ class Backend:
         self.log = log
         self.store = store
 
-    def load(self, view: RiskView) -> None:
+    def load_view(self, view: RiskView) -> None:
         """Fill the view from the store."""
         raise NotImplementedError
 
-    def processes(self, known: Known) -> list[ChildProcess]:
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """The processes that run beside the answering one."""
         raise NotImplementedError
 
-    def behind(self, status: PipelineStatus) -> Callable[[], int] | None:
+    def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
         """How many logged records wait, for the bound at the door; None where the log itself has room for them."""
         raise NotImplementedError
 
-    async def tick(self) -> None:
+    async def write_tick(self) -> None:
         """Record that time has passed, where that is this process's to do."""
 
-    async def drop_applied(self, status: PipelineStatus) -> None:
+    async def drop_applied_records(self, status: PipelineStatus) -> None:
         """Remove what no restart needs any more, where nobody else does."""
 
 
-class Embedded(Backend):
+class EmbeddedBackend(EventBackend):
     """The log below the data directory; one pipeline process, which reports what it commits."""
 
     def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
         super().__init__(settings, settings_file, log, store)
         self._event_log = log.log
-        self._window = DuplicateWindow()
+        self._duplicate_window = DuplicateWindow()
 
-    def load(self, view: RiskView) -> None:
+    def load_view(self, view: RiskView) -> None:
         """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
-        applied, log = self.store.position(PARTITION).offset, self._event_log
+        applied, log = self.store.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
                 f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
@@ -102,54 +102,58 @@ class Embedded(Backend):
             )
         view.apply(self.store.all_summaries())
 
-    def processes(self, known: Known) -> list[ChildProcess]:
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """The pipeline."""
 
-        def apply(update: Update) -> None:
+        def apply(update: PipelineUpdate) -> None:
             known.view.apply(update.agents)
-            known.status.note(update, clock.now_ms())
+            known.status.apply_report(update, clock.now_ms())
             if update.changes:
-                known.changed()
+                known.on_change()
 
-        archives = _archives(self.settings, self.settings_file, known.archive, events=True, vectors=True)
-        worker = ChildProcess("worker", self.settings_file, apply, known.status.ended)
-        keeper = [KeeperProcess(self.settings_file, known.proved)] if self.settings.lifecycle.enabled else []
+        archives = _archive_processes(self.settings, self.settings_file, known.archive, events=True, vectors=True)
+        worker = SupervisedProcess("worker", self.settings_file, apply, known.status.mark_stopped)
+        keeper = (
+            [ModelWorkerProcess(self.settings_file, known.on_challenger_ready)]
+            if self.settings.lifecycle.enabled
+            else []
+        )
         return [worker, *keeper, *archives]
 
-    def behind(self, status: PipelineStatus) -> Callable[[], int]:
+    def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
         """Counted live."""
-        return live_lag(self._event_log, status)
+        return make_lag_counter(self._event_log, status)
 
-    async def tick(self) -> None:
+    async def write_tick(self) -> None:
         """Write a tick to the log."""
         now = clock.now_ms()
         try:
-            await self.log.commit([Record(Kind.TICK, 0, now, now.to_bytes(8, "little"))])
+            await self.log.commit([Record(RecordKind.TICK, 0, now, now.to_bytes(8, "little"))])
         except TrustwatchError as error:
             _log.warning("time could not be recorded", error=str(error))
 
-    async def drop_applied(self, status: PipelineStatus) -> None:
+    async def drop_applied_records(self, status: PipelineStatus) -> None:
         """Remove old segments of the log."""
         used = status.offset
         if self.settings.archive.directory is not None:
-            used = min(used, await asyncio.to_thread(archived_up_to, self.settings.archive.directory))
-        needed = self._window.first_offset_to_rebuild(used)
+            used = min(used, await asyncio.to_thread(archived_offset, self.settings.archive.directory))
+        needed = self._duplicate_window.first_offset_to_rebuild(used)
         now = clock.now_ms()
-        await self.log.run(
+        await self.log.run_between_rounds(
             partial(EventLog.drop_before, offset=needed, min_age_ms=self.settings.retention.log * DAY_MS, now_ms=now)
         )
 
 
-class Distributed(Backend):
+class KafkaBackend(EventBackend):
     """Kafka and a shared database: workers publish risk, replicas follow it."""
 
     def __init__(
-        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: Roles
+        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: ServiceRoles
     ) -> None:
         super().__init__(settings, settings_file, log, store)
         self._roles = roles
 
-    def load(self, view: RiskView) -> None:
+    def load_view(self, view: RiskView) -> None:
         """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
         if not self._roles.api:
             return
@@ -157,105 +161,109 @@ class Distributed(Backend):
             for agent in self.store.unpublished_agents(position.partition, -1):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
-    def processes(self, known: Known) -> list[ChildProcess]:
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """Follower, worker, or both."""
         status, found = known.status, []
 
-        def followed(update: Update) -> None:
+        def followed(update: PipelineUpdate) -> None:
             for gone in update.forgotten:
-                known.view.forget_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
+                known.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
             if update.agents:
                 known.view.apply(update.agents, update.partition, update.versions)
             if update.changes:
-                status.tell(update.changes)
-                known.changed()
+                status.publish_changes(update.changes)
+                known.on_change()
             if update.fresh is not None:
-                status.note(update, clock.now_ms())
+                status.apply_report(update, clock.now_ms())
 
-        def worked(update: Update) -> None:
+        def worked(update: PipelineUpdate) -> None:
             if self._roles.api:
-                status.work(update)
+                status.apply_worker_report(update)
             else:
-                status.note(update, clock.now_ms())
-            known.changed()
+                status.apply_report(update, clock.now_ms())
+            known.on_change()
 
         if self._roles.api:
-            found.append(ChildProcess("follower", self.settings_file, followed, status.ended))
+            found.append(SupervisedProcess("follower", self.settings_file, followed, status.mark_stopped))
         if self._roles.workers:
-            ended = (lambda: None) if self._roles.api else status.ended
-            found.append(ChildProcess("group_worker", self.settings_file, worked, ended))
-            found += self._beside_workers(known)
+            ended = (lambda: None) if self._roles.api else status.mark_stopped
+            found.append(SupervisedProcess("group_worker", self.settings_file, worked, ended))
+            found += self._worker_side_processes(known)
         roles = self._roles
-        archives = _archives(
+        archives = _archive_processes(
             self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
         )
         return [*found, *archives]
 
-    def _beside_workers(self, known: Known) -> list[ChildProcess]:
+    def _worker_side_processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """What runs where workers do. Of keepers, one works at a time."""
-        found: list[ChildProcess] = []
+        found: list[SupervisedProcess] = []
         if self.settings.kafka.topics:
-            found.append(IngestProcess(self.settings_file, known.ingest))
+            found.append(IngestWorkerProcess(self.settings_file, known.ingest))
         if self.settings.lifecycle.enabled:
-            found.append(KeeperProcess(self.settings_file, known.proved))
+            found.append(ModelWorkerProcess(self.settings_file, known.on_challenger_ready))
         return found
 
-    async def tick(self) -> None:
+    async def write_tick(self) -> None:
         """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
         if not self.log.log.failed:
             return
         now = clock.now_ms()
-        probe = Record(Kind.TICK, 0, now, now.to_bytes(8, "little"), b"tick")  # true, and harmless wherever it goes
+        probe = Record(
+            RecordKind.TICK, 0, now, now.to_bytes(8, "little"), b"tick"
+        )  # true, and harmless wherever it goes
         try:
             await self.log.commit([probe])
         except TrustwatchError as error:
             _log.warning("events can not be taken yet", error=str(error))
 
-    def behind(self, status: PipelineStatus) -> None:
+    def pending_records(self, status: PipelineStatus) -> None:
         """Kafka keeps what waits: its retention is the bound, not ours."""
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, settings_file: Path | None, roles: Roles) -> AsyncIterator[Backend]:
+async def open_backend(
+    settings: Settings, settings_file: Path | None, roles: ServiceRoles
+) -> AsyncIterator[EventBackend]:
     """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
     distributed = bool(settings.kafka.bootstrap_servers)
-    check_archive(settings)
+    check_archive_available(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    make: Callable[[Settings], EventLog | KafkaLog] = _kafka_log if distributed else _event_log
+    make: Callable[[Settings], EventLog | KafkaCommitLog] = _open_kafka_log if distributed else _open_event_log
     log = await asyncio.to_thread(make, settings)
     commit = GroupCommit(log)
-    store = await asyncio.to_thread(opened_store, settings)
+    store = await asyncio.to_thread(open_service_store, settings)
     if roles.workers:
         await asyncio.to_thread(store.upkeep, clock.now_ms())
     try:
         if distributed:
-            yield Distributed(settings, settings_file, commit, store, roles)
+            yield KafkaBackend(settings, settings_file, commit, store, roles)
         else:
-            yield Embedded(settings, settings_file, commit, store)
+            yield EmbeddedBackend(settings, settings_file, commit, store)
     finally:
         await commit.close()
         await asyncio.to_thread(_close_log, log)
         store.close()
 
 
-def _archives(
+def _archive_processes(
     settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
-) -> list[ChildProcess]:
+) -> list[SupervisedProcess]:
     """What keeps events and vectors as files, as far as that is set and this process's to do."""
     kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
-    return [ArchiveProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
+    return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
 
 
-def _event_log(settings: Settings) -> EventLog:
+def _open_event_log(settings: Settings) -> EventLog:
     return EventLog(settings.data_dir / "log")
 
 
-def _kafka_log(settings: Settings) -> KafkaLog:
+def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
     kafka = kafka_settings(settings)
-    return KafkaLog(open_writer(kafka), kafka.topics.events)
+    return KafkaCommitLog(open_writer(kafka), kafka.topics.events)
 
 
-def _close_log(log: EventLog | KafkaLog) -> None:
+def _close_log(log: EventLog | KafkaCommitLog) -> None:
     log.close()
-    if isinstance(log, KafkaLog):
+    if isinstance(log, KafkaCommitLog):
         log.writer.close()

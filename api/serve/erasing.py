@@ -8,70 +8,74 @@ from pathlib import Path
 
 import msgspec
 
-from ...ingest.archive.files import Kind as ArchiveKind
-from ...ingest.erasing import NameEraser, Subject
+from ...ingest.archive.files import ArchiveFileKind as ArchiveKind
+from ...ingest.erasing import ErasureSubject, NameEraser
 from ...ingest.kafka import open_admin, open_reader
 from ...ingest.log import GroupCommit
-from ...scoring.channel import summaries
-from ...scoring.privacy import Forgotten
+from ...scoring.channel import agent_summaries
+from ...scoring.privacy import ErasedAgents
 from ...scoring.store import SqlStore
 from ...scoring.view import RiskView
 from .. import clock
-from ..console.profile import profile_of
-from ..guard import Guard
+from ..console.profile import read_baseline_profile
+from ..guard import PolicyDecisionPoint
 from ..http.services import PipelineStatus
-from ..privacy import ErasureDesk, Everywhere, Places
+from ..privacy import EmbeddedErasureTargets, ErasureService, ErasureTargets
 from ..privacy.archives import LocalArchives
-from ..privacy.exporting import Sources
-from ..privacy.proof import Signer
-from ..privacy.topic_places import Brokers, TopicPlaces
+from ..privacy.exporting import ExportSources
+from ..privacy.proof import ProofSigner
+from ..privacy.topic_places import BrokerClients, KafkaErasureTargets
 from ..settings import Settings
-from ..tokens import LocalKey
-from .roles import Roles
+from ..tokens import LocalSigningKey
+from .roles import ServiceRoles
 from .vectors import spool_directory
-from .wiring import kafka_settings, privacy_key
+from .wiring import kafka_settings, open_service_privacy_key
 
 DAY_MS = 86_400_000
-SLICE = 5_000
+ENTRIES_PER_SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
 
 
-def forgotten_agents(settings: Settings, store: SqlStore) -> Forgotten:
+def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
     """Agents that must not go on from a model's history. Raises ConfigError, Unavailable."""
     marks = store.forgotten_marks()
-    return Forgotten(privacy_key(settings), marks) if marks else Forgotten()
+    return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
 
 
-def make_erasures(
+def make_erasure_service(
     settings: Settings,
     log: GroupCommit,
     store: SqlStore,
     view: RiskView,
-    guard: Guard,
+    guard: PolicyDecisionPoint,
     status: PipelineStatus,
-    roles: Roles = Roles(),  # noqa: B008
-) -> ErasureDesk:
+    roles: ServiceRoles = ServiceRoles(),  # noqa: B008
+) -> ErasureService:
     """Everything the desk stands on."""
 
-    async def forget(subject: Subject) -> None:
-        await forget_here(subject, store, view, guard)
+    async def forget(subject: ErasureSubject) -> None:
+        await forget_in_memory(subject, store, view, guard)
 
-    def signer() -> Signer:
-        key = LocalKey.open(settings.data_dir)
-        return Signer(key.sign_document, key.read_document)
+    def signer() -> ProofSigner:
+        key = LocalSigningKey.open(settings.data_dir)
+        return ProofSigner(key.sign_document, key.read_document)
 
     on_topic = bool(settings.kafka.bootstrap_servers)
     archive = settings.archive
-    places: Everywhere
+    places: ErasureTargets
     if on_topic:
-        places = _on_topic(settings, log, store, status, roles)
+        places = _kafka_targets(settings, log, store, status, roles)
     else:
-        places = Places(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
-    exported = Sources(store, None if on_topic else settings.data_dir / "log", archive.directory, profile_of)
-    return ErasureDesk(
+        places = EmbeddedErasureTargets(
+            store, log, status, archive.directory, archive.vectors, spool_directory(settings)
+        )
+    exported = ExportSources(
+        store, None if on_topic else settings.data_dir / "log", archive.directory, read_baseline_profile
+    )
+    return ErasureService(
         places,
         exported,
-        lambda: privacy_key(settings),
+        lambda: open_service_privacy_key(settings),
         signer,
         forget,
         clock.now_ms,
@@ -80,9 +84,9 @@ def make_erasures(
     )
 
 
-def _on_topic(
-    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: Roles
-) -> TopicPlaces:
+def _kafka_targets(
+    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
+) -> KafkaErasureTargets:
     kafka, archive = kafka_settings(settings), settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
     wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
@@ -93,33 +97,35 @@ def _on_topic(
         kafka.topics.events,
         spool_directory(settings),
         socket.gethostname(),
-        lambda: status.counts,
+        lambda: status.work_counts,
         archive.retention_days * DAY_MS,
     )
-    brokers = Brokers(kafka.topics, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
-    return TopicPlaces(store, log, brokers, archives, frozenset(wanted))
+    brokers = BrokerClients(kafka.topics, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
+    return KafkaErasureTargets(store, log, brokers, archives, frozenset(wanted))
 
 
-async def forget_here(subject: Subject, store: SqlStore, view: RiskView, guard: Guard) -> None:
+async def forget_in_memory(
+    subject: ErasureSubject, store: SqlStore, view: RiskView, guard: PolicyDecisionPoint
+) -> None:
     """What this process keeps in memory: the view, pins and approvals. The pipeline has forgotten the subject."""
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
         row = await asyncio.to_thread(store.agent, *full)
         if row is None:
-            view.forget(*full)
+            view.remove(*full)
         else:  # it acts again, as somebody new
-            view.apply(summaries([row]))
-        guard.approvals.known.forget(full)
-    await guard.approvals.load()  # what others' pins and approvals say was changed in the store
+            view.apply(agent_summaries([row]))
+        guard.approval_workflow.active_interventions.remove_agent(full)
+    await guard.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
     names = NameEraser(subject.name, subject.pseudonym)
     entries = view.entries()
-    for start in range(0, len(entries), SLICE):
-        for entry in entries[start : start + SLICE]:
+    for start in range(0, len(entries), ENTRIES_PER_SLICE):
+        for entry in entries[start : start + ENTRIES_PER_SLICE]:
             told = entry.summary
             if told.name.tenant != subject.tenant:
                 continue
-            reasons, counterfactual = names.json(told.reasons), names.text(told.counterfactual)
+            reasons, counterfactual = names.erase_in_json(told.reasons), names.erase_in_text(told.counterfactual)
             if (reasons, counterfactual) != (told.reasons, told.counterfactual):
                 entry.summary = msgspec.structs.replace(told, reasons=reasons, counterfactual=counterfactual)
-                entry.answer = None
+                entry.cached_answer = None
         await asyncio.sleep(0)

@@ -8,30 +8,30 @@ from __future__ import annotations
 import gc
 
 from ...ingest.errors import Unavailable
-from ...ingest.kafka import Fetched, TopicReader, open_reader, open_writer
-from ...scoring.follow import RiskFollower
+from ...ingest.kafka import FetchedRecords, TopicReader, open_reader, open_writer
+from ...scoring.follow import RiskTopicReader
 from .. import clock
-from .child import Child, run_child
+from .child import ChildRuntime, run_child
 from .wiring import kafka_settings
 
 POLL_S = 0.05
 TELL_EVERY_S = 0.5
 
 
-class Follower:
+class RiskTopicFollower:
     """Follows risk from the beginning of its topic and decisions from now on.
 
     Args:
         child: the process.
     """
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: ChildRuntime) -> None:
         kafka = kafka_settings(child.settings)
         self._child = child
         self._names = kafka.topics
         writer = open_writer(kafka)
         try:
-            self._follower = RiskFollower(writer.partitions(kafka.topics.events))
+            self._risk_follower = RiskTopicReader(writer.partitions(kafka.topics.events))
         finally:
             writer.close()
         topics = kafka.topics
@@ -40,29 +40,29 @@ class Follower:
             kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
         )
         self._caught_up = False
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     def run(self) -> None:
         """Read until told to stop or nobody listens."""
         gc.freeze()
-        while not self._child.ending:
+        while not self._child.should_stop:
             fetched = self._reader.poll(POLL_S)
             for part in fetched:
-                self._take(part)
+                self._apply(part)
             self._caught_up = self._caught_up or self._at_end()
             now = clock.monotonic()
-            if fetched or now - self._told_at >= TELL_EVERY_S:
-                self._told_at = now
-                for update in self._follower.updates(with_freshness=self._caught_up):
+            if fetched or now - self._reported_at >= TELL_EVERY_S:
+                self._reported_at = now
+                for update in self._risk_follower.drain_updates(with_freshness=self._caught_up):
                     self._child.sender.send(update)
 
-    def _take(self, part: Fetched) -> None:
+    def _apply(self, part: FetchedRecords) -> None:
         if part.topic == self._names.risk:
             for record in part.records:
-                self._follower.risk(record.key, record.value, record.headers, part.partition)
+                self._risk_follower.read_risk(record.key, record.value, record.headers, part.partition)
         else:
             for record in part.records:
-                self._follower.decision(record.value)
+                self._risk_follower.read_decision(record.value)
 
     def _at_end(self) -> bool:
         try:
@@ -75,9 +75,9 @@ class Follower:
         self._reader.close()
 
 
-def work(child: Child) -> None:
+def run_risk_follower(child: ChildRuntime) -> None:
     """Follow until told to stop."""
-    follower = Follower(child)
+    follower = RiskTopicFollower(child)
     try:
         follower.run()
     finally:
@@ -85,4 +85,4 @@ def work(child: Child) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(work))
+    raise SystemExit(run_child(run_risk_follower))

@@ -14,42 +14,42 @@ from ...ingest.dedup import DuplicateWindow
 from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
 from ...ingest.kafka import warm_up as warm_up_reading
-from ...ingest.kafka.wire import headers_of
-from ...ingest.source import Kind, Record
-from ...scoring.channel import Update
-from ...scoring.committing import Committed
+from ...ingest.kafka.wire import headers_for
+from ...ingest.source import Record, RecordKind
+from ...scoring.channel import PipelineUpdate
+from ...scoring.committing import CommittedChanges
 from ...scoring.delegation import EdgeCollector
-from ...scoring.group import GroupPipeline, Progress
-from ...scoring.lifecycle.force import ModelsInForce
-from ...scoring.partition import Surroundings
+from ...scoring.group import ConsumerGroupPipeline, PartitionProgress
+from ...scoring.lifecycle.force import ActiveModels
+from ...scoring.partition import PipelineContext
 from ...scoring.processor import Processor
 from ...scoring.publish import TopicPublisher
-from ...scoring.residence import Residence
-from ...scoring.stages import Stages
+from ...scoring.residence import AgentStateCache
+from ...scoring.stages import StageMetrics
 from ...scoring.vectors import VectorCollector
 from ...scoring.warm import warm_up
 from .. import clock
 from ..settings import Settings
-from .child import Child, run_child
-from .erasing import forgotten_agents
+from .child import ChildRuntime, run_child
+from .erasing import load_forgotten_agents
 from .partitions import check_partitions
-from .vectors import open_spool, take_over
+from .vectors import open_spool, start_vector_collector
 from .wiring import (
-    context,
     engine_settings,
     kafka_settings,
-    model_shelf,
-    opened_store,
+    open_model_registry,
+    open_service_store,
     pipeline_settings,
+    processor_context,
     service_url,
     topic_names,
 )
 
-BEAT_EVERY_S = 0.5
-FEWEST_RESIDENTS = 1_000
+HEARTBEAT_EVERY_S = 0.5
+MIN_RESIDENT_AGENTS = 1_000
 
 
-class GroupWorker:
+class GroupPipelineWorker:
     """One member of the group with its surroundings.
 
     Args:
@@ -63,45 +63,45 @@ class GroupWorker:
         self._sleep = sleep
         kafka = kafka_settings(settings)
         self._events = kafka.topics.events
-        self.store = opened_store(settings)
+        self.store = open_service_store(settings)
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
-        self._models = ModelsInForce(model_shelf(settings), clock.now_ms)
+        self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = self._models.choose(next(iter(self.store.model_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
-        self._context = context(settings)
+        self._context = processor_context(settings)
         warm_up(self._model, self._encoder, self._context)
         warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
-        self._residents = max(FEWEST_RESIDENTS, settings.pipeline.resident_agents // self.partitions)
+        self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         policy = self._context.policy
         self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
-        self._dropped = 0
+        self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
-        around = Surroundings(
+        around = PipelineContext(
             self.source,
             self.store,
             policy,
             pipeline_settings(settings),
             clock.monotonic,
             sleep,
-            self._committed,
-            Stages(clock.monotonic),
+            self._after_commit,
+            StageMetrics(clock.monotonic),
             self.publisher,
         )
-        self.pipeline = GroupPipeline(self.source, around, self._processor)
+        self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
 
-    def _processor(self, partition: int) -> Processor:
+    def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
-        residence = Residence(
-            self._model, engine_settings(settings, capacity=self._residents), self.store, partition=partition
+        residence = AgentStateCache(
+            self._model, engine_settings(settings, capacity=self._resident_agents), self.store, partition=partition
         )
-        self._forget_erased(residence)
-        vectors = take_over(self._spool, self._vectors, partition)
+        self._load_erasures(residence)
+        vectors = start_vector_collector(self._spool, self._vectors, partition)
         processor = Processor(
             residence,
             self._encoder,
@@ -111,23 +111,23 @@ class GroupWorker:
             models=self._models,
             vectors=vectors,
         )
-        processor.orders.partitions = self.partitions
+        processor.control_records.partition_count = self.partitions
         return processor
 
-    def _forget_erased(self, residence: Residence) -> None:
+    def _load_erasures(self, residence: AgentStateCache) -> None:
         """Nobody who was erased comes back, from the model's history or with what is loaded."""
         while True:
             try:
-                residence.forgotten = forgotten_agents(self._settings, self.store)
-                residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
+                residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+                residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
                 return
             except Unavailable:
                 self._sleep(self._settings.pipeline.commit_interval_s)
 
-    def tick(self) -> None:
+    def write_ticks(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""
         now_ms = clock.now_ms()
-        record = Record(Kind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
+        record = Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
         for partition in self.source.owned():
             try:
                 self.writer.send(
@@ -135,23 +135,23 @@ class GroupWorker:
                     None,
                     record.payload,
                     partition=partition,
-                    headers=headers_of(record),
+                    headers=headers_for(record),
                     timestamp_ms=now_ms,
                 )
             except Unavailable:
                 self.pipeline.stages.counts["ticks_not_sent"] += 1
 
-    def beat(self) -> Update:
+    def send_heartbeats(self) -> PipelineUpdate:
         """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
         self._context.policy.refresh()
         if self._spool is not None:
             self._spool.roll_if_due()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
-        fresh = {partition: fresh_ms(one, now_ms) for partition, one in progress.items()}
+        fresh = {partition: freshness_ms(one, now_ms) for partition, one in progress.items()}
         for partition, one in progress.items():
             try:
-                self.publisher.heartbeat(one.position, one.behind, fresh[partition])
+                self.publisher.publish_heartbeat(one.position, one.behind, fresh[partition])
             except Unavailable:
                 self.pipeline.stages.counts["heartbeats_not_sent"] += 1
         self.source.note_position({partition: one.position.offset for partition, one in progress.items()})
@@ -159,18 +159,18 @@ class GroupWorker:
         counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
         offset = sum(one.position.offset for one in progress.values())
         behind = sum(one.behind for one in progress.values())
-        dropped, self._dropped = self._dropped, 0
-        return Update([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
+        dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
+        return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
 
-    def _committed(self, done: Committed) -> None:
-        self._dropped += done.dropped_dead_letters
+    def _after_commit(self, done: CommittedChanges) -> None:
+        self._dropped_dead_letters += done.dropped_dead_letters
         vectors = self._vectors.get(done.position.partition)
         if self._spool is not None and vectors is not None:
             stages = self.pipeline.stages
             with stages.timed("vectors"):
-                self._spool.append(*vectors.take())
+                self._spool.append(*vectors.drain())
                 self._spool.roll_if_due()
-            stages.counts["vectors_dropped"] = self._spool.dropped
+            stages.counts["vectors_dropped"] = self._spool.dropped_events
 
     def close(self) -> None:
         """Leave the group, and release connections."""
@@ -181,31 +181,31 @@ class GroupWorker:
         self.store.close()
 
 
-def fresh_ms(one: Progress, now_ms: int) -> int:
+def freshness_ms(one: PartitionProgress, now_ms: int) -> int:
     """All that arrived in a partition before this time is part of what was told."""
     return now_ms if one.idle else min(one.received_ms, now_ms)
 
 
-def work(child: Child) -> None:
+def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
-    worker = GroupWorker(child.settings, child.sleep)
+    worker = GroupPipelineWorker(child.settings, child.sleep)
     beat_at = tick_at = clock.monotonic()
     try:
         worker.pipeline.start()
         gc.freeze()
-        while not child.ending:
+        while not child.should_stop:
             worker.pipeline.step()
             now = clock.monotonic()
             if now - tick_at >= child.settings.pipeline.tick_interval_s:
                 tick_at = now
-                worker.tick()
-            if now - beat_at >= BEAT_EVERY_S:
+                worker.write_ticks()
+            if now - beat_at >= HEARTBEAT_EVERY_S:
                 beat_at = now
-                child.sender.send(worker.beat())
+                child.sender.send(worker.send_heartbeats())
         worker.pipeline.finish()
     finally:
         worker.close()
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(work))
+    raise SystemExit(run_child(run_group_worker))

@@ -8,50 +8,50 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-from ...ingest.kafka import KafkaSettings, TopicReader, open_reader, open_writer
+from ...ingest.kafka import KafkaClientSettings, TopicReader, open_reader, open_writer
 from .. import clock
 from ..edge import Admission, AgentRegistry
-from ..edge.reports import IngestReport, encode_report
-from ..edge.sources import TopicSource
-from ..edge.topics import Outputs, TopicIngest
+from ..edge.reports import IngestReport, encode_ingest_report
+from ..edge.sources import ForeignTopicReader
+from ..edge.topics import IngestOutputTopics, TopicIngest
 from ..settings import Settings
-from ..settings.topics import KafkaTopicSettings
-from .child import Child, run_child
+from ..settings.topics import ForeignTopicSettings
+from .child import ChildRuntime, run_child
 from .wiring import kafka_settings, principal_alias
 
 REPORT_EVERY_S = 0.5
 
 
-def ingest(child: Child) -> None:
+def run_ingest_worker(child: ChildRuntime) -> None:
     """Read foreign topics until told to end; then what was read is durable and committed."""
-    role = make_ingest(child.settings, child)
+    role = make_topic_ingest(child.settings, child)
     try:
         gc.freeze()
-        role.run(lambda: child.ending, lambda report: _tell(child, report), REPORT_EVERY_S)
+        role.run(lambda: child.should_stop, lambda report: _send_report(child, report), REPORT_EVERY_S)
     finally:
         role.close()
 
 
-def make_ingest(settings: Settings, child: Child) -> TopicIngest:
+def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
     kafka = kafka_settings(settings)
     admission = Admission(AgentRegistry(settings.registry), principal_alias(settings))
     sources = [
-        TopicSource(topic, _opener(kafka, topic), admission, clock.monotonic, clock.now_ms)
+        ForeignTopicReader(topic, _reader_factory(kafka, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.kafka.topics
     ]
-    outputs = Outputs(kafka.topics.events, kafka.topics.dead_letters)
+    outputs = IngestOutputTopics(kafka.topics.events, kafka.topics.dead_letters)
     return TopicIngest(sources, lambda: open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
 
 
-def _opener(kafka: KafkaSettings, topic: KafkaTopicSettings) -> Callable[[], TopicReader]:
+def _reader_factory(kafka: KafkaClientSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
     """A group of its own for each topic: where one is read from is no other's business."""
     return lambda: open_reader(kafka, [topic.topic], f"{kafka.group_id}.ingest.{topic.name}", topic.start)
 
 
-def _tell(child: Child, report: IngestReport) -> None:
-    child.send(encode_report(report))
+def _send_report(child: ChildRuntime, report: IngestReport) -> None:
+    child.send(encode_ingest_report(report))
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(ingest))
+    raise SystemExit(run_child(run_ingest_worker))

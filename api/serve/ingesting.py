@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..edge.reports import IngestStatus, decode_report
-from .updates import ChildProcess
+from ..edge.reports import IngestStatus, decode_ingest_report
+from .updates import SupervisedProcess
 
 
-class IngestProcess(ChildProcess):
+class IngestWorkerProcess(SupervisedProcess):
     """Keeps the ingest process running, and what it reports at hand.
 
     Args:
@@ -21,5 +21,5 @@ class IngestProcess(ChildProcess):
         self._status = status
         status.alive = False
 
-    def _heard(self, frame: bytes) -> None:
-        self._status.note(decode_report(frame))
+    def _handle_frame(self, frame: bytes) -> None:
+        self._status.note(decode_ingest_report(frame))

@@ -13,28 +13,28 @@ import os
 
 import structlog
 
-from ...scoring.lifecycle.force import ModelsInForce
+from ...scoring.lifecycle.force import ActiveModels
 from ...scoring.store import SqlStore
-from ...scoring.store.seats import Seat
+from ...scoring.store.seats import LeaderLock
 from .. import clock
-from .child import Child, run_child
-from .courses import course_of
-from .following import Follower
-from .origins import origin_of
-from .teaching import Teacher
-from .wiring import model_shelf, opened_store
+from .child import ChildRuntime, run_child
+from .courses import open_record_stream
+from .following import ShadowScorer
+from .origins import open_training_data
+from .teaching import TrainingScheduler
+from .wiring import open_model_registry, open_service_store
 
-SEAT, SIT_EVERY_S = "keeper", 2.0
-LOOK_EVERY_S = 1.0
-WRITE_EVERY_S = 5.0
-CLEAN_EVERY_S = 3_600.0
-NICE = 19
+LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
+CHECK_VERSIONS_EVERY_S = 1.0
+WRITE_FIGURES_EVERY_S = 5.0
+PURGE_EVERY_S = 3_600.0
+LOWEST_PRIORITY = 19
 DAY_MS = 86_400_000
 
 _log = structlog.get_logger(__name__)
 
 
-class Keeper:
+class ModelWorker:
     """Trains and follows.
 
     Args:
@@ -43,96 +43,98 @@ class Keeper:
         seat: what makes this process the one that does.
     """
 
-    def __init__(self, child: Child, store: SqlStore, seat: Seat) -> None:
+    def __init__(self, child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
         settings = child.settings
         self._child = child
         self._settings = settings
         self._store = store
-        self._seat = seat
-        self._shelf = model_shelf(settings)
-        self._models = ModelsInForce(self._shelf, clock.now_ms)
-        self._course = course_of(settings)
-        self._teacher = Teacher(settings, store, self._shelf, origin_of(settings), self._check)
-        self._follower = Follower(settings, store, self._models, self._course, self._ask)
-        self._looked = self._written = self._cleaned = self._checked = float("-inf")
+        self._leader_lock = seat
+        self._registry = open_model_registry(settings)
+        self._models = ActiveModels(self._registry, clock.now_ms)
+        self._record_stream = open_record_stream(settings)
+        self._training = TrainingScheduler(
+            settings, store, self._registry, open_training_data(settings), self._raise_if_stopping
+        )
+        self._shadow_scorer = ShadowScorer(settings, store, self._models, self._record_stream, self._request_promotion)
+        self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")
 
     def step(self) -> None:
         """Look for what is to be done, or follow the records a little."""
         now = clock.monotonic()
-        if now - self._looked >= LOOK_EVERY_S:
-            self._looked = now
-            self._look()
-        if now - self._written >= WRITE_EVERY_S:
-            self._written = now
-            self._follower.write()
-        if now - self._cleaned >= CLEAN_EVERY_S:
-            self._cleaned = now
+        if now - self._versions_checked_at >= CHECK_VERSIONS_EVERY_S:
+            self._versions_checked_at = now
+            self._check_versions()
+        if now - self._figures_written_at >= WRITE_FIGURES_EVERY_S:
+            self._figures_written_at = now
+            self._shadow_scorer.write_figures()
+        if now - self._purged_at >= PURGE_EVERY_S:
+            self._purged_at = now
             self._store.purge_models((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
-        batch = self._course.poll()
+        batch = self._record_stream.poll()
         if batch is not None:
-            self._follower.see(batch)
+            self._shadow_scorer.process(batch)
 
-    def _look(self) -> None:
-        self._seat.check()
-        champion = self._follower.look()
-        work = self._teacher.due(champion)
+    def _check_versions(self) -> None:
+        self._leader_lock.ensure_held()
+        champion = self._shadow_scorer.refresh_versions()
+        work = self._training.next_training(champion)
         if work is not None:
-            self._follower.write()
-            self._teacher.teach(work, self._models.load(champion.version, champion.digest))
-            self._follower.look()
-            self._looked = clock.monotonic()
+            self._shadow_scorer.write_figures()
+            self._training.run_training(work, self._models.load(champion.version, champion.digest))
+            self._shadow_scorer.refresh_versions()
+            self._versions_checked_at = clock.monotonic()
 
-    def _check(self) -> None:
+    def _raise_if_stopping(self) -> None:
         """While it trains: whether it is to end, and now and then whether it still is the one."""
-        self._child.check()
-        if clock.monotonic() - self._checked >= LOOK_EVERY_S:
-            self._checked = clock.monotonic()
-            self._seat.check()
+        self._child.raise_if_stopping()
+        if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
+            self._lock_checked_at = clock.monotonic()
+            self._leader_lock.ensure_held()
 
-    def _ask(self, version: str) -> None:
+    def _request_promotion(self, version: str) -> None:
         """Ask the service to promote a version that has proved better."""
         self._child.send(version.encode())
 
     def finish(self) -> None:
         """Write what was counted."""
-        self._follower.write()
+        self._shadow_scorer.write_figures()
 
     def close(self) -> None:
         """Release the log or the topic."""
-        self._course.close()
+        self._record_stream.close()
 
 
-def keep(child: Child) -> None:
+def run_model_worker(child: ChildRuntime) -> None:
     """Keep models until told to end, once nobody else does."""
-    os.nice(NICE)
-    store = opened_store(child.settings)
+    os.nice(LOWEST_PRIORITY)
+    store = open_service_store(child.settings)
     try:
-        seat = _sit(child, store)
+        seat = _acquire_leadership(child, store)
         _log.info("keeping models")
         try:
-            _keep(child, store, seat)
+            _run_as_leader(child, store, seat)
         finally:
-            seat.leave()
+            seat.release()
     finally:
         store.close()
 
 
-def _sit(child: Child, store: SqlStore) -> Seat:
+def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
     """Wait until nobody else keeps models. Raises Stopping, Unavailable."""
     told = False
-    while (seat := store.sit(SEAT)) is None:
+    while (seat := store.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
         if not told:
             _log.info("another process keeps models; this one takes over when it ends")
         told = True
-        child.sleep(SIT_EVERY_S)
+        child.sleep(ACQUIRE_EVERY_S)
     return seat
 
 
-def _keep(child: Child, store: SqlStore, seat: Seat) -> None:
-    keeper = Keeper(child, store, seat)
+def _run_as_leader(child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
+    keeper = ModelWorker(child, store, seat)
     try:
         gc.freeze()
-        while not child.ending:
+        while not child.should_stop:
             keeper.step()
         keeper.finish()
     finally:
@@ -140,4 +142,4 @@ def _keep(child: Child, store: SqlStore, seat: Seat) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(keep))
+    raise SystemExit(run_child(run_model_worker))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .updates import ChildProcess
+from .updates import SupervisedProcess
 
 
-class KeeperProcess(ChildProcess):
+class ModelWorkerProcess(SupervisedProcess):
     """Keeps the keeper running, and hands on what it asks for.
 
     Args:
@@ -18,7 +18,7 @@ class KeeperProcess(ChildProcess):
 
     def __init__(self, settings_file: Path | None, proved: Callable[[str], None]) -> None:
         super().__init__("keeper", settings_file, lambda _update: None)
-        self._proved = proved
+        self._on_challenger_ready = proved
 
-    def _heard(self, frame: bytes) -> None:
-        self._proved(frame.decode())
+    def _handle_frame(self, frame: bytes) -> None:
+        self._on_challenger_ready(frame.decode())

@@ -8,7 +8,7 @@ import sys
 import structlog
 
 
-def configure_logs(level: int = logging.INFO) -> None:
+def configure_structured_logs(level: int = logging.INFO) -> None:
     """Send everything that this process logs to stderr."""
     renderer: structlog.types.Processor
     if sys.stderr.isatty():

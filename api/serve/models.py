@@ -12,24 +12,24 @@ from ...ingest.log import GroupCommit
 from ...scoring.store import Store
 from .. import clock
 from ..http.services import new_id
-from ..lifecycle import ModelDesk
-from ..lifecycle.announce import Announcer
+from ..lifecycle import ModelService
+from ..lifecycle.announce import ControlRecordWriter
 from ..settings import Settings
-from .wiring import model_shelf
+from .wiring import open_model_registry
 
-LOOK_EVERY_S = 2.0
+VERSION_REFRESH_EVERY_S = 2.0
 """The version in force is looked up so often: answers name it."""
 
 _log = structlog.get_logger(__name__)
 
 
-def make_desk(settings: Settings, log: GroupCommit, store: Store) -> ModelDesk:
+def make_model_service(settings: Settings, log: GroupCommit, store: Store) -> ModelService:
     """The desk of a service. Raises ModelError."""
-    announce = Announcer(log, clock.now_ms)
-    return ModelDesk(settings, store, model_shelf(settings), announce, clock.now_ms, new_id)
+    announce = ControlRecordWriter(log, clock.now_ms)
+    return ModelService(settings, store, open_model_registry(settings), announce, clock.now_ms, new_id)
 
 
-async def promote_proved(desk: ModelDesk, version: str) -> None:
+async def promote_ready_challenger(desk: ModelService, version: str) -> None:
     """Promote a challenger that the keeper found better; the desk judges once more, by the stored figures."""
     try:
         await desk.promote(version, "keeper", "")
@@ -39,7 +39,7 @@ async def promote_proved(desk: ModelDesk, version: str) -> None:
         _log.info("a challenger is promoted", version=version)
 
 
-async def keep_desk(desk: ModelDesk, stop: asyncio.Event) -> None:
+async def track_active_version(desk: ModelService, stop: asyncio.Event) -> None:
     """Look which version is in force, until *stop*."""
     failing = False
     while not stop.is_set():
@@ -51,4 +51,4 @@ async def keep_desk(desk: ModelDesk, stop: asyncio.Event) -> None:
                 _log.warning("which model is in force can not be looked up", error=str(error))
             failing = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)

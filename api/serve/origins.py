@@ -12,21 +12,21 @@ import numpy as np
 from ...ingest.archive.position import read_positions
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.kafka import TopicReader, open_reader
-from ...ingest.kafka.history import topic_lines
+from ...ingest.kafka.history import topic_event_lines
 from ...ingest.log import LogReader
 from ...ingest.log.segments import segment_bases
-from ...ingest.source import Kind, Record
+from ...ingest.source import Record, RecordKind
 from ...scoring.lifecycle.records import ModelVersion
-from ...scoring.lifecycle.training import History
-from ...scoring.pipeline import PARTITION
-from ..privacy.reading import unread_of
+from ...scoring.lifecycle.training import TrainingHistory
+from ...scoring.pipeline import ONLY_PARTITION
+from ..privacy.reading import load_erased_filter
 from ..settings import Settings
 from .wiring import kafka_settings
 
-READ = 5_000
+READ_RECORDS = 5_000
 
 
-class Learned(NamedTuple):
+class ReadRanges(NamedTuple):
     """What of the log was looked at.
 
     Attributes:
@@ -37,33 +37,33 @@ class Learned(NamedTuple):
     source: str
     ranges: Mapping[int, tuple[int, int]]
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As a version's `trained` holds it."""
         return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
 
 
-def ends_of(version: ModelVersion) -> dict[int, int]:
+def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
     """Offset by partition behind what a version learned from; counting in shadow begins there."""
     told = version.trained.get("offsets")
-    return {int(at): both[1] for at, both in told.items()} if told else {PARTITION: version.counted_from}
+    return {int(at): both[1] for at, both in told.items()} if told else {ONLY_PARTITION: version.counted_from}
 
 
-class Origin(Protocol):
+class TrainingData(Protocol):
     """Where history is read."""
 
-    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
 
         Raises CorruptLog, ConfigError, Unavailable, OSError.
         """
 
 
-def origin_of(settings: Settings) -> Origin:
+def open_training_data(settings: Settings) -> TrainingData:
     """The one that the settings mean."""
-    return TopicOrigin(settings) if settings.kafka.bootstrap_servers else LogOrigin(settings)
+    return TopicTrainingData(settings) if settings.kafka.bootstrap_servers else LogTrainingData(settings)
 
 
-class LogOrigin:
+class LogTrainingData:
     """The embedded log.
 
     Args:
@@ -73,34 +73,34 @@ class LogOrigin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """See `Origin`."""
         folder = self._settings.data_dir / "log"
-        archived = _from_archive(self._settings, history, since_ms, "", check)
+        archived = _read_archive(self._settings, history, since_ms, "", check)
         with closing(LogReader(folder)) as reader:
-            end = reader.end_offset(PARTITION)
-            first = max(min(segment_bases(folder), default=0), archived.get(PARTITION, 0))
-            reader.seek(PARTITION, first)
+            end = reader.end_offset(ONLY_PARTITION)
+            first = max(min(segment_bases(folder), default=0), archived.get(ONLY_PARTITION, 0))
+            reader.seek(ONLY_PARTITION, first)
             _read_log(reader, history, (first, end), since_ms, check)
-        return Learned("archive and log" if archived else "log", {PARTITION: (first, end)})
+        return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
 
 
 def _read_log(
-    reader: LogReader, history: History, within: tuple[int, int], since_ms: int, check: Callable[[], None]
+    reader: LogReader, history: TrainingHistory, within: tuple[int, int], since_ms: int, check: Callable[[], None]
 ) -> None:
     window = DuplicateWindow()
     at, end = within
-    while at < end and (batch := reader.poll(min(READ, end - at), 0.0)) is not None:
+    while at < end and (batch := reader.poll(min(READ_RECORDS, end - at), 0.0)) is not None:
         check()
         offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
         seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
         for record, repeated in zip(batch.records, seen.tolist(), strict=True):
-            if record.kind == Kind.EVENT and not repeated and record.received_ms >= since_ms:
+            if record.kind == RecordKind.EVENT and not repeated and record.received_ms >= since_ms:
                 history.add(record.payload)
         at = batch.next_offset
 
 
-class TopicOrigin:
+class TopicTrainingData:
     """The events topic: all of its partitions, merged by arrival.
 
     Args:
@@ -111,23 +111,23 @@ class TopicOrigin:
         self._settings = settings
         self._kafka = kafka_settings(settings)
 
-    def fill(self, history: History, since_ms: int, check: Callable[[], None]) -> Learned:
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """See `Origin`."""
         topic = self._kafka.topics.events
-        archived = _from_archive(self._settings, history, since_ms, topic, check)
+        archived = _read_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._kafka, (topic,))) as reader:
             ranges = self._ranges(reader, archived, since_ms)
             for (_, partition), (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
-            wanted = _Fresh(
+            wanted = _TrainingEventFilter(
                 {partition: end for (_, partition), (_, end) in ranges.items()},
                 since_ms,
                 self._settings.kafka.duplicate_window,
             )
-            for line in topic_lines(reader, topic, wanted, check, unread_of(self._settings, topic)):
+            for line in topic_event_lines(reader, topic, wanted, check, load_erased_filter(self._settings, topic)):
                 history.add(line)
         told = {partition: both for (_, partition), both in sorted(ranges.items())}
-        return Learned("archive and topic" if archived else "topic", told)
+        return ReadRanges("archive and topic" if archived else "topic", told)
 
     def _ranges(
         self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
@@ -140,7 +140,7 @@ class TopicOrigin:
         }
 
 
-class _Fresh:
+class _TrainingEventFilter:
     """Which events of a topic are learned: those before its end at the beginning, each once."""
 
     def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
@@ -155,8 +155,8 @@ class _Fresh:
         return not bool(self._windows[partition].mark(hashed, at)[0])
 
 
-def _from_archive(
-    settings: Settings, history: History, since_ms: int, topic: str, check: Callable[[], None]
+def _read_archive(
+    settings: Settings, history: TrainingHistory, since_ms: int, topic: str, check: Callable[[], None]
 ) -> dict[int, int]:
     """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
     directory = settings.archive.directory
@@ -169,6 +169,6 @@ def _from_archive(
     arrived = datetime.fromtimestamp(since_ms / 1000, UTC)
     for number, line in enumerate(raw_lines(directory, up_to=up_to, arrived=arrived)):
         history.add(line)
-        if number % READ == 0:
+        if number % READ_RECORDS == 0:
             check()
     return dict(up_to)

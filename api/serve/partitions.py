@@ -10,21 +10,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...ingest.errors import ConfigError
-from ...ingest.kafka import KafkaAdmin, TopicReader, Topics
-from ...ingest.routing import agent_route, partition_of
+from ...ingest.kafka import KafkaAdmin, KafkaTopics, TopicReader
+from ...ingest.routing import agent_partition_key, partition_of
 from ...scoring.records import AgentName
 from ...scoring.store import Store
 
-PARTITIONS = "events.partitions"
-GROWING = "events.growing_to"
+PARTITION_COUNT_KEY = "events.partitions"
+GROWTH_TARGET_KEY = "events.growing_to"
 
 
 def check_partitions(store: Store, count: int) -> None:
     """Raise ConfigError where the state was made for another number of partitions, or a move was not finished."""
-    growing = store.get_meta(GROWING)
+    growing = store.get_meta(GROWTH_TARGET_KEY)
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
-    known = store.default_meta(PARTITIONS, str(count))
+    known = store.default_meta(PARTITION_COUNT_KEY, str(count))
     if count < int(known):
         raise ConfigError(
             f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
@@ -37,7 +37,7 @@ def check_partitions(store: Store, count: int) -> None:
         )
 
 
-class Grown(NamedTuple):
+class GrowthResult(NamedTuple):
     """What a move did."""
 
     before: int
@@ -45,7 +45,7 @@ class Grown(NamedTuple):
     moved: int  # agents that have another partition now
 
 
-class Growth:
+class PartitionGrowth:
     """Moves everything to more partitions. Nothing may write or work meanwhile; it may be run again after any failure.
 
     Args:
@@ -61,7 +61,7 @@ class Growth:
         store: Store,
         admin: KafkaAdmin,
         reader: TopicReader,
-        topics: Topics,
+        topics: KafkaTopics,
         drain: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
@@ -70,9 +70,9 @@ class Growth:
         self._reader = reader
         self._topics = topics
         self._drain = drain
-        self._say = say
+        self._report_progress = say
 
-    def run(self, wanted: int) -> Grown:
+    def run(self, wanted: int) -> GrowthResult:
         """Check that all is drained, then move.
 
         Raises:
@@ -82,44 +82,44 @@ class Growth:
         found = self._admin.describe(self._topics.events)
         if found is None:
             raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
-        before = int(self._store.default_meta(PARTITIONS, str(found.partitions)))
+        before = int(self._store.default_meta(PARTITION_COUNT_KEY, str(found.partitions)))
         if wanted < max(before, found.partitions):
             raise ConfigError(
                 f"{self._topics.events} has {max(before, found.partitions)} partitions: Kafka removes none"
             )
-        if not self._store.get_meta(GROWING):
-            self._say("applying what waits")
+        if not self._store.get_meta(GROWTH_TARGET_KEY):
+            self._report_progress("applying what waits")
             self._drain()
         self._check_drained()
-        self._store.set_meta(GROWING, str(wanted))
+        self._store.set_meta(GROWTH_TARGET_KEY, str(wanted))
         for position in self._store.positions():  # a worker that still runs is fenced from here on
             self._store.set_position(position.partition, position.offset)
         for topic in (self._topics.events, self._topics.risk):
-            self._say(f"{topic}: {wanted} partitions")
+            self._report_progress(f"{topic}: {wanted} partitions")
             self._admin.grow_partitions(topic, wanted)
-        ends = self._ends()
+        ends = self._end_offsets()
         for partition in range(wanted):
             self._store.set_position(partition, ends.get(partition, 0))
-        self._say("moving agents")
-        moved = self._store.repartition(lambda name: _partition(name, wanted))
-        self._store.set_meta(PARTITIONS, str(wanted))
-        self._store.set_meta(GROWING, "")
-        return Grown(before, wanted, moved)
+        self._report_progress("moving agents")
+        moved = self._store.repartition(lambda name: _partition_of_agent(name, wanted))
+        self._store.set_meta(PARTITION_COUNT_KEY, str(wanted))
+        self._store.set_meta(GROWTH_TARGET_KEY, "")
+        return GrowthResult(before, wanted, moved)
 
     def _check_drained(self) -> None:
         """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
         applied = {position.partition: position.offset for position in self._store.positions()}
-        waiting = {at: end - applied.get(at, 0) for at, end in self._ends().items() if end > applied.get(at, 0)}
+        waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
         if waiting:
             told = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
             raise ConfigError(
                 f"somebody still writes: records wait ({told}); stop senders and workers and run this again"
             )
 
-    def _ends(self) -> dict[int, int]:
+    def _end_offsets(self) -> dict[int, int]:
         events = self._topics.events
         return {partition: end for (topic, partition), end in self._reader.end_offsets().items() if topic == events}
 
 
-def _partition(name: AgentName, partitions: int) -> int:
-    return partition_of(agent_route(name.tenant, name.issuer, name.agent_id), partitions)
+def _partition_of_agent(name: AgentName, partitions: int) -> int:
+    return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)

@@ -11,23 +11,23 @@ from typing import NamedTuple
 
 from ...ingest.errors import ConfigError
 from ...ingest.kafka import TopicReader
-from ...scoring.follow import epoch_of
+from ...scoring.follow import epoch_of_record
 from ...scoring.publish import TopicPublisher
 from ...scoring.records import Position
 from ...scoring.store import Store
-from .partitions import PARTITIONS
+from .partitions import PARTITION_COUNT_KEY
 
 POLL_S = 0.5
 
 
-class Held(NamedTuple):
+class PartitionOffsets(NamedTuple):
     """What a partition of the events topic holds: offset of its first record, and of the next one to come."""
 
     first: int
     end: int
 
 
-class Restored(NamedTuple):
+class RestoreResult(NamedTuple):
     """What was done."""
 
     above: int  # the highest epoch that was ever told
@@ -35,10 +35,10 @@ class Restored(NamedTuple):
     agents: int  # whose risk was told again
 
 
-def held(reader: TopicReader) -> dict[int, Held]:
+def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
     """What each partition of the topic that *reader* reads holds. Raises Unavailable."""
     first, ends = reader.first_offsets(), reader.end_offsets()
-    return {place[1]: Held(first[place], end) for place, end in ends.items()}
+    return {place[1]: PartitionOffsets(first[place], end) for place, end in ends.items()}
 
 
 def highest_epoch(reader: TopicReader) -> int:
@@ -47,11 +47,13 @@ def highest_epoch(reader: TopicReader) -> int:
     while not reader.at_end():
         for part in reader.poll(POLL_S):
             for record in part.records:
-                highest = max(highest, epoch_of(record.value))
+                highest = max(highest, epoch_of_record(record.value))
     return highest
 
 
-def places(store: Store, topic: Mapping[int, Held], *, anew: bool, accept_loss: bool) -> dict[int, int]:
+def resume_offsets(
+    store: Store, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
+) -> dict[int, int]:
     """Where each partition is to be read on.
 
     Args:
@@ -63,7 +65,7 @@ def places(store: Store, topic: Mapping[int, Held], *, anew: bool, accept_loss: 
     Raises:
         ConfigError: the state is of another number of partitions; or records are lost, and nobody has accepted that.
     """
-    made_for = store.get_meta(PARTITIONS)
+    made_for = store.get_meta(PARTITION_COUNT_KEY)
     if made_for is not None and int(made_for) != len(topic):
         raise ConfigError(
             f"the events topic has {len(topic)} partitions, this state was made for {made_for}: what was sent since "
@@ -83,7 +85,9 @@ def places(store: Store, topic: Mapping[int, Held], *, anew: bool, accept_loss: 
     return {at: min(max(next_, topic[at].first), topic[at].end) for at, next_ in wanted.items()}
 
 
-def restore(store: Store, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher) -> Restored:
+def restore_partitions(
+    store: Store, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
+) -> RestoreResult:
     """Let every partition go on at its offset in an epoch above all that were told, and tell all risk again.
 
     May be run again after any failure. Raises Unavailable.
@@ -91,5 +95,5 @@ def restore(store: Store, risk: TopicReader, next_offsets: Mapping[int, int], pu
     above, told = highest_epoch(risk), 0
     positions: list[Position] = [store.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())]
     for position in positions:
-        told += publisher.tell_all(position)
-    return Restored(above, len(positions), told)
+        told += publisher.publish_all_agents(position)
+    return RestoreResult(above, len(positions), told)

@@ -8,7 +8,7 @@ from ...ingest.errors import ConfigError
 from ..settings import Settings
 
 
-class Roles(NamedTuple):
+class ServiceRoles(NamedTuple):
     """The parts that run here."""
 
     api: bool = True
@@ -19,7 +19,7 @@ class Roles(NamedTuple):
     """Keeps the archive of events, where one is set. At most one process of a deployment does."""
 
 
-def check_roles(roles: Roles, settings: Settings) -> None:
+def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
     """Raise ConfigError where the settings do not allow a part to run alone."""
     if roles.api and roles.workers:
         return

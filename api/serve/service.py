@@ -18,61 +18,61 @@ import structlog
 import uvicorn
 
 from ...ingest.errors import ConfigError, TrustwatchError
-from ...models.persist import load
-from ...scoring.notify import ALERT_KIND, WebhookNotifier, webhook_client
-from ...scoring.outbox import Channel, Dispatcher, DispatchPolicy
+from ...models.persist import load_trained_model
+from ...scoring.notify import ALERT_ROW_KIND, WebhookNotifier, make_webhook_client
+from ...scoring.outbox import DeliveryChannel, Dispatcher, DispatchPolicy
 from ...scoring.records import AgentName
 from ...scoring.view import RiskView
 from .. import clock
-from ..callers import Caller, CallerDirectory
-from ..console import ConsoleApp
+from ..callers import AuthenticatedCaller, CallerDirectory
+from ..console import ConsoleApplication
 from ..edge.archived import ArchiveStatus
 from ..edge.reports import IngestStatus, SilenceReport
-from ..edge.silence_alerts import SilenceAlerts, watched
+from ..edge.silence_alerts import SilenceAlerter, silence_thresholds
 from ..http import create_app
-from ..http.services import PipelineStatus, Services
+from ..http.services import PipelineStatus, Runtime
 from ..settings import Settings
-from ..tokens import Jwks, TokenVerifier
-from .acting import Acting
-from .backend import Backend, Known, opened
-from .erasing import make_erasures
-from .feedback import label_days, make_feedback
-from .guarding import forget_answers, keep_descendants, keep_guard, make_guard
-from .models import keep_desk, make_desk, promote_proved
-from .roles import Roles, check_roles
+from ..tokens import JwksCache, TokenVerifier
+from .acting import ActuationService
+from .backend import BackendObservers, EventBackend, open_backend
+from .erasing import make_erasure_service
+from .feedback import label_retention_days, make_feedback_service
+from .guarding import drop_cached_answers, make_decision_point, run_decision_point, track_descendants
+from .models import make_model_service, promote_ready_challenger, track_active_version
+from .roles import ServiceRoles, check_service_roles
 from .wiring import live_policy, principal_alias, service_url, webhook_targets
 
 _log = structlog.get_logger(__name__)
 
-FIRST_UPKEEP_S = 60.0
-UPKEEP_EVERY_S = 3600.0
+FIRST_RETENTION_S = 60.0
+RETENTION_EVERY_S = 3600.0
 DAY_MS = 86_400_000
 GC_THRESHOLD = (2_000, 10, 500)
 """Full collections go over every agent and hold up answers for 20 to 40 ms at 10,000 agents: hardly anything here makes
 cycles, so they come about every five minutes under full load, not every two seconds."""
 
 
-def run(settings: Settings, settings_file: Path | None, roles: Roles = Roles()) -> None:  # noqa: B008
+def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
     """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
     with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
         runner.run(serve(settings, settings_file, roles))
 
 
-async def serve(settings: Settings, settings_file: Path | None, roles: Roles = Roles()) -> None:  # noqa: B008
+async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
-    check_roles(roles, settings)
+    check_service_roles(roles, settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    model = await asyncio.to_thread(load, settings.model_dir)
-    async with opened(settings, settings_file, roles) as backend:
+    model = await asyncio.to_thread(load_trained_model, settings.model_dir)
+    async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
-        await asyncio.to_thread(backend.load, view)
-        await Service(settings, backend, view, status, model.version, roles).run(stop)
+        await asyncio.to_thread(backend.load_view, view)
+        await RunningService(settings, backend, view, status, model.version, roles).run(stop)
 
 
-class Service:
+class RunningService:
     """One running service.
 
     Args:
@@ -87,102 +87,110 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        backend: Backend,
+        backend: EventBackend,
         view: RiskView,
         status: PipelineStatus,
         model_version: str,
-        roles: Roles,
+        roles: ServiceRoles,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._roles = roles
         self._status = status
-        self._jwks = Jwks(settings.issuers, settings.verification, clock.now_s)
+        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s)
         directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
-        verifier: TokenVerifier[Caller] = TokenVerifier(
-            settings.issuers, self._jwks, directory.caller, settings.verification, clock.now_s
+        verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
+            settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s
         )
         self._ingest = IngestStatus()
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
-        self._silence = SilenceAlerts(
-            backend.store, watched(settings), service_url(settings), clock.now_ms, self._changed
+        self._silence = SilenceAlerter(
+            backend.store, silence_thresholds(settings), service_url(settings), clock.now_ms, self._wake_dispatcher
         )
         policy = live_policy(settings)
         alias = principal_alias(settings)
-        self._guard = make_guard(
+        self._decision_point = make_decision_point(
             settings,
             backend.log,
             backend.store,
             view,
             policy,
             status,
-            self._standing_changed,
+            self._interventions_changed,
             alias=alias,
         )
-        self._acting = Acting(settings, backend.store, self._guard.verdicts, self._changed)
+        self._actuation = ActuationService(
+            settings, backend.store, self._decision_point.policy_evaluator, self._wake_dispatcher
+        )
         self._promotions: set[asyncio.Task[None]] = set()
-        self._models = make_desk(settings, backend.log, backend.store)
-        self._feedback = make_feedback(settings, backend.settings_file, backend.log, backend.store, self._guard)
-        self._erasures = make_erasures(settings, backend.log, backend.store, view, self._guard, status, roles)
-        self._services = Services(
+        self._models = make_model_service(settings, backend.log, backend.store)
+        self._feedback = make_feedback_service(
+            settings, backend.settings_file, backend.log, backend.store, self._decision_point
+        )
+        self._erasures = make_erasure_service(
+            settings, backend.log, backend.store, view, self._decision_point, status, roles
+        )
+        self._services = Runtime(
             settings=settings,
             verifier=verifier,
-            guard=self._guard,
-            log=backend.log,
+            decision_point=self._decision_point,
+            event_log=backend.log,
             store=backend.store,
-            view=view,
-            policy=policy,
+            risk_view=view,
+            live_policy=policy,
             model_version=model_version,
-            status=status,
-            deliveries=Counter(),
-            issuers=self._jwks.status,
-            ready={"issuers": self._has_keys},
-            behind=backend.behind(status),
-            wishes=self._acting.wishes,
-            actuations=self._acting.figures,
-            ingest=self._ingest,
-            archive=self._archive,
-            on_silence=self._hear,
-            models=self._models,
-            feedback=self._feedback,
-            erasures=self._erasures,
-            alias=alias,
+            pipeline_status=status,
+            delivery_counts=Counter(),
+            issuer_key_status=self._jwks.status,
+            readiness_checks={"issuers": self._has_issuer_keys},
+            log_lag=backend.pending_records(status),
+            desired_state=self._actuation.desired_state_resolver,
+            actuation_statistics=self._actuation.counts,
+            ingest_status=self._ingest,
+            archive_status=self._archive,
+            on_silence=self._report_silence,
+            model_service=self._models,
+            feedback_service=self._feedback,
+            erasure_service=self._erasures,
+            principal_alias=alias,
         )
         self._dispatcher: Dispatcher | None = None
-        known = Known(view, status, self._changed, self._ingest, self._archive, self._proved)
+        known = BackendObservers(
+            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
+        )
         self._processes = backend.processes(known)
 
-    def _changed(self) -> None:
+    def _wake_dispatcher(self) -> None:
         """Something may have to leave."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
 
-    def _proved(self, version: str) -> None:
+    def _promote_challenger(self, version: str) -> None:
         """The keeper says that a challenger is better."""
-        task = asyncio.get_running_loop().create_task(promote_proved(self._models, version))
+        task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._models, version))
         self._promotions.add(task)
         task.add_done_callback(self._promotions.discard)
 
-    def _standing_changed(self, agents: Collection[AgentName]) -> None:
+    def _interventions_changed(self, agents: Collection[AgentName]) -> None:
         """A person pinned or approved something, here or elsewhere."""
-        forget_answers(self._services.view, agents)
+        drop_cached_answers(self._services.risk_view, agents)
         if self._roles.workers:
-            self._acting.look_at(agents)
-        self._changed()
+            self._actuation.reconcile(agents)
+        self._wake_dispatcher()
 
     def _policy_changed(self) -> None:
         """Another book is in force."""
-        self._acting.look_at_all()
-        self._changed()
+        self._actuation.request_full_reconciliation()
+        self._wake_dispatcher()
 
-    async def _hear(self, callers: Sequence[SilenceReport]) -> None:
+    async def _report_silence(self, callers: Sequence[SilenceReport]) -> None:
         """What of the sources is heard here, callers and foreign topics."""
         if self._roles.api:
-            await self._silence.look("caller", callers)
+            await self._silence.report_silence("caller", callers)
         if self._ingest.alive:
-            await self._silence.look("topic", self._ingest.report.silence)
+            await self._silence.report_silence("topic", self._ingest.report.silence)
 
-    def _has_keys(self) -> bool:
+    def _has_issuer_keys(self) -> bool:
         """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
         issuers = self._jwks.status()
         return not issuers or any(issuer.keys > 0 for issuer in issuers)
@@ -190,20 +198,22 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         await self._jwks.start()
-        await self._guard.approvals.load()  # before the first answer: a pin that is forgotten lets somebody pass
+        await (
+            self._decision_point.approval_workflow.load_open()
+        )  # before the first answer: a pin that is forgotten lets somebody pass
         server = self._make_server()
         listener = listening_socket(self._settings)
         gc.collect()
         gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
         gc.set_threshold(*GC_THRESHOLD)
         quiet, answered = asyncio.Event(), asyncio.Event()
-        async with webhook_client() as client:
+        async with make_webhook_client() as client:
             self._dispatcher = self._make_dispatcher(client)
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
-                helpers = [group.create_task(helper) for helper in self._helpers(quiet)]
+                helpers = [group.create_task(helper) for helper in self._background_tasks(quiet)]
                 guarding = group.create_task(
-                    keep_guard(self._guard, self._services.policy, self._policy_changed, answered)
+                    run_decision_point(self._decision_point, self._services.live_policy, self._policy_changed, answered)
                 )
                 serving = group.create_task(server.serve(sockets=[listener]))
                 _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
@@ -217,13 +227,13 @@ class Service:
                 await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
                 await asyncio.gather(*processes, *helpers)
-        await self._acting.close()
+        await self._actuation.close()
         await self._jwks.close()
 
-    def _make_server(self) -> _Server:
-        console = ConsoleApp if self._settings.console.enabled else None
+    def _make_server(self) -> _UvicornServer:
+        console = ConsoleApplication if self._settings.console.enabled else None
         app = create_app(self._services, only_service=not self._roles.api, console=console)
-        return _Server(
+        return _UvicornServer(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -236,44 +246,44 @@ class Service:
             )
         )
 
-    def _helpers(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+    def _background_tasks(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
-        policy, store = self._services.policy, self._backend.store
+        policy, store = self._services.live_policy, self._backend.store
         helpers: list[Coroutine[Any, Any, None]] = [
-            self._tick(quiet),
-            keep_descendants(self._guard, policy, store, self._standing_changed, quiet),
-            keep_desk(self._models, quiet),
-            self._feedback.keep(quiet),
-            self._erasures.keep(quiet),
+            self._write_ticks(quiet),
+            track_descendants(self._decision_point, policy, store, self._interventions_changed, quiet),
+            track_active_version(self._models, quiet),
+            self._feedback.run(quiet),
+            self._erasures.run(quiet),
         ]
         if self._roles.workers:
             assert self._dispatcher is not None
-            helpers += [self._upkeep(quiet), self._dispatcher.run(quiet), self._acting.keep(quiet)]
+            helpers += [self._apply_retention(quiet), self._dispatcher.run(quiet), self._actuation.run(quiet)]
         return helpers
 
     def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
         notifier = WebhookNotifier(client, clock.now_ms)
-        alerts = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(self._settings)]
-        channels: list[Channel[Any]] = [*self._acting.channels, *alerts]
+        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(self._settings)]
+        channels: list[DeliveryChannel[Any]] = [*self._actuation.channels, *alerts]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._delivered)
+        return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._count_delivery)
 
-    def _delivered(self, target: str, outcome: str) -> None:
-        self._services.deliveries[target, outcome] += 1
+    def _count_delivery(self, target: str, outcome: str) -> None:
+        self._services.delivery_counts[target, outcome] += 1
 
-    async def _tick(self, stop: asyncio.Event) -> None:
+    async def _write_ticks(self, stop: asyncio.Event) -> None:
         """Record that time passes, so that risk decays and expires without events."""
-        while not await _wait(stop, self._settings.pipeline.tick_interval_s):
-            await self._backend.tick()
+        while not await _is_set_within(stop, self._settings.pipeline.tick_interval_s):
+            await self._backend.write_tick()
 
-    async def _upkeep(self, stop: asyncio.Event) -> None:
+    async def _apply_retention(self, stop: asyncio.Event) -> None:
         """Remove what is older than it has to be kept, soon after the start and then every hour."""
-        pause_s = FIRST_UPKEEP_S
-        while not await _wait(stop, pause_s):
-            pause_s = UPKEEP_EVERY_S
+        pause_s = FIRST_RETENTION_S
+        while not await _is_set_within(stop, pause_s):
+            pause_s = RETENTION_EVERY_S
             now = clock.now_ms()
-            before, retention = retain(self._settings, now), self._settings.retention
+            before, retention = retention_cutoff(self._settings, now), self._settings.retention
             forgotten = now - self._settings.store.agents_days * DAY_MS
             waiting = retention.waiting_dead_letters
             try:
@@ -293,13 +303,13 @@ class Service:
                     edges_before_ms=before(retention.edges),
                 )
                 await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
-                await asyncio.to_thread(self._backend.store.purge_labels, before(label_days(self._settings)))
-                await self._backend.drop_applied(self._status)
+                await asyncio.to_thread(self._backend.store.purge_labels, before(label_retention_days(self._settings)))
+                await self._backend.drop_applied_records(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """uvicorn without signal handlers of its own: the service stops its parts in order."""
 
     @contextlib.contextmanager
@@ -325,12 +335,12 @@ def listening_socket(settings: Settings) -> socket.socket:
         ) from None
 
 
-def retain(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
+def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
     """From days of `retention` to the time before which rows go, UTC milliseconds; None is `retention_days`."""
     return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
 
 
-async def _wait(stop: asyncio.Event, seconds: float) -> bool:
+async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
     """Wait that long, or until *stop*; whether it is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)

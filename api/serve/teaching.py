@@ -17,32 +17,39 @@ from ...models.bundle import TrainedModel
 from ...models.detector import ForestDetector
 from ...models.errors import NotEnoughHistory
 from ...scoring.feedback import Feedback
-from ...scoring.lifecycle.force import Chosen
-from ...scoring.lifecycle.producing import Produced, produce
-from ...scoring.lifecycle.records import ModelEntry, ModelSwitch, ModelVersion
-from ...scoring.lifecycle.shelf import ModelShelf
-from ...scoring.lifecycle.training import History, labelled_windows, suspicious_windows, without
+from ...scoring.lifecycle.force import ModelChoice
+from ...scoring.lifecycle.producing import TrainedVersion, train_version
+from ...scoring.lifecycle.records import ModelHistoryEntry, ModelSwitch, ModelVersion
+from ...scoring.lifecycle.shelf import ModelRegistry
+from ...scoring.lifecycle.training import TrainingHistory, exclude_windows, labelled_windows, suspicious_windows
 from ...scoring.records import Decision
 from ...scoring.store import MAX_PAGE, SqlStore
 from .. import clock
-from ..lifecycle.orders import LAST_TRAINING, TRAINING_WISH, TRAINING_WORK, TrainingWork, work_from, work_text
+from ..lifecycle.orders import (
+    LAST_TRAINING_KEY,
+    TRAINING_REQUEST_KEY,
+    TRAINING_STATE_KEY,
+    TrainingState,
+    decode_training_state,
+    encode_training_state,
+)
 from ..settings import Settings
-from .child import Stopping
-from .origins import Origin
+from .child import StopRequested
+from .origins import TrainingData
 from .wiring import engine_settings
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-PATIENCE = 4
+CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
-MOST_PAGES = 40
+MAX_PAGES = 40
 """Pages of decisions and feedback that are looked at for what must not be learned."""
-MOST_TRIES = 3
+MAX_ATTEMPTS = 3
 """A training in which the keeper died so often is given up."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Teacher:
+class TrainingScheduler:
     """Trains versions when they are due or wanted. What it does is noted before: the next keeper goes on with it.
 
     Args:
@@ -54,101 +61,104 @@ class Teacher:
     """
 
     def __init__(
-        self, settings: Settings, store: SqlStore, shelf: ModelShelf, origin: Origin, check: Callable[[], None]
+        self, settings: Settings, store: SqlStore, shelf: ModelRegistry, origin: TrainingData, check: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._store = store
-        self._shelf = shelf
-        self._origin = origin
+        self._registry = shelf
+        self._training_data = origin
         self._check = check
 
-    def due(self, champion: Chosen) -> TrainingWork | None:
+    def next_training(self, champion: ModelChoice) -> TrainingState | None:
         """What is to be trained now; *champion* is in force."""
-        last, wish = work_from(self._store.get_meta(TRAINING_WORK)), self._store.get_meta(TRAINING_WISH) or ""
+        last, wish = (
+            decode_training_state(self._store.get_meta(TRAINING_STATE_KEY)),
+            self._store.get_meta(TRAINING_REQUEST_KEY) or "",
+        )
         if not last.ended:
             return last
         now_ms = clock.now_ms()
         if wish and wish != last.wish:
             said = msgspec.json.decode(wish)
-            return TrainingWork(wish, _name(now_ms), said["by"], said["why"], now_ms, ended=False)
-        if not self._scheduled(champion, now_ms):
+            return TrainingState(wish, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
+        if not self._is_scheduled(champion, now_ms):
             return None
-        return TrainingWork(last.wish, _name(now_ms), "schedule", "due", now_ms, ended=False)
+        return TrainingState(last.wish, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
 
-    def _scheduled(self, champion: Chosen, now_ms: int) -> bool:
+    def _is_scheduled(self, champion: ModelChoice, now_ms: int) -> bool:
         every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
         if not every_ms:
             return False
         known = self._store.model(champion.version)
-        last = max(int(self._store.get_meta(LAST_TRAINING) or 0), 0 if known is None else known.created_ms)
+        last = max(int(self._store.get_meta(LAST_TRAINING_KEY) or 0), 0 if known is None else known.created_ms)
         if known is None or now_ms < last + every_ms:
             return False
         return not any(
             one.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
-            and now_ms < one.created_ms + PATIENCE * every_ms
+            and now_ms < one.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
             for one in self._store.models("challenger").items
         )
 
-    def teach(self, work: TrainingWork, champion: TrainedModel) -> None:
+    def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
         """Train on what is kept now; a failure is a line of the history."""
         if self._store.model(work.version) is not None:  # it was registered, and then the keeper died
-            self._end(work)
+            self._finish_training(work)
             return
-        if work.tries >= MOST_TRIES:
-            self._fail(
+        if work.tries >= MAX_ATTEMPTS:
+            self._fail_training(
                 work,
                 f"the keeper died {work.tries} times in this training: has it the memory? "
                 "`lifecycle.most_events` bounds it",
             )
             return
         begun = msgspec.structs.replace(work, tries=work.tries + 1)
-        self._store.set_meta(LAST_TRAINING, str(clock.now_ms()))
-        self._store.set_meta(TRAINING_WORK, work_text(begun))
+        self._store.set_meta(LAST_TRAINING_KEY, str(clock.now_ms()))
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(begun))
         _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
         try:
-            made = self._made(champion, work)
+            made = self._train_version(champion, work)
         except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
-            self._fail(work, str(error))
-        except (Stopping, Unavailable):  # told to end, or something does not answer: not the training's fault
+            self._fail_training(work, str(error))
+        except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
-                self._store.set_meta(TRAINING_WORK, work_text(work))
+                self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(work))
             raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
         else:
-            self._end(work)
+            self._finish_training(work)
             _log.info("trained", version=made.version, **{k: v for k, v in made.trained.items() if isinstance(v, int)})
 
-    def _end(self, work: TrainingWork) -> None:
+    def _finish_training(self, work: TrainingState) -> None:
         """The version is registered: what follows from that may be done twice."""
         made = self._store.model(work.version)
         if made is not None and made.status == "challenger":
-            self._replace(made)
-        self._clean()
-        self._store.set_meta(TRAINING_WORK, work_text(msgspec.structs.replace(work, ended=True)))
+            self._reject_older_challengers(made)
+        self._remove_old_versions()
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
-    def _fail(self, work: TrainingWork, why: str) -> None:
+    def _fail_training(self, work: TrainingState, why: str) -> None:
         _log.warning("nothing was trained", error=why)
-        entry = ModelEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
+        entry = ModelHistoryEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
         self._store.change_models([], [entry])
-        self._store.set_meta(TRAINING_WORK, work_text(msgspec.structs.replace(work, ended=True)))
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
-    def _made(self, champion: TrainedModel, work: TrainingWork) -> ModelVersion:
+    def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
         now_ms = clock.now_ms()
         since_ms = now_ms - int(self._settings.lifecycle.history_days * DAY_MS)
         # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
         encoder = ColumnEncoder(champion.salt, self._settings.domains())
-        history = History(encoder, self._settings.lifecycle.most_events, 0)
-        learned = self._origin.fill(history, since_ms, self._check)
+        history = TrainingHistory(encoder, self._settings.lifecycle.most_events, 0)
+        learned = self._training_data.read_into(history, since_ms, self._check)
         columns = history.columns()
         if columns is None:
             raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
-        feedback = list(self._feedback())
+        feedback = list(self._active_feedback())
         false = frozenset(one.decision_id for one in feedback if one.verdict == "false_positive")
-        windows = suspicious_windows(self._decisions(int(columns.time_ms.min())), false)
-        columns, left_out = without(columns, labelled_windows(feedback), windows, history.malformed)
+        windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
+        columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
         engine = engine_settings(self._settings)
-        produced = produce(
-            self._shelf.place(work.version),
+        produced = train_version(
+            self._registry.directory_of(work.version),
             columns,
             champion.salt,
             work.version,
@@ -158,17 +168,17 @@ class Teacher:
             now_ms,
             lambda *_: self._check(),
         )
-        trained = {**learned.told(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
+        trained = {**learned.as_dict(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
         self._check()
-        return self._register(produced, now_ms, trained, work.why)
+        return self._register_version(produced, now_ms, trained, work.why)
 
-    def _register(self, made: Produced, now_ms: int, trained: dict[str, Any], why: str) -> ModelVersion:
+    def _register_version(self, made: TrainedVersion, now_ms: int, trained: dict[str, Any], why: str) -> ModelVersion:
         window = made.manifest.window
         facts = {
             "events": window.events,
             "agents": window.agents,
             "sessions": window.sessions,
-            "promise": made.promise,
+            "promise": made.budget_report,
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(
@@ -184,41 +194,43 @@ class Teacher:
             trained | facts,
         )
         detail = {"events": window.events, "left_out": trained["left_out"]}
-        entry = ModelEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
+        entry = ModelHistoryEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
         self._store.add_model(version, entry)
         return version
 
-    def _replace(self, made: ModelVersion) -> None:
+    def _reject_older_challengers(self, made: ModelVersion) -> None:
         """One challenger at a time: the one before had its chance."""
         old = [one for one in self._store.models("challenger").items if one.version != made.version]
         now_ms = clock.now_ms()
         changed = [msgspec.structs.replace(one, status="rejected", changed_ms=now_ms) for one in old]
         entries = [
-            ModelEntry(uuid.uuid4().hex, now_ms, one.version, "rejected", "keeper", f"{made.version} takes its place")
+            ModelHistoryEntry(
+                uuid.uuid4().hex, now_ms, one.version, "rejected", "keeper", f"{made.version} takes its place"
+            )
             for one in old
         ]
         self._store.change_models(changed, entries)
 
-    def _clean(self) -> None:
+    def _remove_old_versions(self) -> None:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
-        needed = {self._shelf.installed().version, *in_use(self._store.model_switches())}
+        needed = {self._registry.installed_model().version, *versions_in_use(self._store.model_switches())}
         kept = self._settings.lifecycle.keep_versions
         for number, one in enumerate(self._store.models(limit=MAX_PAGE).items):
             if number >= kept and one.version not in needed and one.status not in ("champion", "challenger"):
-                self._shelf.remove(one.version)
+                self._registry.remove(one.version)
 
-    def _decisions(self, since_ms: int) -> Iterator[Decision]:
+    def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
         cursor: str | None = None
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             page = self._store.list_decisions(limit=MAX_PAGE, cursor=cursor)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None or page.items[-1].event_time_ms < since_ms - DAY_MS:
                 return
 
-    def _feedback(self) -> Iterator[Feedback]:
+    def _active_feedback(self) -> Iterator[Feedback]:
         cursor: str | None = None
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             page = self._store.list_feedback(limit=MAX_PAGE, cursor=cursor)
             yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
             cursor = page.next_cursor
@@ -226,7 +238,7 @@ class Teacher:
                 return
 
 
-def in_use(switches: Sequence[ModelSwitch]) -> set[str]:
+def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:
     """Versions that a partition judges by, and the one before: roll-back asks for it. *switches*: the newest first."""
     newest: dict[int, str] = {}
     for one in switches:
@@ -235,5 +247,5 @@ def in_use(switches: Sequence[ModelSwitch]) -> set[str]:
     return {*newest.values(), *before[:1]}
 
 
-def _name(now_ms: int) -> str:
+def _version_name(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d.%H%M%S")

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import structlog
 
-from ...scoring.channel import LENGTH, Update, decode_update
+from ...scoring.channel import LENGTH_PREFIX, PipelineUpdate, decode_update
 
 _log = structlog.get_logger(__name__)
 
-RESTART_S = 1.0
-LONGEST_RESTART_S = 30.0
-STEADY_S = 60.0
+FIRST_RESTART_S = 1.0
+MAX_RESTART_S = 30.0
+STABLE_AFTER_S = 60.0
 """A process that ran so long is started again at once; one that keeps failing, at growing intervals."""
 
-STOP_S = 30.0
-MOST_FRAME = 64 * 1024 * 1024
+STOP_TIMEOUT_S = 30.0
+MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
-class ChildProcess:
+class SupervisedProcess:
     """Keeps one process beside the answering one running and its updates applied.
 
     Args:
@@ -38,13 +38,13 @@ class ChildProcess:
         self,
         module: str,
         settings_file: Path | None,
-        apply: Callable[[Update], None],
+        apply: Callable[[PipelineUpdate], None],
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._module = module
         self._settings_file = settings_file
         self._apply = apply
-        self._ended = ended
+        self._on_exit = ended
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -52,16 +52,16 @@ class ChildProcess:
 
     async def run(self) -> None:
         """Run the process; start it again when it dies, until `stop`."""
-        pause_s = RESTART_S
+        pause_s = FIRST_RESTART_S
         loop = asyncio.get_running_loop()
         while not self._stopping:
             started = loop.time()
             status = await self._run_once()
-            self._ended()
+            self._on_exit()
             if self._stopping:
                 return
             self.restarts += 1
-            pause_s = RESTART_S if loop.time() - started >= STEADY_S else min(2 * pause_s, LONGEST_RESTART_S)
+            pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
             _log.error(
                 "process ended; its work waits until it is back",
                 module=self._module,
@@ -80,18 +80,18 @@ class ChildProcess:
         theirs.close()
         if self._stopping:  # told to stop while the process was being made
             self._process.terminate()
-        reader, writer = await asyncio.open_connection(sock=ours, limit=MOST_FRAME)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
                 while True:
-                    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                    self._heard(await reader.readexactly(length))
+                    (length,) = LENGTH_PREFIX.unpack(await reader.readexactly(LENGTH_PREFIX.size))
+                    self._handle_frame(await reader.readexactly(length))
                     await asyncio.sleep(0)  # a commit is many frames, and reading what is there already never waits
             return await self._process.wait()
         finally:
             writer.close()
 
-    def _heard(self, frame: bytes) -> None:
+    def _handle_frame(self, frame: bytes) -> None:
         """One report; processes that say something else than updates override this."""
         self._apply(decode_update(frame))
 
@@ -104,7 +104,7 @@ class ChildProcess:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
-            _log.error("process does not end; killing it", module=self._module, seconds=STOP_S)
+            _log.error("process does not end; killing it", module=self._module, seconds=STOP_TIMEOUT_S)
             process.kill()

@@ -7,28 +7,28 @@ from pathlib import Path
 
 import structlog
 
-from ...ingest.archive.files import DataFile, Kind, drop_days_before, rewriting
-from ...ingest.archive.merging import merge
+from ...ingest.archive.files import ArchiveFileKind, DataFile, drop_days_before, rewrite_lock
+from ...ingest.archive.merging import merge_small_files
 from ...ingest.archive.position import read_positions
 from ...ingest.errors import TrustwatchError
 from .. import clock
 from ..settings.archive import ArchiveSettings
 
-EVERY_S = 3_600.0
-FIRST_S = 30.0
-AGAIN_S = 60.0
+RETENTION_EVERY_S = 3_600.0
+FIRST_RETENTION_S = 30.0
+RETRY_S = 60.0
 """Until it is tried again where somebody reads the folder, or the disk refuses."""
-OVERDUE_S, PIECE_EVERY_S = 60.0, 5.0
+OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
 """A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
 DAY_MS = 86_400_000
-OTHERS_MS = 900_000
+VECTOR_MERGE_DELAY_MS = 900_000
 """Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
 there by then. Of events of a past date, which come late, it might else come after both were one."""
 
 _log = structlog.get_logger(__name__)
 
 
-class ArchiveUpkeep:
+class ArchiveMaintenance:
     """Keeps one archive small and its files large.
 
     Args:
@@ -37,22 +37,22 @@ class ArchiveUpkeep:
         settings: of archives.
     """
 
-    def __init__(self, directory: Path, kind: Kind, settings: ArchiveSettings) -> None:
+    def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
         self.merged = 0
         """Small files that went into larger ones."""
         self._directory = directory
         self._kind = kind
         self._settings = settings
-        self._next = clock.monotonic() + FIRST_S
+        self._due_at = clock.monotonic() + FIRST_RETENTION_S
         self._merging = False
-        self._worked = float("-inf")
+        self._worked_at = float("-inf")
         self._damaged: set[Path] = set()
-        self._told = ""
+        self._last_error = ""
 
     @property
     def overdue(self) -> bool:
         """Whether a piece is to be done even though there is other work."""
-        since = self._worked + PIECE_EVERY_S if self._merging else self._next + OVERDUE_S
+        since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
         return clock.monotonic() >= since
 
     def step(self) -> bool:
@@ -60,25 +60,25 @@ class ArchiveUpkeep:
 
         Archiving must go on whatever becomes of it: what goes wrong is logged once, and tried again.
         """
-        if not self._merging and clock.monotonic() < self._next:
+        if not self._merging and clock.monotonic() < self._due_at:
             return False
         try:
-            self._merging = self._merge_one() if self._merging else self._dropped()
+            self._merging = self._merge_one() if self._merging else self._drop_old_days()
             if not self._merging:
-                self._told = ""
+                self._last_error = ""
         except (OSError, TrustwatchError) as error:
             self._merging = False
-            self._next = clock.monotonic() + AGAIN_S
-            if str(error) != self._told:
-                self._told = str(error)
-                _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._told)
-        self._worked = clock.monotonic()
+            self._due_at = clock.monotonic() + RETRY_S
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._last_error)
+        self._worked_at = clock.monotonic()
         return self._merging
 
-    def _dropped(self) -> bool:
+    def _drop_old_days(self) -> bool:
         """Retention, unless somebody reads or erases: that may take hours, and nobody could end us meanwhile."""
-        with rewriting(self._directory, wait=False) as ours:
-            self._next = clock.monotonic() + (EVERY_S if ours else AGAIN_S)
+        with rewrite_lock(self._directory, wait=False) as ours:
+            self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
             if ours:
                 drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
         return ours
@@ -89,10 +89,10 @@ class ArchiveUpkeep:
 
         def counts(file: DataFile) -> bool:
             if positions is None:
-                return file.path.stat().st_mtime * 1000 < clock.now_ms() - OTHERS_MS
+                return file.path.stat().st_mtime * 1000 < clock.now_ms() - VECTOR_MERGE_DELAY_MS
             return file.end <= positions.get(file.partition, 0)
 
-        for files in merge(self._directory, self._kind, before, counts, damaged=self._damaged):
+        for files in merge_small_files(self._directory, self._kind, before, counts, damaged=self._damaged):
             self.merged += files
             return True
         return False

@@ -8,38 +8,38 @@ import gc
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from ...ingest.archive.spool import SpoolWriter, waiting_bytes
+from ...ingest.archive.spool import VectorSpoolWriter, waiting_spool_bytes
 from ...scoring.records import RiskLevel
 from ...scoring.vectors import VectorCollector
 from .. import clock
-from ..edge.archived import ArchiveReport, encode_archive_report
+from ..edge.archived import ArchiveWorkerReport, encode_archive_report
 from ..settings import Settings
-from .child import Child, run_child
+from .child import ChildRuntime, run_child
 
-SPOOL = "vectors-spool"
-LONGEST_ROLL_S = 60.0
-POLL_S, TELL_EVERY_S = 0.5, 2.0
+SPOOL_FOLDER = "vectors-spool"
+MAX_ROLL_S = 60.0
+POLL_S, REPORT_EVERY_S = 0.5, 2.0
 
 
 def spool_directory(settings: Settings) -> Path:
     """Folder between pipeline and archive, on the pipeline's own disk."""
-    return settings.data_dir / SPOOL
+    return settings.data_dir / SPOOL_FOLDER
 
 
-def open_spool(settings: Settings) -> SpoolWriter | None:
+def open_spool(settings: Settings) -> VectorSpoolWriter | None:
     """The pipeline's side; None where no vectors are kept."""
     if settings.archive.vectors is None:
         return None
-    return SpoolWriter(
+    return VectorSpoolWriter(
         spool_directory(settings),
         settings.archive.spool_mb << 20,
         clock.monotonic,
-        roll_s=min(settings.archive.interval_s, LONGEST_ROLL_S),
+        roll_s=min(settings.archive.interval_s, MAX_ROLL_S),
     )
 
 
-def take_over(
-    spool: SpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
+def start_vector_collector(
+    spool: VectorSpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
 ) -> VectorCollector | None:
     """The collector of a partition that begins here, in the place of an earlier one; None where no vectors are kept.
 
@@ -54,10 +54,10 @@ def take_over(
     return collectors[partition]
 
 
-def archive_vectors(child: Child) -> None:
+def run_vector_archive(child: ChildRuntime) -> None:
     """Turn what is handed on into files until told to end."""
     from ...ingest.archive.vectors import VectorArchive
-    from .upkeep import ArchiveUpkeep
+    from .upkeep import ArchiveMaintenance
 
     settings = child.settings
     directory, spool = settings.archive.vectors, spool_directory(settings)
@@ -66,17 +66,20 @@ def archive_vectors(child: Child) -> None:
         directory, spool, [level.label for level in RiskLevel], named=bool(settings.kafka.bootstrap_servers)
     )
     archive.start()
-    upkeep = ArchiveUpkeep(directory, "vectors", settings.archive)
+    upkeep = ArchiveMaintenance(directory, "vectors", settings.archive)
     told_at = float("-inf")
     gc.freeze()
-    while not child.ending:
-        busy = archive.step()
+    while not child.should_stop:
+        busy = archive.archive_next_file()
         if not busy or upkeep.overdue:
             busy = upkeep.step() or busy
-        if clock.monotonic() - told_at >= TELL_EVERY_S:
+        if clock.monotonic() - told_at >= REPORT_EVERY_S:
             told_at = clock.monotonic()
-            report = ArchiveReport(
-                rows=archive.rows, files=archive.files, merged=upkeep.merged, waiting_bytes=waiting_bytes(spool)
+            report = ArchiveWorkerReport(
+                rows=archive.rows_written,
+                files=archive.files_written,
+                merged=upkeep.merged,
+                waiting_bytes=waiting_spool_bytes(spool),
             )
             child.send(encode_archive_report(report))
         if not busy:
@@ -84,4 +87,4 @@ def archive_vectors(child: Child) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(archive_vectors))
+    raise SystemExit(run_child(run_vector_archive))

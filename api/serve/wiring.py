@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...ingest.kafka.settings import KafkaSettings, Sasl, Tls, Topics
+from ...ingest.kafka.settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
 from ...models.bundle import TrainedModel
 from ...scoring.engine import EngineSettings
-from ...scoring.lifecycle.force import ModelsInForce
-from ...scoring.lifecycle.shelf import ModelShelf
-from ...scoring.notify import STATEFUL, WebhookTarget
-from ...scoring.pipeline import PipelineSettings
-from ...scoring.policy import LivePolicy, PolicyBook, PolicyRule, PolicyTable, TokenPolicy
-from ...scoring.privacy import PrivacyKey, open_key
-from ...scoring.privacy.key import KEY_FILE
-from ...scoring.processor import Context
+from ...scoring.lifecycle.force import ActiveModels
+from ...scoring.lifecycle.shelf import ModelRegistry
+from ...scoring.notify import STATEFUL_FORMATS, WebhookTarget
+from ...scoring.pipeline import PipelineParameters
+from ...scoring.policy import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from ...scoring.privacy import PrivacyKey, open_privacy_key
+from ...scoring.privacy.key import PRIVACY_KEY_FILE
+from ...scoring.processor import ProcessorContext
 from ...scoring.publish import TopicNames
 from ...scoring.records import RiskLevel
-from ...scoring.risk import Budget, RiskSettings
+from ...scoring.risk import AlertRateBudget, RiskParameters
 from ...scoring.store import SqlStore, open_store, sqlite_url
 from ..settings import LevelPolicy, Settings, WebhookSettings
 from ..settings.kafka import KafkaSecuritySettings
-from ..settings.policy_file import LEVELS, PolicyFile, read_policy_file
+from ..settings.policy_file import LEVEL_NAMES, PolicyFile, read_policy_file
 from ..settings.risk import LevelPolicies
 from ..settings.root import ANY_TENANT
 from ..settings.secret import Secret
@@ -34,8 +34,8 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
     return EngineSettings(
         capacity=settings.pipeline.resident_agents if capacity is None else capacity,
         learn=learn,
-        budget=Budget(budget.medium, budget.high, budget.critical),
-        risk=RiskSettings(
+        budget=AlertRateBudget(budget.medium, budget.high, budget.critical),
+        risk=RiskParameters(
             half_life_ms=rules.half_life_s * 1000.0,
             hold_ms=rules.hold_s * 1000.0,
             confidence_low=rules.confidence_minimum,
@@ -46,21 +46,21 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
 
 def policy_table(settings: Settings) -> PolicyTable:
     """Token policy of every level."""
-    policies = {RiskLevel[name.upper()]: _policy(policy) for name, policy in settings.policies().items()}
+    policies = {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in settings.policies().items()}
     return PolicyTable(policies, settings.token_policy.version)
 
 
 def policy_book(settings: Settings) -> PolicyBook:
     """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
     if settings.token_policy_file is not None:
-        return policy_book_of(settings.token_policy_file)
+        return read_policy_book(settings.token_policy_file)
     modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
     return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
 
 
-def policy_book_of(path: Path) -> PolicyBook:
+def read_policy_book(path: Path) -> PolicyBook:
     """Token policies of a policy file. Raises ConfigError where it is wrong."""
-    return _book(read_policy_file(path))
+    return _policy_book_of_file(read_policy_file(path))
 
 
 def live_policy(settings: Settings) -> LivePolicy:
@@ -68,9 +68,9 @@ def live_policy(settings: Settings) -> LivePolicy:
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
 
 
-def _book(file: PolicyFile) -> PolicyBook:
+def _policy_book_of_file(file: PolicyFile) -> PolicyBook:
     levels = file.levels or LevelPolicies()
-    policies = {RiskLevel[name.upper()]: _policy(getattr(levels, name)) for name in LEVELS}
+    policies = {RiskLevel[name.upper()]: _token_policy(getattr(levels, name)) for name in LEVEL_NAMES}
     rules = [
         PolicyRule(
             rule.name,
@@ -79,7 +79,7 @@ def _book(file: PolicyFile) -> PolicyBook:
             rule.agents,
             rule.mode,
             rule.rollout_percent,
-            {RiskLevel[name.upper()]: _policy(policy) for name, policy in rule.levels.items()},
+            {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in rule.levels.items()},
         )
         for rule in file.rules
     ]
@@ -87,9 +87,9 @@ def _book(file: PolicyFile) -> PolicyBook:
     return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
 
 
-def _policy(policy: LevelPolicy) -> TokenPolicy:
+def _token_policy(policy: LevelPolicy) -> LevelTokenPolicy:
     scopes = ("*",) if policy.step_up else policy.step_up_scopes
-    return TokenPolicy(
+    return LevelTokenPolicy(
         policy.allow,
         policy.max_token_lifetime_s,
         policy.allowed_scopes,
@@ -100,15 +100,15 @@ def _policy(policy: LevelPolicy) -> TokenPolicy:
     )
 
 
-def context(settings: Settings) -> Context:
+def processor_context(settings: Settings) -> ProcessorContext:
     """Names that decisions carry."""
-    return Context(live_policy(settings))
+    return ProcessorContext(live_policy(settings))
 
 
-def pipeline_settings(settings: Settings) -> PipelineSettings:
+def pipeline_settings(settings: Settings) -> PipelineParameters:
     """How the pipeline works under these settings."""
     pipeline = settings.pipeline
-    return PipelineSettings(
+    return PipelineParameters(
         batch=pipeline.batch_size,
         commit_interval_s=pipeline.commit_interval_s,
         commit_share=pipeline.commit_share,
@@ -129,8 +129,8 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
             webhook.url.reveal(),
             () if webhook.secret is None else (webhook.secret.reveal(),),
             format=webhook.format,
-            routing_key=_plain(webhook.routing_key),
-            levels=_levels(webhook),
+            routing_key=_reveal(webhook.routing_key),
+            levels=_webhook_levels(webhook),
             timeout_s=webhook.timeout_s,
             allow_plain_loopback=webhook.allow_http,
         )
@@ -138,13 +138,13 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
     ]
 
 
-def _levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
+def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
     """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
-    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL else set()
+    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
     return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
 
 
-def opened_store(settings: Settings) -> SqlStore:
+def open_service_store(settings: Settings) -> SqlStore:
     """The store, migrated. Raises ConfigError or Unavailable."""
     store = settings.store
     if store.url is None:
@@ -154,14 +154,14 @@ def opened_store(settings: Settings) -> SqlStore:
     return open_store(url, settings.dead_letters.max_rows, password=password)
 
 
-def kafka_settings(settings: Settings) -> KafkaSettings:
+def kafka_settings(settings: Settings) -> KafkaClientSettings:
     """What Kafka clients are told. Only where brokers are configured."""
     kafka, security = settings.kafka, settings.kafka.security
-    return KafkaSettings(
+    return KafkaClientSettings(
         bootstrap_servers=kafka.bootstrap_servers,
         client=kafka.client,
         group_id=kafka.group_id,
-        topics=Topics(
+        topics=KafkaTopics(
             events=kafka.names.events,
             dead_letters=kafka.names.dead_letters,
             risk=kafka.names.risk,
@@ -169,42 +169,42 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
             alerts=kafka.names.alerts,
         ),
         security_protocol=security.protocol,
-        tls=Tls(
+        tls=TlsSettings(
             ca_file=str(security.ca_file or ""),
             certificate_file=str(security.certificate_file or ""),
             key_file=str(security.key_file or ""),
         ),
-        sasl=_sasl(security),
+        sasl=_sasl_settings(security),
         session_timeout_ms=int(kafka.session_timeout_s * 1000),
     )
 
 
-def _sasl(security: KafkaSecuritySettings) -> Sasl | None:
+def _sasl_settings(security: KafkaSecuritySettings) -> SaslSettings | None:
     if security.mechanism is None:
         return None
-    return Sasl(
+    return SaslSettings(
         mechanism=security.mechanism,
         username=security.username or "",
-        password=_plain(security.password),
+        password=_reveal(security.password),
         token_endpoint=security.token_url or "",
         client_id=security.client_id or "",
-        client_secret=_plain(security.client_secret),
+        client_secret=_reveal(security.client_secret),
         scope=security.scope or "",
     )
 
 
-def _plain(secret: Secret | None) -> str:
+def _reveal(secret: Secret | None) -> str:
     return "" if secret is None else secret.reveal()
 
 
-def model_shelf(settings: Settings) -> ModelShelf:
+def open_model_registry(settings: Settings) -> ModelRegistry:
     """Where versions of models lie."""
-    return ModelShelf(settings.data_dir / "models", settings.model_dir)
+    return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 
-def model_in_force(settings: Settings, store: SqlStore) -> TrainedModel:
+def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
     """The model that events are judged by now. Raises ModelError, OSError, Unavailable."""
-    models = ModelsInForce(model_shelf(settings), lambda: 0)
+    models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(next(iter(store.model_switches(1)), None))
     return models.load(chosen.version, chosen.digest)
 
@@ -215,11 +215,11 @@ def topic_names(settings: Settings) -> TopicNames:
     return TopicNames(names.risk, names.decisions, names.alerts, names.dead_letters)
 
 
-def privacy_key(settings: Settings) -> PrivacyKey:
+def open_service_privacy_key(settings: Settings) -> PrivacyKey:
     """The key of this installation, made on first use. Raises ConfigError."""
-    return open_key(settings.privacy.key_file or settings.data_dir / KEY_FILE)
+    return open_privacy_key(settings.privacy.key_file or settings.data_dir / PRIVACY_KEY_FILE)
 
 
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
     """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
-    return privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
+    return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None

@@ -11,47 +11,47 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.log import LogReader
 from ...scoring.delegation import EdgeCollector
-from ...scoring.lifecycle.force import ModelsInForce
-from ...scoring.pipeline import PARTITION, Committed, Pipeline
+from ...scoring.lifecycle.force import ActiveModels
+from ...scoring.pipeline import ONLY_PARTITION, CommittedChanges, SinglePartitionPipeline
 from ...scoring.processor import Processor
-from ...scoring.residence import Residence
+from ...scoring.residence import AgentStateCache
 from ...scoring.vectors import VectorCollector
 from ...scoring.warm import warm_up
 from .. import clock
-from .child import Child, run_child
-from .erasing import forgotten_agents
+from .child import ChildRuntime, run_child
+from .erasing import load_forgotten_agents
 from .vectors import open_spool
-from .wiring import context, engine_settings, model_shelf, opened_store, pipeline_settings
+from .wiring import engine_settings, open_model_registry, open_service_store, pipeline_settings, processor_context
 
-ALIVE_EVERY_S = 0.5
-POLICY_EVERY_S = 1.0
+HEARTBEAT_EVERY_S = 0.5
+POLICY_REFRESH_EVERY_S = 1.0
 """The policy file is looked at this often."""
 
 
-class Worker:
+class EmbeddedPipelineWorker:
     """One pipeline with its surroundings.
 
     Args:
         child: the process.
     """
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: ChildRuntime) -> None:
         settings = child.settings
         self._child = child
-        self._looked_at = 0.0
-        self._told_at = 0.0
+        self._policy_refreshed_at = 0.0
+        self._reported_at = 0.0
         self._spool = open_spool(settings)
-        self.store = opened_store(settings)
+        self.store = open_service_store(settings)
         self.source = LogReader(settings.data_dir / "log")
-        models = ModelsInForce(model_shelf(settings), clock.now_ms)
-        chosen = models.choose(self.store.model_switch(PARTITION))
+        models = ActiveModels(open_model_registry(settings), clock.now_ms)
+        chosen = models.choose(self.store.model_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
-        encoder, told = ColumnEncoder(model.salt, settings.domains()), context(settings)
+        encoder, told = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
         self._policy = told.policy
         warm_up(model, encoder, told)
-        residence = Residence(model, engine_settings(settings), self.store)
-        residence.forgotten = forgotten_agents(settings, self.store)
-        residence.keep_out(one.who for one in self.store.open_erasures() if one.subject)
+        residence = AgentStateCache(model, engine_settings(settings), self.store)
+        residence.erased_agents = load_forgotten_agents(settings, self.store)
+        residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
         processor = Processor(
             residence,
             encoder,
@@ -61,8 +61,8 @@ class Worker:
             models=models,
             vectors=None if self._spool is None else VectorCollector(),
         )
-        self._vectors = processor.vectors
-        self.pipeline = Pipeline(
+        self._vectors = processor.vector_collector
+        self.pipeline = SinglePartitionPipeline(
             self.source,
             processor,
             self.store,
@@ -70,45 +70,47 @@ class Worker:
             pipeline_settings(settings),
             clock.monotonic,
             child.sleep,
-            self._committed,
+            self._after_commit,
         )
 
     def run(self) -> None:
         """Work until told to stop or nobody listens."""
         self.pipeline.start()
         gc.freeze()
-        while not self._child.ending:
+        while not self._child.should_stop:
             self.pipeline.step()
-            self._say_alive()
+            self._send_heartbeat()
         self.pipeline.finish()
 
-    def _committed(self, done: Committed) -> None:
+    def _after_commit(self, done: CommittedChanges) -> None:
         stages = self.pipeline.stages
         if self._spool is not None and self._vectors is not None:
             with stages.timed("vectors"):
-                self._spool.append(*self._vectors.take())
+                self._spool.append(*self._vectors.drain())
                 self._spool.roll_if_due()
-            stages.counts["vectors_dropped"] = self._spool.dropped
-        behind = self._behind(done.position.offset)
-        self._child.sender.committed(done, behind, dict(stages.counts), dict(stages.seconds))
-        self._told_at = clock.monotonic()
+            stages.counts["vectors_dropped"] = self._spool.dropped_events
+        behind = self._pending_records(done.position.offset)
+        self._child.sender.send_commit(done, behind, dict(stages.counts), dict(stages.seconds))
+        self._reported_at = clock.monotonic()
 
-    def _say_alive(self) -> None:
+    def _send_heartbeat(self) -> None:
         now = clock.monotonic()
-        if now - self._looked_at >= POLICY_EVERY_S:
-            self._looked_at = now
+        if now - self._policy_refreshed_at >= POLICY_REFRESH_EVERY_S:
+            self._policy_refreshed_at = now
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
-        if now - self._told_at >= ALIVE_EVERY_S:
+        if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset = self.pipeline.position.offset
-            self._child.sender.alive(offset, self._behind(offset), dict(stages.counts), dict(stages.seconds))
-            self._told_at = now
+            self._child.sender.send_alive(
+                offset, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
+            )
+            self._reported_at = now
 
-    def _behind(self, offset: int) -> int:
+    def _pending_records(self, offset: int) -> int:
         """Records that wait behind *offset*."""
-        return self.source.end_offset(PARTITION) - offset
+        return self.source.end_offset(ONLY_PARTITION) - offset
 
     def close(self) -> None:
         """Release files and connections."""
@@ -118,9 +120,9 @@ class Worker:
         self.store.close()
 
 
-def work(child: Child) -> None:
+def run_embedded_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
-    worker = Worker(child)
+    worker = EmbeddedPipelineWorker(child)
     try:
         worker.run()
     finally:
@@ -128,4 +130,4 @@ def work(child: Child) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(work))
+    raise SystemExit(run_child(run_embedded_worker))

@@ -7,11 +7,11 @@ test holds `docs/settings.md`. Nothing else in Trustwatch reads the environment.
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuators import ActuatorAuthSettings, ActuatorSettings
 from .console import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
-from .gateway import AskedServerSettings, GatewayClientSettings, GatewayIssuerSettings, GatewaySettings
+from .gateway import GatewayClientSettings, GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
 from .hooks import HookSettings
-from .load import OVERRIDES, load_settings, process_settings
+from .load import OVERRIDES, load_process_settings, load_settings
 from .privacy import PrivacySettings, RetentionSettings
-from .risk import AlertBudget, LevelPolicy, RiskSettings, TokenPolicySettings
+from .risk import AlertBudget, LevelPolicy, ServiceRiskSettings, TokenPolicySettings
 from .root import Settings
 from .secret import Secret
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
@@ -22,7 +22,6 @@ __all__ = [
     "ActuatorAuthSettings",
     "ActuatorSettings",
     "AlertBudget",
-    "AskedServerSettings",
     "CallerSettings",
     "ConsoleGrantSettings",
     "ConsoleOidcSettings",
@@ -32,6 +31,7 @@ __all__ = [
     "GatewayIssuerSettings",
     "GatewaySettings",
     "HookSettings",
+    "IntrospectionServerSettings",
     "IssuerSettings",
     "LevelPolicy",
     "ListenSettings",
@@ -39,14 +39,14 @@ __all__ = [
     "PrivacySettings",
     "RegisteredAgent",
     "RetentionSettings",
-    "RiskSettings",
     "Secret",
+    "ServiceRiskSettings",
     "Settings",
     "TenantSettings",
     "TokenPolicySettings",
     "VerificationSettings",
     "WebhookSettings",
+    "load_process_settings",
     "load_settings",
-    "process_settings",
     "settings_table",
 ]

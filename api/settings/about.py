@@ -8,20 +8,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-Level = Literal["unknown", "low", "medium", "high", "critical"]
-Mode = Literal["shadow", "enforce"]
+LevelName = Literal["unknown", "low", "medium", "high", "critical"]
+PolicyModeName = Literal["shadow", "enforce"]
 
 
-def about(description: str, **limits: Any) -> msgspec.Meta:
+def setting(description: str, **limits: Any) -> msgspec.Meta:
     """Meaning of one member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
     return msgspec.Meta(description=description, **limits)
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-Silence = Annotated[float, msgspec.Meta(ge=10)]
+SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SettingsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all parts: frozen, and a misspelt member is an error."""
 
 

@@ -8,31 +8,32 @@ from typing import Annotated, Literal
 import msgspec
 
 from ...ingest.errors import ConfigError
-from ...ingest.formats import Parser, parser_of
-from .about import Name, Part, Silence, about, check_url
+from ...ingest.formats import FormatParser, create_parser
+from .about import Name, SettingsPart, SilenceSeconds, check_url, setting
 from .topics import MappingSettings
 
-Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
+SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
 
 TokenType = Literal["at+jwt", "JWT"]
-Rate = Annotated[float, msgspec.Meta(gt=0)]
+EventRate = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class IssuerSettings(Part, frozen=True):
+class IssuerSettings(SettingsPart, frozen=True):
     """One authorization server whose access tokens are accepted."""
 
-    issuer: Annotated[Name, about("the `iss` of its tokens, compared exactly")]
+    issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
     audiences: Annotated[
-        tuple[Name, ...], about("`aud` values that mean this service; a token must hold one", min_length=1)
+        tuple[Name, ...], setting("`aud` values that mean this service; a token must hold one", min_length=1)
     ]
-    jwks_uri: Annotated[str | None, about("where its keys are fetched: https (http only to loopback)")] = None
-    jwks_file: Annotated[Path | None, about("a JWKS file instead of `jwks_uri`")] = None
+    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
     algorithms: Annotated[
-        tuple[Algorithm, ...], about("signature algorithms accepted; `none` and HS* are refused", min_length=1)
+        tuple[SignatureAlgorithm, ...],
+        setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
     ] = ("ES256", "RS256", "PS256", "EdDSA")
     token_types: Annotated[
-        tuple[TokenType, ...], about("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
+        tuple[TokenType, ...], setting("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
     ] = ("at+jwt", "JWT")
 
     def __post_init__(self) -> None:
@@ -42,27 +43,29 @@ class IssuerSettings(Part, frozen=True):
             check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
 
 
-class CallerSettings(Part, frozen=True):
+class CallerSettings(SettingsPart, frozen=True):
     """What one client of a trusted issuer may speak for. A client without such an entry speaks for nobody."""
 
-    name: Annotated[Name, about("its name in logs, metrics and dead letters")]
-    client_id: Annotated[Name | None, about("the token's `client_id` (or `azp`, `cid`)")] = None
-    subject: Annotated[Name | None, about("the token's `sub`; with `client_id`, both must fit")] = None
+    name: Annotated[Name, setting("its name in logs, metrics and dead letters")]
+    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)")] = None
+    subject: Annotated[Name | None, setting("the token's `sub`; with `client_id`, both must fit")] = None
     authenticated_by: Annotated[
-        Name | None, about("issuer of its tokens; required where several issuers are configured")
+        Name | None, setting("issuer of its tokens; required where several issuers are configured")
     ] = None
-    tenants: Annotated[tuple[Name, ...], about("tenants it may ask about and speak for; `*` is all")] = ()
-    issuers: Annotated[tuple[Name, ...], about("agent issuers its events may name; `*` is all")] = ()
-    sources: Annotated[tuple[Name, ...], about("glob patterns of the event `source` it may use")] = ()
-    trusted: Annotated[bool, about("whether its word on an agent's type and capabilities counts")] = False
-    events_per_s: Annotated[Rate | None, about("events per second it may send; null is no limit of its own")] = None
+    tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
+    issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
+    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
+    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
+    events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
+        None
+    )
     silence_s: Annotated[
-        Silence | None, about("it counts as silent after so long without an event, s; null is never")
+        SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
     ] = None
     format: Annotated[
-        str, about("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
+        str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
     ] = "native"
-    mapping: Annotated[MappingSettings, about("own mapping (`mapping`), or changes to that of its `format`")] = (
+    mapping: Annotated[MappingSettings, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
         MappingSettings()
     )
 
@@ -74,41 +77,43 @@ class CallerSettings(Part, frozen=True):
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
-    def parser(self) -> Parser:
+    def parser(self) -> FormatParser:
         """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
-        return parser_of(self.format, self.mapping.spec())
+        return create_parser(self.format, self.mapping.spec())
 
 
-class RegisteredAgent(Part, frozen=True):
+class RegisteredAgent(SettingsPart, frozen=True):
     """Type and capabilities of agents, as the operator knows them; wins over what events assert."""
 
-    tenant: Annotated[Name, about("tenant of the agents")]
-    issuer: Annotated[Name, about("issuer of the agents")]
-    agent: Annotated[Name, about("glob pattern of the agent id")]
-    type: Annotated[Name, about("role: the peer group of the agents")]
-    capabilities: Annotated[tuple[Name, ...] | None, about("actions they are meant to do; null is not declared")] = None
+    tenant: Annotated[Name, setting("tenant of the agents")]
+    issuer: Annotated[Name, setting("issuer of the agents")]
+    agent: Annotated[Name, setting("glob pattern of the agent id")]
+    type: Annotated[Name, setting("role: the peer group of the agents")]
+    capabilities: Annotated[tuple[Name, ...] | None, setting("actions they are meant to do; null is not declared")] = (
+        None
+    )
 
 
-class VerificationSettings(Part, frozen=True):
+class VerificationSettings(SettingsPart, frozen=True):
     """How tokens are verified and keys are kept."""
 
-    leeway_s: Annotated[float, about("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
-    cached_tokens: Annotated[int, about("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
-    refused_tokens: Annotated[int, about("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)] = (
-        4_096
-    )
-    refused_s: Annotated[float, about("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
+    leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
+    cached_tokens: Annotated[int, setting("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
+    refused_tokens: Annotated[
+        int, setting("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)
+    ] = 4_096
+    refused_s: Annotated[float, setting("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
     unknown_key_wait_s: Annotated[
-        float, about("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
+        float, setting("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
     ] = 0.5
-    refresh_s: Annotated[float, about("keys are fetched again after, s", ge=1)] = 300.0
+    refresh_s: Annotated[float, setting("keys are fetched again after, s", ge=1)] = 300.0
     refresh_min_s: Annotated[
-        float, about("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
+        float, setting("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
     ] = 10.0
     keys_max_age_s: Annotated[
-        float, about("keys of an issuer that no longer answers are trusted this long, s", ge=1)
+        float, setting("keys of an issuer that no longer answers are trusted this long, s", ge=1)
     ] = 86_400.0
-    fetch_timeout_s: Annotated[float, about("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
+    fetch_timeout_s: Annotated[float, setting("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
 
     def __post_init__(self) -> None:
         if self.keys_max_age_s < self.refresh_s:

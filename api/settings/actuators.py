@@ -7,28 +7,28 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .about import Name, Part, about, check_url
+from .about import Name, SettingsPart, check_url, setting
 from .secret import Secret
 
 ActuatorKind = Literal["hydra", "keycloak", "webhook"]
-Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
+AssertionAlgorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
 
 
-Seconds = Annotated[int, msgspec.Meta(ge=1)]
+PositiveSeconds = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class ActuatorAuthSettings(Part, frozen=True):
+class ActuatorAuthSettings(SettingsPart, frozen=True):
     """How an actuator proves who it is: a bearer token, or a client with a secret or (better) a private key."""
 
-    bearer: Annotated[Secret | None, about("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
-    client_id: Annotated[Name | None, about("our client at the server")] = None
-    client_secret: Annotated[Secret | None, about("its secret, for client_secret_basic")] = None
-    private_key: Annotated[Secret | None, about("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
-    key_id: Annotated[str, about("`kid` of the private key, as the server knows it")] = ""
-    algorithm: Annotated[Algorithm, about("the private key signs with")] = "ES256"
-    audience: Annotated[str, about("`aud` of assertions; empty is the URL that is asked")] = ""
-    token_url: Annotated[str | None, about("token endpoint, for the client's own token")] = None
-    scope: Annotated[str, about("scope that is asked for")] = ""
+    bearer: Annotated[Secret | None, setting("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
+    client_id: Annotated[Name | None, setting("our client at the server")] = None
+    client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
+    private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
+    key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
+    algorithm: Annotated[AssertionAlgorithm, setting("the private key signs with")] = "ES256"
+    audience: Annotated[str, setting("`aud` of assertions; empty is the URL that is asked")] = ""
+    token_url: Annotated[str | None, setting("token endpoint, for the client's own token")] = None
+    scope: Annotated[str, setting("scope that is asked for")] = ""
 
     def __post_init__(self) -> None:
         if (self.bearer is None) == (self.client_id is None):
@@ -41,30 +41,30 @@ class ActuatorAuthSettings(Part, frozen=True):
             raise ValueError("a `private_key` needs its `key_id`")
 
 
-class ActuatorSettings(Part, frozen=True):
+class ActuatorSettings(SettingsPart, frozen=True):
     """One server at which clients of agents are lowered and restored, or tokens revoked."""
 
-    name: Annotated[Name, about("name in answers, metrics and logs, at most 64 characters; unlike those of webhooks")]
-    kind: Annotated[ActuatorKind, about("product; `webhook` is for any other")]
-    url: Annotated[str, about("`hydra`: its admin API; `keycloak`: the server; `webhook`: where to post")]
-    issuers: Annotated[tuple[Name, ...], about("issuers of the agents it serves: this server's `iss`", min_length=1)]
-    realm: Annotated[Name | None, about("`keycloak`: realm of the clients")] = None
-    tenants: Annotated[tuple[Name, ...], about("tenants whose agents it serves; `*` is all", min_length=1)] = ("*",)
-    clients: Annotated[Mapping[Name, Name], about("client id by agent id, where they differ")] = {}
-    auth: Annotated[ActuatorAuthSettings | None, about("null where the network guards the admin API")] = None
-    secret: Annotated[Secret | None, about("`webhook`: signing secret of Standard Webhooks, `whsec_…`")] = None
+    name: Annotated[Name, setting("name in answers, metrics and logs, at most 64 characters; unlike those of webhooks")]
+    kind: Annotated[ActuatorKind, setting("product; `webhook` is for any other")]
+    url: Annotated[str, setting("`hydra`: its admin API; `keycloak`: the server; `webhook`: where to post")]
+    issuers: Annotated[tuple[Name, ...], setting("issuers of the agents it serves: this server's `iss`", min_length=1)]
+    realm: Annotated[Name | None, setting("`keycloak`: realm of the clients")] = None
+    tenants: Annotated[tuple[Name, ...], setting("tenants whose agents it serves; `*` is all", min_length=1)] = ("*",)
+    clients: Annotated[Mapping[Name, Name], setting("client id by agent id, where they differ")] = {}
+    auth: Annotated[ActuatorAuthSettings | None, setting("null where the network guards the admin API")] = None
+    secret: Annotated[Secret | None, setting("`webhook`: signing secret of Standard Webhooks, `whsec_…`")] = None
     confirm_url: Annotated[
-        str | None, about('`webhook`: gets the same body, answers `{"confirmed": true}` once it is so')
+        str | None, setting('`webhook`: gets the same body, answers `{"confirmed": true}` once it is so')
     ] = None
     default_lifetime_s: Annotated[
-        Seconds | None,
-        about(
+        PositiveSeconds | None,
+        setting(
             "lifetime that the server gives tokens of a client without one of its own, s; "
             "null is the server's usual: 3600 of `hydra`, 300 of `keycloak`"
         ),
     ] = None
-    timeout_s: Annotated[float, about("time budget of one attempt, s", gt=0, le=60)] = 10.0
-    allow_http: Annotated[bool, about("accept http URLs; only to loopback")] = False
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
 
     def __post_init__(self) -> None:
         if len(self.name) > 64:

@@ -6,25 +6,25 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .about import Name, Part, about, check_url
-from .access import Algorithm, IssuerSettings
+from .about import Name, SettingsPart, check_url, setting
+from .access import IssuerSettings, SignatureAlgorithm
 from .hooks import HeaderName
 from .secret import Secret
 
-Method = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
-SHORTEST_SECRET = 16
+HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
+MIN_CLIENT_SECRET_LENGTH = 16
 
 
-class AskedServerSettings(Part, frozen=True):
+class IntrospectionServerSettings(SettingsPart, frozen=True):
     """The authorization server's own introspection endpoint (RFC 7662)."""
 
-    url: Annotated[str, about("introspection endpoint: https (http only to loopback)")]
+    url: Annotated[str, setting("introspection endpoint: https (http only to loopback)")]
     tokens: Annotated[
         Literal["opaque", "all"],
-        about("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
+        setting("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
     ] = "opaque"
-    cache_s: Annotated[float, about("how long an answer is kept, s", ge=0, le=5)] = 2.0
-    timeout_s: Annotated[float, about("time budget of one question, s", gt=0, le=30)] = 2.0
+    cache_s: Annotated[float, setting("how long an answer is kept, s", ge=0, le=5)] = 2.0
+    timeout_s: Annotated[float, setting("time budget of one question, s", gt=0, le=30)] = 2.0
 
     def __post_init__(self) -> None:
         check_url(self.url, "`url`", loopback_http=True)
@@ -34,34 +34,37 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
     """One authorization server whose tokens agents present at gateways."""
 
     audiences: Annotated[
-        tuple[Name, ...], about("`aud` values of the APIs behind the gateways; a token must hold one", min_length=1)
+        tuple[Name, ...], setting("`aud` values of the APIs behind the gateways; a token must hold one", min_length=1)
     ]
-    tenant: Annotated[Name | None, about("tenant of its agents, where `tenant_claim` does not say")] = None
+    tenant: Annotated[Name | None, setting("tenant of its agents, where `tenant_claim` does not say")] = None
     tenant_claim: Annotated[
-        Name | None, about("claim that names the tenant, as `organization_id`; it wins over `tenant`")
+        Name | None, setting("claim that names the tenant, as `organization_id`; it wins over `tenant`")
     ] = None
     agent_issuer: Annotated[
-        Name | None, about("issuer of its agents as events name it; null is the `iss` of the token")
+        Name | None, setting("issuer of its agents as events name it; null is the `iss` of the token")
     ] = None
     introspection: Annotated[
-        AskedServerSettings | None, about("its own introspection endpoint, for opaque tokens at `/introspect`")
+        IntrospectionServerSettings | None,
+        setting("its own introspection endpoint, for opaque tokens at `/introspect`"),
     ] = None
 
     revocation_url: Annotated[
         str | None,
-        about("its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"),
+        setting(
+            "its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"
+        ),
     ] = None
     client_id: Annotated[
-        Name | None, about("our client at both; null sends no credentials, as for Hydra's admin API")
+        Name | None, setting("our client at both; null sends no credentials, as for Hydra's admin API")
     ] = None
     client_secret: Annotated[
-        Secret | None, about("its secret, for client_secret_basic: `{env: NAME}` or `{file: PATH}`")
+        Secret | None, setting("its secret, for client_secret_basic: `{env: NAME}` or `{file: PATH}`")
     ] = None
     private_key: Annotated[
-        Secret | None, about("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
+        Secret | None, setting("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
     ] = None
-    key_id: Annotated[str, about("`kid` of the private key, as the server knows it")] = ""
-    key_algorithm: Annotated[Algorithm, about("what our assertions are signed with")] = "ES256"
+    key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
+    key_algorithm: Annotated[SignatureAlgorithm, setting("what our assertions are signed with")] = "ES256"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,64 +78,68 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
             raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
 
 
-class GatewayClientSettings(Part, frozen=True):
+class GatewayClientSettings(SettingsPart, frozen=True):
     """A gateway that asks `/introspect` by `client_secret_basic`, where it can not get a token for `trust.decide`."""
 
-    client_id: Annotated[Name, about("its user name in Basic authentication")]
-    secret: Annotated[Secret, about("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
-    tenants: Annotated[tuple[Name, ...], about("tenants whose tokens it may ask about; `*` is all", min_length=1)] = (
+    client_id: Annotated[Name, setting("its user name in Basic authentication")]
+    secret: Annotated[Secret, setting("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
+    tenants: Annotated[tuple[Name, ...], setting("tenants whose tokens it may ask about; `*` is all", min_length=1)] = (
         "*",
     )
 
     def __post_init__(self) -> None:
         secret = self.secret.reveal()
-        if len(secret) < SHORTEST_SECRET or not (secret.isascii() and secret.isprintable()):
-            raise ValueError(f"`secret` must have at least {SHORTEST_SECRET} printable ASCII characters")
+        if len(secret) < MIN_CLIENT_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(f"`secret` must have at least {MIN_CLIENT_SECRET_LENGTH} printable ASCII characters")
 
 
-class GatewaySettings(Part, frozen=True):
+class GatewaySettings(SettingsPart, frozen=True):
     """Checks for gateways. Without issuers there are none: neither `/ext-authz`, `/forward-auth` nor `/introspect`."""
 
     issuers: Annotated[
-        tuple[GatewayIssuerSettings, ...], about("authorization servers whose tokens agents present at gateways")
+        tuple[GatewayIssuerSettings, ...], setting("authorization servers whose tokens agents present at gateways")
     ] = ()
     clients: Annotated[
-        tuple[GatewayClientSettings, ...], about("gateways that ask `/introspect` by a secret instead of a token")
+        tuple[GatewayClientSettings, ...], setting("gateways that ask `/introspect` by a secret instead of a token")
     ] = ()
     safe_methods: Annotated[
-        tuple[Method, ...],
-        about("methods that pass while only some of the token's scopes wait for a person; all others need every scope"),
+        tuple[HttpMethod, ...],
+        setting(
+            "methods that pass while only some of the token's scopes wait for a person; all others need every scope"
+        ),
     ] = ("GET", "HEAD", "OPTIONS")
     dpop: Annotated[
         Literal["refuse", "gateway"],
-        about("`Authorization: DPoP`: refused, or accepted since the gateway itself has checked the proof"),
+        setting("`Authorization: DPoP`: refused, or accepted since the gateway itself has checked the proof"),
     ] = "refuse"
     risk_header: Annotated[
-        HeaderName | None, about("header of an allowed call that tells the upstream the risk level; null tells nothing")
+        HeaderName | None,
+        setting("header of an allowed call that tells the upstream the risk level; null tells nothing"),
     ] = None
     tell_approval: Annotated[
-        bool, about("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
+        bool, setting("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
     ] = False
-    realm: Annotated[str, msgspec.Meta(pattern=r"^[ !#-\[\]-~]{1,128}\Z"), about("`realm` of challenges")] = "agents"
+    realm: Annotated[str, msgspec.Meta(pattern=r"^[ !#-\[\]-~]{1,128}\Z"), setting("`realm` of challenges")] = "agents"
     resource_metadata: Annotated[
-        str | None, about("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
+        str | None, setting("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
     ] = None
-    risk_claims: Annotated[bool, about("active answers of `/introspect` carry `risk_level` and `policy_version`")] = (
+    risk_claims: Annotated[bool, setting("active answers of `/introspect` carry `risk_level` and `policy_version`")] = (
         False
     )
     on_failure: Annotated[
         Literal["open", "closed"],
-        about("what a call with a verified token gets that can not be decided for a fault of ours"),
+        setting("what a call with a verified token gets that can not be decided for a fault of ours"),
     ] = "closed"
     on_stale: Annotated[
-        Literal["use", "deny"], about("what is done where risk may be out of date: use what is known, or deny")
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
     ] = "use"
     on_unreachable: Annotated[
         Literal["error", "inactive"],
-        about("`/introspect` while the issuer's own introspection can not be asked: 503, or `active: false`"),
+        setting("`/introspect` while the issuer's own introspection can not be asked: 503, or `active: false`"),
     ] = "error"
     record: Annotated[
-        Literal["denials", "all"], about("calls that become audit events; the gateway's access log tells of the others")
+        Literal["denials", "all"],
+        setting("calls that become audit events; the gateway's access log tells of the others"),
     ] = "denials"
 
     def __post_init__(self) -> None:

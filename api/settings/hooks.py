@@ -7,57 +7,57 @@ from typing import Annotated, Literal
 import msgspec
 
 from ...ingest.errors import ConfigError
-from ...ingest.formats.expressions import Expression
-from .about import Name, Part, about
+from ...ingest.formats.expressions import JmesPathExpression
+from .about import Name, SettingsPart, setting
 from .secret import Secret
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
 HookName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
 HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 
-SHORTEST_SECRET = 16
+MIN_HOOK_SECRET_LENGTH = 16
 
 
-class HookSettings(Part, frozen=True):
+class HookSettings(SettingsPart, frozen=True):
     """One authorization server that asks at issuance. `authzen` asks by OAuth, all others by a secret."""
 
-    name: Annotated[HookName, about("its path is `/hooks/NAME`, in small letters; also its name in metrics and logs")]
-    kind: Annotated[HookKind, about("the product that asks; `authzen` is asked at `/access/v1/evaluation(s)`")]
+    name: Annotated[HookName, setting("its path is `/hooks/NAME`, in small letters; also its name in metrics and logs")]
+    kind: Annotated[HookKind, setting("the product that asks; `authzen` is asked at `/access/v1/evaluation(s)`")]
     tenant: Annotated[
-        Name | None, about("tenant of its agents; required but for `authzen`, where null is that of the caller")
+        Name | None, setting("tenant of its agents; required but for `authzen`, where null is that of the caller")
     ] = None
     issuer: Annotated[
-        Name | None, about("issuer of its agents, as events name it; required but for `authzen`, as `tenant`")
+        Name | None, setting("issuer of its agents, as events name it; required but for `authzen`, as `tenant`")
     ] = None
     secret: Annotated[
         Secret | None,
-        about(
+        setting(
             "what the product proves itself by: `{env: NAME}` or `{file: PATH}`, at least 16 characters; "
             "`user:password` for `basic`, the signing key for `zitadel`, none for `authzen`"
         ),
     ] = None
     proof: Annotated[
-        Literal["header", "bearer", "basic"], about("how the secret comes; `zitadel` signs with it instead")
+        Literal["header", "bearer", "basic"], setting("how the secret comes; `zitadel` signs with it instead")
     ] = "header"
-    header: Annotated[HeaderName, about("the header that holds the secret where `proof` is `header`")] = (
+    header: Annotated[HeaderName, setting("the header that holds the secret where `proof` is `header`")] = (
         "X-Trustwatch-Key"
     )
     on_failure: Annotated[
         Literal["open", "closed"],
-        about("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
+        setting("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
     ] = "closed"
     on_stale: Annotated[
-        Literal["use", "deny"], about("what is done where risk may be out of date: use what is known, or deny")
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
     ] = "use"
-    claims: Annotated[bool, about("write `risk_level` and `policy_version` into tokens")] = True
+    claims: Annotated[bool, setting("write `risk_level` and `policy_version` into tokens")] = True
     agent: Annotated[
-        str | None, about("where in the request the agent is, JMESPath; null is the client (`user.id` for `zitadel`)")
+        str | None, setting("where in the request the agent is, JMESPath; null is the client (`user.id` for `zitadel`)")
     ] = None
     too_short: Annotated[
         Literal["deny", "minimum"],
-        about("`okta`: what becomes of tokens that may not live for the 300 s that Okta wants at least"),
+        setting("`okta`: what becomes of tokens that may not live for the 300 s that Okta wants at least"),
     ] = "deny"
-    tolerance_s: Annotated[float, about("`zitadel`: how old a signature may be, s", gt=0, le=3600)] = 300.0
+    tolerance_s: Annotated[float, setting("`zitadel`: how old a signature may be, s", gt=0, le=3600)] = 300.0
 
     def __post_init__(self) -> None:
         if self.kind == "authzen":
@@ -70,16 +70,16 @@ class HookSettings(Part, frozen=True):
         self._check_secret()
         self.expression()
 
-    def expression(self) -> Expression | None:
+    def expression(self) -> JmesPathExpression | None:
         """Finds the agent in a request; None where the product's own place is meant."""
         try:
-            return None if self.agent is None else Expression(self.agent)
+            return None if self.agent is None else JmesPathExpression(self.agent)
         except ConfigError as error:
             raise ValueError(f"`agent`: {error}") from None
 
     def _check_secret(self) -> None:
         secret = "" if self.secret is None else self.secret.reveal()
-        if len(secret) < SHORTEST_SECRET or not (secret.isascii() and secret.isprintable()):
-            raise ValueError(f"`secret` must have at least {SHORTEST_SECRET} printable ASCII characters")
+        if len(secret) < MIN_HOOK_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(f"`secret` must have at least {MIN_HOOK_SECRET_LENGTH} printable ASCII characters")
         if self.proof == "basic" and self.kind != "zitadel" and ":" not in secret:
             raise ValueError("`secret` must be `user:password` where `proof` is `basic`")

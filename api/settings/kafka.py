@@ -7,29 +7,31 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .about import Name, Part, about, check_url
+from .about import Name, SettingsPart, check_url, setting
 from .secret import Secret
-from .topics import KafkaTopicSettings
+from .topics import ForeignTopicSettings
 
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
-Client = Literal["kafka-python", "confluent"]
+KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+KafkaClientName = Literal["kafka-python", "confluent"]
 
 
-class KafkaSecuritySettings(Part, frozen=True):
+class KafkaSecuritySettings(SettingsPart, frozen=True):
     """How brokers are trusted, and what we show them."""
 
-    protocol: Annotated[Protocol, about("how brokers are spoken to; with SASL also `mechanism`")] = "PLAINTEXT"
-    ca_file: Annotated[Path | None, about("certificates of the brokers' authority, PEM; null is the system's")] = None
-    certificate_file: Annotated[Path | None, about("our certificate for mutual TLS, PEM")] = None
-    key_file: Annotated[Path | None, about("key of our certificate, PEM")] = None
-    mechanism: Annotated[Mechanism | None, about("SASL mechanism")] = None
-    username: Annotated[str | None, about("for PLAIN and SCRAM")] = None
-    password: Annotated[Secret | None, about("for PLAIN and SCRAM: `{env: NAME}` or `{file: PATH}`")] = None
-    token_url: Annotated[str | None, about("token endpoint, for OAUTHBEARER")] = None
-    client_id: Annotated[str | None, about("client at the token endpoint")] = None
-    client_secret: Annotated[Secret | None, about("its secret: `{env: NAME}` or `{file: PATH}`")] = None
-    scope: Annotated[str | None, about("scope to ask for at the token endpoint")] = None
+    protocol: Annotated[KafkaProtocolName, setting("how brokers are spoken to; with SASL also `mechanism`")] = (
+        "PLAINTEXT"
+    )
+    ca_file: Annotated[Path | None, setting("certificates of the brokers' authority, PEM; null is the system's")] = None
+    certificate_file: Annotated[Path | None, setting("our certificate for mutual TLS, PEM")] = None
+    key_file: Annotated[Path | None, setting("key of our certificate, PEM")] = None
+    mechanism: Annotated[SaslMechanismName | None, setting("SASL mechanism")] = None
+    username: Annotated[str | None, setting("for PLAIN and SCRAM")] = None
+    password: Annotated[Secret | None, setting("for PLAIN and SCRAM: `{env: NAME}` or `{file: PATH}`")] = None
+    token_url: Annotated[str | None, setting("token endpoint, for OAUTHBEARER")] = None
+    client_id: Annotated[str | None, setting("client at the token endpoint")] = None
+    client_secret: Annotated[Secret | None, setting("its secret: `{env: NAME}` or `{file: PATH}`")] = None
+    scope: Annotated[str | None, setting("scope to ask for at the token endpoint")] = None
 
     def __post_init__(self) -> None:
         if self.protocol.startswith("SASL") != (self.mechanism is not None):
@@ -44,40 +46,41 @@ class KafkaSecuritySettings(Part, frozen=True):
             raise ValueError("`certificate_file` and `key_file` belong together")
 
 
-class KafkaTopicNames(Part, frozen=True):
+class KafkaTopicNames(SettingsPart, frozen=True):
     """Names of our own topics."""
 
-    events: Annotated[Name, about("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, about("records that are no audit events, with the reason in their headers")] = (
+    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
+    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
         "trustwatch.events.dlq"
     )
-    risk: Annotated[Name, about("latest risk of every agent; compacted")] = "trustwatch.risk"
-    decisions: Annotated[Name, about("changes of level")] = "trustwatch.decisions"
-    alerts: Annotated[Name, about("alerts, as they go to webhooks")] = "trustwatch.alerts"
+    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
+    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
+    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
 
 
-class KafkaSettings(Part, frozen=True):
+class KafkaSettings(SettingsPart, frozen=True):
     """The distributed form: events through Kafka instead of the log below `data_dir`."""
 
     bootstrap_servers: Annotated[
-        tuple[str, ...], about("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
+        tuple[str, ...], setting("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
     ] = ()
-    client: Annotated[Client, about("`confluent` needs the extra `fast` and takes far less CPU per record")] = (
-        "kafka-python"
-    )
-    security: Annotated[KafkaSecuritySettings, about("TLS and authentication")] = KafkaSecuritySettings()
-    group_id: Annotated[Name, about("consumer group of the workers; further groups begin with it")] = "trustwatch"
-    names: Annotated[KafkaTopicNames, about("names of our topics")] = KafkaTopicNames()
-    partitions: Annotated[int, about("partitions of topics that `trustwatch topics create` makes", ge=1, le=1024)] = 8
-    replication: Annotated[int, about("copies of each of these partitions", ge=1, le=16)] = 3
+    client: Annotated[
+        KafkaClientName, setting("`confluent` needs the extra `fast` and takes far less CPU per record")
+    ] = "kafka-python"
+    security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
+    group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
+    names: Annotated[KafkaTopicNames, setting("names of our topics")] = KafkaTopicNames()
+    partitions: Annotated[int, setting("partitions of topics that `trustwatch topics create` makes", ge=1, le=1024)] = 8
+    replication: Annotated[int, setting("copies of each of these partitions", ge=1, le=16)] = 3
     session_timeout_s: Annotated[
-        float, about("a worker that is silent for so long loses its partitions, s", ge=6, le=1800)
+        float, setting("a worker that is silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
     duplicate_window: Annotated[
-        int, about("records per partition within which a repeated event is recognised, at least", ge=1024, le=4_194_304)
+        int,
+        setting("records per partition within which a repeated event is recognised, at least", ge=1024, le=4_194_304),
     ] = 65_536
     topics: Annotated[
-        tuple[KafkaTopicSettings, ...], about("foreign topics to take events from; see docs/ingest-topics.md")
+        tuple[ForeignTopicSettings, ...], setting("foreign topics to take events from; see docs/ingest-topics.md")
     ] = ()
 
     def __post_init__(self) -> None:

@@ -4,55 +4,55 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .about import Part, about
+from .about import SettingsPart, setting
 
 
-class DriftSettings(Part, frozen=True):
+class DriftSettings(SettingsPart, frozen=True):
     """From which difference a peer group counts as drifted, and how it is told."""
 
     features: Annotated[
-        float, about("population stability index of a feature from which it has drifted", gt=0, le=10)
+        float, setting("population stability index of a feature from which it has drifted", gt=0, le=10)
     ] = 0.5
     scores: Annotated[
         float,
-        about("population stability index of p-values from which they have drifted", gt=0, le=10),
+        setting("population stability index of p-values from which they have drifted", gt=0, le=10),
     ] = 0.2
-    min_events: Annotated[int, about("events of a group on one day from which it is judged", ge=100)] = 500
+    min_events: Annotated[int, setting("events of a group on one day from which it is judged", ge=100)] = 500
     reference_days: Annotated[
-        int, about("first days of a group under a model, which later days are measured against", ge=1, le=90)
+        int, setting("first days of a group under a model, which later days are measured against", ge=1, le=90)
     ] = 7
-    again_days: Annotated[int, about("a drift that goes on is told again after, days", ge=1, le=365)] = 7
+    again_days: Annotated[int, setting("a drift that goes on is told again after, days", ge=1, le=365)] = 7
 
 
-class LifecycleSettings(Part, frozen=True):
+class LifecycleSettings(SettingsPart, frozen=True):
     """A process at the lowest priority that trains, runs models in shadow, and watches for drift.
 
     Versions, calibration and the budget chart are there without it. With Kafka every worker that has it enabled stands
     ready, and one of them does it.
     """
 
-    enabled: Annotated[bool, about("whether the process runs")] = False
+    enabled: Annotated[bool, setting("whether the process runs")] = False
     every_h: Annotated[
-        float, about("a new model is trained this often, h; 0 is on request alone", ge=0, le=24 * 365)
+        float, setting("a new model is trained this often, h; 0 is on request alone", ge=0, le=24 * 365)
     ] = 24.0
     history_days: Annotated[
         float,
-        about("a model learns from events that arrived in the last, days; as far as they are kept", gt=0, le=3650),
+        setting("a model learns from events that arrived in the last, days; as far as they are kept", gt=0, le=3650),
     ] = 28.0
     most_events: Annotated[
-        int, about("the newest events of these, at most so many; bounds the memory of training", ge=1_000)
+        int, setting("the newest events of these, at most so many; bounds the memory of training", ge=1_000)
     ] = 500_000
     follow_days: Annotated[
         float,
-        about(
+        setting(
             "what arrived so long before a start is read again to bring models in shadow up to date, days", ge=0, le=365
         ),
     ] = 2.0
-    min_agent_days: Annotated[int, about("agent-days in shadow before a challenger may be promoted", ge=0)] = 100
-    promote: Annotated[Literal["manual", "automatic"], about("who promotes a challenger that has proved better")] = (
+    min_agent_days: Annotated[int, setting("agent-days in shadow before a challenger may be promoted", ge=0)] = 100
+    promote: Annotated[Literal["manual", "automatic"], setting("who promotes a challenger that has proved better")] = (
         "manual"
     )
     keep_versions: Annotated[
-        int, about("versions kept beside champion and challenger; older ones leave the disk, not the history", ge=1)
+        int, setting("versions kept beside champion and challenger; older ones leave the disk, not the history", ge=1)
     ] = 10
-    drift: Annotated[DriftSettings, about("when behaviour is no longer what the model learned")] = DriftSettings()
+    drift: Annotated[DriftSettings, setting("when behaviour is no longer what the model learned")] = DriftSettings()

@@ -12,7 +12,7 @@ import msgspec
 from ...ingest.errors import ConfigError
 from .root import Settings
 from .secret import Secret
-from .table import hint
+from .table import error_hint
 
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
 """Names the settings file where none is given."""
@@ -27,10 +27,10 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
 }
 """Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
-def process_settings(path: Path | None = None) -> Settings:
+def load_process_settings(path: Path | None = None) -> Settings:
     """`load_settings` with the environment of this process."""
     return load_settings(path, os.environ)
 
@@ -58,25 +58,25 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     raw = {} if path is None else read_yaml(path)
     origin = "settings" if path is None else str(path)
     base = Path.cwd() if path is None else path.absolute().parent
-    _override(raw, environ)
+    _apply_overrides(raw, environ)
     _fill_policies(raw)
     try:
         settings = msgspec.convert(raw, Settings, dec_hook=_decoder(base, environ))
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {error}{hint(Settings, str(error))}") from None
+        raise ConfigError(f"{origin}: {error}{error_hint(Settings, str(error))}") from None
     return msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; empty is an empty one. Raises ConfigError, which quotes nothing of the file."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
         raw = msgspec.yaml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"{path}: is no YAML{_place(error)}") from None
+        raise ConfigError(f"{path}: is no YAML{_error_position(error)}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -84,13 +84,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _place(error: BaseException) -> str:
+def _error_position(error: BaseException) -> str:
     """Line and column of a syntax error. Not the message: it quotes the line, which may hold a secret."""
     mark = getattr(error.__context__, "problem_mark", None)
     return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
 
 
-def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _apply_overrides(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     for variable, member in OVERRIDES.items():
         value = environ.get(variable)
         if not value:
@@ -99,10 +99,10 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         for name in member[:-1]:
             part[name] = dict(part.get(name) or {})
             part = part[name]
-        part[member[-1]] = _typed(variable, member[-1], value)
+        part[member[-1]] = _typed_override(variable, member[-1], value)
 
 
-def _typed(variable: str, member: str, value: str) -> str | int | list[str]:
+def _typed_override(variable: str, member: str, value: str) -> str | int | list[str]:
     if member.endswith("_dir"):
         return str(Path(value).absolute())
     if member == "bootstrap_servers":
@@ -129,21 +129,21 @@ def _fill_policies(raw: dict[str, Any]) -> None:
 def _decoder(base: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:
     def decode(wanted: type, value: Any) -> Any:
         if wanted is Path:
-            return _path(value, base)
+            return _resolve_path(value, base)
         if wanted is Secret:
-            return Secret(_secret(value, base, environ))
+            return Secret(_resolve_secret(value, base, environ))
         raise NotImplementedError(f"no decoder for {wanted.__name__}")
 
     return decode
 
 
-def _path(value: Any, base: Path) -> Path:
+def _resolve_path(value: Any, base: Path) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("Expected a path")
     return base / Path(value).expanduser()
 
 
-def _secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
+def _resolve_secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
     """The secret that *value* stands for: itself, `{env: NAME}` or `{file: PATH}`. Messages never quote *value*."""
     if isinstance(value, str) and value:
         return value
@@ -154,11 +154,11 @@ def _secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
                 raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         if kind == "file" and isinstance(name, str):
-            return _secret_file(_path(name, base))
+            return _read_secret_file(_resolve_path(name, base))
     raise ValueError("Expected `{env: NAME}`, `{file: PATH}` or a text")
 
 
-def _secret_file(path: Path) -> str:
+def _read_secret_file(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

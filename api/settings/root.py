@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from .about import Name, Part, about, is_loopback
+from .about import Name, SettingsPart, is_loopback, setting
 from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuators import ActuatorSettings
 from .archive import ArchiveSettings
@@ -17,59 +17,63 @@ from .hooks import HookSettings
 from .kafka import KafkaSettings
 from .lifecycle import LifecycleSettings
 from .privacy import PrivacySettings, RetentionSettings
-from .risk import LevelPolicy, RiskSettings, TokenPolicySettings
+from .risk import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
 from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
 from .store import StoreSettings
-from .topics import KafkaTopicSettings
+from .topics import ForeignTopicSettings
 
 ANY_TENANT = "*"
 
 
-class Settings(Part, frozen=True):
+class Settings(SettingsPart, frozen=True):
     """Everything an operator can set. Paths are absolute once `load_settings` has read them."""
 
-    data_dir: Annotated[Path, about("database, event log and local key; relative to the settings file")] = Path("var")
-    model_dir: Annotated[Path, about("the trained model; relative to the settings file")] = Path("var/model")
-    listen: Annotated[ListenSettings, about("address of the API")] = ListenSettings()
-    issuers: Annotated[tuple[IssuerSettings, ...], about("authorization servers whose tokens are accepted")] = ()
-    verification: Annotated[VerificationSettings, about("verification of tokens")] = VerificationSettings()
-    callers: Annotated[tuple[CallerSettings, ...], about("what each client may speak for")] = ()
-    tenants: Annotated[Mapping[Name, TenantSettings], about("tenants by name; `*` is every other tenant")] = {}
-    registry: Annotated[tuple[RegisteredAgent, ...], about("agents as the operator knows them; first match wins")] = ()
-    webhooks: Annotated[tuple[WebhookSettings, ...], about("where alerts go")] = ()
-    hooks: Annotated[tuple[HookSettings, ...], about("authorization servers that ask while they issue tokens")] = ()
-    gateway: Annotated[GatewaySettings, about("gateways that ask about each call of an agent")] = GatewaySettings()
-    feedback: Annotated[FeedbackSettings, about("what people say of decisions")] = FeedbackSettings()
-    actuators: Annotated[
-        tuple[ActuatorSettings, ...], about("authorization servers whose clients are lowered and restored")
+    data_dir: Annotated[Path, setting("database, event log and local key; relative to the settings file")] = Path("var")
+    model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
+    listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
+    issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
+    verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
+    callers: Annotated[tuple[CallerSettings, ...], setting("what each client may speak for")] = ()
+    tenants: Annotated[Mapping[Name, TenantSettings], setting("tenants by name; `*` is every other tenant")] = {}
+    registry: Annotated[
+        tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
-    store: Annotated[StoreSettings, about("database")] = StoreSettings()
-    archive: Annotated[ArchiveSettings, about("events as Parquet files, for analysts")] = ArchiveSettings()
-    console: Annotated[ConsoleSettings, about("pages for people, at `/console`")] = ConsoleSettings()
-    lifecycle: Annotated[LifecycleSettings, about("retraining, shadow, promotion, drift")] = LifecycleSettings()
-    kafka: Annotated[KafkaSettings, about("Apache Kafka, where one machine is not enough")] = KafkaSettings()
-    pipeline: Annotated[PipelineSettings, about("from events to risk")] = PipelineSettings()
-    dead_letters: Annotated[DeadLetterSettings, about("refused records")] = DeadLetterSettings()
-    risk: Annotated[RiskSettings, about("from evidence to levels")] = RiskSettings()
-    token_policy: Annotated[TokenPolicySettings, about("what a level means for tokens")] = TokenPolicySettings()
+    webhooks: Annotated[tuple[WebhookSettings, ...], setting("where alerts go")] = ()
+    hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
+    gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
+    feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()
+    actuators: Annotated[
+        tuple[ActuatorSettings, ...], setting("authorization servers whose clients are lowered and restored")
+    ] = ()
+    store: Annotated[StoreSettings, setting("database")] = StoreSettings()
+    archive: Annotated[ArchiveSettings, setting("events as Parquet files, for analysts")] = ArchiveSettings()
+    console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
+    lifecycle: Annotated[LifecycleSettings, setting("retraining, shadow, promotion, drift")] = LifecycleSettings()
+    kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
+    pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
+    dead_letters: Annotated[DeadLetterSettings, setting("refused records")] = DeadLetterSettings()
+    risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
+    token_policy: Annotated[TokenPolicySettings, setting("what a level means for tokens")] = TokenPolicySettings()
     token_policy_file: Annotated[
         Path | None,
-        about("token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"),
+        setting(
+            "token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"
+        ),
     ] = None
-    privacy: Annotated[PrivacySettings, about("pseudonyms")] = PrivacySettings()
+    privacy: Annotated[PrivacySettings, setting("pseudonyms")] = PrivacySettings()
     retention_days: Annotated[
-        int, about("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
+        int, setting("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)
     ] = 90
-    retention: Annotated[RetentionSettings, about("how long what is kept, by table")] = RetentionSettings()
+    retention: Annotated[RetentionSettings, setting("how long what is kept, by table")] = RetentionSettings()
 
     def __post_init__(self) -> None:
-        _unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
-        _unique("callers", "name", (caller.name for caller in self.callers))
-        _unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
-        _unique("hooks", "name", (hook.name for hook in self.hooks))
+        _check_unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
+        _check_unique("callers", "name", (caller.name for caller in self.callers))
+        _check_unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
+        _check_unique("hooks", "name", (hook.name for hook in self.hooks))
         if [hook.kind for hook in self.hooks].count("authzen") > 1:
             raise ValueError("only one hook may be of kind `authzen`: its paths are fixed - at `$.hooks`")
-        _unique("actuators", "name", (actuator.name for actuator in self.actuators))
+        _check_unique("actuators", "name", (actuator.name for actuator in self.actuators))
         _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
         _check_topics(self.kafka.topics, self.callers)
@@ -99,7 +103,7 @@ class Settings(Part, frozen=True):
         return {level: getattr(self.token_policy, level) for level in ("unknown", "low", "medium", "high", "critical")}
 
 
-def _unique(part: str, member: str, names: Iterable[str]) -> None:
+def _check_unique(part: str, member: str, names: Iterable[str]) -> None:
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         if name in seen:
@@ -141,7 +145,7 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
         seen[identity] = index
 
 
-def _check_topics(topics: Iterable[KafkaTopicSettings], callers: Iterable[CallerSettings]) -> None:
+def _check_topics(topics: Iterable[ForeignTopicSettings], callers: Iterable[CallerSettings]) -> None:
     """A caller sees the dead letters that carry its name, so no topic may have it too."""
     taken = {caller.name: index for index, caller in enumerate(callers)}
     for index, topic in enumerate(topics):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .about import Level, Mode, Name, Part, about, check_url
+from .about import LevelName, Name, PolicyModeName, SettingsPart, check_url, setting
 from .secret import Secret
 
-Format = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
+AlertFormatName = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 
 
-class ListenSettings(Part, frozen=True):
+class ListenSettings(SettingsPart, frozen=True):
     """Address of the HTTP API."""
 
-    host: Annotated[str, about("address to listen on; anything but loopback needs a TLS proxy", min_length=1)] = (
+    host: Annotated[str, setting("address to listen on; anything but loopback needs a TLS proxy", min_length=1)] = (
         "127.0.0.1"
     )
-    port: Annotated[int, about("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
-    public_url: Annotated[str | None, about("how others reach the service; null is its own address")] = None
+    port: Annotated[int, setting("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
+    public_url: Annotated[str | None, setting("how others reach the service; null is its own address")] = None
 
     def __post_init__(self) -> None:
         if self.public_url is not None:
@@ -30,37 +30,37 @@ class ListenSettings(Part, frozen=True):
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
-class TenantSettings(Part, frozen=True):
+class TenantSettings(SettingsPart, frozen=True):
     """One tenant; the entry `*` stands for every tenant that has none of its own."""
 
-    domains: Annotated[tuple[Name, ...], about("domains inside the tenant (with their sub-domains)")] = ()
-    mode: Annotated[Mode, about("`shadow` decides and records, `enforce` also acts")] = "shadow"
+    domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
+    mode: Annotated[PolicyModeName, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
 
 
-class WebhookSettings(Part, frozen=True):
+class WebhookSettings(SettingsPart, frozen=True):
     """One target of alerts. Targets come from here alone, never from a request."""
 
-    name: Annotated[Name, about("name of the target in delivery state and logs, at most 64 characters")]
+    name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
     url: Annotated[
-        Secret, about("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
+        Secret, setting("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
     ]
-    format: Annotated[Format, about("how alerts are written for it")] = "cloudevents"
+    format: Annotated[AlertFormatName, setting("how alerts are written for it")] = "cloudevents"
     secret: Annotated[
         Secret | None,
-        about(
+        setting(
             "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
             "for `cloudevents` and `ocsf`, which need it, and for no other"
         ),
     ] = None
     routing_key: Annotated[
-        Secret | None, about("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
+        Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
     ] = None
     levels: Annotated[
-        tuple[Level, ...],
-        about("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
+        tuple[LevelName, ...],
+        setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
     ] = ("medium", "high", "critical")
-    timeout_s: Annotated[float, about("time budget of one attempt, s", gt=0, le=60)] = 10.0
-    allow_http: Annotated[bool, about("accept an http `url`; only to loopback")] = False
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
 
     def __post_init__(self) -> None:
         check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
@@ -74,25 +74,26 @@ class WebhookSettings(Part, frozen=True):
             raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
 
 
-class PipelineSettings(Part, frozen=True):
+class PipelineSettings(SettingsPart, frozen=True):
     """How events become risk."""
 
-    batch_size: Annotated[int, about("events per kernel batch", ge=1, le=65_536)] = 1000
-    commit_interval_s: Annotated[float, about("longest time between two commits, s", gt=0, le=60)] = 1.0
+    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
+    commit_interval_s: Annotated[float, setting("longest time between two commits, s", gt=0, le=60)] = 1.0
     commit_share: Annotated[
         float,
-        about("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
+        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
     ] = 0.25
-    resident_agents: Annotated[int, about("agents whose state is held in memory", ge=1)] = 200_000
-    tick_interval_s: Annotated[float, about("time advances without events every, s", gt=0, le=3600)] = 5.0
-    max_lag_bytes: Annotated[int, about("events not yet applied before senders get 429, bytes", ge=65_536)] = (
+    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
+    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
+    max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
         256 * 1024 * 1024
     )
 
 
-class DeadLetterSettings(Part, frozen=True):
+class DeadLetterSettings(SettingsPart, frozen=True):
     """Records that are no audit events."""
 
     max_rows: Annotated[
-        int, about("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1)
+        int,
+        setting("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1),
     ] = 100_000

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from .about import Part, about
+from .about import SettingsPart, setting
 from .secret import Secret
 
 
-class StoreSettings(Part, frozen=True):
+class StoreSettings(SettingsPart, frozen=True):
     """The database. By default a file of its own below `data_dir`."""
 
-    url: Annotated[str | None, about("`postgresql://USER@HOST/NAME`; null is SQLite below `data_dir`")] = None
-    password: Annotated[Secret | None, about("password of the database user: `{env: NAME}` or `{file: PATH}`")] = None
+    url: Annotated[str | None, setting("`postgresql://USER@HOST/NAME`; null is SQLite below `data_dir`")] = None
+    password: Annotated[Secret | None, setting("password of the database user: `{env: NAME}` or `{file: PATH}`")] = None
     agents_days: Annotated[
-        int, about("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
+        int, setting("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
     ] = 365
 
     def __post_init__(self) -> None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from .output import encode_label, write_jsonl
 from .planner import PlannedAttack, plan_attacks
-from .population import Enterprise, SimulatedAgent, Tenant
+from .population import Enterprise, SimulatedAgent, SimulatedTenant
 from .retime import retime
-from .rows import CLEAN, Label, SimulatedEvent
+from .rows import CLEAN_LABEL, SimulatedEvent, SimulatedLabel
 from .scenarios import SCENARIOS
 from .settings import Attack, SimulationSettings
 from .stream import simulate
 
 __all__ = [
-    "CLEAN",
+    "CLEAN_LABEL",
     "SCENARIOS",
     "Attack",
     "Enterprise",
-    "Label",
     "PlannedAttack",
     "SimulatedAgent",
     "SimulatedEvent",
+    "SimulatedLabel",
+    "SimulatedTenant",
     "SimulationSettings",
-    "Tenant",
     "encode_label",
     "plan_attacks",
     "retime",

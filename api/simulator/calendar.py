@@ -9,13 +9,13 @@ from typing import Literal
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 WEEK_HOURS = 168
-_MONDAY = 72
+_EPOCH_HOUR_OF_WEEK = 72
 """1970-01-01 was a Thursday: hour 0 of the epoch is hour 72 of a week that starts on Monday."""
 
-Shift = Literal["office", "night", "always", "extended"]
+WorkShift = Literal["office", "night", "always", "extended"]
 
 
-def _hourly(shift: Shift, day: int, hour: int) -> float:
+def _hourly_activity(shift: WorkShift, day: int, hour: int) -> float:
     """Relative activity in one local hour; day 0 is Monday. Never zero: somebody always works late."""
     weekend = day >= 5
     if shift == "night":
@@ -29,7 +29,7 @@ def _hourly(shift: Shift, day: int, hour: int) -> float:
     return 0.3 if hour in (7, 12, 18) else 1.0
 
 
-class Profile:
+class ActivityProfile:
     """Activity over a week in UTC, mean 1, constant within an hour.
 
     Args:
@@ -37,9 +37,9 @@ class Profile:
         utc_offset: whole hours by which local time is ahead of UTC (no daylight saving).
     """
 
-    def __init__(self, shift: Shift, utc_offset: int) -> None:
+    def __init__(self, shift: WorkShift, utc_offset: int) -> None:
         local = [((h + utc_offset) % WEEK_HOURS) for h in range(WEEK_HOURS)]
-        raw = [_hourly(shift, *divmod(h, 24)) for h in local]
+        raw = [_hourly_activity(shift, *divmod(h, 24)) for h in local]
         mean = sum(raw) / WEEK_HOURS
         self.weights = [w / mean for w in raw]
         self._cumulative = [0.0]
@@ -48,30 +48,30 @@ class Profile:
 
     def weight_at(self, at_ms: int) -> float:
         """Activity in the hour of that moment, 1 on average."""
-        return self.weights[(at_ms // HOUR_MS + _MONDAY) % WEEK_HOURS]
+        return self.weights[(at_ms // HOUR_MS + _EPOCH_HOUR_OF_WEEK) % WEEK_HOURS]
 
-    def after(self, at_ms: int, amount: float) -> int:
+    def advance(self, at_ms: int, amount: float) -> int:
         """The moment by which `amount` mean hours of activity have passed since `at_ms`.
 
         With `amount` = exponential / rate this is the next arrival of a Poisson process whose rate follows the profile.
         """
-        hours, rest = divmod(at_ms + _MONDAY * HOUR_MS, HOUR_MS)
+        hours, rest = divmod(at_ms + _EPOCH_HOUR_OF_WEEK * HOUR_MS, HOUR_MS)
         week, hour = divmod(hours, WEEK_HOURS)
         total = self._cumulative[-1]
         goal = self._cumulative[hour] + self.weights[hour] * rest / HOUR_MS + amount
         weeks, goal = divmod(goal, total)
         hour = min(bisect_right(self._cumulative, goal) - 1, WEEK_HOURS - 1)
         part = (goal - self._cumulative[hour]) / self.weights[hour]
-        moment = ((week + int(weeks)) * WEEK_HOURS + hour + part - _MONDAY) * HOUR_MS
+        moment = ((week + int(weeks)) * WEEK_HOURS + hour + part - _EPOCH_HOUR_OF_WEEK) * HOUR_MS
         return max(at_ms, int(moment))
 
-    def quietest_within(self, at_ms: int, hours: int) -> int:
+    def quietest_hour(self, at_ms: int, hours: int) -> int:
         """Start of the least active hour among the next `hours` after `at_ms`; the earliest of equals."""
         first = at_ms // HOUR_MS + 1
         return min(range(first, first + hours), key=lambda hour: self.weight_at(hour * HOUR_MS)) * HOUR_MS
 
 
 @lru_cache(maxsize=256)
-def profile(shift: Shift, utc_offset: int) -> Profile:
+def activity_profile(shift: WorkShift, utc_offset: int) -> ActivityProfile:
     """One shared profile per shift and time zone."""
-    return Profile(shift, utc_offset)
+    return ActivityProfile(shift, utc_offset)

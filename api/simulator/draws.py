@@ -8,15 +8,15 @@ from statistics import NormalDist
 
 import numpy as np
 
-_BLOCK = 64
+_BLOCK_SIZE = 64
 """Numbers drawn from numpy at once: large enough to hide the call, small enough for 10,000 streams (2 kB each)."""
 
-_QUANTILES = 2048
-_NORMAL = tuple(NormalDist().inv_cdf((i + 0.5) / _QUANTILES) for i in range(_QUANTILES))
+_QUANTILE_COUNT = 2048
+_NORMAL_QUANTILES = tuple(NormalDist().inv_cdf((i + 0.5) / _QUANTILE_COUNT) for i in range(_QUANTILE_COUNT))
 _MASK = (1 << 64) - 1
 
 
-class Draws:
+class RandomStream:
     """One independent stream of random numbers.
 
     Args:
@@ -30,36 +30,38 @@ class Draws:
         self._rng: np.random.Generator | None = None
         self._block: list[float] = []
 
-    def _fill(self) -> list[float]:
+    def _fill_block(self) -> list[float]:
         # Made on first use: most of 10,000 agents may stay silent in a short run.
         if self._rng is None:
             self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self._key)))
-        self._block = self._rng.random(_BLOCK).tolist()
+        self._block = self._rng.random(_BLOCK_SIZE).tolist()
         return self._block
 
-    def unit(self) -> float:
+    def uniform(self) -> float:
         """Uniform in [0, 1)."""
-        return (self._block or self._fill()).pop()
+        return (self._block or self._fill_block()).pop()
 
-    def index(self, n: int) -> int:
+    def uniform_index(self, n: int) -> int:
         """Uniform whole number in [0, n)."""
-        return int((self._block or self._fill()).pop() * n)
+        return int((self._block or self._fill_block()).pop() * n)
 
-    def between(self, low: float, high: float) -> float:
+    def uniform_between(self, low: float, high: float) -> float:
         """Uniform in [low, high)."""
-        return low + (high - low) * (self._block or self._fill()).pop()
+        return low + (high - low) * (self._block or self._fill_block()).pop()
 
-    def rank(self, n: int) -> int:
+    def zipf_rank(self, n: int) -> int:
         """Rank in [0, n) with a Zipf-like tail: rank k is drawn with probability log((k+2)/(k+1)) / log(n+1)."""
-        return min(int((n + 1) ** (self._block or self._fill()).pop()) - 1, n - 1)
+        return min(int((n + 1) ** (self._block or self._fill_block()).pop()) - 1, n - 1)
 
     def lognormal(self, median: float, sigma: float) -> float:
         """Log-normal, cut at 3.5 sigma (a table of quantiles; no stray value spoils a test or a demo)."""
-        return median * math.exp(sigma * _NORMAL[int((self._block or self._fill()).pop() * _QUANTILES)])
+        return median * math.exp(
+            sigma * _NORMAL_QUANTILES[int((self._block or self._fill_block()).pop() * _QUANTILE_COUNT)]
+        )
 
     def exponential(self) -> float:
         """Exponential with mean 1."""
-        return -math.log1p(-(self._block or self._fill()).pop())
+        return -math.log1p(-(self._block or self._fill_block()).pop())
 
 
 def mix64(value: int) -> int:
@@ -70,6 +72,6 @@ def mix64(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def digest(*parts: object) -> str:
+def hex_digest(*parts: object) -> str:
     """SHA-256 in hex over the parts: stands for fingerprints of tokens and keys that never existed."""
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()

@@ -7,18 +7,18 @@ from typing import Literal
 
 import msgspec
 
-from .calendar import Shift
+from .calendar import WorkShift
 
-Style = Literal["plain", "mail", "host"]
+ResourceIdStyle = Literal["plain", "mail", "host"]
 
 
-def json_text(value: object) -> str:
+def to_json(value: object) -> str:
     """Compact JSON of any plain value."""
     return msgspec.json.encode(value).decode()
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """A kind of resource.
 
     Args:
@@ -34,10 +34,10 @@ class Kind:
     host: str
     size: int
     growth: float
-    style: Style = "plain"
+    style: ResourceIdStyle = "plain"
     external: bool = False
 
-    def identify(self, number: int) -> tuple[str, str]:
+    def resource_names(self, number: int) -> tuple[str, str]:
         """Id and canonical target of the numbered resource."""
         if self.style == "mail":
             address = f"{self.name}.{number}@client-{number % 23}.example.net"
@@ -49,7 +49,7 @@ class Kind:
 
 
 @dataclass(slots=True, kw_only=True)
-class Step:
+class TaskStep:
     """One kind of action within a task.
 
     Args:
@@ -65,7 +65,7 @@ class Step:
 
     action: str
     effect: str
-    kind: Kind
+    kind: ResourceKind
     scope: str
     type: str = "tool.call"
     again: float = 0.0
@@ -78,13 +78,13 @@ class Step:
     calls: str | None = None
     since: int = 0
     derived: bool = False
-    text: str = field(init=False, repr=False)
-    scopes: str = field(init=False, repr=False)
+    json_prefix: str = field(init=False, repr=False)
+    scopes_json: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        action = json_text(self.action)
-        self.text = f',"type":"{self.type}","action":{action},"effect":"{self.effect}"'
-        self.scopes = f',"scopes":{json_text({"requested": [self.scope], "granted": [self.scope]})}'
+        action = to_json(self.action)
+        self.json_prefix = f',"type":"{self.type}","action":{action},"effect":"{self.effect}"'
+        self.scopes_json = f',"scopes":{to_json({"requested": [self.scope], "granted": [self.scope]})}'
 
     @property
     def mean_visits(self) -> float:
@@ -93,7 +93,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class AgentTask:
     """A declared purpose: a Markov chain over its steps.
 
     From a step the walk repeats it (`again`) or goes on; a step may be left out (`skip`); after the last step it
@@ -101,7 +101,7 @@ class Task:
     """
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[TaskStep, ...]
     loop: float = 0.0
     weight: float = 1.0
     for_user: bool = True
@@ -118,7 +118,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class AgentRole:
     """An agent type.
 
     Args:
@@ -131,9 +131,9 @@ class Role:
 
     name: str
     slug: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[AgentTask, ...]
     activity: float = 1.0
-    shift: Shift = "office"
+    shift: WorkShift = "office"
     lifetime_s: int = 600
     method: str = "private_key_jwt"
     privileged: bool = False
@@ -143,6 +143,6 @@ class Role:
         """Every action it declares, sorted."""
         return sorted({step.action for task in self.tasks for step in task.steps})
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[TaskStep]:
         """All steps of all tasks, in table order."""
         return [step for task in self.tasks for step in task.steps]

@@ -7,18 +7,18 @@ from typing import BinaryIO
 
 import msgspec
 
-from .rows import Label, SimulatedEvent
+from .rows import SimulatedEvent, SimulatedLabel
 
-_encoder = msgspec.json.Encoder()
+_label_encoder = msgspec.json.Encoder()
 
 
-def encode_label(label: Label) -> bytes:
+def encode_label(label: SimulatedLabel) -> bytes:
     """One line of a label file, without the newline.
 
     >>> encode_label(Label("evt-1", "a", "t", "s", 0, 1, "burst"))
     b'{"id":"evt-1","agent_id":"a","tenant":"t","session":"s","event_label":0,"session_label":1,"class":"burst"}'
     """
-    return _encoder.encode(label)
+    return _label_encoder.encode(label)
 
 
 def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryIO | None = None) -> int:
@@ -31,6 +31,6 @@ def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryI
     for event, label, _ in events:
         out.write(event + b"\n")
         if labels is not None:
-            labels.write(_encoder.encode(label) + b"\n")
+            labels.write(_label_encoder.encode(label) + b"\n")
         written += 1
     return written

@@ -6,14 +6,14 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .calendar import Profile, profile
-from .draws import Draws
-from .grammar import Role
-from .lifecycle import Epoch, plan_epochs
+from .calendar import ActivityProfile, activity_profile
+from .draws import RandomStream
+from .grammar import AgentRole
+from .lifecycle import AgentDeployment, plan_deployments
 from .roles import ROLES
 from .settings import SimulationSettings
 
-_FIRST = (
+_FIRST_NAMES = (
     "ada",
     "ben",
     "chen",
@@ -29,13 +29,27 @@ _FIRST = (
     "maya",
     "noor",
 )
-_LAST = ("adams", "berg", "costa", "diaz", "evans", "fuchs", "gupta", "huang", "ito", "jones", "khan", "lopez", "moore")
-_OFFSETS = (1, -5, 9, -8, 0, 5)
+_LAST_NAMES = (
+    "adams",
+    "berg",
+    "costa",
+    "diaz",
+    "evans",
+    "fuchs",
+    "gupta",
+    "huang",
+    "ito",
+    "jones",
+    "khan",
+    "lopez",
+    "moore",
+)
+_UTC_OFFSETS = (1, -5, 9, -8, 0, 5)
 """Hours ahead of UTC of the tenants, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class SimulatedTenant:
     """One customer with its own authorization server."""
 
     index: int
@@ -59,12 +73,15 @@ class Tenant:
     @property
     def utc_offset(self) -> int:
         """Hours ahead of UTC."""
-        return _OFFSETS[self.index % len(_OFFSETS)]
+        return _UTC_OFFSETS[self.index % len(_UTC_OFFSETS)]
 
-    def user(self, number: int) -> str:
+    def user_address(self, number: int) -> str:
         """Mail address of the numbered user."""
-        first, last = _FIRST[number % len(_FIRST)], _LAST[number // len(_FIRST) % len(_LAST)]
-        turn = number // (len(_FIRST) * len(_LAST))
+        first, last = (
+            _FIRST_NAMES[number % len(_FIRST_NAMES)],
+            _LAST_NAMES[number // len(_FIRST_NAMES) % len(_LAST_NAMES)],
+        )
+        turn = number // (len(_FIRST_NAMES) * len(_LAST_NAMES))
         return f"{first}.{last}{turn or ''}@{self.domain}"
 
 
@@ -73,43 +90,43 @@ class SimulatedAgent:
     """One agent: what it is (fixed), and what it has used so far (grows).
 
     Args:
-        slot: number among the agents of its role and tenant.
+        role_index: number among the agents of its role and tenant.
         users: numbers of the users it acts for, the most frequent first.
         active_from, active_until: milliseconds since 1970; nothing happens outside.
         volume, pace: factors on bytes and on waiting times that make agents of one role differ.
-        epochs: its versions, instances and keys over time, at least one.
-        pools: how many resources of a kind it knows, where that has grown beyond the kind's size.
+        deployments: its versions, instances and keys over time, at least one.
+        pool_sizes: how many resources of a kind it knows, where that has grown beyond the kind's size.
     """
 
     index: int
     id: str
-    tenant: Tenant
-    role: Role
-    slot: int
+    tenant: SimulatedTenant
+    role: AgentRole
+    role_index: int
     users: list[int]
     active_from: int
     active_until: int
     volume: float
     pace: float
-    epochs: list[Epoch]
+    deployments: list[AgentDeployment]
     retires: bool = False
-    pools: dict[str, int] = field(default_factory=dict)
+    pool_sizes: dict[str, int] = field(default_factory=dict)
 
     @property
-    def profile(self) -> Profile:
+    def activity(self) -> ActivityProfile:
         """Its working hours."""
-        return profile(self.role.shift, self.tenant.utc_offset)
+        return activity_profile(self.role.shift, self.tenant.utc_offset)
 
     @property
     def network(self) -> str:
         """First three bytes of its /24, the same in every instance."""
         return f"10.{self.index // 250 % 250}.{self.index % 250}"
 
-    def epoch_at(self, at_ms: int) -> Epoch:
+    def deployment_at(self, at_ms: int) -> AgentDeployment:
         """Version, instance and key in force at a moment."""
-        return self.epochs[max(0, bisect_right(self.epochs, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
+        return self.deployments[max(0, bisect_right(self.deployments, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
 
-    def alive(self, at_ms: int) -> bool:
+    def is_active(self, at_ms: int) -> bool:
         """Whether it is deployed and working at a moment."""
         return self.active_from <= at_ms < self.active_until
 
@@ -119,41 +136,41 @@ class Enterprise:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
-        self.tenants = [Tenant(i, name) for i, name in enumerate(settings.tenants)]
-        self.agents = [self._agent(i) for i in range(settings.agents)]
+        self.tenants = [SimulatedTenant(i, name) for i, name in enumerate(settings.tenants)]
+        self.agents = [self._make_agent(i) for i in range(settings.agents)]
         self._by_role: dict[tuple[int, str], list[SimulatedAgent]] = {}
         for agent in self.agents:
             self._by_role.setdefault((agent.tenant.index, agent.role.name), []).append(agent)
 
-    def _agent(self, index: int) -> SimulatedAgent:
+    def _make_agent(self, index: int) -> SimulatedAgent:
         settings = self.settings
-        draws = Draws(settings.seed, 0, index)
+        draws = RandomStream(settings.seed, 0, index)
         tenant = self.tenants[index % len(self.tenants)]
         slot, kind = divmod(index // len(self.tenants), len(ROLES))
         role = ROLES[kind]
         number_of_users = 20 + settings.agents // len(self.tenants)
-        users = list(dict.fromkeys(draws.index(number_of_users) for _ in range(4 + draws.index(9))))
+        users = list(dict.fromkeys(draws.uniform_index(number_of_users) for _ in range(4 + draws.uniform_index(9))))
         born, dies = _lifespan(settings, draws)
         return SimulatedAgent(
             index=index,
-            id=_identify(tenant, role, slot, draws.unit()),
+            id=_agent_id(tenant, role, slot, draws.uniform()),
             tenant=tenant,
             role=role,
-            slot=slot,
+            role_index=slot,
             users=users,
             active_from=born,
             active_until=dies,
             volume=draws.lognormal(1.0, 0.25),
             pace=draws.lognormal(1.0, 0.2),
-            epochs=plan_epochs(settings, draws, index, role.slug, born),
+            deployments=plan_deployments(settings, draws, index, role.slug, born),
             retires=dies < settings.end_ms,
         )
 
-    def of_role(self, tenant: Tenant, role: str) -> list[SimulatedAgent]:
+    def agents_with_role(self, tenant: SimulatedTenant, role: str) -> list[SimulatedAgent]:
         """Agents of one role in one tenant, oldest first; empty where there are none."""
         return self._by_role.get((tenant.index, role), [])
 
-    def callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
+    def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
         """Whom an agent asks for work of a role: nearly always the same one, sometimes its stand-in.
 
         Args:
@@ -162,10 +179,10 @@ class Enterprise:
         Returns:
             The callee, or None where the tenant has nobody of that role alive (other than the caller).
         """
-        ring = self.of_role(caller.tenant, role)
+        ring = self.agents_with_role(caller.tenant, role)
         for turn in range(len(ring)):
-            found = ring[(caller.slot + (draw >= 0.9) + turn) % len(ring)]
-            if found is not caller and found.alive(at_ms):
+            found = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
+            if found is not caller and found.is_active(at_ms):
                 return found
         return None
 
@@ -175,17 +192,17 @@ class Enterprise:
         return sum(agent.role.activity for agent in self.agents) / len(self.agents)
 
 
-def _lifespan(settings: SimulationSettings, draws: Draws) -> tuple[int, int]:
+def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, int]:
     """First and last moment of an agent: most live throughout, some join or retire (1 % and 0.5 % a day)."""
     start, end = settings.start_ms, settings.end_ms
     days = (end - start) / 86_400_000 * settings.churn
-    joins, retires, when, gone = draws.unit(), draws.unit(), draws.unit(), draws.unit()
+    joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
     born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
     dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end
     return born, dies
 
 
-def _identify(tenant: Tenant, role: Role, slot: int, draw: float) -> str:
+def _agent_id(tenant: SimulatedTenant, role: AgentRole, slot: int, draw: float) -> str:
     """Agent id: most are plain names, some https or SPIFFE URIs."""
     if draw < 0.12:
         return f"https://agents.{tenant.domain}/{role.slug}/{slot}"

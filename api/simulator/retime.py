@@ -8,11 +8,11 @@ from datetime import datetime
 
 from ...ingest.errors import ConfigError
 from .rows import SimulatedEvent
-from .settings import milliseconds
-from .stream import timestamp
+from .settings import epoch_milliseconds
+from .stream import format_second
 
-_TIME = b'"time":"'
-_LENGTH = len("2026-01-01T00:00:00.000Z")
+_TIME_MEMBER = b'"time":"'
+_TIME_LENGTH = len("2026-01-01T00:00:00.000Z")
 
 
 def retime(
@@ -36,16 +36,18 @@ def retime(
         raise ConfigError(f"factor must be more than 0, not {factor!r}")
     if start.tzinfo is None or (origin is not None and origin.tzinfo is None):
         raise ConfigError("start and origin need a UTC offset")
-    return _retimed(events, factor, milliseconds(start), None if origin is None else milliseconds(origin))
+    return _retime_events(
+        events, factor, epoch_milliseconds(start), None if origin is None else epoch_milliseconds(origin)
+    )
 
 
-def _retimed(
+def _retime_events(
     events: Iterable[SimulatedEvent], factor: float, start_ms: int, origin_ms: int | None
 ) -> Iterator[SimulatedEvent]:
     for event, label, at_ms in events:
         if origin_ms is None:
             origin_ms = at_ms
         moved = start_ms + math.floor((at_ms - origin_ms) / factor)
-        at = event.index(_TIME) + len(_TIME)
-        stamp = f"{timestamp(moved // 1000)}{moved % 1000:03d}Z".encode()
-        yield SimulatedEvent(event[:at] + stamp + event[at + _LENGTH :], label, moved)
+        at = event.index(_TIME_MEMBER) + len(_TIME_MEMBER)
+        stamp = f"{format_second(moved // 1000)}{moved % 1000:03d}Z".encode()
+        yield SimulatedEvent(event[:at] + stamp + event[at + _TIME_LENGTH :], label, moved)

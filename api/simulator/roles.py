@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .grammar import Role
+from .grammar import AgentRole
 from .roles_business import (
     CALENDAR_ASSISTANT,
     HR_ASSISTANT,
@@ -14,7 +14,7 @@ from .roles_business import (
 )
 from .roles_technical import BACKUP_RUNNER, CODE_REVIEWER, DATA_ANALYST, DEPLOYMENT_BOT, RESEARCH_AGENT, SECURITY_TRIAGE
 
-ROLES: tuple[Role, ...] = (
+ROLES: tuple[AgentRole, ...] = (
     ORCHESTRATOR,
     PAYMENT_PROCESSOR,
     INVOICE_READER,
@@ -31,4 +31,4 @@ ROLES: tuple[Role, ...] = (
 )
 """Orchestrators and those they call come first, so that a small enterprise has delegation too."""
 
-BY_NAME = {role.name: role for role in ROLES}
+ROLES_BY_NAME = {role.name: role for role in ROLES}

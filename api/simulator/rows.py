@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from .draws import Draws
+from .draws import RandomStream
 
-CLEAN = "clean"
-_NAMES = 1 << 31
+CLEAN_LABEL = "clean"
+_NUMBER_OFFSET = 1 << 31
 """Keeps the numbers of names apart from those of rows: a session must not look like an event id."""
 
 
-class Token(NamedTuple):
+class SimulatedToken(NamedTuple):
     """A fingerprint of a token, its end (milliseconds since 1970), and the key it is bound to."""
 
     name: str
@@ -21,7 +21,7 @@ class Token(NamedTuple):
     thumbprint: str
 
 
-class Label(msgspec.Struct, frozen=True, gc=False, rename={"scenario": "class"}):
+class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": "class"}):
     """The truth about one event; `scenario` is written as `class`.
 
     Args:
@@ -50,11 +50,11 @@ class SimulatedEvent(NamedTuple):
     """
 
     event: bytes
-    label: Label
+    label: SimulatedLabel
     at_ms: int
 
 
-class Truth(NamedTuple):
+class GroundTruth(NamedTuple):
     """What all rows of one session share in their labels."""
 
     agent_id: str
@@ -64,17 +64,17 @@ class Truth(NamedTuple):
     scenario: str
 
 
-class Row(NamedTuple):
+class DraftEvent(NamedTuple):
     """Compared by time, then by key, which is unique; the order is therefore total."""
 
     at_ms: int
     key: int
-    text: str
-    truth: Truth
+    body_json: str
+    truth: GroundTruth
     event_label: int
 
 
-class Stream:
+class ActorStream:
     """The randomness, numbering and output of one actor (an agent, or an attack).
 
     Attacks have streams of their own, so that laying one over the enterprise does not change what everybody else does.
@@ -87,32 +87,32 @@ class Stream:
         tokens: those the actor still holds, by task and principal.
     """
 
-    def __init__(self, number: int, draws: Draws, salt: int, scenario: str = CLEAN) -> None:
+    def __init__(self, number: int, draws: RandomStream, salt: int, scenario: str = CLEAN_LABEL) -> None:
         self.draws = draws
         self.salt = salt
         self.scenario = scenario
-        self.tokens: dict[tuple[str, str | None], Token] = {}
+        self.tokens: dict[tuple[str, str | None], SimulatedToken] = {}
         self._base = number << 32
-        self._rows = 0
-        self._names = 0
-        self._out: list[Row] = []
+        self._draft_count = 0
+        self._numbers = 0
+        self._drafts: list[DraftEvent] = []
 
     @property
-    def learns(self) -> bool:
+    def extends_baseline(self) -> bool:
         """Whether what it touches becomes part of the agent's usual resources."""
-        return self.scenario == CLEAN
+        return self.scenario == CLEAN_LABEL
 
-    def name(self) -> int:
+    def next_number(self) -> int:
         """A number that no other actor gets, for sessions, traces and tokens."""
-        self._names += 1
-        return self._base | _NAMES | self._names
+        self._numbers += 1
+        return self._base | _NUMBER_OFFSET | self._numbers
 
-    def add(self, at_ms: int, text: str, truth: Truth, event_label: int) -> None:
+    def append(self, at_ms: int, text: str, truth: GroundTruth, event_label: int) -> None:
         """Append one row."""
-        self._rows += 1
-        self._out.append(Row(at_ms, self._base | self._rows, text, truth, event_label))
+        self._draft_count += 1
+        self._drafts.append(DraftEvent(at_ms, self._base | self._draft_count, text, truth, event_label))
 
-    def take(self) -> list[Row]:
+    def drain(self) -> list[DraftEvent]:
         """Hand over the rows since the last call."""
-        rows, self._out = self._out, []
+        rows, self._drafts = self._drafts, []
         return rows

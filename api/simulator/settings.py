@@ -81,7 +81,7 @@ class SimulationSettings:
     @property
     def start_ms(self) -> int:
         """First moment, milliseconds since 1970."""
-        return milliseconds(self.start)
+        return epoch_milliseconds(self.start)
 
     @property
     def end_ms(self) -> int:
@@ -89,7 +89,7 @@ class SimulationSettings:
         return self.start_ms + self.duration // timedelta(milliseconds=1)
 
 
-def milliseconds(moment: datetime) -> int:
+def epoch_milliseconds(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware datetime, exactly (floats of `timestamp()` would round)."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 

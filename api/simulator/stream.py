@@ -10,26 +10,26 @@ from typing import Protocol
 
 import numpy as np
 
-from .announce import Announcer
-from .draws import Draws, mix64
+from .announce import LifecycleActor
+from .draws import RandomStream, mix64
 from .planner import AttackActor, plan_attacks
 from .population import Enterprise
-from .rows import Label, Row, SimulatedEvent, Stream
+from .rows import ActorStream, DraftEvent, SimulatedEvent, SimulatedLabel
 from .settings import SimulationSettings
-from .work import Worker
+from .work import AgentActor
 
-_SLICE_MS = 60_000
+_MERGE_SLICE_MS = 60_000
 """Event time generated, sorted and handed out at once."""
 
 
-class Actor(Protocol):
+class SimulationActor(Protocol):
     """Whoever produces rows; rows of one `advance` are never older than `next_ms` was before it."""
 
     @property
     def next_ms(self) -> int:
         """Moment of its next row, milliseconds since 1970; the end of the simulation when it is done."""
 
-    def advance(self) -> list[Row]:
+    def advance(self) -> list[DraftEvent]:
         """Produce rows and move `next_ms`."""
 
 
@@ -44,16 +44,16 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
     enterprise = Enterprise(settings)
     salt = _salt(settings)
     attacks = plan_attacks(enterprise)
-    actors: list[Actor] = [
-        Worker(enterprise, agent, Stream(agent.index, Draws(settings.seed, 1, agent.index), salt))
+    actors: list[SimulationActor] = [
+        AgentActor(enterprise, agent, ActorStream(agent.index, RandomStream(settings.seed, 1, agent.index), salt))
         for agent in enterprise.agents
     ]
     number = len(actors)
-    actors.append(Announcer(enterprise, Stream(number, Draws(settings.seed, 3), salt)))
+    actors.append(LifecycleActor(enterprise, ActorStream(number, RandomStream(settings.seed, 3), salt)))
     for turn, attack in enumerate(attacks):
-        stream = Stream(number + 1 + turn, Draws(settings.seed, 2, turn), salt, attack.scenario.name)
+        stream = ActorStream(number + 1 + turn, RandomStream(settings.seed, 2, turn), salt, attack.scenario.name)
         actors.append(AttackActor(enterprise, attack, stream))
-    return _finish(_merge(actors, settings.start_ms, settings.end_ms), salt)
+    return _complete_events(_merge_actors(actors, settings.start_ms, settings.end_ms), salt)
 
 
 def _salt(settings: SimulationSettings) -> int:
@@ -63,14 +63,14 @@ def _salt(settings: SimulationSettings) -> int:
     return int(high) << 32 | int(low)
 
 
-def _merge(actors: list[Actor], start_ms: int, end_ms: int) -> Iterator[list[Row]]:
+def _merge_actors(actors: list[SimulationActor], start_ms: int, end_ms: int) -> Iterator[list[DraftEvent]]:
     """Rows in order, in lists; rows at or after the end are dropped."""
     heap = [(actor.next_ms, number, actor) for number, actor in enumerate(actors) if actor.next_ms < end_ms]
     heapq.heapify(heap)
-    pending: list[Row] = []
+    pending: list[DraftEvent] = []
     edge = start_ms
     while edge < end_ms:
-        edge = min(edge + _SLICE_MS, end_ms)
+        edge = min(edge + _MERGE_SLICE_MS, end_ms)
         while heap and heap[0][0] < edge:
             _, number, actor = heap[0]
             pending += actor.advance()
@@ -79,30 +79,30 @@ def _merge(actors: list[Actor], start_ms: int, end_ms: int) -> Iterator[list[Row
             else:
                 heapq.heappop(heap)
         pending.sort()
-        cut = bisect_left(pending, edge, key=_moment)
+        cut = bisect_left(pending, edge, key=_draft_time_ms)
         yield pending[:cut]
         del pending[:cut]
 
 
-def _moment(row: Row) -> int:
+def _draft_time_ms(row: DraftEvent) -> int:
     return row.at_ms
 
 
-def _finish(slices: Iterator[list[Row]], salt: int) -> Iterator[SimulatedEvent]:
+def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[SimulatedEvent]:
     """Give every row its id and its time."""
     second, stamp = -1, ""
     for rows in slices:
         for at_ms, key, text, truth, event_label in rows:
             if at_ms // 1000 != second:
                 second = at_ms // 1000
-                stamp = timestamp(second)
+                stamp = format_second(second)
             name = f"evt-{mix64(key ^ salt):016x}"
             event = f'{{"id":"{name}","time":"{stamp}{at_ms % 1000:03d}Z"{text}'.encode()
             yield SimulatedEvent(
-                event, Label(name, truth[0], truth[1], truth[2], event_label, truth[3], truth[4]), at_ms
+                event, SimulatedLabel(name, truth[0], truth[1], truth[2], event_label, truth[3], truth[4]), at_ms
             )
 
 
-def timestamp(second: int) -> str:
+def format_second(second: int) -> str:
     """RFC 3339 in UTC up to and with the decimal point; milliseconds and `Z` follow."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")

@@ -9,22 +9,22 @@ from .cache import TokenCache
 from .errors import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .gate import TokenVerifier, bearer_token
 from .identity import verify_id_token
-from .jwks import Jwks, JwksStatus
-from .sign import LOCAL_ISSUER, LocalKey
-from .verify import Claims, KeySet, parse_keys
+from .jwks import JwksCache, JwksStatus
+from .sign import LOCAL_ISSUER, LocalSigningKey
+from .verify import KeySet, TokenClaims, parse_keys
 
 __all__ = [
     "LOCAL_ISSUER",
     "AuthenticationFailed",
     "BadAuthorization",
-    "Claims",
     "InvalidToken",
-    "Jwks",
+    "JwksCache",
     "JwksStatus",
     "KeySet",
-    "LocalKey",
+    "LocalSigningKey",
     "MissingToken",
     "TokenCache",
+    "TokenClaims",
     "TokenVerifier",
     "UnknownKey",
     "bearer_token",

@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 
 from .errors import InvalidToken
 
-T = TypeVar("T")
+CachedCaller = TypeVar("CachedCaller")
 
 
-class TokenCache(Generic[T]):
+class TokenCache(Generic[CachedCaller]):
     """Two bounded maps from token digest to judgement, least recently used out first. For one thread.
 
     Args:
@@ -23,7 +23,7 @@ class TokenCache(Generic[T]):
     """
 
     def __init__(self, verified: int, refused: int, refused_s: float) -> None:
-        self._verified: OrderedDict[bytes, tuple[T, float, str]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[CachedCaller, float, str]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._max_verified = verified
         self._max_refused = refused
@@ -37,7 +37,7 @@ class TokenCache(Generic[T]):
         """How many refusals are kept."""
         return len(self._refused)
 
-    def get(self, digest: bytes, now: float) -> T | None:
+    def get(self, digest: bytes, now: float) -> CachedCaller | None:
         """The holder of a token verified earlier, or None.
 
         Raises:
@@ -50,16 +50,16 @@ class TokenCache(Generic[T]):
                 return found[0]
             del self._verified[digest]
         elif digest in self._refused:
-            self._refuse_again(digest, now)
+            self._raise_if_refused(digest, now)
         return None
 
-    def _refuse_again(self, digest: bytes, now: float) -> None:
+    def _raise_if_refused(self, digest: bytes, now: float) -> None:
         reason, until = self._refused[digest]
         if now < until:
             raise InvalidToken(reason)
         del self._refused[digest]
 
-    def accept(self, digest: bytes, holder: T, until: float, issuer: str) -> None:
+    def accept(self, digest: bytes, holder: CachedCaller, until: float, issuer: str) -> None:
         """Remember *holder* until *until*, or until the keys of *issuer* change."""
         self._verified[digest] = (holder, until, issuer)
         if len(self._verified) > self._max_verified:
@@ -73,7 +73,7 @@ class TokenCache(Generic[T]):
         if len(self._refused) > self._max_refused:
             self._refused.popitem(last=False)
 
-    def forget(self, issuer: str) -> None:
+    def forget_issuer(self, issuer: str) -> None:
         """Drop what was judged with keys of *issuer* that are no longer current, and every refusal."""
         stale = [digest for digest, (_, _, by) in self._verified.items() if by == issuer]
         for digest in stale:

@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 from ..settings import IssuerSettings, VerificationSettings
 from .cache import TokenCache
 from .errors import BadAuthorization, InvalidToken, MissingToken, UnknownKey
-from .jwks import Clock, Jwks
-from .verify import MAX_TOKEN, Claims, named_issuer, verify_token
+from .jwks import EpochClock, JwksCache
+from .verify import MAX_TOKEN_BYTES, TokenClaims, unverified_issuer, verify_token
 
-T = TypeVar("T")
+BoundCaller = TypeVar("BoundCaller")
 
 
 def bearer_token(authorization: bytes | None) -> bytes:
@@ -34,7 +34,7 @@ def bearer_token(authorization: bytes | None) -> bytes:
     return token
 
 
-class TokenVerifier(Generic[T]):
+class TokenVerifier(Generic[BoundCaller]):
     """Judges bearer tokens. For one event loop; `verified` neither waits nor calls out.
 
     Args:
@@ -48,53 +48,53 @@ class TokenVerifier(Generic[T]):
     def __init__(
         self,
         issuers: Iterable[IssuerSettings],
-        jwks: Jwks,
-        bind: Callable[[Claims], T],
+        jwks: JwksCache,
+        bind: Callable[[TokenClaims], BoundCaller],
         rules: VerificationSettings,
-        clock: Clock,
+        clock: EpochClock,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._jwks = jwks
         self._bind = bind
         self._rules = rules
         self._clock = clock
-        self.cache: TokenCache[T] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
-        jwks.on_change(self.cache.forget)
+        self.cache: TokenCache[BoundCaller] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
+        jwks.on_change(self.cache.forget_issuer)
 
-    def verified(self, token: bytes) -> T:
+    def verify_now(self, token: bytes) -> BoundCaller:
         """The caller that *token* (compact JWS, as received) stands for, as far as the keys now held can tell.
 
         Raises:
             UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
             InvalidToken: the token is refused.
         """
-        if len(token) > MAX_TOKEN:
+        if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too long")
         digest = hashlib.blake2b(token, digest_size=16).digest()
         now = self._clock()
         found = self.cache.get(digest, now)
-        return found if found is not None else self._judge(token, digest, now)
+        return found if found is not None else self._verify_and_cache(token, digest, now)
 
-    async def verify(self, token: bytes) -> T:
+    async def verify(self, token: bytes) -> BoundCaller:
         """As `verified`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
 
         Raises:
             InvalidToken: as `verified`.
         """
         try:
-            return self.verified(token)
+            return self.verify_now(token)
         except UnknownKey as unknown:
             fetch = self._jwks.refresh_soon(unknown.issuer)
             if fetch is None:
                 raise
             await asyncio.wait([fetch], timeout=self._rules.unknown_key_wait_s)
-        return self.verified(token)
+        return self.verify_now(token)
 
-    def _judge(self, token: bytes, digest: bytes, now: float) -> T:
+    def _verify_and_cache(self, token: bytes, digest: bytes, now: float) -> BoundCaller:
         try:
-            claims, until = self._check(token, now)
+            claims, until = self._verify_claims(token, now)
         except UnknownKey as unknown:
-            self._ask(unknown.issuer)
+            self._request_keys(unknown.issuer)
             raise
         except InvalidToken as error:
             self.cache.refuse(digest, error, now)
@@ -103,12 +103,12 @@ class TokenVerifier(Generic[T]):
         self.cache.accept(digest, caller, until, claims.issuer)
         return caller
 
-    def _check(self, token: bytes, now: float) -> tuple[Claims, float]:
+    def _verify_claims(self, token: bytes, now: float) -> tuple[TokenClaims, float]:
         try:
             text = token.decode("ascii")
         except UnicodeDecodeError:
             raise InvalidToken("the token is no signed JWT") from None
-        issuer = self._issuers.get(named_issuer(text))
+        issuer = self._issuers.get(unverified_issuer(text))
         if issuer is None:
             raise InvalidToken("the issuer of the token is not trusted")
         keys = self._jwks.keys(issuer.issuer)
@@ -118,7 +118,7 @@ class TokenVerifier(Generic[T]):
         until = min(claims.exp + self._rules.leeway_s, self._jwks.usable_until(issuer.issuer))
         return claims, until
 
-    def _ask(self, issuer: str) -> None:
+    def _request_keys(self, issuer: str) -> None:
         try:
             self._jwks.refresh_soon(issuer)
         except RuntimeError:  # no event loop: a command verifies one token with the keys it has

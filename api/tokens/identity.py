@@ -8,7 +8,7 @@ from typing import Any
 
 from ..settings import IssuerSettings
 from .errors import InvalidToken
-from .verify import MAX_NAME, MAX_TOKEN, KeySet, check_times, signed_claims
+from .verify import MAX_CLAIM_NAME_LENGTH, MAX_TOKEN_BYTES, KeySet, check_times, signed_claims
 
 
 def verify_id_token(
@@ -28,7 +28,7 @@ def verify_id_token(
         UnknownKey: no key fits the header.
         InvalidToken: anything else is wrong; the message holds nothing of the token.
     """
-    if len(token) > MAX_TOKEN:
+    if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("the token is too long")
     claims = signed_claims(token, issuer, keys, typed=False)
     check_times(claims, now, leeway_s)
@@ -40,6 +40,6 @@ def verify_id_token(
     if not isinstance(said, str) or not hmac.compare_digest(said.encode(errors="replace"), nonce.encode()):
         raise InvalidToken("the token answers another request (nonce)")
     subject = claims["sub"]
-    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_NAME:
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_CLAIM_NAME_LENGTH:
         raise InvalidToken("the subject of the token is no name")
     return claims

@@ -22,7 +22,7 @@ from .verify import KeySet, parse_keys
 MAX_DOCUMENT = 512 * 1024
 """Bytes in a JWKS document."""
 
-Clock = Callable[[], float]
+EpochClock = Callable[[], float]
 """Seconds since 1970."""
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class JwksStatus(msgspec.Struct, frozen=True):
     last_error: str  # "" = the last fetch went well
 
 
-class _Held:
+class _IssuerKeys:
     """Keys of one issuer and the state of their fetching."""
 
     def __init__(self, settings: IssuerSettings) -> None:
@@ -51,7 +51,7 @@ class _Held:
         self.task: asyncio.Task[None] | None = None
 
 
-class Jwks:
+class JwksCache:
     """The keys of all configured issuers.
 
     Everything runs in one event loop; `keys` is synchronous and never waits.
@@ -62,28 +62,28 @@ class Jwks:
         clock: seconds since 1970.
     """
 
-    def __init__(self, issuers: Iterable[IssuerSettings], rules: VerificationSettings, clock: Clock) -> None:
-        self._held = {issuer.issuer: _Held(issuer) for issuer in issuers}
+    def __init__(self, issuers: Iterable[IssuerSettings], rules: VerificationSettings, clock: EpochClock) -> None:
+        self._issuers = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._rules = rules
         self._clock = clock
-        self._changed: list[Callable[[str], None]] = []
+        self._on_change: list[Callable[[str], None]] = []
         self._client: httpx.AsyncClient | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """Have *call* called with the issuer each time its keys change or are dropped."""
-        self._changed.append(call)
+        self._on_change.append(call)
 
     def keys(self, issuer: str) -> KeySet | None:
         """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
-        held = self._held.get(issuer)
+        held = self._issuers.get(issuer)
         if held is None or held.keys is None or self._clock() >= held.fetched_at + self._rules.keys_max_age_s:
             return None
         return held.keys
 
     def usable_until(self, issuer: str) -> float:
         """When the keys now held of *issuer* stop being trusted, unless they are fetched again."""
-        return self._held[issuer].fetched_at + self._rules.keys_max_age_s
+        return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
 
     def status(self) -> list[JwksStatus]:
         """For readiness and metrics, in the order of the settings."""
@@ -95,26 +95,26 @@ class Jwks:
                 fetches=held.fetches,
                 last_error=held.last_error,
             )
-            for issuer, held in self._held.items()
+            for issuer, held in self._issuers.items()
         ]
 
     async def start(self, wait_s: float = 2.0) -> None:
         """Fetch all keys, waiting at most *wait_s* for them, and keep them fresh until `close`."""
-        self._keeper = asyncio.create_task(self._keep())
-        tasks = [task for issuer in self._held if (task := self.refresh_soon(issuer)) is not None]
+        self._refresh_task = asyncio.create_task(self._refresh_periodically())
+        tasks = [task for issuer in self._issuers if (task := self.refresh_soon(issuer)) is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=wait_s)
 
     async def close(self) -> None:
         """Stop fetching and close connections."""
-        tasks = [held.task for held in self._held.values()] + [self._keeper]
+        tasks = [held.task for held in self._issuers.values()] + [self._refresh_task]
         running = [task for task in tasks if task is not None and not task.done()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
-        self._client = self._keeper = None
+        self._client = self._refresh_task = None
 
     def refresh_soon(self, issuer: str) -> asyncio.Task[None] | None:
         """Start a fetch of the keys of *issuer*, or join the one that runs.
@@ -122,7 +122,7 @@ class Jwks:
         Returns:
             The fetch, which never raises; None where the last one is too recent. Must be called in the event loop.
         """
-        held = self._held[issuer]
+        held = self._issuers[issuer]
         if held.task is not None and not held.task.done():
             return held.task
         if held.tried_at is not None and 0 <= self._clock() - held.tried_at < self._rules.refresh_min_s:
@@ -131,19 +131,19 @@ class Jwks:
         held.task = asyncio.get_running_loop().create_task(self._refresh(held))
         return held.task
 
-    async def _keep(self) -> None:
+    async def _refresh_periodically(self) -> None:
         """Refresh whoever is due. A failed fetch is due again at once, which means after `refresh_min_s`."""
         while True:
             await asyncio.sleep(min(self._rules.refresh_s, self._rules.refresh_min_s))
-            for issuer, held in self._held.items():
+            for issuer, held in self._issuers.items():
                 if held.last_error or self._clock() - held.fetched_at >= self._rules.refresh_s:
                     self.refresh_soon(issuer)
 
-    async def _refresh(self, held: _Held) -> None:
+    async def _refresh(self, held: _IssuerKeys) -> None:
         held.fetches += 1
         try:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
-                document = await self._document(held.settings)
+                document = await self._fetch_document(held.settings)
             keys = parse_keys(document, held.settings.algorithms)
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             held.last_error = f"{type(error).__name__}: {error}"[:200]
@@ -153,12 +153,12 @@ class Jwks:
         held.keys, held.fetched_at, held.last_error = keys, self._clock(), ""
         if changed:
             _log.info("jwks_changed", issuer=held.settings.issuer, keys=len(keys))
-            for call in self._changed:
+            for call in self._on_change:
                 call(held.settings.issuer)
 
-    async def _document(self, issuer: IssuerSettings) -> bytes:
+    async def _fetch_document(self, issuer: IssuerSettings) -> bytes:
         if issuer.jwks_file is not None:
-            return await asyncio.to_thread(_read, issuer.jwks_file)
+            return await asyncio.to_thread(_read_file, issuer.jwks_file)
         if self._client is None:
             # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
             self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
@@ -167,10 +167,10 @@ class Jwks:
         async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise ValueError(f"the issuer answered {response.status_code}")
-            return await _limited(response)
+            return await _read_bounded(response)
 
 
-async def _limited(response: httpx.Response) -> bytes:
+async def _read_bounded(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
@@ -179,7 +179,7 @@ async def _limited(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     with path.open("rb") as file:
         document = file.read(MAX_DOCUMENT + 1)
     if len(document) > MAX_DOCUMENT:

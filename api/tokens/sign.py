@@ -27,13 +27,13 @@ from jwt.algorithms import ECAlgorithm
 from ...ingest.errors import ConfigError
 
 LOCAL_ISSUER: Final = "urn:trustwatch:local"
-KEY_FILE: Final = "local-key.pem"
-JWKS_FILE: Final = "local-jwks.json"
-ASSERTION_S: Final = 60
+LOCAL_KEY_FILE: Final = "local-key.pem"
+LOCAL_JWKS_FILE: Final = "local-jwks.json"
+ASSERTION_LIFETIME_S: Final = 60
 """Lifetime of an assertion, s."""
 
 
-class LocalKey:
+class LocalSigningKey:
     """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint.
 
     Args:
@@ -47,24 +47,24 @@ class LocalKey:
         self.jwk = {**public, "kid": self.kid, "alg": "ES256", "use": "sig"}
 
     def __repr__(self) -> str:
-        return f"LocalKey(kid={self.kid!r})"
+        return f"LocalSigningKey(kid={self.kid!r})"
 
     @classmethod
-    def open(cls, data_dir: Path) -> LocalKey:
+    def open(cls, data_dir: Path) -> LocalSigningKey:
         """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json` beside it.
 
         Raises:
             ConfigError: the key can not be read or written, is no P-256 key, or others may read it.
         """
-        path = data_dir / KEY_FILE
+        path = data_dir / LOCAL_KEY_FILE
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                _create(path)
-            local = cls(_load(path))
-            published = data_dir / JWKS_FILE
+                _create_key(path)
+            local = cls(_load_key(path))
+            published = data_dir / LOCAL_JWKS_FILE
             if not published.exists() or published.read_bytes() != local.jwks():
-                _write(published, local.jwks(), 0o644)
+                _write_atomically(published, local.jwks(), 0o644)
         except OSError as error:
             raise ConfigError(f"{path}: the local key can not be read or written: {error.strerror}") from None
         return local
@@ -137,7 +137,7 @@ def assertion_signer(
         new_id: text that never repeats.
 
     Returns:
-        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_S`.
+        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_LIFETIME_S`.
 
     Raises:
         ConfigError: the key is none, or does not fit the algorithm.
@@ -150,7 +150,7 @@ def assertion_signer(
             "sub": client_id,
             "aud": audience,
             "iat": issued,
-            "exp": issued + ASSERTION_S,
+            "exp": issued + ASSERTION_LIFETIME_S,
             "jti": new_id(),
         }
         return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id})
@@ -168,12 +168,12 @@ def _thumbprint(jwk: dict[str, str]) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _create(path: Path) -> None:
+def _create_key(path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600, replace=False)
+    _write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600, replace=False)
 
 
-def _write(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
+def _write_atomically(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
     """Write whole or not at all; without *replace* a file that another process wrote meanwhile wins."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ def _write(path: Path, content: bytes, mode: int, *, replace: bool = True) -> No
         scratch.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path}: others may read the local key; its mode must be 0600")
     try:

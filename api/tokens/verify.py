@@ -18,28 +18,28 @@ import msgspec
 from ..settings import IssuerSettings
 from .errors import InvalidToken, UnknownKey
 
-MAX_TOKEN = 16 * 1024
+MAX_TOKEN_BYTES = 16 * 1024
 """Bytes in a token; a longer one is refused before anything is computed from it."""
 
-MAX_KID = 256
-MAX_NAME = 2048
+MAX_KEY_ID_LENGTH = 256
+MAX_CLAIM_NAME_LENGTH = 2048
 MAX_KEYS = 64
 """Keys read from one set; authorization servers publish two to four."""
 
 MIN_RSA_BITS = 2048
 
 # Which algorithms a key may verify, by type and curve. A token's `alg` never chooses the kind of key (RFC 8725, 3.1).
-_FITTING: Mapping[tuple[str, str], tuple[str, ...]] = {
+_ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
     ("EC", "P-521"): ("ES512",),
     ("OKP", "Ed25519"): ("EdDSA",),
     ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
 }
-_REQUIRED = ["exp", "iat", "iss", "sub", "aud"]
-_OTHER_TOKENS = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
+_REQUIRED_CLAIMS = ["exp", "iat", "iss", "sub", "aud"]
+_OTHER_TOKEN_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
 
-_SENTENCES: Sequence[tuple[type[Exception], str]] = (
+_ERROR_REASONS: Sequence[tuple[type[Exception], str]] = (
     (jwt.InvalidAudienceError, "the token is meant for another audience"),
     (jwt.InvalidIssuerError, "the issuer of the token is not trusted"),
     (jwt.MissingRequiredClaimError, "the token lacks one of exp, iat, iss, sub, aud"),
@@ -48,10 +48,10 @@ _SENTENCES: Sequence[tuple[type[Exception], str]] = (
 )
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
-class Claims(msgspec.Struct, frozen=True):
+class TokenClaims(msgspec.Struct, frozen=True):
     """What a verified token says. Times are seconds since 1970; `members` are all claims, as they are."""
 
     issuer: str
@@ -59,7 +59,7 @@ class Claims(msgspec.Struct, frozen=True):
     client_id: str  # "" = the token names no client
     scopes: frozenset[str]
     exp: float
-    members: Mapping[str, Any] = NOTHING
+    members: Mapping[str, Any] = NO_CLAIMS
 
 
 class KeySet:
@@ -102,24 +102,24 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
         raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
     keys: dict[tuple[str, str], jwt.PyJWK] = {}
     for index, member in enumerate(members):
-        for alg, key in _usable(member, algorithms):
+        for alg, key in _usable_keys(member, algorithms):
             keys.setdefault((str(member.get("kid", f"#{index}")), alg), key)
     return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest())
 
 
-def _usable(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
+def _usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
     if not isinstance(member, dict) or "d" in member or member.get("use", "sig") != "sig":
         return []
     if "verify" not in member.get("key_ops", ["verify"]):
         return []
     curve = member.get("crv", "") if member.get("kty") != "RSA" else ""
-    fitting = _FITTING.get((str(member.get("kty")), str(curve)), ())
+    fitting = _ALGORITHMS_OF_KEY.get((str(member.get("kty")), str(curve)), ())
     named = member.get("alg")
     names = [alg for alg in fitting if alg in algorithms and named in (None, alg)]
-    return [(alg, key) for alg in names if (key := _key(member, alg)) is not None]
+    return [(alg, key) for alg in names if (key := _verification_key(member, alg)) is not None]
 
 
-def _key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
+def _verification_key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
     try:
         key = jwt.PyJWK(member, alg)
     except (jwt.PyJWTError, ValueError, TypeError):
@@ -128,7 +128,7 @@ def _key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
     return None if short else key
 
 
-def named_issuer(token: str) -> str:
+def unverified_issuer(token: str) -> str:
     """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
 
     Raises:
@@ -144,7 +144,7 @@ def named_issuer(token: str) -> str:
     return issuer
 
 
-def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> Claims:
+def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> TokenClaims:
     """Everything that must hold of an access token, in one call.
 
     Args:
@@ -160,7 +160,7 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
     """
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now, leeway_s)
-    return _read(claims, exp)
+    return _token_claims(claims, exp)
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
@@ -184,10 +184,10 @@ def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bo
             algorithms=list(issuer.algorithms),
             audience=issuer.audiences,
             issuer=issuer.issuer,
-            options={"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            options={"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
     except jwt.PyJWTError as error:
-        raise InvalidToken(_sentence(error)) from None
+        raise InvalidToken(_error_reason(error)) from None
 
 
 def _checked_header(token: str, issuer: IssuerSettings, *, typed: bool) -> tuple[str | None, str]:
@@ -205,46 +205,48 @@ def _checked_header(token: str, issuer: IssuerSettings, *, typed: bool) -> tuple
         typ = issuer.token_types[0]
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
         raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
-    if kid is not None and not 0 < len(kid) <= MAX_KID:
+    if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
         raise InvalidToken("the header of the token is not accepted")
     return kid, alg
 
 
-def _sentence(error: jwt.PyJWTError) -> str:
-    return next((text for kind, text in _SENTENCES if isinstance(error, kind)), "the token is malformed")
+def _error_reason(error: jwt.PyJWTError) -> str:
+    return next((text for kind, text in _ERROR_REASONS if isinstance(error, kind)), "the token is malformed")
 
 
 def check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
     """`exp` of claims that are valid at *now*, s since 1970. Raises InvalidToken."""
-    exp, iat = _number(claims["exp"], "exp"), _number(claims["iat"], "iat")
+    exp, iat = _numeric_date(claims["exp"], "exp"), _numeric_date(claims["iat"], "iat")
     if exp <= now - leeway_s:
         raise InvalidToken("the token has expired")
-    starts = _number(claims["nbf"], "nbf") if claims.get("nbf") is not None else iat
+    starts = _numeric_date(claims["nbf"], "nbf") if claims.get("nbf") is not None else iat
     if max(starts, iat) > now + leeway_s:
         raise InvalidToken("the token is not valid yet", lasting=False)
     return exp
 
 
-def _number(value: Any, claim: str) -> float:
+def _numeric_date(value: Any, claim: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or math.isnan(value):
         raise InvalidToken(f"the claim {claim} of the token is no time")
     return float(value)
 
 
-def _read(claims: Mapping[str, Any], exp: float) -> Claims:
-    if claims.get("typ") in _OTHER_TOKENS:
+def _token_claims(claims: Mapping[str, Any], exp: float) -> TokenClaims:
+    if claims.get("typ") in _OTHER_TOKEN_TYPES:
         raise InvalidToken("the token is no access token (claim typ)")
     named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
     for name in (claims["sub"], named):
-        if not isinstance(name, str) or len(name) > MAX_NAME:
+        if not isinstance(name, str) or len(name) > MAX_CLAIM_NAME_LENGTH:
             raise InvalidToken("the subject or client of the token is no name")
     if not claims["sub"]:
         raise InvalidToken("the token has an empty subject")
-    scopes = frozenset(_scopes(claims.get("scope")) + _scopes(claims.get("scp")))
-    return Claims(issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims)
+    scopes = frozenset(_scope_names(claims.get("scope")) + _scope_names(claims.get("scp")))
+    return TokenClaims(
+        issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims
+    )
 
 
-def _scopes(value: Any) -> list[str]:
+def _scope_names(value: Any) -> list[str]:
     """`scope` is text with blanks (RFC 9068), `scp` a list (Okta, Hydra) or text (Entra); both are read as either."""
     if isinstance(value, str):
         return value.split()

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 from trustwatch.api.simulator import SCENARIOS
-from trustwatch.scoring.risk import Budget
+from trustwatch.scoring.risk import AlertRateBudget
 
-from benchmarks.attacks.scenarios import EXTRA, POISONED
-from benchmarks.attacks.world import World
-from benchmarks.detection.report import Table
+from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from benchmarks.attacks.world import AttackedEnterprise
+from benchmarks.detection.report import FigureTable
 
 _LINGER_MS = 3_600_000
 """An alert this long after the last event of an attack still counts as noticing it."""
 
 
-class Outcome(NamedTuple):
+class AttackOutcome(NamedTuple):
     """One attack: noticed, before its first malicious event, malicious events until then, minutes from the first."""
 
     name: str
@@ -29,9 +29,9 @@ class Outcome(NamedTuple):
     highest: int
 
 
-def outcomes(world: World) -> Iterator[Outcome]:
+def outcomes(world: AttackedEnterprise) -> Iterator[AttackOutcome]:
     """What became of each attack that was played in the judged days."""
-    time_ms, bad, raised = world.trail["time_ms"], world.bad, world.raised
+    time_ms, bad, raised = world.trail["time_ms"], world.malicious_rows, world.level_rises
     for number, plan in enumerate(world.plans):
         own = np.flatnonzero(world.attack == number)
         malicious = own[bad[own]]
@@ -42,27 +42,30 @@ def outcomes(world: World) -> Iterator[Outcome]:
         alerts = np.flatnonzero(involved & during & raised)
         highest = int(world.trail["after"][own].max())
         if not len(alerts):
-            yield Outcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
+            yield AttackOutcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
             continue
         first = alerts[0]
         waited = (time_ms[first] - time_ms[malicious[0]]) / 60_000
         before = int((malicious <= first).sum())
-        yield Outcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
+        yield AttackOutcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
 
 
-def run(clean: World, poisoned: World) -> list[Table]:
+def run(clean: AttackedEnterprise, poisoned: AttackedEnterprise) -> list[FigureTable]:
     """Both worlds' tables."""
     return [
-        _table("Attacks behind a clean history", clean, (*SCENARIOS, *EXTRA)),
-        _table("Attacks that poisoned the history", poisoned, tuple(POISONED)),
+        _table("Attacks behind a clean history", clean, (*SCENARIOS, *ADDITIONAL_SCENARIOS)),
+        _table("Attacks that poisoned the history", poisoned, tuple(POISONED_HISTORY_SCENARIOS)),
     ]
 
 
-def _table(title: str, world: World, names: tuple[str, ...]) -> Table:
-    found: dict[str, list[Outcome]] = {name: [] for name in names}
+def _table(title: str, world: AttackedEnterprise, names: tuple[str, ...]) -> FigureTable:
+    found: dict[str, list[AttackOutcome]] = {name: [] for name in names}
     for outcome in outcomes(world):
         found[outcome.name].append(outcome)
-    summaries = {name: scenario.summary for name, scenario in {**SCENARIOS, **EXTRA, **POISONED}.items()}
+    summaries = {
+        name: scenario.summary
+        for name, scenario in {**SCENARIOS, **ADDITIONAL_SCENARIOS, **POISONED_HISTORY_SCENARIOS}.items()
+    }
     rows = [_row(name, summaries[name], seen) for name, seen in found.items() if seen]
     columns = (
         "attack",
@@ -73,10 +76,10 @@ def _table(title: str, world: World, names: tuple[str, ...]) -> Table:
         "of",
         "minutes until noticed",
     )
-    return Table(title, columns, rows, false_alerts(world))
+    return FigureTable(title, columns, rows, false_alerts(world))
 
 
-def _row(name: str, summary: str, seen: list[Outcome]) -> tuple[str, ...]:
+def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
     hits = [outcome for outcome in seen if outcome.noticed]
     return (
         name,
@@ -89,13 +92,13 @@ def _row(name: str, summary: str, seen: list[Outcome]) -> tuple[str, ...]:
     )
 
 
-def false_alerts(world: World) -> str:
+def false_alerts(world: AttackedEnterprise) -> str:
     """What agents without any attack cost in the same days."""
-    calm = world.calm
-    alerts, days = int((world.raised & calm).sum()), world.agent_days(calm)
-    agents, hit = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.raised]))
+    calm = world.unattacked_rows
+    alerts, days = int((world.level_rises & calm).sum()), world.agent_days(calm)
+    agents, hit = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.level_rises]))
     return (
         f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
         f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
-        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {Budget().medium:.0f})."
+        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertRateBudget().medium:.0f})."
     )

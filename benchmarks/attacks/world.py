@@ -16,22 +16,22 @@ from trustwatch.api.simulator import (
     SCENARIOS,
     Attack,
     Enterprise,
-    Label,
     PlannedAttack,
+    SimulatedLabel,
     SimulationSettings,
     plan_attacks,
     simulate,
 )
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.lenient import decode_history_event
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.scoring import risk
-from trustwatch.scoring.engine import EngineSettings, Scored
-from trustwatch.scoring.rehearsal import learn
-from trustwatch.scoring.replay import Replay
+from trustwatch.scoring.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.rehearsal import train_walk_forward
+from trustwatch.scoring.replay import HistoryReplay
 
-from benchmarks.attacks.scenarios import EXTRA, POISONED
+from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"
@@ -40,7 +40,7 @@ DAY_MS = 86_400_000
 FIELDS = ("time_ms", "p", "anomaly", "statistic", "gain", "before", "after", "group")
 
 
-class Size(NamedTuple):
+class EnterpriseSize(NamedTuple):
     """How large a world is."""
 
     agents: int
@@ -51,7 +51,7 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class World:
+class AttackedEnterprise:
     """What happened. Rows are the judged events, in order.
 
     Attributes:
@@ -63,7 +63,7 @@ class World:
         events: raw JSON per row.
     """
 
-    labels: list[Label]
+    labels: list[SimulatedLabel]
     agent: NDArray[np.int64]
     trail: dict[str, NDArray[Any]]
     attack: NDArray[np.int64]
@@ -72,17 +72,17 @@ class World:
     events: list[bytes]
 
     @property
-    def bad(self) -> NDArray[np.bool_]:
+    def malicious_rows(self) -> NDArray[np.bool_]:
         """Rows that are the attacker's doing."""
         return np.array([bool(label.event_label) for label in self.labels])
 
     @property
-    def calm(self) -> NDArray[np.bool_]:
+    def unattacked_rows(self) -> NDArray[np.bool_]:
         """Rows of agents that no attack touches in the judged days."""
         return ~np.isin(self.agent, np.unique(self.agent[self.attack >= 0]))
 
     @property
-    def raised(self) -> NDArray[np.bool_]:
+    def level_rises(self) -> NDArray[np.bool_]:
         """Rows at which an agent's level rose to medium or more."""
         return np.asarray((self.trail["after"] >= risk.MEDIUM) & (self.trail["after"] > self.trail["before"]))
 
@@ -92,10 +92,10 @@ class World:
         return len(np.unique(np.stack([self.agent[rows], days[rows]]), axis=1).T)
 
 
-class Trail(Replay):
+class NumericReplay(HistoryReplay):
     """A replay that keeps numbers instead of words."""
 
-    def _lines(self, scored: Scored) -> Iterator[Any]:
+    def _lines(self, scored: ScoredBatch) -> Iterator[Any]:
         risks, levels = scored.risk.copy(), scored.levels.copy()
         yield (
             scored.columns.time_ms,
@@ -105,27 +105,29 @@ class Trail(Replay):
             risks[:, risk.GAIN],
             levels[:, 0],
             levels[:, 1],
-            scored.bound_of,
+            scored.threshold_rows,
         )
 
 
-def clean_history(size: Size, seed: int) -> World:
-    """Every attack of the simulator and of `EXTRA`, in the days behind a clean history, each against other agents."""
+def clean_history(size: EnterpriseSize, seed: int) -> AttackedEnterprise:
+    """Every attack of the simulator and of `ADDITIONAL_SCENARIOS`, each on other agents, behind a clean history."""
     first = timedelta(days=size.history_days)
     attacks = [
         Attack(name, first + timedelta(hours=7 + 5.3 * turn + 0.6 * number))
         for turn in range(size.each)
-        for number, name in enumerate((*SCENARIOS, *EXTRA))
+        for number, name in enumerate((*SCENARIOS, *ADDITIONAL_SCENARIOS))
     ]
     return _build(size, seed, attacks)
 
 
-def poisoned_history(size: Size, seed: int) -> World:
+def poisoned_history(size: EnterpriseSize, seed: int) -> AttackedEnterprise:
     """Attacks that were part of the history already."""
-    return _build(size, seed, [Attack(name, timedelta(hours=6)) for name in POISONED for _ in range(size.each)])
+    return _build(
+        size, seed, [Attack(name, timedelta(hours=6)) for name in POISONED_HISTORY_SCENARIOS for _ in range(size.each)]
+    )
 
 
-def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
+def _build(size: EnterpriseSize, seed: int, attacks: list[Attack]) -> AttackedEnterprise:
     settings = SimulationSettings(
         START,
         timedelta(days=size.history_days + size.judged_days),
@@ -136,19 +138,19 @@ def _build(size: Size, seed: int, attacks: list[Attack]) -> World:
         events_per_agent_day=size.events_per_agent_day,
     )
     cut = settings.start_ms + size.history_days * DAY_MS
-    with mock.patch.dict(SCENARIOS, {**EXTRA, **POISONED}):
+    with mock.patch.dict(SCENARIOS, {**ADDITIONAL_SCENARIOS, **POISONED_HISTORY_SCENARIOS}):
         plans = plan_attacks(Enterprise(settings))
         made = list(simulate(settings))
     history = [event.event for event in made if event.at_ms < cut]
     judged = [event for event in made if event.at_ms >= cut]
-    columns = ColumnEncoder(SALT, domains()).encode([decode_history(event)[0] for event in history])
-    model = learn(columns, SALT, "world").model
+    columns = ColumnEncoder(SALT, domains()).encode([decode_history_event(event)[0] for event in history])
+    model = train_walk_forward(columns, SALT, "world").model
     labels, events = [event.label for event in judged], [event.event for event in judged]
     number: dict[tuple[str, str], int] = {}
     agent = np.array([number.setdefault((label.tenant, label.agent_id), len(number)) for label in labels])
-    trail = follow(model, events)
+    trail = replay_scores(model, events)
     attack = np.array([_attack_of(label, event.at_ms, plans) for label, event in zip(labels, judged, strict=True)])
-    return World(labels, agent, trail, attack, plans, model, events)
+    return AttackedEnterprise(labels, agent, trail, attack, plans, model, events)
 
 
 def domains() -> dict[str, tuple[str, ...]]:
@@ -156,16 +158,16 @@ def domains() -> dict[str, tuple[str, ...]]:
     return {name: (f"{name}.example",) for name in TENANTS}
 
 
-def follow(
+def replay_scores(
     model: TrainedModel, events: Sequence[bytes], settings: EngineSettings | None = None
 ) -> dict[str, NDArray[Any]]:
     """What the live path says of each event: arrays by the names of `FIELDS`."""
-    run = Trail(model, settings or EngineSettings(), domains())
-    parts = list(run.run(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), _refuse))
+    run = NumericReplay(model, settings or EngineSettings(), domains())
+    parts = list(run.replayed_events(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), _raise_malformed))
     return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(FIELDS)}
 
 
-def _attack_of(label: Label, at_ms: int, plans: list[PlannedAttack]) -> int:
+def _attack_of(label: SimulatedLabel, at_ms: int, plans: list[PlannedAttack]) -> int:
     """The attack that an event belongs to: of its scenario, against its agent where that has one, begun last."""
     if not label.session_label:
         return -1
@@ -178,15 +180,15 @@ def _attack_of(label: Label, at_ms: int, plans: list[PlannedAttack]) -> int:
     return max(own or begun, key=lambda at: plans[at].at_ms)
 
 
-def _against(plan: PlannedAttack, label: Label) -> bool:
+def _against(plan: PlannedAttack, label: SimulatedLabel) -> bool:
     return label.agent_id.startswith(plan.agent.id) and plan.agent.tenant.name == label.tenant
 
 
-def _refuse(offset: int, path: str, reason: str) -> None:
+def _raise_malformed(offset: int, path: str, reason: str) -> None:
     raise SystemExit(f"record {offset} is no event: {reason} at {path}")
 
 
-def renamed(events: Sequence[bytes], suffix: str) -> list[bytes]:
+def rename_agents(events: Sequence[bytes], suffix: str) -> list[bytes]:
     """The same events by agents that nobody has met: every agent id gets the suffix."""
     out = []
     for raw in events:

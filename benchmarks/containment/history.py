@@ -7,15 +7,15 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from trustwatch.ingest.formats import parser_of
+from trustwatch.ingest.formats import create_parser
 
-from .population import Call, Client, Session, route_name, routes, starts
+from .population import ApiCall, ClientSession, SimulatedClient, route_name, routes, session_starts
 from .upstream import answer
 
 LIFETIME_S = 3600
 
 
-class Surroundings:
+class EventContext:
     """Names that every event of a run shares."""
 
     def __init__(self, tenant: str, issuer: str, authority: str, hook: str) -> None:
@@ -25,9 +25,9 @@ class Surroundings:
         self.hook = hook
 
 
-def history(
-    clients: list[Client],
-    around: Surroundings,
+def generate_history(
+    clients: list[SimulatedClient],
+    around: EventContext,
     until_s: float,
     *,
     days: int = 3,
@@ -39,7 +39,7 @@ def history(
     for day in range(days, 0, -1):
         for shift_s in (-1500.0, 0.0):
             begin = until_s - day * 86_400 + shift_s
-            for offset, client in starts(clients, dice, block_s, every_s):
+            for offset, client in session_starts(clients, dice, block_s, every_s):
                 found += session_events(client, client.session(dice), begin + offset, around, dice)
     found += _last_hour(clients, around, until_s, every_s, dice)
     found.sort(key=lambda one: one[0])
@@ -47,33 +47,35 @@ def history(
 
 
 def _last_hour(
-    clients: list[Client], around: Surroundings, until_s: float, every_s: float, dice: random.Random
+    clients: list[SimulatedClient], around: EventContext, until_s: float, every_s: float, dice: random.Random
 ) -> list[tuple[float, bytes]]:
     found: list[tuple[float, bytes]] = []
-    for offset, client in starts(clients, dice, 3000.0, every_s):
+    for offset, client in session_starts(clients, dice, 3000.0, every_s):
         found += session_events(client, client.session(dice), until_s - 3100 + offset, around, dice)
     return found
 
 
 def session_events(
-    client: Client, session: Session, begin_s: float, around: Surroundings, dice: random.Random
+    client: SimulatedClient, session: ClientSession, begin_s: float, around: EventContext, dice: random.Random
 ) -> list[tuple[float, bytes]]:
     """(time, native event) of a session: the token request, and each call as the gateway logs it."""
     at = begin_s
     found = [(at, _token_request(client, session, at, around))]
-    parse = parser_of("envoy")
+    parse = create_parser("envoy")
     for call, gap in zip(session.calls, session.gaps, strict=True):
         at += gap
         line = json.dumps(envoy_line(client, call, at, around, dice)).encode()
-        (parcel,) = parse(line, {}).parcels
-        event = json.loads(parcel.native() if parcel.native else parcel.raw)
+        (parcel,) = parse(line, {}).records
+        event = json.loads(parcel.to_native() if parcel.to_native else parcel.raw)
         event["tenant"] = around.tenant
         event["agent"]["type"] = client.role
         found.append((at, json.dumps(event).encode()))
     return found
 
 
-def envoy_line(client: Client, call: Call, at_s: float, around: Surroundings, dice: random.Random) -> dict[str, Any]:
+def envoy_line(
+    client: SimulatedClient, call: ApiCall, at_s: float, around: EventContext, dice: random.Random
+) -> dict[str, Any]:
     """What Envoy writes of a call (see `scripts/service_stack/envoy.py` for the format)."""
     return {
         "start_time": _stamp(at_s),
@@ -95,7 +97,7 @@ def envoy_line(client: Client, call: Call, at_s: float, around: Surroundings, di
     }
 
 
-def name_of(call: Call) -> str:
+def name_of(call: ApiCall) -> str:
     """Name of the route that a call takes."""
     parts = call.path.split("/")
     for route in routes():
@@ -105,7 +107,7 @@ def name_of(call: Call) -> str:
     return "other"
 
 
-def _token_request(client: Client, session: Session, at_s: float, around: Surroundings) -> bytes:
+def _token_request(client: SimulatedClient, session: ClientSession, at_s: float, around: EventContext) -> bytes:
     return json.dumps(
         {
             "time": _stamp(at_s),

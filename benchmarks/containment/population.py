@@ -31,7 +31,7 @@ ROLES: dict[str, tuple[tuple[str, ...], dict[Step, float]]] = {
         {("GET", "/reports/{}"): 5, ("GET", "/invoices/{}"): 3, ("GET", "/stock/{}"): 2},
     ),
 }
-THEFT: tuple[Step, ...] = (
+THIEF_STEPS: tuple[Step, ...] = (
     ("GET", "/exports/{}"),
     ("GET", "/users/{}"),
     ("POST", "/users/{}/keys"),
@@ -44,7 +44,7 @@ RESOURCES = 400
 """Resources of each route's first part."""
 
 
-class Call(NamedTuple):
+class ApiCall(NamedTuple):
     """One request to the API."""
 
     method: str
@@ -52,15 +52,15 @@ class Call(NamedTuple):
     source: str  # address that it comes from
 
 
-class Session(NamedTuple):
+class ClientSession(NamedTuple):
     """A token and what is done with it; `gaps` are the seconds before each call."""
 
     scopes: tuple[str, ...]
-    calls: list[Call]
+    calls: list[ApiCall]
     gaps: list[float]
 
 
-class Client:
+class SimulatedClient:
     """One agent with habits of its own.
 
     Args:
@@ -83,32 +83,32 @@ class Client:
         """What the client is registered for: its own, and what a thief is after (a registration that is too wide)."""
         return ROLES[self.role][0] + STOLEN_SCOPES
 
-    def session(self, dice: random.Random) -> Session:
+    def session(self, dice: random.Random) -> ClientSession:
         """What the agent does in one go."""
         count = dice.randint(4, 9)
         calls = [self._call(dice) for _ in range(count)]
-        return Session(ROLES[self.role][0], calls, [dice.uniform(0.3, 1.5) for _ in calls])
+        return ClientSession(ROLES[self.role][0], calls, [dice.uniform(0.3, 1.5) for _ in calls])
 
-    def theft(self, dice: random.Random) -> Session:
+    def theft(self, dice: random.Random) -> ClientSession:
         """What somebody does who stole its key: elsewhere, more scopes, other things, in haste."""
         source = f"127.66.{dice.randrange(250)}.{dice.randrange(1, 250)}"
         calls = []
         for _ in range(dice.randint(25, 40)):
-            method, route = dice.choice(THEFT)
-            calls.append(Call(method, route.format(dice.randrange(10_000)), source))
+            method, route = dice.choice(THIEF_STEPS)
+            calls.append(ApiCall(method, route.format(dice.randrange(10_000)), source))
         scopes = (*ROLES[self.role][0], *STOLEN_SCOPES)
-        return Session(scopes, calls, [dice.uniform(0.02, 0.08) for _ in calls])
+        return ClientSession(scopes, calls, [dice.uniform(0.02, 0.08) for _ in calls])
 
-    def _call(self, dice: random.Random) -> Call:
+    def _call(self, dice: random.Random) -> ApiCall:
         method, route = dice.choices(self._steps, self._weights)[0]
         own = dice.random() < 0.9
         resource = self._resources[min(int(dice.expovariate(0.35)), 11)] if own else dice.randrange(RESOURCES)
-        return Call(method, route.format(resource), self.address)
+        return ApiCall(method, route.format(resource), self.address)
 
 
 def routes() -> list[str]:
     """Every route, the longest first, as a gateway has to know them."""
-    found = {route for _, steps in ROLES.values() for _, route in steps} | {route for _, route in THEFT}
+    found = {route for _, steps in ROLES.values() for _, route in steps} | {route for _, route in THIEF_STEPS}
     return sorted(found, key=lambda route: (-route.count("/"), route))
 
 
@@ -117,9 +117,9 @@ def route_name(route: str) -> str:
     return ".".join(part for part in route.split("/") if part and part != "{}")
 
 
-def starts(
-    clients: list[Client], dice: random.Random, seconds: float, every_s: float
-) -> Iterator[tuple[float, Client]]:
+def session_starts(
+    clients: list[SimulatedClient], dice: random.Random, seconds: float, every_s: float
+) -> Iterator[tuple[float, SimulatedClient]]:
     """When sessions begin within *seconds*, in order: each client about once in *every_s*."""
     found = [
         (dice.uniform(0, every_s) + at * every_s, client)

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from .site import TENANT, Site
-from .traffic import Theft, Traffic
+from .site import TENANT, ContainmentTestbed
+from .traffic import HijackTimes, TrafficDriver
 
 EVERY_S = 150.0
 """Seconds between the sessions of a client: as in its history."""
@@ -22,7 +22,7 @@ TARGET_P99_S = 2.0
 
 
 @dataclass
-class Contained:
+class HijackResult:
     """One hijack. Seconds from the thief's first call to the API; -1 = was not seen."""
 
     client_id: str
@@ -36,7 +36,7 @@ class Contained:
 
 
 @dataclass
-class Restored:
+class RestoreResult:
     """One client after a person released it."""
 
     client_id: str
@@ -48,8 +48,8 @@ class Restored:
 class Report:
     """What a run showed."""
 
-    hijacks: list[Contained]
-    restored: list[Restored]
+    hijacks: list[HijackResult]
+    restored: list[RestoreResult]
     benign_sessions: int
     benign_calls: int
     benign_token_refusals: list[Any]
@@ -94,9 +94,9 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"p50": round(statistics.median(ordered), 3), "p99": round(p99, 3), "max": round(ordered[-1], 3)}
 
 
-async def contain(site: Site, hijacks: int, apart_s: float, settle_s: float = 5.0) -> Report:
+async def run_hijacks(site: ContainmentTestbed, hijacks: int, apart_s: float, settle_s: float = 5.0) -> Report:
     """Hijack the first *hijacks* clients, *apart_s* seconds after each other, while all others go on."""
-    traffic = Traffic(site.accounts, site.envoy.url)
+    traffic = TrafficDriver(site.accounts, site.envoy.url)
     stop = asyncio.Event()
     seconds = settle_s + hijacks * (apart_s + 1.0) + 60.0
     background = asyncio.create_task(traffic.run(seconds + EVERY_S, EVERY_S, stop))
@@ -121,18 +121,20 @@ async def contain(site: Site, hijacks: int, apart_s: float, settle_s: float = 5.
         traffic.benign.calls,
         traffic.benign.token_refusals,
         traffic.benign.call_refusals,
-        await asyncio.to_thread(_elevated, site, traffic),
+        await asyncio.to_thread(_falsely_elevated, site, traffic),
     )
 
 
-async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
-    theft = await traffic.steal(number, WITHIN_S)
+async def _hijack(site: ContainmentTestbed, traffic: TrafficDriver, number: int) -> HijackResult:
+    theft = await traffic.hijack(number, WITHIN_S)
     row = await asyncio.to_thread(_confirmed, site, theft)
     account = traffic.accounts[number]
-    inactive = await asyncio.to_thread(lambda: not site.is_active(theft.token) and not site.at_hydra(theft.token))
+    inactive = await asyncio.to_thread(
+        lambda: not site.is_active(theft.token) and not site.introspect_at_hydra(theft.token)
+    )
     refused = await asyncio.to_thread(_token_refused, account)
     again = await traffic.call_once(number, theft.token)
-    return Contained(
+    return HijackResult(
         theft.client_id,
         theft.calls_passed,
         theft.refused_at_gateway - theft.began if theft.refused_at_gateway else -1.0,
@@ -144,7 +146,7 @@ async def _hijack(site: Site, traffic: Traffic, number: int) -> Contained:
     )
 
 
-def _confirmed(site: Site, theft: Theft) -> dict[str, float] | None:
+def _confirmed(site: ContainmentTestbed, theft: HijackTimes) -> dict[str, float] | None:
     """When Hydra said that the client's tokens are dead, as the service has written it down."""
 
     def look() -> dict[str, float] | None:
@@ -164,7 +166,7 @@ def _token_refused(account: Any) -> bool:
     return answer.status_code >= 400
 
 
-async def _restore(site: Site, one: Contained, before: dict[str, Any]) -> Restored:
+async def _restore(site: ContainmentTestbed, one: HijackResult, before: dict[str, Any]) -> RestoreResult:
     """A person releases the agent: the server is as it was, and tokens are issued again."""
     path = f"/v1/agents/{one.client_id}/release"
     await asyncio.to_thread(site.post, path, {"note": "key rotated"}, tenant=TENANT, issuer=site.hydra.issuer)
@@ -174,10 +176,10 @@ async def _restore(site: Site, one: Contained, before: dict[str, Any]) -> Restor
         exact = True
     account = next(account for account in site.accounts if account.client_id == one.client_id)
     again = not await asyncio.to_thread(_token_refused, account)
-    return Restored(one.client_id, exact, again)
+    return RestoreResult(one.client_id, exact, again)
 
 
-def _elevated(site: Site, traffic: Traffic) -> list[tuple[str, str]]:
+def _falsely_elevated(site: ContainmentTestbed, traffic: TrafficDriver) -> list[tuple[str, str]]:
     """Agents that nobody hijacked and that are above low all the same."""
     found: list[tuple[str, str]] = []
     for level in ("medium", "high", "critical"):

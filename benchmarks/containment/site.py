@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from trustwatch.api.callers import SCOPES
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.callers import ALL_SCOPES
+from trustwatch.api.tokens import LocalSigningKey
 
-from .history import Surroundings, history
-from .population import ROLES, Client, route_name, routes
-from .traffic import Account
+from .history import EventContext, generate_history
+from .population import ROLES, SimulatedClient, route_name, routes
+from .traffic import OAuthAccount
 from .upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ TENANT, API, HOOK_HEADER = "acme", "https://api.example", "X-Trustwatch-Key"
 LIFETIME_S = 3600
 
 
-class Site:
+class ContainmentTestbed:
     """Starts all of it in *folder*; `close` ends it.
 
     Args:
@@ -43,7 +43,7 @@ class Site:
         from service_stack import Envoy, Hydra
 
         self.folder = folder
-        self.population = [Client(number) for number in range(clients)]
+        self.population = [SimulatedClient(number) for number in range(clients)]
         self.upstream = Upstream()
         self.hydra = Hydra(folder / "hydra", bound=True)
         self.envoy = Envoy(folder / "envoy", bound=True)
@@ -64,7 +64,7 @@ class Site:
         self.service = self._run(self._command("serve", "--settings", str(self._settings())), "service.log")
         self.wait(lambda: self.http.get("/readyz").status_code == 200, 90.0)
         self._start_gateway()
-        self._ship()
+        self._forward_access_log()
 
     def close(self) -> None:
         """End everything."""
@@ -100,7 +100,7 @@ class Site:
         answer.raise_for_status()
         return bool(answer.json()["active"])
 
-    def at_hydra(self, token: str) -> bool:
+    def introspect_at_hydra(self, token: str) -> bool:
         """What Hydra itself says of a token."""
         answer = httpx.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token}, timeout=20)
         return bool(answer.json()["active"])
@@ -125,11 +125,11 @@ class Site:
     def _auth(self) -> dict[str, str]:
         if time.time() > self._token_until:
             now = time.time()
-            self._token = self._key.issue_token("all", "all", SCOPES, "trustwatch", 3600, now, secrets.token_hex(8))
+            self._token = self._key.issue_token("all", "all", ALL_SCOPES, "trustwatch", 3600, now, secrets.token_hex(8))
             self._token_until = now + 3000
         return {"authorization": f"Bearer {self._token}"}
 
-    def _account(self, client: Client) -> Account:
+    def _account(self, client: SimulatedClient) -> OAuthAccount:
         """Register a client with a key of its own; a lifetime of its own where its number is even."""
         key = rsa.generate_private_key(65537, 2048)
         made = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
@@ -147,19 +147,19 @@ class Site:
             body["client_credentials_grant_access_token_lifespan"] = "30m0s"
         answer = httpx.post(f"{self.hydra.admin_url}/admin/clients", json=body, timeout=30)
         assert answer.status_code == 201, answer.text
-        return Account(client, client.client_id, key, self.hydra.token_url, API)
+        return OAuthAccount(client, client.client_id, key, self.hydra.token_url, API)
 
     def _train(self) -> None:
-        around = Surroundings(TENANT, self.hydra.issuer, self.envoy.url.removeprefix("http://"), "hydra")
+        around = EventContext(TENANT, self.hydra.issuer, self.envoy.url.removeprefix("http://"), "hydra")
         events = self.folder / "history.jsonl"
-        events.write_bytes(b"\n".join(history(self.population, around, time.time())) + b"\n")
+        events.write_bytes(b"\n".join(generate_history(self.population, around, time.time())) + b"\n")
         command = self._command("train", str(events), "--model", str(self.folder / "model"))
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
 
     def _settings(self) -> Path:
         issuer = self.hydra.issuer
-        self._key = LocalKey.open(self.folder / "data")
+        self._key = LocalSigningKey.open(self.folder / "data")
         every = {"tenants": ["*"], "issuers": ["*"], "sources": ["*"]}
         settings = {
             "data_dir": "data",
@@ -211,7 +211,7 @@ class Site:
         self.envoy.configure_raw(configuration)
         self.envoy.start()
 
-    def _ship(self) -> None:
+    def _forward_access_log(self) -> None:
         """The gateway's log to the service, as a log shipper does."""
         self.envoy.access_log.touch()
         token = self._key.issue_token(

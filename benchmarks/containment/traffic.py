@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import jwt
 
-from .population import Call, Client, Session, starts
+from .population import ApiCall, ClientSession, SimulatedClient, session_starts
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PROBE_S = 0.02
@@ -24,10 +24,10 @@ IN_VAIN = 12
 
 
 @dataclass
-class Account:
+class OAuthAccount:
     """A client with its key at the authorization server."""
 
-    client: Client
+    client: SimulatedClient
     client_id: str
     key: Any
     token_url: str
@@ -48,7 +48,7 @@ class Account:
 
 
 @dataclass
-class Theft:
+class HijackTimes:
     """What became of one hijack. Times are UTC seconds; 0 = did not happen."""
 
     client_id: str
@@ -64,7 +64,7 @@ class Theft:
 
 
 @dataclass
-class Benign:
+class BenignTraffic:
     """What the others got."""
 
     sessions: int = 0
@@ -73,7 +73,7 @@ class Benign:
     call_refusals: list[tuple[str, int]] = field(default_factory=list)
 
 
-class Traffic:
+class TrafficDriver:
     """Drives the population.
 
     Args:
@@ -82,10 +82,10 @@ class Traffic:
         stolen: set by `steal`: sessions of those clients are no longer benign.
     """
 
-    def __init__(self, accounts: list[Account], gateway: str) -> None:
+    def __init__(self, accounts: list[OAuthAccount], gateway: str) -> None:
         self.accounts = {account.client.number: account for account in accounts}
         self.gateway = gateway
-        self.benign = Benign()
+        self.benign = BenignTraffic()
         self.stolen: set[str] = set()
         self._dice = random.Random("live")
 
@@ -93,7 +93,7 @@ class Traffic:
         """Sessions of all clients that are not stolen."""
         clients = [account.client for account in self.accounts.values()]
         began, running = time.monotonic(), set()
-        for offset, client in starts(clients, self._dice, seconds, every_s):
+        for offset, client in session_starts(clients, self._dice, seconds, every_s):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), max(0.0, began + offset - time.monotonic()))
             if stop.is_set():
@@ -103,7 +103,7 @@ class Traffic:
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
 
-    async def _session(self, client: Client) -> None:
+    async def _session(self, client: SimulatedClient) -> None:
         account, session = self.accounts[client.number], client.session(self._dice)
         if account.client_id in self.stolen:
             return
@@ -117,7 +117,7 @@ class Traffic:
                 return
             await self._calls(account, session, http, answer.json()["access_token"])
 
-    async def _calls(self, account: Account, session: Session, http: httpx.AsyncClient, token: str) -> None:
+    async def _calls(self, account: OAuthAccount, session: ClientSession, http: httpx.AsyncClient, token: str) -> None:
         for call, gap in zip(session.calls, session.gaps, strict=True):
             await asyncio.sleep(gap)
             status = await self._call(http, call, token)
@@ -127,10 +127,10 @@ class Traffic:
             if status != 200:
                 self.benign.call_refusals.append((account.client_id, status))
 
-    async def steal(self, number: int, within_s: float) -> Theft:
+    async def hijack(self, number: int, within_s: float) -> HijackTimes:
         """Somebody uses a client's key until nothing passes any more, whatever it tries."""
         account = self.accounts[number]
-        theft, session = Theft(account.client_id), account.client.theft(self._dice)
+        theft, session = HijackTimes(account.client_id), account.client.theft(self._dice)
         self.stolen.add(account.client_id)
         deadline = time.monotonic() + within_s
         async with _http(session.calls[0].source) as http:
@@ -159,7 +159,7 @@ class Traffic:
         async with _http(client.address) as http:
             return await self._call(http, client.session(self._dice).calls[0], token)
 
-    async def _call(self, http: httpx.AsyncClient, call: Call, token: str) -> int:
+    async def _call(self, http: httpx.AsyncClient, call: ApiCall, token: str) -> int:
         answer = await http.request(
             call.method, self.gateway + call.path, headers={"authorization": f"Bearer {token}", "user-agent": "agent/1"}
         )

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from trustwatch.ingest import columns as c
-from trustwatch.ingest.features.table import FEATURES, IMPORTANCE
+from trustwatch.ingest.features.table import FEATURE_IMPORTANCE, FEATURES
 
 from benchmarks.detection import lab as labs_of
 from benchmarks.detection import traces
-from benchmarks.detection.lab import Change, Lab
+from benchmarks.detection.lab import BatchTransform, FittedTrace
 from benchmarks.detection.metrics import AUC, R1, R5, figures
-from benchmarks.detection.report import Table
+from benchmarks.detection.report import FigureTable
 
 Scores = NDArray[np.float64]
 _FAMILIES = tuple(dict.fromkeys(feature.family for feature in FEATURES))
@@ -24,31 +24,31 @@ _NOTE = (
 )
 
 
-def figure(lab: Lab, event_scores: Scores) -> str:
+def figure(lab: FittedTrace, event_scores: Scores) -> str:
     """The three figures of one score in a cell."""
-    found = figures(lab.trace.units.bad, lab.trace.lift(event_scores))[0]
+    found = figures(lab.trace.units.bad, lab.trace.unit_scores(event_scores))[0]
     return f"{found[AUC]:.3f} / {found[R5]:.2f} / {found[R1]:.2f}"
 
 
-def run(labs: list[Lab], families: int = len(_FAMILIES)) -> list[Table]:
+def run(labs: list[FittedTrace], families: int = len(_FAMILIES)) -> list[FigureTable]:
     """Families (the first so many), then stages and levels."""
     names = tuple(lab.trace.name for lab in labs)
     return [
-        Table(
+        FigureTable(
             "Families of features: all but one",
             ("without", "features", *names),
             list(_families(labs, _FAMILIES[:families], alone=False)),
         ),
-        Table(
+        FigureTable(
             "Families of features: one alone",
             ("alone", "features", *names),
             list(_families(labs, _FAMILIES[:families], alone=True)),
         ),
-        Table("Stages and levels", ("what", *names), [*_stages(labs), *_levels(labs)], _NOTE),
+        FigureTable("Stages and levels", ("what", *names), [*_stages(labs), *_levels(labs)], _NOTE),
     ]
 
 
-def _families(labs: list[Lab], families: tuple[str, ...], *, alone: bool) -> Iterator[tuple[str, ...]]:
+def _families(labs: list[FittedTrace], families: tuple[str, ...], *, alone: bool) -> Iterator[tuple[str, ...]]:
     if not alone:
         yield (
             "nothing (all features)",
@@ -57,28 +57,28 @@ def _families(labs: list[Lab], families: tuple[str, ...], *, alone: bool) -> Ite
         )
     for family in families:
         inside = np.array([feature.family == family for feature in FEATURES])
-        importance = np.where(inside == alone, IMPORTANCE, 0.0)
+        importance = np.where(inside == alone, FEATURE_IMPORTANCE, 0.0)
         yield (family, str(int(inside.sum())), *(figure(lab, lab.scores(lab.fit(importance))) for lab in labs))
 
 
-def _stages(labs: list[Lab]) -> Iterator[tuple[str, ...]]:
+def _stages(labs: list[FittedTrace]) -> Iterator[tuple[str, ...]]:
     for name, score in _STAGES.items():
         yield (name, *(figure(lab, score(lab)) for lab in labs))
 
 
-def _with(**settings: Any) -> Callable[[Lab], Scores]:
+def _with(**settings: Any) -> Callable[[FittedTrace], Scores]:
     return lambda lab: lab.scores(lab.fit(**settings))
 
 
-def _replayed(attribute: str, learn: bool) -> Callable[[Lab], Scores]:
-    def score(lab: Lab) -> Scores:
+def _replayed(attribute: str, learn: bool) -> Callable[[FittedTrace], Scores]:
+    def score(lab: FittedTrace) -> Scores:
         lines = traces.replay(lab.model, lab.trace.test, learn)
         return np.array([getattr(line, attribute) for line in lines])
 
     return score
 
 
-_STAGES: dict[str, Callable[[Lab], Scores]] = {
+_STAGES: dict[str, Callable[[FittedTrace], Scores]] = {
     "as shipped": _with(),
     "features alone (no forest)": _with(forest_weight=0.0),
     "forest alone": _with(forest_weight=1.0),
@@ -93,16 +93,16 @@ _STAGES: dict[str, Callable[[Lab], Scores]] = {
     "risk score of the replay, learning": _replayed("risk_score", True),
 }
 
-_LEVELS: dict[str, Change] = {
-    "without the declared task": labs_of.without(c.TASK),
-    "without peer groups": labs_of.without(c.GROUP),
-    "without task and peer groups": labs_of.without(c.TASK, c.GROUP),
-    "without own history (every session a new agent)": labs_of.strangers,
-    "without targets": labs_of.without(c.TARGET),
+_LEVELS: dict[str, BatchTransform] = {
+    "without the declared task": labs_of.drop_names(c.TASK),
+    "without peer groups": labs_of.drop_names(c.GROUP),
+    "without task and peer groups": labs_of.drop_names(c.TASK, c.GROUP),
+    "without own history (every session a new agent)": labs_of.anonymize_agents,
+    "without targets": labs_of.drop_names(c.TARGET),
 }
 
 
-def _levels(labs: list[Lab]) -> Iterator[tuple[str, ...]]:
+def _levels(labs: list[FittedTrace]) -> Iterator[tuple[str, ...]]:
     for name, change in _LEVELS.items():
-        changed = [labs_of.make(lab.trace, change) for lab in labs]
+        changed = [labs_of.fit_trace(lab.trace, change) for lab in labs]
         yield (name, *(figure(lab, lab.scores(lab.model.detector)) for lab in changed))

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from trustwatch.scoring import risk
 
-from benchmarks.attacks.world import World, follow, renamed
-from benchmarks.detection.report import Table
+from benchmarks.attacks.world import AttackedEnterprise, rename_agents, replay_scores
+from benchmarks.detection.report import FigureTable
 
 _EDGES = (0, 20, 100, 500)
 _STRONG = 0.001
 
 
-def run(world: World) -> list[Table]:
+def run(world: AttackedEnterprise) -> list[FigureTable]:
     """One row per age; the last is the agents as the history knows them."""
-    strange = follow(world.model, renamed(world.events, "-new"))
+    strange = replay_scores(world.model, rename_agents(world.events, "-new"))
     age = ages(world.agent)
     upper = (*_EDGES[1:], int(age.max()) + 1)
     rows = [
@@ -37,7 +37,7 @@ def run(world: World) -> list[Table]:
         "noticed",
     )
     note = "Strangers have the agent type of known agents: their peer group judges them from their first event."
-    return [Table("Age of an agent", columns, rows, note)]
+    return [FigureTable("Age of an agent", columns, rows, note)]
 
 
 def _span(low: int, high: int, oldest: int) -> str:
@@ -55,9 +55,11 @@ def ages(agent: NDArray[np.int64]) -> NDArray[np.int64]:
     return age
 
 
-def _row(name: str, world: World, trail: dict[str, NDArray[Any]], rows: NDArray[np.bool_]) -> tuple[Any, ...]:
+def _row(
+    name: str, world: AttackedEnterprise, trail: dict[str, NDArray[Any]], rows: NDArray[np.bool_]
+) -> tuple[Any, ...]:
     raised = (trail["after"] >= risk.MEDIUM) & (trail["after"] > trail["before"])
-    calm = world.calm & rows
+    calm = world.unattacked_rows & rows
     p, number = trail["p"][calm], max(1, int(calm.sum()))
     found = list(_attacks(world, trail, raised, rows))
     return (
@@ -73,10 +75,10 @@ def _row(name: str, world: World, trail: dict[str, NDArray[Any]], rows: NDArray[
 
 
 def _attacks(
-    world: World, trail: dict[str, NDArray[Any]], raised: NDArray[np.bool_], rows: NDArray[np.bool_]
+    world: AttackedEnterprise, trail: dict[str, NDArray[Any]], raised: NDArray[np.bool_], rows: NDArray[np.bool_]
 ) -> Iterator[tuple[bool, bool]]:
     """Of each attack whose first malicious event is in *rows*: is its strongest event strong, was it noticed."""
-    bad = world.bad
+    bad = world.malicious_rows
     for number in range(len(world.plans)):
         own = np.flatnonzero(world.attack == number)
         malicious = own[bad[own]]

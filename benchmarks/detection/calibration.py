@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy.stats import chi2, kstest
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.risk import Budget
+from trustwatch.scoring.risk import AlertRateBudget
 
-from benchmarks.attacks.world import World, follow
+from benchmarks.attacks.world import AttackedEnterprise, replay_scores
 from benchmarks.detection import traces
-from benchmarks.detection.lab import Lab
-from benchmarks.detection.report import Table
+from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection.report import FigureTable
 
 PROMISED = (0.05, 0.01, 0.001)
 BUDGETS = (5.0, 20.0, 100.0, 500.0)
@@ -46,12 +46,12 @@ def row(name: str, p: NDArray[np.float64]) -> tuple[Any, ...]:
     return (name, f"{len(p):,}", *shares, float(test.statistic), f"{test.pvalue:.1g}")
 
 
-def of_traces(labs: list[Lab]) -> list[Table]:
+def of_traces(labs: list[FittedTrace]) -> list[FigureTable]:
     """Normal sessions of the test parts, per agent type."""
-    return [Table("p-values of normal sessions of the traces", _UNIFORM_COLUMNS, list(_trace_rows(labs)))]
+    return [FigureTable("p-values of normal sessions of the traces", _UNIFORM_COLUMNS, list(_trace_rows(labs)))]
 
 
-def _trace_rows(labs: list[Lab]) -> Iterator[tuple[Any, ...]]:
+def _trace_rows(labs: list[FittedTrace]) -> Iterator[tuple[Any, ...]]:
     for lab in labs:
         normal = np.array([not label["session_label"] and label["class"] != "resisted" for label in lab.trace.labels])
         kinds = _kinds(lab.trace.test)
@@ -61,13 +61,13 @@ def _trace_rows(labs: list[Lab]) -> Iterator[tuple[Any, ...]]:
                 yield row(f"{lab.trace.name} {kind}, {'learning' if learn else 'frozen'}", p[normal & (kinds == kind)])
 
 
-def of_world(world: World) -> list[Table]:
+def of_world(world: AttackedEnterprise) -> list[FigureTable]:
     """Agents without any attack in the simulated days behind the history, learning on."""
-    calm, kinds = world.calm, _kinds(world.events)
+    calm, kinds = world.unattacked_rows, _kinds(world.events)
     rows = [row("all", world.trail["p"][calm])]
     rows += [row(str(kind), world.trail["p"][calm & (kinds == kind)]) for kind in np.unique(kinds[calm])]
     note = "Events of one session are not independent, so that the KS p-value is small even for a small distance."
-    budgets = Table(
+    budgets = FigureTable(
         "Promised and observed false alerts, agents without attacks",
         (
             "budget per 1,000 agent-days (medium)",
@@ -80,16 +80,16 @@ def of_world(world: World) -> list[Table]:
         [_chart(world, budget) for budget in BUDGETS],
         "Intervals are Poisson's; alerts of one agent come in groups, so that the truth is wider.",
     )
-    return [Table("p-values of the simulated days", _UNIFORM_COLUMNS, rows, note), budgets]
+    return [FigureTable("p-values of the simulated days", _UNIFORM_COLUMNS, rows, note), budgets]
 
 
-def _chart(world: World, budget: float) -> tuple[Any, ...]:
+def _chart(world: AttackedEnterprise, budget: float) -> tuple[Any, ...]:
     """One replay of the calm agents at one budget."""
-    rows = np.flatnonzero(world.calm)
-    settings = EngineSettings(budget=Budget(budget, budget / 4, budget / 20))
-    trail = follow(world.model, [world.events[at] for at in rows], settings)
+    rows = np.flatnonzero(world.unattacked_rows)
+    settings = EngineSettings(budget=AlertRateBudget(budget, budget / 4, budget / 20))
+    trail = replay_scores(world.model, [world.events[at] for at in rows], settings)
     raised = (trail["after"] >= risk.MEDIUM) & (trail["after"] > trail["before"])
-    alerts, days = int(raised.sum()), world.agent_days(world.calm)
+    alerts, days = int(raised.sum()), world.agent_days(world.unattacked_rows)
     low, high = chi2.ppf(0.025, 2 * alerts) / 2 if alerts else 0.0, chi2.ppf(0.975, 2 * alerts + 2) / 2
     agents = len(np.unique(world.agent[rows][raised]))
     per = 1000 / days

@@ -16,7 +16,7 @@ from trustwatch.models.bundle import TrainedModel
 
 from benchmarks.detection import traces
 from benchmarks.detection.metrics import AUC, figures
-from benchmarks.detection.report import Table
+from benchmarks.detection.report import FigureTable
 from benchmarks.detection.traces import Trace
 
 SHARES = (0.02, 0.08)
@@ -24,21 +24,21 @@ WANTED = {0.02: 0.03, 0.08: 0.05}
 """Share of the history's sessions -> largest loss of ROC-AUC aimed at."""
 
 
-STRANGERS, INSIDERS, CONTROL = (
+BY_UNKNOWN_AGENTS, BY_KNOWN_AGENTS, CONTROL = (
     "hijacked, of agents that the history has nothing else of",
     "hijacked, of agents of the history",
     "honest, of the same agents (control)",
 )
 
 
-def run(sets: list[Trace], draws: int) -> list[Table]:
+def run(sets: list[Trace], draws: int) -> list[FigureTable]:
     """Loss per set and share: means over draws of which sessions are in the history, and the largest."""
     rows = []
     for trace in sets:
         untouched = traces.train(trace.train, trace.name)
         for share in SHARES:
             found = [_losses(trace, untouched, share, seed) for seed in range(draws)]
-            for who in (INSIDERS, STRANGERS, CONTROL):
+            for who in (BY_KNOWN_AGENTS, BY_UNKNOWN_AGENTS, CONTROL):
                 clean, dirty = np.array([one[who] for one in found]).T
                 loss = clean - dirty
                 wanted = "–" if who == CONTROL else f"{WANTED[share]:.2f}"
@@ -65,18 +65,22 @@ def run(sets: list[Trace], draws: int) -> list[Table]:
         "wanted below",
     )
     note = f"Means over {draws} draws of the sessions, which are left out of the test; baseline frozen."
-    return [Table("Contaminated history", columns, rows, note)]
+    return [FigureTable("Contaminated history", columns, rows, note)]
 
 
 def _losses(trace: Trace, untouched: TrainedModel, share: float, seed: int) -> dict[str, tuple[float, float]]:
     """ROC-AUC on the same remaining test sessions without and with sessions in the history, for each kind of these."""
     rng = np.random.default_rng(seed)
-    taken = _drawn(trace, share, rng)
-    honest = _honest(trace, taken, rng)
+    taken = _draw_sessions(trace, share, rng)
+    honest = _honest_sessions(trace, taken, rng)
     bad, good = _lines(trace, taken), _lines(trace, honest)
     given = _by_insiders(bad, trace.train_events, rng)
     found = {}
-    for who, added, out in ((STRANGERS, bad, taken), (INSIDERS, given, taken), (CONTROL, good, taken | honest)):
+    for who, added, out in (
+        (BY_UNKNOWN_AGENTS, bad, taken),
+        (BY_KNOWN_AGENTS, given, taken),
+        (CONTROL, good, taken | honest),
+    ):
         left = [row for row, label in enumerate(trace.labels) if label["session"] not in out]
         rest = Trace(trace.name, trace.train, *_pick(trace, left))
         with_them = traces.train(mixed(trace.train, added, rng), trace.name)
@@ -88,7 +92,7 @@ def _lines(trace: Trace, sessions: set[str]) -> list[bytes]:
     return [raw for raw, label in zip(trace.test, trace.labels, strict=True) if label["session"] in sessions]
 
 
-def _honest(trace: Trace, taken: set[str], rng: np.random.Generator) -> set[str]:
+def _honest_sessions(trace: Trace, taken: set[str], rng: np.random.Generator) -> set[str]:
     """For each taken session an honest one of the same agent, as far as it has any."""
     wanted, theirs = Counter[str](), defaultdict[str, set[str]](set)
     agents = {
@@ -120,7 +124,7 @@ def _by_insiders(bad: list[bytes], history: list[dict[str, Any]], rng: np.random
     return made
 
 
-def _drawn(trace: Trace, share: float, rng: np.random.Generator) -> set[str]:
+def _draw_sessions(trace: Trace, share: float, rng: np.random.Generator) -> set[str]:
     sessions = sorted({label["session"] for label in trace.labels if label["session_label"]})
     normal = len({json.loads(line)["session"] for line in trace.train})
     return set(rng.choice(sessions, round(share / (1.0 - share) * normal), replace=False).tolist())
@@ -132,7 +136,7 @@ def _pick(trace: Trace, rows: list[int]) -> tuple[list[bytes], list[dict[str, An
 
 def _auc(trace: Trace, model: TrainedModel) -> float:
     scores = traces.anomaly(traces.replay(model, trace.test, learn=False))
-    return float(figures(trace.units.bad, trace.lift(scores))[0, AUC])
+    return float(figures(trace.units.bad, trace.unit_scores(scores))[0, AUC])
 
 
 def mixed(history: list[bytes], bad: list[bytes], rng: np.random.Generator) -> list[bytes]:

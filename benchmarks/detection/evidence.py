@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.attacks.world import DAY_MS, World
-from benchmarks.detection.report import Table
+from benchmarks.attacks.world import DAY_MS, AttackedEnterprise
+from benchmarks.detection.report import FigureTable
 
 Floats = NDArray[np.float64]
 RATES = (20.0, 100.0)
@@ -49,7 +49,7 @@ METHODS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def run(world: World) -> list[Table]:
+def run(world: AttackedEnterprise) -> list[FigureTable]:
     """One row per method and rate of false alarms; ours is the statistic of the live path itself."""
     by_agent = [np.flatnonzero(world.agent == number) for number in range(int(world.agent.max()) + 1)]
     statistics = {name: _per_agent(world, by_agent, method) for name, method in METHODS.items()}
@@ -70,10 +70,12 @@ def run(world: World) -> list[Table]:
         "upper quartile",
     )
     note = "Thresholds are chosen on the agents without attacks in the same days, so that all have equal false alarms."
-    return [Table("Evidence over several events", columns, rows, note)]
+    return [FigureTable("Evidence over several events", columns, rows, note)]
 
 
-def _per_agent(world: World, by_agent: list[NDArray[np.int64]], method: Callable[[Floats], Floats]) -> Floats:
+def _per_agent(
+    world: AttackedEnterprise, by_agent: list[NDArray[np.int64]], method: Callable[[Floats], Floats]
+) -> Floats:
     out = np.zeros(len(world.agent))
     for rows in by_agent:
         out[rows] = method(world.trail["p"][rows])
@@ -89,8 +91,8 @@ def threshold(statistic: Floats, blocks: NDArray[np.int64], allowed: int) -> flo
     return float(ordered[min(allowed, len(ordered) - 1)])
 
 
-def _judge(world: World, statistic: Floats, rate: float) -> tuple[Any, ...]:
-    calm = world.calm
+def _judge(world: AttackedEnterprise, statistic: Floats, rate: float) -> tuple[Any, ...]:
+    calm = world.unattacked_rows
     blocks = world.agent * 100_000 + world.trail["time_ms"] // DAY_MS
     allowed = round(rate / 1000 * world.agent_days(calm))
     limit = threshold(statistic[calm], blocks[calm], allowed)
@@ -101,9 +103,9 @@ def _judge(world: World, statistic: Floats, rate: float) -> tuple[Any, ...]:
     return false, len(seen), len(delays), f"{middle:.0f}" if seen else "–", f"{upper:.0f}" if seen else "–"
 
 
-def _delays(world: World, alarm: NDArray[np.bool_]) -> Iterator[int | None]:
+def _delays(world: AttackedEnterprise, alarm: NDArray[np.bool_]) -> Iterator[int | None]:
     """Malicious events of each attack up to the first alarm from its first malicious event on; None for no alarm."""
-    bad = world.bad
+    bad = world.malicious_rows
     for number in range(len(world.plans)):
         own = np.flatnonzero(world.attack == number)
         malicious = own[bad[own]]

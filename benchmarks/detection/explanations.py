@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trustwatch.scoring.replay import EXPLAINED_P, ReplayedEvent
+from trustwatch.scoring.replay import EXPLAINED_P_VALUE, ReplayedEvent
 
 from benchmarks.detection import traces
-from benchmarks.detection.report import Table
+from benchmarks.detection.report import FigureTable
 from benchmarks.detection.traces import Trace
 
 OF_THE_CALL = {
@@ -38,7 +38,7 @@ def strongest(trace: Trace, lines: list[ReplayedEvent]) -> list[ReplayedEvent]:
     return list(best.values())
 
 
-def run(trace: Trace, lines: list[ReplayedEvent]) -> list[Table]:
+def run(trace: Trace, lines: list[ReplayedEvent]) -> list[FigureTable]:
     """All malicious calls, and the one of each session that stands out most."""
     every = [line for line, label in zip(lines, trace.labels, strict=True) if label["event_label"]]
     most = strongest(trace, lines)
@@ -47,8 +47,8 @@ def run(trace: Trace, lines: list[ReplayedEvent]) -> list[Table]:
     rows = [(name, *_cells(told[name], len(every)), *_cells(most_told[name], len(most))) for name in names]
     rows.append(("target, action or order, of those with reasons", *_good(told), *_good(most_told)))
     columns = ("first reason speaks of", "malicious calls", "share", "strongest call of a session", "share")
-    note = f"Baseline frozen. Events with p <= {EXPLAINED_P} have reasons. Aim: target, action or order in 90 %."
-    return [Table(f"{trace.name}: first reason of malicious calls", columns, rows, note)]
+    note = f"Baseline frozen. Events with p <= {EXPLAINED_P_VALUE} have reasons. Aim: target, action or order in 90 %."
+    return [FigureTable(f"{trace.name}: first reason of malicious calls", columns, rows, note)]
 
 
 def _cells(count: int, of: int) -> tuple[str, str]:
@@ -59,6 +59,6 @@ def _good(told: Counter[str]) -> tuple[str, str]:
     return _cells(sum(told[name] for name in OF_THE_CALL), sum(told.values()) - told[NONE])
 
 
-def replayed(trace: Trace) -> list[Table]:
+def replayed(trace: Trace) -> list[FigureTable]:
     """The table of a set, from a model of its own."""
     return run(trace, traces.replay(traces.train(trace.train, trace.name), trace.test, learn=False))

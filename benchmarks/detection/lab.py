@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.lenient import decode_history_event
 from trustwatch.models import crossfit, learning
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import Detector, DetectorSettings, ForestDetector
-from trustwatch.models.training import fit_with_held_out
+from trustwatch.models.training import fit_detector_with_held_out
 
 from benchmarks.detection.traces import SALT, Trace
 
-Change = Callable[[EventColumns], EventColumns]
+BatchTransform = Callable[[EventColumns], EventColumns]
 
 
-class History(NamedTuple):
+class CrossFittedHistory(NamedTuple):
     """What `crossfit` fits its detector on: cross-fitted vectors (n, F), groups, sessions (n,), and the rest."""
 
     X: NDArray[np.float64]
@@ -33,12 +33,12 @@ class History(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lab:
+class FittedTrace:
     """Attributes: test is the vectors of the test part with the baseline frozen (n, F); test_groups (n,)."""
 
     trace: Trace
     model: TrainedModel
-    history: History
+    history: CrossFittedHistory
     test: NDArray[np.float64]
     test_groups: NDArray[np.uint64]
 
@@ -50,28 +50,28 @@ class Lab:
         names = keywords.pop("feature_names")
         chosen = replace(DetectorSettings(), **settings)
         X, groups, sessions, _ = self.history
-        return fit_with_held_out(X, groups, sessions, chosen, names, **keywords)[0]
+        return fit_detector_with_held_out(X, groups, sessions, chosen, names, **keywords)[0]
 
     def scores(self, detector: Detector) -> NDArray[np.float64]:
         """Anomaly scores of the test part (n,)."""
         return detector.score(self.test, self.test_groups).anomaly_score
 
 
-def make(trace: Trace, change: Change = lambda columns: columns) -> Lab:
+def fit_trace(trace: Trace, change: BatchTransform = lambda columns: columns) -> FittedTrace:
     """Learn from the trace's history and measure its test part, both with *change* applied to their columns."""
     encoder = ColumnEncoder(SALT)
     train, test = (
-        change(encoder.encode([decode_history(line)[0] for line in lines])) for lines in (trace.train, trace.test)
+        change(encoder.encode([decode_history_event(line)[0] for line in lines])) for lines in (trace.train, trace.test)
     )
-    caught: list[History] = []
+    caught: list[CrossFittedHistory] = []
 
     def spy(X: Any, groups: Any, sessions: Any, settings: Any, names: Any, **keywords: Any) -> Any:
-        caught.append(History(X, groups, sessions, {**keywords, "feature_names": names}))
-        return fit_with_held_out(X, groups, sessions, settings, names, **keywords)
+        caught.append(CrossFittedHistory(X, groups, sessions, {**keywords, "feature_names": names}))
+        return fit_detector_with_held_out(X, groups, sessions, settings, names, **keywords)
 
     with mock.patch.object(crossfit, "fit_with_held_out", spy):
-        model = learning.learn_history(train, SALT, trace.name)
-    return Lab(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, c.GROUP].copy())
+        model = learning.train_model(train, SALT, trace.name)
+    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, c.GROUP].copy())
 
 
 def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float64]:
@@ -79,10 +79,10 @@ def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float6
     agents = len(np.union1d(test.names[:, c.AGENT], model.seeds.keys))
     builder = FeatureBuilder(model.baseline, agents)
     builder.unpack(builder.admit(model.seeds.keys), model.seeds.rows)
-    return builder.vectors(test, learn=False)[0]
+    return builder.observe_and_learn(test, learn=False)[0]
 
 
-def without(*columns: int) -> Change:
+def drop_names(*columns: int) -> BatchTransform:
     """A change that takes names away from every event, so that the levels behind them do not exist."""
 
     def change(batch: EventColumns) -> EventColumns:
@@ -93,7 +93,7 @@ def without(*columns: int) -> Change:
     return change
 
 
-def strangers(batch: EventColumns) -> EventColumns:
+def anonymize_agents(batch: EventColumns) -> EventColumns:
     """A change that makes every session one of an agent that nobody has met: no own history."""
     names = batch.names.copy()
     names[:, c.AGENT] = learning.session_ids(batch)

@@ -15,7 +15,7 @@ NAMES = ("ROC-AUC", "average precision", "recall at 1 % FP", "recall at 5 % FP")
 _COVERED = (0.025, 0.975)
 
 
-class Measured(NamedTuple):
+class MeasuredFigures(NamedTuple):
     """Figures of one score: value float64 (4,) in the order of `NAMES`, low and high of their 95 % intervals."""
 
     value: NDArray[np.float64]
@@ -55,7 +55,7 @@ def figures(bad: ArrayLike, scores: ArrayLike, weights: NDArray[np.float64] | No
     return np.stack([area, average, *recall], axis=1)
 
 
-def measure(bad: ArrayLike, scores: ArrayLike, blocks: ArrayLike, draws: int, seed: int = 0) -> Measured:
+def measure(bad: ArrayLike, scores: ArrayLike, blocks: ArrayLike, draws: int, seed: int = 0) -> MeasuredFigures:
     """Figures with 95 % intervals, bootstrapped over blocks.
 
     Args:
@@ -69,4 +69,4 @@ def measure(bad: ArrayLike, scores: ArrayLike, blocks: ArrayLike, draws: int, se
     drawn = figures(bad, scores, counts[:, block])
     drawn = drawn[~np.isnan(drawn[:, AUC])]
     low, high = np.quantile(drawn, _COVERED, axis=0)
-    return Measured(figures(bad, scores)[0], low, high)
+    return MeasuredFigures(figures(bad, scores)[0], low, high)

@@ -16,12 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from trustwatch.ingest.features.table import NAMES
+from trustwatch.ingest.features.table import FEATURE_NAMES
 
 from benchmarks.detection.ablation import Scores, figure
-from benchmarks.detection.lab import Lab
+from benchmarks.detection.lab import FittedTrace
 from benchmarks.detection.metrics import AUC, figures
-from benchmarks.detection.report import Table
+from benchmarks.detection.report import FigureTable
 
 _MOST_FOLDS = 5
 _NOTE = (
@@ -31,7 +31,7 @@ _NOTE = (
 )
 
 
-def run(labs: list[Lab]) -> list[Table]:
+def run(labs: list[FittedTrace]) -> list[FigureTable]:
     """Ours without labels beside what labels would give, one column a trace."""
     names = tuple(lab.trace.name for lab in labs)
     rows = [
@@ -40,14 +40,14 @@ def run(labs: list[Lab]) -> list[Table]:
         ("logistic regression on our vectors, with labels", *(_supervised(lab, _linear()) for lab in labs)),
         ("gradient boosting on our vectors, with labels", *(_supervised(lab, _boosting()) for lab in labs)),
     ]
-    return [Table("With labels", ("score", *names), rows, _NOTE)]
+    return [FigureTable("With labels", ("score", *names), rows, _NOTE)]
 
 
-def _best_feature(lab: Lab) -> str:
+def _best_feature(lab: FittedTrace) -> str:
     bad = lab.trace.units.bad
-    areas = [figures(bad, lab.trace.lift(lab.test[:, at]))[0, AUC] for at in range(len(NAMES))]
+    areas = [figures(bad, lab.trace.unit_scores(lab.test[:, at]))[0, AUC] for at in range(len(FEATURE_NAMES))]
     best = int(np.argmax(areas))
-    return f"{figure(lab, lab.test[:, best])} ({NAMES[best]})"
+    return f"{figure(lab, lab.test[:, best])} ({FEATURE_NAMES[best]})"
 
 
 def _linear() -> Any:
@@ -58,7 +58,7 @@ def _boosting() -> Any:
     return HistGradientBoostingClassifier(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
 
 
-def _supervised(lab: Lab, model: Any) -> str:
+def _supervised(lab: FittedTrace, model: Any) -> str:
     """Figures of a classifier's scores, each event's from folds that did not hold its session."""
     labels, kept = lab.trace.labels, lab.trace.units.kept
     session = np.array([labels[row]["session"] for row in kept.tolist()])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-class Table(NamedTuple):
+class FigureTable(NamedTuple):
     """A titled Markdown table; `note` says what must be known to read it."""
 
     title: str
@@ -16,12 +16,12 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def markdown(tables: list[Table]) -> str:
+def markdown(tables: list[FigureTable]) -> str:
     """The tables as Markdown, ready for a document."""
     return "\n\n".join(_one(table) for table in tables)
 
 
-def _one(table: Table) -> str:
+def _one(table: FigureTable) -> str:
     lines = [f"**{table.title}**", "", _row(table.columns), "|" + "---|" * len(table.columns)]
     lines += [_row(row) for row in table.rows]
     return "\n".join(lines + (["", table.note] if table.note else []))
@@ -35,7 +35,7 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def fill(document: Path, part: str, text: str) -> None:
+def replace_marked_part(document: Path, part: str, text: str) -> None:
     """Replace what stands between the marks of *part* in the document.
 
     Raises:

@@ -58,7 +58,7 @@ def river_half_space_trees(train: Matrix) -> Fitted:
     return lambda rows: np.array([trees.score_one(scaler.transform_one(dict(enumerate(row.tolist())))) for row in rows])
 
 
-MATRIX_RIVALS: dict[str, Callable[[Matrix], Fitted]] = {
+MATRIX_DETECTORS: dict[str, Callable[[Matrix], Fitted]] = {
     "scikit-learn IsolationForest": sklearn_forest,
     "isotree IsolationForest": isotree_forest,
     "PyOD ECOD": _pyod("ECOD"),
@@ -144,7 +144,7 @@ def _named(event: Event) -> list[str]:
     return [f"action {event['action']}"] + ([f"resource {resource}"] if resource else [])
 
 
-EVENT_RIVALS: dict[str, Callable[[list[Event]], Callable[[list[Event]], Matrix]]] = {
+EVENT_DETECTORS: dict[str, Callable[[list[Event]], Callable[[list[Event]], Matrix]]] = {
     "agentnorm 0.2": agentnorm,
     "rule: first seen by the agent": first_seen(_agent_scope),
     "rule: first seen in the agent type": first_seen(_type_scope),

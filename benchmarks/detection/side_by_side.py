@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection import counts, rivals, traces
-from benchmarks.detection.lab import Lab
-from benchmarks.detection.metrics import NAMES, Measured
-from benchmarks.detection.report import Table
+from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection.metrics import NAMES, MeasuredFigures
+from benchmarks.detection.report import FigureTable
 
 _COLUMNS = ("score", *NAMES, "µs per event")
 
 
-class Line(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One score on one set: figures and microseconds per event, or why there are none."""
 
     name: str
-    figures: Measured | None
+    figures: MeasuredFigures | None
     micros: float
     skipped: str = ""
 
@@ -34,12 +34,12 @@ class Line(NamedTuple):
         return (f"**{self.name}**" if self.name.startswith("Trustwatch") else self.name, *cells, f"{self.micros:,.0f}")
 
 
-def run(labs: list[Lab], draws: int) -> list[Table]:
+def run(labs: list[FittedTrace], draws: int) -> list[FigureTable]:
     """One table per set."""
     return [_table(lab, draws) for lab in labs]
 
 
-def _table(lab: Lab, draws: int) -> Table:
+def _table(lab: FittedTrace, draws: int) -> FigureTable:
     trace, units = lab.trace, lab.trace.units
     lines = [*_on_counts(lab, draws), *_on_events(lab, draws), *_on_our_features(lab, draws), *_ours(lab, draws)]
     sessions = len(np.unique(units.block))
@@ -48,32 +48,32 @@ def _table(lab: Lab, draws: int) -> Table:
         f"{trace.name}, per {level}: {int(units.bad.sum())} bad among {len(units.bad):,} "
         f"({sessions} sessions), learned from {len(trace.train):,} events"
     )
-    return Table(title, _COLUMNS, [line.cells() for line in lines])
+    return FigureTable(title, _COLUMNS, [line.cells() for line in lines])
 
 
-def _timed(lab: Lab, name: str, draws: int, score: Callable[[], NDArray[np.float64]]) -> Line:
+def _timed(lab: FittedTrace, name: str, draws: int, score: Callable[[], NDArray[np.float64]]) -> ComparisonRow:
     started = time.perf_counter()
     scores = score()
     micros = (time.perf_counter() - started) / len(lab.trace.test) * 1e6
-    return Line(name, lab.trace.judge(scores, draws), micros)
+    return ComparisonRow(name, lab.trace.judge(scores, draws), micros)
 
 
-def _skipping(name: str, line: Callable[[], Line]) -> Line:
+def _skipping(name: str, line: Callable[[], ComparisonRow]) -> ComparisonRow:
     """A library that is not there is a row with its reason."""
     try:
         return line()
     except ImportError as error:
-        return Line(name, None, 0.0, f"{error} (pip install 'trustwatch[bench]')")
+        return ComparisonRow(name, None, 0.0, f"{error} (pip install 'trustwatch[bench]')")
 
 
-def _on_counts(lab: Lab, draws: int) -> Iterator[Line]:
+def _on_counts(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     trace = lab.trace
     rows = (counts.by_event if trace.by_event else counts.by_session)(trace.train_events)
     train = rows(trace.train_events)[0]
     what = "one-hot" if trace.by_event else "counts"
 
-    def line(name: str) -> Line:
-        scores = rivals.MATRIX_RIVALS[name](train)
+    def line(name: str) -> ComparisonRow:
+        scores = rivals.MATRIX_DETECTORS[name](train)
 
         def score() -> NDArray[np.float64]:
             matrix, at = rows(trace.test_events)
@@ -81,32 +81,32 @@ def _on_counts(lab: Lab, draws: int) -> Iterator[Line]:
 
         return _timed(lab, f"{name} on {what}", draws, score)
 
-    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_DETECTORS)
 
 
-def _on_events(lab: Lab, draws: int) -> Iterator[Line]:
+def _on_events(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     trace = lab.trace
 
-    def line(name: str) -> Line:
-        score = rivals.EVENT_RIVALS[name](trace.train_events)
+    def line(name: str) -> ComparisonRow:
+        score = rivals.EVENT_DETECTORS[name](trace.train_events)
         return _timed(lab, name, draws, lambda: score(trace.test_events))
 
-    return (_skipping(name, partial(line, name)) for name in rivals.EVENT_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.EVENT_DETECTORS)
 
 
-def _on_our_features(lab: Lab, draws: int) -> Iterator[Line]:
-    def line(name: str) -> Line:
-        scores = rivals.MATRIX_RIVALS[name](lab.history.X)
+def _on_our_features(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
+    def line(name: str) -> ComparisonRow:
+        scores = rivals.MATRIX_DETECTORS[name](lab.history.X)
         return _timed(lab, f"{name} on our features", draws, lambda: scores(lab.test))
 
-    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_RIVALS)
+    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_DETECTORS)
 
 
-def _anomaly(lab: Lab, learn: bool) -> NDArray[np.float64]:
+def _anomaly(lab: FittedTrace, learn: bool) -> NDArray[np.float64]:
     return traces.anomaly(traces.replay(lab.model, lab.trace.test, learn))
 
 
-def _ours(lab: Lab, draws: int) -> Iterator[Line]:
+def _ours(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     traces.replay(lab.model, lab.trace.test[:200], learn=True)  # compiles what is not compiled yet
     for name, learn in (("Trustwatch, frozen", False), ("Trustwatch, learning", True)):
         yield _timed(lab, name, draws, partial(_anomaly, lab, learn))

@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.lenient import decode_history_event
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.rehearsal import learn
-from trustwatch.scoring.replay import Replay, ReplayedEvent
+from trustwatch.scoring.rehearsal import train_walk_forward
+from trustwatch.scoring.replay import HistoryReplay, ReplayedEvent
 
-from benchmarks.detection.metrics import Measured, measure
+from benchmarks.detection.metrics import MeasuredFigures, measure
 
-SETS = ("agentdojo", "ats", "cloudtrail")
+TRACE_SETS = ("agentdojo", "ats", "cloudtrail")
 SALT = b"salt of the traces"
 BY_EVENT = frozenset({"cloudtrail"})
 """Sets judged per event; the others per session, whose score is its largest event score."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Units(NamedTuple):
+class JudgedUnits(NamedTuple):
     """What is judged: truth bool (n,), session of each unit (n,), and the unit of each kept event."""
 
     bad: NDArray[np.bool_]
@@ -65,30 +65,30 @@ class Trace:
         return self.name in BY_EVENT
 
     @cached_property
-    def units(self) -> Units:
+    def units(self) -> JudgedUnits:
         """Sessions in which an injection was shown and resisted are neither good nor bad, and left out."""
         kept = [row for row, label in enumerate(self.labels) if label["class"] != "resisted"]
         number: dict[str, int] = {}
         block = [number.setdefault(self.labels[row]["session"], len(number)) for row in kept]
         if self.by_event:
             bad = [bool(self.labels[row]["event_label"]) for row in kept]
-            return Units(np.array(bad), np.array(block), np.array(kept), np.arange(len(kept)))
+            return JudgedUnits(np.array(bad), np.array(block), np.array(kept), np.arange(len(kept)))
         bad = [False] * len(number)
         for row, session in zip(kept, block, strict=True):
             bad[session] |= bool(self.labels[row]["session_label"])
-        return Units(np.array(bad), np.arange(len(number)), np.array(kept), np.array(block))
+        return JudgedUnits(np.array(bad), np.arange(len(number)), np.array(kept), np.array(block))
 
-    def lift(self, event_scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def unit_scores(self, event_scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of the units from scores of all test events (n,): the largest of each."""
         units = self.units
         lifted = np.full(len(units.bad), -np.inf)
         np.maximum.at(lifted, units.unit, event_scores[units.kept])
         return lifted
 
-    def judge(self, event_scores: NDArray[np.float64], draws: int) -> Measured:
+    def judge(self, event_scores: NDArray[np.float64], draws: int) -> MeasuredFigures:
         """Figures of scores of all test events (n,)."""
         units = self.units
-        return measure(units.bad, self.lift(event_scores), units.block, draws)
+        return measure(units.bad, self.unit_scores(event_scores), units.block, draws)
 
 
 def data_folder() -> Path:
@@ -98,7 +98,7 @@ def data_folder() -> Path:
 
 def missing() -> str:
     """Why the traces cannot be read; "" if they can."""
-    gone = [name for name in SETS if not (data_folder() / name / "train.jsonl.gz").is_file()]
+    gone = [name for name in TRACE_SETS if not (data_folder() / name / "train.jsonl.gz").is_file()]
     if not gone:
         return ""
     return f"no traces of {', '.join(gone)} in {data_folder()}: set TRUSTWATCH_SHARED to the folder that holds data/"
@@ -119,13 +119,15 @@ def read(name: str) -> Trace:
 
 def train(lines: Sequence[bytes], name: str) -> TrainedModel:
     """A model as `trustwatch train` makes it."""
-    return learn(ColumnEncoder(SALT).encode([decode_history(line)[0] for line in lines]), SALT, name).model
+    return train_walk_forward(
+        ColumnEncoder(SALT).encode([decode_history_event(line)[0] for line in lines]), SALT, name
+    ).model
 
 
 def replay(model: TrainedModel, lines: Sequence[bytes], learn: bool) -> list[ReplayedEvent]:
     """Scores as `trustwatch replay` gives them, in order, with reasons of odd events."""
     source = FileSource(io.BytesIO(b"\n".join(lines) + b"\n"))
-    return list(Replay(model, EngineSettings(learn=learn)).run(source, _refuse))
+    return list(HistoryReplay(model, EngineSettings(learn=learn)).replayed_events(source, _refuse))
 
 
 def anomaly(lines: Iterator[ReplayedEvent] | Sequence[ReplayedEvent]) -> NDArray[np.float64]:

@@ -21,10 +21,10 @@ from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
-from doors import NetworkDoors
+from doors import NetworkConnections
 from identity import Identity, Verifier, caller_of
-from place import Place, note, read_place
-from roles import ROLES, Refused, Role
+from place import Environment, log_activity, read_environment
+from roles import ROLES, AccessRefused, Role
 from starlette.applications import Starlette
 from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
@@ -33,7 +33,7 @@ CARD_PATH = "/.well-known/agent-card.json"
 SENDING = {"linger_s": 0.05}
 
 
-def card_of(place: Place, name: str, role: Role) -> types.AgentCard:
+def card_of(place: Environment, name: str, role: Role) -> types.AgentCard:
     """What the agent publishes about itself."""
     flow = types.ClientCredentialsOAuthFlow(token_url=f"{place.issuer}/token", scopes={"a2a:send": "talk to it"})
     oauth = types.OAuth2SecurityScheme(
@@ -88,26 +88,26 @@ class Verified(DefaultServerCallContextBuilder):
 class Planner(AgentExecutor):
     """Runs the plan of a role for each message."""
 
-    def __init__(self, place: Place, name: str, identity: Identity) -> None:
+    def __init__(self, place: Environment, name: str, identity: Identity) -> None:
         self._place, self._name, self._identity = place, name, identity
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         role, order = ROLES[self._name], context.get_user_input()
         token = context.call_context.state["token"] if context.call_context else None
-        doors = NetworkDoors(self._place, self._name, role, self._identity, token)
-        note(self._name, "order", text=order)
+        doors = NetworkConnections(self._place, self._name, role, self._identity, token)
+        log_activity(self._name, "order", text=order)
         try:
             answer = await role.plan(order, doors)
-        except Refused as why:
+        except AccessRefused as why:
             answer = f"could not {order}: {why}"
-        note(self._name, "done", text=answer)
+        log_activity(self._name, "done", text=answer)
         await event_queue.enqueue_event(new_text_message(answer, context_id=context.context_id))
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         """Nothing runs longer than its request."""
 
 
-def make_app(place: Place, name: str) -> Authentication:
+def make_app(place: Environment, name: str) -> Authentication:
     """The agent as an ASGI app."""
     me, card = place.agents[name], card_of(place, name, ROLES[name])
     settings = RiskSettings(fail_mode="last_known", without_last_known="open", cache_s=0.2, budget_s=0.5)
@@ -137,5 +137,5 @@ def make_app(place: Place, name: str) -> Authentication:
 
 
 if __name__ == "__main__":
-    where, who = read_place(sys.argv[1]), sys.argv[2]
+    where, who = read_environment(sys.argv[1]), sys.argv[2]
     uvicorn.run(make_app(where, who), host="127.0.0.1", port=where.agents[who]["port"], log_level="warning")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Fact = dict[str, Any]
+ActivityEntry = dict[str, Any]
 INTERVAL_S = 0.1
 
 
-class Diaries:
+class ActivityFeed:
     """Follows logs and decisions in a thread of its own.
 
     Args:
@@ -24,8 +24,10 @@ class Diaries:
         facts: all of them so far. A decision has `what` = "decision".
     """
 
-    def __init__(self, logs: list[Path], decisions: Callable[[], list[Fact]], tell: Callable[[Fact], None]) -> None:
-        self.facts: list[Fact] = []
+    def __init__(
+        self, logs: list[Path], decisions: Callable[[], list[ActivityEntry]], tell: Callable[[ActivityEntry], None]
+    ) -> None:
+        self.facts: list[ActivityEntry] = []
         self._read = dict.fromkeys(logs, 0)
         self._decisions, self._tell = decisions, tell
         self._known: set[str] = set()
@@ -33,7 +35,7 @@ class Diaries:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="diaries")
 
-    def __enter__(self) -> Diaries:
+    def __enter__(self) -> ActivityFeed:
         self._thread.start()
         return self
 
@@ -41,7 +43,7 @@ class Diaries:
         self._over.set()
         self._thread.join()
 
-    def look(self) -> None:
+    def read_new(self) -> None:
         """Take in what is new, now."""
         with self._lock:
             for path in self._read:
@@ -52,7 +54,7 @@ class Diaries:
                     self._known.add(decision["decision_id"])
                     self._note({"what": "decision", **decision})
 
-    def of(self, agent: str, what: str, since: int = 0) -> list[Fact]:
+    def entries_of(self, agent: str, what: str, since: int = 0) -> list[ActivityEntry]:
         """What one agent noted, from the fact number *since* on."""
         return [one for one in self.facts[since:] if one["what"] == what and one.get("agent") == agent]
 
@@ -60,7 +62,7 @@ class Diaries:
         """What the front desk notes, which has no process of its own."""
         self._note({"agent": agent, "what": what, **facts})
 
-    def _note(self, fact: Fact) -> None:
+    def _note(self, fact: ActivityEntry) -> None:
         self.facts.append(fact)
         self._tell(fact)
 
@@ -76,4 +78,4 @@ class Diaries:
 
     def _follow(self) -> None:
         while not self._over.wait(INTERVAL_S):
-            self.look()
+            self.read_new()

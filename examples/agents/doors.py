@@ -14,16 +14,16 @@ from a2a.types import a2a_pb2 as types
 from identity import Identity, Token, TokenRefused
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
-from place import Note, Place, note
-from roles import MESSAGE, Refused, Role
+from place import ActivityLogger, Environment, log_activity
+from roles import MESSAGE, AccessRefused, Role
 
-THINKS_S = (0.3, 0.6)
+THINKING_TIME_S = (0.3, 0.6)
 """How long an agent takes to think before a step, s: from, to."""
 MCP_VERSION = "2026-07-28"
 """Each call is one request that names its method and tool in headers: no session, no handshake."""
 
 
-class NetworkDoors:
+class NetworkConnections:
     """What one agent can reach while it works on one order. A token is asked for once per order and resource, and
     again where the gateway says that it does not suffice any more (401).
 
@@ -36,7 +36,13 @@ class NetworkDoors:
     """
 
     def __init__(
-        self, place: Place, name: str, role: Role, identity: Identity, handed: str | None = None, note: Note = note
+        self,
+        place: Environment,
+        name: str,
+        role: Role,
+        identity: Identity,
+        handed: str | None = None,
+        note: ActivityLogger = log_activity,
     ) -> None:
         self._place, self._name, self._role, self._identity, self._note = place, name, role, identity, note
         self._handed = handed if role.delegated else None
@@ -53,7 +59,7 @@ class NetworkDoors:
                 break
             del self._tokens[url]  # this token does not suffice any more: perhaps a new one does
         if called.status != 200 or called.failed:
-            raise Refused(called.says or str(called.status))
+            raise AccessRefused(called.says or str(called.status))
         return called.says
 
     async def ask(self, agent: str, text: str) -> str:
@@ -65,7 +71,7 @@ class NetworkDoors:
             return await _send(url, token.value, text)
         except Exception as error:
             self._note(self._name, "refused", peer=agent, why=str(error)[:200])
-            raise Refused(f"{agent}: {error}") from error
+            raise AccessRefused(f"{agent}: {error}") from error
 
     async def _token(self, resource: str, scope: str) -> Token:
         if resource in self._tokens:
@@ -77,17 +83,17 @@ class NetworkDoors:
                 made = await self._identity.exchange(self._handed, resource, scope)
         except TokenRefused as error:
             self._note(self._name, "no_token", error=str(error), resource=resource)
-            raise Refused(f"no token: {error}") from error
+            raise AccessRefused(f"no token: {error}") from error
         self._tokens[resource] = made
         self._note(self._name, "token", resource=resource, asked=scope, lifetime_s=made.lifetime_s, claims=made.claims)
         return made
 
 
 async def _think() -> None:
-    await asyncio.sleep(random.uniform(*THINKS_S))
+    await asyncio.sleep(random.uniform(*THINKING_TIME_S))
 
 
-class Called(NamedTuple):
+class ToolResult(NamedTuple):
     """What became of a call: the HTTP status (the gateway refuses with 401 and 403), what the tool said, and whether
     that was a failure."""
 
@@ -96,7 +102,7 @@ class Called(NamedTuple):
     failed: bool = False
 
 
-async def _call_tool(url: str, token: str, name: str, ref: str) -> Called:
+async def _call_tool(url: str, token: str, name: str, ref: str) -> ToolResult:
     """Call a tool over MCP; the token is of this call alone."""
     seen: list[int] = []
 
@@ -112,9 +118,9 @@ async def _call_tool(url: str, token: str, name: str, ref: str) -> Called:
             result = await client.call_tool(name, {"ref": ref})
     except Exception as error:
         if not seen or seen[-1] < 400:
-            raise Refused(f"{name}: {error}") from error
-        return Called(seen[-1])
-    return Called(200, "".join(getattr(part, "text", "") for part in result.content), bool(result.is_error))
+            raise AccessRefused(f"{name}: {error}") from error
+        return ToolResult(seen[-1])
+    return ToolResult(200, "".join(getattr(part, "text", "") for part in result.content), bool(result.is_error))
 
 
 async def _send(url: str, token: str, text: str) -> str:

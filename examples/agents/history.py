@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from identity import caller_of
 from office import INVOICES, SUPPLIERS, TICKETS, TOOLS
-from place import Place
+from place import Environment
 from roles import MESSAGE, ROLES, TENANT, USER, Role
 from tools import NAME as OFFICE
 from trustwatch.client import AuditEvent
-from trustwatch.client.events import Agent, Resource
+from trustwatch.client.events import EventAgent, EventResource
 
 DAYS, SHIFTS, ORDERS = 30, 4, (3, 7)
 """Days of history, shifts a day (at any hour: the example may be tried at any hour), and orders a shift: from, to."""
@@ -31,10 +31,10 @@ BRANCHES = 3
 LIFETIME_S = 900
 
 
-class Diary:
+class EventRecorder:
     """Collects events, with a clock of its own."""
 
-    def __init__(self, place: Place, seed: int) -> None:
+    def __init__(self, place: Environment, seed: int) -> None:
         self.place, self.draw = place, random.Random(seed)
         self.now = 0.0
         self.busy = 1.0
@@ -61,10 +61,10 @@ class Diary:
         return self.busy * self.draw.lognormvariate(1.8, 0.8)
 
 
-class PaperDoors:
-    """What an agent does, written down instead of done. See `doors.NetworkDoors`, whose steps these are."""
+class RecordedConnections:
+    """What an agent does, written down instead of done. See `doors.NetworkConnections`, whose steps these are."""
 
-    def __init__(self, diary: Diary, name: str, role: Role, handed: dict[str, Any] | None = None) -> None:
+    def __init__(self, diary: EventRecorder, name: str, role: Role, handed: dict[str, Any] | None = None) -> None:
         self._diary, self._name, self._role = diary, name, role
         self._handed = handed if role.delegated else None
         self._tokens: dict[str, dict[str, Any]] = {}
@@ -77,25 +77,25 @@ class PaperDoors:
         assert caller is not None
         event = AuditEvent(
             time=self._diary.time(),
-            agent=Agent(id="-"),
+            agent=EventAgent(id="-"),
             type="tool.call",
             action=name,
             outcome="success",
             effect=TOOLS[name].effect,
             peer=OFFICE,  # type: ignore[arg-type]
-            resource=Resource(type="mcp", id=f"{OFFICE}/{name}", target=OFFICE),
+            resource=EventResource(type="mcp", id=f"{OFFICE}/{name}", target=OFFICE),
             source="urn:harbour:mcp",
             duration_ms=self._diary.brief_ms(),
         )
-        self._diary.add(caller.describe(event))
+        self._diary.add(caller.add_to_event(event))
         self._diary.add(
-            caller.describe(
+            caller.add_to_event(
                 msgspec.structs.replace(  # the SDK looks at the list after each call
                     event,
                     type="api.call",
                     action="tools/list",
                     effect="read",
-                    resource=Resource(type="mcp", id=OFFICE, target=OFFICE),
+                    resource=EventResource(type="mcp", id=OFFICE, target=OFFICE),
                     duration_ms=self._diary.brief_ms(),
                 )
             )
@@ -110,19 +110,19 @@ class PaperDoors:
         assert caller is not None
         event = AuditEvent(
             time=self._diary.time(),
-            agent=Agent(id="-"),
+            agent=EventAgent(id="-"),
             type="a2a.message",
             action="SendMessage",
             outcome="success",
             effect="write",
             peer=other["client_id"],
             source=f"urn:harbour:a2a:{agent}",
-            resource=Resource(type="agent", id=other["client_id"]),
+            resource=EventResource(type="agent", id=other["client_id"]),
             session=f"{self._diary.draw.getrandbits(64):x}",
         )
-        answer = await ROLES[agent].plan(text, PaperDoors(self._diary, agent, ROLES[agent], claims))
+        answer = await ROLES[agent].plan(text, RecordedConnections(self._diary, agent, ROLES[agent], claims))
         event.duration_ms = (self._diary.now - event.time.timestamp()) * 1000.0
-        self._diary.add(caller.describe(event))
+        self._diary.add(caller.add_to_event(event))
         return answer
 
     def _token(self, resource: str, scope: str) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _actors(act: dict[str, Any] | None) -> list[str]:
     return [] if act is None else [act["sub"], *_actors(act.get("act"))]
 
 
-def an_order(draw: random.Random) -> str:
+def random_order(draw: random.Random) -> str:
     """Something that Dana may want."""
     kind = draw.random()
     if kind < 0.5:
@@ -225,11 +225,11 @@ def an_order(draw: random.Random) -> str:
     return f"support: answer t-{draw.randrange(1, TICKETS)}"
 
 
-def write_history(path: Path, place: Place, ends: datetime, seed: int) -> int:
+def write_history(path: Path, place: Environment, ends: datetime, seed: int) -> int:
     """Write the month before *ends* as JSON lines; returns the number of events."""
     events: list[tuple[str, bytes]] = []
     for branch in range(BRANCHES):
-        diary = Diary(_branch(place, branch), seed + branch)
+        diary = EventRecorder(_branch_environment(place, branch), seed + branch)
         starts = [ends - timedelta(days=diary.draw.uniform(0.1, DAYS)) for _ in range(DAYS * SHIFTS)]
         asyncio.run(_work(diary, sorted(starts)))
         events += diary.events
@@ -238,7 +238,7 @@ def write_history(path: Path, place: Place, ends: datetime, seed: int) -> int:
     return len(events)
 
 
-def _branch(place: Place, number: int) -> Place:
+def _branch_environment(place: Environment, number: int) -> Environment:
     """The place as another office knows it: agents of the same roles, with names of their own."""
     if number == 0:
         return place
@@ -246,11 +246,11 @@ def _branch(place: Place, number: int) -> Place:
     return place._replace(agents=agents)
 
 
-async def _work(diary: Diary, starts: list[datetime]) -> None:
+async def _work(diary: EventRecorder, starts: list[datetime]) -> None:
     role = ROLES["front-desk"]
     for start in starts:
         diary.now = max(diary.now + 60.0, start.timestamp())
         diary.busy = diary.draw.lognormvariate(0.3, 0.6)
         for _ in range(diary.draw.randint(*ORDERS)):
-            await role.plan(an_order(diary.draw), PaperDoors(diary, "front-desk", role))
+            await role.plan(random_order(diary.draw), RecordedConnections(diary, "front-desk", role))
             diary.now += diary.draw.uniform(0.2, 1.5)

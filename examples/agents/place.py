@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
-class Place(NamedTuple):
+class Environment(NamedTuple):
     """Addresses of this world, and who is who.
 
     Attributes:
@@ -36,23 +36,23 @@ class Place(NamedTuple):
         return next((name for name, one in self.agents.items() if one["client_id"] == client_id), client_id)
 
 
-def write_place(path: Path, place: Place) -> None:
+def write_environment(path: Path, place: Environment) -> None:
     """Write the file."""
     path.touch(mode=0o600)
     path.write_text(json.dumps(place._asdict()))
 
 
-def read_place(path: str) -> Place:
+def read_environment(path: str) -> Environment:
     """Read it again."""
-    return Place(**json.loads(Path(path).read_text()))
+    return Environment(**json.loads(Path(path).read_text()))
 
 
-class Note(Protocol):
+class ActivityLogger(Protocol):
     """Takes what an agent notes."""
 
     def __call__(self, agent: str, what: str, **facts: Any) -> None: ...
 
 
-def note(agent: str, what: str, **facts: Any) -> None:
+def log_activity(agent: str, what: str, **facts: Any) -> None:
     """A line of an agent's diary, on its standard output: what the terminal shows comes from these."""
     print(json.dumps({"agent": agent, "what": what, **facts}), file=sys.stdout, flush=True)

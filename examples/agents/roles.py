@@ -19,11 +19,11 @@ MESSAGE = f"a2a:send {READ} {WRITE}"
 """Scopes of a token by which one agent speaks to another: what that one may do with tools, it may hand on."""
 
 
-class Refused(Exception):
+class AccessRefused(Exception):
     """A gateway, an agent or the authorization server said no."""
 
 
-class Doors(Protocol):
+class Connections(Protocol):
     """What an agent can reach."""
 
     async def tool(self, name: str, ref: str) -> str:
@@ -49,10 +49,10 @@ class Role(NamedTuple):
     capabilities: tuple[str, ...]
     scope: str
     delegated: bool
-    plan: Callable[[str, Doors], Awaitable[str]]
+    plan: Callable[[str, Connections], Awaitable[str]]
 
 
-async def clerk(order: str, doors: Doors) -> str:
+async def clerk(order: str, doors: Connections) -> str:
     """Pays an invoice: reads it, does what it says, has the supplier checked."""
     ref = order.split()[-1]
     paper = await doors.tool("read_invoice", ref)
@@ -60,13 +60,13 @@ async def clerk(order: str, doors: Doors) -> str:
     for tool, argument in follow_ups(paper):  # too obedient: who may write an invoice may write the plan
         try:
             said.append(await doors.tool(tool, argument))
-        except Refused as why:
+        except AccessRefused as why:
             said.append(f"{tool} refused: {why}")
     await doors.ask("researcher", f"check {field(paper, 'supplier')}")
     return await doors.tool("pay_invoice", ref)
 
 
-async def researcher(order: str, doors: Doors) -> str:
+async def researcher(order: str, doors: Connections) -> str:
     """Checks a supplier and has the result filed."""
     name = order.split()[-1]
     await doors.tool("find_supplier", name)
@@ -75,25 +75,25 @@ async def researcher(order: str, doors: Doors) -> str:
     return found
 
 
-async def archivist(order: str, doors: Doors) -> str:
+async def archivist(order: str, doors: Connections) -> str:
     """Files a note."""
     return await doors.tool("file_note", order.split()[-1])
 
 
-async def support(order: str, doors: Doors) -> str:
+async def support(order: str, doors: Connections) -> str:
     """Answers a ticket."""
     ref = order.split()[-1]
     await doors.tool("read_ticket", ref)
     return await doors.tool("answer_ticket", ref)
 
 
-async def desk(order: str, doors: Doors) -> str:
+async def front_desk(order: str, doors: Connections) -> str:
     """The front desk: hands Dana's orders to agents."""
     agent, _, text = order.partition(": ")
     return await doors.ask(agent, text)
 
 
-_CLERK = (
+_CLERK_ROLE = (
     "read_invoice",
     "read_contract",
     "pay_invoice",
@@ -106,8 +106,8 @@ _CLERK = (
 )
 
 ROLES: dict[str, Role] = {
-    "front-desk": Role("FrontDesk", ("SendMessage",), "", False, desk),
-    "clerk": Role("InvoiceClerk", _CLERK, f"{READ} {WRITE}", False, clerk),
+    "front-desk": Role("FrontDesk", ("SendMessage",), "", False, front_desk),
+    "clerk": Role("InvoiceClerk", _CLERK_ROLE, f"{READ} {WRITE}", False, clerk),
     "researcher": Role(
         "Researcher", ("find_supplier", "read_supplier", "tools/list", "SendMessage"), READ, True, researcher
     ),

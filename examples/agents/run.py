@@ -17,15 +17,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the servers: scripts/service_stack
 
 from rich.console import Console
-from service_stack import ServiceError, Unavailable
+from service_stack import ServiceError, ServiceUnavailable
 from story import Story
-from telling import Teller
+from telling import TerminalNarrator
 from world import running
 
 UNAVAILABLE = 3
 
 
-class Ending:
+class ShutdownRequest:
     """Ctrl-C, wherever it falls, and SIGTERM likewise: everything ends with us.
 
     Python prints and forgets an interrupt that falls into a finalizer or another callback of its own, so the next
@@ -51,10 +51,10 @@ class Ending:
             raise KeyboardInterrupt
 
 
-class Voice(Console):
+class InterruptibleConsole(Console):
     """A terminal that says nothing more once we are to end."""
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: ShutdownRequest) -> None:
         super().__init__(highlight=False, soft_wrap=True)
         self._ending = ending
 
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--exit", action="store_true", help="play by itself and end; the approval is rejected")
     parser.add_argument("--report", type=Path, help="write what was seen as JSON")
     given = parser.parse_args()
-    teller = Teller(Voice(Ending()))
+    teller = TerminalNarrator(InterruptibleConsole(ShutdownRequest()))
     decide = (lambda _: "reject") if given.exit or not sys.stdin.isatty() else ask_terminal
     try:
         with running(teller.say) as world:
@@ -86,19 +86,19 @@ def main() -> int:
             if given.report:
                 given.report.write_text(json.dumps(story.seen, indent=1))
             if not given.exit:
-                teller.speak(
+                teller.write_line(
                     f"\nEverything still runs: logs and settings in {world.folder}; for the commands of trustwatch:"
                 )
-                teller.speak(
+                teller.write_line(
                     f"  export TRUSTWATCH_URL={world.place.trust_url} TRUSTWATCH_TOKEN=$(cat {world.folder}/dana.token)"
                 )
                 input("Enter ends it. ")
             return 0 if complete else 1
-    except Unavailable as reason:
-        teller.speak(f"SERVER NOT TO BE HAD: {reason}", "bold red")
+    except ServiceUnavailable as reason:
+        teller.write_line(f"SERVER NOT TO BE HAD: {reason}", "bold red")
         return UNAVAILABLE
     except (ServiceError, RuntimeError) as reason:
-        teller.speak(str(reason), "bold red")
+        teller.write_line(str(reason), "bold red")
         return 1
     except (KeyboardInterrupt, EOFError):
         print("Ended.")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from diary import Diaries, Fact
-from doors import NetworkDoors
+from diary import ActivityEntry, ActivityFeed
+from doors import NetworkConnections
 from identity import Identity
 from office import INJECTION, POISONED, follow_ups
-from roles import ROLES, SERVERS, Refused
-from telling import Teller
+from roles import ROLES, SERVERS, AccessRefused
+from telling import TerminalNarrator
 from world import World
 
 WITHIN_S = 30.0
@@ -38,7 +38,7 @@ class Story:
         seen: what the test reads, by name.
     """
 
-    def __init__(self, world: World, teller: Teller, decide: Decide) -> None:
+    def __init__(self, world: World, teller: TerminalNarrator, decide: Decide) -> None:
         self._world, self._teller, self._decide = world, teller, decide
         self._dana, self._place = world.dana, world.place
         self.seen: dict[str, Any] = {}
@@ -47,10 +47,17 @@ class Story:
     def run(self) -> bool:
         """Play it; whether everything was seen that was to be seen."""
         logs = [self._world.log_of(name) for name in ROLES]
-        with Diaries(logs, self._dana.decisions, self._teller.fact) as self._diaries:
-            for chapter in (self._introduce, self._work, self._turn, self._contain, self._ask_person, self._recover):
+        with ActivityFeed(logs, self._dana.decisions, self._teller.write_entry) as self._diaries:
+            for chapter in (
+                self._introduce,
+                self._work,
+                self._hijack_agent,
+                self._contain,
+                self._ask_person,
+                self._recover,
+            ):
                 chapter()
-            self._diaries.look()
+            self._diaries.read_new()
         return self._conclude()
 
     def _introduce(self) -> None:
@@ -71,13 +78,13 @@ class Story:
         tokens = self._tokens(TURNED)
         self.seen["lifetime_before_s"] = tokens[-1]["lifetime_s"] if tokens else None
         self.seen["claims"] = tokens[-1]["claims"] if tokens else {}
-        self.seen["act"] = [one["claims"].get("act") for one in self._diaries.of("archivist", "token")][-1:]
+        self.seen["act"] = [one["claims"].get("act") for one in self._diaries.entries_of("archivist", "token")][-1:]
         self.seen["levels_before"] = self._levels()
         if tokens:
             self._teller.claims(TURNED, tokens[-1]["claims"])
         self._tell_levels()
 
-    def _turn(self) -> None:
+    def _hijack_agent(self) -> None:
         self._teller.chapter(f"2. Somebody has written an instruction into invoice {POISONED}; the clerk reads it")
         self._mark = len(self._diaries.facts)
         self._order(f"clerk: pay {POISONED}")
@@ -89,23 +96,25 @@ class Story:
         self.seen["reasons"] = sorted(texts, key=lambda text: not _names_it(text))
         shorter = [one["lifetime_s"] for one in self._tokens(TURNED, self._mark)[1:]]
         self.seen["lifetimes_after_s"] = shorter
-        self._teller.speak(f"   why: {'; '.join(self.seen['reasons'][:3])}", "bold")
-        self._teller.speak("   all of it lay within its scopes and capabilities: only its behaviour was another")
+        self._teller.write_line(f"   why: {'; '.join(self.seen['reasons'][:3])}", "bold")
+        self._teller.write_line("   all of it lay within its scopes and capabilities: only its behaviour was another")
 
     def _contain(self) -> None:
         self._teller.chapter("3. Contained: no new token, no call with the live one; and whom it reached")
-        refused = [one for one in self._diaries.of(TURNED, "tool", self._mark) if one["status"] == 403]
+        refused = [one for one in self._diaries.entries_of(TURNED, "tool", self._mark) if one["status"] == 403]
         self.seen["refused_live_s"] = [one["left_s"] for one in refused]
         before = len(self._diaries.facts)
         self._order(AFTERWARDS)
-        self.seen["token_refused"] = [one["error"] for one in self._diaries.of(TURNED, "no_token", before)]
+        self.seen["token_refused"] = [one["error"] for one in self._diaries.entries_of(TURNED, "no_token", before)]
         reached = self._dana.blast_radius(TURNED)
         children = [one for one in reached if one["kind"] == "delegated"]
         self.seen["children"] = [self._place.name_of(one["agent_id"]) for one in children]
         for one in children:
             name, level = self._place.name_of(one["agent_id"]), one["risk_level"] or "unknown"
             via = self._place.name_of(one["via"])
-            self._teller.speak(f"   blast radius: {name}, {one['kind']} by {via}, {one['depth']} away, itself {level}")
+            self._teller.write_line(
+                f"   blast radius: {name}, {one['kind']} by {via}, {one['depth']} away, itself {level}"
+            )
         self.seen["child_lifetime_s"] = self._child_lifetime()
 
     def _ask_person(self) -> None:
@@ -114,28 +123,28 @@ class Story:
             "an approval waits", lambda: [one for one in self._dana.approvals(TURNED) if one["status"] == "pending"]
         )[0]
         self.seen["approval_asked"] = {name: waiting[name] for name in ("scopes", "level", "asked_why", "asked_by")}
-        self._teller.speak(
+        self._teller.write_line(
             f"   approval {waiting['intervention_id']}: {' '.join(waiting['scopes'])} for the clerk, "
             f"which was {waiting['level']} then ({waiting['asked_why']})"
         )
         verdict = self._decide(waiting)
         done = self._dana.decide(waiting, verdict, f"invoice {POISONED} made it ask")
         self.seen["approval"] = done["status"]
-        self._teller.speak(f"   {done['decided_by']}: {done['status']}, “{done['why']}”", "bold")
+        self._teller.write_line(f"   {done['decided_by']}: {done['status']}, “{done['why']}”", "bold")
 
     def _recover(self) -> None:
         self._teller.chapter(f"5. Dana throws {POISONED} away and vouches for the clerk")
         self._dana.release(TURNED, f"was turned by invoice {POISONED}, which is gone")
         self._wait("the clerk is calm", lambda: self._dana.risk(TURNED)["risk_level"] in CALM)
         self._settled()
-        self._diaries.look()
+        self._diaries.read_new()
         before = len(self._diaries.facts)
         self._order(AFTERWARDS)
         self._settled()
         self.seen["child_lifetime_recovered_s"] = self._child_lifetime()
         tokens = self._tokens(TURNED, before)
         self.seen["lifetime_recovered_s"] = tokens[-1]["lifetime_s"] if tokens else None
-        paid = [one for one in self._diaries.of(TURNED, "tool", before) if one["tool"] == "pay_invoice"]
+        paid = [one for one in self._diaries.entries_of(TURNED, "tool", before) if one["tool"] == "pay_invoice"]
         self.seen["paid_again"] = bool(paid) and paid[-1]["status"] == 200 and not paid[-1]["failed"]
         self.seen["others"] = self._worst | {
             name: max(level, self._worst[name], key=_rank) for name, level in self._levels().items() if name in SAFE
@@ -180,24 +189,24 @@ class Story:
             ),
         )
         for done, text in lines:
-            self._teller.seen(done, text)
+            self._teller.write_check(done, text)
         return all(done for done, _ in lines)
 
     def _order(self, *orders: str) -> None:
         """Dana's orders, handed out by the front desk one after the other. Refusals are part of the story."""
         asyncio.run(self._hand_out(orders))
-        self._diaries.look()
+        self._diaries.read_new()
 
     async def _hand_out(self, orders: tuple[str, ...]) -> None:
         me, role = self._place.agents["front-desk"], ROLES["front-desk"]
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             identity = Identity(self._place.issuer, me["client_id"], me["key"], http)
             for order in orders:
-                doors = NetworkDoors(self._place, "front-desk", role, identity, note=self._diaries.note)
+                doors = NetworkConnections(self._place, "front-desk", role, identity, note=self._diaries.note)
                 try:
                     await role.plan(order, doors)
-                except Refused as why:
-                    self._teller.speak(f"   front desk: {why}", "red")
+                except AccessRefused as why:
+                    self._teller.write_line(f"   front desk: {why}", "red")
 
     def _child_lifetime(self) -> int:
         """How long a token lives by which the researcher, asked by the front desk, reaches tools."""
@@ -208,7 +217,7 @@ class Story:
     def _settled(self) -> None:
         """Events are on their way for some tenths of a second."""
         time.sleep(1.5)
-        self._diaries.look()
+        self._diaries.read_new()
 
     def _wait(self, what: str, until: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + WITHIN_S
@@ -218,12 +227,14 @@ class Story:
             time.sleep(0.2)
         return found
 
-    def _facts(self, what: str) -> list[Fact]:
+    def _facts(self, what: str) -> list[ActivityEntry]:
         return [one for one in self._diaries.facts[self._mark :] if one["what"] == what]
 
-    def _tokens(self, agent: str, since: int = 0) -> list[Fact]:
+    def _tokens(self, agent: str, since: int = 0) -> list[ActivityEntry]:
         """Tokens for the tools that an agent got."""
-        return [one for one in self._diaries.of(agent, "token", since) if one["resource"] == self._place.tools_url]
+        return [
+            one for one in self._diaries.entries_of(agent, "token", since) if one["resource"] == self._place.tools_url
+        ]
 
     def _levels(self) -> dict[str, str]:
         found = {name: self._dana.risk(name)["risk_level"] for name in ROLES}
@@ -232,7 +243,7 @@ class Story:
         return found
 
     def _tell_levels(self) -> None:
-        self._teller.speak("   " + ", ".join(f"{name}: {level}" for name, level in self._levels().items()))
+        self._teller.write_line("   " + ", ".join(f"{name}: {level}" for name, level in self._levels().items()))
 
 
 def _names_it(reason: str) -> bool:

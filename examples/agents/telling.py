@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from place import Place
+from place import Environment
 from rich.console import Console
 from rich.text import Text
 
@@ -19,7 +19,7 @@ CLAIMS = ("agent_type", "capabilities", "delegated_user_id", "organization_id", 
 REFUSED = {401: "a new token is wanted (401)", 403: "refused by the gateway (403)"}
 
 
-class Teller:
+class TerminalNarrator:
     """Puts facts into words.
 
     Args:
@@ -28,7 +28,7 @@ class Teller:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.place: Place | None = None
+        self.place: Environment | None = None
 
     def say(self, text: str) -> None:
         """An aside."""
@@ -39,7 +39,7 @@ class Teller:
         self._console.print()
         self._console.rule(Text(text, style="bold"), align="left")
 
-    def speak(self, text: str, style: str = "") -> None:
+    def write_line(self, text: str, style: str = "") -> None:
         """A line of the story itself."""
         self._console.print(Text(text, style=style))
 
@@ -55,14 +55,14 @@ class Teller:
             self._line(name, "claims ") + Text(", ".join(f"{one} {value}" for one, value in told.items()))
         )
 
-    def fact(self, fact: dict[str, Any]) -> None:
-        """A line for a fact of `diary.Diaries`; some are not worth one."""
+    def write_entry(self, fact: dict[str, Any]) -> None:
+        """A line for a fact of `diary.ActivityFeed`; some are not worth one."""
         make = getattr(self, f"_{fact['what']}", None)
         line = None if make is None else make(fact)
         if line is not None:
             self._console.print(line)
 
-    def seen(self, done: bool, text: str) -> None:
+    def write_check(self, done: bool, text: str) -> None:
         """One thing that was to be seen."""
         mark = ("  ✔ ", "bold green") if done else ("  ✘ ", "bold red")
         self._console.print(Text.assemble(mark, text))

@@ -19,17 +19,17 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from office import TOOLS, Tool
-from place import Place, read_place
+from place import Environment, read_environment
 from trustwatch.client import AsyncEventSender, Caller, SenderSettings
 from trustwatch.client.mcp import TrustMcpMiddleware
 
 NAME = "office"
 
 
-class Tokens:
+class McpTokenVerifier:
     """What the SDK asks about each token."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Environment) -> None:
         self._verifier, self._resource = Verifier(place.issuer, place.tools_url), place.tools_url
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -65,7 +65,7 @@ def who_calls(_: Any) -> Caller | None:
     return caller_of(token.claims if token else None)
 
 
-def make_app(place: Place) -> Any:
+def make_app(place: Environment) -> Any:
     """The server as an ASGI app."""
     sender = AsyncEventSender(
         place.trust_url, place.service_token, SenderSettings(source="urn:harbour:mcp", linger_s=0.05)
@@ -73,7 +73,7 @@ def make_app(place: Place) -> Any:
     effects: dict[str, Any] = {name: tool.effect for name, tool in TOOLS.items()}
     server = MCPServer(
         NAME,
-        token_verifier=Tokens(place),
+        token_verifier=McpTokenVerifier(place),
         log_level="WARNING",
         auth=AuthSettings(
             issuer_url=place.issuer,  # type: ignore[arg-type]
@@ -98,5 +98,5 @@ def make_app(place: Place) -> Any:
 
 
 if __name__ == "__main__":
-    where = read_place(sys.argv[1])
+    where = read_environment(sys.argv[1])
     uvicorn.run(make_app(where), host="127.0.0.1", port=where.tools_port, log_level="warning")

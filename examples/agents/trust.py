@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from place import Place
+from place import Environment
 from roles import ROLES, TENANT
-from trustwatch.api.callers import SCOPES
-from trustwatch.api.local import local_token
+from trustwatch.api.callers import ALL_SCOPES
+from trustwatch.api.local import issue_local_token
 
 GATEWAY = """\
     format: envoy                     # a line of the access log: where a call came from, and what became of it
@@ -72,7 +72,7 @@ levels:
 """
 
 
-def write_settings(folder: Path, place: Place, port: int) -> Path:
+def write_settings(folder: Path, place: Environment, port: int) -> Path:
     """Settings, policy and the callers' tokens in *folder*; returns the settings file."""
     registry = "\n".join(
         f'  - {{tenant: {TENANT}, issuer: "{place.issuer}", agent: "{one["client_id"]}", type: {ROLES[name].type}}}'
@@ -101,14 +101,14 @@ def write_token(folder: Path, caller: str) -> Path:
     """A token of the local development key, in a file that its owner alone can read."""
     path = folder / f"{caller}.token"
     path.touch(mode=0o600)
-    path.write_text(local_token(folder / "data", caller, list(SCOPES), "trustwatch", 86_400))
+    path.write_text(issue_local_token(folder / "data", caller, list(ALL_SCOPES), "trustwatch", 86_400))
     return path
 
 
-class Person:
+class TrustwatchOperator:
     """What Dana sees and does at Trustwatch's API."""
 
-    def __init__(self, place: Place, token: str) -> None:
+    def __init__(self, place: Environment, token: str) -> None:
         self._place = place
         self._http = httpx.Client(
             base_url=place.trust_url, headers={"authorization": f"Bearer {token}"}, timeout=30, trust_env=False

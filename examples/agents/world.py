@@ -14,14 +14,14 @@ from typing import Any
 
 from history import write_history
 from identity import SCOPES, register
-from place import Place, write_place
+from place import Environment, write_environment
 from roles import ROLES, SERVERS
 from service_stack import Envoy, OidcProvider
 from service_stack.envoy import envoy_program
 from service_stack.oidc_provider import node, node_modules
 from service_stack.server import listens
-from service_stack.system import Process, free_ports
-from trust import Person, write_settings
+from service_stack.system import ServerProcess, free_ports
+from trust import TrustwatchOperator, write_settings
 
 HERE = Path(__file__).parent
 READY_S = 120.0
@@ -46,7 +46,7 @@ class World:
         self.folder, self._say = folder, say
         self._provider = OidcProvider(folder / "provider", bound=True)
         self._envoy = Envoy(folder / "envoy", bound=True)
-        self._mine: list[Process] = []
+        self._mine: list[ServerProcess] = []
         self._ends = contextlib.ExitStack()
 
     def fetch(self) -> None:
@@ -65,9 +65,9 @@ class World:
         agents = {name: register(self._provider.issuer, name, role) for name, role in ROLES.items()}
         for name, port in zip(SERVERS, ports, strict=True):
             agents[name] |= {"url": urls[name], "port": port}
-        self.place = Place(self._provider.issuer, tools_url, tools_port, trust_url, str(token), agents)
+        self.place = Environment(self._provider.issuer, tools_url, tools_port, trust_url, str(token), agents)
         self._say(f"registered {len(agents)} agents (RFC 7591) at {self._provider.issuer}")
-        write_place(self.folder / "place.json", self.place)
+        write_environment(self.folder / "place.json", self.place)
         self._start_trustwatch(trust_port)
         self._start_tools(tools_port)
         for name, port in zip(SERVERS, ports, strict=True):
@@ -107,7 +107,7 @@ class World:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"trustwatch train failed:\n{done.stderr}")
-        self.dana = Person(self.place, (self.folder / "dana.token").read_text())
+        self.dana = TrustwatchOperator(self.place, (self.folder / "dana.token").read_text())
         self._ends.callback(self.dana.close)
         self._launch("trustwatch", ["-m", "trustwatch", "serve", "--settings", str(settings)], self.dana.ready)
         self._say(f"Trustwatch watches at {self.place.trust_url}")
@@ -129,8 +129,8 @@ class World:
         process = self._run(name, [sys.executable, *arguments], {"PYTHONUNBUFFERED": "1"})
         process.wait_ready(ready, READY_S)
 
-    def _run(self, name: str, command: list[str], environment: dict[str, str]) -> Process:
-        process = Process(name, str(self.folder), self.log_of(name), None, bound=True)
+    def _run(self, name: str, command: list[str], environment: dict[str, str]) -> ServerProcess:
+        process = ServerProcess(name, str(self.folder), self.log_of(name), None, bound=True)
         process.start(command, HERE, environment)
         self._mine.append(process)
         return process

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError
-from .files import Kind, data_files, reading
+from .files import ArchiveFileKind, data_files, read_lock
 from .position import read_positions
 
 
-class Day(msgspec.Struct):
+class ArchiveDay(msgspec.Struct):
     """One UTC date. *vectors* counts rows beside *events*; what it lacks was scored and not kept."""
 
     date: str
@@ -24,7 +24,7 @@ class Day(msgspec.Struct):
     vectors: int = 0
 
 
-class Held(msgspec.Struct):
+class ArchiveContents(msgspec.Struct):
     """An archive of events, and that of its vectors where there is one.
 
     Attributes:
@@ -34,11 +34,11 @@ class Held(msgspec.Struct):
     """
 
     positions: Mapping[str, int]
-    days: list[Day]
+    days: list[ArchiveDay]
     tenants: int
 
 
-def held(events: Path, vectors: Path | None = None) -> Held:
+def count_archive(events: Path, vectors: Path | None = None) -> ArchiveContents:
     """Count the rows of every file that counts.
 
     Raises:
@@ -47,17 +47,19 @@ def held(events: Path, vectors: Path | None = None) -> Held:
     positions = read_positions(events)
     if positions is None:
         raise ConfigError(f"{events}: no archive of ours")
-    days: dict[str, Day] = {}
-    tenants = _count(events, "events", positions, days)
+    days: dict[str, ArchiveDay] = {}
+    tenants = _count_files(events, "events", positions, days)
     if vectors is not None and vectors.is_dir():
-        _count(vectors, "vectors", None, days)
+        _count_files(vectors, "vectors", None, days)
     named = {str(partition): offset for partition, offset in sorted(positions.items())}
-    return Held(named, [days[day] for day in sorted(days)], len(tenants))
+    return ArchiveContents(named, [days[day] for day in sorted(days)], len(tenants))
 
 
-def _count(directory: Path, kind: Kind, positions: Mapping[int, int] | None, days: dict[str, Day]) -> set[str]:
+def _count_files(
+    directory: Path, kind: ArchiveFileKind, positions: Mapping[int, int] | None, days: dict[str, ArchiveDay]
+) -> set[str]:
     tenants = set()
-    with reading(directory):
+    with read_lock(directory):
         for file in data_files(directory, kind):
             if positions is not None and file.first >= positions.get(file.partition, 0):
                 continue
@@ -65,7 +67,7 @@ def _count(directory: Path, kind: Kind, positions: Mapping[int, int] | None, day
                 rows = pq.read_metadata(file.path).num_rows
             except (OSError, pa.ArrowException) as error:
                 raise ConfigError(f"{file.path}: can not be read: {error}") from error
-            day = days.setdefault(file.day.isoformat(), Day(file.day.isoformat()))
+            day = days.setdefault(file.day.isoformat(), ArchiveDay(file.day.isoformat()))
             day.files += 1
             day.bytes += file.path.stat().st_size
             if kind == "events":

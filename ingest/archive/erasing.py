@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..erasing import NameEraser, Subject
+from ..erasing import ErasureSubject, NameEraser
 from ..errors import ConfigError
-from .files import TEMPORARY, Kind, parsed, replace, rewriting, tenant_folder
+from .files import TEMPORARY_SUFFIX, ArchiveFileKind, parse_file_name, replace_file, rewrite_lock, tenant_folder
 
 
-class Rewritten(NamedTuple):
+class FileErasureCount(NamedTuple):
     """What was, or would be, done."""
 
     removed: int = 0
@@ -27,8 +27,8 @@ class Rewritten(NamedTuple):
 
 
 def erase_files(
-    directory: Path, kind: Kind, subject: Subject, ends: Mapping[int, int], *, dry: bool = False
-) -> Rewritten:
+    directory: Path, kind: ArchiveFileKind, subject: ErasureSubject, ends: Mapping[int, int], *, dry: bool = False
+) -> FileErasureCount:
     """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
 
     What a crash left half written of ranges below them goes, too: whoever writes ranges is past that offset.
@@ -43,51 +43,51 @@ def erase_files(
         ConfigError: a file is damaged, so nobody knows whether the subject is in it; as above.
     """
     if not directory.is_dir():
-        return Rewritten()
+        return FileErasureCount()
     removed = changed = files = 0
-    with rewriting(directory):
+    with rewrite_lock(directory):
         if not dry:
-            _remove_left_over(directory, kind, subject.tenant, ends)
-        for path in _files(directory, kind, subject.tenant):
-            found = _erase(path, subject, _end_of(path, ends), dry)
+            _remove_partial_files(directory, kind, subject.tenant, ends)
+        for path in _files_of_tenant(directory, kind, subject.tenant):
+            found = _erase_file(path, subject, _archived_end(path, ends), dry)
             removed, changed = removed + found.removed, changed + found.changed
             files += found.removed + found.changed > 0
-    return Rewritten(removed, changed, files)
+    return FileErasureCount(removed, changed, files)
 
 
-def _files(directory: Path, kind: Kind, tenant: str, ending: str = "") -> list[Path]:
+def _files_of_tenant(directory: Path, kind: ArchiveFileKind, tenant: str, ending: str = "") -> list[Path]:
     """Those that were merged into others are among them."""
     folder = tenant_folder(tenant)  # not in a pattern: it may hold characters that have a meaning in one
     days = sorted(directory.glob("date=*"))
     return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet{ending}"))]
 
 
-def _remove_left_over(directory: Path, kind: Kind, tenant: str, ends: Mapping[int, int]) -> None:
-    for path in _files(directory, kind, tenant, TEMPORARY):
-        of = parsed(path.with_name(path.name.removesuffix(TEMPORARY)))
+def _remove_partial_files(directory: Path, kind: ArchiveFileKind, tenant: str, ends: Mapping[int, int]) -> None:
+    for path in _files_of_tenant(directory, kind, tenant, TEMPORARY_SUFFIX):
+        of = parse_file_name(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX)))
         if of is not None and of.first < ends.get(of.partition, 0):  # one behind it may be written at this moment
             path.unlink(missing_ok=True)
 
 
-def _end_of(path: Path, ends: Mapping[int, int]) -> int:
-    of = parsed(path)
+def _archived_end(path: Path, ends: Mapping[int, int]) -> int:
+    of = parse_file_name(path)
     return 0 if of is None else ends.get(of.partition, 0)
 
 
-def _erase(path: Path, subject: Subject, end: int, dry: bool) -> Rewritten:
+def _erase_file(path: Path, subject: ErasureSubject, end: int, dry: bool) -> FileErasureCount:
     try:
-        kept, found = _without(path, subject, end)
+        kept, found = _table_without(path, subject, end)
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: can not be read, so nobody knows whether it names whom is to be erased: {error}; "
             "restore it from a back-up, or move it out of the archive"
         ) from error
-    if found != Rewritten() and not dry:
-        replace(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)
+    if found != FileErasureCount() and not dry:
+        replace_file(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)
     return found
 
 
-def _without(path: Path, subject: Subject, end: int) -> tuple[Any, Rewritten]:
+def _table_without(path: Path, subject: ErasureSubject, end: int) -> tuple[Any, FileErasureCount]:
     """What stays of a file, and what that changes."""
     with pq.ParquetFile(path) as file:
         table = file.read()
@@ -101,21 +101,21 @@ def _without(path: Path, subject: Subject, end: int) -> tuple[Any, Rewritten]:
     may_change = pc.and_(theirs, pc.invert(named))
     if own is not None:
         may_change = may_change.filter(pc.invert(own))
-    kept, changed = _renamed(kept, may_change, NameEraser(subject.name, subject.pseudonym))
-    return kept, Rewritten(removed, changed)
+    kept, changed = _replace_name(kept, may_change, NameEraser(subject.name, subject.pseudonym))
+    return kept, FileErasureCount(removed, changed)
 
 
-def _renamed(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
+def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
     """The table with the name replaced in some rows, and in how many it stood."""
     touched: set[int] = set()
     for at, field in enumerate(table.schema):
         if field.name in ("tenant_name", "issuer"):
             continue
-        found = _candidates(table[field.name], field.type, rows, names)
+        found = _candidate_rows(table[field.name], field.type, rows, names)
         if not found:
             continue
         values = table[field.name].to_pylist()
-        new = {row: _value(values[row], names) for row in found}
+        new = {row: _erase_in_cell(values[row], names) for row in found}
         new = {row: value for row, value in new.items() if value != values[row]}
         if new:
             touched.update(new)
@@ -124,7 +124,7 @@ def _renamed(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
     return table, len(touched)
 
 
-def _candidates(column: Any, kind: Any, rows: Any, names: NameEraser) -> list[int]:
+def _candidate_rows(column: Any, kind: Any, rows: Any, names: NameEraser) -> list[int]:
     """Rows where a closer look is worth while."""
     if pa.types.is_string(kind):
         hit = pc.match_substring(column, names.name)
@@ -139,7 +139,7 @@ def _candidates(column: Any, kind: Any, rows: Any, names: NameEraser) -> list[in
     return [int(row) for row in pc.indices_nonzero(pc.and_(pc.fill_null(hit, False), rows)).to_pylist()]
 
 
-def _value(value: Any, names: NameEraser) -> Any:
+def _erase_in_cell(value: Any, names: NameEraser) -> Any:
     if isinstance(value, bytes):
-        return names.json(value)
-    return [names.text(one) for one in value] if isinstance(value, list) else names.text(value)
+        return names.erase_in_json(value)
+    return [names.erase_in_text(one) for one in value] if isinstance(value, list) else names.erase_in_text(value)

@@ -6,7 +6,7 @@ KIND is `events` or `vectors`, FIRST and END are offsets of the log. Archives of
 into it and no longer counts (`data_files` leaves it out).
 
 Whoever rewrites or removes files of ranges that are archived already (merging, retention, erasing) does so within
-`rewriting`, which lets in one process at a time, and by `replace`: a reader sees the old file or the new one.
+`rewrite_lock`, which lets in one process at a time, and by `replace`: a reader sees the old file or the new one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..errors import ConfigError
 from ..hashing import agent_key
 from ..log.segments import sync_directory
 
-Kind = Literal["events", "vectors"]
+ArchiveFileKind = Literal["events", "vectors"]
 NO_TENANT = "~"
 """Folder of events without a tenant. Not Hive's own null: pandas can not mix that with names."""
-_LONGEST = 120
-_FILE = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
-TEMPORARY = ".tmp"
-_REWRITING, _WRITER = "_rewriting.lock", "_writer.lock"
+_MAX_TENANT_LENGTH = 120
+_FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
+TEMPORARY_SUFFIX = ".tmp"
+_REWRITE_LOCK, _WRITER_LOCK = "_rewriting.lock", "_writer.lock"
 _log = structlog.get_logger(__name__)
 
 
@@ -59,7 +59,7 @@ class DataFile(NamedTuple):
         return self.path.parent.name
 
 
-def file_name(kind: Kind, partition: int | None, first: int, end: int) -> str:
+def file_name(kind: ArchiveFileKind, partition: int | None, first: int, end: int) -> str:
     """Name of the file of a range; *partition* is None for the embedded log.
 
     >>> file_name("events", 3, 0, 17)
@@ -69,9 +69,9 @@ def file_name(kind: Kind, partition: int | None, first: int, end: int) -> str:
     return f"{kind}-{of}{first:020d}-{end:020d}.parquet"
 
 
-def parsed(path: Path) -> DataFile | None:
+def parse_file_name(path: Path) -> DataFile | None:
     """What a path says of itself; None for other files."""
-    found = _FILE.fullmatch(path.name)
+    found = _FILE_NAME.fullmatch(path.name)
     if found is None:
         return None
     return DataFile(path, found[1], int(found[2] or 0), int(found[3]), int(found[4]))
@@ -84,28 +84,28 @@ def tenant_folder(tenant: str) -> str:
     ('tenant=acme%2Feu', 'tenant=~')
     """
     name = quote(tenant, safe="") or NO_TENANT
-    if len(name) > _LONGEST:  # a file system's names end at 255 bytes; `tenant_name` in the file is whole
-        name = f"{name[:_LONGEST]}~{agent_key(tenant, '', ''):016x}"
+    if len(name) > _MAX_TENANT_LENGTH:  # a file system's names end at 255 bytes; `tenant_name` in the file is whole
+        name = f"{name[:_MAX_TENANT_LENGTH]}~{agent_key(tenant, '', ''):016x}"
     return f"tenant={name}"
 
 
-def partition_of(at_ms: int, tenant: str) -> str:
+def event_folder(at_ms: int, tenant: str) -> str:
     """Folder of an event, relative to the archive.
 
     >>> partition_of(1_764_547_200_000, "acme/eu")
     'date=2025-12-01/tenant=acme%2Feu'
     """
-    return f"date={day_of(at_ms)}/{tenant_folder(tenant)}"
+    return f"date={utc_date(at_ms)}/{tenant_folder(tenant)}"
 
 
-def day_of(at_ms: int) -> str:
+def utc_date(at_ms: int) -> str:
     """UTC date of a time, as in the names of folders."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d")
 
 
 def data_files(
     directory: Path,
-    kind: Kind = "events",
+    kind: ArchiveFileKind = "events",
     first_day: date | None = None,
     last_day: date | None = None,
     tenant: str | None = None,
@@ -127,13 +127,13 @@ def data_files(
         # Not a pattern: a tenant's folder may hold characters that have a meaning in one.
         for folder in day.glob(of) if tenant is None else [day / of]:
             for path in folder.glob(f"{kind}-*.parquet"):
-                if (one := parsed(path)) is not None:
+                if (one := parse_file_name(path)) is not None:
                     found.setdefault((folder, one.partition), []).append(one)
-    counting = [one for files in found.values() for one in _not_merged(files)]
+    counting = [one for files in found.values() for one in _without_superseded(files)]
     return sorted(counting, key=lambda one: (one.partition, one.first, one.path))
 
 
-def _not_merged(files: list[DataFile]) -> Iterator[DataFile]:
+def _without_superseded(files: list[DataFile]) -> Iterator[DataFile]:
     """Without those that lie within another; of one folder and partition."""
     end = -1
     for one in sorted(files, key=lambda one: (one.first, -one.end)):
@@ -142,13 +142,13 @@ def _not_merged(files: list[DataFile]) -> Iterator[DataFile]:
             yield one
 
 
-def merged_away(directory: Path, kind: Kind) -> list[Path]:
+def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
     """Files that were merged into another and still lie there (a crash came between)."""
     counting = {one.path for one in data_files(directory, kind)}
     return [path for path in directory.glob(f"date=*/tenant=*/{kind}-*.parquet") if path not in counting]
 
 
-def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_file_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
 
     Args:
@@ -157,7 +157,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -171,27 +171,27 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         sync_directory(folder)
 
 
-def replace(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
-    """Another content for a file that is there, or None to remove it. Only within `rewriting`.
+def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
+    """Another content for a file that is there, or None to remove it. Only within `rewrite_lock`.
 
     A tool that has listed the folder and opens a removed file afterwards fails; one that has it open reads on.
     """
     if write is not None:
-        write_file(path, write)
+        write_file_atomically(path, write)
         return
     path.unlink()
     sync_directory(path.parent)
 
 
 @contextmanager
-def rewriting(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the right to rewrite and remove files, in one process at a time; it ends with the process.
 
     Args:
         directory: of the archive, or of the vectors.
         wait: until another process has done; else False is yielded where one is at it.
     """
-    with (directory / _REWRITING).open("a+b") as file:
+    with (directory / _REWRITE_LOCK).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -200,14 +200,14 @@ def rewriting(directory: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def sole_writer(directory: Path) -> BinaryIO:
+def writer_lock(directory: Path) -> BinaryIO:
     """The right to add ranges to an archive; held until the returned file is closed. It ends with the process.
 
     Raises:
         ConfigError: another process has it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    file = (directory / _WRITER).open("a+b")
+    file = (directory / _WRITER_LOCK).open("a+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -217,11 +217,11 @@ def sole_writer(directory: Path) -> BinaryIO:
 
 
 def drop_days_before(directory: Path, oldest_ms: int) -> int:
-    """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewriting`.
+    """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewrite_lock`.
 
     A date that can not be removed, as when a late event of it is written meanwhile, is left to the next call.
     """
-    kept_from, dropped = day_of(oldest_ms), 0
+    kept_from, dropped = utc_date(oldest_ms), 0
     for day in directory.glob("date=*"):
         if day.name.removeprefix("date=") >= kept_from:
             continue
@@ -239,7 +239,7 @@ def drop_days_before(directory: Path, oldest_ms: int) -> int:
 
 
 @contextmanager
-def reading(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
+def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
     """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
 
     Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
@@ -250,7 +250,7 @@ def reading(directory: Path, *, make: bool = False, wait: bool = True) -> Iterat
         wait: until nobody rewrites files; else BlockingIOError is raised where somebody does.
     """
     try:
-        file = (directory / _REWRITING).open("a+b" if make else "rb")
+        file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")
     except OSError:  # none was ever rewritten, or the folder is somebody else's
         yield
         return

@@ -19,19 +19,19 @@ import pyarrow.parquet as pq
 import structlog
 
 from ..errors import ConfigError
-from .files import DataFile, Kind, data_files, merged_away, parsed, replace, rewriting
+from .files import ArchiveFileKind, DataFile, data_files, parse_file_name, replace_file, rewrite_lock, superseded_files
 
 TARGET_BYTES = 32 << 20
 """Files of half this size or more are left as they are. Who erases holds a whole one in memory, ten times as large."""
-GROUP_ROWS = 32_768
+MERGED_GROUP_ROWS = 32_768
 _BATCH_ROWS = 4_096
-_PATIENCE = 16
+_ALWAYS_MERGED_FILES = 16
 """Files that are merged however large the first of them is; fewer only where that does not rewrite much for little."""
 
 _log = structlog.get_logger(__name__)
 
 
-class _Damaged(Exception):
+class _DamagedFile(Exception):
     """The file at `path` can not be read."""
 
     def __init__(self, path: Path, error: Exception) -> None:
@@ -39,9 +39,9 @@ class _Damaged(Exception):
         self.path = path
 
 
-def merge(
+def merge_small_files(
     directory: Path,
-    kind: Kind,
+    kind: ArchiveFileKind,
     before: date,
     counts: Callable[[DataFile], bool] = lambda _: True,
     target_bytes: int = TARGET_BYTES,
@@ -65,27 +65,27 @@ def merge(
         ConfigError: what was read can not be written as Parquet.
     """
     damaged = set() if damaged is None else damaged
-    with rewriting(directory, wait=False) as ours:
+    with rewrite_lock(directory, wait=False) as ours:
         if not ours:
             return
-        for path in merged_away(directory, kind):
-            replace(path, None)
+        for path in superseded_files(directory, kind):
+            replace_file(path, None)
         files = sorted(
             (file for file in data_files(directory, kind) if file.day < before and counts(file)),
             key=lambda file: (file.path.parent, file.partition, file.first),
         )
         for _, folder in groupby(files, lambda file: (file.path.parent, file.partition)):
-            for run in _runs(list(folder), target_bytes, damaged):
+            for run in _files_to_merge(list(folder), target_bytes, damaged):
                 try:
-                    _merge(run)
-                except _Damaged as error:
-                    _note(error, damaged)
+                    _merge_files(run)
+                except _DamagedFile as error:
+                    _record_damage(error, damaged)
                     yield 0
                 else:
                     yield len(run)
 
 
-def _note(error: _Damaged, damaged: set[Path]) -> None:
+def _record_damage(error: _DamagedFile, damaged: set[Path]) -> None:
     damaged.add(error.path)
     _log.error(
         "a file of the archive is damaged and is not merged: restore it from a back-up, or move it away",
@@ -94,27 +94,27 @@ def _note(error: _Damaged, damaged: set[Path]) -> None:
     )
 
 
-def _runs(files: Sequence[DataFile], target_bytes: int, damaged: set[Path]) -> Iterator[list[DataFile]]:
+def _files_to_merge(files: Sequence[DataFile], target_bytes: int, damaged: set[Path]) -> Iterator[list[DataFile]]:
     """Adjacent small files that are worth merging; of one folder and partition, by first offset."""
     run: list[DataFile] = []
     rows: list[int] = []
     bytes_, schema = 0, None
     for file in files if len(files) > 1 else ():
-        size, (own, count) = file.path.stat().st_size, _described(file.path, damaged)
+        size, (own, count) = file.path.stat().st_size, _schema_and_row_count(file.path, damaged)
         small = own is not None and size < target_bytes // 2
         if not small or bytes_ + size > target_bytes or own != schema:
-            if _worth(rows):
+            if _is_worthwhile(rows):
                 yield run
             run, rows, bytes_, schema = [], [], 0, own
         if small:
             run.append(file)
             rows.append(count)
             bytes_ += size
-    if _worth(rows):
+    if _is_worthwhile(rows):
         yield run
 
 
-def _described(path: Path, damaged: set[Path]) -> tuple[Any, int]:
+def _schema_and_row_count(path: Path, damaged: set[Path]) -> tuple[Any, int]:
     """Schema and number of rows; no schema where the file is damaged."""
     if path in damaged:
         return None, 0
@@ -122,45 +122,45 @@ def _described(path: Path, damaged: set[Path]) -> tuple[Any, int]:
         about = pq.read_metadata(path)
         return about.schema.to_arrow_schema(), about.num_rows
     except (OSError, pa.ArrowException) as error:
-        _note(_Damaged(path, error), damaged)
+        _record_damage(_DamagedFile(path, error), damaged)
         return None, 0
 
 
-def _worth(rows: Sequence[int]) -> bool:
-    return len(rows) >= _PATIENCE or (len(rows) > 1 and 2 * max(rows) <= sum(rows))
+def _is_worthwhile(rows: Sequence[int]) -> bool:
+    return len(rows) >= _ALWAYS_MERGED_FILES or (len(rows) > 1 and 2 * max(rows) <= sum(rows))
 
 
-def _merge(run: Sequence[DataFile]) -> None:
+def _merge_files(run: Sequence[DataFile]) -> None:
     first, last = run[0], run[-1]
     name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
     target = first.path.with_name(name)
-    assert (made := parsed(target)) is not None and (made.first, made.end) == (first.first, last.end)
+    assert (made := parse_file_name(target)) is not None and (made.first, made.end) == (first.first, last.end)
     try:
-        replace(target, lambda file: _joined(run, file))
+        replace_file(target, lambda file: _write_merged(run, file))
     except pa.ArrowException as error:
         raise ConfigError(f"{target}: can not be merged from {len(run)} files: {error}") from error
     for one in run:
-        replace(one.path, None)
+        replace_file(one.path, None)
 
 
-def _joined(run: Sequence[DataFile], file: BinaryIO) -> None:
+def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:
     schema = pq.read_schema(run[0].path)
     kept: list[pa.RecordBatch] = []
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for one in run:
-            for batch in _batches(one.path):
+            for batch in _read_batches(one.path):
                 kept.append(batch)
-                if sum(part.num_rows for part in kept) >= GROUP_ROWS:
+                if sum(part.num_rows for part in kept) >= MERGED_GROUP_ROWS:
                     writer.write_table(pa.Table.from_batches(kept, schema))
                     kept = []
         if kept:
             writer.write_table(pa.Table.from_batches(kept, schema))
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Rows of a file. Raises _Damaged for what goes wrong here, not where the rows are written."""
     try:
         with pq.ParquetFile(path) as parquet:
             yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise _Damaged(path, error) from error
+        raise _DamagedFile(path, error) from error

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptLog
-from .files import write_file
+from .files import write_file_atomically
 
-POSITION = "_position.json"
+POSITION_FILE = "_position.json"
 
 
 def read_position(directory: Path) -> int | None:
@@ -19,7 +19,7 @@ def read_position(directory: Path) -> int | None:
     Raises:
         CorruptLog: the file is none of ours; nothing says then what is archived.
     """
-    of, offsets = _read(directory) or ("", {})
+    of, offsets = _read_position_file(directory) or ("", {})
     return None if of else offsets.get(0)
 
 
@@ -33,21 +33,21 @@ def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] 
     Raises:
         CorruptLog: the file is none of ours, or the archive is one of another log.
     """
-    found = _read(directory)
+    found = _read_position_file(directory)
     if found is None:
         return None
     of, offsets = found
     if topic is not None and of != topic:
         raise CorruptLog(
-            f"{directory / POSITION}: the archive is of {_named(of)}, not of {_named(topic)}; offsets of one say "
-            "nothing of the other: name another folder, or move the archive away"
+            f"{directory / POSITION_FILE}: the archive is of {_log_name(of)}, not of {_log_name(topic)}; "
+            "offsets of one say nothing of the other: name another folder, or move the archive away"
         )
     return offsets
 
 
-def _read(directory: Path) -> tuple[str, dict[int, int]] | None:
+def _read_position_file(directory: Path) -> tuple[str, dict[int, int]] | None:
     """Topic, "" for the embedded log, and offsets by partition."""
-    path = directory / POSITION
+    path = directory / POSITION_FILE
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
         of = str(found.get("topic", ""))
@@ -66,8 +66,8 @@ def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> 
     told: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
     if not topic:
         told = {"offset": offsets[0]}
-    write_file(directory / POSITION, lambda file: file.write(json.dumps(told).encode()))
+    write_file_atomically(directory / POSITION_FILE, lambda file: file.write(json.dumps(told).encode()))
 
 
-def _named(topic: str) -> str:
+def _log_name(topic: str) -> str:
     return f"the topic {topic}" if topic else "an embedded log"

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError
-from .files import DataFile, Kind, data_files, reading
-from .position import POSITION, read_positions
+from .files import ArchiveFileKind, DataFile, data_files, read_lock
+from .position import POSITION_FILE, read_positions
 
-ROWS = 1_024
+READ_BATCH_ROWS = 1_024
 """Raw events of a file that are held at once."""
-_MS = timedelta(milliseconds=1)
-_Line = tuple[int, int, int, bytes]  # received, partition, offset, raw
+_ONE_MS = timedelta(milliseconds=1)
+_OffsetLine = tuple[int, int, int, bytes]  # received, partition, offset, raw
 
 
 def raw_lines(
@@ -42,12 +42,12 @@ def raw_lines(
     Raises:
         ConfigError: no archive, or a file of it is damaged.
     """
-    with reading(directory):
+    with read_lock(directory):
         partitions: dict[int, list[DataFile]] = {}
         for file in committed_files(directory, since, until):
             partitions.setdefault(file.partition, []).append(file)
-        bounds = _Bounds(since, until, arrived)
-        parts = [_partition(files, bounds) for files in partitions.values()]
+        bounds = _TimeBounds(since, until, arrived)
+        parts = [_partition_lines(files, bounds) for files in partitions.values()]
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
                 continue
@@ -55,12 +55,12 @@ def raw_lines(
             yield raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-class _Bounds(NamedTuple):
+class _TimeBounds(NamedTuple):
     since: datetime | None
     until: datetime | None
     arrived: datetime | None
 
-    def hold(self, received: datetime, at: datetime) -> bool:
+    def contains(self, received: datetime, at: datetime) -> bool:
         """Whether a row is within."""
         return (
             (self.since is None or at >= self.since)
@@ -68,7 +68,7 @@ class _Bounds(NamedTuple):
             and (self.arrived is None or received >= self.arrived)
         )
 
-    def groups(self, parquet: pq.ParquetFile) -> list[int]:
+    def row_groups(self, parquet: pq.ParquetFile) -> list[int]:
         """Parts of a file that may hold rows within; of the others, its end says when their last row arrived."""
         place = parquet.schema_arrow.get_field_index("received")
         found = []
@@ -79,30 +79,32 @@ class _Bounds(NamedTuple):
         return found
 
 
-def _partition(files: Sequence[DataFile], bounds: _Bounds) -> Iterator[_Line]:
+def _partition_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_OffsetLine]:
     """Lines of one partition by offset; files are opened once their range begins."""
     group: list[DataFile] = []
     end = -1
     for file in files:
         if group and file.first >= end:
-            yield from _merged(group, bounds)
+            yield from _merged_lines(group, bounds)
             group = []
         group.append(file)
         end = max(end, file.end)
-    yield from _merged(group, bounds)
+    yield from _merged_lines(group, bounds)
 
 
-def _merged(files: Sequence[DataFile], bounds: _Bounds) -> Iterator[_Line]:
-    return heapq.merge(*(_lines(file, bounds) for file in files), key=lambda line: line[2])
+def _merged_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_OffsetLine]:
+    return heapq.merge(*(_file_lines(file, bounds) for file in files), key=lambda line: line[2])
 
 
-def _lines(file: DataFile, bounds: _Bounds) -> Iterator[_Line]:
+def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
     names = ["offset", "received", "time", "raw"]
     try:
         with pq.ParquetFile(file.path) as parquet:
-            for batch in parquet.iter_batches(ROWS, bounds.groups(parquet), columns=names, use_threads=False):
+            for batch in parquet.iter_batches(
+                READ_BATCH_ROWS, bounds.row_groups(parquet), columns=names, use_threads=False
+            ):
                 for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                    if bounds.hold(received, at):
+                    if bounds.contains(received, at):
                         yield round(received.timestamp() * 1000), file.partition, offset, raw
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{file.path}: can not be read: {error}") from error
@@ -114,15 +116,15 @@ def committed_files(
     """Files of events whose ranges count, of the dates of [since, until). Raises ConfigError: there is no archive."""
     positions = read_positions(directory)
     if positions is None:
-        raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION}`")
+        raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION_FILE}`")
     found = files_within(directory, "events", since, until, tenant)
     return [file for file in found if file.first < positions.get(file.partition, 0)]
 
 
 def files_within(
-    directory: Path, kind: Kind, since: datetime | None, until: datetime | None, tenant: str | None
+    directory: Path, kind: ArchiveFileKind, since: datetime | None, until: datetime | None, tenant: str | None
 ) -> list[DataFile]:
     """Files of the dates of [since, until)."""
     first = None if since is None else since.astimezone(UTC).date()
-    last = None if until is None else (until - _MS).astimezone(UTC).date()
+    last = None if until is None else (until - _ONE_MS).astimezone(UTC).date()
     return data_files(directory, kind, first, last, tenant)

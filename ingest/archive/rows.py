@@ -16,22 +16,22 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from ..errors import ConfigError
-from .files import DataFile, reading
+from .files import DataFile, read_lock
 from .reader import committed_files, files_within
-from .tables import SCHEMA
-from .vectors import HEAD
+from .tables import EVENT_SCHEMA
+from .vectors import VECTOR_SCHEMA_HEAD
 
 BATCH_ROWS = 16_384
-MOST_ROWS = 5_000_000
+MAX_ROWS = 5_000_000
 
 
-class TooMany(ConfigError):
+class TooManyRows(ConfigError):
     """More rows than the caller wanted to hold."""
 
     code = "too_many_rows"
 
 
-class Wanted(NamedTuple):
+class RowSelection(NamedTuple):
     """Which rows; None asks for all.
 
     Attributes:
@@ -48,52 +48,55 @@ class Wanted(NamedTuple):
     columns: Sequence[str] | None = None
 
 
-ALL = Wanted()
+ALL_ROWS = RowSelection()
 
 
-def event_batches(directory: Path, wanted: Wanted = ALL) -> Iterator[pa.RecordBatch]:
+def event_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
     """Archived events, at most `BATCH_ROWS` in a batch, file by file; docs/archive.md tells the columns.
 
     Raises:
         ConfigError: no archive, no such column, or a file is damaged.
     """
-    with reading(directory):
-        yield from _scanned(
-            _of_tenants(wanted, lambda of: committed_files(directory, wanted.since, wanted.until, of)), wanted
+    with read_lock(directory):
+        yield from _scan_files(
+            _files_of_tenants(wanted, lambda of: committed_files(directory, wanted.since, wanted.until, of)), wanted
         )
 
 
-def vector_batches(directory: Path, wanted: Wanted = ALL) -> Iterator[pa.RecordBatch]:
+def vector_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
     """Feature vectors, as `event_batches` gives events; *directory* is that of the vectors (`archive.vectors`)."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder; `archive.vectors` of the settings names that of the vectors")
-    with reading(directory):
-        yield from _scanned(
-            _of_tenants(wanted, lambda of: files_within(directory, "vectors", wanted.since, wanted.until, of)), wanted
+    with read_lock(directory):
+        yield from _scan_files(
+            _files_of_tenants(wanted, lambda of: files_within(directory, "vectors", wanted.since, wanted.until, of)),
+            wanted,
         )
 
 
-def read_events(directory: Path, wanted: Wanted = ALL, most_rows: int = MOST_ROWS) -> pa.Table:
+def read_events(directory: Path, wanted: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
     """Archived events as one table, by file, in the order of the log within each.
 
     Raises:
         TooMany: there are more than *most_rows*.
         ConfigError: as `event_batches`.
     """
-    return _table(event_batches(directory, wanted), SCHEMA, wanted, most_rows)
+    return _collect_table(event_batches(directory, wanted), EVENT_SCHEMA, wanted, most_rows)
 
 
-def read_vectors(directory: Path, wanted: Wanted = ALL, most_rows: int = MOST_ROWS) -> pa.Table:
+def read_vectors(directory: Path, wanted: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
     """Feature vectors as one table; where files differ in their features, null where one has none. Raises as above."""
-    return _table(vector_batches(directory, wanted), HEAD, wanted, most_rows)
+    return _collect_table(vector_batches(directory, wanted), VECTOR_SCHEMA_HEAD, wanted, most_rows)
 
 
-def _table(batches: Iterator[pa.RecordBatch], schema: pa.Schema, wanted: Wanted, most_rows: int) -> pa.Table:
+def _collect_table(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, wanted: RowSelection, most_rows: int
+) -> pa.Table:
     kept, rows = [], 0
     for batch in batches:
         rows += batch.num_rows
         if rows > most_rows:
-            raise TooMany(
+            raise TooManyRows(
                 f"more than {most_rows:,} rows: ask for less time, fewer tenants, agents or columns, or allow more rows"
             )
         kept.append(pa.Table.from_batches([batch]))
@@ -103,13 +106,13 @@ def _table(batches: Iterator[pa.RecordBatch], schema: pa.Schema, wanted: Wanted,
     return pa.concat_tables(kept, promote_options="default")
 
 
-def _of_tenants(wanted: Wanted, find: Callable[[str | None], list[DataFile]]) -> list[DataFile]:
+def _files_of_tenants(wanted: RowSelection, find: Callable[[str | None], list[DataFile]]) -> list[DataFile]:
     if wanted.tenants is None:
         return find(None)
     return [file for tenant in sorted(set(wanted.tenants)) for file in find(tenant)]
 
 
-def _scanned(files: Sequence[DataFile], wanted: Wanted) -> Iterator[pa.RecordBatch]:
+def _scan_files(files: Sequence[DataFile], wanted: RowSelection) -> Iterator[pa.RecordBatch]:
     for file in files:
         try:
             found = ds.dataset(str(file.path), format="parquet")
@@ -118,7 +121,7 @@ def _scanned(files: Sequence[DataFile], wanted: Wanted) -> Iterator[pa.RecordBat
                 raise ConfigError(f"{file.path}: no column {', '.join(sorted(missing))}; there are {', '.join(names)}")
             scanner = found.scanner(
                 columns=None if wanted.columns is None else list(wanted.columns),
-                filter=_condition(wanted),
+                filter=_row_filter(wanted),
                 batch_size=BATCH_ROWS,
                 batch_readahead=1,
                 fragment_readahead=0,
@@ -128,12 +131,12 @@ def _scanned(files: Sequence[DataFile], wanted: Wanted) -> Iterator[pa.RecordBat
             raise ConfigError(f"{file.path}: can not be read: {error}") from error
 
 
-def _condition(wanted: Wanted) -> pc.Expression | None:
+def _row_filter(wanted: RowSelection) -> pc.Expression | None:
     parts = []
     if wanted.since is not None:
-        parts.append(pc.field("time") >= pa.scalar(wanted.since, _TIME))
+        parts.append(pc.field("time") >= pa.scalar(wanted.since, _ROW_TIME_TYPE))
     if wanted.until is not None:
-        parts.append(pc.field("time") < pa.scalar(wanted.until, _TIME))
+        parts.append(pc.field("time") < pa.scalar(wanted.until, _ROW_TIME_TYPE))
     if wanted.tenants is not None:
         parts.append(pc.field("tenant_name").isin(sorted(wanted.tenants)))
     if wanted.agents is not None:
@@ -144,4 +147,4 @@ def _condition(wanted: Wanted) -> pc.Expression | None:
     return condition
 
 
-_TIME = SCHEMA.field("time").type
+_ROW_TIME_TYPE = EVENT_SCHEMA.field("time").type

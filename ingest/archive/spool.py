@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-OPEN, CLOSED = ".open", ".frames"
-_HEAD = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the columns, checksum of both
-_MAGIC = b"TWV1"
-_MOST = 1 << 32
+OPEN_SUFFIX, CLOSED_SUFFIX = ".open", ".frames"
+_FRAME_STRUCT = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the columns, checksum of both
+_FRAME_MAGIC = b"TWV1"
+_MAX_FRAME_BYTES = 1 << 32
 
 
-class Frame(NamedTuple):
+class VectorFrame(NamedTuple):
     """Events of one partition that were scored together, n of them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Frame(NamedTuple):
     payloads: Sequence[bytes]
 
 
-class _Told(msgspec.Struct, array_like=True):
+class _VectorFrameHeader(msgspec.Struct, array_like=True):
     partition: int
     model_version: str
     features: Sequence[str]
@@ -60,32 +60,32 @@ class _Told(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Told).decode
+_decode = msgspec.msgpack.Decoder(_VectorFrameHeader).decode
 
 
-def packed(frame: Frame) -> bytes:
+def encode_frame(frame: VectorFrame) -> bytes:
     """A frame as bytes."""
-    told = _encode(_Told(frame.partition, frame.model_version, frame.features, len(frame.offsets)))
+    told = _encode(_VectorFrameHeader(frame.partition, frame.model_version, frame.features, len(frame.offsets)))
     lengths = np.fromiter(map(len, frame.payloads), np.int64, len(frame.payloads))
     numbers = (frame.offsets, lengths, frame.anomaly, frame.p_values, frame.risk, frame.vectors, frame.levels)
     body = b"".join([told, *(np.ascontiguousarray(column).tobytes() for column in numbers), *frame.payloads])
-    return _HEAD.pack(_MAGIC, len(told), len(body) - len(told), crc32c(body)) + body
+    return _FRAME_STRUCT.pack(_FRAME_MAGIC, len(told), len(body) - len(told), crc32c(body)) + body
 
 
-def frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path) -> Iterator[VectorFrame]:
     """Frames of one file, up to its end or to where it is damaged."""
     with path.open("rb") as file:
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            magic, told_size, size, checksum = _HEAD.unpack(head)
-            if magic != _MAGIC or told_size + size >= _MOST:
+        while len(head := file.read(_FRAME_STRUCT.size)) == _FRAME_STRUCT.size:
+            magic, told_size, size, checksum = _FRAME_STRUCT.unpack(head)
+            if magic != _FRAME_MAGIC or told_size + size >= _MAX_FRAME_BYTES:
                 return
             body = file.read(told_size + size)
             if len(body) != told_size + size or crc32c(body) != checksum:
                 return
-            yield _unpacked(body, told_size)
+            yield _decode_frame(body, told_size)
 
 
-def _unpacked(body: bytes, at: int) -> Frame:
+def _decode_frame(body: bytes, at: int) -> VectorFrame:
     told = _decode(body[:at])
     rows, columns = told.rows, len(told.features)
 
@@ -101,12 +101,12 @@ def _unpacked(body: bytes, at: int) -> Frame:
     levels = take(np.int8, rows)
     ends = (at + np.cumsum(lengths.astype(np.int64))).tolist()
     payloads = [body[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)] if rows else []
-    return Frame(
+    return VectorFrame(
         told.partition, told.model_version, told.features, offsets, vectors, anomaly, p_values, risk, levels, payloads
     )
 
 
-class SpoolWriter:
+class VectorSpoolWriter:
     """The writing side; one process has it.
 
     Args:
@@ -125,7 +125,7 @@ class SpoolWriter:
         roll_s: float = 60.0,
     ) -> None:
         self.directory = directory
-        self.dropped = 0
+        self.dropped_events = 0
         """Events whose frames found no room, or that the disk refused."""
         self._most = most_bytes
         self._monotonic = monotonic
@@ -135,10 +135,10 @@ class SpoolWriter:
         self._size = 0
         self._waiting = 0
         self._since = 0.0
-        numbers = [int(path.stem) for path in directory.iterdir() if path.suffix in (OPEN, CLOSED)]
+        numbers = [int(path.stem) for path in directory.iterdir() if path.suffix in (OPEN_SUFFIX, CLOSED_SUFFIX)]
         self._number = max(numbers, default=0)
-        for path in directory.glob(f"*{OPEN}"):
-            _close(path)
+        for path in directory.glob(f"*{OPEN_SUFFIX}"):
+            _hand_over(path)
 
     def append(self, parts: Sequence[bytes], events: int) -> None:
         """Write packed frames that hold so many events. Never raises for what the disk refuses: it is counted."""
@@ -146,27 +146,27 @@ class SpoolWriter:
         try:
             file = self._opened()
         except OSError:
-            self.dropped += events
+            self.dropped_events += events
             return
         if self._waiting + self._size + size > self._most:
-            self.dropped += events
+            self.dropped_events += events
             return
         try:
             for part in parts:
-                _write(file, part)
+                _write_all(file, part)
         except OSError:
             os.ftruncate(file, self._size)  # half a frame would hide those behind it
-            self.dropped += events
+            self.dropped_events += events
         else:
             self._size += size
 
     def _opened(self) -> int:
         if self._file is None:
             self._number += 1
-            path = self.directory / f"{self._number:012d}{OPEN}"
+            path = self.directory / f"{self._number:012d}{OPEN_SUFFIX}"
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._size, self._since = 0, self._monotonic()
-            self._waiting = waiting_bytes(self.directory)
+            self._waiting = waiting_spool_bytes(self.directory)
         return self._file
 
     def roll_if_due(self) -> None:
@@ -181,37 +181,37 @@ class SpoolWriter:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-            _close(self.directory / f"{self._number:012d}{OPEN}")
+            _hand_over(self.directory / f"{self._number:012d}{OPEN_SUFFIX}")
 
     close = roll
 
 
-def _write(file: int, part: bytes) -> int:
+def _write_all(file: int, part: bytes) -> int:
     view, done = memoryview(part), 0
     while done < len(part):
         done += os.write(file, view[done:])
     return done
 
 
-def _close(path: Path) -> None:
+def _hand_over(path: Path) -> None:
     try:
         if path.stat().st_size:
-            path.rename(path.with_suffix(CLOSED))
+            path.rename(path.with_suffix(CLOSED_SUFFIX))
         else:
             path.unlink()
     except FileNotFoundError:  # a later writer has handed it on: we are the one that was given up
         return
 
 
-def closed_files(directory: Path) -> list[Path]:
+def closed_spool_files(directory: Path) -> list[Path]:
     """Files that were handed on, oldest first."""
-    return sorted(directory.glob(f"*{CLOSED}"))
+    return sorted(directory.glob(f"*{CLOSED_SUFFIX}"))
 
 
-def waiting_bytes(directory: Path) -> int:
+def waiting_spool_bytes(directory: Path) -> int:
     """Bytes of the files that were handed on and are not done."""
     total = 0
-    for path in closed_files(directory):
+    for path in closed_spool_files(directory):
         try:
             total += path.stat().st_size
         except FileNotFoundError:  # done meanwhile

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from .files import TEMPORARY, file_name, partition_of, rewriting, write_file
-from .spool import Frame, closed_files, frames
+from .files import TEMPORARY_SUFFIX, event_folder, file_name, rewrite_lock, write_file_atomically
+from .spool import VectorFrame, closed_spool_files, read_frames
 
 _TEXT = pa.string()
-HEAD = pa.schema(
+VECTOR_SCHEMA_HEAD = pa.schema(
     [
         ("partition", pa.int32()),
         ("offset", pa.int64()),
@@ -37,34 +37,34 @@ HEAD = pa.schema(
 )
 """Columns before those of the features, which are float32 and named as in docs/features.md."""
 
-_KEY = tuple[int, str, tuple[str, ...]]  # partition, folder, features
+_VectorFileKey = tuple[int, str, tuple[str, ...]]  # partition, folder, features
 
 
-class _Agent(msgspec.Struct, gc=False):
+class _VectorAgent(msgspec.Struct, gc=False):
     id: str
     issuer: str | None = None
     type: str | None = None
 
 
-class _Who(msgspec.Struct, gc=False):
+class _VectorEvent(msgspec.Struct, gc=False):
     """What of an event is told beside its vector."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
-    agent: _Agent
+    agent: _VectorAgent
     id: str | None = None
     tenant: str | None = None
 
 
-_who = msgspec.json.Decoder(_Who).decode
+_decode_vector_event = msgspec.json.Decoder(_VectorEvent).decode
 _log = structlog.get_logger(__name__)
 
 
-class _Rows(NamedTuple):
+class _FrameRows(NamedTuple):
     """Some rows of a frame."""
 
-    frame: Frame
+    frame: VectorFrame
     at: npt.NDArray[np.int64]
-    who: list[_Who]
+    who: list[_VectorEvent]
     time_ms: list[int]
 
 
@@ -81,8 +81,8 @@ class VectorArchive:
     def __init__(self, directory: Path, spool: Path, levels: Sequence[str], *, named: bool = False) -> None:
         self.directory = directory
         self.spool = spool
-        self.rows = 0
-        self.files = 0
+        self.rows_written = 0
+        self.files_written = 0
         self._levels = np.array(levels, np.object_)
         self._named = named
 
@@ -95,13 +95,13 @@ class VectorArchive:
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._named:
             return
-        with rewriting(self.directory, wait=False) as ours:
-            for path in self.directory.rglob(f"*{TEMPORARY}") if ours else ():
+        with rewrite_lock(self.directory, wait=False) as ours:
+            for path in self.directory.rglob(f"*{TEMPORARY_SUFFIX}") if ours else ():
                 path.unlink()
 
-    def step(self) -> bool:
+    def archive_next_file(self) -> bool:
         """Turn the oldest file of the spool into Parquet and remove it; returns whether there was one."""
-        waiting = closed_files(self.spool)
+        waiting = closed_spool_files(self.spool)
         if not waiting:
             return False
         self._write(waiting[0])
@@ -109,22 +109,22 @@ class VectorArchive:
         return True
 
     def _write(self, path: Path) -> None:
-        parts: dict[_KEY, list[_Rows]] = {}
+        parts: dict[_VectorFileKey, list[_FrameRows]] = {}
         ranges: dict[int, tuple[int, int]] = {}
-        for frame in frames(path):
+        for frame in read_frames(path):
             if len(frame.offsets):
                 first, _ = ranges.get(frame.partition, (int(frame.offsets[0]), 0))
                 ranges[frame.partition] = first, int(frame.offsets[-1]) + 1
-                _sort(frame, parts)
+                _sort_into_files(frame, parts)
         for (partition, folder, features), found in sorted(parts.items()):
             name = file_name("vectors", partition if self._named else None, *ranges[partition])
             table = self._table(found, features)
             target = self.directory / folder / name
-            write_file(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
-            self.rows += table.num_rows
-            self.files += 1
+            write_file_atomically(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
+            self.rows_written += table.num_rows
+            self.files_written += 1
 
-    def _table(self, found: Sequence[_Rows], features: Sequence[str]) -> pa.Table:
+    def _table(self, found: Sequence[_FrameRows], features: Sequence[str]) -> pa.Table:
         who = [one for rows in found for one in rows.who]
 
         def joined(pick: Any) -> npt.NDArray[Any]:
@@ -136,7 +136,7 @@ class VectorArchive:
         columns: list[Any] = [
             np.repeat([rows.frame.partition for rows in found], [len(rows.at) for rows in found]),
             joined(lambda frame: frame.offsets),
-            pa.array(times, pa.int64()).cast(HEAD.field("time").type),
+            pa.array(times, pa.int64()).cast(VECTOR_SCHEMA_HEAD.field("time").type),
             [one.id for one in who],
             [one.tenant or "" for one in who],
             [one.agent.issuer for one in who],
@@ -148,7 +148,7 @@ class VectorArchive:
             levels,
             np.repeat([rows.frame.model_version for rows in found], [len(rows.at) for rows in found]),
         ]
-        schema = HEAD
+        schema = VECTOR_SCHEMA_HEAD
         for at, name in enumerate(features):
             schema = schema.append(pa.field(name, pa.float32()))
             columns.append(np.ascontiguousarray(vectors[:, at]))
@@ -157,14 +157,14 @@ class VectorArchive:
         )
 
 
-def _sort(frame: Frame, parts: dict[_KEY, list[_Rows]]) -> None:
+def _sort_into_files(frame: VectorFrame, parts: dict[_VectorFileKey, list[_FrameRows]]) -> None:
     """Rows of a frame by partition, folder and features."""
-    folders: dict[str, tuple[list[int], list[_Who], list[int]]] = {}
+    folders: dict[str, tuple[list[int], list[_VectorEvent], list[int]]] = {}
     for row, payload in enumerate(frame.payloads):
         try:
-            who = _who(payload)
+            who = _decode_vector_event(payload)
             at_ms = int(who.time.timestamp() * 1000)
-            folder = partition_of(at_ms, who.tenant or "")
+            folder = event_folder(at_ms, who.tenant or "")
         except (msgspec.DecodeError, ValueError, OverflowError) as error:  # one record must not hold up all others
             _log.error("no vector is kept of an event", offset=int(frame.offsets[row]), error=str(error))
             continue
@@ -174,7 +174,7 @@ def _sort(frame: Frame, parts: dict[_KEY, list[_Rows]]) -> None:
         times.append(at_ms)
     for folder, (rows, names, times) in folders.items():
         key = frame.partition, folder, tuple(frame.features)
-        parts.setdefault(key, []).append(_Rows(frame, np.array(rows, np.int64), names, times))
+        parts.setdefault(key, []).append(_FrameRows(frame, np.array(rows, np.int64), names, times))
 
 
 def _write_table(table: pa.Table, file: BinaryIO) -> None:

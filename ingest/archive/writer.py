@@ -13,29 +13,29 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
-from ..events import AuditEvent
+from ..events import NativeEvent
 from .files import (
-    TEMPORARY,
+    TEMPORARY_SUFFIX,
     data_files,
     drop_days_before,
+    event_folder,
     file_name,
-    merged_away,
-    partition_of,
-    reading,
-    rewriting,
-    sole_writer,
-    write_file,
+    read_lock,
+    rewrite_lock,
+    superseded_files,
+    write_file_atomically,
+    writer_lock,
 )
 from .position import read_positions, write_positions
-from .tables import table
+from .tables import event_table
 
 
-class Archived(NamedTuple):
+class EventToArchive(NamedTuple):
     """One event. Times are UTC milliseconds."""
 
     offset: int
     received_ms: int
-    event: AuditEvent
+    event: NativeEvent
     raw: bytes
 
     @property
@@ -44,7 +44,7 @@ class Archived(NamedTuple):
         return int(self.event.time.timestamp() * 1000)
 
 
-class Archive:
+class EventArchive:
     """One archive; exactly one process may write it.
 
     Args:
@@ -66,33 +66,33 @@ class Archive:
             CorruptLog: it is one of another log, or does not say how far it goes.
         """
         if self._lock is None:
-            self._lock = sole_writer(self.directory)
+            self._lock = writer_lock(self.directory)
         # What goes here is read by nobody: what has no position, and what lies within a merged file. So readers, who
         # may take hours, are not waited for; who merges or erases is.
-        with reading(self.directory, make=True):
+        with read_lock(self.directory, make=True):
             found = read_positions(self.directory, self.topic)
             self._offsets = dict(found or {})
-            for path in self.directory.rglob(f"*{TEMPORARY}"):
+            for path in self.directory.rglob(f"*{TEMPORARY_SUFFIX}"):
                 path.unlink()
             for file in data_files(self.directory):
                 if file.first >= self._offsets.get(file.partition, 0):
                     file.path.unlink()
-            for path in merged_away(self.directory, "events"):
+            for path in superseded_files(self.directory, "events"):
                 path.unlink()
         return found
 
-    def write(self, base: int, end: int, events: Sequence[Archived], partition: int = 0) -> int:
+    def write(self, base: int, end: int, events: Sequence[EventToArchive], partition: int = 0) -> int:
         """Write the range [base, end) of a partition with its *events*, and move the position behind it.
 
         Returns the number of files.
         """
-        parts: dict[str, list[Archived]] = {}
+        parts: dict[str, list[EventToArchive]] = {}
         for one in events:
-            parts.setdefault(partition_of(one.time_ms, one.event.tenant or ""), []).append(one)
+            parts.setdefault(event_folder(one.time_ms, one.event.tenant or ""), []).append(one)
         name = file_name("events", partition if self.topic else None, base, end)
         for folder, rows in sorted(parts.items()):
-            columns = table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
-            write_file(
+            columns = event_table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
+            write_file_atomically(
                 self.directory / folder / name,
                 lambda file, columns=columns: pq.write_table(columns, file, compression="zstd"),  # type: ignore[misc]
             )
@@ -103,7 +103,7 @@ class Archive:
 
     def drop_before(self, oldest_ms: int) -> int:
         """Remove the dates that end before a time, UTC milliseconds; returns how many files went."""
-        with rewriting(self.directory):
+        with rewrite_lock(self.directory):
             return drop_days_before(self.directory, oldest_ms)
 
     def close(self) -> None:

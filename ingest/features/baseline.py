@@ -15,9 +15,9 @@ from ..columns import EventColumns
 from ..compiled import compiled
 from ..errors import ModelError
 from . import layout as l
-from .kernel import Scratch, scope_keys
+from .kernel import RowObservations, scope_keys
 from .layout import Array, Baseline
-from .tables import distinct_hash, pair, scope_row, table_add
+from .tables import count_key, distinct_hash, hash_pair, scope_row
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
@@ -26,11 +26,11 @@ refused, since it could no longer be shared in memory."""
 
 def empty_baseline() -> Baseline:
     """A baseline that has seen nothing: every agent is judged by its own history alone."""
-    return _allocate(items=0, scopes=0)
+    return _allocate_baseline(items=0, scopes=0)
 
 
-def _allocate(items: int, scopes: int) -> Baseline:
-    capacity, scope_capacity = _capacity(items), _capacity(scopes)
+def _allocate_baseline(items: int, scopes: int) -> Baseline:
+    capacity, scope_capacity = _table_capacity(items), _table_capacity(scopes)
     return Baseline(
         keys=np.zeros(capacity, np.uint64),
         counts=np.zeros(capacity, np.float32),
@@ -43,12 +43,12 @@ def _allocate(items: int, scopes: int) -> Baseline:
     )
 
 
-def _capacity(entries: int) -> int:
+def _table_capacity(entries: int) -> int:
     """Power of two that keeps an open-addressing table at most half full."""
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
-def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline:
+def fit_baseline(columns: EventColumns, found: RowObservations, keep: Array) -> Baseline:
     """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true.
 
     Raises:
@@ -56,32 +56,32 @@ def fit_baseline(columns: EventColumns, found: Scratch, keep: Array) -> Baseline
     """
     rows = np.nonzero(keep & (found.flags < 2))[0]
     scopes = np.zeros((len(columns), l.SCOPES), np.uint64)
-    _all_scopes(rows, columns.names, scopes)
+    _write_scope_keys(rows, columns.names, scopes)
     distinct = np.unique(scopes[rows])
     distinct = distinct[distinct != 0]
     items = 1 << 16
     while True:
-        baseline = _allocate(items, len(distinct))
-        _place_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
-        if _count(baseline, rows, scopes, found.items, found.contexts, items):
+        baseline = _allocate_baseline(items, len(distinct))
+        _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
+        if _count_items(baseline, rows, scopes, found.items, found.contexts, items):
             break
         items *= 2
         if items > MAX_ITEMS:
             raise ModelError(
                 f"the history names more than {MAX_ITEMS} things; train on a shorter window or fewer tenants"
             )
-    _moments(baseline, rows, scopes, found.quantities)
+    _fit_moments(baseline, rows, scopes, found.quantities)
     return baseline
 
 
 @compiled
-def _all_scopes(rows: Array, names: Array, scopes: Array) -> None:
+def _write_scope_keys(rows: Array, names: Array, scopes: Array) -> None:
     for row in rows:
         scope_keys(scopes[row], names[row])
 
 
 @compiled
-def _place_scopes(keys: Array, positions: Array, distinct: Array) -> None:
+def _index_scopes(keys: Array, positions: Array, distinct: Array) -> None:
     mask = np.uint64(len(keys) - 1)
     for position in range(len(distinct)):
         at = distinct[position] & mask
@@ -92,7 +92,7 @@ def _place_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 
 
 @compiled
-def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> bool:
+def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> bool:
     """Count every item in each of its event's scopes; False when there is no room left."""
     used = 0
     for row in rows:
@@ -105,19 +105,19 @@ def _count(baseline: Baseline, rows: Array, scopes: Array, items: Array, context
                 if items[row, kind] == 0:
                     continue
                 baseline.totals[position, kind, 0] += np.float32(1.0)
-                if table_add(baseline.keys, baseline.counts, pair(scope, items[row, kind])):
+                if count_key(baseline.keys, baseline.counts, hash_pair(scope, items[row, kind])):
                     baseline.totals[position, kind, 1] += np.float32(1.0)
                     used += 1
                     if contexts[row, kind] != 0:
-                        different = pair(scope, distinct_hash(kind, contexts[row, kind]))
-                        used += int(table_add(baseline.keys, baseline.counts, different))
+                        different = hash_pair(scope, distinct_hash(kind, contexts[row, kind]))
+                        used += int(count_key(baseline.keys, baseline.counts, different))
         if used > room - 2 * l.SCOPES * l.KINDS:
             return False
     return True
 
 
 @compiled
-def _moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Array) -> None:
+def _fit_moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Array) -> None:
     """Running mean and variance of every quantity in every scope (Welford)."""
     means = np.zeros(baseline.means.shape)
     squares = np.zeros(baseline.means.shape)
@@ -145,7 +145,7 @@ def baseline_arrays(baseline: Baseline) -> dict[str, Array]:
     return dict(baseline._asdict())
 
 
-def baseline_from(arrays: Mapping[str, Any]) -> Baseline:
+def baseline_from_arrays(arrays: Mapping[str, Any]) -> Baseline:
     """Baseline from stored arrays. Raises ModelError where an array is missing or has the wrong shape."""
     try:
         baseline = Baseline(**{name: np.ascontiguousarray(arrays[name]) for name in Baseline._fields})

@@ -11,17 +11,17 @@ from ..columns import AGENT, EventColumns
 from . import kernel
 from . import layout as l
 from .layout import Array, Baseline
-from .slots import Keys, Slots, SlotTable
-from .table import COUNT
+from .slots import AgentKeys, AgentSlotTable, SlotIndices
+from .table import FEATURE_COUNT
 
 
-class Spill(Protocol):
+class StateSpill(Protocol):
     """Where agents go that do not fit in memory, and come from when they act again."""
 
-    def evict(self, keys: Keys, slots: Slots) -> None:
+    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """The agents in these slots are about to leave; keep what is needed to bring them back without loss."""
 
-    def admit(self, keys: Keys, slots: Slots) -> None:
+    def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """These agents have just moved into (zeroed) slots; bring back what is known of them."""
 
 
@@ -34,25 +34,25 @@ class FeatureBuilder:
         spill: told about agents that leave and come.
     """
 
-    def __init__(self, baseline: Baseline, capacity: int, spill: Spill | None = None) -> None:
+    def __init__(self, baseline: Baseline, capacity: int, spill: StateSpill | None = None) -> None:
         self.baseline = baseline
-        self.slots = SlotTable(capacity)
-        self.state = l.allocate(capacity)
+        self.slots = AgentSlotTable(capacity)
+        self.state = l.allocate_state(capacity)
         self.pinned = np.zeros(capacity, np.bool_)
         """Agents that should stay resident (their risk still moves with time); they leave last."""
         self.spill = spill
         self._scopes = np.zeros(l.SCOPES, np.uint64)
         self._scope_rows = np.zeros(l.SCOPES, np.int64)
 
-    def admit(self, keys: Keys) -> Slots:
+    def admit(self, keys: AgentKeys) -> SlotIndices:
         """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
         slots = self.slots.find(keys)
         missing = np.unique(keys[slots < 0])
         if len(missing) == 0:
             return slots
-        crowd = self.slots.crowded(len(missing))
+        crowd = self.slots.overflow(len(missing))
         if crowd:
-            self._evict(self.slots.quietest(crowd, self.pinned))
+            self._evict(self.slots.least_recent(crowd, self.pinned))
         fresh = self.slots.add(missing)
         for array in self.state:
             array[fresh] = 0
@@ -61,7 +61,7 @@ class FeatureBuilder:
             self.spill.admit(missing, fresh)
         return self.slots.find(keys)
 
-    def _evict(self, slots: Slots) -> None:
+    def _evict(self, slots: SlotIndices) -> None:
         if self.spill is not None:
             self.spill.evict(self.slots.keys[slots], slots)
         self.slots.remove(slots)
@@ -71,7 +71,12 @@ class FeatureBuilder:
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
 
     def observe(
-        self, columns: EventColumns, slots: Slots, rows: Array, out: npt.NDArray[np.float64], found: kernel.Scratch
+        self,
+        columns: EventColumns,
+        slots: SlotIndices,
+        rows: Array,
+        out: npt.NDArray[np.float64],
+        found: kernel.RowObservations,
     ) -> None:
         """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
         kernel.observe(
@@ -89,16 +94,18 @@ class FeatureBuilder:
             self._scope_rows,
         )
 
-    def learn(self, columns: EventColumns, slots: Slots, rows: Array, found: kernel.Scratch, weights: Array) -> None:
+    def learn(
+        self, columns: EventColumns, slots: SlotIndices, rows: Array, found: kernel.RowObservations, weights: Array
+    ) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
         kernel.learn(rows, slots, columns.codes, self.state, found, weights)
 
-    def vectors(
+    def observe_and_learn(
         self,
         columns: EventColumns,
         learn: bool | npt.NDArray[np.bool_] | npt.NDArray[np.uint8] = True,
         rows: npt.NDArray[np.int64] | None = None,
-    ) -> tuple[npt.NDArray[np.float64], kernel.Scratch]:
+    ) -> tuple[npt.NDArray[np.float64], kernel.RowObservations]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
 
         Args:
@@ -109,32 +116,32 @@ class FeatureBuilder:
             Matrix of shape (n, F), and what was found in each row.
         """
         n = len(columns)
-        out, found = np.zeros((n, COUNT)), kernel.scratch(n)
+        out, found = np.zeros((n, FEATURE_COUNT)), kernel.allocate_observations(n)
         rows = np.arange(n) if rows is None else rows
         slots = np.zeros(n, np.int32)
         slots[rows] = self.admit(columns.names[rows, AGENT])
         weights = np.broadcast_to(np.asarray(learn, np.uint8), (n,))
-        for places in rounds(slots[rows]):
+        for places in agent_rounds(slots[rows]):
             turn = rows[places]
             self.observe(columns, slots, turn, out, found)
             self.learn(columns, slots, turn, found, weights[turn])
         return out, found
 
-    def share(self, keys: Keys) -> None:
+    def set_shared_counts(self, keys: AgentKeys) -> None:
         """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), l.N_SHARED] = counts
 
-    def pack(self, slots: Slots) -> Array:
+    def pack(self, slots: SlotIndices) -> Array:
         """State of the given slots as rows of dtype `layout.ROW`."""
-        return l.pack(self.state, slots)
+        return l.pack_rows(self.state, slots)
 
-    def unpack(self, slots: Slots, rows: Array) -> None:
+    def unpack(self, slots: SlotIndices, rows: Array) -> None:
         """Put stored rows into the given slots."""
-        l.unpack(self.state, slots, rows)
+        l.unpack_rows(self.state, slots, rows)
 
 
-def rounds(slots: Slots) -> list[npt.NDArray[np.int64]]:
+def agent_rounds(slots: SlotIndices) -> list[npt.NDArray[np.int64]]:
     """Rows cut into rounds in which every agent occurs at most once, its first event in the first round and so on.
 
     An event can then be scored and learned before the agent's next one is looked at, while a round is still one batch.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, get_args
 
-from ..events import AuditEvent
+from ..events import NativeEvent
 from . import layout as l
 
 BITS, Z, SHARE, FLAG, RANK = "bits", "z", "share", "flag", "rank"
@@ -27,7 +27,7 @@ class Item(NamedTuple):
 
     kind: int  # layout.K_…; each has one such feature
     plural: str
-    name: Callable[[AuditEvent], str]
+    name: Callable[[NativeEvent], str]
     behind: int = -1  # kind of the item that it is conditional on, -1 = none
     singular: str = ""  # "" = plural without its s
     profile: str = ""  # what the console's profile of an agent calls them; "" = they are not in it

@@ -51,14 +51,14 @@ _KINDS_OF_REGION = {
 }
 _REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() for kind in kinds}
 REGION = np.array([_REGION_OF_KIND[kind] for kind in range(KINDS)], dtype=np.int64)
-OF_THE_TASK = np.ones(KINDS, dtype=np.bool_)
-OF_THE_TASK[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
+TASK_KINDS = np.ones(KINDS, dtype=np.bool_)
+TASK_KINDS[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 """Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
 where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for ever."""
 
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
-TABLE = 4 * REGION_SIZE
+TABLE_SIZE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
 QUANTITIES = 15
@@ -79,10 +79,10 @@ QUANTITIES = 15
     Q_VOLUME,
     Q_NOVELTY,
 ) = range(QUANTITIES)
-DRIFTING = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
+DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""
 
-GENERATION = 2
+LAYOUT_GENERATION = 2
 """Goes up when features are measured differently, or columns of the state mean something else, though their shape
 stays: what was kept before fits no more, neither state nor model."""
 
@@ -111,7 +111,7 @@ SESSIONS = 4
 SESSION_TABLE = 12
 S_EVENTS, S_STRANGE = 0, 1
 
-REVOKED = 4
+REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
 
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
@@ -136,38 +136,38 @@ class AgentState(NamedTuple):
     revoked: Array  # uint64 (slots, REVOKED)
 
 
-_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
+_STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "times": (np.int64, (TIMES,)),
     "numbers": (np.float32, (NUMBERS,)),
-    "table": (np.uint32, (TABLE,)),
+    "table": (np.uint32, (TABLE_SIZE,)),
     "session_id": (np.uint64, (SESSIONS,)),
     "session_last": (np.int64, (SESSIONS,)),
     "session_prev": (np.uint64, (SESSIONS,)),
     "session_numbers": (np.float32, (SESSIONS, 2)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
-    "revoked": (np.uint64, (REVOKED,)),
+    "revoked": (np.uint64, (REVOKED_TOKENS,)),
 }
 
-ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _SHAPES.items()])
+STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])
 """One agent's state as it is stored: the arrays' rows one after another."""
 
-BYTES_PER_AGENT = ROW.itemsize
+BYTES_PER_AGENT = STATE_ROW.itemsize
 
 
-def allocate(slots: int) -> AgentState:
+def allocate_state(slots: int) -> AgentState:
     """State of *slots* agents, all of them new."""
-    return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _SHAPES.items()})
+    return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _STATE_SHAPES.items()})
 
 
-def pack(state: AgentState, slots: Array) -> Array:
+def pack_rows(state: AgentState, slots: Array) -> Array:
     """Rows of the given slots as a structured array of dtype ROW, shape (n,)."""
-    rows = np.empty(len(slots), ROW)
+    rows = np.empty(len(slots), STATE_ROW)
     for name, array in state._asdict().items():
         rows[name] = array[slots]
     return rows
 
 
-def unpack(state: AgentState, slots: Array, rows: Array) -> None:
+def unpack_rows(state: AgentState, slots: Array, rows: Array) -> None:
     """Write rows of dtype ROW into the given slots."""
     for name, array in state._asdict().items():
         array[slots] = rows[name]

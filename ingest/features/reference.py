@@ -17,22 +17,22 @@ from ..compiled import inlined
 from . import layout as l
 from .layout import Array
 
-LEAST_EVENTS = 200.0
+MIN_REFERENCE_EVENTS = 200.0
 """Events that an agent's baseline needs before its reference says anything."""
 
-LIMIT = 3.0
+DRIFT_LIMIT = 3.0
 """Standard deviations that are no drift: the customary limits of a control chart. Within them an agent's day varies."""
 
 _GROWING_DAYS, _LEAST_MEMORY, _MOST_MEMORY = 1.0, 14.0, 90.0
-_LONGEST_PAUSE = 1.0 / 48.0
-_LEAST_SD = 0.15
-_CUT_OFF = 1.42
+_MAX_PAUSE_DAYS = 1.0 / 48.0
+_MIN_REFERENCE_SD = 0.15
+_VARIANCE_CORRECTION = 1.42
 """A normal distribution whose upper deviations count as at most one has so much less variance."""
-_MOST_Z = 50.0
+_MAX_REFERENCE_Z = 50.0
 
 
 @inlined
-def move_reference(numbers: Array, quantities: Array, age: float) -> None:
+def update_reference(numbers: Array, quantities: Array, age: float) -> None:
     """Take an event into the reference.
 
     Args:
@@ -40,16 +40,16 @@ def move_reference(numbers: Array, quantities: Array, age: float) -> None:
         quantities: the event's (QUANTITIES,), of which those in `layout.DRIFTING` are present.
         age: days since the agent's first event.
     """
-    elapsed = min(max(age - np.float64(numbers[l.N_REF_AGE]), 0.0), _LONGEST_PAUSE)
+    elapsed = min(max(age - np.float64(numbers[l.N_REF_AGE]), 0.0), _MAX_PAUSE_DAYS)
     if elapsed <= 0.0:
         return
     days = np.float64(numbers[l.N_REF_DAYS]) + elapsed
     share = elapsed / (days if days < _GROWING_DAYS else min(max(days, _LEAST_MEMORY), _MOST_MEMORY))
-    for k in range(len(l.DRIFTING)):
+    for k in range(len(l.DRIFT_QUANTITIES)):
         mean, variance = np.float64(numbers[l.N_REF_MEAN + k]), np.float64(numbers[l.N_REF_VAR + k])
-        delta = quantities[l.DRIFTING[k]] - mean
+        delta = quantities[l.DRIFT_QUANTITIES[k]] - mean
         mean += share * delta
-        spread = delta * (quantities[l.DRIFTING[k]] - mean)
+        spread = delta * (quantities[l.DRIFT_QUANTITIES[k]] - mean)
         if delta > 0.0 and days >= _GROWING_DAYS:  # else a ramp would widen the limits that it is held against
             spread = min(spread, variance)
         variance += share * (spread - variance)
@@ -60,12 +60,16 @@ def move_reference(numbers: Array, quantities: Array, age: float) -> None:
 @inlined
 def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
     """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 where there is none yet."""
-    if numbers[l.N_EVENTS] < LEAST_EVENTS or numbers[l.N_REF_DAYS] < _GROWING_DAYS:
+    if numbers[l.N_EVENTS] < MIN_REFERENCE_EVENTS or numbers[l.N_REF_DAYS] < _GROWING_DAYS:
         return 0.0
-    sd = max(math.sqrt(_CUT_OFF * np.float64(numbers[l.N_REF_VAR + k])), _LEAST_SD)
-    return float(min(max((quantities[l.DRIFTING[k]] - np.float64(numbers[l.N_REF_MEAN + k])) / sd, 0.0), _MOST_Z))
+    sd = max(math.sqrt(_VARIANCE_CORRECTION * np.float64(numbers[l.N_REF_VAR + k])), _MIN_REFERENCE_SD)
+    return float(
+        min(
+            max((quantities[l.DRIFT_QUANTITIES[k]] - np.float64(numbers[l.N_REF_MEAN + k])) / sd, 0.0), _MAX_REFERENCE_Z
+        )
+    )
 
 
-def forget_reference(numbers: Array) -> None:
+def reset_reference(numbers: Array) -> None:
     """What the agent does from now on is its reference, once it has done it for an active day."""
     numbers[l.N_REF_DAYS] = np.float32(0.0)

@@ -10,7 +10,7 @@ from ..compiled import inlined
 from . import layout as l
 from .layout import AgentState, Array
 
-_REPEATS = 15
+_MAX_USE_BUCKET = 15
 
 
 @inlined
@@ -34,7 +34,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
 
 
 @inlined
-def count_use(table: Array, action: np.uint64) -> np.int64:
+def count_action_use(table: Array, action: np.uint64) -> np.int64:
     """Uses of an action in a session after this one. A session of very many actions counts the rarest ones together."""
     fingerprint = np.uint32((action & np.uint64((1 << 22) - 1)) | np.uint64(1)) << np.uint32(10)
     least = 0
@@ -56,4 +56,4 @@ def use_bucket(uses: np.int64) -> np.int64:
     """1, 2, 3, 4, then two steps an octave: the resolution at which repetition matters."""
     if uses <= 4:
         return uses
-    return min(4 + np.int64(2.0 * math.log2(uses / 4.0)), np.int64(_REPEATS))
+    return min(4 + np.int64(2.0 * math.log2(uses / 4.0)), np.int64(_MAX_USE_BUCKET))

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from ..compiled import allocation_free
 from .layout import Array
 
-Keys = npt.NDArray[np.uint64]
-Slots = npt.NDArray[np.int32]
+AgentKeys = npt.NDArray[np.uint64]
+SlotIndices = npt.NDArray[np.int32]
 
 
-class SlotTable:
+class AgentSlotTable:
     """At most *capacity* resident agents.
 
     Args:
@@ -36,24 +36,24 @@ class SlotTable:
     def __len__(self) -> int:
         return self._used - len(self._free)
 
-    def find(self, keys: Keys) -> Slots:
+    def find(self, keys: AgentKeys) -> SlotIndices:
         """Slot of each key, -1 where the agent is not resident. Resident ones count as used now."""
         self._clock += 1
         slots = np.empty(len(keys), np.int32)
         _find(self._index_keys, self._index_slots, keys, slots, self._last_use, self._clock)
         return slots
 
-    def crowded(self, newcomers: int) -> int:
+    def overflow(self, newcomers: int) -> int:
         """How many agents must leave before that many can move in."""
         return max(0, len(self) + newcomers - self.capacity)
 
-    def quietest(self, count: int, keep: npt.NDArray[np.bool_]) -> Slots:
+    def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
         """The *count* least recently used slots, those where *keep* is true last; never one used by the latest find."""
         occupied = np.nonzero((self.keys != 0) & (self._last_use < self._clock))[0]
         order = np.lexsort((self._last_use[occupied], keep[occupied]))
         return occupied[order[:count]].astype(np.int32)
 
-    def add(self, keys: Keys) -> Slots:
+    def add(self, keys: AgentKeys) -> SlotIndices:
         """Give each (new, distinct) key a slot."""
         slots = np.empty(len(keys), np.int32)
         for position, key in enumerate(keys.tolist()):
@@ -67,7 +67,7 @@ class SlotTable:
         _insert(self._index_keys, self._index_slots, keys, slots)
         return slots
 
-    def remove(self, slots: Slots) -> None:
+    def remove(self, slots: SlotIndices) -> None:
         """Empty the given slots."""
         _remove(self._index_keys, self._index_slots, self.keys[slots])
         self.keys[slots] = 0

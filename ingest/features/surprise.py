@@ -11,13 +11,13 @@ from . import layout as l
 from .layout import Array, Baseline
 from .tables import distinct_hash, own_count, shared_count
 
-KAPPA = 8.0
+PRIOR_VALUES = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
 
-Known = tuple[float, float, float]
+ItemCounts = tuple[float, float, float]
 """Of an item: how often it was counted, all items of its kind (behind its context), and how many different ones."""
 
-Totals = tuple[float, float, float, float, float]
+ScopeTotals = tuple[float, float, float, float, float]
 """Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
 
 _SD_FLOOR = 0.15
@@ -25,13 +25,13 @@ _SD_FLOOR = 0.15
 
 
 @inlined
-def _step(backoff: float, count: float, total: float, distinct: float) -> float:
+def _witten_bell_step(backoff: float, count: float, total: float, distinct: float) -> float:
     """One level of Witten-Bell interpolation: known mass by count, the rest as the level behind says."""
     return (count + (distinct + 1.0) * backoff) / (total + distinct + 1.0)
 
 
 @inlined
-def _total(
+def _scope_total(
     baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
 ) -> float:
     """How many items of a kind (behind a context) a scope has counted."""
@@ -44,7 +44,7 @@ def _total(
 
 
 @inlined
-def totals_of(
+def scope_totals(
     baseline: Baseline,
     rows: Array,
     scopes: Array,
@@ -53,20 +53,20 @@ def totals_of(
     kind: int,
     context_kind: int,
     context: np.uint64,
-) -> Totals:
+) -> ScopeTotals:
     """How many items of a kind (behind a context) each scope has counted, in their order, and the agent itself."""
     own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[l.N_SEEN + kind])
     return (
-        _total(baseline, rows, scopes, l.FLEET, kind, context_kind, context),
-        _total(baseline, rows, scopes, l.TENANT, kind, context_kind, context),
-        _total(baseline, rows, scopes, l.PEERS, kind, context_kind, context),
-        _total(baseline, rows, scopes, l.TASK, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, l.FLEET, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, l.TENANT, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, l.PEERS, kind, context_kind, context),
+        _scope_total(baseline, rows, scopes, l.TASK, kind, context_kind, context),
         own,
     )
 
 
 @inlined
-def _counts(
+def _item_counts(
     baseline: Baseline,
     rows: Array,
     scopes: Array,
@@ -87,7 +87,7 @@ def _counts(
 
 
 @inlined
-def _beyond(backoff: float, wide: Known, narrow: Known, novel: bool) -> float:
+def _step_beyond(backoff: float, wide: ItemCounts, narrow: ItemCounts, novel: bool) -> float:
     """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
     total = wide[1] - narrow[1]
     if total <= 0.0:
@@ -96,11 +96,11 @@ def _beyond(backoff: float, wide: Known, narrow: Known, novel: bool) -> float:
     count = min(max(wide[0] - narrow[0], 0.0), total)
     if novel and count <= 0.0:
         return min(backoff, (distinct + 1.0) / (total + distinct + 1.0))
-    return _step(backoff, count, total, distinct)
+    return _witten_bell_step(backoff, count, total, distinct)
 
 
 @inlined
-def frequency(
+def item_probability(
     baseline: Baseline,
     rows: Array,
     scopes: Array,
@@ -109,7 +109,7 @@ def frequency(
     kind: int,
     hashed: np.uint64,
     context: np.uint64,
-    totals: Totals,
+    totals: ScopeTotals,
 ) -> tuple[float, float, float, float]:
     """Probability of an item at every level; 1 where no level knows anything.
 
@@ -117,7 +117,7 @@ def frequency(
         rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
         table, numbers: the agent's rows.
         context: hash of the item that this one is conditional on, 0 for none.
-        totals: from `totals_of` the item's kind and context.
+        totals: from `scope_totals` the item's kind and context.
 
     Returns:
         Probability over all levels, of the own history over the others', of peer group, tenant and fleet without the
@@ -133,27 +133,27 @@ def frequency(
     share = min(float(numbers[l.N_SHARED]) / max(float(numbers[l.N_EVENTS]), 1.0), 1.0)
     # Where a level has nothing beyond the one within it, neither needs to be looked up for that step.
     beyond_tenant, beyond_peers, beyond_own = in_fleet > in_tenant, in_tenant > in_peers, in_peers > share * total
-    count, different = _counts(baseline, rows, scopes, l.FLEET, kind, hashed, context, in_fleet, beyond_tenant)
+    count, different = _item_counts(baseline, rows, scopes, l.FLEET, kind, hashed, context, in_fleet, beyond_tenant)
     fleet = (count, in_fleet, different)
     wanted = beyond_tenant or beyond_peers
-    count, different = _counts(baseline, rows, scopes, l.TENANT, kind, hashed, context, in_tenant, wanted)
+    count, different = _item_counts(baseline, rows, scopes, l.TENANT, kind, hashed, context, in_tenant, wanted)
     tenant = (count, in_tenant, different)
     wanted = beyond_peers or beyond_own
-    count, different = _counts(baseline, rows, scopes, l.PEERS, kind, hashed, context, in_peers, wanted)
+    count, different = _item_counts(baseline, rows, scopes, l.PEERS, kind, hashed, context, in_peers, wanted)
     peers = (count, in_peers, different)
-    p = _beyond(1.0, fleet, tenant, True)
+    p = _step_beyond(1.0, fleet, tenant, True)
     novel = fleet[0] <= tenant[0]
-    p = _beyond(p, tenant, peers, novel)
-    p_peers = p = _beyond(p, peers, (share * own, share * total, share * distinct), False)
-    p_history = p = _step(p, own, total, distinct)
-    if in_task > 0.0 and l.OF_THE_TASK[kind]:
-        count, different = _counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
-        p = _step(p, min(count, in_task), in_task, different)
+    p = _step_beyond(p, tenant, peers, novel)
+    p_peers = p = _step_beyond(p, peers, (share * own, share * total, share * distinct), False)
+    p_history = p = _witten_bell_step(p, own, total, distinct)
+    if in_task > 0.0 and l.TASK_KINDS[kind]:
+        count, different = _item_counts(baseline, rows, scopes, l.TASK, kind, hashed, context, in_task, True)
+        p = _witten_bell_step(p, min(count, in_task), in_task, different)
     return p, p_history, p_peers, own
 
 
 @inlined
-def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
+def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
     """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
 
     Returns (mean, sd, weight), weight 0 where nobody has shown the quantity yet.
@@ -163,7 +163,7 @@ def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tup
         row = rows[level]
         if row >= 0 and baseline.numbers[row, quantity] >= 5.0:
             mean, variance = np.float64(baseline.means[row, quantity]), np.float64(baseline.variances[row, quantity])
-            weight = KAPPA
+            weight = PRIOR_VALUES
             break
     own = np.float64(numbers[l.N_COUNT + quantity])
     if own > 0.0:
@@ -178,9 +178,9 @@ def usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tup
 
 
 @inlined
-def usual_distance(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
+def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
     """How many standard deviations a value lies above the usual; 0 below it, and where nothing is known."""
-    mean, sd, weight = usual(baseline, rows, numbers, quantity)
+    mean, sd, weight = usual_value(baseline, rows, numbers, quantity)
     if weight < 3.0:
         return 0.0
     return min(max((value - mean) / sd, 0.0), 50.0)

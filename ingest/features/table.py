@@ -34,7 +34,7 @@ from .declaration import (
     Z,
     check,
 )
-from .layout import GENERATION
+from .layout import LAYOUT_GENERATION
 from .words import (
     argument_of,
     audience_of,
@@ -559,9 +559,9 @@ FEATURES: tuple[Feature, ...] = (
 
 check(FEATURES)
 
-NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
-COUNT = len(FEATURES)
-INDEX = {name: position for position, name in enumerate(NAMES)}
+FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+FEATURE_COUNT = len(FEATURES)
+FEATURE_INDEX = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
 ITEMS: dict[int, Item] = {feature.told.kind: feature.told for feature in FEATURES if isinstance(feature.told, Item)}
 """Kind of item -> how it is told, in the order of the table."""
@@ -585,7 +585,7 @@ FEATURE_OF_QUANTITY = _positions(
 CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, l.KINDS)
 """Kind of the item that each kind is conditional on, -1 = none."""
 
-IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
+FEATURE_IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
 """How much a feature says about trust, by its meaning: *what* an agent does, to whom and with which rights, and what
 came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
 honestly with its load, and only supports other evidence, but for what no day's load explains (drift). The order is by
@@ -593,8 +593,8 @@ meaning; the steps were chosen with an eye on labelled figures of the developmen
 (decision 0012)."""
 
 
-def table_hash() -> str:
+def feature_table_hash() -> str:
     """Digest of names, units and ranges in their order, and of how they are measured: a model fits only the table that
     it was trained on."""
-    text = f"{GENERATION}\n" + "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
+    text = f"{LAYOUT_GENERATION}\n" + "\n".join(f"{f.name}|{f.unit}|{f.low}|{f.high}" for f in FEATURES)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

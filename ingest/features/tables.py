@@ -12,55 +12,55 @@ import numpy as np
 from ..compiled import allocation_free, inlined
 from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS, Array, Baseline
 
-_C1 = np.uint64(0xBF58476D1CE4E5B9)
-_C2 = np.uint64(0x94D049BB133111EB)
-_GOLD = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 _COUNT_BITS = np.uint32(10)
 _MAX_COUNT = np.uint32(1023)
-_FP_MASK = np.uint64((1 << 22) - 1)
-_FADE = 1.3
-_VOUCHED = np.uint32(8)
+_FINGERPRINT_MASK = np.uint64((1 << 22) - 1)
+_DECAY_BASE = 1.3
+_VOUCHED_COUNT = np.uint32(8)
 """Least count of an item that was vouched for into a full bucket: one newcomer in eight then takes one off it."""
 
 
 @inlined
-def mix(value: np.uint64) -> np.uint64:
+def mix_bits(value: np.uint64) -> np.uint64:
     """Splitmix64 finaliser: spreads a 64-bit value over all bits."""
-    value = (value ^ (value >> np.uint64(30))) * _C1
-    value = (value ^ (value >> np.uint64(27))) * _C2
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
     return value ^ (value >> np.uint64(31))
 
 
 @inlined
-def pair(left: np.uint64, right: np.uint64) -> np.uint64:
+def hash_pair(left: np.uint64, right: np.uint64) -> np.uint64:
     """Hash of two values in this order."""
-    return mix(left * _GOLD + right)
+    return mix_bits(left * _GOLDEN_RATIO + right)
 
 
 @inlined
 def item_hash(kind: int, item: np.uint64) -> np.uint64:
     """Identity of an item of a kind."""
-    return mix(item + np.uint64(kind + 1) * _GOLD)
+    return mix_bits(item + np.uint64(kind + 1) * _GOLDEN_RATIO)
 
 
 @inlined
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
     """Under what a shared baseline counts the different items of a kind that followed a context."""
-    return mix(context + np.uint64(kind + 101) * _GOLD)
+    return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
 
 
 @inlined
-def _place(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
+def _bucket_start(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
     """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
     bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)
-    fingerprint = np.uint32((hashed & _FP_MASK) | np.uint64(1)) << _COUNT_BITS
+    fingerprint = np.uint32((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS
     return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
 
 
 @inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
     """How often the agent's table has counted the item; *table* is one agent's row."""
-    start, fingerprint = _place(kind, hashed)
+    start, fingerprint = _bucket_start(kind, hashed)
     for position in range(start, start + WAYS):
         entry = table[position]
         if entry & ~_MAX_COUNT == fingerprint:
@@ -71,7 +71,7 @@ def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
 @inlined
 def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
-    start, fingerprint = _place(kind, hashed)
+    start, fingerprint = _bucket_start(kind, hashed)
     numbers[N_SEEN + kind] += np.float32(1.0)
     rarest, free = int(start), -1
     for position in range(start, start + WAYS):
@@ -79,7 +79,7 @@ def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
         if entry & ~_MAX_COUNT == fingerprint:
             table[position] = entry + np.uint32(1)
             if (entry & _MAX_COUNT) + np.uint32(1) >= _MAX_COUNT:
-                _age(table, numbers, REGION[kind])
+                _halve_region(table, numbers, REGION[kind])
             return False
         if entry == 0 and free < 0:
             free = position
@@ -89,16 +89,18 @@ def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     if free >= 0:
         table[free] = fingerprint | np.uint32(1)
     else:
-        _contend(table, rarest, fingerprint, hashed, numbers[N_SEEN + kind])
+        _compete_for_place(table, rarest, fingerprint, hashed, numbers[N_SEEN + kind])
     return True
 
 
 @allocation_free
-def _contend(table: Array, position: int, fingerprint: np.uint32, hashed: np.uint64, seen: np.float32) -> None:
+def _compete_for_place(
+    table: Array, position: int, fingerprint: np.uint32, hashed: np.uint64, seen: np.float32
+) -> None:
     """Fade the rarest entry of a full bucket; the newcomer takes its place when nothing is left of it."""
     count = table[position] & _MAX_COUNT
-    dice = np.float64(mix(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
-    if dice < _FADE ** -np.float64(count):
+    dice = np.float64(mix_bits(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
+    if dice < _DECAY_BASE ** -np.float64(count):
         if count <= 1:
             table[position] = fingerprint | np.uint32(1)
         else:
@@ -106,13 +108,13 @@ def _contend(table: Array, position: int, fingerprint: np.uint32, hashed: np.uin
 
 
 @allocation_free
-def own_vouch(table: Array, kind: int, hashed: np.uint64) -> None:
+def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
     """Behind `own_add` of an item that is vouched for: it stays, though its bucket be full of habits.
 
     It then takes the place of the rarest other item, with a count that does not fade at once. In a bucket with room
     nothing changes.
     """
-    start, fingerprint = _place(kind, hashed)
+    start, fingerprint = _bucket_start(kind, hashed)
     chosen = int(start)
     for position in range(start, start + WAYS):
         if table[position] == 0:
@@ -122,11 +124,11 @@ def own_vouch(table: Array, kind: int, hashed: np.uint64) -> None:
             break
         if table[position] & _MAX_COUNT < table[chosen] & _MAX_COUNT:
             chosen = position
-    table[chosen] = fingerprint | max(table[chosen] & _MAX_COUNT, _VOUCHED)
+    table[chosen] = fingerprint | max(table[chosen] & _MAX_COUNT, _VOUCHED_COUNT)
 
 
 @allocation_free
-def _age(table: Array, numbers: Array, region: np.int64) -> None:
+def _halve_region(table: Array, numbers: Array, region: np.int64) -> None:
     """Halve a region whose counter is full (rounding up, so that nothing known is forgotten), and its totals."""
     for position in range(region * REGION_SIZE, (region + 1) * REGION_SIZE):
         entry = table[position]
@@ -170,7 +172,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
 @inlined
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
     """How often a scope has counted an item."""
-    key = pair(scope, hashed)
+    key = hash_pair(scope, hashed)
     mask = np.uint64(len(baseline.keys) - 1)
     at = key & mask
     while baseline.keys[at] != 0:
@@ -181,7 +183,7 @@ def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> flo
 
 
 @allocation_free
-def table_add(keys: Array, counts: Array, key: np.uint64) -> bool:
+def count_key(keys: Array, counts: Array, key: np.uint64) -> bool:
     """Count a key in an open-addressing table that has room; returns True when it was new."""
     mask = np.uint64(len(keys) - 1)
     at = key & mask

@@ -10,14 +10,14 @@ from .. import columns as c
 from ..compiled import allocation_free, inlined
 from . import layout as l
 from .layout import Array, Baseline
-from .reference import LIMIT, distance_from_reference
-from .surprise import frequency, totals_of, usual_distance
-from .table import CONTEXT_KIND, FEATURE_OF_KIND, FEATURE_OF_QUANTITY, INDEX
+from .reference import DRIFT_LIMIT, distance_from_reference
+from .surprise import distance_from_usual, item_probability, scope_totals
+from .table import CONTEXT_KIND, FEATURE_INDEX, FEATURE_OF_KIND, FEATURE_OF_QUANTITY
 
 
 def _at(name: str) -> np.int64:
     """Position in the vector, frozen into the compiled code; the table stays the only place that orders them."""
-    return np.int64(INDEX[name])
+    return np.int64(FEATURE_INDEX[name])
 
 
 F_ACTION = _at("action_surprise")
@@ -40,25 +40,25 @@ F_PROVENANCE = _at("provenance_surprise")
 EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""
 
-STRANGE_KEPT = 0.8
+STRANGENESS_RETENTION = 0.8
 """Part of the session's strangeness that survives each further event: a memory of about five events."""
 
-OUTCOME_SHARE = 0.5
+OUTCOME_WEIGHT = 0.5
 """An odd outcome alone says less than an odd order or destination."""
 
 _MAX_BITS = 64.0
 
-_MOST_GAIN = 4.0
+_MAX_FAMILIARITY_BITS = 4.0
 """Bits by which one familiar item may make up for others that are not the agent's."""
 
 
 @inlined
-def _bits(probability: float) -> float:
+def _surprise_bits(probability: float) -> float:
     return float(min(max(0.0, -math.log2(max(probability, 5.5e-20))), _MAX_BITS))
 
 
 @inlined
-def write_vector(
+def write_feature_vector(
     out: Array,
     bits: Array,
     items: Array,
@@ -83,7 +83,7 @@ def write_vector(
     for quantity in range(l.QUANTITIES):
         if quantities[quantity] >= 0.0:
             feature = FEATURE_OF_QUANTITY[quantity]
-            out[feature] = usual_distance(baseline, rows, numbers, quantity, quantities[quantity])
+            out[feature] = distance_from_usual(baseline, rows, numbers, quantity, quantities[quantity])
     compose(out, codes)
     _write_the_rest(out, values, codes, quantities, numbers, session)
     return fresh
@@ -103,24 +103,24 @@ def _write_surprises(
 ) -> np.uint32:
     """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, fresh = 0.0, np.uint32(0)
-    behind_action = totals_of(baseline, rows, scopes, table, numbers, l.K_ACTION, l.K_ACTION, items[l.K_ACTION])
+    behind_action = scope_totals(baseline, rows, scopes, table, numbers, l.K_ACTION, l.K_ACTION, items[l.K_ACTION])
     for kind in range(l.KINDS):
         feature = FEATURE_OF_KIND[kind]
         if items[kind] == 0 or feature < 0:
             continue
         totals = behind_action
         if CONTEXT_KIND[kind] != l.K_ACTION:
-            totals = totals_of(baseline, rows, scopes, table, numbers, kind, CONTEXT_KIND[kind], contexts[kind])
-        p, p_own, p_peers, own = frequency(
+            totals = scope_totals(baseline, rows, scopes, table, numbers, kind, CONTEXT_KIND[kind], contexts[kind])
+        p, p_own, p_peers, own = item_probability(
             baseline, rows, scopes, table, numbers, kind, items[kind], contexts[kind], totals
         )
         if own == 0.0 and numbers[l.N_SEEN + kind] > 0.0:
             fresh |= np.uint32(1) << np.uint32(kind)
-        bits[kind] = out[feature] = _bits(p)
+        bits[kind] = out[feature] = _surprise_bits(p)
         if kind == l.K_ACTION:
-            out[F_RARITY] = _bits(p_peers)
+            out[F_RARITY] = _surprise_bits(p_peers)
         if kind in (l.K_ACTION, l.K_RESOURCE, l.K_NETWORK):
-            shift += max(_bits(p_own) - _bits(p_peers), -_MOST_GAIN)
+            shift += max(_surprise_bits(p_own) - _surprise_bits(p_peers), -_MAX_FAMILIARITY_BITS)
     out[F_SHIFT] = min(max(shift, 0.0), _MAX_BITS)
     return fresh
 
@@ -146,9 +146,9 @@ def compose_rows(vectors: Array, codes: Array) -> None:
 def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array) -> None:
     """Features that are no surprise of an item and no distance from the usual, nor made of such ones alone."""
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
-    gathered += OUTCOME_SHARE * out[F_OUTCOME] + out[F_PROVENANCE]
-    kept = np.float32(STRANGE_KEPT) * session[l.S_STRANGE]
-    session[l.S_STRANGE] = kept + np.float32((1.0 - STRANGE_KEPT) * gathered)
+    gathered += OUTCOME_WEIGHT * out[F_OUTCOME] + out[F_PROVENANCE]
+    kept = np.float32(STRANGENESS_RETENTION) * session[l.S_STRANGE]
+    session[l.S_STRANGE] = kept + np.float32((1.0 - STRANGENESS_RETENTION) * gathered)
     out[F_STRANGE] = min(np.float64(session[l.S_STRANGE]), _MAX_BITS)
     if values[c.UNGRANTED] >= 0.0 and values[c.BREADTH] > 0.0:
         out[F_GAP] = min(values[c.UNGRANTED] / values[c.BREADTH], 1.0)
@@ -161,5 +161,5 @@ def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, 
 @inlined
 def _write_drift(out: Array, quantities: Array, numbers: Array) -> None:
     """Largest distance from the slow reference, beyond what a day's ups and downs are."""
-    for k in range(len(l.DRIFTING)):
-        out[F_DRIFT] = max(out[F_DRIFT], distance_from_reference(numbers, quantities, k) - LIMIT)
+    for k in range(len(l.DRIFT_QUANTITIES)):
+        out[F_DRIFT] = max(out[F_DRIFT], distance_from_reference(numbers, quantities, k) - DRIFT_LIMIT)

@@ -1,7 +1,7 @@
 """One module per format in which events arrive; each ends in native event JSON for `decode_event`."""
 
 from .mapping import MappingSpec
-from .parcel import Parcel, Parsed, Parser
-from .registry import FORMATS, parser_of
+from .parcel import FormatParser, ParsedRecords, RawRecord
+from .registry import FORMATS, create_parser
 
-__all__ = ["FORMATS", "MappingSpec", "Parcel", "Parsed", "Parser", "parser_of"]
+__all__ = ["FORMATS", "FormatParser", "MappingSpec", "ParsedRecords", "RawRecord", "create_parser"]

@@ -13,8 +13,8 @@ import msgspec
 
 from ..errors import MalformedEvent
 
-_LINE = re.compile(rb"\S[^\n]*")
-_array = msgspec.json.Decoder(list[msgspec.Raw])
+_NDJSON_LINE = re.compile(rb"\S[^\n]*")
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
@@ -38,7 +38,7 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
     if not raw.lstrip().startswith(b"["):
         raise MalformedEvent(f"body must be {expected}")
     try:
-        return [bytes(element) for element in islice(_array.decode(raw), _first(most))]
+        return [bytes(element) for element in islice(_array_decoder.decode(raw), _limit_with_one_more(most))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent(f"body is no JSON array: {error}") from None
 
@@ -47,8 +47,8 @@ def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:
     """Lines of a newline-delimited body that are not blank."""
     if most is None or raw.count(b"\n") <= most:  # half of what the expression takes
         return [line for line in map(bytes.strip, raw.split(b"\n")) if line]
-    return [line.group().rstrip() for line in islice(_LINE.finditer(raw), _first(most))]
+    return [line.group().rstrip() for line in islice(_NDJSON_LINE.finditer(raw), _limit_with_one_more(most))]
 
 
-def _first(most: int | None) -> int | None:
+def _limit_with_one_more(most: int | None) -> int | None:
     return None if most is None else most + 1

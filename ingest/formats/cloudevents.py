@@ -17,11 +17,11 @@ import msgspec
 
 from ..errors import MalformedEvent
 from .bodies import split_array
-from .parcel import Parcel, Parsed
+from .parcel import ParsedRecords, RawRecord
 
-EVENT_TYPE = "io.trustwatch.audit.v1"
+NATIVE_CLOUDEVENT_TYPE = "io.trustwatch.audit.v1"
 SPEC_VERSION = "1.0"
-ATTRIBUTES = ("specversion", "type", "source", "id", "time", "traceparent")
+CONTEXT_ATTRIBUTES = ("specversion", "type", "source", "id", "time", "traceparent")
 """Context attributes that are read in binary mode."""
 
 _JSON_TYPE = re.compile(r"(application|text)/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -30,7 +30,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-class Envelope(msgspec.Struct):
+class CloudEventEnvelope(msgspec.Struct):
     """Context attributes of one CloudEvent; `data` is raw JSON, empty where absent. Extensions are not read."""
 
     specversion: str | None = None
@@ -44,11 +44,11 @@ class Envelope(msgspec.Struct):
     data_base64: str | None = None
 
 
-_envelope = msgspec.json.Decoder(Envelope)
+_envelope = msgspec.json.Decoder(CloudEventEnvelope)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def from_structured(raw: bytes) -> bytes:
+def decode_structured(raw: bytes) -> bytes:
     """Native event JSON of one CloudEvent in JSON format (`application/cloudevents+json`).
 
     Raises:
@@ -61,46 +61,46 @@ def from_structured(raw: bytes) -> bytes:
         raise MalformedEvent(message or str(error), path.removesuffix("`") if found else "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent(f"not a JSON object: {error}") from None
-    _check(envelope)
-    return _native(envelope, _data(envelope))
+    _check_envelope(envelope)
+    return _native_event(envelope, _envelope_data(envelope))
 
 
-def from_binary(headers: Mapping[str, str], body: bytes) -> bytes:
+def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
     """Native event JSON of one CloudEvent in HTTP binary mode: attributes in `ce-*` headers, the event as body.
 
     Raises:
         MalformedEvent: with the path that the attribute has in JSON format (`ce-id` is `$.id`).
     """
     found = {name.lower(): value for name, value in headers.items()}
-    values = {name: _header(name, found[f"ce-{name}"]) for name in ATTRIBUTES if f"ce-{name}" in found}
-    return from_attributes(values, found.get("content-type"), body)
+    values = {name: _decode_header(name, found[f"ce-{name}"]) for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in found}
+    return decode_binary(values, found.get("content-type"), body)
 
 
-def from_attributes(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:
+def decode_binary(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:
     """Native event JSON of one CloudEvent in binary mode, its attributes decoded already.
 
     Raises:
-        MalformedEvent: as `from_binary`.
+        MalformedEvent: as `decode_http_binary`.
     """
-    values = {name: attributes[name] for name in ATTRIBUTES if name in attributes}
-    envelope = Envelope(datacontenttype=content_type, data=msgspec.Raw(body), **values)
-    _check(envelope)
-    return _native(envelope, _data(envelope))
+    values = {name: attributes[name] for name in CONTEXT_ATTRIBUTES if name in attributes}
+    envelope = CloudEventEnvelope(datacontenttype=content_type, data=msgspec.Raw(body), **values)
+    _check_envelope(envelope)
+    return _native_event(envelope, _envelope_data(envelope))
 
 
-def structured_parcel(raw: bytes) -> Parcel:
+def structured_record(raw: bytes) -> RawRecord:
     """A CloudEvent in JSON format."""
-    return Parcel(raw, lambda: from_structured(raw), "$.data")
+    return RawRecord(raw, lambda: decode_structured(raw), "$.data")
 
 
-def parse_kafka(value: bytes, headers: Mapping[str, str]) -> Parsed:
+def parse_cloudevent(value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
     """The CloudEvent in a Kafka record: binary with `ce_` headers (which are not percent-encoded), else structured."""
     content_type = headers.get("content-type", "")
-    attributes = {name: headers[f"ce_{name}"] for name in ATTRIBUTES if f"ce_{name}" in headers}
+    attributes = {name: headers[f"ce_{name}"] for name in CONTEXT_ATTRIBUTES if f"ce_{name}" in headers}
     if content_type.lower().startswith("application/cloudevents") or not attributes:
-        return Parsed([structured_parcel(value)])
+        return ParsedRecords([structured_record(value)])
     raw = binary_envelope(attributes, value)
-    return Parsed([Parcel(raw, lambda: from_attributes(attributes, content_type or None, value))])
+    return ParsedRecords([RawRecord(raw, lambda: decode_binary(attributes, content_type or None, value))])
 
 
 def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
@@ -109,7 +109,7 @@ def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
 
 
 def split_batch(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Elements of a batch (`application/cloudevents-batch+json`), each for `from_structured`.
+    """Elements of a batch (`application/cloudevents-batch+json`), each for `decode_structured`.
 
     Raises:
         MalformedEvent: at `$`, when the body is no JSON array.
@@ -117,7 +117,7 @@ def split_batch(raw: bytes, most: int | None = None) -> list[bytes]:
     return split_array(raw, "an array of CloudEvents", most)
 
 
-def _header(name: str, value: str) -> str:
+def _decode_header(name: str, value: str) -> str:
     """A header value, unquoted and percent-decoded once (HTTP binding, section 3.1.3.2)."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
@@ -129,20 +129,20 @@ def _header(name: str, value: str) -> str:
         raise MalformedEvent(f"header `ce-{name}` is not percent-encoded UTF-8", f"$.{name}") from None
 
 
-def _check(envelope: Envelope) -> None:
+def _check_envelope(envelope: CloudEventEnvelope) -> None:
     for name in ("specversion", "id", "source", "type"):
         if not getattr(envelope, name):
             raise MalformedEvent(f"required CloudEvents attribute `{name}` is missing or empty", f"$.{name}")
     if envelope.specversion != SPEC_VERSION:
         raise MalformedEvent(f"specversion must be `{SPEC_VERSION}`, is `{envelope.specversion}`", "$.specversion")
-    if envelope.type != EVENT_TYPE:
-        raise MalformedEvent(f"type must be `{EVENT_TYPE}`, is `{envelope.type}`", "$.type")
+    if envelope.type != NATIVE_CLOUDEVENT_TYPE:
+        raise MalformedEvent(f"type must be `{NATIVE_CLOUDEVENT_TYPE}`, is `{envelope.type}`", "$.type")
     content_type = envelope.datacontenttype
     if content_type is not None and not _JSON_TYPE.fullmatch(content_type.strip()):
         raise MalformedEvent(f"datacontenttype must be JSON, is `{content_type}`", "$.datacontenttype")
 
 
-def _data(envelope: Envelope) -> bytes:
+def _envelope_data(envelope: CloudEventEnvelope) -> bytes:
     data, encoded = bytes(envelope.data), envelope.data_base64
     if encoded is None:
         return data
@@ -154,7 +154,7 @@ def _data(envelope: Envelope) -> bytes:
         raise MalformedEvent(f"not base64: {error}", "$.data_base64") from None
 
 
-def _native(envelope: Envelope, data: bytes) -> bytes:
+def _native_event(envelope: CloudEventEnvelope, data: bytes) -> bytes:
     """The event inside, its members as they stand, with the identity of the envelope."""
     path = "$.data" if envelope.data_base64 is None else "$.data_base64"
     if not data:
@@ -163,19 +163,19 @@ def _native(envelope: Envelope, data: bytes) -> bytes:
         members = _members.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent(f"data is not a JSON object: {error}", path) from None
-    members["id"] = _raw(envelope.id)
-    members["source"] = _raw(envelope.source)
-    if envelope.time and _absent(members, "time"):
-        members["time"] = _raw(envelope.time)
+    members["id"] = _raw_json(envelope.id)
+    members["source"] = _raw_json(envelope.source)
+    if envelope.time and _is_absent(members, "time"):
+        members["time"] = _raw_json(envelope.time)
     trace = _TRACEPARENT.fullmatch(envelope.traceparent or "")
-    if trace and _absent(members, "trace_id"):
-        members["trace_id"] = _raw(trace[1])
+    if trace and _is_absent(members, "trace_id"):
+        members["trace_id"] = _raw_json(trace[1])
     return msgspec.json.encode(members)
 
 
-def _raw(value: str | None) -> msgspec.Raw:
+def _raw_json(value: str | None) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def _absent(members: dict[str, msgspec.Raw], name: str) -> bool:
+def _is_absent(members: dict[str, msgspec.Raw], name: str) -> bool:
     return name not in members or bytes(members[name]) == b"null"

@@ -26,10 +26,10 @@ from ..errors import ConfigError, MalformedEvent
 
 _UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
-_PLAIN = re.compile(r"[A-Za-z_]\w*")
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-class _Functions(functions.Functions):
+class _GatewayLogFunctions(functions.Functions):
     """Found by jmespath through their names."""
 
     @functions.signature({"types": ["string", "null"]})
@@ -38,11 +38,11 @@ class _Functions(functions.Functions):
 
     @functions.signature({"types": ["string", "null"]})
     def _func_host(self, text: str | None) -> str | None:
-        return None if text is None else host_part(text)
+        return None if text is None else host_of_address(text)
 
     @functions.signature({"types": ["string", "number", "null"]})
     def _func_ms(self, value: str | float | None) -> float | None:
-        return milliseconds(value) if isinstance(value, str) else value
+        return parse_duration_ms(value) if isinstance(value, str) else value
 
     @functions.signature({"types": ["number", "null"]}, {"types": ["number"]})
     def _func_scale(self, number: float | None, factor: float) -> float | None:
@@ -53,10 +53,10 @@ class _Functions(functions.Functions):
         return None if not text else f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
-_options = jmespath.Options(custom_functions=_Functions())
+_options = jmespath.Options(custom_functions=_GatewayLogFunctions())
 
 
-class Expression:
+class JmesPathExpression:
     """One compiled expression.
 
     Args:
@@ -75,8 +75,8 @@ class Expression:
             raise ConfigError(f"no JMESPath expression: {str(error).splitlines()[0]} in `{text}`") from None
         except exceptions.JMESPathError:
             pass  # of the wrong type, since there was no record
-        self._fields = _fields(self._compiled.parsed)
-        self.path = _path(self._fields) if self._fields is not None else f"$ | {text}"
+        self._fields = _plain_path_fields(self._compiled.parsed)
+        self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
         """Where it looks, for errors: a JSON path, or the expression itself where it is more than a path."""
 
     def __call__(self, record: Any) -> Any:
@@ -94,18 +94,18 @@ class Expression:
         return record
 
 
-def _fields(node: Any) -> tuple[str, ...] | None:
+def _plain_path_fields(node: Any) -> tuple[str, ...] | None:
     """Names of a plain path such as `request.headers`, which need no interpreter; None for everything else."""
     if node["type"] == "field":
         return (node["value"],)
     if node["type"] != "subexpression":
         return None
-    parts = [_fields(child) for child in node["children"]]
+    parts = [_plain_path_fields(child) for child in node["children"]]
     return None if None in parts else tuple(name for part in parts for name in part or ())
 
 
-def _path(fields: tuple[str, ...]) -> str:
-    return "$" + "".join(f".{name}" if _PLAIN.fullmatch(name) else f'["{name}"]' for name in fields)
+def _json_path(fields: tuple[str, ...]) -> str:
+    return "$" + "".join(f".{name}" if _PLAIN_NAME.fullmatch(name) else f'["{name}"]' for name in fields)
 
 
 def without_query(text: str) -> str:
@@ -122,7 +122,7 @@ def without_query(text: str) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def host_part(text: str) -> str:
+def host_of_address(text: str) -> str:
     """The host of an address; what is none stays as it is.
 
     >>> host_part("[::1]:59257"), host_part("10.0.0.1:80"), host_part("https://A.example/x"), host_part("::1")
@@ -136,7 +136,7 @@ def host_part(text: str) -> str:
         return text
 
 
-def milliseconds(text: str) -> float | None:
+def parse_duration_ms(text: str) -> float | None:
     """Milliseconds of `3ms`, `1.5s`, `1m30s`; None for what is no duration.
 
     >>> milliseconds("3ms"), milliseconds("1m1.5s"), milliseconds("soon")

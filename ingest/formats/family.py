@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import MalformedEvent
-from .mapping import Mapping, MappingSpec
-from .parcel import Parcel, Parsed, refused
+from .mapping import MappingSpec, RecordMapping
+from .parcel import ParsedRecords, RawRecord, rejected_record
 
 
-class Unpacked(NamedTuple):
+class UnpackedRecord(NamedTuple):
     """One record of a value.
 
     Attributes:
@@ -26,11 +26,11 @@ class Unpacked(NamedTuple):
     kind: str = ""
 
 
-Unpack = Callable[[bytes], Iterable[Unpacked]]
+RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
 """Takes a value apart. Raises MalformedEvent where it can not be taken apart at all."""
 
 
-class Family:
+class MultiKindParser:
     """A parser: takes values apart, and maps each record as its kind says.
 
     Args:
@@ -41,26 +41,26 @@ class Family:
         ConfigError: a mapping is wrong.
     """
 
-    def __init__(self, unpack: Unpack, specs: MappingType[str, MappingSpec]) -> None:
+    def __init__(self, unpack: RecordUnpacker, specs: MappingType[str, MappingSpec]) -> None:
         self._unpack = unpack
-        self._mappings = {kind: Mapping(spec) for kind, spec in specs.items()}
+        self._mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
 
-    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> Parsed:
+    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Records of a value. Headers are not read."""
         parcels, skipped = [], 0
         for raw, record, kind in self._unpack(value):
-            native = self._native(raw, record, kind)
+            native = self._to_raw_record(raw, record, kind)
             if native is None:
                 skipped += 1
             else:
                 parcels.append(native)
-        return Parsed(parcels, skipped)
+        return ParsedRecords(parcels, skipped)
 
-    def _native(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> Parcel | None:
+    def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
         if isinstance(record, MalformedEvent):
-            return refused(raw, record)
+            return rejected_record(raw, record)
         try:
-            native = None if record is None else self._mappings[kind].native(record, raw)
+            native = None if record is None else self._mappings[kind].to_native_event(record, raw)
         except MalformedEvent as error:
-            return refused(raw, error)
-        return None if native is None else Parcel(raw, partial(bytes, native))
+            return rejected_record(raw, error)
+        return None if native is None else RawRecord(raw, partial(bytes, native))

@@ -13,11 +13,11 @@ import json
 from collections.abc import Iterator
 
 from ..errors import MalformedEvent
-from .family import Unpacked
-from .lines import decode_object, split_records, wrapped_text
+from .family import UnpackedRecord
+from .lines import decode_object, shipper_text, split_records
 from .mapping import MappingSpec
 
-DENIED = (
+HYDRA_DENIED_ERRORS = (
     "access_denied",
     "consent_required",
     "interaction_required",
@@ -33,7 +33,7 @@ DENIED = (
 )
 """OAuth errors by which the server refuses; every other is a fault of the request or of the server."""
 
-_OUTCOMES = {"success": "success", **dict.fromkeys(DENIED, "denied"), "*": "error"}
+_OUTCOMES = {"success": "success", **dict.fromkeys(HYDRA_DENIED_ERRORS, "denied"), "*": "error"}
 _PATHS = {
     "/oauth2/token": "token.request",
     "/oauth2/revoke": "token.revoke",
@@ -46,7 +46,7 @@ _GRANT_REFUSED = "not allowed to use authorization grant"
 """Of a reason: what a client hears whose grants our actuator took. The record does not say who took them."""
 _HOOK_DOWN = f"({_HOOK} || starts_with(error.debug || '', 'Unable to execute HTTP Request'))"
 
-LOG = MappingSpec(
+HYDRA_LOG_MAPPING = MappingSpec(
     # Introspection logs an error for every dead token: an answer, and a fault of nobody who asks.
     when=f"contains(`{json.dumps(list(_PATHS))}`, {_PATH} || '')"
     f" && (error && !contains({_PATH}, 'introspect')"
@@ -75,24 +75,24 @@ LOG = MappingSpec(
 """Lines of the log about tokens."""
 
 
-def unpack(value: bytes) -> Iterator[Unpacked]:
+def unpack_hydra_log(value: bytes) -> Iterator[UnpackedRecord]:
     """Lines of the log, or a log shipper's records of them. Lines that are no JSON, as the banner, are skipped."""
     for raw in split_records(value):
         if raw.lstrip()[:1] != b"{":
-            yield Unpacked(raw, None)
+            yield UnpackedRecord(raw, None)
             continue
         try:
             record = decode_object(raw)
-            text = None if "http_request" in record else wrapped_text(record)
+            text = None if "http_request" in record else shipper_text(record)
             if text is not None and text.lstrip()[:1] == "{":
                 record = decode_object(text.encode(errors="surrogatepass"))
         except MalformedEvent as error:
-            yield Unpacked(raw, error)
+            yield UnpackedRecord(raw, error)
         else:
-            yield Unpacked(raw, record, "log")
+            yield UnpackedRecord(raw, record, "log")
 
 
-EVENTS = {
+HYDRA_EVENT_TYPES = {
     "OAuth2AccessTokenIssued": "token.request",
     "OAuth2TokenExchangeError": "token.request",
     "OAuth2AccessTokenRevoked": "token.revoke",
@@ -106,11 +106,16 @@ EVENTS = {
 person's, an inspection names whose token was looked at, not who looked, and a client is changed and deleted by an
 administrator or by us: that must not count as something the client did."""
 
-GRANTS = {"refresh_token": "token.refresh", "urn:ietf:params:oauth:grant-type:token-exchange": "token.exchange"}
+HYDRA_GRANT_TYPES = {
+    "refresh_token": "token.refresh",
+    "urn:ietf:params:oauth:grant-type:token-exchange": "token.exchange",
+}
 
-_TYPES = {**EVENTS, **GRANTS}
-_TYPE = f"name == 'OAuth2AccessTokenIssued' && contains(`{json.dumps(list(GRANTS))}`, attributes.OAuth2GrantType || '')"
-_TYPE += " && attributes.OAuth2GrantType || name"
+_TYPES = {**HYDRA_EVENT_TYPES, **HYDRA_GRANT_TYPES}
+_TYPE = (
+    f"name == 'OAuth2AccessTokenIssued' && contains(`{json.dumps(list(HYDRA_GRANT_TYPES))}`, "
+    "attributes.OAuth2GrantType || '') && attributes.OAuth2GrantType || name"
+)
 _REASON = "attributes.ErrorReason"
 _FAILED = "name == 'OAuth2TokenExchangeError'"
 # Hydra 2.3 names the client only where the hook refused or failed, and no reason; later versions give the hint of the
@@ -120,7 +125,7 @@ _BY_HOOK = (
     f" || starts_with({_REASON}, 'Make sure that the request you are making is valid'))"
 )
 
-SPAN_EVENTS = MappingSpec(
+HYDRA_SPAN_EVENT_MAPPING = MappingSpec(
     anonymous="skip",
     time_format="ns",
     members={

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import MalformedEvent
-from .family import Unpacked
-from .lines import decode_object, split_records, stamp_ms, wrapped_text, wrapped_time
+from .family import UnpackedRecord
+from .lines import decode_object, parse_timestamp_ms, shipper_text, shipper_time_ms, split_records
 from .mapping import MappingSpec
 
-USER, ADMIN = "user", "admin"
+USER_KIND, ADMIN_KIND = "user", "admin"
 
-TYPES = {
+KEYCLOAK_EVENT_TYPES = {
     "CLIENT_LOGIN": "token.request",
     "CODE_TO_TOKEN": "token.request",
     "PERMISSION_TOKEN": "token.request",
@@ -39,7 +39,7 @@ TYPES = {
 }
 """Our type by Keycloak's, without `_ERROR`. What people do (LOGIN, LOGOUT …) is nothing of an agent."""
 
-DENIED = (
+KEYCLOAK_DENIED_ERRORS = (
     "access_denied",
     "client_disabled",
     "consent_denied",
@@ -64,7 +64,7 @@ DENIED = (
 )
 """Errors by which the server refuses; every other error is a fault of the request or of the server."""
 
-REFUSED_INTROSPECTION = (
+REFUSED_INTROSPECTION_ERRORS = (
     "access_denied",
     "invalid_client",
     "invalid_client_credentials",
@@ -75,7 +75,7 @@ REFUSED_INTROSPECTION = (
 """Errors by which a server refuses to introspect. By every other it says that the token is dead: an answer, and a fault
 of nobody who asks."""
 
-METHODS = {
+CLIENT_AUTHENTICATION_METHODS = {
     "client-secret": "client_secret_basic",
     "client-jwt": "private_key_jwt",
     "client-secret-jwt": "client_secret_jwt",
@@ -85,11 +85,11 @@ METHODS = {
 }
 """RFC 7591 names. Keycloak does not say whether a secret came in the header or in the body."""
 
-_OUTCOMES = {"success": "success", **dict.fromkeys(DENIED, "denied"), "*": "error"}
-_OURS = "(error == 'client_disabled' || error == 'user_disabled' && own_account)"
+_OUTCOMES = {"success": "success", **dict.fromkeys(KEYCLOAK_DENIED_ERRORS, "denied"), "*": "error"}
+_DISABLED_BY_US = "(error == 'client_disabled' || error == 'user_disabled' && own_account)"
 """A disabled client can do nothing that is behaviour, and mostly it was us who disabled it; the record does not say."""
 
-USER_EVENTS = MappingSpec(
+USER_EVENT_MAPPING = MappingSpec(
     anonymous="skip",
     time_format="ms",
     members={
@@ -108,7 +108,7 @@ USER_EVENTS = MappingSpec(
         "scopes.requested": "asked || error && details.scope",
         "scopes.granted": "!error && details.scope",
         "outcome": "error || 'success'",
-        "error": f"{_OURS} && 'revoked_by_trustwatch' || error",
+        "error": f"{_DISABLED_BY_US} && 'revoked_by_trustwatch' || error",
         "client.ip": "ipAddress",
         "credential.method": "details.client_auth_method",
         # Whoever introspects a token does not hold it.
@@ -117,16 +117,16 @@ USER_EVENTS = MappingSpec(
         "attributes.realm": "realmName || realmId",
         "attributes.grant_type": "details.grant_type",
         "attributes.event": "type",
-        "attributes.error": f"({_OURS} || code != error) && code || null",
+        "attributes.error": f"({_DISABLED_BY_US} || code != error) && code || null",
         "attributes.reason": "details.reason",
         "attributes.key_id": "details.client_jwt_kid",
         "attributes.issued_for": "details.token_issued_for",
     },
-    values={"outcome": _OUTCOMES, "credential.method": METHODS},
+    values={"outcome": _OUTCOMES, "credential.method": CLIENT_AUTHENTICATION_METHODS},
 )
 """Of users and clients."""
 
-ADMIN_EVENTS = MappingSpec(
+ADMIN_EVENT_MAPPING = MappingSpec(
     anonymous="skip",
     time_format="ms",
     members={
@@ -151,12 +151,12 @@ ADMIN_EVENTS = MappingSpec(
 )
 """Of administrators, people or agents. Keycloak names the client by its internal id here, not by its client id."""
 
-SPECS = {USER: USER_EVENTS, ADMIN: ADMIN_EVENTS}
+KEYCLOAK_MAPPINGS = {USER_KIND: USER_EVENT_MAPPING, ADMIN_KIND: ADMIN_EVENT_MAPPING}
 
-MAX_LINE = 64 * 1024
+MAX_LINE_CHARACTERS = 64 * 1024
 """Characters of a line."""
 
-LOGGER = "org.keycloak.events"
+KEYCLOAK_LOGGER = "org.keycloak.events"
 _PAIR = re.compile(r"""([\w.-]+)=("(?:[^"\\]|\\.)*"|'[^']*'|.*?)(?=, [\w.-]+=|$)""", re.DOTALL)
 _START = re.compile(r"(?:^|\s)(?=(?:type|operationType)=)")
 _ACTOR = ("clientId", "userId", "ipAddress")
@@ -166,46 +166,52 @@ _ADMIN_PLACES = ("operationType", "resourceType", "resourcePath", *_SHARED)
 _NO_SCOPES = "Invalid scopes: "
 
 
-def unpack(value: bytes) -> Iterator[Unpacked]:
+def unpack_keycloak_events(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of a JSON object, an array of them, or lines of text."""
     for raw in split_records(value):
         try:
-            record = _of_json(raw) if raw.lstrip()[:1] == b"{" else _of_line(raw.decode(errors="replace"), None)
+            record = (
+                _event_of_json(raw) if raw.lstrip()[:1] == b"{" else _event_of_line(raw.decode(errors="replace"), None)
+            )
         except MalformedEvent as error:
-            yield Unpacked(raw, error)
+            yield UnpackedRecord(raw, error)
         else:
-            yield Unpacked(raw, record, ADMIN if record is not None and "operationType" in record else USER)
+            yield UnpackedRecord(
+                raw, record, ADMIN_KIND if record is not None and "operationType" in record else USER_KIND
+            )
 
 
-def _of_json(raw: bytes) -> dict[str, Any] | None:
+def _event_of_json(raw: bytes) -> dict[str, Any] | None:
     record = decode_object(raw)
     if isinstance(record.get("operationType"), str):
         return _admin_event(record)
     if isinstance(record.get("type"), str) and ("realmId" in record or "clientId" in record):
         return _user_event(record)
-    text = wrapped_text(record)
+    text = shipper_text(record)
     if text is None:
         raise MalformedEvent("neither an event of Keycloak (`type` or `operationType`) nor a line of its log")
     logger = record.get("loggerName") or record.get("log.logger")
-    return None if logger not in (None, LOGGER) else _of_line(text, record)
+    return None if logger not in (None, KEYCLOAK_LOGGER) else _event_of_line(text, record)
 
 
-def _of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] | None:
+def _event_of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] | None:
     """The event in a line of the log; None for every other line."""
     start = _START.search(line)
     prefix = line[: start.start()] if start else ""
     named = wrapper is not None and (wrapper.get("loggerName") or wrapper.get("log.logger"))
     # Other lines may quote what a stranger sent; so only Keycloak's own place in front of an event counts.
-    if start is None or (prefix.strip() and f"[{LOGGER}]" not in prefix and not named):
+    if start is None or (prefix.strip() and f"[{KEYCLOAK_LOGGER}]" not in prefix and not named):
         return None
-    if len(line) > MAX_LINE:
-        raise MalformedEvent(f"line has {len(line)} characters, limit is {MAX_LINE}")
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise MalformedEvent(f"line has {len(line)} characters, limit is {MAX_LINE_CHARACTERS}")
     pairs: dict[str, str | None] = {}
     for name, value in _PAIR.findall(line[start.end() :].rstrip()):
-        pairs.setdefault(name, _plain(value))  # fixed places come first; what details say later never replaces them
-    time = stamp_ms(prefix)
+        pairs.setdefault(
+            name, _unquoted_value(value)
+        )  # fixed places come first; what details say later never replaces them
+    time = parse_timestamp_ms(prefix)
     if time is None and wrapper is not None:
-        time = wrapped_time(wrapper)
+        time = shipper_time_ms(wrapper)
     if time is None:
         raise MalformedEvent("line names no time; ship it with the time in front, or in a member `timestamp`")
     if "operationType" in pairs:
@@ -215,7 +221,7 @@ def _of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] | None
     return _user_event({name: pairs.get(name) for name in _USER_PLACES} | {"time": time, "details": details})
 
 
-def _plain(value: str) -> str | None:
+def _unquoted_value(value: str) -> str | None:
     """A value without quotes; only the quote itself is escaped in it."""
     quote = value[:1]
     if len(value) >= 2 and quote in ("'", '"') and value[-1] == quote:
@@ -232,13 +238,13 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
     """
     kind = str(record["type"])
     verb = kind.removesuffix("_ERROR")
-    event, code = TYPES.get(verb), record.get("error") or ("unknown_error" if verb != kind else None)
+    event, code = KEYCLOAK_EVENT_TYPES.get(verb), record.get("error") or ("unknown_error" if verb != kind else None)
     if event is None or code == "client_not_found":
         return None
     details = record.get("details")
     details = details if isinstance(details, dict) else {}
     asked, audience = _refused_scopes(details.get("reason")), details.get("audience")
-    told = event == "token.introspect" and code not in REFUSED_INTROSPECTION
+    told = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
     return {
         **record,
         "details": details,
@@ -247,7 +253,7 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
         "error": None if told else "invalid_scope" if asked else code,
         "asked": asked,
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
-        "own_account": verb == "CLIENT_LOGIN" or _is_own(details.get("username"), record.get("clientId")),
+        "own_account": verb == "CLIENT_LOGIN" or _is_service_account(details.get("username"), record.get("clientId")),
     }
 
 
@@ -255,7 +261,7 @@ def _refused_scopes(reason: Any) -> str | None:
     return reason.removeprefix(_NO_SCOPES) if isinstance(reason, str) and reason.startswith(_NO_SCOPES) else None
 
 
-def _is_own(user: Any, client: Any) -> bool:
+def _is_service_account(user: Any, client: Any) -> bool:
     return isinstance(user, str) and isinstance(client, str) and user.lower() == f"service-account-{client.lower()}"
 
 

@@ -11,9 +11,9 @@ import re
 import msgspec
 
 from ..errors import MalformedEvent
-from ..events import MAX_ID, OUTCOMES, AuditEvent, decode_event
+from ..events import MAX_ID_LENGTH, OUTCOMES, NativeEvent, decode_event
 
-REFUSALS = (
+REFUSAL_CODE_PREFIXES = (
     "accessdenied",
     "authfailure",
     "authorizationerror",
@@ -51,11 +51,11 @@ def outcome_of_code(code: str) -> str:
     if word in OUTCOMES:
         return word
     last = word.rpartition(".")[2]
-    refused = last.startswith(REFUSALS) or _HTTP_REFUSAL.match(word)
+    refused = last.startswith(REFUSAL_CODE_PREFIXES) or _HTTP_REFUSAL.match(word)
     return "denied" if refused else "error"
 
 
-def decode_history(raw: bytes | memoryview) -> tuple[AuditEvent, bool]:
+def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
     """Decode one record of a history file.
 
     Returns:
@@ -69,13 +69,13 @@ def decode_history(raw: bytes | memoryview) -> tuple[AuditEvent, bool]:
     except MalformedEvent as error:
         if error.path != "$.outcome":
             raise
-        mended = _mend(raw)
+        mended = _with_known_outcome(raw)
         if mended is None:
             raise
     return decode_event(mended), True
 
 
-def _mend(raw: bytes | memoryview) -> bytes | None:
+def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:
     """The record with a known outcome; None where the outcome is no text that could be a code."""
     try:
         members = _members.decode(raw)
@@ -87,5 +87,5 @@ def _mend(raw: bytes | memoryview) -> bytes | None:
     outcome = outcome_of_code(code)
     members["outcome"] = msgspec.Raw(msgspec.json.encode(outcome))
     if code.lower() != outcome and bytes(members.get("error", b"null")) in (b"null", b'""'):
-        members["error"] = msgspec.Raw(msgspec.json.encode(code[:MAX_ID]))
+        members["error"] = msgspec.Raw(msgspec.json.encode(code[:MAX_ID_LENGTH]))
     return msgspec.json.encode(members)

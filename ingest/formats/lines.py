@@ -16,15 +16,15 @@ import msgspec
 from ..errors import MalformedEvent
 from .bodies import split_array, split_ndjson
 
-TEXTS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
+TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
 """Members in which log shippers put the line."""
 
-TIMES = ("timestamp", "@timestamp", "time", "ts", "date")
+TIME_MEMBERS = ("timestamp", "@timestamp", "time", "ts", "date")
 """Members in which they put the time."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?")
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?")
 
 
 def split_records(value: bytes) -> list[bytes]:
@@ -51,32 +51,32 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     return record
 
 
-def wrapped_text(record: Mapping[str, Any]) -> str | None:
+def shipper_text(record: Mapping[str, Any]) -> str | None:
     """The line in a log shipper's record; None where it holds none."""
-    return next((text for name in TEXTS if isinstance(text := record.get(name), str)), None)
+    return next((text for name in TEXT_MEMBERS if isinstance(text := record.get(name), str)), None)
 
 
-def wrapped_time(record: Mapping[str, Any]) -> int | None:
+def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
     """UTC milliseconds that a log shipper's record names; None where there are none.
 
     Numbers are seconds since 1970, or milliseconds where they are too large for that.
     """
-    for name in TIMES:
+    for name in TIME_MEMBERS:
         value = record.get(name)
-        if isinstance(value, str) and (found := stamp_ms(value)) is not None:
+        if isinstance(value, str) and (found := parse_timestamp_ms(value)) is not None:
             return found
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e14:
             return int(value * 1000 if value < 1e11 else value)
     return None
 
 
-def stamp_ms(text: str) -> int | None:
+def parse_timestamp_ms(text: str) -> int | None:
     """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None where there is none.
 
     >>> stamp_ms("2025-12-19 09:55:39,647 WARN"), stamp_ms("2025-12-19T09:55:39.647379+01:00"), stamp_ms("09:55")
     (1766138139647, 1766134539647, None)
     """
-    found = _STAMP.search(text)
+    found = _TIMESTAMP.search(text)
     if found is None:
         return None
     day, time, fraction, offset = found.groups()

@@ -8,8 +8,8 @@ import msgspec
 
 from ..errors import MalformedEvent
 
-_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
+_LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
+_LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 
 
 def decode_logfmt(line: str) -> dict[str, str]:
@@ -21,16 +21,16 @@ def decode_logfmt(line: str) -> dict[str, str]:
     Raises:
         MalformedEvent: it holds no pair.
     """
-    pairs = {name: _plain(value.strip()) for name, value in _PAIR.findall(line.rstrip())}
+    pairs = {name: _unquoted(value.strip()) for name, value in _LOGFMT_PAIR.findall(line.rstrip())}
     if not pairs:
         raise MalformedEvent("record is neither JSON nor a line of key=value pairs")
-    time = _TIME.match(line)
+    time = _LOGFMT_TIME.match(line)
     if time:
         pairs.setdefault("time", time[0])
     return pairs
 
 
-def _plain(value: str) -> str:
+def _unquoted(value: str) -> str:
     if len(value) < 2 or value[0] != '"':
         return value
     try:

@@ -16,20 +16,20 @@ from ..errors import ConfigError, MalformedEvent
 from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, decode_event
 from ..identity import event_id_hash
 from .bodies import split_array
-from .expressions import Expression
+from .expressions import JmesPathExpression
 from .logfmt import decode_logfmt
-from .members import KINDS, Converter, Kind, TimeFormat, converter
-from .parcel import Parcel, Parsed, refused
+from .members import MEMBER_KINDS, MemberConverter, MemberKind, TimeFormat, member_converter
+from .parcel import ParsedRecords, RawRecord, rejected_record
 
-REQUIRED = ("time", "agent.id", "type", "action", "outcome")
-OTHERWISE = "*"
-ATTRIBUTES = "attributes."
-CHOICES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
+REQUIRED_MEMBERS = ("time", "agent.id", "type", "action", "outcome")
+OTHER_VALUES = "*"
+ATTRIBUTE_PREFIX = "attributes."
+MEMBER_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
 
-Anonymous = Literal["skip", "refuse"]
-Encoding = Literal["json", "logfmt"]
+AnonymousPolicy = Literal["skip", "refuse"]
+RecordEncoding = Literal["json", "logfmt"]
 
-_decode = msgspec.json.Decoder().decode
+_decode_json = msgspec.json.Decoder().decode
 
 
 class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +49,11 @@ class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
     members: MappingType[str, str] = {}
     values: MappingType[str, MappingType[str, str]] = {}
     when: str = ""
-    anonymous: Anonymous | None = None
+    anonymous: AnonymousPolicy | None = None
     time_format: TimeFormat | None = None
-    encoding: Encoding | None = None
+    encoding: RecordEncoding | None = None
 
-    def over(self, base: MappingSpec) -> MappingSpec:
+    def merged_over(self, base: MappingSpec) -> MappingSpec:
         """*base* with what this one says otherwise."""
         return MappingSpec(
             members={**base.members, **self.members},
@@ -65,39 +65,43 @@ class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Member:
+class _MappedMember:
     """One native member: where it comes from, what its values become, and of which type it is."""
 
     def __init__(self, name: str, text: str, values: MappingType[str, str] | None, time_format: TimeFormat) -> None:
         self.name = name
-        self.place = ("attributes", name.removeprefix(ATTRIBUTES)) if name.startswith(ATTRIBUTES) else name.split(".")
+        self.target_path = (
+            ("attributes", name.removeprefix(ATTRIBUTE_PREFIX))
+            if name.startswith(ATTRIBUTE_PREFIX)
+            else name.split(".")
+        )
         try:
-            self.source = Expression(text)
+            self.expression = JmesPathExpression(text)
         except ConfigError as error:
             raise ConfigError(f"mapping member `{name}`: {error}") from None
         self._values = values
-        self._convert: Converter = converter(_kind(name), time_format)
+        self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
 
     def read(self, record: Any) -> Any:
         """Its value, None where the record has none. Raises MalformedEvent naming member and path."""
         try:
-            value = self.source(record)
+            value = self.expression(record)
             if self._values is not None and value is not None and value is not False:
-                value = _listed(value, self._values)
+                value = _mapped_value(value, self._values)
             return None if value is None else self._convert(value)
         except MalformedEvent as error:
-            raise MalformedEvent(f"mapping member `{self.name}`: {error.reason}", self.source.path) from None
+            raise MalformedEvent(f"mapping member `{self.name}`: {error.reason}", self.expression.path) from None
 
-    def missing(self, record: Any) -> MalformedEvent:
+    def missing_error(self, record: Any) -> MalformedEvent:
         """Why a required member has no value."""
-        seen = self.source(record)
+        seen = self.expression(record)
         what = (
             "has no value" if seen is None or self._values is None else f"has no entry in `values` for `{seen!s:.100}`"
         )
-        return MalformedEvent(f"mapping member `{self.name}`: {what}", self.source.path)
+        return MalformedEvent(f"mapping member `{self.name}`: {what}", self.expression.path)
 
 
-class Mapping:
+class RecordMapping:
     """A compiled mapping: a parser of foreign records.
 
     Args:
@@ -109,30 +113,30 @@ class Mapping:
 
     def __init__(self, spec: MappingSpec) -> None:
         texts = {name: text for name, text in spec.members.items() if text}
-        _check(texts, spec.values)
+        _check_spec(texts, spec.values)
         time_format = spec.time_format or "rfc3339"
-        self._members = [_Member(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
+        self._members = [_MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
         self._agent = next(member for member in self._members if member.name == "agent.id")
-        self._when = _when(spec.when)
+        self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.encoding == "logfmt"
 
-    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> Parsed:
+    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """One JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
         parcels, skipped = [], 0
         for raw in self._split(value):
             try:
-                native = self.native(self._decoded(raw), raw)
+                native = self.to_native_event(self._decoded(raw), raw)
             except MalformedEvent as error:
-                parcels.append(refused(raw, error))
+                parcels.append(rejected_record(raw, error))
                 continue
             if native is None:
                 skipped += 1
             else:
-                parcels.append(Parcel(raw, partial(bytes, native)))
-        return Parsed(parcels, skipped)
+                parcels.append(RawRecord(raw, partial(bytes, native)))
+        return ParsedRecords(parcels, skipped)
 
-    def native(self, record: Any, raw: bytes) -> bytes | None:
+    def to_native_event(self, record: Any, raw: bytes) -> bytes | None:
         """Native event JSON of one decoded record; None where it is none of ours.
 
         Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
@@ -149,9 +153,9 @@ class Mapping:
         for member in self._members:
             value = member.read(record)
             if value is not None:
-                _put(event, member.place, value)
-            elif member.name in REQUIRED:
-                raise member.missing(record)
+                _set_member(event, member.target_path, value)
+            elif member.name in REQUIRED_MEMBERS:
+                raise member.missing_error(record)
         if "id" not in event:
             event["id"] = f"record-{event_id_hash(None, None, None, raw):016x}"
         native = msgspec.json.encode(event)
@@ -165,7 +169,7 @@ class Mapping:
         except MalformedEvent as error:
             name = error.path.removeprefix("$.")
             member = next((one for one in self._members if one.name == name), None)
-            path = "$" if member is None else member.source.path
+            path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
 
     def _split(self, value: bytes) -> Sequence[bytes]:
@@ -176,7 +180,7 @@ class Mapping:
         if self._logfmt and text[:1] != b"{":
             return decode_logfmt(text.decode(errors="replace"))
         try:
-            record = _decode(raw)
+            record = _decode_json(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedEvent(f"not a JSON object: {error}") from None
         if not isinstance(record, dict):
@@ -184,42 +188,46 @@ class Mapping:
         return record
 
 
-def _when(text: str) -> Expression | None:
+def _compile_condition(text: str) -> JmesPathExpression | None:
     try:
-        return Expression(text) if text else None
+        return JmesPathExpression(text) if text else None
     except ConfigError as error:
         raise ConfigError(f"mapping `when`: {error}") from None
 
 
-def _kind(name: str) -> Kind:
-    return "any" if name.startswith(ATTRIBUTES) else KINDS[name]
+def _kind_of_member(name: str) -> MemberKind:
+    return "any" if name.startswith(ATTRIBUTE_PREFIX) else MEMBER_KINDS[name]
 
 
-def _listed(value: Any, values: MappingType[str, str]) -> str | None:
+def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
     text = str(value)
     found = values.get(text)
     if found is None and len(text) == 3 and text.isdigit():
         found = values.get(f"{text[0]}xx")
-    return values.get(OTHERWISE) if found is None else found
+    return values.get(OTHER_VALUES) if found is None else found
 
 
-def _put(event: dict[str, Any], place: Sequence[str], value: Any) -> None:
+def _set_member(event: dict[str, Any], place: Sequence[str], value: Any) -> None:
     if len(place) == 1:
         event[place[0]] = value
     else:
         event.setdefault(place[0], {})[place[1]] = value
 
 
-def _check(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
+def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
     for name in (*texts, *values):
-        if name not in KINDS and not (name.startswith(ATTRIBUTES) and name != ATTRIBUTES):
-            raise ConfigError(f"mapping member `{name}`: no such member; one of {', '.join(KINDS)}, attributes.NAME")
-    missing = [name for name in REQUIRED if name not in texts]
+        if name not in MEMBER_KINDS and not (name.startswith(ATTRIBUTE_PREFIX) and name != ATTRIBUTE_PREFIX):
+            raise ConfigError(
+                f"mapping member `{name}`: no such member; one of {', '.join(MEMBER_KINDS)}, attributes.NAME"
+            )
+    missing = [name for name in REQUIRED_MEMBERS if name not in texts]
     if missing:
         raise ConfigError(f"mapping has no member {', '.join(f'`{name}`' for name in missing)}; an event must have it")
     for name, table in values.items():
         if name not in texts:
             raise ConfigError(f"mapping has `values` for `{name}`, which is no member of it")
-        wrong = sorted(set(table.values()) - set(CHOICES.get(name, table.values())))
+        wrong = sorted(set(table.values()) - set(MEMBER_VOCABULARIES.get(name, table.values())))
         if wrong:
-            raise ConfigError(f"mapping member `{name}`: `{wrong[0]}` is none of {', '.join(CHOICES[name])}")
+            raise ConfigError(
+                f"mapping member `{name}`: `{wrong[0]}` is none of {', '.join(MEMBER_VOCABULARIES[name])}"
+            )

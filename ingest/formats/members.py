@@ -10,18 +10,18 @@ from typing import Any, Literal
 from msgspec import inspect
 
 from ..errors import MalformedEvent
-from ..events import AuditEvent
+from ..events import NativeEvent
 
-Kind = Literal["text", "integer", "number", "flag", "names", "time", "any"]
+MemberKind = Literal["text", "integer", "number", "flag", "names", "time", "any"]
 TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
-Converter = Callable[[Any], Any]
+MemberConverter = Callable[[Any], Any]
 
-PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-ABSENT = ("", "-")
+UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+ABSENT_TEXTS = ("", "-")
 """Texts with which gateways say that there is nothing."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KIND_OF: dict[type, Kind] = {
+_KIND_OF_TYPE: dict[type, MemberKind] = {
     inspect.StrType: "text",
     inspect.LiteralType: "text",
     inspect.IntType: "integer",
@@ -32,10 +32,10 @@ _KIND_OF: dict[type, Kind] = {
 }
 
 
-def _leaves(struct: inspect.Type, prefix: str = "") -> dict[str, Kind]:
+def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKind]:
     """Kind by dotted name; `attributes`, a free object, is no leaf."""
     assert isinstance(struct, inspect.StructType)
-    found: dict[str, Kind] = {}
+    found: dict[str, MemberKind] = {}
     for field in struct.fields:
         kind = field.type
         if isinstance(kind, inspect.UnionType):
@@ -43,41 +43,41 @@ def _leaves(struct: inspect.Type, prefix: str = "") -> dict[str, Kind]:
         if isinstance(kind, inspect.Metadata):
             kind = kind.type
         if isinstance(kind, inspect.StructType):
-            found |= _leaves(kind, f"{prefix}{field.name}.")
+            found |= _member_kinds(kind, f"{prefix}{field.name}.")
         elif not isinstance(kind, inspect.DictType):
-            found[prefix + field.name] = _KIND_OF[type(kind)]
+            found[prefix + field.name] = _KIND_OF_TYPE[type(kind)]
     return found
 
 
-KINDS = _leaves(inspect.type_info(AuditEvent))
+MEMBER_KINDS = _member_kinds(inspect.type_info(NativeEvent))
 
 
-def converter(kind: Kind, time_format: TimeFormat) -> Converter:
+def member_converter(kind: MemberKind, time_format: TimeFormat) -> MemberConverter:
     """What makes a member of *kind* out of a value that is not None; it gives None for "nothing".
 
     The converter raises MalformedEvent (without a path) for a value that can be none.
     """
     if kind == "time" and time_format != "rfc3339":
-        per_second = PER_SECOND[time_format]
-        return lambda value: _epoch_time(value, per_second)
-    return _CONVERTERS[kind]
+        per_second = UNITS_PER_SECOND[time_format]
+        return lambda value: _to_rfc3339(value, per_second)
+    return _MEMBER_CONVERTERS[kind]
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     if isinstance(value, str):
-        return None if value in ABSENT else value
+        return None if value in ABSENT_TEXTS else value
     if value is False:  # of `a && b`
         return None
     if value is True:
         return "true"
     if isinstance(value, int | float):
         return str(value)
-    raise MalformedEvent(f"must be text, is {_named(value)}")
+    raise MalformedEvent(f"must be text, is {_json_type_name(value)}")
 
 
-def _number(value: Any) -> float | None:
+def _to_number(value: Any) -> float | None:
     if isinstance(value, str):
-        if value in ABSENT:
+        if value in ABSENT_TEXTS:
             return None
         try:
             value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else float(value)
@@ -86,12 +86,12 @@ def _number(value: Any) -> float | None:
     if value is False:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise MalformedEvent(f"must be a finite number, is {_named(value)}")
+        raise MalformedEvent(f"must be a finite number, is {_json_type_name(value)}")
     return value
 
 
-def _integer(value: Any) -> int | None:
-    number = _number(value)
+def _to_integer(value: Any) -> int | None:
+    number = _to_number(value)
     if number is None:
         return None
     if number != int(number):
@@ -99,28 +99,28 @@ def _integer(value: Any) -> int | None:
     return int(number)
 
 
-def _flag(value: Any) -> bool | None:
+def _to_flag(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
     words = {"true": True, "false": False, "": None, "-": None}
     if not isinstance(value, str) or value.lower() not in words:
-        raise MalformedEvent(f"must be true or false, is {_named(value)}")
+        raise MalformedEvent(f"must be true or false, is {_json_type_name(value)}")
     return words[value.lower()]
 
 
-def _names(value: Any) -> list[str] | None:
+def _to_names(value: Any) -> list[str] | None:
     """A list of texts, or one text with spaces between its names, as OAuth writes scopes."""
     if isinstance(value, str):
-        return None if value in ABSENT else value.split()
+        return None if value in ABSENT_TEXTS else value.split()
     if value is False:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise MalformedEvent(f"must be a list of texts, is {_named(value)}")
+        raise MalformedEvent(f"must be a list of texts, is {_json_type_name(value)}")
     return value
 
 
-def _epoch_time(value: Any, per_second: int) -> str | None:
-    number = _number(value)
+def _to_rfc3339(value: Any, per_second: int) -> str | None:
+    number = _to_number(value)
     if number is None:
         return None
     microseconds = number * 1_000_000 // per_second if isinstance(number, int) else number * (1e6 / per_second)
@@ -131,13 +131,13 @@ def _epoch_time(value: Any, per_second: int) -> str | None:
     return time.isoformat().replace("+00:00", "Z")
 
 
-def _any(value: Any) -> Any:
+def _to_attribute(value: Any) -> Any:
     if isinstance(value, dict | list):
-        raise MalformedEvent(f"an attribute is a text, a number or a truth value, is {_named(value)}")
-    return None if isinstance(value, str) and value in ABSENT else value
+        raise MalformedEvent(f"an attribute is a text, a number or a truth value, is {_json_type_name(value)}")
+    return None if isinstance(value, str) and value in ABSENT_TEXTS else value
 
 
-def _named(value: Any) -> str:
+def _json_type_name(value: Any) -> str:
     """The JSON type of a value, for messages: what was sent may be a secret."""
     names = {
         dict: "an object",
@@ -150,12 +150,12 @@ def _named(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-_CONVERTERS: dict[Kind, Converter] = {
-    "text": _text,
-    "integer": _integer,
-    "number": _number,
-    "flag": _flag,
-    "names": _names,
-    "time": _text,
-    "any": _any,
+_MEMBER_CONVERTERS: dict[MemberKind, MemberConverter] = {
+    "text": _to_text,
+    "integer": _to_integer,
+    "number": _to_number,
+    "flag": _to_flag,
+    "names": _to_names,
+    "time": _to_text,
+    "any": _to_attribute,
 }

@@ -18,22 +18,24 @@ import msgspec
 
 from ..errors import MalformedEvent
 from . import hydra
-from .family import Unpacked
+from .family import UnpackedRecord
 from .mapping import MappingSpec
 from .presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
 
-SPAN, HYDRA, GATEWAY, PROXY = "span", "hydra", "agentgateway", "envoy"
+SPAN_KIND, HYDRA_KIND, AGENTGATEWAY_KIND, ENVOY_KIND = "span", "hydra", "agentgateway", "envoy"
 
 AGENTGATEWAY_SCOPE = "agentgateway.access"
-KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-FAILED = (2, "STATUS_CODE_ERROR")
-MAX_DEPTH = 16
+OTLP_SPAN_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+FAILED_STATUS_CODES = (2, "STATUS_CODE_ERROR")
+MAX_VALUE_DEPTH = 16
 """Nested lists and objects in a value of an attribute; deeper ones are nothing."""
 
-_ASSERTED = MappingSpec(members={"agent.self_asserted": "`true`"})
-_LOGGED = MappingSpec(members={**_ASSERTED.members, "id": "", "time": "time"}, time_format="ns")
+_SELF_ASSERTED_MAPPING = MappingSpec(members={"agent.self_asserted": "`true`"})
+_LOG_RECORD_MAPPING = MappingSpec(
+    members={**_SELF_ASSERTED_MAPPING.members, "id": "", "time": "time"}, time_format="ns"
+)
 
-SPANS = MappingSpec(
+SPAN_MAPPING = MappingSpec(
     anonymous="skip",
     time_format="ns",
     members={
@@ -86,88 +88,88 @@ SPANS = MappingSpec(
 )
 """What agents and their servers do."""
 
-SPECS: Mapping[str, MappingSpec] = {
-    SPAN: SPANS,
-    HYDRA: _ASSERTED.over(hydra.SPAN_EVENTS),
-    GATEWAY: _LOGGED.over(AGENTGATEWAY),
-    PROXY: _ASSERTED.over(ENVOY),
+OTLP_MAPPINGS: Mapping[str, MappingSpec] = {
+    SPAN_KIND: SPAN_MAPPING,
+    HYDRA_KIND: _SELF_ASSERTED_MAPPING.merged_over(hydra.HYDRA_SPAN_EVENT_MAPPING),
+    AGENTGATEWAY_KIND: _LOG_RECORD_MAPPING.merged_over(AGENTGATEWAY),
+    ENVOY_KIND: _SELF_ASSERTED_MAPPING.merged_over(ENVOY),
 }
 
 
-class _Attribute(msgspec.Struct):
+class _OtlpAttribute(msgspec.Struct):
     key: str = ""
     value: Any = None
 
 
-class _Event(msgspec.Struct):
+class _OtlpSpanEvent(msgspec.Struct):
     name: str = ""
     timeUnixNano: Any = 0
-    attributes: list[_Attribute] = []
+    attributes: list[_OtlpAttribute] = []
 
 
-class _Status(msgspec.Struct):
+class _OtlpStatus(msgspec.Struct):
     code: Any = 0
 
 
-class _Span(msgspec.Struct):
+class _OtlpSpan(msgspec.Struct):
     traceId: str = ""
     spanId: str = ""
     name: str = ""
     kind: Any = 0
     startTimeUnixNano: Any = 0
     endTimeUnixNano: Any = 0
-    attributes: list[_Attribute] = []
-    events: list[_Event] = []
-    status: _Status | None = None
+    attributes: list[_OtlpAttribute] = []
+    events: list[_OtlpSpanEvent] = []
+    status: _OtlpStatus | None = None
 
 
-class _Log(msgspec.Struct):
+class _OtlpLogRecord(msgspec.Struct):
     timeUnixNano: Any = 0
     observedTimeUnixNano: Any = 0
-    attributes: list[_Attribute] = []
+    attributes: list[_OtlpAttribute] = []
     traceId: str = ""
 
 
-class _Resource(msgspec.Struct):
-    attributes: list[_Attribute] = []
+class _OtlpResource(msgspec.Struct):
+    attributes: list[_OtlpAttribute] = []
 
 
-class _Scope(msgspec.Struct):
+class _OtlpScope(msgspec.Struct):
     name: str = ""
 
 
-class _ScopeSpans(msgspec.Struct):
-    scope: _Scope | None = None
+class _OtlpScopeSpans(msgspec.Struct):
+    scope: _OtlpScope | None = None
     spans: list[msgspec.Raw] = []
 
 
-class _ScopeLogs(msgspec.Struct):
-    scope: _Scope | None = None
+class _OtlpScopeLogs(msgspec.Struct):
+    scope: _OtlpScope | None = None
     logRecords: list[msgspec.Raw] = []
 
 
-class _ResourceSpans(msgspec.Struct):
-    resource: _Resource | None = None
-    scopeSpans: list[_ScopeSpans] = []
+class _OtlpResourceSpans(msgspec.Struct):
+    resource: _OtlpResource | None = None
+    scopeSpans: list[_OtlpScopeSpans] = []
 
 
-class _ResourceLogs(msgspec.Struct):
-    resource: _Resource | None = None
-    scopeLogs: list[_ScopeLogs] = []
+class _OtlpResourceLogs(msgspec.Struct):
+    resource: _OtlpResource | None = None
+    scopeLogs: list[_OtlpScopeLogs] = []
 
 
-class _Body(msgspec.Struct):
-    resourceSpans: list[_ResourceSpans] | None = None
-    resourceLogs: list[_ResourceLogs] | None = None
+class _OtlpExport(msgspec.Struct):
+    resourceSpans: list[_OtlpResourceSpans] | None = None
+    resourceLogs: list[_OtlpResourceLogs] | None = None
 
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_body = msgspec.json.Decoder(_Body)
-_span = msgspec.json.Decoder(_Span)
-_log = msgspec.json.Decoder(_Log)
+_body = msgspec.json.Decoder(_OtlpExport)
+_span = msgspec.json.Decoder(_OtlpSpan)
+_log = msgspec.json.Decoder(_OtlpLogRecord)
 
 
-def unpack(value: bytes) -> Iterator[Unpacked]:
+def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
     """Spans, events on spans and log records of an export request.
 
     Raises:
@@ -185,48 +187,48 @@ def unpack(value: bytes) -> Iterator[Unpacked]:
     for traced in body.resourceSpans or ():
         for spans in traced.scopeSpans:
             for raw in spans.spans:
-                yield from _of_span(bytes(raw), traced.resource, spans.scope)
+                yield from _unpack_span(bytes(raw), traced.resource, spans.scope)
     for logged in body.resourceLogs or ():
         for logs in logged.scopeLogs:
             for raw in logs.logRecords:
-                yield _of_log(bytes(raw), logged.resource, logs.scope)
+                yield _unpack_log_record(bytes(raw), logged.resource, logs.scope)
 
 
-def _of_span(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> Iterator[Unpacked]:
+def _unpack_span(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None) -> Iterator[UnpackedRecord]:
     """The span itself, and every event of Hydra on it."""
-    whole = _alone("resourceSpans", "scopeSpans", "spans", raw, resource, scope)
+    whole = _single_record_export("resourceSpans", "scopeSpans", "spans", raw, resource, scope)
     try:
         span = _span.decode(raw)
-        attributes = _plain(span.attributes)
-        record = _span_record(span, attributes, {} if resource is None else _plain(resource.attributes))
+        attributes = _plain_attributes(span.attributes)
+        record = _span_record(span, attributes, {} if resource is None else _plain_attributes(resource.attributes))
         found = [one for place, event in enumerate(span.events) if (one := _event_record(span, place, event))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
-        yield Unpacked(whole, MalformedEvent(f"span can not be read: {error}"))
+        yield UnpackedRecord(whole, MalformedEvent(f"span can not be read: {error}"))
         return
     taken = any(name.startswith(("gen_ai.", "mcp.", "a2a.")) for name in attributes)
     if taken or not found:
-        yield Unpacked(whole, record if taken else None, SPAN)
+        yield UnpackedRecord(whole, record if taken else None, SPAN_KIND)
     for one in found:
-        yield Unpacked(whole, one, HYDRA)
+        yield UnpackedRecord(whole, one, HYDRA_KIND)
 
 
-def _of_log(raw: bytes, resource: _Resource | None, scope: _Scope | None) -> Unpacked:
-    whole = _alone("resourceLogs", "scopeLogs", "logRecords", raw, resource, scope)
+def _unpack_log_record(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None) -> UnpackedRecord:
+    whole = _single_record_export("resourceLogs", "scopeLogs", "logRecords", raw, resource, scope)
     try:
         log = _log.decode(raw)
-        attributes = _plain(log.attributes)
+        attributes = _plain_attributes(log.attributes)
         time = _nanoseconds(log.timeUnixNano) or _nanoseconds(log.observedTimeUnixNano)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
-        return Unpacked(whole, MalformedEvent(f"log record can not be read: {error}"))
+        return UnpackedRecord(whole, MalformedEvent(f"log record can not be read: {error}"))
     if scope is not None and scope.name == AGENTGATEWAY_SCOPE:
         trace = {"trace.id": log.traceId} if log.traceId else {}
-        return Unpacked(whole, {**trace, **attributes, "time": time}, GATEWAY)
+        return UnpackedRecord(whole, {**trace, **attributes, "time": time}, AGENTGATEWAY_KIND)
     is_envoys = "start_time" in attributes and "response_code" in attributes
-    return Unpacked(whole, attributes if is_envoys else None, PROXY)
+    return UnpackedRecord(whole, attributes if is_envoys else None, ENVOY_KIND)
 
 
-def _span_record(span: _Span, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
-    kind = _kind(span.kind)
+def _span_record(span: _OtlpSpan, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
+    kind = _span_kind(span.kind)
     start, end = _nanoseconds(span.startTimeUnixNano), _nanoseconds(span.endTimeUnixNano)
     own = attributes.get("gen_ai.agent.id") or attributes.get("gen_ai.agent.name")
     # A client's span of this kind names the agent that is asked, not the one that asks.
@@ -248,12 +250,12 @@ def _span_record(span: _Span, attributes: dict[str, Any], resource: dict[str, An
     }
 
 
-def _failed(span: _Span) -> bool:
-    return span.status is not None and span.status.code in FAILED
+def _failed(span: _OtlpSpan) -> bool:
+    return span.status is not None and span.status.code in FAILED_STATUS_CODES
 
 
-def _event_record(span: _Span, place: int, event: _Event) -> dict[str, Any] | None:
-    if event.name not in hydra.EVENTS:
+def _event_record(span: _OtlpSpan, place: int, event: _OtlpSpanEvent) -> dict[str, Any] | None:
+    if event.name not in hydra.HYDRA_EVENT_TYPES:
         return None
     return {
         "id": f"{span.traceId}:{span.spanId}:{place}" if span.traceId and span.spanId else None,
@@ -261,19 +263,21 @@ def _event_record(span: _Span, place: int, event: _Event) -> dict[str, Any] | No
         "time": _nanoseconds(event.timeUnixNano) or _nanoseconds(span.startTimeUnixNano) or None,
         "trace_id": span.traceId,
         "failed": _failed(span),
-        "attributes": _plain(event.attributes),
+        "attributes": _plain_attributes(event.attributes),
     }
 
 
-def _alone(top: str, middle: str, inner: str, raw: bytes, resource: _Resource | None, scope: _Scope | None) -> bytes:
+def _single_record_export(
+    top: str, middle: str, inner: str, raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None
+) -> bytes:
     """An export request of this one record: what a dead letter holds, so that it can be sent again."""
-    scoped = {"scope": scope or _Scope(), inner: [msgspec.Raw(raw)]}
-    return msgspec.json.encode({top: [{"resource": resource or _Resource(), middle: [scoped]}]})
+    scoped = {"scope": scope or _OtlpScope(), inner: [msgspec.Raw(raw)]}
+    return msgspec.json.encode({top: [{"resource": resource or _OtlpResource(), middle: [scoped]}]})
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, int) and 0 <= value < len(KINDS):
-        return KINDS[value]
+def _span_kind(value: Any) -> str:
+    if isinstance(value, int) and 0 <= value < len(OTLP_SPAN_KINDS):
+        return OTLP_SPAN_KINDS[value]
     return str(value).removeprefix("SPAN_KIND_")
 
 
@@ -288,18 +292,18 @@ def _nanoseconds(value: Any) -> int:
     raise MalformedEvent("a time must be nanoseconds since 1970, as text or number")
 
 
-def _plain(attributes: Sequence[_Attribute]) -> dict[str, Any]:
-    return {one.key: _value(one.value, 0) for one in attributes}
+def _plain_attributes(attributes: Sequence[_OtlpAttribute]) -> dict[str, Any]:
+    return {one.key: _plain_value(one.value, 0) for one in attributes}
 
 
-def _value(value: Any, depth: int) -> Any:
+def _plain_value(value: Any, depth: int) -> Any:
     """An `AnyValue` without its wrapper."""
-    if not isinstance(value, dict) or not value or depth > MAX_DEPTH:
+    if not isinstance(value, dict) or not value or depth > MAX_VALUE_DEPTH:
         return None
     kind, inner = next(iter(value.items()))
     if kind == "intValue":
         return int(inner) if isinstance(inner, str) and _INTEGER.fullmatch(inner) else inner
     if kind == "arrayValue":
         found = inner.get("values") if isinstance(inner, dict) else None
-        return [_value(one, depth + 1) for one in found] if isinstance(found, list) else []
+        return [_plain_value(one, depth + 1) for one in found] if isinstance(found, list) else []
     return inner if kind in ("stringValue", "boolValue", "doubleValue") else None

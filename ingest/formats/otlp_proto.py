@@ -16,55 +16,55 @@ import msgspec
 
 from ..errors import MalformedEvent
 
-Signal = Literal["traces", "logs"]
+OtlpSignal = Literal["traces", "logs"]
 
-_NAMES: dict[Signal, tuple[str, str, str, str]] = {
+_SIGNAL_NAMES: dict[OtlpSignal, tuple[str, str, str, str]] = {
     "traces": ("trace.v1.trace_service_pb2", "ExportTraceService", "rejected_spans", "resourceSpans"),
     "logs": ("logs.v1.logs_service_pb2", "ExportLogsService", "rejected_log_records", "resourceLogs"),
 }
-_IDS = ("traceId", "spanId", "parentSpanId")
+_ID_MEMBERS = ("traceId", "spanId", "parentSpanId")
 
 
 @cache
-def available() -> bool:
+def protobuf_available() -> bool:
     """Whether the extra is installed."""
     return find_spec("opentelemetry") is not None and find_spec("opentelemetry.proto") is not None
 
 
-def to_json(signal: Signal, body: bytes) -> bytes:
+def protobuf_to_json(signal: OtlpSignal, body: bytes) -> bytes:
     """An export request as OTLP/JSON, where ids are hexadecimal.
 
     Raises:
         MalformedEvent: it is no such message.
     """
     decode_error = import_module("google.protobuf.message").DecodeError
-    message = _message(signal, "Request")
+    message = _new_message(signal, "Request")
     try:
         message.ParseFromString(body)
         request = import_module("google.protobuf.json_format").MessageToDict(message)
     except (decode_error, ValueError, RecursionError) as error:
         raise MalformedEvent(f"no OTLP protobuf of {signal}: {error}") from None
-    request.setdefault(_NAMES[signal][3], [])
-    for record in _records(request):
-        record.update({name: base64.b64decode(record[name]).hex() for name in _IDS if name in record})
+    request.setdefault(_SIGNAL_NAMES[signal][3], [])
+    for record in _exported_records(request):
+        record.update({name: base64.b64decode(record[name]).hex() for name in _ID_MEMBERS if name in record})
     return msgspec.json.encode(request)
 
 
-def response(signal: Signal, rejected: int, message: str) -> bytes:
+def protobuf_response(signal: OtlpSignal, rejected: int, message: str) -> bytes:
     """The answer to an export request; no bytes at all where everything was taken."""
-    answer = _message(signal, "Response")
+    answer = _new_message(signal, "Response")
     if rejected:
-        setattr(answer.partial_success, _NAMES[signal][2], rejected)
+        setattr(answer.partial_success, _SIGNAL_NAMES[signal][2], rejected)
         answer.partial_success.error_message = message
     return bytes(answer.SerializeToString())
 
 
-def _message(signal: Signal, kind: str) -> Any:
-    module, prefix, _, _ = _NAMES[signal]
+def _new_message(signal: OtlpSignal, kind: str) -> Any:
+    module, prefix, _, _ = _SIGNAL_NAMES[signal]
     return getattr(import_module(f"opentelemetry.proto.collector.{module}"), f"{prefix}{kind}")()
 
 
-def _records(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _exported_records(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for traced in request.get("resourceSpans", ()):
         for scoped in traced.get("scopeSpans", ()):
             yield from scoped.get("spans", ())

@@ -39,7 +39,7 @@ EFFECT_OF_METHOD = {
     "prompts/get": "read",
     "*": "unknown",
 }
-_BY_METHOD = {"outcome": OUTCOME_OF_STATUS, "effect": EFFECT_OF_METHOD}
+_HTTP_VALUES = {"outcome": OUTCOME_OF_STATUS, "effect": EFFECT_OF_METHOD}
 
 _ENVOY_AGENT = '"jwt.act.sub" || "jwt.client_id" || "jwt.azp"'
 ENVOY = MappingSpec(
@@ -74,7 +74,7 @@ ENVOY = MappingSpec(
         "attributes.input_tokens": '"gen_ai.usage.input_tokens"',
         "attributes.output_tokens": '"gen_ai.usage.output_tokens"',
     },
-    values=_BY_METHOD,
+    values=_HTTP_VALUES,
 )
 """Envoy, Envoy Gateway and Envoy AI Gateway: their default keys and `jwt.*` added by configuration."""
 
@@ -108,7 +108,7 @@ AGENTGATEWAY = MappingSpec(
         "attributes.input_tokens": '"gen_ai.usage.input_tokens"',
         "attributes.output_tokens": '"gen_ai.usage.output_tokens"',
     },
-    values=_BY_METHOD,
+    values=_HTTP_VALUES,
 )
 """agentgateway: its default lines (logfmt), or the same keys as JSON."""
 
@@ -135,7 +135,7 @@ KONG = MappingSpec(
         "attributes.service": "service.name",
         "attributes.workspace": "workspace_name",
     },
-    values=_BY_METHOD,
+    values=_HTTP_VALUES,
 )
 """Kong: the record of its log plug-ins (http-log, kafka-log, file-log, tcp-log)."""
 
@@ -160,7 +160,7 @@ APISIX = MappingSpec(
         "attributes.route": "route_id",
         "attributes.service": "service_id",
     },
-    values=_BY_METHOD,
+    values=_HTTP_VALUES,
 )
 """Apache APISIX: the default record of kafka-logger and http-logger, one or an array."""
 
@@ -184,11 +184,11 @@ CADDY = MappingSpec(
         "client.ip": "request.client_ip || request.remote_ip",
         "client.user_agent": 'request.headers."User-Agent"[0]',
     },
-    values=_BY_METHOD,
+    values=_HTTP_VALUES,
 )
 """Caddy: its JSON access log; other lines of the server are skipped."""
 
-PRESETS: Mapping[str, MappingSpec] = {
+GATEWAY_PRESETS: Mapping[str, MappingSpec] = {
     "envoy": ENVOY,
     "agentgateway": AGENTGATEWAY,
     "kong": KONG,

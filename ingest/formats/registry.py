@@ -7,59 +7,61 @@ from collections.abc import Callable, Mapping
 from ..errors import ConfigError
 from . import cloudevents, hydra, keycloak, mapping, otlp
 from .bodies import split_json, split_ndjson
-from .family import Family, Unpack
+from .family import MultiKindParser, RecordUnpacker
 from .mapping import MappingSpec
-from .parcel import Parcel, Parsed, Parser
-from .presets import PRESETS
+from .parcel import FormatParser, ParsedRecords, RawRecord
+from .presets import GATEWAY_PRESETS
 
-Maker = Callable[[MappingSpec], Parser]
+ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
 
 
-def parse_native(value: bytes, _headers: Mapping[str, str]) -> Parsed:
+def parse_native(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
     """A native event, or an array of them."""
-    return Parsed([Parcel(raw) for raw in split_json(value)])
+    return ParsedRecords([RawRecord(raw) for raw in split_json(value)])
 
 
-def parse_ndjson(value: bytes, _headers: Mapping[str, str]) -> Parsed:
+def parse_ndjson(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
     """Native events, one per line."""
-    return Parsed([Parcel(raw) for raw in split_ndjson(value)])
+    return ParsedRecords([RawRecord(raw) for raw in split_ndjson(value)])
 
 
-def _fixed(name: str, parser: Parser) -> Maker:
-    def make(spec: MappingSpec) -> Parser:
+def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
         if spec != MappingSpec():
-            raise ConfigError(f"format `{name}` takes no `mapping`; it is for `mapping` and {', '.join(MAPPED)}")
+            raise ConfigError(
+                f"format `{name}` takes no `mapping`; it is for `mapping` and {', '.join(CONFIGURABLE_FORMATS)}"
+            )
         return parser
 
     return make
 
 
-def _preset(base: MappingSpec) -> Maker:
-    return lambda spec: mapping.Mapping(spec.over(base))
+def _preset_factory(base: MappingSpec) -> ParserFactory:
+    return lambda spec: mapping.RecordMapping(spec.merged_over(base))
 
 
-def _family(unpack: Unpack, bases: Mapping[str, MappingSpec]) -> Maker:
+def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
     """What the settings say holds for every kind of record that has such a member."""
-    return lambda spec: Family(unpack, {kind: spec.over(base) for kind, base in bases.items()})
+    return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
 
 
-FORMATS: Mapping[str, Maker] = {
-    "native": _fixed("native", parse_native),
-    "cloudevents": _fixed("cloudevents", cloudevents.parse_kafka),
-    "ndjson": _fixed("ndjson", parse_ndjson),
-    "mapping": mapping.Mapping,
-    **{name: _preset(base) for name, base in PRESETS.items()},
-    "keycloak": _family(keycloak.unpack, keycloak.SPECS),
-    "hydra": _family(hydra.unpack, {"log": hydra.LOG}),
-    "otlp": _family(otlp.unpack, otlp.SPECS),
+FORMATS: Mapping[str, ParserFactory] = {
+    "native": _fixed_factory("native", parse_native),
+    "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
+    "ndjson": _fixed_factory("ndjson", parse_ndjson),
+    "mapping": mapping.RecordMapping,
+    **{name: _preset_factory(base) for name, base in GATEWAY_PRESETS.items()},
+    "keycloak": _multi_kind_factory(keycloak.unpack_keycloak_events, keycloak.KEYCLOAK_MAPPINGS),
+    "hydra": _multi_kind_factory(hydra.unpack_hydra_log, {"log": hydra.HYDRA_LOG_MAPPING}),
+    "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),
 }
 
-MAPPED = [name for name in FORMATS if name not in ("native", "cloudevents", "ndjson", "mapping")]
+CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in ("native", "cloudevents", "ndjson", "mapping")]
 """Formats that have a mapping of their own, which settings may change."""
 
 
-def parser_of(name: str, spec: MappingSpec | None = None) -> Parser:
+def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
     """The parser of a format.
 
     Raises:

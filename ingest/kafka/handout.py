@@ -9,20 +9,20 @@ from typing import NamedTuple
 from ..source import Record, RecordBatch
 
 
-class Run(NamedTuple):
+class RecordRun(NamedTuple):
     """Records with consecutive offsets; the first has *base_offset*. Never empty."""
 
     base_offset: int
     records: list[Record]
 
 
-class Handout:
+class FairBuffer:
     """Runs by partition. Partitions take turns, so that a full one does not starve the others."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[int, deque[Run]] = OrderedDict()
+        self._runs: OrderedDict[int, deque[RecordRun]] = OrderedDict()
 
-    def put(self, partition: int, runs: Iterable[Run]) -> None:
+    def add(self, partition: int, runs: Iterable[RecordRun]) -> None:
         """Keep *runs* behind those of the same partition that wait already; what has no gap between becomes one."""
         waiting = self._runs.setdefault(partition, deque())
         for run in runs:
@@ -40,7 +40,7 @@ class Handout:
         partition, runs = next(iter(self._runs.items()))
         base, records = runs.popleft()
         if len(records) > max_records:
-            runs.appendleft(Run(base + max_records, records[max_records:]))
+            runs.appendleft(RecordRun(base + max_records, records[max_records:]))
             records = records[:max_records]
         if runs:
             self._runs.move_to_end(partition)

@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import IO
 
-from ..source import Kind, Record
-from ..unread import Unread
+from ..source import Record, RecordKind
+from ..unread import ErasedFilter
 from .protocols import TopicReader
-from .wire import Place, record_from
+from .wire import SourcePartition, to_record
 
-POLL_S = 0.5
-Wanted = Callable[[int, int, Record], bool]
+HISTORY_POLL_S = 0.5
+TopicEventFilter = Callable[[int, int, Record], bool]
 """Partition, offset, event -> whether it is part of the history. Asked in the order of each partition."""
 
 
-def topic_lines(
+def topic_event_lines(
     reader: TopicReader,
     topic: str,
-    wanted: Wanted,
+    wanted: TopicEventFilter,
     check: Callable[[], None] = lambda: None,
-    unread: Unread = Unread(),  # noqa: B008
+    unread: ErasedFilter = ErasedFilter(),  # noqa: B008
 ) -> Iterator[bytes]:
     """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
 
@@ -45,24 +45,24 @@ def topic_lines(
         partitions = len(reader.end_offsets())
         while not reader.at_end():
             check()
-            for fetched in reader.poll(POLL_S):
+            for fetched in reader.poll(HISTORY_POLL_S):
                 if fetched.partition not in parts:
                     parts[fetched.partition] = stack.enter_context(tempfile.TemporaryFile())
-                place = Place(topic, fetched.partition, partitions)
+                place = SourcePartition(topic, fetched.partition, partitions)
                 for raw in fetched.records:
-                    record = unread.record(fetched.partition, raw.offset, record_from(raw, place))
-                    if record.kind == Kind.EVENT and wanted(fetched.partition, raw.offset, record):
-                        parts[fetched.partition].write(b"%d %s\n" % (record.received_ms, one_line(record.payload)))
-        for _, line in heapq.merge(*(_stamped(part) for part in parts.values()), key=lambda one: one[0]):
+                    record = unread.filter_record(fetched.partition, raw.offset, to_record(raw, place))
+                    if record.kind == RecordKind.EVENT and wanted(fetched.partition, raw.offset, record):
+                        parts[fetched.partition].write(b"%d %s\n" % (record.received_ms, as_one_line(record.payload)))
+        for _, line in heapq.merge(*(_received_lines(part) for part in parts.values()), key=lambda one: one[0]):
             yield line
 
 
-def one_line(payload: bytes) -> bytes:
+def as_one_line(payload: bytes) -> bytes:
     """JSON has line breaks between its parts alone, where a blank says the same."""
     return payload.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def _stamped(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _received_lines(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     part.seek(0)
     for text in part:
         received, _, line = text.rstrip(b"\n").partition(b" ")

@@ -12,7 +12,7 @@ from ..source import Record, TopicWriter
 from . import wire
 
 
-class KafkaLog:
+class KafkaCommitLog:
     """Implements `CommitLog`. A good `sync` means that all in-sync replicas have the records.
 
     The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
@@ -61,7 +61,7 @@ class KafkaLog:
                     record.key,
                     record.payload,
                     partition=partition_of(record.key, count),
-                    headers=wire.headers_of(record),
+                    headers=wire.headers_for(record),
                     timestamp_ms=record.received_ms,
                 )
         except Unavailable as error:

@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from ..source import GroupSource
-from .settings import Topics
-from .wire import Raw
+from .settings import KafkaTopics
+from .wire import KafkaRecord
 
-Start = Literal["earliest", "latest"]
+StartPosition = Literal["earliest", "latest"]
 
-Starts = Start | Mapping[str, Start]
+StartPositions = StartPosition | Mapping[str, StartPosition]
 """Where reading begins: for all topics, or by topic; a topic that is not named is read from its beginning."""
 
 
-def start_of(topic: str, starts: Starts) -> Start:
+def start_position_of(topic: str, starts: StartPositions) -> StartPosition:
     """Where reading of *topic* begins."""
     return starts if isinstance(starts, str) else starts.get(topic, "earliest")
 
 
-MOST_RECORDS = 5_000
+MAX_POLL_RECORDS = 5_000
 """Records of one poll where the caller has no bound of its own."""
 
 
-class Fetched(NamedTuple):
+class FetchedRecords(NamedTuple):
     """Records of one partition, in the order of their offsets; never empty."""
 
     topic: str
     partition: int
-    records: list[Raw]
+    records: list[KafkaRecord]
 
 
 class KafkaGroupSource(GroupSource, Protocol):
@@ -48,7 +48,7 @@ class TopicReader(Protocol):
     With a group, what was not committed before the end comes again. Not thread-safe.
     """
 
-    def poll(self, timeout_s: float, max_records: int = MOST_RECORDS) -> list[Fetched]:
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """What is there, or [] after *timeout_s* seconds without any; while no broker answers there is none.
 
         Raises CorruptLog, ConfigError.
@@ -98,7 +98,7 @@ class TopicDescription(NamedTuple):
 class KafkaAdmin(Protocol):
     """Makes and describes topics."""
 
-    def create_topics(self, topics: Topics, partitions: int, replication: int) -> list[str]:
+    def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
         """Create those of our topics that are missing; returns their names. What is there already stays as it is.
 
         Raises Unavailable, ConfigError.

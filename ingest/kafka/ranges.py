@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import CorruptLog
 
 
-def out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> CorruptLog:
+def offset_out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> CorruptLog:
     """The error for *offset* of a partition that keeps [start, end): says what must have happened."""
     where = f"{topic}[{partition}]: offset {offset}"
     if offset < start:

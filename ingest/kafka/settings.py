@@ -6,23 +6,23 @@ from typing import Literal
 
 import msgspec
 
-Client = Literal["kafka-python", "confluent"]
+KafkaClientName = Literal["kafka-python", "confluent"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 
-_SECRETS = frozenset({"password", "client_secret", "key_password"})
+_SECRET_FIELDS = frozenset({"password", "client_secret", "key_password"})
 
 
-class _Quiet(msgspec.Struct, frozen=True, kw_only=True):
+class _SecretHidingStruct(msgspec.Struct, frozen=True, kw_only=True):
     """Its repr shows that a secret is set, and no secret."""
 
     def __repr__(self) -> str:
         values = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        shown = (f"{name}={'***' if name in _SECRETS and value else repr(value)}" for name, value in values)
+        shown = (f"{name}={'***' if name in _SECRET_FIELDS and value else repr(value)}" for name, value in values)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class Topics(msgspec.Struct, frozen=True, kw_only=True):
+class KafkaTopics(msgspec.Struct, frozen=True, kw_only=True):
     """Names of our topics."""
 
     events: str = "trustwatch.events"
@@ -32,7 +32,7 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     alerts: str = "trustwatch.alerts"
 
 
-class Tls(_Quiet, frozen=True, kw_only=True):
+class TlsSettings(_SecretHidingStruct, frozen=True, kw_only=True):
     """Files in PEM format; "" = the system's authorities, and no certificate of our own.
 
     `check_hostname` off is for test clusters whose certificates name no host.
@@ -45,7 +45,7 @@ class Tls(_Quiet, frozen=True, kw_only=True):
     check_hostname: bool = True
 
 
-class Sasl(_Quiet, frozen=True, kw_only=True):
+class SaslSettings(_SecretHidingStruct, frozen=True, kw_only=True):
     """How we authenticate: user and password, or (OAUTHBEARER) client credentials that buy a token."""
 
     mechanism: SaslMechanism = "SCRAM-SHA-512"
@@ -57,7 +57,7 @@ class Sasl(_Quiet, frozen=True, kw_only=True):
     scope: str = ""
 
 
-class KafkaSettings(_Quiet, frozen=True, kw_only=True):
+class KafkaClientSettings(_SecretHidingStruct, frozen=True, kw_only=True):
     """Everything that a client needs. Times in milliseconds, sizes in bytes.
 
     Args:
@@ -77,14 +77,14 @@ class KafkaSettings(_Quiet, frozen=True, kw_only=True):
     """
 
     bootstrap_servers: tuple[str, ...]
-    client: Client = "kafka-python"
+    client: KafkaClientName = "kafka-python"
     client_id: str = "trustwatch"
     group_id: str = "trustwatch"
     group_instance_id: str = ""
-    topics: Topics = Topics()
+    topics: KafkaTopics = KafkaTopics()
     security_protocol: SecurityProtocol = "PLAINTEXT"
-    tls: Tls = Tls()
-    sasl: Sasl | None = None
+    tls: TlsSettings = TlsSettings()
+    sasl: SaslSettings | None = None
     session_timeout_ms: int = 45_000
     max_poll_interval_ms: int = 300_000
     fetch_max_bytes: int = 16 * 1024 * 1024

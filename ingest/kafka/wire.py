@@ -21,17 +21,17 @@ from ..errors import MalformedEvent
 from ..events import MAX_EVENT_BYTES, decode_event
 from ..formats import cloudevents
 from ..identity import event_id_hash, record_id
-from ..routing import agent_route, partition_of
-from ..source import Kind, Record
-from .handout import Run
+from ..routing import agent_partition_key, partition_of
+from ..source import Record, RecordKind
+from .handout import RecordRun
 
-HEADER = "tw"
-_TW = struct.Struct("<BQ")
-_unpack, _record = _TW.unpack, Record._make
-_CE = "ce_"
+RECORD_HEADER = "tw"
+_HEADER_STRUCT = struct.Struct("<BQ")
+_unpack, _record = _HEADER_STRUCT.unpack, Record._make
+_CLOUDEVENT_PREFIX = "ce_"
 
 
-class Raw(NamedTuple):
+class KafkaRecord(NamedTuple):
     """One Kafka record as a client hands it out. `timestamp_ms` is -1 where it has none."""
 
     offset: int
@@ -41,7 +41,7 @@ class Raw(NamedTuple):
     headers: Sequence[tuple[str, bytes | None]]
 
 
-class Place(NamedTuple):
+class SourcePartition(NamedTuple):
     """Where records were read: the topic, one of its partitions, and how many it has."""
 
     topic: str
@@ -49,54 +49,54 @@ class Place(NamedTuple):
     partitions: int
 
 
-def headers_of(record: Record) -> list[tuple[str, bytes]]:
+def headers_for(record: Record) -> list[tuple[str, bytes]]:
     """Headers of the Kafka record that carries *record*."""
-    return [(HEADER, _TW.pack(record.kind, record.id_hash))]
+    return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
 
 
-def record_from(raw: Raw, place: Place) -> Record:
+def to_record(raw: KafkaRecord, place: SourcePartition) -> Record:
     """The record that *raw* carries; a dead letter where it carries none."""
-    record = ours(raw.timestamp_ms, raw.value, raw.headers)
+    record = own_record(raw.timestamp_ms, raw.value, raw.headers)
     if record is not None:
         return record
     try:
-        return _foreign(raw, place)
+        return _foreign_record(raw, place)
     except MalformedEvent as error:
-        return _dead_letter(raw, place, error)
+        return _dead_letter_record(raw, place, error)
 
 
-def ours(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
+def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
     """The record, if it is one of ours."""
     if payload is not None and timestamp_ms >= 0:
         for name, value in headers:
-            if name == HEADER and value is not None and len(value) == _TW.size:
+            if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
                 return _record((*_unpack(value), timestamp_ms, payload, b""))
     return None
 
 
-def runs_from(raws: Iterable[Raw], place: Place) -> list[Run]:
+def to_record_runs(raws: Iterable[KafkaRecord], place: SourcePartition) -> list[RecordRun]:
     """Records of one partition in the order of their offsets, cut where offsets are missing."""
-    runs: list[Run] = []
+    runs: list[RecordRun] = []
     records: list[Record] = []
     expected = -1
     for raw in raws:
         if raw.offset != expected:
             records = []
-            runs.append(Run(raw.offset, records))
-        records.append(record_from(raw, place))
+            runs.append(RecordRun(raw.offset, records))
+        records.append(to_record(raw, place))
         expected = raw.offset + 1
     return runs
 
 
-def id_hash_of(headers: Iterable[tuple[str, bytes | None]]) -> int:
+def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
     """Id hash that our header carries; 0 where there is none."""
     for name, value in headers:
-        if name == HEADER and value is not None and len(value) == _TW.size:
-            return int(_TW.unpack(value)[1])
+        if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
+            return int(_HEADER_STRUCT.unpack(value)[1])
     return 0
 
 
-def _foreign(raw: Raw, place: Place) -> Record:
+def _foreign_record(raw: KafkaRecord, place: SourcePartition) -> Record:
     """A record that somebody else wrote to our topic.
 
     Raises:
@@ -106,35 +106,39 @@ def _foreign(raw: Raw, place: Place) -> Record:
         raise MalformedEvent("record has no value (a tombstone); events are not deleted from the topic")
     if raw.timestamp_ms < 0:
         raise MalformedEvent("record has no timestamp; the producer or the topic must set one")
-    payload = _native(raw.value, raw.headers)
+    payload = _native_payload(raw.value, raw.headers)
     event = decode_event(payload)
     issuer = event.agent.issuer or ""
-    right = partition_of(agent_route(event.tenant or "", issuer, event.agent.id), place.partitions)
+    right = partition_of(agent_partition_key(event.tenant or "", issuer, event.agent.id), place.partitions)
     if right != place.partition:
         raise MalformedEvent(
             f"record is in partition {place.partition}, its agent belongs to partition {right}: the key must be the"
             " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as with Kafka"
         )
     source = event.source or f"topic:{place.topic}"
-    return Record(Kind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)
+    return Record(RecordKind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)
 
 
-def _native(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
+def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """Native event JSON of a record's value and headers (Kafka protocol binding of CloudEvents 1.0)."""
-    named = {name: _text(name, content) for name, content in headers if content is not None}
+    named = {name: _header_text(name, content) for name, content in headers if content is not None}
     media_type = named.get("content-type", "").strip().lower()
     if media_type.startswith("application/cloudevents-batch"):
         raise MalformedEvent("CloudEvents in batch mode are not defined for Kafka: one record holds one event")
     if media_type.startswith("application/cloudevents"):
-        return cloudevents.from_structured(value)
-    attributes = {name.removeprefix(_CE): text for name, text in named.items() if name.startswith(_CE)}
+        return cloudevents.decode_structured(value)
+    attributes = {
+        name.removeprefix(_CLOUDEVENT_PREFIX): text
+        for name, text in named.items()
+        if name.startswith(_CLOUDEVENT_PREFIX)
+    }
     if not attributes:
         return value
-    return cloudevents.from_attributes(attributes, named.get("content-type"), value)
+    return cloudevents.decode_binary(attributes, named.get("content-type"), value)
 
 
-def _text(name: str, content: bytes) -> str:
-    if name != "content-type" and not name.startswith(_CE):
+def _header_text(name: str, content: bytes) -> str:
+    if name != "content-type" and not name.startswith(_CLOUDEVENT_PREFIX):
         return ""  # other people's headers may hold anything
     try:
         return content.decode()
@@ -142,7 +146,7 @@ def _text(name: str, content: bytes) -> str:
         raise MalformedEvent(f"header `{name}` is not UTF-8") from None
 
 
-def _dead_letter(raw: Raw, place: Place, error: MalformedEvent) -> Record:
+def _dead_letter_record(raw: KafkaRecord, place: SourcePartition, error: MalformedEvent) -> Record:
     """The input that the pipeline makes a dead letter of, with the same id at each reading."""
     kept, reason = raw.value or b"", error.reason
     if len(kept) > MAX_EVENT_BYTES:
@@ -157,4 +161,4 @@ def _dead_letter(raw: Raw, place: Place, error: MalformedEvent) -> Record:
         "path": error.path,
         "raw": base64.b64encode(kept).decode(),
     }
-    return Record(Kind.DEAD, 0, received_ms, msgspec.json.encode(letter))
+    return Record(RecordKind.DEAD, 0, received_ms, msgspec.json.encode(letter))

@@ -17,7 +17,7 @@ from .writer import LogFailed
 QUEUE_BYTES = 64 * 1024 * 1024
 ROUND_BYTES = 4 * 1024 * 1024
 
-T = TypeVar("T")
+WorkResult = TypeVar("WorkResult")
 
 
 class Backpressure(Unavailable):
@@ -57,10 +57,10 @@ class CommitLog(Protocol):
         """After a failure: find out where the log ends, and accept records again. Raises LogFailed."""
 
 
-class _Waiting(NamedTuple):
+class _PendingCommit(NamedTuple):
     records: Sequence[Record]
     size: int
-    done: asyncio.Future[int]
+    committed: asyncio.Future[int]
 
 
 class GroupCommit:
@@ -90,7 +90,7 @@ class GroupCommit:
         self.round_bytes = min(round_bytes, MAX_CHUNK_BYTES)
         self.retry_after_s = retry_after_s
         self.waiting_bytes = 0
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_PendingCommit] = deque()
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "event-log")
         self._refuse_until = 0.0
@@ -116,19 +116,19 @@ class GroupCommit:
         if self._queue_full(size):
             raise Backpressure(f"{self.waiting_bytes} bytes wait to be written", self.retry_after_s)
         done: asyncio.Future[int] = loop.create_future()
-        self._queue.append(_Waiting(records, size, done))
+        self._queue.append(_PendingCommit(records, size, done))
         self.waiting_bytes += size
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._drain())
+            self._task = loop.create_task(self._write_rounds())
         return await done
 
     def _queue_full(self, size: int) -> bool:
         return self.waiting_bytes > 0 and self.waiting_bytes + size > self.queue_bytes
 
-    async def _drain(self) -> None:
+    async def _write_rounds(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue:
-            group = self._take()
+            group = self._next_round()
             records = [record for waiting in group for record in waiting.records]
             try:
                 first = await loop.run_in_executor(self._thread, self._write, records)
@@ -141,13 +141,13 @@ class GroupCommit:
             else:
                 self._acknowledge(group, first)
 
-    def _take(self) -> list[_Waiting]:
+    def _next_round(self) -> list[_PendingCommit]:
         """Callers that gave up meanwhile are left out: nobody waits for their records."""
-        group: list[_Waiting] = []
+        group: list[_PendingCommit] = []
         size = 0
         while self._queue and (not group or size + self._queue[0].size <= self.round_bytes):
             waiting = self._queue.popleft()
-            if waiting.done.cancelled():
+            if waiting.committed.cancelled():
                 self.waiting_bytes -= waiting.size
                 continue
             group.append(waiting)
@@ -162,20 +162,20 @@ class GroupCommit:
         self.log.sync()
         return first
 
-    def _acknowledge(self, group: list[_Waiting], first: int) -> None:
+    def _acknowledge(self, group: list[_PendingCommit], first: int) -> None:
         for waiting in group:
             self.waiting_bytes -= waiting.size
-            if not waiting.done.done():
-                waiting.done.set_result(first)
+            if not waiting.committed.done():
+                waiting.committed.set_result(first)
             first += len(waiting.records)
 
-    def _fail(self, group: list[_Waiting], error: Exception) -> None:
+    def _fail(self, group: list[_PendingCommit], error: Exception) -> None:
         for waiting in group:
             self.waiting_bytes -= waiting.size
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
+            if not waiting.committed.done():
+                waiting.committed.set_exception(error)
 
-    async def run(self, work: Callable[[Any], T]) -> T:
+    async def run_between_rounds(self, work: Callable[[Any], WorkResult]) -> WorkResult:
         """Run *work* on the log between two rounds, for example `lambda log: log.drop_before(...)`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.log)
 

@@ -27,14 +27,14 @@ import numpy.typing as npt
 
 from ..source import Record
 
-MAGIC = b"\xf5TW1"
-HEADER = struct.Struct("<4sIQII")
-ENTRY = struct.Struct("<IBQq")
+FRAME_MAGIC = b"\xf5TW1"
+FRAME_HEADER = struct.Struct("<4sIQII")
+RECORD_ENTRY = struct.Struct("<IBQq")
 MAX_CHUNK_BYTES = 32 * 1024 * 1024
 """Largest payload of one chunk; a larger length is taken for damage, so a reader never allocates more than this."""
 
 _CHECKED = struct.Struct("<QII")
-_CHECKED_FROM = HEADER.size - _CHECKED.size
+_CHECKED_FROM = FRAME_HEADER.size - _CHECKED.size
 _ENTRIES = np.dtype([("length", "<u4"), ("kind", "u1"), ("id_hash", "<u8"), ("received_ms", "<i8")])
 
 
@@ -54,12 +54,12 @@ class ChunkHeader(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole frame."""
-        return HEADER.size + self.payload_bytes
+        return FRAME_HEADER.size + self.payload_bytes
 
 
 def payload_bytes(records: Sequence[Record]) -> int:
     """Payload size of a chunk of *records*, in bytes."""
-    return ENTRY.size * len(records) + sum(len(record.payload) for record in records)
+    return RECORD_ENTRY.size * len(records) + sum(len(record.payload) for record in records)
 
 
 def encode_chunk(base_offset: int, records: Sequence[Record]) -> bytes:
@@ -68,14 +68,14 @@ def encode_chunk(base_offset: int, records: Sequence[Record]) -> bytes:
     Raises:
         ValueError: no records, or more than MAX_CHUNK_BYTES of payload.
     """
-    pack = ENTRY.pack
+    pack = RECORD_ENTRY.pack
     entries = [pack(len(payload), kind, id_hash, received_ms) for kind, id_hash, received_ms, payload, _ in records]
     payload = b"".join([*entries, *(record.payload for record in records)])
     if not records or len(payload) > MAX_CHUNK_BYTES:
         raise ValueError(f"a chunk holds 1 record or more and at most {MAX_CHUNK_BYTES} bytes, not {len(payload)}")
     checked = _CHECKED.pack(base_offset, len(records), len(payload))
     crc = zlib.crc32(payload, zlib.crc32(checked))
-    return b"".join((MAGIC, crc.to_bytes(4, "little"), checked, payload))
+    return b"".join((FRAME_MAGIC, crc.to_bytes(4, "little"), checked, payload))
 
 
 def read_header(buffer: Any, position: int, base_offset: int | None = None) -> ChunkHeader | None:
@@ -83,17 +83,19 @@ def read_header(buffer: Any, position: int, base_offset: int | None = None) -> C
 
     The check sum is not verified: see `intact`.
     """
-    if len(buffer) - position < HEADER.size:
+    if len(buffer) - position < FRAME_HEADER.size:
         return None
-    magic, *numbers = HEADER.unpack_from(buffer, position)
+    magic, *numbers = FRAME_HEADER.unpack_from(buffer, position)
     header = ChunkHeader(*numbers)
-    plausible = magic == MAGIC and ENTRY.size * header.record_count <= header.payload_bytes <= MAX_CHUNK_BYTES
+    plausible = (
+        magic == FRAME_MAGIC and RECORD_ENTRY.size * header.record_count <= header.payload_bytes <= MAX_CHUNK_BYTES
+    )
     if not plausible or not header.record_count or (base_offset is not None and header.base_offset != base_offset):
         return None
     return header
 
 
-def intact(buffer: Any, position: int, header: ChunkHeader) -> bool:
+def is_intact(buffer: Any, position: int, header: ChunkHeader) -> bool:
     """Whether the frame lies wholly in *buffer* and its check sum fits."""
     end = position + header.size
     if end > len(buffer):
@@ -103,7 +105,7 @@ def intact(buffer: Any, position: int, header: ChunkHeader) -> bool:
 
 
 def _entries(buffer: Any, position: int, header: ChunkHeader) -> npt.NDArray[Any]:
-    return np.frombuffer(buffer, _ENTRIES, header.record_count, position + HEADER.size)
+    return np.frombuffer(buffer, _ENTRIES, header.record_count, position + FRAME_HEADER.size)
 
 
 def id_hashes(buffer: Any, position: int, header: ChunkHeader) -> npt.NDArray[np.uint64]:
@@ -118,21 +120,21 @@ def newest_ms(buffer: Any, position: int, header: ChunkHeader) -> int:
 
 def decode_records(buffer: bytes, position: int, header: ChunkHeader) -> list[Record]:
     """Records of an intact chunk."""
-    start = position + HEADER.size
-    body = start + ENTRY.size * header.record_count
+    start = position + FRAME_HEADER.size
+    body = start + RECORD_ENTRY.size * header.record_count
     records: list[Record] = []
     add = records.append
-    for length, kind, id_hash, received_ms in ENTRY.iter_unpack(buffer[start:body]):
+    for length, kind, id_hash, received_ms in RECORD_ENTRY.iter_unpack(buffer[start:body]):
         end = body + length
         add(Record(kind, id_hash, received_ms, buffer[body:end]))
         body = end
     return records
 
 
-def walk(buffer: Any, base_offset: int) -> Iterator[tuple[int, ChunkHeader]]:
+def walk_chunks(buffer: Any, base_offset: int) -> Iterator[tuple[int, ChunkHeader]]:
     """Position and header of each intact chunk from the start of a segment on; stops before the first bad one."""
     position = 0
-    while (header := read_header(buffer, position, base_offset)) is not None and intact(buffer, position, header):
+    while (header := read_header(buffer, position, base_offset)) is not None and is_intact(buffer, position, header):
         yield position, header
         position += header.size
         base_offset = header.next_offset
@@ -140,8 +142,8 @@ def walk(buffer: Any, base_offset: int) -> Iterator[tuple[int, ChunkHeader]]:
 
 def find_intact_after(buffer: Any, position: int, base_offset: int) -> int:
     """Position of the first intact chunk behind *position* with a later offset than *base_offset*, or -1."""
-    while (position := buffer.find(MAGIC, position + 1)) >= 0:
+    while (position := buffer.find(FRAME_MAGIC, position + 1)) >= 0:
         header = read_header(buffer, position)
-        if header is not None and header.base_offset > base_offset and intact(buffer, position, header):
+        if header is not None and header.base_offset > base_offset and is_intact(buffer, position, header):
             return position
     return -1

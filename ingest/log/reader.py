@@ -14,13 +14,13 @@ import numpy.typing as npt
 from ..errors import CorruptLog
 from ..source import Record, RecordBatch
 from . import frames
-from .segments import SyncedOffset, mapped_file, segment_bases, segment_path
+from .segments import SyncedOffset, map_open_file, segment_bases, segment_path
 
 BLOCK_BYTES = 1 << 20
 """Read at a time: many small chunks cost one system call."""
 
-_PAUSE_S = 0.001
-_LONGEST_PAUSE_S = 0.010
+_MIN_PAUSE_S = 0.001
+_MAX_PAUSE_S = 0.010
 
 
 class ChunkCursor:
@@ -56,7 +56,7 @@ class ChunkCursor:
             return
         self._open(base)
         assert self._file is not None
-        with mapped_file(self._file) as view:  # not by its path: an erasure may put another file there
+        with map_open_file(self._file) as view:  # not by its path: an erasure may put another file there
             while (header := frames.read_header(view, self._position, self.offset)) and header.next_offset <= offset:
                 self._position += header.size
                 self.offset = header.next_offset
@@ -78,7 +78,7 @@ class ChunkCursor:
             self._fill(end)
             at = 0
             header = frames.read_header(self._buffer, 0, self.offset)
-        if header is None or not frames.intact(self._buffer, at, header):
+        if header is None or not frames.is_intact(self._buffer, at, header):
             raise CorruptLog(f"{self._path}: damaged chunk at byte {self._position} (offset {self.offset})")
         self._position += header.size
         self.offset = header.next_offset
@@ -154,13 +154,13 @@ class LogReader:
             CorruptLog: an acknowledged record can not be read back; names file and byte.
         """
         deadline = time.monotonic() + timeout_s
-        pause = _PAUSE_S
+        pause = _MIN_PAUSE_S
         while self._offset >= (end := self.end_offset(0)):
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
             time.sleep(min(pause, left))
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            pause = min(pause * 2, _MAX_PAUSE_S)
         records: list[Record] = []
         while len(records) < max_records and self._offset + len(records) < end:
             try:

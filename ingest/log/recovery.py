@@ -11,12 +11,12 @@ import structlog
 
 from ..errors import CorruptLog
 from . import frames
-from .segments import mapped, segment_bases, segment_path
+from .segments import map_path, segment_bases, segment_path
 
 _log = structlog.get_logger(__name__)
 
 
-class Tail(NamedTuple):
+class LogTail(NamedTuple):
     """Where writing goes on: the last segment, the byte after its last whole chunk, and the next offset."""
 
     base_offset: int
@@ -24,7 +24,7 @@ class Tail(NamedTuple):
     next_offset: int
 
 
-def recover(directory: Path, synced_offset: int, check_all: bool) -> Tail:
+def recover_log(directory: Path, synced_offset: int, check_all: bool) -> LogTail:
     """Find the end of the log, cut off what a crash left half written, and make what remains durable.
 
     Args:
@@ -43,24 +43,24 @@ def recover(directory: Path, synced_offset: int, check_all: bool) -> Tail:
         bases = [0]
     if check_all:
         for base, following in pairwise(bases):
-            _check_whole(segment_path(directory, base), base, following)
-    return _recover_last(segment_path(directory, bases[-1]), bases[-1], synced_offset)
+            _check_closed_segment(segment_path(directory, base), base, following)
+    return _recover_last_segment(segment_path(directory, bases[-1]), bases[-1], synced_offset)
 
 
-def _scan(view: Any, base_offset: int, synced_offset: int) -> tuple[int, int, int]:
+def _scan_segment(view: Any, base_offset: int, synced_offset: int) -> tuple[int, int, int]:
     """End position, end offset, and where the chunks end that are known to be synced."""
     position, offset, synced = 0, base_offset, 0
-    for start, header in frames.walk(view, base_offset):
+    for start, header in frames.walk_chunks(view, base_offset):
         position, offset = start + header.size, header.next_offset
         if offset <= synced_offset:
             synced = position
     return position, offset, synced
 
 
-def _check_whole(path: Path, base_offset: int, following: int) -> None:
+def _check_closed_segment(path: Path, base_offset: int, following: int) -> None:
     """An older segment has no torn tail: its last byte was synced before the next segment was created."""
-    with mapped(path) as view:
-        position, offset, _ = _scan(view, base_offset, 0)
+    with map_path(path) as view:
+        position, offset, _ = _scan_segment(view, base_offset, 0)
         if position != len(view):
             raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {offset})")
     if offset != following:
@@ -69,10 +69,10 @@ def _check_whole(path: Path, base_offset: int, following: int) -> None:
         )
 
 
-def _recover_last(path: Path, base_offset: int, synced_offset: int) -> Tail:
-    with mapped(path) as view:
+def _recover_last_segment(path: Path, base_offset: int, synced_offset: int) -> LogTail:
+    with map_path(path) as view:
         size = len(view)
-        position, offset, synced = _scan(view, base_offset, synced_offset)
+        position, offset, synced = _scan_segment(view, base_offset, synced_offset)
         good = frames.find_intact_after(view, position, offset) if position < size else -1
     if good >= 0:
         raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {offset}), whole chunk after it at {good}")
@@ -85,11 +85,11 @@ def _recover_last(path: Path, base_offset: int, synced_offset: int) -> Tail:
         _log.warning(
             "event_log_tail_truncated", file=str(path), position=position, bytes=size - position, offset=offset
         )
-    _settle(path, synced, position)
-    return Tail(base_offset, position, offset)
+    _truncate_and_sync(path, synced, position)
+    return LogTail(base_offset, position, offset)
 
 
-def _settle(path: Path, synced: int, end: int) -> None:
+def _truncate_and_sync(path: Path, synced: int, end: int) -> None:
     """Truncate to *end* and make sure that the bytes before it are on disk.
 
     After a failed fsync the kernel may keep unwritten pages and call them clean, so another fsync would lie. Bytes that

@@ -13,8 +13,8 @@ from typing import IO, BinaryIO
 
 from ..errors import ConfigError, CorruptLog
 
-SUFFIX = ".log"
-FRESH = ".erasing"
+SEGMENT_SUFFIX = ".log"
+REWRITTEN_SUFFIX = ".erasing"
 """Of a segment that is being written anew without what was erased (`rewriting.py`)."""
 _SYNCED = struct.Struct("=8sQ")
 _SYNCED_MAGIC = b"TWSYNC1\n"
@@ -28,14 +28,14 @@ class LogInUse(ConfigError):
 
 def segment_path(directory: Path, base_offset: int) -> Path:
     """File of the segment whose first record has *base_offset*."""
-    return directory / f"{base_offset:020d}{SUFFIX}"
+    return directory / f"{base_offset:020d}{SEGMENT_SUFFIX}"
 
 
 def segment_bases(directory: Path) -> list[int]:
     """First offsets of all segments, ascending."""
     if not directory.is_dir():
         return []
-    stems = (path.stem for path in directory.iterdir() if path.suffix == SUFFIX)
+    stems = (path.stem for path in directory.iterdir() if path.suffix == SEGMENT_SUFFIX)
     return sorted(int(stem) for stem in stems if len(stem) == 20 and stem.isdigit())
 
 
@@ -49,14 +49,14 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+def map_path(path: Path) -> Iterator[mmap.mmap | bytes]:
     """A file's bytes without copying them; empty bytes for an empty file, which cannot be mapped."""
-    with path.open("rb") as file, mapped_file(file) as view:
+    with path.open("rb") as file, map_open_file(file) as view:
         yield view
 
 
 @contextmanager
-def mapped_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
+def map_open_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
     """The same of an open file: what lies at its path may be another one meanwhile."""
     if os.fstat(file.fileno()).st_size == 0:
         yield b""
@@ -65,7 +65,7 @@ def mapped_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
         yield view
 
 
-def lock(directory: Path) -> BinaryIO:
+def lock_log(directory: Path) -> BinaryIO:
     """Take the writer's lock; it is held until the returned file is closed, and ends with the process.
 
     Raises:

@@ -15,8 +15,8 @@ import structlog
 from ..errors import CorruptLog, Unavailable
 from ..source import Record
 from . import frames
-from .recovery import recover
-from .segments import FRESH, SyncedOffset, lock, mapped, segment_bases, segment_path, sync_directory
+from .recovery import recover_log
+from .segments import REWRITTEN_SUFFIX, SyncedOffset, lock_log, map_path, segment_bases, segment_path, sync_directory
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 
@@ -63,17 +63,17 @@ class EventLog:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 sync_directory(directory.parent)
-                held.enter_context(lock(directory))
-                for left in directory.glob(f"*{FRESH}"):  # of an erasure that was killed; it begins anew
+                held.enter_context(lock_log(directory))
+                for left in directory.glob(f"*{REWRITTEN_SUFFIX}"):  # of an erasure that was killed; it begins anew
                     left.unlink()
                 self._synced = held.enter_context(closing(SyncedOffset(directory, create=True)))
                 self._open(check_all)
             except OSError as error:
                 raise LogFailed(f"{directory}: cannot open the event log: {error}") from error
-            self._held = held.pop_all()
+            self._resources = held.pop_all()
 
     def _open(self, check_all: bool) -> None:
-        self._base, self._position, self._next = recover(self.directory, self._synced.get(), check_all)
+        self._base, self._position, self._next = recover_log(self.directory, self._synced.get(), check_all)
         self._open_segment()
         sync_directory(self.directory)
         self._synced_position = self._position
@@ -241,7 +241,7 @@ class EventLog:
     def close(self) -> None:
         """Release files and lock. What was appended and not synced stays unacknowledged."""
         self._close_segment()
-        self._held.close()
+        self._resources.close()
 
     def _close_segment(self) -> None:
         if self._fd >= 0:
@@ -259,7 +259,7 @@ class EventLog:
 
 def _newest_ms(path: Path, base_offset: int) -> int:
     """Arrival of the newest record in a segment's last chunk, UTC milliseconds."""
-    with mapped(path) as view:
+    with map_path(path) as view:
         position = 0
         while (header := frames.read_header(view, position, base_offset)) is not None:
             last, position, base_offset = position, position + header.size, header.next_offset

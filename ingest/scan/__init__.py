@@ -4,6 +4,6 @@
 plain in every way; any other record takes the way through `decode_event`, which alone decides what is malformed.
 """
 
-from .encoder import Decode, Encoded, RawEncoder
+from .encoder import EncodedBatch, EventDecoder, RawEncoder
 
-__all__ = ["Decode", "Encoded", "RawEncoder"]
+__all__ = ["EncodedBatch", "EventDecoder", "RawEncoder"]

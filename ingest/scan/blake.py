@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import allocation_free, inlined
-from ..hashing import word_at
+from ..hashing import load_word
 from .text import Bytes
 
-BLOCK = 128
-DIGEST = 8
+BLAKE2B_BLOCK_BYTES = 128
+BLAKE2B_DIGEST_BYTES = 8
 """Bytes of the digest."""
 
-UInt64s = npt.NDArray[np.uint64]
-Four = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+BlakeWords = npt.NDArray[np.uint64]
+FourWords = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
-_IV = np.array(
+_BLAKE2B_IV = np.array(
     [
         0x6A09E667F3BCC908,
         0xBB67AE8584CAA73B,
@@ -29,7 +29,7 @@ _IV = np.array(
     ],
     np.uint64,
 )
-_ORDER = np.array(
+_BLAKE2B_WORD_ORDER = np.array(
     [
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
         [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
@@ -47,33 +47,33 @@ _ORDER = np.array(
 """In which order each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
 
 
-def personal(person: bytes) -> UInt64s:
+def blake2b_initial_state(person: bytes) -> BlakeWords:
     """State before the first block, shape (8,), of the hash without key that *person* (16 bytes or less) names."""
-    state = _IV.copy()
-    state[0] ^= np.uint64(0x01010000 | DIGEST)
+    state = _BLAKE2B_IV.copy()
+    state[0] ^= np.uint64(0x01010000 | BLAKE2B_DIGEST_BYTES)
     state[6:] ^= np.frombuffer(person.ljust(16, b"\0"), "<u8")
     return state
 
 
 @inlined
-def _turned(word: np.uint64, bits: int) -> np.uint64:
+def _rotate_right(word: np.uint64, bits: int) -> np.uint64:
     return (word >> np.uint64(bits)) | (word << np.uint64(64 - bits))
 
 
 @inlined
-def _mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y: np.uint64) -> Four:
+def _blake2b_mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y: np.uint64) -> FourWords:
     a = a + b + x
-    d = _turned(d ^ a, 32)
+    d = _rotate_right(d ^ a, 32)
     c = c + d
-    b = _turned(b ^ c, 24)
+    b = _rotate_right(b ^ c, 24)
     a = a + b + y
-    d = _turned(d ^ a, 16)
+    d = _rotate_right(d ^ a, 16)
     c = c + d
-    return a, _turned(b ^ c, 63), c, d
+    return a, _rotate_right(b ^ c, 63), c, d
 
 
 @allocation_free
-def _take_block(state: UInt64s, text: Bytes, at: int, count: int, last: bool) -> None:
+def _blake2b_compress(state: BlakeWords, text: Bytes, at: int, count: int, last: bool) -> None:
     """Add the block text[at : at + BLOCK]; *count* is how many bytes of the message that makes."""
     v0, v1, v2, v3, v4, v5, v6, v7 = (
         state[0],
@@ -85,20 +85,41 @@ def _take_block(state: UInt64s, text: Bytes, at: int, count: int, last: bool) ->
         state[6],
         state[7],
     )
-    v8, v9, v10, v11, v12, v13, v14, v15 = _IV[0], _IV[1], _IV[2], _IV[3], _IV[4], _IV[5], _IV[6], _IV[7]
+    v8, v9, v10, v11, v12, v13, v14, v15 = (
+        _BLAKE2B_IV[0],
+        _BLAKE2B_IV[1],
+        _BLAKE2B_IV[2],
+        _BLAKE2B_IV[3],
+        _BLAKE2B_IV[4],
+        _BLAKE2B_IV[5],
+        _BLAKE2B_IV[6],
+        _BLAKE2B_IV[7],
+    )
     v12 ^= np.uint64(count)
     if last:
         v14 = ~v14
     for turn in range(12):
-        o = _ORDER[turn % 10]
-        v0, v4, v8, v12 = _mix(v0, v4, v8, v12, word_at(text, at + 8 * o[0]), word_at(text, at + 8 * o[1]))
-        v1, v5, v9, v13 = _mix(v1, v5, v9, v13, word_at(text, at + 8 * o[2]), word_at(text, at + 8 * o[3]))
-        v2, v6, v10, v14 = _mix(v2, v6, v10, v14, word_at(text, at + 8 * o[4]), word_at(text, at + 8 * o[5]))
-        v3, v7, v11, v15 = _mix(v3, v7, v11, v15, word_at(text, at + 8 * o[6]), word_at(text, at + 8 * o[7]))
-        v0, v5, v10, v15 = _mix(v0, v5, v10, v15, word_at(text, at + 8 * o[8]), word_at(text, at + 8 * o[9]))
-        v1, v6, v11, v12 = _mix(v1, v6, v11, v12, word_at(text, at + 8 * o[10]), word_at(text, at + 8 * o[11]))
-        v2, v7, v8, v13 = _mix(v2, v7, v8, v13, word_at(text, at + 8 * o[12]), word_at(text, at + 8 * o[13]))
-        v3, v4, v9, v14 = _mix(v3, v4, v9, v14, word_at(text, at + 8 * o[14]), word_at(text, at + 8 * o[15]))
+        o = _BLAKE2B_WORD_ORDER[turn % 10]
+        v0, v4, v8, v12 = _blake2b_mix(v0, v4, v8, v12, load_word(text, at + 8 * o[0]), load_word(text, at + 8 * o[1]))
+        v1, v5, v9, v13 = _blake2b_mix(v1, v5, v9, v13, load_word(text, at + 8 * o[2]), load_word(text, at + 8 * o[3]))
+        v2, v6, v10, v14 = _blake2b_mix(
+            v2, v6, v10, v14, load_word(text, at + 8 * o[4]), load_word(text, at + 8 * o[5])
+        )
+        v3, v7, v11, v15 = _blake2b_mix(
+            v3, v7, v11, v15, load_word(text, at + 8 * o[6]), load_word(text, at + 8 * o[7])
+        )
+        v0, v5, v10, v15 = _blake2b_mix(
+            v0, v5, v10, v15, load_word(text, at + 8 * o[8]), load_word(text, at + 8 * o[9])
+        )
+        v1, v6, v11, v12 = _blake2b_mix(
+            v1, v6, v11, v12, load_word(text, at + 8 * o[10]), load_word(text, at + 8 * o[11])
+        )
+        v2, v7, v8, v13 = _blake2b_mix(
+            v2, v7, v8, v13, load_word(text, at + 8 * o[12]), load_word(text, at + 8 * o[13])
+        )
+        v3, v4, v9, v14 = _blake2b_mix(
+            v3, v4, v9, v14, load_word(text, at + 8 * o[14]), load_word(text, at + 8 * o[15])
+        )
     state[0] ^= v0 ^ v8
     state[1] ^= v1 ^ v9
     state[2] ^= v2 ^ v10
@@ -110,19 +131,19 @@ def _take_block(state: UInt64s, text: Bytes, at: int, count: int, last: bool) ->
 
 
 @allocation_free
-def blake(text: Bytes, length: int, begun: UInt64s, state: UInt64s) -> np.uint64:
+def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWords) -> np.uint64:
     """Digest of text[:length] as a little-endian number; *text* is overwritten up to the end of its last block.
 
     Args:
-        begun: what `personal` gives.
+        begun: what `blake2b_initial_state` gives.
         state: (8,), room to work in.
     """
-    end = max(BLOCK, (length + BLOCK - 1) // BLOCK * BLOCK)
+    end = max(BLAKE2B_BLOCK_BYTES, (length + BLAKE2B_BLOCK_BYTES - 1) // BLAKE2B_BLOCK_BYTES * BLAKE2B_BLOCK_BYTES)
     for at in range(length, end):
         text[at] = 0
     for word in range(8):
         state[word] = begun[word]
-    for at in range(0, end, BLOCK):
-        last = at + BLOCK == end
-        _take_block(state, text, at, length if last else at + BLOCK, last)
+    for at in range(0, end, BLAKE2B_BLOCK_BYTES):
+        last = at + BLAKE2B_BLOCK_BYTES == end
+        _blake2b_compress(state, text, at, length if last else at + BLAKE2B_BLOCK_BYTES, last)
     return np.uint64(state[0])

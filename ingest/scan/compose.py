@@ -11,11 +11,11 @@ from ..compiled import allocation_free, inlined
 from ..events import MAX_EVENT_BYTES
 from .text import QUOTE, Bytes
 
-ROOM = MAX_EVENT_BYTES + 8192
+TEXT_BUFFER_BYTES = MAX_EVENT_BYTES + 8192
 """Bytes of the buffer: all texts of the largest record, eight more for each of 512 names, and eight to read past."""
 
 
-class Lexicon:
+class WordList:
     """A few words as arrays: `texts` (words, longest) and `lengths` (words,)."""
 
     def __init__(self, words: Collection[str]) -> None:
@@ -26,14 +26,14 @@ class Lexicon:
 
 
 @inlined
-def put_byte(room: Bytes, at: int, byte: int) -> int:
+def append_byte(room: Bytes, at: int, byte: int) -> int:
     """Append one byte; returns the end, as all of these do."""
     room[at] = byte
     return at + 1
 
 
 @inlined
-def put_number(room: Bytes, at: int, number: int) -> int:
+def append_number(room: Bytes, at: int, number: int) -> int:
     """Append a whole number as eight bytes."""
     for k in range(8):
         room[at + k] = (number >> (8 * k)) & 255
@@ -41,7 +41,7 @@ def put_number(room: Bytes, at: int, number: int) -> int:
 
 
 @inlined
-def put(room: Bytes, at: int, data: Bytes, begin: int, length: int) -> int:
+def append_text(room: Bytes, at: int, data: Bytes, begin: int, length: int) -> int:
     """Append data[begin : begin + length]; nothing for an absent text, whose length is -1."""
     for k in range(length):
         room[at + k] = data[begin + k]
@@ -49,7 +49,7 @@ def put(room: Bytes, at: int, data: Bytes, begin: int, length: int) -> int:
 
 
 @inlined
-def next_name(data: Bytes, at: int) -> tuple[int, int]:
+def next_list_item(data: Bytes, at: int) -> tuple[int, int]:
     """First byte and end of the next text of a list that was read; *at* is its beginning or the end of the last one."""
     at += 1
     while data[at] != QUOTE:
@@ -62,29 +62,29 @@ def next_name(data: Bytes, at: int) -> tuple[int, int]:
 
 
 @allocation_free
-def put_list(room: Bytes, at: int, data: Bytes, begin: int, count: int) -> int:
+def append_list(room: Bytes, at: int, data: Bytes, begin: int, count: int) -> int:
     """Append a list so that no two lists give the same bytes; its count is -1 where it is absent."""
-    at = put_number(room, at, count)
+    at = append_number(room, at, count)
     for _ in range(count):
-        start, begin = next_name(data, begin)
-        at = put_number(room, at, begin - start)
-        at = put(room, at, data, start, begin - start)
+        start, begin = next_list_item(data, begin)
+        at = append_number(room, at, begin - start)
+        at = append_text(room, at, data, start, begin - start)
     return at
 
 
 @allocation_free
-def put_joined(room: Bytes, at: int, data: Bytes, begin: int, count: int, separator: int) -> int:
+def append_joined(room: Bytes, at: int, data: Bytes, begin: int, count: int, separator: int) -> int:
     """Append a list with a separator between its texts."""
     for item in range(count):
-        start, begin = next_name(data, begin)
+        start, begin = next_list_item(data, begin)
         if item > 0:
-            at = put_byte(room, at, separator)
-        at = put(room, at, data, start, begin - start)
+            at = append_byte(room, at, separator)
+        at = append_text(room, at, data, start, begin - start)
     return at
 
 
 @inlined
-def same(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> bool:
+def texts_equal(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> bool:
     """Whether two texts of the same length are equal."""
     for k in range(length):  # noqa: SIM110
         if data[at + k] != other[begin + k]:
@@ -93,19 +93,19 @@ def same(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> bool:
 
 
 @allocation_free
-def is_listed(data: Bytes, begin: int, count: int, text: int, length: int) -> bool:
+def list_contains(data: Bytes, begin: int, count: int, text: int, length: int) -> bool:
     """Whether a list holds the text data[text : text + length]."""
     for _ in range(count):
-        start, begin = next_name(data, begin)
-        if begin - start == length and same(data, start, data, text, length):
+        start, begin = next_list_item(data, begin)
+        if begin - start == length and texts_equal(data, start, data, text, length):
             return True
     return False
 
 
 @allocation_free
-def which_word(data: Bytes, at: int, length: int, texts: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> int:
+def word_index(data: Bytes, at: int, length: int, texts: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> int:
     """Position of a text in a lexicon; -1 where it is not in it."""
     for word in range(len(lengths)):
-        if lengths[word] == length and same(data, at, texts[word], 0, length):
+        if lengths[word] == length and texts_equal(data, at, texts[word], 0, length):
             return word
     return -1

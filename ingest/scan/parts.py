@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ..compiled import allocation_free, as_int, inlined
-from .text import AT, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
+from .text import AT_SIGN, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
 
-NOWHERE, UNSURE = -1, -2
+NO_HOST, UNDECIDED_HOST = -1, -2
 
 _FIRST_LETTER, _LAST_LETTER, _FIRST_CAPITAL, _LAST_CAPITAL, _QUERY, _FRAGMENT, _SPACE = b"azAZ?# "
 _BEYOND = 0x7F
-_W, _SMALL = ord("w"), 0x20
+_LETTER_W, _LOWER_CASE_BIT = ord("w"), 0x20
 
 
 @allocation_free
@@ -34,17 +34,17 @@ def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
 
 
 @allocation_free
-def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
+def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
     """Where the host of a plain URL or mail address stands; the compiled twin of `targets.host_of`.
 
     Returns:
         Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
         that takes a longer look (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
     """
-    mark, mail, plain = NOWHERE, NOWHERE, True
+    mark, mail, plain = NO_HOST, NO_HOST, True
     for at in range(begin, end):
         byte = data[at]
-        if byte == AT:
+        if byte == AT_SIGN:
             mail = at
         elif byte == COLON and mark < 0 and at + 2 < end and data[at + 1] == SLASH and data[at + 2] == SLASH:
             mark = at
@@ -52,11 +52,11 @@ def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
     if mark >= 0:
         return _host_of_url(data, begin, mark, end)
     if _begins_with_www(data, begin, end):
-        return UNSURE, UNSURE
+        return UNDECIDED_HOST, UNDECIDED_HOST
     if mail < 0:
-        return NOWHERE, NOWHERE
+        return NO_HOST, NO_HOST
     if not plain or mail == begin or not _has_dot(data, mail + 1, end):
-        return UNSURE, UNSURE
+        return UNDECIDED_HOST, UNDECIDED_HOST
     return mail + 1, end
 
 
@@ -64,9 +64,9 @@ def host_of(data: Bytes, begin: int, end: int) -> tuple[int, int]:
 def _begins_with_www(data: Bytes, begin: int, end: int) -> bool:
     return (
         end - begin >= 4
-        and data[begin] | _SMALL == _W
-        and data[begin + 1] | _SMALL == _W
-        and (data[begin + 2] | _SMALL == _W and data[begin + 3] == DOT)
+        and data[begin] | _LOWER_CASE_BIT == _LETTER_W
+        and data[begin + 1] | _LOWER_CASE_BIT == _LETTER_W
+        and (data[begin + 2] | _LOWER_CASE_BIT == _LETTER_W and data[begin + 3] == DOT)
     )
 
 
@@ -83,7 +83,7 @@ def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int
     """As `host_of`, for a name with `://` at *mark*: small letters before it, behind it a host and maybe a port."""
     for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
-            return UNSURE, UNSURE
+            return UNDECIDED_HOST, UNDECIDED_HOST
     start = mark + 3
     at = start
     while at < end and (_FIRST_LETTER <= data[at] <= _LAST_LETTER or is_digit(data[at]) or data[at] in (DOT, MINUS)):
@@ -94,4 +94,4 @@ def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int
         while at < end and is_digit(data[at]):
             at += 1
     ends = at == end or data[at] in (SLASH, _QUERY, _FRAGMENT)
-    return (start, stop) if ends and stop > start and mark > begin else (UNSURE, UNSURE)
+    return (start, stop) if ends and stop > start and mark > begin else (UNDECIDED_HOST, UNDECIDED_HOST)

@@ -17,49 +17,51 @@ from ..hashing import salted_key, siphash
 
 AGENT, NETWORK, SCOPES, TARGET = range(4)
 """Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
-KINDS = 4
-SIDE = 4
+ENTRY_KINDS = 4
+TARGET_SIDE = 4
 """Stands for TARGET in fingerprints of a host alone, of which only the side is looked up."""
 
 UInt64s = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
 
-class Memory(NamedTuple):
+class FingerprintTable(NamedTuple):
     """Open addressing; an entry with the fingerprint (0, 0) is empty."""
 
     keys: UInt64s  # (4,): of both halves of the fingerprint
-    prints: UInt64s  # (places, 2)
+    fingerprints: UInt64s  # (places, 2)
     values: UInt64s  # (places,): agent key, or hash of a name
     numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
 
 
-def memory(salt: bytes, places: int) -> Memory:
+def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
     """An empty memory; *places* is a power of two."""
     keys = np.concatenate([salted_key(salt, b"tw-recall-1"), salted_key(salt, b"tw-recall-2")])
-    return Memory(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
+    return FingerprintTable(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
 
 
 @allocation_free
-def fingerprint(text: Bytes, length: int, held: Memory, out: UInt64s) -> None:
+def fingerprint(text: Bytes, length: int, held: FingerprintTable, out: UInt64s) -> None:
     """Fingerprint of text[:length], never (0, 0); eight more bytes must be readable."""
     out[0] = siphash(text, 0, length, held.keys[0], held.keys[1]) | np.uint64(1)
     out[1] = siphash(text, 0, length, held.keys[2], held.keys[3])
 
 
 @inlined
-def place_of(held: Memory, wanted: UInt64s) -> int:
+def slot_of(held: FingerprintTable, wanted: UInt64s) -> int:
     """Place of an entry; where there is none, the empty place in which it belongs."""
     mask = len(held.values) - 1
     place = as_int(wanted[0] >> np.uint64(1)) & mask
-    while held.prints[place, 0] != 0 and (held.prints[place, 0] != wanted[0] or held.prints[place, 1] != wanted[1]):
+    while held.fingerprints[place, 0] != 0 and (
+        held.fingerprints[place, 0] != wanted[0] or held.fingerprints[place, 1] != wanted[1]
+    ):
         place = (place + 1) & mask
     return place
 
 
 @allocation_free
-def remember(
-    held: Memory,
+def store_missing(
+    held: FingerprintTable,
     state: Bytes,
     prints: UInt64s,
     names: UInt64s,
@@ -75,19 +77,24 @@ def remember(
     """
     added = 0
     for row in range(len(state)):
-        for kind in range(KINDS):
+        for kind in range(ENTRY_KINDS):
             if not (state[row] >> kind) & 1:
                 continue
-            place = place_of(held, prints[row, kind])
-            added += held.prints[place, 0] == 0
-            held.prints[place, 0], held.prints[place, 1] = prints[row, kind, 0], prints[row, kind, 1]
-            _keep(held, place, kind, names[row], numbers[row], codes[row])
+            place = slot_of(held, prints[row, kind])
+            added += held.fingerprints[place, 0] == 0
+            held.fingerprints[place, 0], held.fingerprints[place, 1] = prints[row, kind, 0], prints[row, kind, 1]
+            _store_entry(held, place, kind, names[row], numbers[row], codes[row])
     return added
 
 
 @allocation_free
-def _keep(
-    held: Memory, place: int, kind: int, names: UInt64s, numbers: npt.NDArray[np.float64], codes: npt.NDArray[np.int8]
+def _store_entry(
+    held: FingerprintTable,
+    place: int,
+    kind: int,
+    names: UInt64s,
+    numbers: npt.NDArray[np.float64],
+    codes: npt.NDArray[np.int8],
 ) -> None:
     if kind == AGENT:
         held.values[place] = names[c.AGENT]

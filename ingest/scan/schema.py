@@ -13,34 +13,34 @@ import msgspec.inspect as mi
 import numpy as np
 import numpy.typing as npt
 
-from ..events import EFFECTS, EVENT_TYPES, MAX_ID, OUTCOMES, PROVENANCES, AuditEvent
+from ..events import EFFECTS, EVENT_TYPES, MAX_ID_LENGTH, OUTCOMES, PROVENANCES, NativeEvent
 
-UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, WHOLE, FLAG, OBJECT, FREE = range(12)
+UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, INTEGER, FLAG, OBJECT, FREE_OBJECT = range(12)
 """Kinds of members: what the schema does not name, then its types."""
 
-TOP = 0
+TOP_LEVEL = 0
 """Level of the record's own members; each object in it is a level, and so is each vocabulary."""
 
-LONGEST_WORD = 16
-PLACES = 256
+MAX_WORD_BYTES = 16
+WORD_SLOTS = 256
 """Places of the table of words; a power of two, at least twice as many as words."""
 
 _TYPES: tuple[tuple[mi.Type, int], ...] = (
-    (mi.StrType(max_length=MAX_ID), TEXT),
-    (mi.StrType(min_length=1, max_length=MAX_ID), IDENTIFIER),
-    (mi.ListType(mi.StrType(max_length=MAX_ID), max_length=256), NAMES),
+    (mi.StrType(max_length=MAX_ID_LENGTH), TEXT),
+    (mi.StrType(min_length=1, max_length=MAX_ID_LENGTH), IDENTIFIER),
+    (mi.ListType(mi.StrType(max_length=MAX_ID_LENGTH), max_length=256), NAMES),
     (mi.DateTimeType(), TIME),
     (mi.FloatType(ge=0), SIZE),
     (mi.FloatType(ge=1), COUNT),
-    (mi.IntType(), WHOLE),
+    (mi.IntType(), INTEGER),
     (mi.BoolType(), FLAG),
-    (mi.DictType(mi.StrType(), mi.AnyType()), FREE),
+    (mi.DictType(mi.StrType(), mi.AnyType()), FREE_OBJECT),
 )
-_WORDS = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
+_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
 """Vocabularies in the order of their codes."""
 
 
-class Member(NamedTuple):
+class SchemaMember(NamedTuple):
     """One member of the schema; `inner` is the level of its own members or words, -1 for none."""
 
     path: str
@@ -51,7 +51,7 @@ class Member(NamedTuple):
     inner: int
 
 
-class Schema(NamedTuple):
+class ScanSchema(NamedTuple):
     """The schema as arrays for the kernels. Field numbers are positions in `MEMBERS`."""
 
     kinds: npt.NDArray[np.int64]  # (fields,)
@@ -62,23 +62,23 @@ class Schema(NamedTuple):
     meanings: npt.NDArray[np.int64]  # (PLACES,): the field number, or the code of a word
 
 
-def _members() -> Iterator[Member]:
+def _schema_members() -> Iterator[SchemaMember]:
     """All members; each object's own members come behind those of the record."""
-    objects: list[tuple[str, int, mi.StructType]] = [("", TOP, mi.type_info(AuditEvent))]  # type: ignore[list-item]
+    objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:
         for field in struct.fields:
             path, inner = prefix + field.encode_name, -1
-            found, nullable = _plain(field.type)
-            kind = _kind(path, found)
+            found, nullable = _without_none(field.type)
+            kind = _member_kind(path, found)
             if kind in (OBJECT, WORD):
                 inner, levels = levels, levels + 1
             if isinstance(found, mi.StructType):
                 objects.append((f"{path}.", inner, found))
-            yield Member(path, level, kind, nullable, field.required, inner)
+            yield SchemaMember(path, level, kind, nullable, field.required, inner)
 
 
-def _plain(found: mi.Type) -> tuple[mi.Type, bool]:
+def _without_none(found: mi.Type) -> tuple[mi.Type, bool]:
     """A type without its `None`, and whether it had one."""
     if not isinstance(found, mi.UnionType):
         return found, False
@@ -86,10 +86,10 @@ def _plain(found: mi.Type) -> tuple[mi.Type, bool]:
     return kept, True
 
 
-def _kind(path: str, found: mi.Type) -> int:
+def _member_kind(path: str, found: mi.Type) -> int:
     if isinstance(found, mi.StructType):
         return OBJECT
-    if isinstance(found, mi.LiteralType) and set(_WORDS[path]) == set(found.values):
+    if isinstance(found, mi.LiteralType) and set(_VOCABULARIES[path]) == set(found.values):
         return WORD
     for known, kind in _TYPES:
         if found == known:
@@ -97,52 +97,52 @@ def _kind(path: str, found: mi.Type) -> int:
     raise TypeError(f"the scanner can not read the type of {path}: {found}")
 
 
-MEMBERS: tuple[Member, ...] = tuple(_members())
-FIELDS = len(MEMBERS)
-_NUMBER = {member.path: number for number, member in enumerate(MEMBERS)}
+SCHEMA_MEMBERS: tuple[SchemaMember, ...] = tuple(_schema_members())
+FIELD_COUNT = len(SCHEMA_MEMBERS)
+_NUMBER = {member.path: number for number, member in enumerate(SCHEMA_MEMBERS)}
 
 
-def field(path: str) -> int:
+def field_number(path: str) -> int:
     """Number of a field. Raises KeyError for a path that is not in the schema."""
     return _NUMBER[path]
 
 
-def as_words(name: str) -> tuple[int, int]:
+def name_words(name: str) -> tuple[int, int]:
     """A name of at most 16 bytes as two little-endian words."""
-    data = name.encode().ljust(LONGEST_WORD, b"\0")
+    data = name.encode().ljust(MAX_WORD_BYTES, b"\0")
     return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
 
 
-def place_of(first: int, second: int, level: int) -> int:
+def first_word_slot(first: int, second: int, level: int) -> int:
     """Where a name is looked up first; the kernels compute the same (`walk.find_word`)."""
     mixed = (first ^ (second * 0x9E3779B97F4A7C15) ^ (level * 0xC2B2AE3D27D4EB4F)) & (2**64 - 1)
     return ((mixed * 0xFF51AFD7ED558CCD) & (2**64 - 1)) >> 56
 
 
-def _schema() -> Schema:
-    made = Schema(
-        np.array([m.kind for m in MEMBERS]),
-        np.array([m.nullable for m in MEMBERS]),
-        np.array([m.inner for m in MEMBERS]),
-        np.zeros((PLACES, 2), np.uint64),
-        np.full(PLACES, -1, np.int64),
-        np.zeros(PLACES, np.int64),
+def _build_schema() -> ScanSchema:
+    made = ScanSchema(
+        np.array([m.kind for m in SCHEMA_MEMBERS]),
+        np.array([m.nullable for m in SCHEMA_MEMBERS]),
+        np.array([m.inner for m in SCHEMA_MEMBERS]),
+        np.zeros((WORD_SLOTS, 2), np.uint64),
+        np.full(WORD_SLOTS, -1, np.int64),
+        np.zeros(WORD_SLOTS, np.int64),
     )
-    for number, member in enumerate(MEMBERS):
-        _place(made, member.path.rpartition(".")[2], member.level, number)
-        for code, word in enumerate(_WORDS.get(member.path, ())):
-            _place(made, word, member.inner, code)
+    for number, member in enumerate(SCHEMA_MEMBERS):
+        _insert_word(made, member.path.rpartition(".")[2], member.level, number)
+        for code, word in enumerate(_VOCABULARIES.get(member.path, ())):
+            _insert_word(made, word, member.inner, code)
     return made
 
 
-def _place(schema: Schema, name: str, level: int, meaning: Any) -> None:
-    if len(name.encode()) > LONGEST_WORD:
-        raise ValueError(f"{name!r} has more than {LONGEST_WORD} bytes: the scanner would not find it")
-    words = as_words(name)
-    place = place_of(*words, level)
+def _insert_word(schema: ScanSchema, name: str, level: int, meaning: Any) -> None:
+    if len(name.encode()) > MAX_WORD_BYTES:
+        raise ValueError(f"{name!r} has more than {MAX_WORD_BYTES} bytes: the scanner would not find it")
+    words = name_words(name)
+    place = first_word_slot(*words, level)
     while schema.levels[place] >= 0:
-        place = (place + 1) % PLACES
+        place = (place + 1) % WORD_SLOTS
     schema.words[place], schema.levels[place], schema.meanings[place] = words, level, meaning
 
 
-SCHEMA = _schema()
+SCAN_SCHEMA = _build_schema()

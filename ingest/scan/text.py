@@ -10,30 +10,30 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import allocation_free, as_int, inlined
-from ..hashing import word_at
+from ..hashing import load_word
 
 Bytes = npt.NDArray[np.uint8]
 
-QUOTE, ESCAPE, COMMA, COLON, PLUS, MINUS, DOT, AT, SLASH = b'"\\,:+-.@/'
+QUOTE, BACKSLASH, COMMA, COLON, PLUS, MINUS, DOT, AT_SIGN, SLASH = b'"\\,:+-.@/'
 ZERO, NINE = b"09"
-OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = b"{}[]"
+OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = b"{}[]"
 NULL_BEGINS, TRUE_BEGINS = b"nt"
-_BLANK, _NEWLINE, _RETURN, _TAB = b" \n\r\t"
+_SPACE_BYTE, _NEWLINE, _RETURN, _TAB = b" \n\r\t"
 _SIMPLE_ESCAPES = tuple(b'"\\/bfnrt')
 _NULL, _TRUE, _FALSE = (int.from_bytes(word, "little") for word in (b"null", b"true", b"false"))
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _INDEX = np.uint64(0x0001020304050607)
 """Times a number with one bit, in the lowest place of a byte: the highest byte is then that byte's position."""
-DEEPEST = 60
+MAX_NESTING = 60
 """Levels of nesting in a value that is passed over; they are kept as the bits of one number."""
-MOST_DIGITS = 15
+MAX_EXACT_DIGITS = 15
 """A number with at most this many digits, and its power of ten, are exact as float64; so is their quotient rounded."""
 
 
 @inlined
 def skip_blanks(data: Bytes, at: int) -> int:
     """The next position that is no blank."""
-    while data[at] == _BLANK or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB:
+    while data[at] == _SPACE_BYTE or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB:
         at += 1
     return at
 
@@ -56,9 +56,9 @@ def string_end(data: Bytes, start: int) -> int:
     """Position of the quote that ends the string whose first character is at *start*; -1 for one with an escape."""
     at, above = start, np.uint64(0)
     while True:
-        word = word_at(data, at)
-        control = (word - _ONES * np.uint64(_BLANK)) & ~word & _HIGH
-        stops = _any_equal(word, QUOTE) | _any_equal(word, ESCAPE) | control
+        word = load_word(data, at)
+        control = (word - _ONES * np.uint64(_SPACE_BYTE)) & ~word & _HIGH
+        stops = _any_equal(word, QUOTE) | _any_equal(word, BACKSLASH) | control
         if stops != 0:
             break
         above |= word & _HIGH
@@ -68,11 +68,11 @@ def string_end(data: Bytes, start: int) -> int:
     at += as_int((first * _INDEX) >> np.uint64(56))
     if data[at] != QUOTE:
         return -1
-    return at if above == 0 or characters(data, start, at) >= 0 else -1
+    return at if above == 0 or count_characters(data, start, at) >= 0 else -1
 
 
 @allocation_free
-def characters(data: Bytes, at: int, end: int) -> int:
+def count_characters(data: Bytes, at: int, end: int) -> int:
     """Characters of a text in UTF-8; -1 where it is none (RFC 3629: shortest form, no surrogates)."""
     count = 0
     while at < end:
@@ -104,13 +104,13 @@ def _continuation(first: int, second: int) -> int:
 
 
 @inlined
-def whole_end(data: Bytes, at: int) -> int:
+def integer_end(data: Bytes, at: int) -> int:
     """End of an integer of at most 15 digits without sign; -1 for any other text."""
     start = at
     while is_digit(data[at]):
         at += 1
     digits = at - start
-    if digits == 0 or digits > MOST_DIGITS or (digits > 1 and data[start] == ZERO):
+    if digits == 0 or digits > MAX_EXACT_DIGITS or (digits > 1 and data[start] == ZERO):
         return -1
     return at
 
@@ -118,14 +118,14 @@ def whole_end(data: Bytes, at: int) -> int:
 @inlined
 def number_end(data: Bytes, at: int) -> int:
     """End of a number of at most 15 digits without sign and exponent; -1 for any other text."""
-    start, at = at, whole_end(data, at)
+    start, at = at, integer_end(data, at)
     if at < 0 or data[at] != DOT:
         return at
     dot = at
     at += 1
     while is_digit(data[at]):
         at += 1
-    return at if dot + 1 < at <= start + MOST_DIGITS + 1 else -1
+    return at if dot + 1 < at <= start + MAX_EXACT_DIGITS + 1 else -1
 
 
 @inlined
@@ -147,7 +147,7 @@ def number_at(data: Bytes, at: int, end: int) -> float:
 def _literal_end(data: Bytes, at: int, letters: int, length: int) -> int:
     """End of a word given by its bytes as a number; -1 where another text stands."""
     mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
-    return at + length if word_at(data, at) & mask == np.uint64(letters) else -1
+    return at + length if load_word(data, at) & mask == np.uint64(letters) else -1
 
 
 @inlined
@@ -157,7 +157,7 @@ def null_end(data: Bytes, at: int) -> int:
 
 
 @inlined
-def flag_end(data: Bytes, at: int) -> int:
+def boolean_end(data: Bytes, at: int) -> int:
     """End of `true` or `false`; -1 where another text stands."""
     if data[at] == TRUE_BEGINS:
         return _literal_end(data, at, _TRUE, 4)
@@ -169,28 +169,28 @@ def _scalar_end(data: Bytes, at: int) -> int:
     """End of a string, number or word that nobody reads."""
     first = data[at]
     if first == QUOTE:
-        return _unread_string_end(data, at + 1)
+        return _skipped_string_end(data, at + 1)
     if first == MINUS:
         return number_end(data, at + 1)
     if is_digit(first):
         return number_end(data, at)
-    return null_end(data, at) if first == NULL_BEGINS else flag_end(data, at)
+    return null_end(data, at) if first == NULL_BEGINS else boolean_end(data, at)
 
 
 @allocation_free
-def _unread_string_end(data: Bytes, start: int) -> int:
+def _skipped_string_end(data: Bytes, start: int) -> int:
     """Position behind a string that nobody reads; it may hold the simple escapes."""
     at, above = start, 0
     while data[at] != QUOTE:
-        if data[at] < _BLANK:
+        if data[at] < _SPACE_BYTE:
             return -1
-        if data[at] == ESCAPE:
+        if data[at] == BACKSLASH:
             at += 1
             if data[at] not in _SIMPLE_ESCAPES:
                 return -1
         above |= data[at]
         at += 1
-    return at + 1 if above < 0x80 or characters(data, start, at) >= 0 else -1
+    return at + 1 if above < 0x80 or count_characters(data, start, at) >= 0 else -1
 
 
 @inlined
@@ -198,7 +198,7 @@ def value_after_name(data: Bytes, at: int) -> int:
     """Where the value of the member begins whose name's quote is at *at*; -1 where no name stands."""
     if data[at] != QUOTE:
         return -1
-    at = _unread_string_end(data, at + 1)
+    at = _skipped_string_end(data, at + 1)
     return value_after_colon(data, at) if at >= 0 else -1
 
 
@@ -215,36 +215,36 @@ def value_end(data: Bytes, at: int) -> int:
     kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one tells what is around it
     while at >= 0:
         first = data[at]
-        if first in (OPEN, OPEN_LIST):
-            kinds, depth = (kinds << 1) | as_int(first == OPEN), depth + 1
+        if first in (OPEN_OBJECT, OPEN_LIST):
+            kinds, depth = (kinds << 1) | as_int(first == OPEN_OBJECT), depth + 1
             at = skip_blanks(data, at + 1)
-            if depth > DEEPEST:
+            if depth > MAX_NESTING:
                 return -1
-            if data[at] not in (CLOSE, CLOSE_LIST):
-                at = value_after_name(data, at) if first == OPEN else at
+            if data[at] not in (CLOSE_OBJECT, CLOSE_LIST):
+                at = value_after_name(data, at) if first == OPEN_OBJECT else at
                 continue
         else:
             at = _scalar_end(data, at)
-        at, kinds, depth = _leave(data, at, kinds, depth)
+        at, kinds, depth = _close_containers(data, at, kinds, depth)
         if depth == 0:
             return at
-        at = _following(data, at, kinds)
+        at = _next_value(data, at, kinds)
     return -1
 
 
 @allocation_free
-def _leave(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int, int, int]:
+def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int, int, int]:
     """Step out of all objects and lists that end at *at*."""
     while at >= 0 and depth > 0:
         at = skip_blanks(data, at)
-        if data[at] != (CLOSE if kinds & 1 else CLOSE_LIST):
+        if data[at] != (CLOSE_OBJECT if kinds & 1 else CLOSE_LIST):
             break
         at, kinds, depth = at + 1, kinds >> 1, depth - 1
     return at, kinds, depth
 
 
 @allocation_free
-def _following(data: Bytes, at: int, kinds: int) -> int:
+def _next_value(data: Bytes, at: int, kinds: int) -> int:
     """Where the next value of the same object or list begins."""
     if at < 0 or data[at] != COMMA:
         return -1

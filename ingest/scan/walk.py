@@ -8,22 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import allocation_free, as_int, inlined
-from ..events import MAX_ID
-from ..hashing import word_at
+from ..events import MAX_ID_LENGTH
+from ..hashing import load_word
 from . import schema as s
-from .schema import Schema
+from .schema import ScanSchema
 from .text import (
-    CLOSE,
     CLOSE_LIST,
+    CLOSE_OBJECT,
     COMMA,
     NULL_BEGINS,
-    OPEN,
     OPEN_LIST,
+    OPEN_OBJECT,
     QUOTE,
     TRUE_BEGINS,
     Bytes,
-    characters,
-    flag_end,
+    boolean_end,
+    count_characters,
+    integer_end,
     null_end,
     number_at,
     number_end,
@@ -31,17 +32,16 @@ from .text import (
     string_end,
     value_after_colon,
     value_end,
-    whole_end,
 )
-from .times import time_at
+from .times import rfc3339_ms
 
 ABSENT = -1
-MOST_NAMES = 256
+MAX_LIST_ITEMS = 256
 
 Integers = npt.NDArray[np.int64]
 
 
-class Members(NamedTuple):
+class MemberSpans(NamedTuple):
     """What one record says, by field number. A member that is missing or null has the length ABSENT."""
 
     begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
@@ -49,13 +49,13 @@ class Members(NamedTuple):
     sizes: npt.NDArray[np.float64]  # of numbers
 
 
-def members() -> Members:
+def allocate_member_spans() -> MemberSpans:
     """Room for one record."""
-    return Members(np.zeros(s.FIELDS, np.int64), np.zeros(s.FIELDS, np.int64), np.zeros(s.FIELDS))
+    return MemberSpans(np.zeros(s.FIELD_COUNT, np.int64), np.zeros(s.FIELD_COUNT, np.int64), np.zeros(s.FIELD_COUNT))
 
 
 @allocation_free
-def read_record(data: Bytes, at: int, schema: Schema, found: Members) -> int:
+def read_record(data: Bytes, at: int, schema: ScanSchema, found: MemberSpans) -> int:
     """Read a record into *found*.
 
     Returns:
@@ -63,15 +63,15 @@ def read_record(data: Bytes, at: int, schema: Schema, found: Members) -> int:
         at.
     """
     found.lengths[:] = ABSENT
-    at, level, seen = skip_blanks(data, at), s.TOP, np.uint64(0)
-    if data[at] != OPEN:
+    at, level, seen = skip_blanks(data, at), s.TOP_LEVEL, np.uint64(0)
+    if data[at] != OPEN_OBJECT:
         return -1
     at = skip_blanks(data, at + 1)
     while at >= 0:
-        if data[at] == CLOSE:
-            if level == s.TOP:
+        if data[at] == CLOSE_OBJECT:
+            if level == s.TOP_LEVEL:
                 return skip_blanks(data, at + 1)
-            at, level = _next_member(data, at + 1), s.TOP
+            at, level = _next_member(data, at + 1), s.TOP_LEVEL
             continue
         field, at = _read_name(data, at, level, schema)
         if at < 0 or field < 0:
@@ -81,7 +81,7 @@ def read_record(data: Bytes, at: int, schema: Schema, found: Members) -> int:
         if seen & bit:
             return -1
         seen |= bit
-        if schema.kinds[field] == s.OBJECT and data[at] == OPEN:
+        if schema.kinds[field] == s.OBJECT and data[at] == OPEN_OBJECT:
             found.lengths[field] = 0
             at, level = skip_blanks(data, at + 1), schema.inner[field]
         else:
@@ -95,7 +95,7 @@ def _next_member(data: Bytes, at: int) -> int:
     if at < 0:
         return -1
     at = skip_blanks(data, at)
-    if data[at] == CLOSE:
+    if data[at] == CLOSE_OBJECT:
         return at
     if data[at] != COMMA:
         return -1
@@ -104,7 +104,7 @@ def _next_member(data: Bytes, at: int) -> int:
 
 
 @inlined
-def _read_name(data: Bytes, at: int, level: int, schema: Schema) -> tuple[int, int]:
+def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[int, int]:
     """Field number (-1 = not in the schema) of the name at *at*, and where its value begins (-1 = unusual)."""
     if data[at] != QUOTE:
         return -1, -1
@@ -115,24 +115,24 @@ def _read_name(data: Bytes, at: int, level: int, schema: Schema) -> tuple[int, i
 
 
 @inlined
-def find_word(data: Bytes, at: int, end: int, level: int, schema: Schema) -> int:
+def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) -> int:
     """What a name of a level, or a word of a vocabulary, means; -1 for one that is not known."""
     length = end - at
-    if length > s.LONGEST_WORD:
+    if length > s.MAX_WORD_BYTES:
         return -1
-    first = _masked(word_at(data, at), min(length, 8))
-    second = _masked(word_at(data, at + 8), max(length - 8, 0))
+    first = _first_bytes(load_word(data, at), min(length, 8))
+    second = _first_bytes(load_word(data, at + 8), max(length - 8, 0))
     mixed = first ^ (second * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(level) * np.uint64(0xC2B2AE3D27D4EB4F))
     place = as_int((mixed * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(56))
     while schema.levels[place] >= 0:
         if schema.levels[place] == level and schema.words[place, 0] == first and schema.words[place, 1] == second:
             return as_int(schema.meanings[place])
-        place = (place + 1) & (s.PLACES - 1)
+        place = (place + 1) & (s.WORD_SLOTS - 1)
     return -1
 
 
 @inlined
-def _masked(word: np.uint64, length: int) -> np.uint64:
+def _first_bytes(word: np.uint64, length: int) -> np.uint64:
     """The first bytes of a word."""
     if length == 8:
         return word
@@ -140,7 +140,7 @@ def _masked(word: np.uint64, length: int) -> np.uint64:
 
 
 @inlined
-def _read_value(data: Bytes, at: int, field: int, schema: Schema, found: Members) -> int:
+def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, found: MemberSpans) -> int:
     """Read a value that is no object of the schema; returns its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
@@ -149,56 +149,56 @@ def _read_value(data: Bytes, at: int, field: int, schema: Schema, found: Members
         return _read_string(data, at + 1, field, kind, schema, found)
     if kind == s.NAMES:
         return _read_list(data, at, field, found)
-    if kind == s.FREE and first == OPEN:
+    if kind == s.FREE_OBJECT and first == OPEN_OBJECT:
         return value_end(data, at)
     if kind == s.FLAG:
         found.begins[field], found.lengths[field] = as_int(first == TRUE_BEGINS), 0
-        return flag_end(data, at)
-    if kind == s.SIZE or kind == s.COUNT or kind == s.WHOLE:
+        return boolean_end(data, at)
+    if kind == s.SIZE or kind == s.COUNT or kind == s.INTEGER:
         return _read_number(data, at, field, kind, found)
     return -1
 
 
 @inlined
-def _read_number(data: Bytes, at: int, field: int, kind: int, found: Members) -> int:
+def _read_number(data: Bytes, at: int, field: int, kind: int, found: MemberSpans) -> int:
     """Read an amount or an integer that is not negative."""
-    end = whole_end(data, at) if kind == s.WHOLE else number_end(data, at)
+    end = integer_end(data, at) if kind == s.INTEGER else number_end(data, at)
     if end < 0:
         return -1
     found.begins[field], found.lengths[field] = at, end - at
-    if kind != s.WHOLE:
+    if kind != s.INTEGER:
         found.sizes[field] = number_at(data, at, end)
     return -1 if kind == s.COUNT and found.sizes[field] < 1.0 else end
 
 
 @inlined
-def _read_string(data: Bytes, at: int, field: int, kind: int, schema: Schema, found: Members) -> int:
+def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema, found: MemberSpans) -> int:
     """Read a text, a word or a time, whose first character is at *at*."""
     end = string_end(data, at)
     if end < 0:
         return -1
     found.begins[field], found.lengths[field] = at, end - at
     if kind == s.TEXT:
-        return end + 1 if _fits(data, at, end) else -1
+        return end + 1 if _within_limit(data, at, end) else -1
     if kind == s.IDENTIFIER:
-        return end + 1 if end > at and _fits(data, at, end) else -1
+        return end + 1 if end > at and _within_limit(data, at, end) else -1
     if kind == s.WORD:
         found.begins[field] = find_word(data, at, end, schema.inner[field], schema)
         return end + 1 if found.begins[field] >= 0 else -1
     if kind == s.TIME:
-        found.begins[field] = time_at(data, at, end)
+        found.begins[field] = rfc3339_ms(data, at, end)
         return end + 1 if found.begins[field] >= 0 else -1
     return -1
 
 
 @inlined
-def _fits(data: Bytes, at: int, end: int) -> bool:
+def _within_limit(data: Bytes, at: int, end: int) -> bool:
     """Whether a text is within the limit, which counts characters."""
-    return end - at <= MAX_ID or characters(data, at, end) <= MAX_ID
+    return end - at <= MAX_ID_LENGTH or count_characters(data, at, end) <= MAX_ID_LENGTH
 
 
 @allocation_free
-def _read_list(data: Bytes, at: int, field: int, found: Members) -> int:
+def _read_list(data: Bytes, at: int, field: int, found: MemberSpans) -> int:
     """Read a list of texts."""
     if data[at] != OPEN_LIST:
         return -1
@@ -207,7 +207,7 @@ def _read_list(data: Bytes, at: int, field: int, found: Members) -> int:
     while data[at] == QUOTE:
         end = string_end(data, at + 1)
         count += 1
-        if end < 0 or count > MOST_NAMES or not _fits(data, at + 1, end):
+        if end < 0 or count > MAX_LIST_ITEMS or not _within_limit(data, at + 1, end):
             return -1
         at = skip_blanks(data, end + 1)
         if data[at] == COMMA:

@@ -1,57 +1,72 @@
 """Actuators: what changes clients at authorization servers after tokens were issued, and what revokes tokens."""
 
 from .admin_api import AdminApi
-from .auth import AssertionProof, Auth, ClientCredentials, ClientProof, FixedBearer, NoAuth, SecretProof
+from .auth import (
+    ClientAuthenticator,
+    ClientCredentialsAuthenticator,
+    ClientSecretAuthenticator,
+    NoAuthenticator,
+    PrivateKeyJwtAuthenticator,
+    RequestAuthenticator,
+    StaticTokenAuthenticator,
+)
 from .base import (
+    ActuationNotConfirmed,
+    ActuationResult,
     Actuator,
+    ActuatorAccessDenied,
     ActuatorError,
     ActuatorTarget,
-    Brought,
-    NotConfirmed,
-    NotReached,
-    Refused,
+    ActuatorUnavailable,
     UnknownClient,
 )
-from .desired import ACTION_KIND, Desired, action_row, decided_action, decode_desired, encode_desired
-from .figures import BUCKETS_S, ActuationFigures
+from .desired import (
+    ACTION_ROW_KIND,
+    DesiredState,
+    build_action_row,
+    build_decision_action_row,
+    decode_desired_state,
+    encode_desired_state,
+)
+from .figures import BUCKETS_S, ActuationMetrics
 from .hydra import HydraActuator
 from .keycloak import KeycloakActuator
 from .notifier import ActuatorNotifier
-from .rfc7009 import Burned, RevocationEndpoint, TokenRevoker
+from .rfc7009 import RevocationEndpoint, RevocationResult, TokenRevoker
 from .webhook import WebhookActuator
-from .wishes import Wishes
+from .wishes import DesiredStateResolver
 
 __all__ = [
-    "ACTION_KIND",
+    "ACTION_ROW_KIND",
     "BUCKETS_S",
-    "ActuationFigures",
+    "ActuationMetrics",
+    "ActuationNotConfirmed",
+    "ActuationResult",
     "Actuator",
+    "ActuatorAccessDenied",
     "ActuatorError",
     "ActuatorNotifier",
     "ActuatorTarget",
+    "ActuatorUnavailable",
     "AdminApi",
-    "AssertionProof",
-    "Auth",
-    "Brought",
-    "Burned",
-    "ClientCredentials",
-    "ClientProof",
-    "Desired",
-    "FixedBearer",
+    "ClientAuthenticator",
+    "ClientCredentialsAuthenticator",
+    "ClientSecretAuthenticator",
+    "DesiredState",
+    "DesiredStateResolver",
     "HydraActuator",
     "KeycloakActuator",
-    "NoAuth",
-    "NotConfirmed",
-    "NotReached",
-    "Refused",
+    "NoAuthenticator",
+    "PrivateKeyJwtAuthenticator",
+    "RequestAuthenticator",
     "RevocationEndpoint",
-    "SecretProof",
+    "RevocationResult",
+    "StaticTokenAuthenticator",
     "TokenRevoker",
     "UnknownClient",
     "WebhookActuator",
-    "Wishes",
-    "action_row",
-    "decided_action",
-    "decode_desired",
-    "encode_desired",
+    "build_action_row",
+    "build_decision_action_row",
+    "decode_desired_state",
+    "encode_desired_state",
 ]

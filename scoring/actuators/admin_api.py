@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from .auth import Auth
-from .base import NotReached, Refused, UnknownClient
-from .told import told
+from .auth import RequestAuthenticator
+from .base import ActuatorAccessDenied, ActuatorUnavailable, UnknownClient
+from .told import error_detail
 
 
 class AdminApi:
@@ -21,7 +21,7 @@ class AdminApi:
         auth: proves us.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, auth: Auth) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, auth: RequestAuthenticator) -> None:
         self._http = http
         self._url = url.rstrip("/")
         self._auth = auth
@@ -39,26 +39,26 @@ class AdminApi:
         Raises:
             UnknownClient: 404 where *missing* says that of a client.
             Refused: our credentials are not taken, or lack a right.
-            NotReached: anything else.
+            ActuatorUnavailable: anything else.
         """
         answer = await self._send(method, path, request)
         if answer.status_code == 401:
-            self._auth.reject()
+            self._auth.invalidate()
             answer = await self._send(method, path, request)
         status = answer.status_code
         if status in expect:
             return answer
-        where = f"{method} {path.split('?', 1)[0]}: HTTP {status}{told(answer)}"
+        where = f"{method} {path.split('?', 1)[0]}: HTTP {status}{error_detail(answer)}"
         if status == 404 and missing:
             raise UnknownClient(missing)
         if status in (401, 403):
-            raise Refused(f"{where} - the server does not take our credentials, or they lack a right")
+            raise ActuatorAccessDenied(f"{where} - the server does not take our credentials, or they lack a right")
         wait = answer.headers.get("retry-after", "")
-        raise NotReached(where, float(wait[:9]) if wait.isascii() and wait.isdigit() else None)
+        raise ActuatorUnavailable(where, float(wait[:9]) if wait.isascii() and wait.isdigit() else None)
 
     async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
         headers = await self._auth.headers()
         try:
             return await self._http.request(method, self._url + path, headers=headers, **request)
         except httpx.HTTPError as error:
-            raise NotReached(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
+            raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None

@@ -10,37 +10,37 @@ from urllib.parse import quote
 
 import httpx
 
-from .base import NotReached, Refused
-from .told import told
+from .base import ActuatorAccessDenied, ActuatorUnavailable
+from .told import error_detail
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-EARLY_S = 15.0
+RENEW_BEFORE_S = 15.0
 """A token is replaced so long before it expires."""
 
-Signer = Callable[[str, str], str]
+AssertionSigner = Callable[[str, str], str]
 """Signs an assertion (RFC 7523) of a client id for an audience."""
 
 
-class ClientProof(Protocol):
+class ClientAuthenticator(Protocol):
     """Client authentication at a token or revocation endpoint."""
 
-    def prove(self, url: str, form: dict[str, str]) -> dict[str, str]:
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """Adds to *form* what proves us at *url*; returns headers that do."""
 
 
-class SecretProof:
+class ClientSecretAuthenticator:
     """`client_secret_basic` (RFC 6749, 2.3.1)."""
 
     def __init__(self, client_id: str, secret: str) -> None:
         self._header = base64.b64encode(f"{quote(client_id, safe='')}:{quote(secret, safe='')}".encode()).decode()
 
-    def prove(self, url: str, form: dict[str, str]) -> dict[str, str]:
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """Adds nothing to the form."""
         del url, form
         return {"authorization": f"Basic {self._header}"}
 
 
-class AssertionProof:
+class PrivateKeyJwtAuthenticator:
     """`private_key_jwt`: a new assertion for every request.
 
     Args:
@@ -49,12 +49,12 @@ class AssertionProof:
         audience: `aud`; "" = the URL of the endpoint.
     """
 
-    def __init__(self, client_id: str, sign: Signer, audience: str = "") -> None:
+    def __init__(self, client_id: str, sign: AssertionSigner, audience: str = "") -> None:
         self._client_id = client_id
         self._sign = sign
         self._audience = audience
 
-    def prove(self, url: str, form: dict[str, str]) -> dict[str, str]:
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """Adds the assertion."""
         form["client_id"] = self._client_id
         form["client_assertion_type"] = ASSERTION_TYPE
@@ -62,28 +62,28 @@ class AssertionProof:
         return {}
 
 
-class Auth(Protocol):
+class RequestAuthenticator(Protocol):
     """Headers of requests to an admin API."""
 
     async def headers(self) -> dict[str, str]:
-        """Headers that prove us. Raises Refused, NotReached."""
+        """Headers that prove us. Raises Refused, ActuatorUnavailable."""
 
-    def reject(self) -> None:
+    def invalidate(self) -> None:
         """The server did not take them: think of new ones."""
 
 
-class NoAuth:
+class NoAuthenticator:
     """An admin API that its network protects, as Hydra's."""
 
     async def headers(self) -> dict[str, str]:
         """None."""
         return {}
 
-    def reject(self) -> None:
+    def invalidate(self) -> None:
         """Nothing to think of."""
 
 
-class FixedBearer:
+class StaticTokenAuthenticator:
     """A token that an operator gave us, as Ory Network's API keys."""
 
     def __init__(self, token: str) -> None:
@@ -93,11 +93,11 @@ class FixedBearer:
         """The token."""
         return {"authorization": f"Bearer {self._token}"}
 
-    def reject(self) -> None:
+    def invalidate(self) -> None:
         """There is no other."""
 
 
-class ClientCredentials:
+class ClientCredentialsAuthenticator:
     """Tokens by client credentials, kept until they expire.
 
     Args:
@@ -112,7 +112,7 @@ class ClientCredentials:
         self,
         http: httpx.AsyncClient,
         token_url: str,
-        proof: ClientProof,
+        proof: ClientAuthenticator,
         monotonic: Callable[[], float],
         scope: str = "",
     ) -> None:
@@ -132,31 +132,31 @@ class ClientCredentials:
                 await self._fetch()
             return {"authorization": f"Bearer {self._token}"}
 
-    def reject(self) -> None:
+    def invalidate(self) -> None:
         """The next request fetches another."""
         self._token = ""
 
     async def _fetch(self) -> None:
         form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
-        headers = self._proof.prove(self._url, form)
+        headers = self._proof.authenticate(self._url, form)
         asked = self._monotonic()
         try:
             answer = await self._http.post(self._url, data=form, headers=headers)
         except httpx.HTTPError as error:
-            raise NotReached(f"token endpoint: {type(error).__name__}") from None
+            raise ActuatorUnavailable(f"token endpoint: {type(error).__name__}") from None
         if answer.status_code != 200:
-            kind = Refused if answer.status_code in (400, 401, 403) else NotReached
-            raise kind(f"token endpoint: HTTP {answer.status_code}{told(answer)}")
-        self._token, lifetime_s = _token_of(answer)
-        self._until = asked + max(1.0, lifetime_s - EARLY_S)
+            kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
+            raise kind(f"token endpoint: HTTP {answer.status_code}{error_detail(answer)}")
+        self._token, lifetime_s = _parse_token(answer)
+        self._until = asked + max(1.0, lifetime_s - RENEW_BEFORE_S)
 
 
-def _token_of(answer: httpx.Response) -> tuple[str, float]:
+def _parse_token(answer: httpx.Response) -> tuple[str, float]:
     try:
         body = answer.json()
         token, lifetime_s = body["access_token"], float(body.get("expires_in") or 60)
     except (ValueError, TypeError, KeyError):
-        raise NotReached("token endpoint: the answer holds no access token") from None
+        raise ActuatorUnavailable("token endpoint: the answer holds no access token") from None
     if not isinstance(token, str) or not token:
-        raise NotReached("token endpoint: the answer holds no access token")
+        raise ActuatorUnavailable("token endpoint: the answer holds no access token")
     return token, lifetime_s

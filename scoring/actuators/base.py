@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from ...ingest.errors import TrustwatchError
-from ..outbox.base import Target
-from .desired import Desired
+from ..outbox.base import DeliveryTarget
+from .desired import DesiredState
 
-ANY = "*"
+ANY_NAME = "*"
 
 
 class ActuatorError(TrustwatchError):
@@ -29,25 +29,25 @@ class UnknownClient(ActuatorError):
     code = "unknown_client"
 
 
-class Refused(ActuatorError):
+class ActuatorAccessDenied(ActuatorError):
     """The server does not take our credentials, or they lack a right. Tried again: an operator may mend it."""
 
     code = "refused"
 
 
-class NotReached(ActuatorError):
+class ActuatorUnavailable(ActuatorError):
     """No usable answer. Tried again."""
 
     code = "not_reached"
 
 
-class NotConfirmed(ActuatorError):
+class ActuationNotConfirmed(ActuatorError):
     """The server took the call, and reading back does not show it. Tried again."""
 
     code = "not_confirmed"
 
 
-class Brought(NamedTuple):
+class ActuationResult(NamedTuple):
     """What came of `lower` or `restore`.
 
     Attributes:
@@ -63,21 +63,21 @@ class Actuator(Protocol):
     """Changes one client at one server. One contract suite holds for every implementation.
 
     Every call may be repeated, after success too: the same call changes nothing further. Every call may be cancelled.
-    Raises UnknownClient, Refused, NotReached, NotConfirmed.
+    Raises UnknownClient, Refused, ActuatorUnavailable, ActuationNotConfirmed.
     """
 
     async def capture(self, client_id: str) -> bytes:
         """What the server has of all that may be lowered; never empty, no secrets. Opaque to its keeper."""
 
-    async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
         """Bring about *wish* (which does not restore), measured against *original*, and read back."""
 
-    async def restore(self, client_id: str, original: bytes) -> Brought:
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Make it exactly *original* again, and read back."""
 
 
 @dataclass(frozen=True)
-class ActuatorTarget(Target):
+class ActuatorTarget(DeliveryTarget):
     """A configured actuator, for agents of some tenants and issuers.
 
     Args:
@@ -85,23 +85,23 @@ class ActuatorTarget(Target):
         clients: client id by agent id, where they differ.
     """
 
-    tenants: frozenset[str] = field(default=frozenset({ANY}), kw_only=True)
-    issuers: frozenset[str] = field(default=frozenset({ANY}), kw_only=True)
+    tenants: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
+    issuers: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
     clients: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
 
     @property
-    def cools_down(self) -> bool:
+    def has_cooldown(self) -> bool:
         """Nothing that is to be brought about is kept back."""
         return False
 
     def serves(self, tenant: str, issuer: str) -> bool:
         """Whether it may touch agents of that tenant and issuer."""
-        return _within(self.tenants, tenant) and _within(self.issuers, issuer)
+        return _matches(self.tenants, tenant) and _matches(self.issuers, issuer)
 
     def client_of(self, agent_id: str) -> str:
         """The client that stands for an agent."""
         return self.clients.get(agent_id, agent_id)
 
 
-def _within(names: frozenset[str], name: str) -> bool:
-    return ANY in names or name in names
+def _matches(names: frozenset[str], name: str) -> bool:
+    return ANY_NAME in names or name in names

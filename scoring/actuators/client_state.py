@@ -8,86 +8,88 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .base import ActuatorError, Brought, NotConfirmed
-from .desired import Desired
+from .base import ActuationNotConfirmed, ActuationResult, ActuatorError
+from .desired import DesiredState
 
-State = TypeVar("State", bound=msgspec.Struct)
-Client = Mapping[str, Any]
+ClientState = TypeVar("ClientState", bound=msgspec.Struct)
+ClientRepresentation = Mapping[str, Any]
 """A client as the server shows it. May hold secrets: it is never stored or logged."""
 
 
-class BadOriginal(ActuatorError):
+class UnreadableOriginal(ActuatorError):
     """What was kept can not be read: written by another version."""
 
     code = "bad_original"
 
 
-class ClientActuator(ABC, Generic[State]):
+class ClientActuator(ABC, Generic[ClientState]):
     """`Actuator` over the part of a client's configuration that is lowered (`State`, a struct without secrets)."""
 
-    def __init__(self, state: type[State]) -> None:
+    def __init__(self, state: type[ClientState]) -> None:
         self._decoder = msgspec.json.Decoder(state)
         self._encode = msgspec.json.Encoder().encode
 
     async def capture(self, client_id: str) -> bytes:
         """That part, as JSON."""
-        return self._encode(self._state(await self._read(client_id)))
+        return self._encode(self._extract_state(await self._read_client(client_id)))
 
-    async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
         """Write what is not as wished, read it back, then let tokens die where they are to."""
         first = self._decode(original)
-        client = await self._read(client_id)
-        aim = self._aim(first, self._state(client), wish)
-        if not self._reached(self._state(client), aim):
-            await self._write(client, aim)
-            client = await self._read(client_id)
-            if not self._reached(self._state(client), aim):
-                raise NotConfirmed(f"client {client_id}: reading back does not show what was written")
+        client = await self._read_client(client_id)
+        aim = self._compute_state(first, self._extract_state(client), wish)
+        if not self._is_satisfied(self._extract_state(client), aim):
+            await self._write_client(client, aim)
+            client = await self._read_client(client_id)
+            if not self._is_satisfied(self._extract_state(client), aim):
+                raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was written")
         if wish.revoke:
-            await self._kill_tokens(client, wish)
-        return Brought(self._encode(self._never_again(first, self._state(client), wish)), confirmed=True)
+            await self._revoke_tokens(client, wish)
+        return ActuationResult(
+            self._encode(self._restorable_state(first, self._extract_state(client), wish)), confirmed=True
+        )
 
-    async def restore(self, client_id: str, original: bytes) -> Brought:
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Write what is not as it was, and read it back."""
         first = self._decode(original)
-        client = await self._read(client_id)
-        if self._state(client) != first:
-            await self._write(client, first)
-            if self._state(await self._read(client_id)) != first:
-                raise NotConfirmed(f"client {client_id}: reading back does not show what was restored")
-        return Brought(original, confirmed=True)
+        client = await self._read_client(client_id)
+        if self._extract_state(client) != first:
+            await self._write_client(client, first)
+            if self._extract_state(await self._read_client(client_id)) != first:
+                raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was restored")
+        return ActuationResult(original, confirmed=True)
 
-    def _decode(self, original: bytes) -> State:
+    def _decode(self, original: bytes) -> ClientState:
         try:
             return self._decoder.decode(original)
         except msgspec.DecodeError as error:
-            raise BadOriginal(f"what the server had before can not be read: {error}") from None
+            raise UnreadableOriginal(f"what the server had before can not be read: {error}") from None
 
     @abstractmethod
-    async def _read(self, client_id: str) -> Client:
-        """The client. Raises UnknownClient, Refused, NotReached."""
+    async def _read_client(self, client_id: str) -> ClientRepresentation:
+        """The client. Raises UnknownClient, Refused, ActuatorUnavailable."""
 
     @abstractmethod
-    async def _write(self, client: Client, state: State) -> None:
+    async def _write_client(self, client: ClientRepresentation, state: ClientState) -> None:
         """Give the client that state. Raises as `_read` does."""
 
     @abstractmethod
-    async def _kill_tokens(self, client: Client, wish: Desired) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
         """Let tokens die that are out, until the server has said so. May be called again."""
 
     @abstractmethod
-    def _state(self, client: Client) -> State:
+    def _extract_state(self, client: ClientRepresentation) -> ClientState:
         """The part of the client that is lowered."""
 
     @abstractmethod
-    def _aim(self, first: State, found: State, wish: Desired) -> State:
+    def _compute_state(self, first: ClientState, found: ClientState, wish: DesiredState) -> ClientState:
         """The state that *wish* asks of a client that had *first* and has *found*; *found* where that will do."""
 
-    def _reached(self, found: State, aim: State) -> bool:
+    def _is_satisfied(self, found: ClientState, aim: ClientState) -> bool:
         """Whether *found* is what is asked for, though it may be written in another way."""
         return found == aim
 
-    def _never_again(self, first: State, now: State, wish: Desired) -> State:
+    def _restorable_state(self, first: ClientState, now: ClientState, wish: DesiredState) -> ClientState:
         """What has to be restored once *wish* is brought about: *first*, but for what would bring dead tokens back."""
         del now, wish
         return first

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from ...ingest.errors import TrustwatchError
-from ..policy import PolicyBook, Question, Verdict, judge
+from ..policy import AccessRequest, PolicyBook, Verdict, evaluate_policy
 from ..policy.verdict import DENIED_BY_LEVEL
 from ..records import AgentName, Decision, OutboxRow, RiskLevel
 
-ACTION_KIND = "action"
+ACTION_ROW_KIND = "action"
 
 
-class Desired(msgspec.Struct, frozen=True):
+class DesiredState(msgspec.Struct, frozen=True):
     """What is to hold for an agent at an authorization server.
 
     Attributes:
@@ -60,25 +60,25 @@ class Desired(msgspec.Struct, frozen=True):
         return None if self.max_token_lifetime_s is None else max(1, self.max_token_lifetime_s)
 
 
-class BadAction(TrustwatchError):
+class UnreadableAction(TrustwatchError):
     """A row that no actuator can read: written by another version, or by somebody else."""
 
     code = "bad_action"
 
 
-_decoder = msgspec.json.Decoder(Desired)
-encode_desired = msgspec.json.Encoder().encode
+_desired_state_decoder = msgspec.json.Decoder(DesiredState)
+encode_desired_state = msgspec.json.Encoder().encode
 
 
-def decode_desired(payload: bytes) -> Desired:
-    """Raises BadAction."""
+def decode_desired_state(payload: bytes) -> DesiredState:
+    """Raises UnreadableAction."""
     try:
-        return _decoder.decode(payload)
+        return _desired_state_decoder.decode(payload)
     except msgspec.DecodeError as error:
-        raise BadAction(f"the row can not be read: {error}") from None
+        raise UnreadableAction(f"the row can not be read: {error}") from None
 
 
-def desired_of(
+def derive_desired_state(
     name: AgentName,
     agent_type: str,
     verdict: Verdict,
@@ -87,7 +87,7 @@ def desired_of(
     caused_ms: int,
     decided_ms: int,
     principals: tuple[str, ...] = (),
-) -> Desired:
+) -> DesiredState:
     """What a verdict about an agent that asks for nothing means for its client.
 
     Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
@@ -95,7 +95,7 @@ def desired_of(
     """
     lowered = verdict.enforced and verdict.level >= RiskLevel.MEDIUM
     revoke = lowered and verdict.revoke
-    return Desired(
+    return DesiredState(
         name.tenant,
         name.issuer,
         name.agent_id,
@@ -113,18 +113,18 @@ def desired_of(
     )
 
 
-def decided_action(decision: Decision, book: PolicyBook) -> OutboxRow | None:
+def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow | None:
     """The row by which a change of level reaches every actuator; None where nothing is acted on.
 
-    The row counts as a call to look: what is done is what holds when it is delivered (`Wishes`).
+    The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
     """
     agent = decision.agent
     full = (agent.tenant, agent.issuer, agent.agent_id)
-    standing = book.standing(*full, decision.agent_type)
+    standing = book.effective_policy(*full, decision.agent_type)
     if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None
-    verdict = judge(Question(*full), standing, RiskLevel(decision.level), book.version)
-    wish = desired_of(
+    verdict = evaluate_policy(AccessRequest(*full), standing, RiskLevel(decision.level), book.version)
+    wish = derive_desired_state(
         agent,
         decision.agent_type,
         verdict,
@@ -132,16 +132,16 @@ def decided_action(decision: Decision, book: PolicyBook) -> OutboxRow | None:
         caused_ms=decision.event_time_ms if decision.event_id else 0,
         decided_ms=decision.decided_ms,
     )
-    return action_row(f"action-{decision.decision_id}", wish)
+    return build_action_row(f"action-{decision.decision_id}", wish)
 
 
-def action_row(key: str, wish: Desired, target: str = "") -> OutboxRow:
+def build_action_row(key: str, wish: DesiredState, target: str = "") -> OutboxRow:
     """The outbox row of *wish*; *target* "" = every actuator that serves the agent."""
     return OutboxRow(
         key=key,
-        kind=ACTION_KIND,
+        kind=ACTION_ROW_KIND,
         target=target,
-        payload=encode_desired(wish),
+        payload=encode_desired_state(wish),
         created_ms=wish.decided_ms,
         agent_key=wish.agent_key,
         level=RiskLevel[wish.level.upper()],

@@ -14,10 +14,10 @@ _UNITS_NS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
 
-def duration_s(text: str) -> float:
+def parse_go_duration(text: str) -> float:
     """Seconds of a Go duration. Raises ValueError.
 
     >>> duration_s("1h30m0s"), duration_s("1.5s"), duration_s("250ms"), duration_s("0")
@@ -26,7 +26,7 @@ def duration_s(text: str) -> float:
     if text == "0":
         return 0.0
     total, at = 0.0, 0
-    for part in _PART.finditer(text):
+    for part in _DURATION_PART.finditer(text):
         if part.start() != at:
             break
         total += float(part.group(1)) * _UNITS_NS[part.group(2)]

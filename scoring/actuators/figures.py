@@ -9,29 +9,29 @@ BUCKETS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60
 """Upper bounds of containment times, s."""
 
 
-class ActuationFigures:
+class ActuationMetrics:
     """Counts. For one thread.
 
     Attributes:
         outcomes: attempts by (target, outcome).
-        seconds: sum of containment times by target, s.
+        containment_seconds: sum of containment times by target, s.
     """
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()
-        self.seconds: dict[str, float] = {}
+        self.containment_seconds: dict[str, float] = {}
         self._buckets: dict[str, list[int]] = {}
 
-    def note(self, target: str, outcome: str, contained_s: float | None = None) -> None:
+    def record(self, target: str, outcome: str, contained_s: float | None = None) -> None:
         """Count an attempt; *contained_s* is the time from the event to its confirmed consequence."""
         self.outcomes[target, outcome] += 1
         if contained_s is None:
             return
         counts = self._buckets.setdefault(target, [0] * (len(BUCKETS_S) + 1))
         counts[bisect_left(BUCKETS_S, contained_s)] += 1
-        self.seconds[target] = self.seconds.get(target, 0.0) + contained_s
+        self.containment_seconds[target] = self.containment_seconds.get(target, 0.0) + contained_s
 
-    def buckets(self, target: str) -> list[tuple[str, float]]:
+    def histogram_buckets(self, target: str) -> list[tuple[str, float]]:
         """(upper bound, times up to it) for every bound and `+Inf`, as a histogram shows them."""
         counts, total, shown = self._buckets.get(target, []), 0, []
         for bound, count in zip([*(f"{one:g}" for one in BUCKETS_S), "+Inf"], counts, strict=bool(counts)):

@@ -4,7 +4,7 @@
 |---|---|
 | ceiling | lifespans of access and ID tokens of every grant: the lower of the ceiling and what it had |
 | no refresh | `refresh_token` is taken out of `grant_types` (and refresh lifespans are lowered too) |
-| no tokens | `grant_types` holds nothing but `CONTAINED`: every request is `unauthorized_client` |
+| no tokens | `grant_types` holds nothing but `CONTAINED_GRANT_TYPE`: every request is `unauthorized_client` |
 | revoke | access tokens of the client are deleted; consents of known principals, with their refresh tokens |
 
 Introspection knows deleted tokens no more, JWTs included; who verifies JWTs by itself has to ask the gateway's check.
@@ -20,15 +20,15 @@ import msgspec
 
 from .admin_api import AdminApi
 from .base import UnknownClient
-from .client_state import Client, ClientActuator
-from .desired import Desired
-from .durations import duration_s
+from .client_state import ClientActuator, ClientRepresentation
+from .desired import DesiredState
+from .durations import parse_go_duration
 
-CONTAINED: Final = "urn:trustwatch:contained"
+CONTAINED_GRANT_TYPE: Final = "urn:trustwatch:contained"
 """A grant type that nothing can ask for."""
 
-_BOUND: Final = ("access_token", "id_token")
-_REFRESH: Final = "refresh_token"
+_BOUNDED_TOKENS: Final = ("access_token", "id_token")
+_REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a kind of token
 
 
 class HydraState(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class HydraActuator(ClientActuator[HydraState]):
         self._api = api
         self._default_s = default_s
 
-    async def _read(self, client_id: str) -> Client:
+    async def _read_client(self, client_id: str) -> ClientRepresentation:
         if "/" in client_id or client_id in (".", ".."):
             raise UnknownClient(f"client {client_id}: the path of Hydra's admin API can not name it")
         path, missing = f"/admin/clients/{quote(client_id, safe='')}", f"Hydra has no client {client_id}"
@@ -60,52 +60,53 @@ class HydraActuator(ClientActuator[HydraState]):
         client: dict[str, Any] = answer.json()
         return client
 
-    async def _write(self, client: Client, state: HydraState) -> None:
+    async def _write_client(self, client: ClientRepresentation, state: HydraState) -> None:
         path = f"/admin/clients/{quote(client['client_id'], safe='')}"
-        found, missing = self._state(client), f"Hydra has no client {client['client_id']}"
+        found, missing = self._extract_state(client), f"Hydra has no client {client['client_id']}"
         if found.grant_types != state.grant_types:
             change = [{"op": "replace", "path": "/grant_types", "value": state.grant_types}]
             await self._api.call("PATCH", path, json=change, expect=(200,), missing=missing)
         if found.lifespans != state.lifespans:  # PUT replaces them all
             await self._api.call("PUT", f"{path}/lifespans", json=state.lifespans, expect=(200,), missing=missing)
 
-    async def _kill_tokens(self, client: Client, wish: Desired) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
         client_id = client["client_id"]
         await self._api.call("DELETE", "/admin/oauth2/tokens", params={"client_id": client_id}, expect=(204,))
         for principal in wish.principals:
             asked = {"subject": principal, "client": client_id}
             await self._api.call("DELETE", "/admin/oauth2/auth/sessions/consent", params=asked, expect=(204, 404))
 
-    def _state(self, client: Client) -> HydraState:
+    def _extract_state(self, client: ClientRepresentation) -> HydraState:
         lifespans = {name: client[name] for name in sorted(client) if name.endswith("_lifespan")}
         return HydraState(client.get("grant_types") or [], lifespans)
 
-    def _aim(self, first: HydraState, found: HydraState, wish: Desired) -> HydraState:
+    def _compute_state(self, first: HydraState, found: HydraState, wish: DesiredState) -> HydraState:
         del found  # nothing here depends on when it is done
         grants = first.grant_types
         if not wish.allow:
-            grants = [CONTAINED]
-        elif not wish.refresh_allowed and _REFRESH in grants:
-            grants = [grant for grant in grants if grant != _REFRESH] or [CONTAINED]
-        lifespans = {name: self._lowered(name, value, wish) for name, value in first.lifespans.items()}
+            grants = [CONTAINED_GRANT_TYPE]
+        elif not wish.refresh_allowed and _REFRESH_TOKEN in grants:
+            grants = [grant for grant in grants if grant != _REFRESH_TOKEN] or [CONTAINED_GRANT_TYPE]
+        lifespans = {name: self._lowered_lifespan(name, value, wish) for name, value in first.lifespans.items()}
         return HydraState(grants, lifespans)
 
-    def _lowered(self, member: str, value: str | None, wish: Desired) -> str | None:
+    def _lowered_lifespan(self, member: str, value: str | None, wish: DesiredState) -> str | None:
         """The lower of what it was and the ceiling; what is no higher stays as it is written."""
         of = member.removesuffix("_lifespan").partition("_grant_")[2]
-        if wish.ceiling_s is None or not (of in _BOUND or (of == _REFRESH and not wish.refresh_allowed)):
+        if wish.ceiling_s is None or not (of in _BOUNDED_TOKENS or (of == _REFRESH_TOKEN and not wish.refresh_allowed)):
             return value
-        had_s = float(self._default_s) if value is None else duration_s(value)
-        if value is None and of == _REFRESH:
+        had_s = float(self._default_s) if value is None else parse_go_duration(value)
+        if value is None and of == _REFRESH_TOKEN:
             had_s = float("inf")
         return value if 0 < had_s <= wish.ceiling_s else f"{wish.ceiling_s}s"
 
-    def _reached(self, found: HydraState, aim: HydraState) -> bool:
+    def _is_satisfied(self, found: HydraState, aim: HydraState) -> bool:
         same = found.lifespans.keys() == aim.lifespans.keys() and all(
-            _seconds(found.lifespans[name]) == _seconds(value) for name, value in aim.lifespans.items()
+            _lifespan_seconds(found.lifespans[name]) == _lifespan_seconds(value)
+            for name, value in aim.lifespans.items()
         )
         return same and found.grant_types == aim.grant_types
 
 
-def _seconds(value: str | None) -> float | None:
-    return None if value is None else duration_s(value)
+def _lifespan_seconds(value: str | None) -> float | None:
+    return None if value is None else parse_go_duration(value)

@@ -18,14 +18,14 @@ from typing import Any, Final
 import msgspec
 
 from .admin_api import AdminApi
-from .base import NotConfirmed, UnknownClient
-from .client_state import Client, ClientActuator
-from .desired import Desired
+from .base import ActuationNotConfirmed, UnknownClient
+from .client_state import ClientActuator, ClientRepresentation
+from .desired import DesiredState
 
-LIFESPAN: Final = "access.token.lifespan"
-REFRESH: Final = "use.refresh.tokens"
-SERVICE_REFRESH: Final = "client_credentials.use_refresh_token"
-ATTRIBUTES: Final = (LIFESPAN, REFRESH, SERVICE_REFRESH)
+LIFESPAN_ATTRIBUTE: Final = "access.token.lifespan"
+REFRESH_ATTRIBUTE: Final = "use.refresh.tokens"
+SERVICE_REFRESH_ATTRIBUTE: Final = "client_credentials.use_refresh_token"
+LOWERED_ATTRIBUTES: Final = (LIFESPAN_ATTRIBUTE, REFRESH_ATTRIBUTE, SERVICE_REFRESH_ATTRIBUTE)
 
 
 class KeycloakState(msgspec.Struct, frozen=True):
@@ -51,14 +51,14 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         self._now_s = now_s
         self._default_s = default_s
 
-    async def _read(self, client_id: str) -> Client:
+    async def _read_client(self, client_id: str) -> ClientRepresentation:
         answer = await self._api.call("GET", "/clients", params={"clientId": client_id}, expect=(200,))
         found: list[dict[str, Any]] = [one for one in answer.json() if one.get("clientId") == client_id]
         if not found:
             raise UnknownClient(f"the realm has no client {client_id}")
         return found[0]
 
-    async def _write(self, client: Client, state: KeycloakState) -> None:
+    async def _write_client(self, client: ClientRepresentation, state: KeycloakState) -> None:
         """The whole representation, with what is lowered replaced. An empty attribute removes it."""
         attributes = dict(client.get("attributes") or {}) | {
             name: "" if value is None else value for name, value in state.attributes.items()
@@ -68,7 +68,7 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         path = f"/clients/{client['id']}"
         await self._api.call("PUT", path, json=dict(client) | changed, expect=(204,), missing=missing)
 
-    async def _kill_tokens(self, client: Client, wish: Desired) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
         """Tokens are dead since `notBefore` was raised; sessions of the client's own user end with them."""
         del wish
         if not client.get("serviceAccountsEnabled"):
@@ -78,24 +78,28 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         await self._api.call("POST", f"{user}/logout", expect=(204,))
         left = await self._api.call("GET", f"{user}/sessions", expect=(200,))
         if left.json():
-            raise NotConfirmed(f"client {client['clientId']}: sessions of its service account are left after logout")
+            raise ActuationNotConfirmed(
+                f"client {client['clientId']}: sessions of its service account are left after logout"
+            )
 
-    def _state(self, client: Client) -> KeycloakState:
+    def _extract_state(self, client: ClientRepresentation) -> KeycloakState:
         attributes = client.get("attributes") or {}
         return KeycloakState(
             bool(client.get("enabled")),
             int(client.get("notBefore") or 0),
-            {name: attributes.get(name) for name in ATTRIBUTES},
+            {name: attributes.get(name) for name in LOWERED_ATTRIBUTES},
         )
 
-    def _aim(self, first: KeycloakState, found: KeycloakState, wish: Desired) -> KeycloakState:
+    def _compute_state(self, first: KeycloakState, found: KeycloakState, wish: DesiredState) -> KeycloakState:
         attributes = dict(first.attributes)
-        attributes[LIFESPAN] = self._lowered(first.attributes.get(LIFESPAN), wish.ceiling_s)
+        attributes[LIFESPAN_ATTRIBUTE] = self._lowered_lifespan(
+            first.attributes.get(LIFESPAN_ATTRIBUTE), wish.ceiling_s
+        )
         if not wish.refresh_allowed:
-            attributes |= {REFRESH: "false", SERVICE_REFRESH: "false"}
-        return KeycloakState(first.enabled and wish.allow, self._since(first, found, wish), attributes)
+            attributes |= {REFRESH_ATTRIBUTE: "false", SERVICE_REFRESH_ATTRIBUTE: "false"}
+        return KeycloakState(first.enabled and wish.allow, self._compute_not_before(first, found, wish), attributes)
 
-    def _since(self, first: KeycloakState, found: KeycloakState, wish: Desired) -> int:
+    def _compute_not_before(self, first: KeycloakState, found: KeycloakState, wish: DesiredState) -> int:
         """Since when tokens count: what it was, or from now on, unless it was raised for this decision already.
 
         A token of the very second counts as old for a revocation, and as new where only refresh is refused.
@@ -107,11 +111,11 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
             return found.not_before
         return max(first.not_before, int(self._now_s()) + more)
 
-    def _lowered(self, value: str | None, ceiling_s: int | None) -> str | None:
+    def _lowered_lifespan(self, value: str | None, ceiling_s: int | None) -> str | None:
         if ceiling_s is None:
             return value
         had_s = int(value) if value is not None and value.isdigit() and int(value) > 0 else self._default_s
         return value if had_s <= ceiling_s else str(ceiling_s)
 
-    def _never_again(self, first: KeycloakState, now: KeycloakState, wish: Desired) -> KeycloakState:
+    def _restorable_state(self, first: KeycloakState, now: KeycloakState, wish: DesiredState) -> KeycloakState:
         return msgspec.structs.replace(first, not_before=now.not_before) if wish.revoke else first

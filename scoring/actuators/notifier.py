@@ -16,21 +16,21 @@ import msgspec
 
 from ..containment import Actuation, ActuationStatus
 from ..outbox.base import DeliveryResult
-from ..store.base import ContainmentStore, Outgoing
-from .base import Actuator, ActuatorError, ActuatorTarget, Brought, UnknownClient
-from .desired import BadAction, Desired, decode_desired, encode_desired
+from ..store.base import ContainmentStore, LeasedDelivery
+from .base import ActuationResult, Actuator, ActuatorError, ActuatorTarget, UnknownClient
+from .desired import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
 
-MOST_ROUNDS = 8
+MAX_ROUNDS = 8
 """Wishes that may overtake each other within one attempt; the next attempt goes on."""
 
-MARGIN = 0.9
+SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
 
-Wish = Callable[[Desired], Awaitable[Desired]]
-Observe = Callable[[str, str, float | None], None]
+DesiredStateLookup = Callable[[DesiredState], Awaitable[DesiredState]]
+ActuationObserver = Callable[[str, str, float | None], None]
 
 
-class _Round(NamedTuple):
+class _ActuationAttempt(NamedTuple):
     """What one try at the server came to."""
 
     row: Actuation
@@ -51,50 +51,57 @@ class ActuatorNotifier:
     """
 
     def __init__(
-        self, actuator: Actuator, store: ContainmentStore, wish: Wish, clock: Callable[[], int], observe: Observe
+        self,
+        actuator: Actuator,
+        store: ContainmentStore,
+        wish: DesiredStateLookup,
+        clock: Callable[[], int],
+        observe: ActuationObserver,
     ) -> None:
         self._actuator = actuator
         self._store = store
-        self._wish = wish
+        self._resolve_desired = wish
         self._clock = clock
         self._observe = observe
         self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def deliver(self, row: Outgoing, target: ActuatorTarget) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: ActuatorTarget) -> DeliveryResult:
         """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
         try:
-            asked = decode_desired(row.row.payload)
-        except BadAction as error:
-            return self._told(target, "failed", DeliveryResult("failed", str(error)))
+            asked = decode_desired_state(row.row.payload)
+        except UnreadableAction as error:
+            return self._report(target, "failed", DeliveryResult("failed", str(error)))
         if not target.serves(asked.tenant, asked.issuer):
-            return self._told(target, "skipped", DeliveryResult("skipped", "not of the tenants and issuers it serves"))
+            return self._report(
+                target, "skipped", DeliveryResult("skipped", "not of the tenants and issuers it serves")
+            )
         lock = self._locks.setdefault(asked.agent_key, asyncio.Lock())
         async with lock:
-            return await self._bring_about(row.seq, asked, target)
+            return await self._apply_desired_state(row.seq, asked, target)
 
-    async def _bring_about(self, version: int, asked: Desired, target: ActuatorTarget) -> DeliveryResult:
-        wish = await self._wish(asked)
+    async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorTarget) -> DeliveryResult:
+        wish = await self._resolve_desired(asked)
         before = await asyncio.to_thread(self._store.actuation, target.name, wish.agent_key)
-        wish = _of_its_time(wish, before)
+        wish = _with_decision_times(wish, before)
         if before is None and wish.restores:
-            return self._told(target, "unchanged", DeliveryResult("delivered"))
-        row = await asyncio.to_thread(self._store.want, self._wanted(version, wish, target))
+            return self._report(target, "unchanged", DeliveryResult("delivered"))
+        row = await asyncio.to_thread(self._store.want, self._new_actuation(version, wish, target))
         if row is None:
-            return self._told(target, "superseded", DeliveryResult("delivered"))
-        done = _revoked_for(before)
-        for _ in range(MOST_ROUNDS):
-            tried = _since_then(await self._try(row, wish, target, done), wish, before)
+            return self._report(target, "superseded", DeliveryResult("delivered"))
+        done = _revoked_decision_id(before)
+        for _ in range(MAX_ROUNDS):
+            tried = _keep_confirmation_time(await self._attempt_actuation(row, wish, target, done), wish, before)
             if await asyncio.to_thread(self._store.settle_actuation, tried.row):
-                contained_s = self._contained_s(tried.row, wish, before)
-                return self._told(target, tried.outcome, tried.result, contained_s)
-            newer = await self._overtaken_by(tried.row)
+                contained_s = self._containment_time_s(tried.row, wish, before)
+                return self._report(target, tried.outcome, tried.result, contained_s)
+            newer = await self._newer_actuation(tried.row)
             if newer is None:
                 break
-            row, wish, before = newer, decode_desired(newer.desired), None
+            row, wish, before = newer, decode_desired_state(newer.desired), None
         error = "newer wishes overtook each other; the next attempt goes on"
-        return self._told(target, "retry", DeliveryResult("retry", error))
+        return self._report(target, "retry", DeliveryResult("retry", error))
 
-    async def _overtaken_by(self, mine: Actuation) -> Actuation | None:
+    async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
         """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
         newer = await asyncio.to_thread(self._store.actuation, mine.target, mine.agent.key)
         if newer is None or newer.original or not mine.original:
@@ -102,54 +109,64 @@ class ActuatorNotifier:
         kept = await asyncio.to_thread(self._store.keep_original, mine.target, mine.agent.key, mine.original)
         return msgspec.structs.replace(newer, original=kept)
 
-    async def _try(self, row: Actuation, wish: Desired, target: ActuatorTarget, done: str) -> _Round:
+    async def _attempt_actuation(
+        self, row: Actuation, wish: DesiredState, target: ActuatorTarget, done: str
+    ) -> _ActuationAttempt:
         held = row
         try:
-            async with asyncio.timeout(target.timeout_s * MARGIN):
+            async with asyncio.timeout(target.timeout_s * SERVER_TIME_SHARE):
                 client = target.client_of(wish.agent_id)
                 if not wish.restores and not row.original:
                     found = await self._actuator.capture(client)
                     kept = await asyncio.to_thread(self._store.keep_original, target.name, wish.agent_key, found)
                     held = msgspec.structs.replace(row, original=kept)
-                return await self._reach(client, held, wish, done)
+                return await self._apply_at_server(client, held, wish, done)
         except UnknownClient as error:
-            return self._unknown(held, wish, str(error))
+            return self._handle_unknown_client(held, wish, str(error))
         except ActuatorError as error:
             result = DeliveryResult("retry", str(error), error.retry_after_s)
-            return _Round(self._row(held, "wanted", str(error)), result, "retry")
+            return _ActuationAttempt(self._updated_actuation(held, "wanted", str(error)), result, "retry")
         except TimeoutError:
-            error_text = f"no answer of the server within {target.timeout_s * MARGIN:g} s"
-            return _Round(self._row(held, "wanted", error_text), DeliveryResult("retry", error_text), "retry")
+            error_text = f"no answer of the server within {target.timeout_s * SERVER_TIME_SHARE:g} s"
+            return _ActuationAttempt(
+                self._updated_actuation(held, "wanted", error_text), DeliveryResult("retry", error_text), "retry"
+            )
 
-    async def _reach(self, client: str, row: Actuation, wish: Desired, done: str) -> _Round:
+    async def _apply_at_server(self, client: str, row: Actuation, wish: DesiredState, done: str) -> _ActuationAttempt:
         """Lower or restore, and what that makes of the row."""
         if wish.restores:
             if row.original:
                 await self._actuator.restore(client, row.original)
             restored = msgspec.structs.replace(row, original=b"")
             outcome = "restored" if row.original else "unchanged"
-            return _Round(self._row(restored, "restored", ""), DeliveryResult("delivered"), outcome)
+            return _ActuationAttempt(
+                self._updated_actuation(restored, "restored", ""), DeliveryResult("delivered"), outcome
+            )
         if done and done == wish.decision_id and wish.allow:
             # They died when it was decided. Those issued since are the agent's by the same policy.
             wish = msgspec.structs.replace(wish, revoke=False)
-        brought: Brought = await self._actuator.lower(client, row.original, wish)
+        brought: ActuationResult = await self._actuator.lower(client, row.original, wish)
         status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
         lowered = msgspec.structs.replace(row, original=brought.original)
-        return _Round(self._row(lowered, status, ""), DeliveryResult("delivered"), status)
+        return _ActuationAttempt(self._updated_actuation(lowered, status, ""), DeliveryResult("delivered"), status)
 
-    def _unknown(self, row: Actuation, wish: Desired, error: str) -> _Round:
+    def _handle_unknown_client(self, row: Actuation, wish: DesiredState, error: str) -> _ActuationAttempt:
         """No such client: an error where something was to be lowered; to be restored there is nothing left."""
         if wish.restores:
             gone = msgspec.structs.replace(row, original=b"")
-            return _Round(self._row(gone, "restored", error), DeliveryResult("delivered"), "restored")
-        return _Round(self._row(row, "failed", error), DeliveryResult("failed", error), "failed")
+            return _ActuationAttempt(
+                self._updated_actuation(gone, "restored", error), DeliveryResult("delivered"), "restored"
+            )
+        return _ActuationAttempt(
+            self._updated_actuation(row, "failed", error), DeliveryResult("failed", error), "failed"
+        )
 
-    def _wanted(self, version: int, wish: Desired, target: ActuatorTarget) -> Actuation:
+    def _new_actuation(self, version: int, wish: DesiredState, target: ActuatorTarget) -> Actuation:
         return Actuation(
             target.name,
             wish.name,
             version,
-            encode_desired(wish),
+            encode_desired_state(wish),
             b"",
             "wanted",
             wish.caused_ms,
@@ -159,56 +176,58 @@ class ActuatorNotifier:
             "",
         )
 
-    def _row(self, row: Actuation, status: ActuationStatus, error: str) -> Actuation:
+    def _updated_actuation(self, row: Actuation, status: ActuationStatus, error: str) -> Actuation:
         now = self._clock()
         confirmed_ms = now if status in ("confirmed", "restored") else 0
         return msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
 
-    def _contained_s(self, row: Actuation, wish: Desired, before: Actuation | None) -> float | None:
+    def _containment_time_s(self, row: Actuation, wish: DesiredState, before: Actuation | None) -> float | None:
         """From the event to the confirmed consequence; told once for each decision that lowers something."""
-        told = _confirmed(before)
+        told = _confirmed_desired_state(before)
         if row.status != "confirmed" or not wish.caused_ms or (told and told.decision_id == wish.decision_id):
             return None
         return max(0.0, (row.confirmed_ms - wish.caused_ms) / 1000)
 
-    def _told(
+    def _report(
         self, target: ActuatorTarget, outcome: str, result: DeliveryResult, contained_s: float | None = None
     ) -> DeliveryResult:
         self._observe(target.name, outcome, contained_s)
         return result
 
 
-def _wish_of(row: Actuation | None) -> Desired | None:
+def _stored_desired_state(row: Actuation | None) -> DesiredState | None:
     """What was wanted; None = nothing, or what another version of us wrote."""
     try:
-        return None if row is None else decode_desired(row.desired)
-    except BadAction:
+        return None if row is None else decode_desired_state(row.desired)
+    except UnreadableAction:
         return None
 
 
-def _of_its_time(wish: Desired, before: Actuation | None) -> Desired:
+def _with_decision_times(wish: DesiredState, before: Actuation | None) -> DesiredState:
     """*wish* with the times of its decision, where that was wanted before: a further look does not make it later."""
-    was = _wish_of(before)
+    was = _stored_desired_state(before)
     if was is None or not wish.decision_id or (was.decision_id, was.level) != (wish.decision_id, wish.level):
         return wish
     return msgspec.structs.replace(wish, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
 
 
-def _since_then(tried: _Round, wish: Desired, before: Actuation | None) -> _Round:
+def _keep_confirmation_time(
+    tried: _ActuationAttempt, wish: DesiredState, before: Actuation | None
+) -> _ActuationAttempt:
     """A further look that finds all as it was confirmed before says since when it is so."""
-    told = _confirmed(before)
+    told = _confirmed_desired_state(before)
     same = told is not None and (told.decision_id, told.level) == (wish.decision_id, wish.level)
     if before is None or not same or tried.row.status != "confirmed":
         return tried
     return tried._replace(row=msgspec.structs.replace(tried.row, confirmed_ms=before.confirmed_ms))
 
 
-def _confirmed(before: Actuation | None) -> Desired | None:
+def _confirmed_desired_state(before: Actuation | None) -> DesiredState | None:
     """What the server has confirmed last."""
-    return _wish_of(before) if before is not None and before.status == "confirmed" else None
+    return _stored_desired_state(before) if before is not None and before.status == "confirmed" else None
 
 
-def _revoked_for(before: Actuation | None) -> str:
+def _revoked_decision_id(before: Actuation | None) -> str:
     """The decision whose revocation the server has confirmed; "" = none."""
-    told = _confirmed(before)
+    told = _confirmed_desired_state(before)
     return told.decision_id if told is not None and told.revoke else ""

@@ -16,24 +16,24 @@ from typing import Literal, NamedTuple
 
 import httpx
 
-from .auth import ClientProof
-from .told import told
+from .auth import ClientAuthenticator
+from .told import error_detail
 
-BurnOutcome = Literal["confirmed", "accepted", "still_active", "known", "unsupported", "refused", "failed"]
+RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "unsupported", "refused", "failed"]
 """`confirmed`: introspection says that it is dead; `accepted`: answered with 200, and nobody can be asked;
 `known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
 
-REMEMBERED = 10_000
+MAX_REMEMBERED_TOKENS = 10_000
 """Tokens known as burned, by hash."""
 
-MOST_AT_ONCE = 32
-_SETTLED = frozenset({"confirmed", "accepted", "unsupported"})
+MAX_CONCURRENT_REVOCATIONS = 32
+_FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
 
 
-class Burned(NamedTuple):
+class RevocationResult(NamedTuple):
     """What came of a token. *error* is a line for operators."""
 
-    outcome: BurnOutcome
+    outcome: RevocationOutcome
     error: str = ""
 
 
@@ -53,7 +53,7 @@ class RevocationEndpoint:
     name: str
     issuers: frozenset[str]
     url: str
-    proof: ClientProof = field(repr=False)
+    proof: ClientAuthenticator = field(repr=False)
     introspection_url: str = ""
     timeout_s: float = 5.0
 
@@ -73,16 +73,20 @@ class TokenRevoker:
         self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
         self._http = http
         self._observe = observe
-        self._burned: OrderedDict[bytes, None] = OrderedDict()
-        self._tasks: set[asyncio.Task[Burned]] = set()
+        self._revoked_tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[RevocationResult]] = set()
 
     def serves(self, issuer: str) -> bool:
         """Whether tokens of that issuer can be revoked."""
         return issuer in self._endpoints
 
-    def soon(self, token: str, issuer: str) -> bool:
+    def revoke_in_background(self, token: str, issuer: str) -> bool:
         """Revoke in the background, for who answers a request; whether it was taken on. Never waits, never raises."""
-        if not self.serves(issuer) or len(self._tasks) >= MOST_AT_ONCE or self._is_burned(_mark(token)):
+        if (
+            not self.serves(issuer)
+            or len(self._tasks) >= MAX_CONCURRENT_REVOCATIONS
+            or self._is_revoked(_token_hash(token))
+        ):
             return False
         task = asyncio.get_running_loop().create_task(self.revoke(token, issuer))
         self._tasks.add(task)
@@ -93,62 +97,64 @@ class TokenRevoker:
         """Wait for what is under way: each takes no longer than its endpoint's time."""
         await asyncio.gather(*self._tasks)
 
-    async def revoke(self, token: str, issuer: str) -> Burned:
+    async def revoke(self, token: str, issuer: str) -> RevocationResult:
         """Revoke *token* at *issuer*, once: a token that was burned is not sent again. Never raises."""
-        endpoint, mark = self._endpoints.get(issuer), _mark(token)
+        endpoint, mark = self._endpoints.get(issuer), _token_hash(token)
         if endpoint is None:
-            return Burned("unsupported", "no revocation endpoint is configured for the issuer")
-        if self._is_burned(mark):
-            return Burned("known")
+            return RevocationResult("unsupported", "no revocation endpoint is configured for the issuer")
+        if self._is_revoked(mark):
+            return RevocationResult("known")
         self._remember(mark)  # before it is tried: requests of the same token come by the hundred
         try:
             async with asyncio.timeout(endpoint.timeout_s):
-                burned = await self._burn(token, endpoint)
+                burned = await self._revoke_at_endpoint(token, endpoint)
         except TimeoutError:
-            burned = Burned("failed", f"no answer within {endpoint.timeout_s:g} s")
+            burned = RevocationResult("failed", f"no answer within {endpoint.timeout_s:g} s")
         except httpx.HTTPError as error:
-            burned = Burned("failed", type(error).__name__)
-        if burned.outcome not in _SETTLED:
-            self._burned.pop(mark, None)
+            burned = RevocationResult("failed", type(error).__name__)
+        if burned.outcome not in _FINAL_OUTCOMES:
+            self._revoked_tokens.pop(mark, None)
         self._observe(endpoint.name, burned.outcome)
         return burned
 
-    async def _burn(self, token: str, endpoint: RevocationEndpoint) -> Burned:
+    async def _revoke_at_endpoint(self, token: str, endpoint: RevocationEndpoint) -> RevocationResult:
         answer = await self._post(endpoint.url, {"token": token, "token_type_hint": "access_token"}, endpoint)
         if answer.status_code != 200:
-            return _judged(answer)
+            return _classify_refusal(answer)
         if not endpoint.introspection_url:
-            return Burned("accepted")
+            return RevocationResult("accepted")
         answer = await self._post(endpoint.introspection_url, {"token": token}, endpoint)
         if answer.status_code != 200:
-            return Burned("accepted", f"introspection: HTTP {answer.status_code}{told(answer)}")
+            return RevocationResult("accepted", f"introspection: HTTP {answer.status_code}{error_detail(answer)}")
         try:
             active = answer.json()["active"]
         except (ValueError, TypeError, KeyError):
-            return Burned("accepted", "introspection: the answer does not say whether the token is active")
+            return RevocationResult("accepted", "introspection: the answer does not say whether the token is active")
         if active is False:
-            return Burned("confirmed")
-        return Burned("still_active", "the server revokes only tokens of the client that asks, or not such tokens")
+            return RevocationResult("confirmed")
+        return RevocationResult(
+            "still_active", "the server revokes only tokens of the client that asks, or not such tokens"
+        )
 
     async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx.Response:
-        headers = endpoint.proof.prove(url, form)
+        headers = endpoint.proof.authenticate(url, form)
         return await self._http.post(url, data=form, headers=headers)
 
-    def _is_burned(self, mark: bytes) -> bool:
-        return mark in self._burned
+    def _is_revoked(self, mark: bytes) -> bool:
+        return mark in self._revoked_tokens
 
     def _remember(self, mark: bytes) -> None:
-        self._burned[mark] = None
-        while len(self._burned) > REMEMBERED:
-            self._burned.popitem(last=False)
+        self._revoked_tokens[mark] = None
+        while len(self._revoked_tokens) > MAX_REMEMBERED_TOKENS:
+            self._revoked_tokens.popitem(last=False)
 
 
-def _judged(answer: httpx.Response) -> Burned:
-    text = f"HTTP {answer.status_code}{told(answer)}"
+def _classify_refusal(answer: httpx.Response) -> RevocationResult:
+    text = f"HTTP {answer.status_code}{error_detail(answer)}"
     if answer.status_code == 400 and "unsupported_token_type" in text:
-        return Burned("unsupported", text)
-    return Burned("refused" if answer.status_code in (400, 401, 403) else "failed", text)
+        return RevocationResult("unsupported", text)
+    return RevocationResult("refused" if answer.status_code in (400, 401, 403) else "failed", text)
 
 
-def _mark(token: str) -> bytes:
+def _token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()

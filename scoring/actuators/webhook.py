@@ -1,7 +1,7 @@
 """Any server that takes what is wanted by a signed HTTP POST (Standard Webhooks), for products without an actuator.
 
-The body is JSON: `action` (`lower` or `restore`) and the members of `Desired`. 2xx says that it is accepted; what that
-is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
+The body is JSON: `action` (`lower` or `restore`) and the members of `DesiredState`. 2xx says that it is accepted; what
+that is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Literal
 import httpx
 import msgspec
 
-from ..notify.webhook import WebhookTarget, signed_headers
-from .base import Brought, NotConfirmed, NotReached, Refused, UnknownClient
-from .desired import Desired
-from .told import told
+from ..notify.webhook import WebhookTarget, sign_headers
+from .base import ActuationNotConfirmed, ActuationResult, ActuatorAccessDenied, ActuatorUnavailable, UnknownClient
+from .desired import DesiredState
+from .told import error_detail
 
 
 class WebhookActuator:
     """`Actuator` by webhook.
 
     Args:
-        http: from `trustwatch.scoring.notify.webhook_client`.
+        http: from `trustwatch.scoring.notify.make_webhook_client`.
         target: where to post, how to sign (format `cloudevents`, whose secrets sign; the body is ours).
         clock: UTC milliseconds; each attempt is signed for its own time.
         confirm_url: asked afterwards; "" = 2xx is all there is.
@@ -41,17 +41,17 @@ class WebhookActuator:
         """The client's name: the receiver keeps what it has to restore."""
         return msgspec.json.encode({"client_id": client_id})
 
-    async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
         """Tell what is wanted."""
         told = msgspec.to_builtins(wish)
         del told["agent_key"]  # ours, and larger than the numbers of some languages
-        return Brought(original, await self._tell("lower", client_id, told))
+        return ActuationResult(original, await self._send_action("lower", client_id, told))
 
-    async def restore(self, client_id: str, original: bytes) -> Brought:
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Tell that everything is to be as it was."""
-        return Brought(original, await self._tell("restore", client_id, {}))
+        return ActuationResult(original, await self._send_action("restore", client_id, {}))
 
-    async def _tell(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
+    async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
         body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
         await self._post(self._target.url, action, client_id, body)
         if not self._confirm_url:
@@ -62,22 +62,22 @@ class WebhookActuator:
         except (ValueError, TypeError, KeyError):
             confirmed = False
         if not confirmed:
-            raise NotConfirmed("confirm_url does not say that it is so")
+            raise ActuationNotConfirmed("confirm_url does not say that it is so")
         return True
 
     async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx.Response:
-        headers = signed_headers(_message_id(action, body), body, self._target.secrets, self._clock())
+        headers = sign_headers(_message_id(action, body), body, self._target.secrets, self._clock())
         headers["content-type"] = "application/json"
         try:
             answer = await self._http.post(url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise NotReached(type(error).__name__) from None
+            raise ActuatorUnavailable(type(error).__name__) from None
         if answer.is_success:
             return answer
-        text = f"HTTP {answer.status_code}{self._target.hide(told(answer))}"
+        text = f"HTTP {answer.status_code}{self._target.redact(error_detail(answer))}"
         if answer.status_code == 404:
             raise UnknownClient(f"the receiver knows no client {client_id}: {text}")
-        raise Refused(text) if answer.status_code in (401, 403) else NotReached(text)
+        raise ActuatorAccessDenied(text) if answer.status_code in (401, 403) else ActuatorUnavailable(text)
 
 
 def _message_id(action: str, body: bytes) -> str:

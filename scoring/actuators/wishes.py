@@ -16,21 +16,21 @@ from ..policy import Verdict
 from ..records import AgentName, AgentRow, OutboxRow, RiskLevel
 from ..store import Store
 from ..store.base import MAX_PAGE, AgentQuery, Page, Tenants
-from ..store.chunks import chunks
-from ..verdicts import Verdicts
-from .desired import Desired, action_row, desired_of
+from ..store.chunks import chunked
+from ..verdicts import PolicyEvaluator
+from .desired import DesiredState, build_action_row, derive_desired_state
 
-PRINCIPALS_MS = 30 * 86_400_000
+PRINCIPAL_WINDOW_MS = 30 * 86_400_000
 """Consents of principals that the agent acted for within this time die with its tokens."""
 
-MOST_PRINCIPALS = 200
-AT_ONCE = 500
+MAX_PRINCIPALS = 200
+ENQUEUE_BATCH = 500
 """Rows in one transaction, so that the pipeline's commits get between."""
 
 _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL))
 
 
-class Wishes:
+class DesiredStateResolver:
     """Wishes of one process. For one event loop; the store is asked in threads.
 
     Args:
@@ -40,102 +40,104 @@ class Wishes:
         new_id: text that never repeats, for keys of rows.
     """
 
-    def __init__(self, store: Store, verdicts: Verdicts, now_ms: Callable[[], int], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, store: Store, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
         self._store = store
         self._verdicts = verdicts
         self._now_ms = now_ms
         self._new_id = new_id
 
-    async def now(self, asked: Desired) -> Desired:
+    async def resolve(self, asked: DesiredState) -> DesiredState:
         """What holds for the agent that *asked* is about. Raises Unavailable."""
         name = asked.name
         row = await asyncio.to_thread(self._store.agent, name.tenant, name.issuer, name.agent_id)
-        wish = self._judged(name, row, asked)
+        wish = self._desired_state_of(name, row, asked)
         if not wish.revoke:
             return wish
-        principals = await asyncio.to_thread(self._principals, name)
-        return desired_of(
+        principals = await asyncio.to_thread(self._recent_principals, name)
+        return derive_desired_state(
             name,
             wish.agent_type,
-            self._verdict(name, row, asked),
+            self._evaluate_policy(name, row, asked),
             wish.decision_id,
             caused_ms=wish.caused_ms,
             decided_ms=wish.decided_ms,
             principals=principals,
         )
 
-    def _judged(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Desired:
+    def _desired_state_of(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> DesiredState:
         agent_type = asked.agent_type if row is None else row.agent_type
-        pin = self._verdicts.interventions.pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
+        pin = self._verdicts.interventions.active_pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
-        return desired_of(
+        return derive_desired_state(
             name,
             agent_type,
-            self._verdict(name, row, asked),
+            self._evaluate_policy(name, row, asked),
             decided if pin is None else pin.intervention_id,
             caused_ms=asked.caused_ms if pin is None else 0,
             decided_ms=asked.decided_ms,
         )
 
-    def _verdict(self, name: AgentName, row: AgentRow | None, asked: Desired) -> Verdict:
+    def _evaluate_policy(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> Verdict:
         measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
-        return self._verdicts.of_agent(name, asked.agent_type if row is None else row.agent_type, measured)
+        return self._verdicts.evaluate_agent(name, asked.agent_type if row is None else row.agent_type, measured)
 
-    def _principals(self, name: AgentName) -> tuple[str, ...]:
-        since_ms = self._now_ms() - PRINCIPALS_MS
+    def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
+        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
         edges = self._store.edges(
-            [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MOST_PRINCIPALS
+            [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
         )
         return tuple(sorted({edge.target for edge in edges}))
 
-    async def look_at(self, names: Iterable[AgentName], target: str = "") -> int:
+    async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
         """Enqueue a look at those agents; how many there are. Raises Unavailable."""
-        rows = [self._look(name, target) for name in names]
-        for part in chunks(rows, AT_ONCE):
+        rows = [self._reconciliation_row(name, target) for name in names]
+        for part in chunked(rows, ENQUEUE_BATCH):
             await asyncio.to_thread(self._store.enqueue, part)
         return len(rows)
 
-    async def look_at_all(self, target: str = "", tenants: Tenants = None) -> int:
+    async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
         """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
 
         These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
         those of which the store knows that something is lowered or was not brought about, whatever their level is now.
         """
         known = self._verdicts.interventions.pinned_agents(self._now_ms())
-        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.descendants]
+        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
         mine = [name for name in known if tenants is None or name.tenant in tenants]
-        found = await asyncio.to_thread(self._concerned, target, tenants)
+        found = await asyncio.to_thread(self._affected_agents, target, tenants)
         names = {name.key: name for name in chain(mine, found)}
-        return await self.look_at(names.values(), target)
+        return await self.enqueue_reconciliation(names.values(), target)
 
-    def _concerned(self, target: str, tenants: Tenants) -> list[AgentName]:
+    def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
         def elevated(cursor: str | None) -> Page[AgentName]:
             page = self._store.list_agents(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
             return Page([agent.name for agent in page.items], page.next_cursor)
 
         def lowered(cursor: str | None) -> Page[AgentName]:
             page = self._store.list_actuations(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
-            return Page([one.agent for one in page.items if _is_open(one)], page.next_cursor)
+            return Page([one.agent for one in page.items if _is_lowered_or_pending(one)], page.next_cursor)
 
-        return [*_all(elevated), *_all(lowered)]
+        return [*_iterate_pages(elevated), *_iterate_pages(lowered)]
 
-    def _look(self, name: AgentName, target: str) -> OutboxRow:
+    def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """A row that says what is known here; what is done is decided when it is delivered."""
         full = (name.tenant, name.issuer, name.agent_id)
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         agent_type = "" if entry is None else entry.summary.agent_type
-        verdict = self._verdicts.of_agent(name, agent_type, measured)
+        verdict = self._verdicts.evaluate_agent(name, agent_type, measured)
         decision_id = "" if entry is None else entry.summary.decision_id
-        wish = desired_of(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
-        return action_row(f"action-{self._new_id()}", wish, target)
+        wish = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
+        return build_action_row(f"action-{self._new_id()}", wish, target)
 
 
-def _is_open(one: Actuation) -> bool:
+def _is_lowered_or_pending(one: Actuation) -> bool:
     return bool(one.original) or one.status in ("wanted", "applied", "failed")
 
 
-def _all(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
+def _iterate_pages(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
     cursor: str | None = None
     while True:
         page = page_of(cursor)

@@ -9,14 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import RiskLevel
-from .labels import Labels
-from .metrics import FALSE_SHARES, GRID, Bands, Curve, bands, curve
-from .sweep import ALERTING
+from .labels import EventLabels
+from .metrics import (
+    CURVE_GRID,
+    FALSE_POSITIVE_SHARES,
+    ConfidenceBands,
+    DetectionCurve,
+    bootstrap_bands,
+    detection_curve,
+)
+from .sweep import ALERTING_LEVELS
 
-_SLOWEST = 0.9
+_SLOW_QUANTILE = 0.9
 
 
-class Separation(msgspec.Struct, frozen=True):
+class ScoreSeparation(msgspec.Struct, frozen=True):
     """How well a score tells bad units from good ones; figures are None where there is no bad or no good unit."""
 
     units: int
@@ -33,7 +40,7 @@ class Separation(msgspec.Struct, frozen=True):
     precision_band: list[tuple[float, float, float]] = []  # (found, lower, upper)
 
 
-class Detection(msgspec.Struct, frozen=True):
+class LevelDetection(msgspec.Struct, frozen=True):
     """How bad sessions fared at one level.
 
     Attributes:
@@ -56,7 +63,7 @@ class Detection(msgspec.Struct, frozen=True):
     false_alerts: int
 
 
-class Evaluation(msgspec.Struct, frozen=True):
+class LabelEvaluation(msgspec.Struct, frozen=True):
     """Scores of one model against labels.
 
     Attributes:
@@ -72,13 +79,13 @@ class Evaluation(msgspec.Struct, frozen=True):
     labelled: int
     without_label: int
     without_event: int
-    by_event: Separation
-    by_session: Separation
-    levels: list[Detection]
+    by_event: ScoreSeparation
+    by_session: ScoreSeparation
+    levels: list[LevelDetection]
     delays_seconds: list[float]
 
 
-class _Told(msgspec.Struct):
+class _LabelledRows(msgspec.Struct):
     """Labelled rows as arrays. *session* int64 (n,) numbers sessions; *bad_sessions* bool (s,)."""
 
     rows: npt.NDArray[Any]
@@ -87,25 +94,25 @@ class _Told(msgspec.Struct):
     bad_sessions: npt.NDArray[np.bool_]
 
 
-def evaluate(rows: npt.NDArray[Any], labels: Labels) -> Evaluation:
+def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
     """Hold rows of dtype `tally.ROW`, in the order of the history, against labels."""
     known = rows[rows["label"] >= 0]
-    told = _told(known, labels)
+    told = _labelled_rows(known, labels)
     top = np.full(len(told.bad_sessions), -np.inf)
     np.maximum.at(top, told.session, known["anomaly"])
-    delays = [_delays(told, level) for level in ALERTING]
-    return Evaluation(
+    delays = [_detection_delays(told, level) for level in ALERTING_LEVELS]
+    return LabelEvaluation(
         len(known),
         len(rows) - len(known),
         len(labels.labels) - len(np.unique(known["label"])),
-        separation(told.bad, known["anomaly"]),
-        _with_bands(separation(told.bad_sessions, top), bands(told.bad_sessions, top)),
-        [_detection(told, level, *found) for level, found in zip(ALERTING, delays, strict=True)],
+        measure_separation(told.bad, known["anomaly"]),
+        _with_bands(measure_separation(told.bad_sessions, top), bootstrap_bands(told.bad_sessions, top)),
+        [_detection(told, level, *found) for level, found in zip(ALERTING_LEVELS, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
     )
 
 
-def _told(known: npt.NDArray[Any], labels: Labels) -> _Told:
+def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
     numbers: dict[tuple[str, str, str], int] = {}
     session, bad = np.zeros(len(known), np.int64), np.zeros(len(known), np.bool_)
     bad_session: list[bool] = []
@@ -117,42 +124,42 @@ def _told(known: npt.NDArray[Any], labels: Labels) -> _Told:
             bad_session.append(False)
         bad[row] = label.event_label != 0
         bad_session[number] |= label.session_label != 0 or label.event_label != 0
-    return _Told(known, bad, session, np.array(bad_session, np.bool_))
+    return _LabelledRows(known, bad, session, np.array(bad_session, np.bool_))
 
 
-def _with_bands(plain: Separation, found: Bands | None) -> Separation:
+def _with_bands(plain: ScoreSeparation, found: ConfidenceBands | None) -> ScoreSeparation:
     """Events of a session depend on each other, sessions do not: so sessions alone are resampled."""
     if found is None:
         return plain
-    grid = GRID.tolist()
+    grid = CURVE_GRID.tolist()
     return msgspec.structs.replace(
         plain,
         roc_auc_within=found.area,
         average_precision_within=found.average_precision,
-        roc_band=list(zip(grid, *(bound.tolist() for bound in found.found), strict=True)),
+        roc_band=list(zip(grid, *(bound.tolist() for bound in found.recall), strict=True)),
         precision_band=list(zip(grid, *(bound.tolist() for bound in found.precision), strict=True)),
     )
 
 
-def separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> Separation:
+def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> ScoreSeparation:
     """Figures and thinned curves of one score, both of shape (n,)."""
-    found: Curve | None = curve(bad, scores)
+    found: DetectionCurve | None = detection_curve(bad, scores)
     if found is None:
-        return Separation(len(bad), int(bad.sum()))
+        return ScoreSeparation(len(bad), int(bad.sum()))
     drawn = found.thinned()
-    return Separation(
+    return ScoreSeparation(
         len(bad),
         int(bad.sum()),
         found.area,
         found.average_precision,
-        found.recall_at(FALSE_SHARES[0]),
-        found.recall_at(FALSE_SHARES[1]),
-        [(0.0, 0.0), *zip(drawn.false.tolist(), drawn.found.tolist(), strict=True)],
-        list(zip(drawn.found.tolist(), drawn.precision.tolist(), strict=True)),
+        found.recall_at(FALSE_POSITIVE_SHARES[0]),
+        found.recall_at(FALSE_POSITIVE_SHARES[1]),
+        [(0.0, 0.0), *zip(drawn.false_positive_rate.tolist(), drawn.recall.tolist(), strict=True)],
+        list(zip(drawn.recall.tolist(), drawn.precision.tolist(), strict=True)),
     )
 
 
-def _delays(told: _Told, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
+def _detection_delays(told: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
     """(events, seconds) of each bad session that reached the level, and how many were there before."""
     order = np.argsort(told.session, kind="stable")
     starts = np.searchsorted(told.session[order], np.arange(len(told.bad_sessions) + 1))
@@ -173,22 +180,22 @@ def _delays(told: _Told, level: RiskLevel) -> tuple[list[tuple[int, float]], int
     return found, already
 
 
-def _detection(told: _Told, level: RiskLevel, delays: list[tuple[int, float]], already: int) -> Detection:
+def _detection(told: _LabelledRows, level: RiskLevel, delays: list[tuple[int, float]], already: int) -> LevelDetection:
     rose = (told.rows["rested"] < level) & (told.rows["level"] >= level)
     true = int((rose & told.bad_sessions[told.session]).sum())
-    return Detection(
+    return LevelDetection(
         level.label,
         int(told.bad_sessions.sum()),
         len(delays),
         already,
-        _middle([events for events, _ in delays]),
-        _middle([seconds for _, seconds in delays]),
+        _median_and_slow([events for events, _ in delays]),
+        _median_and_slow([seconds for _, seconds in delays]),
         true,
         int(rose.sum()) - true,
     )
 
 
-def _middle(values: list[int] | list[float]) -> tuple[float, float] | None:
+def _median_and_slow(values: list[int] | list[float]) -> tuple[float, float] | None:
     if not values:
         return None
-    return float(np.median(values)), float(np.quantile(values, _SLOWEST))
+    return float(np.median(values)), float(np.quantile(values, _SLOW_QUANTILE))

@@ -15,7 +15,7 @@ from ...ingest.errors import ConfigError
 from ...ingest.files import FileSource
 
 
-class Label(msgspec.Struct, frozen=True, gc=False):
+class EventLabel(msgspec.Struct, frozen=True, gc=False):
     """One event. `class_` is `class` in the file."""
 
     id: str
@@ -27,17 +27,17 @@ class Label(msgspec.Struct, frozen=True, gc=False):
     agent_id: str = ""
 
 
-class Labels(msgspec.Struct, frozen=True):
+class EventLabels(msgspec.Struct, frozen=True):
     """A label file. `rows` has the position of each event id in `labels`."""
 
-    labels: Sequence[Label]
+    labels: Sequence[EventLabel]
     rows: dict[str, int]
 
 
-_decoder = msgspec.json.Decoder(Label)
+_label_decoder = msgspec.json.Decoder(EventLabel)
 
 
-def read_labels(path: Path, leave_out: Collection[str] = ()) -> Labels:
+def read_labels(path: Path, leave_out: Collection[str] = ()) -> EventLabels:
     """Read a label file.
 
     Args:
@@ -47,14 +47,14 @@ def read_labels(path: Path, leave_out: Collection[str] = ()) -> Labels:
     Raises:
         ConfigError: a line is no label, or two lines say different things of one event.
     """
-    labels: list[Label] = []
+    labels: list[EventLabel] = []
     rows: dict[str, int] = {}
     source = FileSource([path])
     try:
-        while (taken := source.take(10_000))[1]:
+        while (taken := source.take_lines(10_000))[1]:
             base, lines = taken
             for number, line in enumerate(lines, base + 1):
-                label = _read(path, number, line)
+                label = _read_label(path, number, line)
                 if label.class_ in leave_out:
                     continue
                 if rows.setdefault(label.id, len(labels)) == len(labels):
@@ -65,11 +65,11 @@ def read_labels(path: Path, leave_out: Collection[str] = ()) -> Labels:
         source.close()
     if not labels:
         raise ConfigError(f"{path}: no labels" + (" that are not left out" if leave_out else ""))
-    return Labels(labels, rows)
+    return EventLabels(labels, rows)
 
 
-def _read(path: Path, number: int, line: bytes) -> Label:
+def _read_label(path: Path, number: int, line: bytes) -> EventLabel:
     try:
-        return _decoder.decode(line)
+        return _label_decoder.decode(line)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}, record {number}: not a label: {error}") from None

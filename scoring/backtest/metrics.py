@@ -8,51 +8,51 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FALSE_SHARES = (0.01, 0.05)
+FALSE_POSITIVE_SHARES = (0.01, 0.05)
 """Shares of false positives at which recall is told."""
 
 
-class Curve(NamedTuple):
+class DetectionCurve(NamedTuple):
     """A score against the truth at each of its thresholds, strictest first, shape (t,) each.
 
     Attributes:
-        found: share of bad units at or above the threshold (recall).
-        false: share of good units at or above it.
+        recall: share of bad units at or above the threshold (recall).
+        false_positive_rate: share of good units at or above it.
         precision: share of bad ones among all at or above it.
     """
 
-    found: npt.NDArray[np.float64]
-    false: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+    false_positive_rate: npt.NDArray[np.float64]
     precision: npt.NDArray[np.float64]
 
     @property
     def area(self) -> float:
         """ROC-AUC: the probability that a bad unit scores above a good one, ties half."""
-        found, false = np.r_[0.0, self.found], np.r_[0.0, self.false]
+        found, false = np.r_[0.0, self.recall], np.r_[0.0, self.false_positive_rate]
         return float((np.diff(false) * (found[1:] + found[:-1]) / 2).sum())
 
     @property
     def average_precision(self) -> float:
         """Mean precision over the bad units."""
-        return float((np.diff(np.r_[0.0, self.found]) * self.precision).sum())
+        return float((np.diff(np.r_[0.0, self.recall]) * self.precision).sum())
 
     def recall_at(self, share: float) -> float:
         """Largest recall with at most that share of false positives."""
-        return float(np.where(self.false <= share, self.found, 0.0).max(initial=0.0))
+        return float(np.where(self.false_positive_rate <= share, self.recall, 0.0).max(initial=0.0))
 
-    def thinned(self, points: int = 200) -> Curve:
+    def thinned(self, points: int = 200) -> DetectionCurve:
         """At most about *points* thresholds with the shape kept, for a chart."""
-        if len(self.found) <= points:
+        if len(self.recall) <= points:
             return self
         steps = np.linspace(0.0, 1.0, points // 2)
-        last = len(self.found) - 1
-        by_false = np.searchsorted(self.false, steps, side="right") - 1
-        by_found = np.minimum(np.searchsorted(self.found, steps), last)
+        last = len(self.recall) - 1
+        by_false = np.searchsorted(self.false_positive_rate, steps, side="right") - 1
+        by_found = np.minimum(np.searchsorted(self.recall, steps), last)
         kept = np.unique(np.concatenate([[0, last], np.maximum(by_false, 0), by_found]))
-        return Curve(self.found[kept], self.false[kept], self.precision[kept])
+        return DetectionCurve(self.recall[kept], self.false_positive_rate[kept], self.precision[kept])
 
 
-def curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> Curve | None:
+def detection_curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> DetectionCurve | None:
     """The curve of a score; None where there is no bad or no good unit, and nothing can be told.
 
     Args:
@@ -66,30 +66,32 @@ def curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> Curve | None:
     y, s = y[order], s[order]
     last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
     hits, alarms = np.cumsum(y)[last], np.cumsum(~y)[last]
-    return Curve(hits / hits[-1], alarms / alarms[-1], hits / (hits + alarms))
+    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / (hits + alarms))
 
 
-RESAMPLES, INSIDE, SEED = 200, 0.95, 1
-_FEW = 20_000
-GRID = np.linspace(0.0, 1.0, 51)
+RESAMPLES, CONFIDENCE, BOOTSTRAP_SEED = 200, 0.95, 1
+_FEW_UNITS = 20_000
+CURVE_GRID = np.linspace(0.0, 1.0, 51)
 
 
-class Bands(NamedTuple):
+class ConfidenceBands(NamedTuple):
     """Where a curve lies in most resamples of its units; lower and upper bound each.
 
     Attributes:
         area, average_precision: of these figures.
-        found: recall at each share of `GRID` of false positives, shapes (g,).
-        precision: precision at each recall of `GRID`, shapes (g,).
+        recall: recall at each share of `CURVE_GRID` of false positives, shapes (g,).
+        precision: precision at each recall of `CURVE_GRID`, shapes (g,).
     """
 
     area: tuple[float, float]
     average_precision: tuple[float, float]
-    found: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    recall: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
     precision: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
-def bands(bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator | None = None) -> Bands | None:
+def bootstrap_bands(
+    bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator | None = None
+) -> ConfidenceBands | None:
     """Bootstrap of `curve`: 95 % of resamples of units that are independent of each other lie within.
 
     None where fewer than five units are bad or good: resamples of so few say nothing.
@@ -101,18 +103,22 @@ def bands(bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator |
     y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
     if min(y.sum(), (~y).sum()) < 5:
         return None
-    dice = dice or np.random.default_rng(SEED)
+    dice = dice or np.random.default_rng(BOOTSTRAP_SEED)
     order = np.argsort(-s, kind="stable")
     y, s = y[order], s[order]
     last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
-    rounds = RESAMPLES if len(y) <= _FEW else RESAMPLES // 2  # of many units, fewer resamples say as much
-    drawn = [one for _ in range(rounds) if (one := _resampled(y, last, dice)) is not None]
+    rounds = RESAMPLES if len(y) <= _FEW_UNITS else RESAMPLES // 2  # of many units, fewer resamples say as much
+    drawn = [one for _ in range(rounds) if (one := _resampled_curve(y, last, dice)) is not None]
     figures = np.array([(one.area, one.average_precision) for one in drawn])
-    found = np.array([np.interp(GRID, np.r_[0.0, one.false], np.r_[0.0, one.found]) for one in drawn])
-    precision = np.array([one.precision[np.searchsorted(one.found, np.minimum(GRID, 1.0 - 1e-12))] for one in drawn])
-    edges = ((1 - INSIDE) / 2, (1 + INSIDE) / 2)
+    found = np.array(
+        [np.interp(CURVE_GRID, np.r_[0.0, one.false_positive_rate], np.r_[0.0, one.recall]) for one in drawn]
+    )
+    precision = np.array(
+        [one.precision[np.searchsorted(one.recall, np.minimum(CURVE_GRID, 1.0 - 1e-12))] for one in drawn]
+    )
+    edges = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     (area, average), lower_upper = np.quantile(figures, edges, axis=0).T, partial(np.quantile, q=edges, axis=0)
-    return Bands(
+    return ConfidenceBands(
         (float(area[0]), float(area[1])),
         (float(average[0]), float(average[1])),
         tuple(lower_upper(found)),
@@ -120,9 +126,11 @@ def bands(bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator |
     )
 
 
-def _resampled(y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator) -> Curve | None:
+def _resampled_curve(
+    y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator
+) -> DetectionCurve | None:
     weights = dice.poisson(1.0, len(y))
     hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
     if not hits[-1] or not alarms[-1]:
         return None
-    return Curve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
+    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))

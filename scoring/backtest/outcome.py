@@ -10,26 +10,26 @@ import msgspec
 
 from ..policy import PolicyBook
 from ..records import RiskLevel
-from .evaluation import Evaluation, evaluate
-from .labels import Labels
-from .plan import Plan
-from .policing import ASKED, OUTCOMES, Policed, Revoked
-from .run import Problem
-from .sweep import ALERTING
-from .tally import Counts, Who
+from .evaluation import LabelEvaluation, evaluate_labels
+from .labels import EventLabels
+from .plan import BacktestPlan
+from .policing import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
+from .run import MalformedRecord
+from .sweep import ALERTING_LEVELS
+from .tally import AgentIdentity, BacktestCounts
 
 _HOUR_S = 3600
-_FIGURES = {
+_SEPARATION_FIGURES = {
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
     "recall_at_1_percent": "recall at 1 % false",
     "recall_at_5_percent": "recall at 5 % false",
 }
-MOST_AGENTS = 1000
+MAX_LISTED_AGENTS = 1000
 """Agents of one list that are told; the figures count all."""
 
 
-class Alerts(msgspec.Struct, frozen=True):
+class LevelAlerts(msgspec.Struct, frozen=True):
     """One level at one budget. Rates and budgets are per 1,000 agent-days; alerts are before any cool-down."""
 
     level: str
@@ -38,7 +38,7 @@ class Alerts(msgspec.Struct, frozen=True):
     rate: float
 
 
-class Change(msgspec.Struct, frozen=True):
+class LevelChangeCount(msgspec.Struct, frozen=True):
     """How often agents went from one level to another, because of events or of time (`tick`)."""
 
     before: str
@@ -47,7 +47,7 @@ class Change(msgspec.Struct, frozen=True):
     times: int
 
 
-class Bin(msgspec.Struct, frozen=True):
+class TimeBin(msgspec.Struct, frozen=True):
     """A stretch of time, for a chart."""
 
     start: str
@@ -55,7 +55,7 @@ class Bin(msgspec.Struct, frozen=True):
     rises: dict[str, int]
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestOutcomes(msgspec.Struct, frozen=True):
     """What became of requests of one type at one level."""
 
     type: str
@@ -63,7 +63,7 @@ class Asked(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
 
 
-class Agent(msgspec.Struct, frozen=True):
+class AgentOutcomes(msgspec.Struct, frozen=True):
     """An agent, and what became of its requests."""
 
     tenant: str
@@ -72,8 +72,8 @@ class Agent(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
 
 
-class Revocation(msgspec.Struct, frozen=True):
-    """An agent whose tokens would have been revoked; see `policing.Revoked`."""
+class RevocationReport(msgspec.Struct, frozen=True):
+    """An agent whose tokens would have been revoked; see `policing.SimulatedRevocation`."""
 
     tenant: str
     issuer: str
@@ -95,14 +95,14 @@ class PolicyOutcome(msgspec.Struct, frozen=True):
     version: str
     totals: dict[str, int]
     enforced: int
-    asked: list[Asked]
+    asked: list[RequestOutcomes]
     agents_touched: int
-    agents: list[Agent]
+    agents: list[AgentOutcomes]
     agents_revoked: int
-    revoked: list[Revocation]
+    revoked: list[RevocationReport]
 
 
-class Side(msgspec.Struct, frozen=True):
+class BacktestSide(msgspec.Struct, frozen=True):
     """One model under one policy."""
 
     name: str
@@ -117,15 +117,15 @@ class Side(msgspec.Struct, frozen=True):
     agents: int
     agent_days: int
     peaks: dict[str, int]
-    changes: list[Change]
-    alerts: list[Alerts]
-    sweep: list[list[Alerts]]
-    bins: list[Bin]
+    changes: list[LevelChangeCount]
+    alerts: list[LevelAlerts]
+    sweep: list[list[LevelAlerts]]
+    bins: list[TimeBin]
     policy: PolicyOutcome | None
-    evaluation: Evaluation | None
+    evaluation: LabelEvaluation | None
 
 
-class Difference(msgspec.Struct, frozen=True):
+class FigureDifference(msgspec.Struct, frozen=True):
     """A figure of both sides."""
 
     figure: str
@@ -133,16 +133,16 @@ class Difference(msgspec.Struct, frozen=True):
     b: float | None
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class BacktestComparison(msgspec.Struct, frozen=True):
     """Where two sides differ. Agents are `tenant issuer agent`, parts that are empty left out."""
 
-    figures: list[Difference]
+    figures: list[FigureDifference]
     revoked_only_by_a: list[str]
     revoked_only_by_b: list[str]
     peaks: list[tuple[str, str, str]]  # agent, highest level in a, in b
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class BacktestResult(msgspec.Struct, frozen=True):
     """All of it."""
 
     files: list[str]
@@ -151,28 +151,33 @@ class Outcome(msgspec.Struct, frozen=True):
     learn: bool
     labels: str | None
     problems: list[str]
-    sides: list[Side]
-    comparison: Comparison | None
+    sides: list[BacktestSide]
+    comparison: BacktestComparison | None
 
 
-def conclude(plan: Plan, counts: Sequence[Counts], problems: Sequence[Problem], labels: Labels | None) -> Outcome:
+def build_result(
+    plan: BacktestPlan,
+    counts: Sequence[BacktestCounts],
+    problems: Sequence[MalformedRecord],
+    labels: EventLabels | None,
+) -> BacktestResult:
     """The outcome of a plan that ran: a side for its model and policy, and one more where it names two of either."""
     pairs = [(0, 0)]
     if len(plan.models) > 1 or len(plan.books) > 1:
         pairs.append((len(plan.models) - 1, len(plan.books) - 1))
-    evaluations = [None if labels is None else evaluate(one.rows, labels) for one in counts]
+    evaluations = [None if labels is None else evaluate_labels(one.rows, labels) for one in counts]
     sides = [
-        _side(name, plan, counts[model], model, book, evaluations[model])
+        _build_side(name, plan, counts[model], model, book, evaluations[model])
         for name, (model, book) in zip("AB", pairs, strict=False)
     ]
     comparison = None
     if len(sides) == 2:
         policed = [counts[m].policed[b] if plan.books else None for m, b in pairs]
-        comparison = _compare(sides, [counts[0].peaks, counts[pairs[1][0]].peaks], policed)
-    return Outcome(
+        comparison = _compare_sides(sides, [counts[0].peaks, counts[pairs[1][0]].peaks], policed)
+    return BacktestResult(
         [str(path) for path in plan.paths],
-        _told_time(plan.since),
-        _told_time(plan.before),
+        _iso_time(plan.since),
+        _iso_time(plan.before),
         plan.settings.learn,
         None if plan.labels is None else str(plan.labels),
         [f"record {offset + 1}: {reason} - at `{path}`" for offset, path, reason in problems],
@@ -181,11 +186,15 @@ def conclude(plan: Plan, counts: Sequence[Counts], problems: Sequence[Problem], 
     )
 
 
-def _side(name: str, plan: Plan, counts: Counts, model: int, book: int, evaluation: Evaluation | None) -> Side:
+def _build_side(
+    name: str, plan: BacktestPlan, counts: BacktestCounts, model: int, book: int, evaluation: LabelEvaluation | None
+) -> BacktestSide:
     days = max(counts.agent_days, 1)
-    budgets = [_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)]
+    budgets = [
+        _level_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)
+    ]
     peaks = Counter(counts.peaks.values())
-    return Side(
+    return BacktestSide(
         name,
         str(plan.models[model]),
         counts.model_version,
@@ -197,27 +206,27 @@ def _side(name: str, plan: Plan, counts: Counts, model: int, book: int, evaluati
         counts.late,
         counts.agents,
         counts.agent_days,
-        {level.label: peaks[level] for level in ALERTING},
+        {level.label: peaks[level] for level in ALERTING_LEVELS},
         [
-            Change(RiskLevel(before).label, RiskLevel(after).label, cause, times)
+            LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _alerts(plan.settings.budget, counts.rises.tolist(), days),
+        _level_alerts(plan.settings.budget, counts.rises.tolist(), days),
         budgets,
-        _bins(counts),
-        _policy(plan.books[book], counts.policed[book]) if plan.books else None,
+        _time_bins(counts),
+        _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
         evaluation,
     )
 
 
-def _alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[Alerts]:
+def _level_alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[LevelAlerts]:
     return [
-        Alerts(level.label, allowed, number, number * 1000.0 / days)
-        for level, allowed, number in zip(ALERTING, budget, rises, strict=True)
+        LevelAlerts(level.label, allowed, number, number * 1000.0 / days)
+        for level, allowed, number in zip(ALERTING_LEVELS, budget, rises, strict=True)
     ]
 
 
-def _bins(counts: Counts, most: int = 60) -> list[Bin]:
+def _time_bins(counts: BacktestCounts, most: int = 60) -> list[TimeBin]:
     """Equal stretches of hours or days, at most about *most* of them, from the first event to the last."""
     if not counts.hours:
         return []
@@ -233,47 +242,47 @@ def _bins(counts: Counts, most: int = 60) -> list[Bin]:
     for (hour, level), times in counts.rises_by_hour.items():
         bins[hour // wide][1][RiskLevel(level).label] += times
     return [
-        Bin(_told_ms(start * wide * _HOUR_S * 1000), events, dict(rises)) for start, (events, rises) in bins.items()
+        TimeBin(_iso_ms(start * wide * _HOUR_S * 1000), events, dict(rises)) for start, (events, rises) in bins.items()
     ]
 
 
-def _policy(book: PolicyBook, policed: Policed) -> PolicyOutcome:
+def _policy_outcome(book: PolicyBook, policed: PolicySimulationResult) -> PolicyOutcome:
     totals: Counter[str] = Counter()
     asked: dict[tuple[str, int], Counter[str]] = {}
     for (kind, level, outcome), number in policed.counts.items():
         totals[outcome] += number
         asked.setdefault((kind, level), Counter())[outcome] += number
     rows = [
-        Asked(kind, RiskLevel(level).label, _ordered(asked[kind, level]))
-        for kind, level in sorted(asked, key=lambda key: (ASKED.index(key[0]), key[1]))
+        RequestOutcomes(kind, RiskLevel(level).label, _ordered_outcomes(asked[kind, level]))
+        for kind, level in sorted(asked, key=lambda key: (REQUEST_TYPES.index(key[0]), key[1]))
     ]
     worst = sorted(policed.agents.items(), key=lambda item: (-item[1].total(), item[0]))
-    revoked = [_revocation(entry) for entry in policed.revoked[:MOST_AGENTS]]
+    revoked = [_revocation_report(entry) for entry in policed.revoked[:MAX_LISTED_AGENTS]]
     return PolicyOutcome(
         book.version,
         {outcome: totals[outcome] for outcome in OUTCOMES},
         policed.enforced,
         rows,
         len(policed.agents),
-        [Agent(*who, _ordered(outcomes)) for who, outcomes in worst[:MOST_AGENTS]],
+        [AgentOutcomes(*who, _ordered_outcomes(outcomes)) for who, outcomes in worst[:MAX_LISTED_AGENTS]],
         len({entry.agent.key for entry in policed.revoked}),
         revoked,
     )
 
 
-def _ordered(outcomes: Counter[str]) -> dict[str, int]:
+def _ordered_outcomes(outcomes: Counter[str]) -> dict[str, int]:
     return {outcome: outcomes[outcome] for outcome in OUTCOMES if outcomes[outcome]}
 
 
-def _revocation(entry: Revoked) -> Revocation:
+def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
     name = entry.agent
-    return Revocation(
+    return RevocationReport(
         name.tenant,
         name.issuer,
         name.agent_id,
         entry.agent_type,
-        _told_ms(entry.at_ms),
-        _told_ms(entry.until_ms) if entry.until_ms else None,
+        _iso_ms(entry.at_ms),
+        _iso_ms(entry.until_ms) if entry.until_ms else None,
         entry.event_id,
         RiskLevel(entry.level).label,
         entry.risk_score,
@@ -283,61 +292,68 @@ def _revocation(entry: Revoked) -> Revocation:
     )
 
 
-def _compare(sides: Sequence[Side], peaks: Sequence[dict[Who, int]], policed: Sequence[Policed | None]) -> Comparison:
-    a, b = ({_named(who): level for who, level in side.items()} for side in peaks)
+def _compare_sides(
+    sides: Sequence[BacktestSide],
+    peaks: Sequence[dict[AgentIdentity, int]],
+    policed: Sequence[PolicySimulationResult | None],
+) -> BacktestComparison:
+    a, b = ({_agent_text(who): level for who, level in side.items()} for side in peaks)
     differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
     ours, theirs = (_revoked_names(one) for one in policed)
-    return Comparison(
-        _figures(*sides),
-        sorted(ours - theirs)[:MOST_AGENTS],
-        sorted(theirs - ours)[:MOST_AGENTS],
-        [(who, _label(a.get(who)), _label(b.get(who))) for who in differing[:MOST_AGENTS]],
+    return BacktestComparison(
+        _figure_differences(*sides),
+        sorted(ours - theirs)[:MAX_LISTED_AGENTS],
+        sorted(theirs - ours)[:MAX_LISTED_AGENTS],
+        [(who, _level_text(a.get(who)), _level_text(b.get(who))) for who in differing[:MAX_LISTED_AGENTS]],
     )
 
 
-def _figures(a: Side, b: Side) -> list[Difference]:
-    rows = [Difference(f"alerts at {x.level}", x.alerts, y.alerts) for x, y in zip(a.alerts, b.alerts, strict=True)]
+def _figure_differences(a: BacktestSide, b: BacktestSide) -> list[FigureDifference]:
+    rows = [
+        FigureDifference(f"alerts at {x.level}", x.alerts, y.alerts) for x, y in zip(a.alerts, b.alerts, strict=True)
+    ]
     rows += [
-        Difference(f"{x.level} per 1,000 agent-days", x.rate, y.rate) for x, y in zip(a.alerts, b.alerts, strict=True)
+        FigureDifference(f"{x.level} per 1,000 agent-days", x.rate, y.rate)
+        for x, y in zip(a.alerts, b.alerts, strict=True)
     ]
     if a.policy is not None and b.policy is not None:
         left, right = a.policy.totals, b.policy.totals
-        rows += [Difference(f"requests {outcome}", left[outcome], right[outcome]) for outcome in OUTCOMES]
-        rows.append(Difference("agents revoked", a.policy.agents_revoked, b.policy.agents_revoked))
+        rows += [FigureDifference(f"requests {outcome}", left[outcome], right[outcome]) for outcome in OUTCOMES]
+        rows.append(FigureDifference("agents revoked", a.policy.agents_revoked, b.policy.agents_revoked))
     if a.evaluation is not None and b.evaluation is not None:
-        rows += _separations(a.evaluation, b.evaluation)
+        rows += _separation_differences(a.evaluation, b.evaluation)
     return rows
 
 
-def _separations(a: Evaluation, b: Evaluation) -> list[Difference]:
+def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[FigureDifference]:
     rows = [
-        Difference(f"{words} of {unit}", getattr(x, figure), getattr(y, figure))
+        FigureDifference(f"{words} of {unit}", getattr(x, figure), getattr(y, figure))
         for unit, x, y in (("events", a.by_event, b.by_event), ("sessions", a.by_session, b.by_session))
-        for figure, words in _FIGURES.items()
+        for figure, words in _SEPARATION_FIGURES.items()
     ]
     for x, y in zip(a.levels, b.levels, strict=True):
-        rows.append(Difference(f"bad sessions detected at {x.level}", x.detected, y.detected))
-        rows.append(Difference(f"false alerts at {x.level}", x.false_alerts, y.false_alerts))
+        rows.append(FigureDifference(f"bad sessions detected at {x.level}", x.detected, y.detected))
+        rows.append(FigureDifference(f"false alerts at {x.level}", x.false_alerts, y.false_alerts))
     return rows
 
 
-def _revoked_names(policed: Policed | None) -> set[str]:
+def _revoked_names(policed: PolicySimulationResult | None) -> set[str]:
     if policed is None:
         return set()
-    return {_named((one.agent.tenant, one.agent.issuer, one.agent.agent_id)) for one in policed.revoked}
+    return {_agent_text((one.agent.tenant, one.agent.issuer, one.agent.agent_id)) for one in policed.revoked}
 
 
-def _named(who: Who) -> str:
+def _agent_text(who: AgentIdentity) -> str:
     return " ".join(part for part in who if part)
 
 
-def _label(level: int | None) -> str:
+def _level_text(level: int | None) -> str:
     return "below medium" if level is None else RiskLevel(level).label
 
 
-def _told_ms(at_ms: int) -> str:
+def _iso_ms(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _told_time(at: datetime | None) -> str | None:
+def _iso_time(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from ..engine import EngineSettings
 from ..policy import PolicyBook
-from ..risk import Budget
+from ..risk import AlertRateBudget
 
-FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+BUDGET_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Alert budgets that are tried, in multiples of the budget set."""
-_MOST = 1000.0
+_MAX_BUDGET = 1000.0
 
 
-class Plan(NamedTuple):
+class BacktestPlan(NamedTuple):
     """One back-test.
 
     Attributes:
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     models: Sequence[Path]
     settings: EngineSettings = EngineSettings()
     books: Sequence[PolicyBook] = ()
-    budgets: Sequence[Budget] = ()
+    budgets: Sequence[AlertRateBudget] = ()
     domains: Mapping[str, Sequence[str]] = {}
     since: datetime | None = None
     before: datetime | None = None
@@ -50,10 +50,10 @@ class Plan(NamedTuple):
     after: datetime | None = None
 
 
-def plain_budgets(budget: Budget) -> list[Budget]:
+def default_budgets(budget: AlertRateBudget) -> list[AlertRateBudget]:
     """The budgets that are tried unless others are asked for: multiples of one, none above what can be set.
 
     >>> [tried.high for tried in plain_budgets(Budget(20.0, 5.0, 1.0))]
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0]
     """
-    return [Budget(*(min(alerts * factor, _MOST) for alerts in budget)) for factor in FACTORS]
+    return [AlertRateBudget(*(min(alerts * factor, _MAX_BUDGET) for alerts in budget)) for factor in BUDGET_FACTORS]

@@ -9,25 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from ...ingest.files import FileSource
-from ...models.persist import load
-from ..replay import Replay
+from ...models.persist import load_trained_model
+from ..replay import HistoryReplay
 from .labels import read_labels
-from .plan import Plan
-from .share import ShareSource, ShareWindow
-from .tally import Counts, Tally, added
+from .plan import BacktestPlan
+from .share import ShardDuplicateWindow, ShardSource
+from .tally import BacktestCounter, BacktestCounts, merge_counts
 
-SHOWN_PROBLEMS = 5
+MAX_SHOWN_PROBLEMS = 5
 _POLL_S = 0.2
 
-Progress = Callable[[int], None]
-Problem = tuple[int, str, str]
-Task = tuple[int, int]
+ProgressCallback = Callable[[int], None]
+MalformedRecord = tuple[int, str, str]
+ShardTask = tuple[int, int]
 
-_done: Any = None
+_bytes_read: Any = None
 """In a worker process: bytes that each task has read, shared with the parent."""
 
 
-def backtest(plan: Plan, progress: Progress = lambda _: None) -> tuple[list[Counts], list[Problem]]:
+def run_backtest(
+    plan: BacktestPlan, progress: ProgressCallback = lambda _: None
+) -> tuple[list[BacktestCounts], list[MalformedRecord]]:
     """Run a plan.
 
     Args:
@@ -41,38 +43,46 @@ def backtest(plan: Plan, progress: Progress = lambda _: None) -> tuple[list[Coun
         UnreadableFile, ConfigError: events, labels or a model can not be read.
     """
     tasks = [(model, index) for model in range(len(plan.models)) for index in range(plan.jobs)]
-    done = _alone(plan, tasks, progress) if plan.jobs == 1 and len(tasks) == 1 else _together(plan, tasks, progress)
+    done = (
+        _run_in_process(plan, tasks, progress)
+        if plan.jobs == 1 and len(tasks) == 1
+        else _run_in_pool(plan, tasks, progress)
+    )
     counts = [
-        added(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == wanted)
+        merge_counts(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == wanted)
         for wanted in range(len(plan.models))
     ]
     problems = sorted({problem for _, told in done[: plan.jobs] for problem in told})
-    return counts, problems[:SHOWN_PROBLEMS]
+    return counts, problems[:MAX_SHOWN_PROBLEMS]
 
 
-def total_bytes(plan: Plan) -> int:
+def total_bytes(plan: BacktestPlan) -> int:
     """Bytes that all tasks together read."""
     return FileSource(plan.paths).total_bytes * plan.jobs * len(plan.models)
 
 
-def _alone(plan: Plan, tasks: Sequence[Task], progress: Progress) -> list[tuple[Counts, list[Problem]]]:
-    return [run_share(plan, plan.models[model], index, progress) for model, index in tasks]
+def _run_in_process(
+    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
+) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
+    return [run_shard(plan, plan.models[model], index, progress) for model, index in tasks]
 
 
-def _together(plan: Plan, tasks: Sequence[Task], progress: Progress) -> list[tuple[Counts, list[Problem]]]:
+def _run_in_pool(
+    plan: BacktestPlan, tasks: Sequence[ShardTask], progress: ProgressCallback
+) -> list[tuple[BacktestCounts, list[MalformedRecord]]]:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
     read = context.Array("q", len(tasks), lock=False)
-    with ProcessPoolExecutor(plan.jobs, context, _begin, (read,)) as pool:
-        futures = [pool.submit(_work, plan, at, model, index) for at, (model, index) in enumerate(tasks)]
+    with ProcessPoolExecutor(plan.jobs, context, _init_worker, (read,)) as pool:
+        futures = [pool.submit(_run_task, plan, at, model, index) for at, (model, index) in enumerate(tasks)]
         try:
-            _watch(futures, lambda: progress(sum(read)))
+            _wait_for_all(futures, lambda: progress(sum(read)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
 
 
-def _watch(futures: Sequence[Future[Any]], tell: Callable[[], None]) -> None:
+def _wait_for_all(futures: Sequence[Future[Any]], tell: Callable[[], None]) -> None:
     """Wait for all, or for the first that fails."""
     left: set[Future[Any]] = set(futures)
     while left:
@@ -82,24 +92,26 @@ def _watch(futures: Sequence[Future[Any]], tell: Callable[[], None]) -> None:
             future.result()
 
 
-def _begin(read: Any) -> None:
-    global _done  # noqa: PLW0603 (the only way in that a pool offers)
-    _done = read
+def _init_worker(read: Any) -> None:
+    global _bytes_read  # noqa: PLW0603 (the only way in that a pool offers)
+    _bytes_read = read
 
 
-def _work(plan: Plan, at: int, model: int, index: int) -> tuple[Counts, list[Problem]]:
+def _run_task(plan: BacktestPlan, at: int, model: int, index: int) -> tuple[BacktestCounts, list[MalformedRecord]]:
     def tell(done: int) -> None:
-        _done[at] = done
+        _bytes_read[at] = done
 
-    return run_share(plan, plan.models[model], index, tell)
+    return run_shard(plan, plan.models[model], index, tell)
 
 
-def run_share(plan: Plan, model: Path, index: int, progress: Progress) -> tuple[Counts, list[Problem]]:
+def run_shard(
+    plan: BacktestPlan, model: Path, index: int, progress: ProgressCallback
+) -> tuple[BacktestCounts, list[MalformedRecord]]:
     """Replay one share under one model."""
-    trained = load(model)
+    trained = load_trained_model(model)
     labels = None if plan.labels is None else read_labels(plan.labels, plan.leave_out)
-    window = ShareWindow()
-    source = ShareSource(
+    window = ShardDuplicateWindow()
+    source = ShardSource(
         FileSource(plan.paths, progress=progress),
         window,
         index,
@@ -108,18 +120,18 @@ def run_share(plan: Plan, model: Path, index: int, progress: Progress) -> tuple[
         keep_ids=labels is not None,
         after=plan.after,
     )
-    replay = Replay(trained, plan.settings, plan.domains, window, window.newest)
-    tally = Tally(plan, trained, source, labels)
-    problems: list[Problem] = []
+    replay = HistoryReplay(trained, plan.settings, plan.domains, window, window.newest_event_ms)
+    tally = BacktestCounter(plan, trained, source, labels)
+    problems: list[MalformedRecord] = []
 
     def malformed(*problem: Any) -> None:
-        if len(problems) < SHOWN_PROBLEMS:
+        if len(problems) < MAX_SHOWN_PROBLEMS:
             problems.append(problem)
 
     try:
-        for applied in replay.applied(source, malformed):
-            tally.see(applied, replay.engine.agents, replay.ticked_ms)
+        for applied in replay.applied_batches(source, malformed):
+            tally.count_batch(applied, replay.engine.agents, replay.ticked_ms)
     finally:
         source.close()
     told = replay.summary()
-    return tally.counts(told.events, window.repeated, told.malformed, told.mended, told.late), problems
+    return tally.counts(told.events, window.duplicates, told.malformed, told.mended, told.late), problems

@@ -15,49 +15,49 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import Remembered
+from ...ingest.columns import MemoizedFunction
 from ...ingest.dedup import DuplicateWindow
 from ...ingest.files import FileSource
 from ...ingest.hashing import agent_key
 from ...ingest.identity import event_id_hash, raw_id_hash
-from ...ingest.source import Kind, Record, RecordBatch
+from ...ingest.source import Record, RecordBatch, RecordKind
 
 
-class _Agent(msgspec.Struct, gc=False):
+class _RoutedAgent(msgspec.Struct, gc=False):
     id: str
     issuer: str | None = None
 
 
-class _Routed(msgspec.Struct, gc=False):
+class _RoutedEvent(msgspec.Struct, gc=False):
     """What of a record says whose it is and when it happened."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
-    agent: _Agent
+    agent: _RoutedAgent
     tenant: str | None = None
     source: str | None = None
     id: str | None = None
 
 
-_decoder = msgspec.json.Decoder(_Routed)
+_decoder = msgspec.json.Decoder(_RoutedEvent)
 _YEARS = range(1970, 9001)
 
 
-class ShareWindow(DuplicateWindow):
+class ShardDuplicateWindow(DuplicateWindow):
     """A duplicate window over the whole stream that also leaves out what other shares apply.
 
     Attributes:
-        repeated: records of this share that came before.
+        duplicates: records of this share that came before.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.repeated = 0
+        self.duplicates = 0
         self._base = 0
         self._ours: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._times: list[datetime | None] = []
         self._newest: datetime | None = None
 
-    def expect(self, base: int, ours: npt.NDArray[np.bool_], times: list[datetime | None]) -> None:
+    def expect_batch(self, base: int, ours: npt.NDArray[np.bool_], times: list[datetime | None]) -> None:
         """The next batch: which records are of this share, and the event times of those that any share applies."""
         self._base, self._ours, self._times, self._newest = base, ours, times, None
 
@@ -66,21 +66,21 @@ class ShareWindow(DuplicateWindow):
         seen = super().mark(hashes, offsets)
         rows = offsets - self._base
         ours = self._ours[rows]
-        self.repeated += int((seen & ours).sum())
+        self.duplicates += int((seen & ours).sum())
         fresh = [at for row in rows[~seen].tolist() if (at := self._times[row]) is not None]
         if fresh:
             newest = max(fresh)
             self._newest = newest if self._newest is None else max(self._newest, newest)
         return seen | ~ours
 
-    def newest(self) -> int:
+    def newest_event_ms(self) -> int:
         """Event time of the newest record of the batch, whoever applies it, UTC milliseconds; 0 = it has none."""
         if self._newest is None:
             return 0
         return round(self._newest.timestamp() * 1e6) // 1000
 
 
-class ShareSource:
+class ShardSource:
     """Implements `Source` over files: all records in order, with word to the window of which are this share's.
 
     Args:
@@ -95,7 +95,7 @@ class ShareSource:
     def __init__(
         self,
         files: FileSource,
-        window: ShareWindow,
+        window: ShardDuplicateWindow,
         index: int = 0,
         shares: int = 1,
         before: datetime | None = None,
@@ -108,24 +108,24 @@ class ShareSource:
         self._before = before
         self._after = after
         self._keep_ids = keep_ids
-        self._ours = Remembered(lambda *name: agent_key(*name) % shares == index)
+        self._ours = MemoizedFunction(lambda *name: agent_key(*name) % shares == index)
         self.base = 0
         self.ids: list[str] = []
         """Event ids of the last batch, by offset from `base`; "" where a record has none."""
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
         """The next records, those of other shares included: offsets stay those of the whole history."""
-        base, lines = self._files.take(max_records)
+        base, lines = self._files.take_lines(max_records)
         if not lines:
             return None
         records, ours, times, ids = [], [], [], []
         for line in lines:
             mine, at, identity, event_id = self._route(line)
-            records.append(Record(Kind.EVENT, identity, 0, line))
+            records.append(Record(RecordKind.EVENT, identity, 0, line))
             ours.append(mine)
             times.append(at)
             ids.append(event_id)
-        self._window.expect(base, np.array(ours, np.bool_), times)
+        self._window.expect_batch(base, np.array(ours, np.bool_), times)
         self.base, self.ids = base, ids if self._keep_ids else []
         return RecordBatch(0, base, records)
 

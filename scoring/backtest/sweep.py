@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as c
-from ...ingest.features.kernel import IGNORED
+from ...ingest.features.kernel import IGNORED_EVENT
 from ...models.bundle import TrainedModel
 from .. import risk
-from ..engine import Agents, Scored
+from ..engine import ResidentAgents, ScoredBatch
 from ..records import RiskLevel
 
-ALERTING = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
+ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 """Levels that an alert is raised at."""
 
 
-def rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
+def count_rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
     """How often an event brought its agent from below each alerting level to it or above, int64 (3,).
 
     Args:
@@ -31,11 +31,11 @@ def rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: n
         out: float64 (n, risk.OUTPUTS).
         counted: bool (n,), rows that count.
     """
-    before, after = out[counted, risk.RESTED], levels[counted, 1]
-    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING])
+    before, after = out[counted, risk.LEVEL_BEFORE], levels[counted, 1]
+    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING_LEVELS])
 
 
-class Sweep:
+class BudgetSweep:
     """Alerts at several budgets.
 
     Args:
@@ -43,24 +43,28 @@ class Sweep:
         budgets: to try.
     """
 
-    def __init__(self, model: TrainedModel, settings: risk.RiskSettings, budgets: Sequence[risk.Budget]) -> None:
+    def __init__(
+        self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[risk.AlertRateBudget]
+    ) -> None:
         self._model = model
         self._settings = settings
-        self._bounds = [risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets]
+        self._thresholds = [
+            risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
+        ]
         self._states = [risk.allocate(0) for _ in budgets]
-        self._known: dict[int, int] = {}
-        self._bound_of = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
-        self.rises = np.zeros((len(budgets), len(ALERTING)), np.int64)
+        self._agent_rows: dict[int, int] = {}
+        self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
+        self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
 
-    def see(self, scored: Scored, agents: Agents, counted: npt.NDArray[np.bool_]) -> None:
+    def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
         """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
         columns, n = scored.columns, len(scored.columns)
-        places = self._places(columns.names[:, c.AGENT])
-        self._bound_of[places] = agents.bounds[scored.slots]
+        places = self._rows_of_agents(columns.names[:, c.AGENT])
+        self._threshold_rows[places] = agents.threshold_rows[scored.slots]
         coverage = self._model.coverage(columns.names[:, c.GROUP])
         levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
-        rows, skip = np.arange(n), scored.found.flags == IGNORED
-        for at, (bounds, state) in enumerate(zip(self._bounds, self._states, strict=True)):
+        rows, skip = np.arange(n), scored.observations.flags == IGNORED_EVENT
+        for at, (bounds, state) in enumerate(zip(self._thresholds, self._states, strict=True)):
             risk.update(
                 rows,
                 places,
@@ -71,39 +75,39 @@ class Sweep:
                 coverage,
                 scored.signals,
                 bounds,
-                scored.bound_of,
+                scored.threshold_rows,
                 columns.codes[:, c.SELF_ASSERTED],
                 skip,
                 self._settings,
                 levels,
                 out,
             )
-            self.rises[at] += rises(levels, out, counted)
+            self.rises[at] += count_rises(levels, out, counted)
 
-    def tick(self, now_ms: int) -> None:
+    def advance_time(self, now_ms: int) -> None:
         """Time passes, as in the run, behind the batch that was seen last."""
-        for bounds, state in zip(self._bounds, self._states, strict=True):
+        for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
-            risk.advance(due.astype(np.int32), state, bounds, self._bound_of, now_ms, self._settings, levels)
+            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._settings, levels)
 
-    def _places(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+    def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
         agents, inverse = np.unique(keys, return_inverse=True)
-        known = self._known
+        known = self._agent_rows
         first = len(known)
         found = [known.setdefault(key, len(known)) for key in agents.tolist()]
         if len(known) > first:
             fresh = [key for key, place in zip(agents.tolist(), found, strict=True) if place >= first]
-            self._seed(np.array(fresh, np.uint64), first)
+            self._seed_agents(np.array(fresh, np.uint64), first)
         return np.array(found, np.int32)[inverse]
 
-    def _seed(self, keys: npt.NDArray[np.uint64], first: int) -> None:
+    def _seed_agents(self, keys: npt.NDArray[np.uint64], first: int) -> None:
         seeds = self._model.seeds
         at = seeds.find(keys)
         places = first + np.flatnonzero(at >= 0)
-        if len(self._bound_of) < first + len(keys):
-            self._bound_of = np.resize(self._bound_of, 2 * (first + len(keys)))
+        if len(self._threshold_rows) < first + len(keys):
+            self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(keys)))
         for position, state in enumerate(self._states):
             if len(state) < first + len(keys):
                 grown = risk.allocate(2 * (first + len(keys)))

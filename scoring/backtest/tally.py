@@ -13,19 +13,19 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...models.bundle import TrainedModel
 from .. import risk
-from ..engine import Agents, Scored
-from ..processor import Applied
+from ..engine import ResidentAgents, ScoredBatch
+from ..processor import AppliedBatch
 from ..records import Decision, RiskLevel
-from .labels import Labels
-from .plan import Plan
-from .policing import Policed, Policing
-from .share import ShareSource, utc_ms
-from .sweep import ALERTING, Sweep, rises
+from .labels import EventLabels
+from .plan import BacktestPlan
+from .policing import PolicySimulation, PolicySimulationResult
+from .share import ShardSource, utc_ms
+from .sweep import ALERTING_LEVELS, BudgetSweep, count_rises
 
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
-Who = tuple[str, str, str]
+AgentIdentity = tuple[str, str, str]
 
-ROW = np.dtype(
+EVENT_ROW = np.dtype(
     [
         ("offset", np.int64),  # of the record in the history
         ("time_ms", np.int64),
@@ -40,7 +40,7 @@ ROW = np.dtype(
 """What is kept of an event where rows are kept."""
 
 
-class Counts(msgspec.Struct):
+class BacktestCounts(msgspec.Struct):
     """What happened under one model.
 
     Attributes:
@@ -70,19 +70,21 @@ class Counts(msgspec.Struct):
     sweep: Any
     hours: Counter[int]
     rises_by_hour: Counter[tuple[int, int]]
-    peaks: dict[Who, int]
-    policed: list[Policed]
+    peaks: dict[AgentIdentity, int]
+    policed: list[PolicySimulationResult]
     rows: Any
     model_version: str = ""
 
 
-class Tally:
+class BacktestCounter:
     """Counts one share while it is replayed."""
 
-    def __init__(self, plan: Plan, model: TrainedModel, source: ShareSource, labels: Labels | None) -> None:
+    def __init__(
+        self, plan: BacktestPlan, model: TrainedModel, source: ShardSource, labels: EventLabels | None
+    ) -> None:
         self._since_ms = 0 if plan.since is None else utc_ms(plan.since)
-        self._policing = [Policing(book, self._since_ms) for book in plan.books]
-        self._sweep = Sweep(model, plan.settings.risk, plan.budgets)
+        self._policing = [PolicySimulation(book, self._since_ms) for book in plan.books]
+        self._sweep = BudgetSweep(model, plan.settings.risk, plan.budgets)
         self._source = source
         self._labels = labels
         self._keep = plan.keep_rows or labels is not None
@@ -91,23 +93,23 @@ class Tally:
         self._version = model.version
         self._counted = 0
         self._changes: Counter[tuple[int, int, str]] = Counter()
-        self._rises = np.zeros(len(ALERTING), np.int64)
+        self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
         self._hours: Counter[int] = Counter()
         self._rises_by_hour: Counter[tuple[int, int]] = Counter()
-        self._peaks: dict[Who, int] = {}
+        self._peaks: dict[AgentIdentity, int] = {}
 
-    def see(self, applied: Applied, agents: Agents, ticked_ms: int) -> None:
+    def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
         """One batch, right after it was applied; *ticked_ms* is the time that then passed for all, 0 = none did."""
         for decision in applied.decisions:
-            self._see_decision(decision)
+            self._count_decision(decision)
         for policing in self._policing:
-            policing.decided(applied.decisions)
+            policing.apply_decisions(applied.decisions)
         for scored, offsets in applied.scored:
-            self._see_rows(scored, offsets, agents)
+            self._count_rows(scored, offsets, agents)
         if ticked_ms:
-            self._sweep.tick(ticked_ms)
+            self._sweep.advance_time(ticked_ms)
 
-    def _see_decision(self, decision: Decision) -> None:
+    def _count_decision(self, decision: Decision) -> None:
         if decision.event_time_ms < self._since_ms:
             return
         self._changes[decision.previous_level, decision.level, decision.cause] += 1
@@ -116,7 +118,7 @@ class Tally:
             who = (name.tenant, name.issuer, name.agent_id)
             self._peaks[who] = max(self._peaks.get(who, 0), decision.level)
 
-    def _see_rows(self, scored: Scored, offsets: npt.NDArray[np.int64], agents: Agents) -> None:
+    def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counted += int(counted.sum())
@@ -124,34 +126,34 @@ class Tally:
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // _HOUR_MS, return_counts=True)
         self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
-        self._rises += rises(scored.levels, scored.risk, counted)
-        self._see_rises(scored, counted)
-        self._sweep.see(scored, agents, counted)
+        self._rises += count_rises(scored.levels, scored.risk, counted)
+        self._count_rises(scored, counted)
+        self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
-            policing.see(scored, agents, counted)
+            policing.simulate_batch(scored, agents, counted)
         if self._keep:
-            self._rows.append(self._kept(scored, offsets, counted))
+            self._rows.append(self._event_rows(scored, offsets, counted))
 
-    def _see_rises(self, scored: Scored, counted: npt.NDArray[np.bool_]) -> None:
+    def _count_rises(self, scored: ScoredBatch, counted: npt.NDArray[np.bool_]) -> None:
         after = scored.levels[:, 1]
-        risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.RESTED])
+        risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.LEVEL_BEFORE])
         for row in np.flatnonzero(risen).tolist():
             self._rises_by_hour[int(scored.columns.time_ms[row]) // _HOUR_MS, int(after[row])] += 1
 
-    def _kept(self, scored: Scored, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
-        rows = np.zeros(len(offsets), ROW)
+    def _event_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
+        rows = np.zeros(len(offsets), EVENT_ROW)
         rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, -1
-        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.alone, scored.risk_scores
-        rows["rested"], rows["level"] = scored.risk[:, risk.RESTED], scored.levels[:, 1]
+        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.raw_p_values, scored.risk_scores
+        rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
         if self._labels is not None:
             ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
             rows["label"] = [find(ids[offset - base], -1) for offset in offsets.tolist()]
         return rows[counted]
 
-    def counts(self, events: int, duplicates: int, malformed: int, mended: int, late: int) -> Counts:
+    def counts(self, events: int, duplicates: int, malformed: int, mended: int, late: int) -> BacktestCounts:
         """The sums so far, with what the replay counted."""
-        rows = np.concatenate(self._rows) if self._rows else np.zeros(0, ROW)
-        return Counts(
+        rows = np.concatenate(self._rows) if self._rows else np.zeros(0, EVENT_ROW)
+        return BacktestCounts(
             events,
             self._counted,
             duplicates,
@@ -172,7 +174,7 @@ class Tally:
         )
 
 
-def added(shares: Iterable[Counts]) -> Counts:
+def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
     """All shares of one model as one; at least one."""
     total, *others = shares
     for share in others:

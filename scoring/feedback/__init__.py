@@ -1,6 +1,14 @@
 """Feedback that counts: rules that people made of false positives, what they do to scoring, and labels for training."""
 
-from .labels import Label, labels_of
-from .values import Feedback, Holding, PreviewRow, Rule, Step
+from .labels import FeedbackLabel, feedback_labels
+from .values import Feedback, FeedbackPreview, FeedbackRule, FeedbackStep, PartitionRule
 
-__all__ = ["Feedback", "Holding", "Label", "PreviewRow", "Rule", "Step", "labels_of"]
+__all__ = [
+    "Feedback",
+    "FeedbackLabel",
+    "FeedbackPreview",
+    "FeedbackRule",
+    "FeedbackStep",
+    "PartitionRule",
+    "feedback_labels",
+]

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from ...ingest.features import layout as l
 from ...ingest.features import vector as v
 from ...ingest.features.layout import AgentState
-from ...ingest.features.reference import forget_reference
+from ...ingest.features.reference import reset_reference
 from ...ingest.features.table import FEATURE_OF_KIND, FEATURES, ITEMS
 
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-_IMPLIED = {
+_IMPLIED_FEATURES = {
     kind: implied
     for kind in ITEMS
     if (implied := [at for at, one in enumerate(FEATURES) if kind in (*one.new_with, *one.restates)])
@@ -30,14 +30,14 @@ _IMPLIED = {
 _MADE = np.array([at for at, one in enumerate(FEATURES) if one.parts], np.int64)
 
 
-def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
+def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
     """Named features (m, F) with those that are odd because of a first use of a named one.
 
     Args:
         fresh: uint32 (m,), bit k where the item of kind k is new to the agent.
     """
     wide = named.copy()
-    for kind, implied in _IMPLIED.items():
+    for kind, implied in _IMPLIED_FEATURES.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
         first = named[:, FEATURE_OF_KIND[kind]] & new
         for feature in implied:
@@ -45,21 +45,21 @@ def spread(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
     return wide
 
 
-def recompute(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
+def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
     """Composites of *after* (m, F) from its parts; none rises."""
     made = after.copy()
     v.compose_rows(made, codes)
     after[:, _MADE] = np.minimum(after[:, _MADE], made[:, _MADE])
 
 
-def _gathered(vectors: Matrix) -> Matrix:
+def _session_strangeness(vectors: Matrix) -> Matrix:
     """What an event adds to the strangeness of its session."""
     total = vectors[:, v.F_TRANSITION] + np.maximum(vectors[:, v.F_TARGET], vectors[:, v.F_ACTION_TARGET])
-    total = total + vectors[:, v.F_REPEAT] + v.OUTCOME_SHARE * vectors[:, v.F_OUTCOME] + vectors[:, v.F_PROVENANCE]
+    total = total + vectors[:, v.F_REPEAT] + v.OUTCOME_WEIGHT * vectors[:, v.F_OUTCOME] + vectors[:, v.F_PROVENANCE]
     return np.asarray(total)
 
 
-def follow(
+def retract_session_effects(
     before: Matrix,
     after: Matrix,
     named: Flags,
@@ -74,7 +74,7 @@ def follow(
         sessions: uint64 (m,), session of each event, 0 = none.
         slots: int32 (m,), all different.
     """
-    excess = (1.0 - v.STRANGE_KEPT) * (_gathered(before) - _gathered(after))
+    excess = (1.0 - v.STRANGENESS_RETENTION) * (_session_strangeness(before) - _session_strangeness(after))
     wanted = np.where(sessions == 0, np.uint64(1), sessions)
     place = np.argmax(state.session_id[slots] == wanted[:, None], axis=1)
     strange = state.session_numbers[slots, place, l.S_STRANGE]
@@ -89,19 +89,19 @@ def follow(
     state.numbers[slots, l.N_NOVELTY] = np.maximum(novelty - new, np.float32(0.0))
 
 
-def forget(state: AgentState, slot: int) -> None:
+def reset_session_strangeness(state: AgentState, slot: int) -> None:
     """The strangeness of an agent's sessions, and its count of new names, begin anew: what made them was no attack."""
     state.session_numbers[slot, :, l.S_STRANGE] = np.float32(0.0)
     state.numbers[slot, l.N_NOVELTY] = np.float32(0.0)
 
 
-def begin_anew(state: AgentState, slot: int) -> None:
+def reset_decaying_state(state: AgentState, slot: int) -> None:
     """Everything that decays begins anew: the pace, failures, volume and new names that an incident left behind.
 
     A person has vouched for the agent; what was done to it in the last hours must not bring it back up. Neither must
     the pace of weeks ago, if what it does now is right.
     """
-    forget(state, slot)
+    reset_session_strangeness(state, slot)
     for column in (*range(l.N_PACE, l.N_PACE + len(l.HALF_LIVES_S)), l.N_FAILURES, l.N_DENIALS, l.N_VOLUME):
         state.numbers[slot, column] = np.float32(0.0)
-    forget_reference(state.numbers[slot])
+    reset_reference(state.numbers[slot])

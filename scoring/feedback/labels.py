@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..records import AgentName
-from .values import Verdict
+from .values import FeedbackVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..store.base import FeedbackStore, Tenants
 
-_PAGE = 500
+_LABEL_PAGE_SIZE = 500
 
 
-class Label(msgspec.Struct, frozen=True):
+class FeedbackLabel(msgspec.Struct, frozen=True):
     """One verdict about the events of an agent from *from_ms* until *until_ms*, UTC milliseconds of event time.
 
     A `true_positive` keeps these events out of training. A `false_positive` says that they were honest: training may
@@ -25,7 +25,7 @@ class Label(msgspec.Struct, frozen=True):
     """
 
     feedback_id: str
-    verdict: Verdict
+    verdict: FeedbackVerdict
     agent: AgentName
     event_id: str  # of the marked decision; "" = a tick
     from_ms: int
@@ -33,17 +33,17 @@ class Label(msgspec.Struct, frozen=True):
     author: str
 
 
-def labels_of(store: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[Label]:
+def feedback_labels(store: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[FeedbackLabel]:
     """Every label that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
 
     A false positive goes on being a label after its rule has expired.
     """
     cursor: str | None = None
     while True:
-        page = store.list_feedback(tenants, limit=_PAGE, cursor=cursor)
+        page = store.list_feedback(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)
         for one in page.items:
             if one.status not in ("revoking", "revoked") and one.until_ms > since_ms:
-                yield Label(
+                yield FeedbackLabel(
                     one.feedback_id, one.verdict, one.agent, one.event_id, one.from_ms, one.until_ms, one.author
                 )
         cursor = page.next_cursor

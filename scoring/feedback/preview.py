@@ -12,31 +12,31 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as c
-from ...ingest.columns import ColumnEncoder, Remembered
+from ...ingest.columns import ColumnEncoder, MemoizedFunction
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.features.table import NAMES
+from ...ingest.features.table import FEATURE_NAMES
 from ...ingest.hashing import agent_key
-from ...ingest.source import Kind, Record, RecordBatch
+from ...ingest.source import Record, RecordBatch, RecordKind
 from ...models.bundle import TrainedModel
-from ..engine import EngineSettings, Scored
+from ..engine import EngineSettings, ScoredBatch
 from ..policy import LivePolicy, PolicyBook
-from ..processor import Applied, Context, Processor
+from ..processor import AppliedBatch, Processor, ProcessorContext
 from ..records import Decision, RiskLevel
-from ..residence import Residence
-from .labels import Label
-from .values import Rule
+from ..residence import AgentStateCache
+from .labels import FeedbackLabel
+from .values import FeedbackRule
 
-ODD = 0.05
+ODD_P_VALUE = 0.05
 """p-value up to which an event is odd: it raises, and is learned one time in eight."""
-MOST_EXPLAINED = 2_000
+MAX_EXPLAINED = 2_000
 """Odd events that are explained: it costs as much as scoring them."""
-_MOST_ODD = 5
-MOST_TOLD = 200
+_MAX_ODD_FEATURES = 5
+MAX_LISTED = 200
 """Alerts and detections that a preview lists; the rest is counted."""
-_REASONS = 3
+_MAX_REASONS = 3
 
 
-class Marked(msgspec.Struct, frozen=True):
+class MarkedDecision(msgspec.Struct, frozen=True):
     """The decision that is to be marked. `key` is its agent's, in decimal."""
 
     decision_id: str
@@ -49,28 +49,28 @@ class Marked(msgspec.Struct, frozen=True):
 class PreviewJob(msgspec.Struct, frozen=True):
     """What is to be previewed: *rule*, over what happened from *from_ms* until *until_ms*."""
 
-    rule: Rule
-    marked: Marked
+    rule: FeedbackRule
+    marked: MarkedDecision
     from_ms: int
     until_ms: int
 
 
-class _Agent(msgspec.Struct, gc=False):
+class _OwnerAgent(msgspec.Struct, gc=False):
     id: str
     issuer: str | None = None
 
 
-class _Whose(msgspec.Struct, gc=False):
-    agent: _Agent
+class _EventOwner(msgspec.Struct, gc=False):
+    agent: _OwnerAgent
     tenant: str | None = None
 
 
-class _Command(msgspec.Struct):
+class _RuleCommand(msgspec.Struct):
     key: str = ""
     rule: Any = None
 
 
-class Sieve:
+class RecordFilter:
     """Keeps the records that concern some agents: what an event moves belongs to its agent alone, so no more is needed.
 
     Args:
@@ -79,28 +79,28 @@ class Sieve:
 
     def __init__(self, keys: Collection[int]) -> None:
         self._keys = frozenset(keys)
-        self._key_of = Remembered(agent_key)
-        self._whose = msgspec.json.Decoder(_Whose)
-        self._command = msgspec.json.Decoder(_Command)
+        self._key_of = MemoizedFunction(agent_key)
+        self._owner_decoder = msgspec.json.Decoder(_EventOwner)
+        self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
-    def wanted(self, record: Record) -> bool:
+    def keeps(self, record: Record) -> bool:
         """Whether it is about one of them, or about all (time, rules)."""
-        if record.kind == Kind.EVENT:
+        if record.kind == RecordKind.EVENT:
             try:
-                whose = self._whose.decode(record.payload)
+                whose = self._owner_decoder.decode(record.payload)
             except msgspec.DecodeError:
                 return False
             return self._key_of[whose.tenant or "", whose.agent.issuer or "", whose.agent.id] in self._keys
-        if record.kind == Kind.CONTROL:
+        if record.kind == RecordKind.CONTROL:
             try:
-                command = self._command.decode(record.payload)
+                command = self._command_decoder.decode(record.payload)
                 return command.rule is not None or int(command.key) in self._keys
             except (msgspec.DecodeError, ValueError):
                 return False
-        return record.kind == Kind.TICK
+        return record.kind == RecordKind.TICK
 
 
-class Surroundings(NamedTuple):
+class PreviewContext(NamedTuple):
     """What both runs share."""
 
     model: TrainedModel
@@ -108,7 +108,7 @@ class Surroundings(NamedTuple):
     domains: Mapping[str, Sequence[str]]
 
 
-class Rise:
+class MarkedRise:
     """The rise that the marked decision's agent is in: alerts one above the other, without a fall between them.
 
     Those that only led up to the marked one are removed by a rule that is right about it: they are no detections of
@@ -116,28 +116,28 @@ class Rise:
     """
 
     def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
+        self.removed_alerts: list[dict[str, Any]] = []
         """Removed alerts of this rise that nothing is known about yet."""
         self._level = -1
 
-    def goes_on(self, decision: Decision) -> Sequence[dict[str, Any]]:
+    def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
         """The agent rises. Returns the steps of the rise before, where this is another one: they led to nothing."""
-        ended = self.over() if decision.previous_level != self._level else ()
+        ended = self.end() if decision.previous_level != self._level else ()
         self._level = decision.level
         return ended
 
-    def over(self) -> Sequence[dict[str, Any]]:
+    def end(self) -> Sequence[dict[str, Any]]:
         """No more comes of it. Returns its steps."""
-        ended, self.steps = self.steps, []
+        ended, self.removed_alerts = self.removed_alerts, []
         return ended
 
-    def is_marked(self) -> None:
+    def reach_marked(self) -> None:
         """It got to the marked decision."""
-        for told in self.over():
+        for told in self.end():
             told["same_rise"] = True
 
 
-class Comparison:
+class RuleComparison:
     """One partition's history, twice. Records come in the order in which they were logged.
 
     Args:
@@ -146,10 +146,10 @@ class Comparison:
         labels: confirmed attacks: each is looked at whether it would still be found.
     """
 
-    def __init__(self, job: PreviewJob, around: Surroundings, labels: Iterable[Label]) -> None:
+    def __init__(self, job: PreviewJob, around: PreviewContext, labels: Iterable[FeedbackLabel]) -> None:
         self._job = job
-        self._runs = (_processor(around), _processor(around))
-        self._adopted = False
+        self._runs = (_make_processor(around), _make_processor(around))
+        self._rule_adopted = False
         self._next = 0
         self._labels = [one for one in labels if one.verdict == "true_positive"]
         self._peaks = np.zeros((len(self._labels), 2), np.int64)
@@ -158,18 +158,18 @@ class Comparison:
         """Time of the first record that counts."""
         self.events = 0
         self.alerts = [0, 0]
-        self.removed: list[dict[str, Any]] = []
-        self.removed_count = 0
-        self._rise = Rise()
-        self.lost: list[dict[str, Any]] = []
-        self.lost_count = 0
+        self.removed_alerts: list[dict[str, Any]] = []
+        self.removed_alert_count = 0
+        self._rise = MarkedRise()
+        self.lost_detections: list[dict[str, Any]] = []
+        self.lost_detection_count = 0
         self.still_odd: Counter[str] = Counter()
         """Events that are odd with the rule, too, by the feature that makes them so."""
 
     @property
     def matched(self) -> int:
         """Events in which the rule would have counted."""
-        held = self._runs[1].engine.feedback.changed(0, 0)
+        held = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
         return sum(one.matched for one in held if one.rule.rule_id == self._job.rule.rule_id)
 
     @property
@@ -177,17 +177,17 @@ class Comparison:
         """Agents with an event that the rule makes less odd."""
         return self._agents
 
-    def feed(self, records: Sequence[Record]) -> None:
-        """Apply records that a `Sieve` wants."""
+    def apply_records(self, records: Sequence[Record]) -> None:
+        """Apply records that a `RecordFilter` wants."""
         first, end = 0, len(records)
-        if not self._adopted:
-            begin = next((at for at, one in enumerate(records) if _time_of(one) >= self._job.from_ms), None)
+        if not self._rule_adopted:
+            begin = next((at for at, one in enumerate(records) if _arrival_ms(one) >= self._job.from_ms), None)
             first = end if begin is None else begin
             self._apply(records[:first], counts=False)
             if begin is None:
                 return
-            self._runs[1].engine.feedback.adopt(self._job.rule, self._next, 0)
-            self._adopted, self.first_ms = True, _time_of(records[begin])
+            self._runs[1].engine.feedback_rules.adopt(self._job.rule, self._next, 0)
+            self._rule_adopted, self.first_ms = True, _arrival_ms(records[begin])
         self._apply(records[first:], counts=True)
 
     def _apply(self, records: Sequence[Record], *, counts: bool) -> None:
@@ -199,7 +199,7 @@ class Comparison:
         if counts:
             self._count(before, after)
 
-    def _count(self, before: Applied, after: Applied) -> None:
+    def _count(self, before: AppliedBatch, after: AppliedBatch) -> None:
         self.events += before.events
         levels: dict[int, int] = {}
         for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
@@ -208,26 +208,28 @@ class Comparison:
             self._explain(other, np.flatnonzero((one.vectors != other.vectors).any(axis=1)))
             levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
             for at, label in enumerate(self._labels):
-                self._look_at(at, label, one.columns.names[:, c.AGENT], one.columns.time_ms, one.levels, other.levels)
-        self.alerts[0] += sum(map(_rises, before.decisions))
-        self.alerts[1] += sum(map(_rises, after.decisions))
-        for decision in filter(_rises, before.decisions):
+                self._update_peaks(
+                    at, label, one.columns.names[:, c.AGENT], one.columns.time_ms, one.levels, other.levels
+                )
+        self.alerts[0] += sum(map(_is_alert, before.decisions))
+        self.alerts[1] += sum(map(_is_alert, after.decisions))
+        for decision in filter(_is_alert, before.decisions):
             if decision.agent.key == int(self._job.marked.key):
-                self._lose_alerts(self._rise.goes_on(decision))
+                self._record_lost_alerts(self._rise.continue_with(decision))
             if levels.get(decision.offset, decision.level) < decision.level:
-                self._remove(decision, levels[decision.offset])
+                self._record_removed(decision, levels[decision.offset])
 
-    def _explain(self, scored: Scored, touched: npt.NDArray[np.int64]) -> None:
+    def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
         """Which features make events odd although the rule touches them."""
-        odd = touched[scored.p_values[touched] <= ODD][: max(0, MOST_EXPLAINED - self.still_odd.total())]
+        odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
-            shares = self._runs[1].engine.model.detector.explain(scored.judged_vectors(odd.tolist()))
-            self.still_odd.update(NAMES[feature] for feature in shares.argmax(axis=1).tolist())
+            shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
+            self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
 
-    def _look_at(
+    def _update_peaks(
         self,
         at: int,
-        label: Label,
+        label: FeedbackLabel,
         agents: npt.NDArray[np.uint64],
         times: npt.NDArray[np.int64],
         before: npt.NDArray[np.int8],
@@ -239,7 +241,7 @@ class Comparison:
             self._peaks[at, 0] = max(self._peaks[at, 0], int(before[rows, 1].max()))
             self._peaks[at, 1] = max(self._peaks[at, 1], int(after[rows, 1].max()))
 
-    def _remove(self, decision: Decision, level: int) -> None:
+    def _record_removed(self, decision: Decision, level: int) -> None:
         marked = self._job.marked
         mine = decision.agent.key == int(marked.key)
         is_marked = mine and (
@@ -249,47 +251,47 @@ class Comparison:
             "agent_id": decision.agent.agent_id,
             "tenant": decision.agent.tenant,
             "issuer": decision.agent.issuer,
-            "time": _iso(decision.event_time_ms),
+            "time": _iso_time(decision.event_time_ms),
             "event_id": decision.event_id,
             "level": RiskLevel(decision.level).label,
             "level_with_rule": RiskLevel(level).label,
-            "reasons": [reason.text for reason in decision.reasons[:_REASONS]],
+            "reasons": [reason.text for reason in decision.reasons[:_MAX_REASONS]],
             "marked": is_marked,
             "same_rise": False,
         }
-        self.removed_count += 1
-        if len(self.removed) < MOST_TOLD:
-            self.removed.append(told)
+        self.removed_alert_count += 1
+        if len(self.removed_alerts) < MAX_LISTED:
+            self.removed_alerts.append(told)
         if is_marked:
-            self._rise.is_marked()
+            self._rise.reach_marked()
         elif mine:
-            self._rise.steps.append(told)
+            self._rise.removed_alerts.append(told)
         else:
-            self._lose_alerts([told])
+            self._record_lost_alerts([told])
 
-    def _lose_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
+    def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
         """Of alerts that are removed, those of high and critical are detections."""
         for told in removed:
             if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
-                self._lose({**told, "why": "level"})
+                self._record_lost({**told, "why": "level"})
 
-    def _lose(self, told: dict[str, Any]) -> None:
-        self.lost_count += 1
-        if len(self.lost) < MOST_TOLD:
-            self.lost.append(told)
+    def _record_lost(self, told: dict[str, Any]) -> None:
+        self.lost_detection_count += 1
+        if len(self.lost_detections) < MAX_LISTED:
+            self.lost_detections.append(told)
 
     def finish(self) -> None:
         """All records were fed: see which confirmed attacks would be found no more, or less."""
-        self._lose_alerts(self._rise.over())
+        self._record_lost_alerts(self._rise.end())
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:
                 agent = label.agent
-                self._lose(
+                self._record_lost(
                     {
                         "agent_id": agent.agent_id,
                         "tenant": agent.tenant,
                         "issuer": agent.issuer,
-                        "time": _iso(label.from_ms),
+                        "time": _iso_time(label.from_ms),
                         "event_id": label.event_id,
                         "level": RiskLevel(before).label,
                         "level_with_rule": RiskLevel(after).label,
@@ -302,7 +304,7 @@ class Comparison:
                 )
 
 
-def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str = "") -> dict[str, Any]:
+def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str, unseen: str = "") -> dict[str, Any]:
     """The result of a preview, as it is answered.
 
     Args:
@@ -311,40 +313,42 @@ def told(job: PreviewJob, parts: Sequence[Comparison], source: str, unseen: str 
         unseen: why there was none; "" where there was.
     """
     first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
-    removed = sorted((one for part in parts for one in part.removed), key=lambda one: str(one["time"]))
-    lost = sorted((one for part in parts for one in part.lost), key=lambda one: (one["why"], str(one["time"])))
+    removed = sorted((one for part in parts for one in part.removed_alerts), key=lambda one: str(one["time"]))
+    lost = sorted(
+        (one for part in parts for one in part.lost_detections), key=lambda one: (one["why"], str(one["time"]))
+    )
     events = sum(part.events for part in parts)
     odd = sum((part.still_odd for part in parts), Counter[str]())
     return {
-        "window": {"from": _iso(first), "to": _iso(job.until_ms), "events": events, "source": source},
+        "window": {"from": _iso_time(first), "to": _iso_time(job.until_ms), "events": events, "source": source},
         "events_matched": sum(part.matched for part in parts),
         "alerts_before": sum(part.alerts[0] for part in parts),
         "alerts_after": sum(part.alerts[1] for part in parts),
-        "alerts_removed": removed[:MOST_TOLD],
-        "alerts_removed_count": sum(part.removed_count for part in parts),
-        "detections_lost": lost[:MOST_TOLD],
-        "detections_lost_count": sum(part.lost_count for part in parts),
+        "alerts_removed": removed[:MAX_LISTED],
+        "alerts_removed_count": sum(part.removed_alert_count for part in parts),
+        "detections_lost": lost[:MAX_LISTED],
+        "detections_lost_count": sum(part.lost_detection_count for part in parts),
         "agents_affected": len(set().union(*(part.agents for part in parts))),
-        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MOST_ODD)],
+        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MAX_ODD_FEATURES)],
         "unseen": unseen,
     }
 
 
-def _processor(around: Surroundings) -> Processor:
-    residence = Residence(around.model, around.settings, None)
+def _make_processor(around: PreviewContext) -> Processor:
+    residence = AgentStateCache(around.model, around.settings, None)
     encoder = ColumnEncoder(around.model.salt, around.domains)
-    return Processor(residence, encoder, DuplicateWindow(), Context(LivePolicy(PolicyBook())))
+    return Processor(residence, encoder, DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook())))
 
 
-def _rises(decision: Decision) -> bool:
+def _is_alert(decision: Decision) -> bool:
     return decision.level > decision.previous_level and decision.level >= RiskLevel.MEDIUM
 
 
-def _time_of(record: Record) -> int:
+def _arrival_ms(record: Record) -> int:
     """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
     return record.received_ms
 
 
-def _iso(at_ms: int) -> str:
+def _iso_time(at_ms: int) -> str:
     whole = datetime.fromtimestamp(at_ms // 1000, UTC)
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

@@ -16,25 +16,25 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
-from ...ingest.features.kernel import Scratch
+from ...ingest.features.kernel import RowObservations
 from ...ingest.features.layout import AgentState
-from ...ingest.features.table import COUNT, FEATURES, INDEX
+from ...ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from ...ingest.hashing import NameHasher
 from ...ingest.targets import TenantDomains, canonical_target
-from .composites import follow, recompute, spread
-from .values import Holding, Rule
+from .composites import recompute_composites, retract_session_effects, spread_to_implied
+from .values import FeedbackRule, PartitionRule
 
 if TYPE_CHECKING:
-    from ...ingest.features.slots import Slots
+    from ...ingest.features.slots import SlotIndices
 
-PROTECTED: frozenset[str] = frozenset(one.name for one in FEATURES if one.signalled)
+PROTECTED_FEATURES: frozenset[str] = frozenset(one.name for one in FEATURES if one.signalled)
 """Features that hard signals speak of: no rule touches them."""
 
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 
-class Covered(NamedTuple):
+class RuleCoverage(NamedTuple):
     """Rows of a batch that rules speak of.
 
     Attributes:
@@ -46,17 +46,17 @@ class Covered(NamedTuple):
     features: Flags
 
 
-class _Held:
+class _ActiveRule:
     """A rule in memory, made ready for batches.
 
     Attributes:
         scope: hash of agent or peer group.
-        things: hashes of the resource; empty = any.
+        resource_hashes: hashes of the resource; empty = any.
         features: bool (F,).
         dirty: whether it differs from what was committed last.
     """
 
-    def __init__(self, holding: Holding, hasher: NameHasher, *, dirty: bool) -> None:
+    def __init__(self, holding: PartitionRule, hasher: NameHasher, *, dirty: bool) -> None:
         rule = holding.rule
         self.rule = rule
         self.epoch, self.from_offset, self.until_offset = holding.epoch, holding.from_offset, holding.until_offset
@@ -64,26 +64,26 @@ class _Held:
         self.dirty = dirty
         of_group = rule.kind == "peer_group"
         self.scope = np.uint64(hasher(f"{rule.tenant}\x1f{rule.agent_type}") if of_group else int(rule.key))
-        self.things = _things(rule, hasher)
+        self.resource_hashes = _resource_hashes(rule, hasher)
         self.features = feature_mask(rule.features)
 
-    def holding(self, partition: int, epoch: int) -> Holding:
+    def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
         """As it is stored. A rule that came since the last commit gets the epoch of this one."""
-        return Holding(
+        return PartitionRule(
             self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
         )
 
 
 def feature_mask(names: Iterable[str] | None) -> Flags:
     """Named features as bool (F,); None = all but the protected ones, which are never among them."""
-    mask = np.zeros(COUNT, np.bool_)
-    for name in INDEX if names is None else names:
-        if name in INDEX and name not in PROTECTED:
-            mask[INDEX[name]] = True
+    mask = np.zeros(FEATURE_COUNT, np.bool_)
+    for name in FEATURE_INDEX if names is None else names:
+        if name in FEATURE_INDEX and name not in PROTECTED_FEATURES:
+            mask[FEATURE_INDEX[name]] = True
     return mask
 
 
-def _among(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
+def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
     """Which of *values* are in *keys*, which are sorted; `isin` would sort both each time."""
     if not len(keys):
         return np.zeros(len(values), np.bool_)
@@ -92,7 +92,7 @@ def _among(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flag
     return np.asarray(keys[places] == values)
 
 
-def _things(rule: Rule, hasher: NameHasher) -> npt.NDArray[np.uint64]:
+def _resource_hashes(rule: FeedbackRule, hasher: NameHasher) -> npt.NDArray[np.uint64]:
     if rule.resource is None:
         return np.zeros(0, np.uint64)
     canonical, _ = canonical_target(Resource(id=rule.resource), rule.tenant, TenantDomains({}))
@@ -110,9 +110,9 @@ class FeedbackRules:
     def __init__(self, salt: bytes, usual: npt.NDArray[np.float64]) -> None:
         self._hash = NameHasher(salt)
         self._usual = usual
-        self._known: dict[str, _Held] = {}
-        self._agents: list[_Held] = []
-        self._groups: list[_Held] = []
+        self._rules_by_id: dict[str, _ActiveRule] = {}
+        self._agents: list[_ActiveRule] = []
+        self._groups: list[_ActiveRule] = []
         self._agent_keys = self._group_keys = np.zeros(0, np.uint64)
         self.matched = 0
         """Events in which a rule counted since this object was made."""
@@ -121,50 +121,54 @@ class FeedbackRules:
         """Rules in force."""
         return len(self._agents) + len(self._groups)
 
-    def use(self, usual: npt.NDArray[np.float64]) -> None:
+    def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
         """Another model of the same salt says what is usual from now on."""
         self._usual = usual
 
-    def restore(self, holdings: Iterable[Holding]) -> None:
+    def restore(self, holdings: Iterable[PartitionRule]) -> None:
         """Go on from what was committed."""
-        self._known = {one.rule.rule_id: _Held(one, self._hash, dirty=False) for one in holdings}
-        self._sort()
+        self._rules_by_id = {one.rule.rule_id: _ActiveRule(one, self._hash, dirty=False) for one in holdings}
+        self._index_rules()
 
-    def adopt(self, rule: Rule, offset: int, at_ms: int) -> bool:
+    def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
         """Hold to a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
-        if rule.rule_id in self._known or rule.expires_ms <= at_ms:
+        if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
             return False
-        self._known[rule.rule_id] = _Held(Holding(rule, 0, 0, offset, -1, 0, 0), self._hash, dirty=True)
-        self._sort()
+        self._rules_by_id[rule.rule_id] = _ActiveRule(
+            PartitionRule(rule, 0, 0, offset, -1, 0, 0), self._hash, dirty=True
+        )
+        self._index_rules()
         return True
 
-    def revoke(self, rule: Rule, offset: int) -> bool:
+    def revoke(self, rule: FeedbackRule, offset: int) -> bool:
         """Hold to it no more, for good, also where it was not known yet; whether it held."""
-        held = self._known.get(rule.rule_id)
+        held = self._rules_by_id.get(rule.rule_id)
         if held is None:
-            self._known[rule.rule_id] = _Held(Holding(rule, 0, 0, offset, offset, 0, 0), self._hash, dirty=True)
+            self._rules_by_id[rule.rule_id] = _ActiveRule(
+                PartitionRule(rule, 0, 0, offset, offset, 0, 0), self._hash, dirty=True
+            )
             return False
         if held.until_offset >= 0:
             return False
-        self._end(held, offset)
-        self._sort()
+        self._end_rule(held, offset)
+        self._index_rules()
         return True
 
     def expire(self, now_ms: int, offset: int) -> None:
         """Time has passed: end what is over."""
         over = [held for held in (*self._agents, *self._groups) if held.rule.expires_ms <= now_ms]
         for held in over:
-            self._end(held, offset)
+            self._end_rule(held, offset)
         if over:
-            self._sort()
+            self._index_rules()
 
-    def _end(self, held: _Held, offset: int) -> None:
+    def _end_rule(self, held: _ActiveRule, offset: int) -> None:
         held.until_offset, held.dirty = offset, True
 
-    def _sort(self) -> None:
+    def _index_rules(self) -> None:
         """Rules in force by kind, in the order in which they came."""
         open_ = sorted(
-            (held for held in self._known.values() if held.until_offset < 0),
+            (held for held in self._rules_by_id.values() if held.until_offset < 0),
             key=lambda held: (held.from_offset, held.rule.rule_id),
         )
         self._agents = [held for held in open_ if held.rule.kind == "agent"]
@@ -172,17 +176,17 @@ class FeedbackRules:
         self._agent_keys = np.unique(np.array([held.scope for held in self._agents], np.uint64))
         self._group_keys = np.unique(np.array([held.scope for held in self._groups], np.uint64))
 
-    def changed(self, partition: int, epoch: int) -> list[Holding]:
+    def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
         """What the next commit is to write. Until `settled` it stays changed."""
-        return [held.holding(partition, epoch) for held in self._known.values() if held.dirty]
+        return [held.partition_rule(partition, epoch) for held in self._rules_by_id.values() if held.dirty]
 
-    def settled(self, epoch: int) -> None:
+    def mark_committed(self, epoch: int) -> None:
         """What `changed` gave is in the store."""
-        for held in self._known.values():
+        for held in self._rules_by_id.values():
             if held.dirty:
                 held.dirty, held.epoch = False, held.epoch or epoch
 
-    def covering(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> Covered | None:
+    def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
         """Rows that rules speak of, counted; None where there are none, which costs next to nothing.
 
         Args:
@@ -192,28 +196,30 @@ class FeedbackRules:
         if not self._agents and not self._groups:
             return None
         names = columns.names
-        near = _among(names[:, c.AGENT], self._agent_keys)
+        near = _is_in_sorted(names[:, c.AGENT], self._agent_keys)
         if self._groups:
-            near |= _among(names[:, c.GROUP], self._group_keys) & (columns.codes[:, c.SELF_ASSERTED] == 0)
+            near |= _is_in_sorted(names[:, c.GROUP], self._group_keys) & (columns.codes[:, c.SELF_ASSERTED] == 0)
         rows = np.flatnonzero(near & (columns.codes[:, c.OWN_DENIAL] == 0))
         if not len(rows):
             return None
         at_ms = columns.time_ms[rows]
         late = at_ms if received_ms is None else np.maximum(at_ms, received_ms[rows])
-        features = np.zeros((len(columns), COUNT), np.bool_)
-        hit = self._mark(self._agents, c.AGENT, rows, columns, late, features)
+        features = np.zeros((len(columns), FEATURE_COUNT), np.bool_)
+        hit = self._mark_matches(self._agents, c.AGENT, rows, columns, late, features)
         vouched = columns.codes[rows, c.SELF_ASSERTED] == 0  # who claims a peer group is not of it
-        hit |= self._mark(self._groups, c.GROUP, rows[vouched], columns, late[vouched], features, len(rows), vouched)
+        hit |= self._mark_matches(
+            self._groups, c.GROUP, rows[vouched], columns, late[vouched], features, len(rows), vouched
+        )
         if not hit.any():
             return None
         self.matched += int(hit.sum())
         covered = np.zeros(len(columns), np.bool_)
         covered[rows[hit]] = True
-        return Covered(covered, features)
+        return RuleCoverage(covered, features)
 
-    def _mark(
+    def _mark_matches(
         self,
-        rules: Sequence[_Held],
+        rules: Sequence[_ActiveRule],
         column: int,
         rows: Rows,
         columns: EventColumns,
@@ -227,9 +233,9 @@ class FeedbackRules:
         scopes = columns.names[rows, column]
         for held in rules:
             mine = (scopes == held.scope) & (late < held.rule.expires_ms)
-            if len(held.things):
+            if len(held.resource_hashes):
                 named = columns.names[rows][:, (c.TARGET, c.RESOURCE)]
-                mine &= np.isin(named, held.things).any(axis=1)
+                mine &= np.isin(named, held.resource_hashes).any(axis=1)
             if mine.any():
                 matching = rows[mine]
                 features[matching] |= held.features
@@ -245,12 +251,12 @@ class FeedbackRules:
 
     def neutralise(
         self,
-        covered: Covered,
+        covered: RuleCoverage,
         rows: Rows,
-        slots: Slots,
+        slots: SlotIndices,
         columns: EventColumns,
         vectors: npt.NDArray[np.float64],
-        found: Scratch,
+        found: RowObservations,
         state: AgentState,
     ) -> None:
         """Give the features of covered *rows* their usual values, and take what follows from them back.
@@ -263,10 +269,12 @@ class FeedbackRules:
         rows = rows[covered.rows[rows]]
         if not len(rows):
             return
-        named = spread(covered.features[rows], found.fresh[rows])
+        named = spread_to_implied(covered.features[rows], found.new_kinds[rows])
         before = vectors[rows]
         after = np.where(named, np.minimum(before, self._usual), before)
-        recompute(after, columns.codes[rows])
-        follow(before, after, named, columns.names[rows, c.SESSION], slots[rows], found.fresh[rows], state)
+        recompute_composites(after, columns.codes[rows])
+        retract_session_effects(
+            before, after, named, columns.names[rows, c.SESSION], slots[rows], found.new_kinds[rows], state
+        )
         # What is named is usual, however it came about.
         vectors[rows] = np.where(named, np.minimum(after, self._usual), after)

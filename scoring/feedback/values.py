@@ -8,17 +8,17 @@ import msgspec
 
 from ..records import AgentName
 
-Verdict = Literal["false_positive", "true_positive"]
-ScopeKind = Literal["agent", "peer_group"]
-StepAction = Literal["adopted", "noted", "revoked", "expired"]
-Status = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
+FeedbackVerdict = Literal["false_positive", "true_positive"]
+RuleScopeKind = Literal["agent", "peer_group"]
+FeedbackAction = Literal["adopted", "noted", "revoked", "expired"]
+FeedbackState = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
 """`adopting` and `revoking`: written, but not yet in every event log it concerns. `noted` is a label without a rule."""
 
-IN_FORCE: frozenset[str] = frozenset({"adopting", "active", "revoking"})
+OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revoking"})
 """States that someone still has to do something about."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class FeedbackRule(msgspec.Struct, frozen=True):
     """What the engine holds to: in matching events the named features count as usual.
 
     It travels in control records and is stored with what it matched, so it says all by itself.
@@ -31,7 +31,7 @@ class Rule(msgspec.Struct, frozen=True):
     """
 
     rule_id: str
-    kind: ScopeKind
+    kind: RuleScopeKind
     key: str
     tenant: str
     agent_type: str
@@ -40,7 +40,7 @@ class Rule(msgspec.Struct, frozen=True):
     expires_ms: int
 
 
-class Adopt(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
+class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
     """From this record's offset on, the partition holds to a rule. Repeated, it changes nothing.
 
     Attributes:
@@ -48,22 +48,22 @@ class Adopt(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_un
         decision_id: the decision that was marked.
     """
 
-    rule: Rule
+    rule: FeedbackRule
     by: str
     why: str
     withdraw: float = 0.0
     decision_id: str = ""
 
 
-class Revoke(msgspec.Struct, tag_field="command", tag="feedback.revoke", forbid_unknown_fields=True):
+class RevokeFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.revoke", forbid_unknown_fields=True):
     """From this record's offset on, the partition does not hold to the rule any more, for good."""
 
-    rule: Rule
+    rule: FeedbackRule
     by: str
     why: str
 
 
-class Holding(msgspec.Struct, frozen=True):
+class PartitionRule(msgspec.Struct, frozen=True):
     """One rule in one partition: from which offset on it holds, and what it did. Written with the partition's state.
 
     Attributes:
@@ -73,7 +73,7 @@ class Holding(msgspec.Struct, frozen=True):
         last_ms: event time of the last of them; 0 = none.
     """
 
-    rule: Rule
+    rule: FeedbackRule
     partition: int
     epoch: int
     from_offset: int
@@ -87,7 +87,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
-        kind, features, resource: scope of the rule, as in `Rule`.
+        kind, features, resource: scope of the rule, as in `FeedbackRule`.
         author: who said it; from the token.
         expires_ms: end of the rule; 0 = a label, which holds until it is revoked.
         preview_id: the preview that was seen before; "" = none.
@@ -98,12 +98,12 @@ class Feedback(msgspec.Struct, frozen=True):
     """
 
     feedback_id: str
-    verdict: Verdict
-    status: Status
+    verdict: FeedbackVerdict
+    status: FeedbackState
     decision_id: str
     agent: AgentName
     agent_type: str
-    kind: ScopeKind
+    kind: RuleScopeKind
     features: tuple[str, ...] | None
     resource: str | None
     reason: str
@@ -124,10 +124,10 @@ class Feedback(msgspec.Struct, frozen=True):
     updated_ms: int
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> FeedbackRule:
         """What the engine is to hold to."""
         agent = self.agent
-        return Rule(
+        return FeedbackRule(
             self.feedback_id,
             self.kind,
             str(agent.key),
@@ -139,11 +139,11 @@ class Feedback(msgspec.Struct, frozen=True):
         )
 
 
-class Step(msgspec.Struct, frozen=True):
+class FeedbackStep(msgspec.Struct, frozen=True):
     """One step in the life of feedback; written once, never changed."""
 
     feedback_id: str
-    action: StepAction
+    action: FeedbackAction
     at_ms: int
     by: str
     why: str
@@ -152,7 +152,7 @@ class Step(msgspec.Struct, frozen=True):
 PreviewStatus = Literal["waiting", "running", "done", "failed"]
 
 
-class PreviewRow(msgspec.Struct, frozen=True):
+class FeedbackPreview(msgspec.Struct, frozen=True):
     """One preview: what it is of, how far it is, and what it found.
 
     Attributes:

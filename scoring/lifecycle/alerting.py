@@ -6,15 +6,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 
-from ..notify import ALERT_KIND
+from ..notify import ALERT_ROW_KIND
 from ..records import OutboxRow, RiskLevel
-from .records import GroupDay
+from .records import PeerGroupDay
 
-DRIFT_TYPE = "io.trustwatch.alert.model-drift.v1"
-_encode = msgspec.json.Encoder().encode
+DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
+_encode_alert = msgspec.json.Encoder().encode
 
 
-def since_of(day: GroupDay, before: GroupDay | None) -> GroupDay:
+def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGroupDay:
     """*day* with the day on which its drift began: that of *before*, the group's last judged day, where it goes on."""
     if not day.drift.get("drifted"):
         return day
@@ -24,11 +24,11 @@ def since_of(day: GroupDay, before: GroupDay | None) -> GroupDay:
     return msgspec.structs.replace(day, drift={**day.drift, "since": since})
 
 
-def drift_row(day: GroupDay, again_days: int, now_ms: int, source: str) -> OutboxRow:
+def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str) -> OutboxRow:
     """The outbox row that tells of a drift. Its key is that of the drift and of how often it was told: it is told once.
 
     Args:
-        day: judged, with `since`; see `since_of`.
+        day: judged, with `since`; see `with_drift_start`.
         again_days: one that goes on is told again after so many days.
         source: URI of this service.
     """
@@ -53,7 +53,7 @@ def drift_row(day: GroupDay, again_days: int, now_ms: int, source: str) -> Outbo
     event = {
         "specversion": "1.0",
         "id": key,
-        "type": DRIFT_TYPE,
+        "type": DRIFT_ALERT_TYPE,
         "source": source,
         "subject": group,
         "time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -63,9 +63,9 @@ def drift_row(day: GroupDay, again_days: int, now_ms: int, source: str) -> Outbo
     tenant = "" if day.tenant == "*" else day.tenant
     return OutboxRow(
         key=key,
-        kind=ALERT_KIND,
+        kind=ALERT_ROW_KIND,
         target="",
-        payload=_encode(event),
+        payload=_encode_alert(event),
         created_ms=now_ms,
         level=RiskLevel.MEDIUM,
         tenant=tenant,

@@ -15,21 +15,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from .records import AlertCount, GroupDay, KnownAgents
+from .records import AgentLifespans, DailyAlertCount, PeerGroupDay
 
-BEYOND = 0.00135
+LIMIT_PROBABILITY = 0.00135
 """Probability of three sigma on one side."""
 RUN_DAYS = 7
-MOST_GROUPS = 50
+MAX_CHARTED_GROUPS = 50
 """Groups that are told one by one, those with the most alerts first; the others are told together."""
-LEVELS = ("medium", "high", "critical")
+ALERT_LEVEL_NAMES = ("medium", "high", "critical")
 
-Group = tuple[str, str]
+PeerGroup = tuple[str, str]
 """Tenant and agent type."""
-OTHERS: Group = ("*", "*")
+OTHER_GROUPS: PeerGroup = ("*", "*")
 
 
-class Marks(NamedTuple):
+class AlertVerdictCounts(NamedTuple):
     """Alerts of one group and day that people judged."""
 
     false_positive: int = 0
@@ -56,7 +56,7 @@ class BudgetDay(NamedTuple):
     run_beyond: bool
 
 
-def upper_limit(mean: float, beyond: float = BEYOND) -> int:
+def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:
     """The largest number that does not stand out: exceeding it has a probability of at most *beyond*.
 
     >>> upper_limit(0.0), upper_limit(0.04), upper_limit(1.0), upper_limit(20.0)
@@ -75,12 +75,12 @@ def upper_limit(mean: float, beyond: float = BEYOND) -> int:
     return count
 
 
-def chart(
+def budget_chart(
     days: range,
-    alerts: Iterable[AlertCount],
-    counted: Iterable[GroupDay],
-    known: Iterable[KnownAgents],
-    marks: Mapping[tuple[int, str, str], Marks],
+    alerts: Iterable[DailyAlertCount],
+    counted: Iterable[PeerGroupDay],
+    known: Iterable[AgentLifespans],
+    marks: Mapping[tuple[int, str, str], AlertVerdictCounts],
     budget: float,
     level: str = "medium",
 ) -> list[BudgetDay]:
@@ -97,18 +97,18 @@ def chart(
     observed = {(one.day, one.tenant, one.agent_type): int(getattr(one, level)) for one in alerts}
     active: dict[tuple[int, str, str], int] = {}
     for day in counted:
-        if day.tenant == OTHERS[0]:  # the fleet, which its groups add up to
+        if day.tenant == OTHER_GROUPS[0]:  # the fleet, which its groups add up to
             continue
         place = (day.day, day.tenant, day.agent_type)
         active[place] = max(active.get(place, 0), day.agent_days)
-    guessed = _present(days, known)
-    groups = _told_apart({place[1:] for place in (*observed, *active, *guessed)}, observed)
-    table: dict[Group, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
+    guessed = _estimated_agent_days(days, known)
+    groups = _charted_names({place[1:] for place in (*observed, *active, *guessed)}, observed)
+    table: dict[PeerGroup, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
     for group, told in groups.items():
         for at, number in enumerate(days):
             place = (number, *group)
             count, row = active.get(place), table[told][at]
-            said = marks.get(place, Marks())
+            said = marks.get(place, AlertVerdictCounts())
             row[0] += guessed.get(place, 0) if count is None else count
             row[1] += int(count is None and guessed.get(place, 0) > 0)
             row[2] += observed.get(place, 0)
@@ -118,7 +118,7 @@ def chart(
     return sorted(rows, key=lambda row: (row.day, row.tenant, row.agent_type))
 
 
-def _present(days: range, known: Iterable[KnownAgents]) -> dict[tuple[int, str, str], int]:
+def _estimated_agent_days(days: range, known: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
     """How many agents of each group were there on each day, taken as active from first to last sight."""
     found: defaultdict[tuple[int, str, str], int] = defaultdict(int)
     for one in known:
@@ -127,22 +127,22 @@ def _present(days: range, known: Iterable[KnownAgents]) -> dict[tuple[int, str, 
     return dict(found)
 
 
-def _told_apart(groups: set[Group], observed: Mapping[tuple[int, str, str], int]) -> dict[Group, Group]:
+def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
     """Each group under the name that it is told by."""
-    total: defaultdict[Group, int] = defaultdict(int)
+    total: defaultdict[PeerGroup, int] = defaultdict(int)
     for (_, tenant, agent_type), count in observed.items():
         total[tenant, agent_type] += count
     ranked = sorted(groups, key=lambda group: (-total[group], group))
-    return {group: group if at < MOST_GROUPS else OTHERS for at, group in enumerate(ranked)}
+    return {group: group if at < MAX_CHARTED_GROUPS else OTHER_GROUPS for at, group in enumerate(ranked)}
 
 
-def _group_rows(days: range, group: Group, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:
+def _group_rows(days: range, group: PeerGroup, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:
     rows = []
     for at, day in enumerate(days):
         agent_days, estimated, observed, false, true = cells[at]
         run = cells[max(0, at - RUN_DAYS + 1) : at + 1]
         expected, expected_run = (budget * sum(cell[0] for cell in part) / 1000.0 for part in ([cells[at]], run))
-        limit, run_limit = upper_limit(expected), upper_limit(expected_run)
+        limit, run_limit = upper_control_limit(expected), upper_control_limit(expected_run)
         counted = max(0, observed - true)
         run_counted = sum(max(0, cell[2] - cell[4]) for cell in run)
         rows.append(

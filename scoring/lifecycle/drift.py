@@ -20,22 +20,22 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import EventColumns
 
-EDGES = np.array([0.5, 1.0, 2.0, 3.0])
+EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
-BINS = len(EDGES) + 1
-P_BINS = 10
-TOLD = 8
+EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
+P_VALUE_BINS = 10
+MAX_REPORTED_FEATURES = 8
 """Features that are told, the largest first."""
-LEAST_BLOCKS = 10
+MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 DAY_MS = 86_400_000
-SCORES = "scores"
+SCORES_KEY = "scores"
 _SMOOTH = 0.5
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+CountArray = npt.NDArray[np.int64]
 
 
-class Sketch(NamedTuple):
+class DistributionSketch(NamedTuple):
     """Distributions of one group and day, or of several.
 
     Attributes:
@@ -44,48 +44,54 @@ class Sketch(NamedTuple):
         blocks: agent-days that they come from.
     """
 
-    features: Counts
-    p_values: Counts
+    features: CountArray
+    p_values: CountArray
     blocks: int
 
     @staticmethod
-    def empty(features: int) -> Sketch:
+    def empty(features: int) -> DistributionSketch:
         """Of nothing."""
-        return Sketch(np.zeros((features, BINS), np.int64), np.zeros(P_BINS, np.int64), 0)
+        return DistributionSketch(np.zeros((features, EVIDENCE_BINS), np.int64), np.zeros(P_VALUE_BINS, np.int64), 0)
 
-    def plus(self, other: Sketch) -> Sketch:
+    def merged(self, other: DistributionSketch) -> DistributionSketch:
         """Both together."""
-        return Sketch(self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks)
+        return DistributionSketch(
+            self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
+        )
 
-    def plain(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
 
 
-def sketch_from(plain: Mapping[str, Any], features: int) -> Sketch | None:
+def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSketch | None:
     """What `plain` gave; None where it is of another program or another number of features."""
     try:
-        found = Sketch(
+        found = DistributionSketch(
             np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
         )
     except (KeyError, TypeError, ValueError):
         return None
-    return found if found.features.shape == (features, BINS) and found.p_values.shape == (P_BINS,) else None
+    return (
+        found if found.features.shape == (features, EVIDENCE_BINS) and found.p_values.shape == (P_VALUE_BINS,) else None
+    )
 
 
-def taught(columns: EventColumns) -> npt.NDArray[np.bool_]:
+def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
     """Events that are behaviour, and vouched for."""
     found: npt.NDArray[np.bool_] = (columns.codes[:, c.SELF_ASSERTED] == 0) & (columns.codes[:, c.OWN_DENIAL] == 0)
     return found
 
 
-def binned(u: Floats) -> Counts:
+def bin_evidence(u: FloatArray) -> CountArray:
     """How many rows of evidence (n, F) lie in each bin, int64 (F, BINS)."""
-    places = np.searchsorted(EDGES, u, side="right")
-    return np.stack([(places == at).sum(axis=0) for at in range(BINS)], axis=1).astype(np.int64)
+    places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
+    return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
 
-def stability(counts: Counts, expected: Counts, blocks: int, expected_blocks: int) -> Floats:
+def population_stability_index(
+    counts: CountArray, expected: CountArray, blocks: int, expected_blocks: int
+) -> FloatArray:
     """Population stability index per row, (F,), at least 0; what chance explains is taken off.
 
     Args:
@@ -100,11 +106,11 @@ def stability(counts: Counts, expected: Counts, blocks: int, expected_blocks: in
     index = ((p - q) * np.log(p / q)).sum(axis=1)
     used = ((expected > 0) | (counts > 0)).sum(axis=1)
     chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
-    found: Floats = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
+    found: FloatArray = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
     return found
 
 
-class DaySketch:
+class DaySketchBuilder:
     """Gathers what one peer group does on one day.
 
     Args:
@@ -112,31 +118,35 @@ class DaySketch:
     """
 
     def __init__(self, features: int) -> None:
-        self._sketch = Sketch.empty(features)
+        self._sketch = DistributionSketch.empty(features)
         self._last: dict[int, int] = {}
         self.events = 0
 
-    def see(self, u: Floats, p_values: Floats, agents: Iterable[int], time_ms: Iterable[int]) -> None:
+    def add_events(self, u: FloatArray, p_values: FloatArray, agents: Iterable[int], time_ms: Iterable[int]) -> None:
         """Add events: evidence (n, F), p-values, agents and times (n,)."""
-        tenths = np.minimum((p_values * P_BINS - 1e-12).astype(np.int64), P_BINS - 1)
+        tenths = np.minimum((p_values * P_VALUE_BINS - 1e-12).astype(np.int64), P_VALUE_BINS - 1)
         blocks = 0
         for agent, at in zip(agents, time_ms, strict=True):
             block = at // DAY_MS
             if self._last.get(agent, -1) < block:
                 self._last[agent] = block
                 blocks += 1
-        self._sketch = self._sketch.plus(Sketch(binned(u), np.bincount(tenths, minlength=P_BINS), blocks))
+        self._sketch = self._sketch.merged(
+            DistributionSketch(bin_evidence(u), np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
+        )
         self.events += len(u)
 
     @property
-    def sketch(self) -> Sketch:
+    def sketch(self) -> DistributionSketch:
         """What was gathered."""
         return self._sketch
 
 
-def measure(day: Sketch, usual: Sketch, names: tuple[str, ...]) -> tuple[float, dict[str, float]]:
+def measure_drift(
+    day: DistributionSketch, usual: DistributionSketch, names: tuple[str, ...]
+) -> tuple[float, dict[str, float]]:
     """Index of p-values, and of the features that differ most, the largest first."""
-    found = stability(day.features, usual.features, day.blocks, usual.blocks)
-    scores = stability(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
-    order = np.argsort(-found, kind="stable")[:TOLD].tolist()
+    found = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
+    scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
+    order = np.argsort(-found, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
     return round(float(scores[0]), 4), {names[at]: round(float(found[at]), 4) for at in order if found[at] > 0}

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class ModelFigures(msgspec.Struct, frozen=True):
+class ShadowModelStats(msgspec.Struct, frozen=True):
     """One model. Alerts count rises to a level or above; `false_alerts` leave out what people labelled an attack."""
 
     version: str
@@ -18,7 +18,7 @@ class ModelFigures(msgspec.Struct, frozen=True):
     delay_s: float | None
 
 
-class LabelFigures(msgspec.Struct, frozen=True):
+class LabelledAttackStats(msgspec.Struct, frozen=True):
     """Labelled attacks within the run: how many there are, and whose they are."""
 
     attacks: int = 0
@@ -27,7 +27,7 @@ class LabelFigures(msgspec.Struct, frozen=True):
     won: int = 0  # the challenger alone
 
 
-class Agreement(msgspec.Struct, frozen=True):
+class AlertAgreement(msgspec.Struct, frozen=True):
     """Agent-days by who alerted at medium or above; those of labelled attacks are left out."""
 
     both: int = 0
@@ -36,28 +36,28 @@ class Agreement(msgspec.Struct, frozen=True):
     only_challenger: int = 0
 
 
-class Figures(msgspec.Struct, frozen=True):
+class ShadowComparison(msgspec.Struct, frozen=True):
     """A shadow run. Offsets are of the log: counted from the first up to the second; of several partitions, sums."""
 
-    champion: ModelFigures
-    challenger: ModelFigures
+    champion: ShadowModelStats
+    challenger: ShadowModelStats
     agent_days: int
     events: int
     from_offset: int
     to_offset: int
-    labels: LabelFigures = LabelFigures()
-    agreement: Agreement = Agreement()
+    labels: LabelledAttackStats = LabelledAttackStats()
+    agreement: AlertAgreement = AlertAgreement()
 
 
-def as_dict(figures: Figures) -> dict[str, Any]:
+def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
     """For the store and for people."""
     found: dict[str, Any] = msgspec.to_builtins(figures)
     return found
 
 
-def from_dict(stored: dict[str, Any]) -> Figures | None:
+def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
     """What was stored; None before the first, or where another version of the program wrote it."""
     try:
-        return msgspec.convert(stored, Figures) if stored else None
+        return msgspec.convert(stored, ShadowComparison) if stored else None
     except msgspec.ValidationError:
         return None

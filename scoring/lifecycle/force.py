@@ -10,9 +10,9 @@ import msgspec
 from ...ingest.errors import ModelError
 from ...models.bundle import TrainedModel
 from .records import ModelSwitch
-from .shelf import ModelShelf
+from .shelf import ModelRegistry
 
-CACHED = 2
+MAX_CACHED_MODELS = 2
 """Models that stay in memory for other partitions: the one before a switch, and the one after it."""
 
 
@@ -25,32 +25,32 @@ class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbi
     why: str = ""
 
 
-_switch = msgspec.json.Decoder(SwitchModel)
-_encode = msgspec.json.Encoder().encode
+_switch_decoder = msgspec.json.Decoder(SwitchModel)
+_encode_switch = msgspec.json.Encoder().encode
 
 
-def switch_command(wish: SwitchModel) -> bytes:
+def encode_model_switch(wish: SwitchModel) -> bytes:
     """Payload of the control record."""
-    return _encode(wish)
+    return _encode_switch(wish)
 
 
-def as_switch(payload: bytes) -> SwitchModel | None:
+def decode_model_switch(payload: bytes) -> SwitchModel | None:
     """The command, None where the payload is another one."""
     try:
-        return _switch.decode(payload)
+        return _switch_decoder.decode(payload)
     except (msgspec.MsgspecError, ValueError):
         return None
 
 
-class Chosen(NamedTuple):
+class ModelChoice(NamedTuple):
     """A version, and whether it comes into force where the partition is taken over."""
 
     version: str
     digest: str
-    anew: bool
+    newly_active: bool
 
 
-class ModelsInForce:
+class ActiveModels:
     """Chooses and loads models for the partitions of one worker.
 
     Args:
@@ -62,27 +62,27 @@ class ModelsInForce:
         OSError: it can not be copied to the shelf.
     """
 
-    def __init__(self, shelf: ModelShelf, now_ms: Callable[[], int]) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: ModelRegistry, now_ms: Callable[[], int]) -> None:
+        self._registry = shelf
         self._now_ms = now_ms
-        self._installed = shelf.keep_installed()
+        self._installed = shelf.register_installed()
         self._loaded: dict[str, TrainedModel] = {}
 
-    def choose(self, last: ModelSwitch | None) -> Chosen:
+    def choose(self, last: ModelSwitch | None) -> ModelChoice:
         """What is in force behind the switch *last*; None = nothing was ever written."""
         if last is None or last.installed != self._installed.digest:
-            return Chosen(self._installed.version, self._installed.digest, True)
-        return Chosen(last.version, last.digest, False)
+            return ModelChoice(self._installed.version, self._installed.digest, True)
+        return ModelChoice(last.version, last.digest, False)
 
     def load(self, version: str, digest: str) -> TrainedModel:
         """Read a version. Raises ModelError."""
-        model = self._loaded.pop(digest, None) or self._shelf.load(version, digest)
+        model = self._loaded.pop(digest, None) or self._registry.load(version, digest)
         self._loaded[digest] = model
-        while len(self._loaded) > CACHED:
+        while len(self._loaded) > MAX_CACHED_MODELS:
             del self._loaded[next(iter(self._loaded))]
         return model
 
-    def successor(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
+    def load_next(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
         """The model that a command asks for, behind *model*.
 
         Raises:
@@ -97,7 +97,7 @@ class ModelsInForce:
             )
         return found
 
-    def switch(self, place: tuple[int, int, int], chosen: Chosen, at_ms: int | None = None) -> ModelSwitch:
+    def switch_record(self, place: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None) -> ModelSwitch:
         """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
         at = self._now_ms() if at_ms is None else at_ms
         return ModelSwitch(*place, chosen.version, chosen.digest, self._installed.digest, at)

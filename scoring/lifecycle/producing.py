@@ -7,37 +7,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...ingest.columns import EventColumns
-from ...models.artifact import peek
+from ...models.artifact import read_manifest
 from ...models.bundle import TrainedModel
 from ...models.detector import DetectorSettings
 from ...models.learning import session_ids
 from ...models.manifest import ModelManifest
-from ...models.persist import save
+from ...models.persist import save_trained_model
 from .. import risk
-from ..promise import check_promise
-from ..rehearsal import learn
+from ..promise import check_budget
+from ..rehearsal import train_walk_forward
 
 
-class Produced(NamedTuple):
+class TrainedVersion(NamedTuple):
     """A version on disk. `promise` is what its thresholds promise, and what they would have done on its history."""
 
     model: TrainedModel
     manifest: ModelManifest
     digest: str
-    promise: dict[str, Any]
+    budget_report: dict[str, Any]
 
 
-def produce(
+def train_version(
     place: Path,
     columns: EventColumns,
     salt: bytes,
     version: str,
     settings: DetectorSettings,
-    budget: risk.Budget,
-    rules: risk.RiskSettings,
+    budget: risk.AlertRateBudget,
+    rules: risk.RiskParameters,
     now_ms: int,
     progress: Callable[[str, int, int], None],
-) -> Produced:
+) -> TrainedVersion:
     """Train on *columns* and save to *place*, all or nothing.
 
     Args:
@@ -48,9 +48,9 @@ def produce(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    model, judged, p_values = learn(columns, salt, version, settings, progress)
-    promise = check_promise(model, judged, p_values, budget, rules)
+    model, judged, p_values = train_walk_forward(columns, salt, version, settings, progress)
+    promise = check_budget(model, judged, p_values, budget, rules)
     sessions = len(set(session_ids(columns).tolist()))
-    manifest = save(place, model, settings, sessions, now_ms)
+    manifest = save_trained_model(place, model, settings, sessions, now_ms)
     told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}
-    return Produced(model, manifest, peek(place)[1], told)
+    return TrainedVersion(model, manifest, read_manifest(place)[1], told)

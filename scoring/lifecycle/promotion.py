@@ -6,23 +6,23 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .budget import LEVELS, upper_limit
-from .figures import Figures
+from .budget import ALERT_LEVEL_NAMES, upper_control_limit
+from .figures import ShadowComparison
 
-CHANCE = 0.05
+MAX_CHANCE = 0.05
 """Probability up to which an advantage by chance alone is accepted (one-sided sign test)."""
-BREACH = 0.01
+BREACH_PROBABILITY = 0.01
 """A budget is broken when a model that keeps it would alert so often with at most this probability."""
 
 
-class Judgement(NamedTuple):
+class PromotionAssessment(NamedTuple):
     """`reasons` say why it may not be promoted, empty = it may; `gains` say what is better."""
 
     gains: list[str]
     reasons: list[str]
 
 
-def judge(found: Figures, budget: Mapping[str, float], min_agent_days: int) -> Judgement:
+def assess_promotion(found: ShadowComparison, budget: Mapping[str, float], min_agent_days: int) -> PromotionAssessment:
     """Judge a challenger by its shadow run.
 
     Args:
@@ -34,7 +34,7 @@ def judge(found: Figures, budget: Mapping[str, float], min_agent_days: int) -> J
     reasons: list[str] = []
     if found.agent_days < min_agent_days:
         reasons.append(f"{found.agent_days} agent-days in shadow, at least {min_agent_days} are needed")
-    broken = {name: _broken(found, name, budget) for name in ("champion", "challenger")}
+    broken = {name: _budget_breaches(found, name, budget) for name in ("champion", "challenger")}
     reasons += [f"the challenger breaks its own alert budget: {text}" for text in broken["challenger"]]
     if found.labels.lost:
         reasons.append(f"it misses {found.labels.lost} labelled attacks that the champion detects")
@@ -43,7 +43,7 @@ def judge(found: Figures, budget: Mapping[str, float], min_agent_days: int) -> J
     if found.labels.won and not found.labels.lost:
         gains.append(f"it detects {found.labels.won} labelled attacks that the champion misses")
     only_old, only_new = found.agreement.only_champion, found.agreement.only_challenger
-    if only_new < only_old and _sign_test(only_new, only_old) <= CHANCE:
+    if only_new < only_old and _sign_test(only_new, only_old) <= MAX_CHANCE:
         gains.append(
             f"it raises no alert on {only_old} agent-days on which the champion does, and one on {only_new} on which "
             "the champion does not"
@@ -53,16 +53,16 @@ def judge(found: Figures, budget: Mapping[str, float], min_agent_days: int) -> J
             "no measured gain: it detects no more labelled attacks, and its false alerts are not fewer by more than "
             f"chance ({only_new} agent-days with its alerts alone, {only_old} with the champion's alone)"
         )
-    return Judgement(gains, reasons)
+    return PromotionAssessment(gains, reasons)
 
 
-def _broken(found: Figures, name: str, budget: Mapping[str, float]) -> list[str]:
+def _budget_breaches(found: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
     """Levels at which a model alerted more often than its budget explains."""
     told = []
-    for level in LEVELS:
+    for level in ALERT_LEVEL_NAMES:
         false = getattr(found, name).false_alerts[level]
         accepted = budget[level] * found.agent_days / 1000.0
-        limit = upper_limit(accepted, BREACH)
+        limit = upper_control_limit(accepted, BREACH_PROBABILITY)
         if false > limit:
             told.append(f"{false} at {level} or above, {accepted:.3g} expected, {limit} are still chance")
     return told
@@ -71,8 +71,8 @@ def _broken(found: Figures, name: str, budget: Mapping[str, float]) -> list[str]
 def _sign_test(few: int, many: int) -> float:
     """Probability of so few of few + many, or fewer, if both were as likely."""
     n = few + many
-    return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n if n <= 1_000 else _normal(few, n)
+    return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n if n <= 1_000 else _normal_tail(few, n)
 
 
-def _normal(few: int, n: int) -> float:
+def _normal_tail(few: int, n: int) -> float:
     return 0.5 * math.erfc((n / 2.0 - few - 0.5) / math.sqrt(n / 2.0))

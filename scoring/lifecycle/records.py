@@ -8,8 +8,8 @@ import msgspec
 
 DAY_MS = 86_400_000
 
-Status = Literal["champion", "challenger", "retired", "rejected"]
-Act = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
+ModelStatus = Literal["champion", "challenger", "retired", "rejected"]
+ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     """
 
     version: str
-    status: Status
+    status: ModelStatus
     digest: str
     from_ms: int
     to_ms: int
@@ -32,13 +32,13 @@ class ModelVersion(msgspec.Struct, frozen=True):
     figures: dict[str, Any] = {}
 
 
-class ModelEntry(msgspec.Struct, frozen=True):
+class ModelHistoryEntry(msgspec.Struct, frozen=True):
     """One line of the history, which is only ever added to."""
 
     entry_id: str
     at_ms: int
     version: str
-    act: Act
+    act: ModelAction
     by: str
     why: str
     detail: dict[str, Any] = {}
@@ -59,10 +59,10 @@ class ModelSwitch(msgspec.Struct, frozen=True):
     at_ms: int
 
 
-class GroupDay(msgspec.Struct, frozen=True):
+class PeerGroupDay(msgspec.Struct, frozen=True):
     """What one peer group did on one day, as a keeper saw it with one version in shadow.
 
-    `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_EDGES`.
+    `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
     """
 
     version: str
@@ -76,7 +76,7 @@ class GroupDay(msgspec.Struct, frozen=True):
     drift: dict[str, Any] = {}
 
 
-class AlertCount(msgspec.Struct, frozen=True):
+class DailyAlertCount(msgspec.Struct, frozen=True):
     """Decisions that raised an agent of one peer group to a level or above on one day."""
 
     day: int
@@ -87,7 +87,7 @@ class AlertCount(msgspec.Struct, frozen=True):
     critical: int
 
 
-class KnownAgents(msgspec.Struct, frozen=True):
+class AgentLifespans(msgspec.Struct, frozen=True):
     """How many agents of one peer group were first seen on one day and last on another."""
 
     tenant: str
@@ -97,5 +97,5 @@ class KnownAgents(msgspec.Struct, frozen=True):
     agents: int
 
 
-P_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+P_VALUE_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Upper ends of the bins of p-values: deciles, and the tail that alerts come from."""

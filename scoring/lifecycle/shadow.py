@@ -18,33 +18,33 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import ColumnEncoder
 from ...ingest.dedup import DuplicateWindow
-from ...ingest.source import Kind, RecordBatch
+from ...ingest.source import RecordBatch, RecordKind
 from ...models.bundle import TrainedModel
-from ..engine import EngineSettings, Scored
+from ..engine import EngineSettings, ScoredBatch
 from ..policy import LivePolicy, PolicyBook
-from ..processor import Context, Processor
+from ..processor import Processor, ProcessorContext
 from ..records import RiskLevel
-from ..residence import Residence
-from .budget import LEVELS
-from .figures import Agreement, Figures, LabelFigures, ModelFigures
+from ..residence import AgentStateCache
+from .budget import ALERT_LEVEL_NAMES
+from .figures import AlertAgreement, LabelledAttackStats, ShadowComparison, ShadowModelStats
 from .records import DAY_MS
 
 if TYPE_CHECKING:
     from ..feedback import Feedback
 
-MOST_RISES = 50_000
+MAX_RISES = 50_000
 """Rises to medium or above that are kept to be compared with labels; older ones make way."""
-AFTER_MS = DAY_MS
+DETECTION_GRACE_MS = DAY_MS
 """A labelled attack counts as detected by a rise within its window or up to so long behind it."""
 
-_RISE = tuple(RiskLevel[name.upper()] for name in LEVELS)
+_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
 
 
-class _Time(msgspec.Struct):
+class _EventTime(msgspec.Struct):
     time: datetime
 
 
-class Rise(NamedTuple):
+class LevelRise(NamedTuple):
     """An agent came to *level* from below."""
 
     key: int
@@ -72,11 +72,13 @@ class ShadowRun:
     ) -> None:
         self.model = model
         encoder = ColumnEncoder(model.salt, domains)
-        residence = Residence(model, settings, None)
-        self.processor = Processor(residence, encoder, window or DuplicateWindow(), Context(LivePolicy(PolicyBook())))
+        residence = AgentStateCache(model, settings, None)
+        self.processor = Processor(
+            residence, encoder, window or DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook()))
+        )
         self._learned_ms = model.window_ms[1]
 
-    def apply(self, batch: RecordBatch) -> Iterator[tuple[Scored, npt.NDArray[np.int64]]]:
+    def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:
         """Scored events with their offsets; what the model learned from is left out."""
         for part in self._parts(batch):
             yield from self.processor.apply(part).scored
@@ -85,7 +87,7 @@ class ShadowRun:
         """Runs of records that happened behind the model's own history."""
         first, records = 0, batch.records
         for at, record in enumerate(records):
-            if record.kind == Kind.EVENT and event_time(record.payload) <= self._learned_ms:
+            if record.kind == RecordKind.EVENT and read_event_time(record.payload) <= self._learned_ms:
                 if at > first:
                     yield RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
                 first = at + 1
@@ -95,46 +97,46 @@ class ShadowRun:
             yield RecordBatch(batch.partition, batch.base_offset + first, records[first:])
 
 
-_time = msgspec.json.Decoder(_Time)
+_event_time_decoder = msgspec.json.Decoder(_EventTime)
 
 
-def event_time(payload: bytes) -> int:
+def read_event_time(payload: bytes) -> int:
     """UTC milliseconds of an event's time; beyond all histories where it has none: the processor says what is wrong."""
     try:
-        return int(_time.decode(payload).time.timestamp() * 1000)
+        return int(_event_time_decoder.decode(payload).time.timestamp() * 1000)
     except (msgspec.MsgspecError, ValueError, OverflowError):
         return 1 << 62
 
 
-class Side:
+class ModelAlerts:
     """What one model did, counted."""
 
     def __init__(self) -> None:
         self.alerts: Counter[str] = Counter()
-        self.rises: list[Rise] = []
+        self.rises: list[LevelRise] = []
 
-    def see(self, scored: Scored, rows: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+    def count_rises(self, scored: ScoredBatch, rows: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
         """Count the rises among *rows*; returns (agent, day) of those to medium or above."""
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
         alerted: set[tuple[int, int]] = set()
         for at in np.flatnonzero((after > before) & (after >= RiskLevel.MEDIUM)).tolist():
             row = int(rows[at])
-            rise = Rise(
+            rise = LevelRise(
                 int(scored.columns.names[row, c.AGENT]),
                 int(scored.columns.time_ms[row]),
                 int(before[at]),
                 int(after[at]),
             )
             self.rises.append(rise)
-            for name, level in zip(LEVELS, _RISE, strict=True):
+            for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
                 self.alerts[name] += rise.previous < level <= rise.level
             if rise.previous < RiskLevel.MEDIUM:
                 alerted.add((rise.key, rise.at_ms // DAY_MS))
-        del self.rises[: max(0, len(self.rises) - MOST_RISES)]
+        del self.rises[: max(0, len(self.rises) - MAX_RISES)]
         return alerted
 
 
-class Duel:
+class ChampionChallengerRun:
     """Champion against challenger over the same events.
 
     Args:
@@ -147,15 +149,15 @@ class Duel:
         self._to = dict(from_offsets)
         self.events = 0
         self._names = names
-        self._sides = (Side(), Side())
-        self._open: dict[int, dict[int, list[bool]]] = {}  # agent -> day -> alerted by champion, by challenger
-        self._agree: Counter[tuple[bool, bool]] = Counter()
-        self._apart: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
+        self._sides = (ModelAlerts(), ModelAlerts())
+        self._open_days: dict[int, dict[int, list[bool]]] = {}  # agent -> day -> alerted by champion, by challenger
+        self._agreement_counts: Counter[tuple[bool, bool]] = Counter()
+        self._disagreements: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
 
-    def see(
+    def compare_batch(
         self,
-        champion: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
-        challenger: Iterable[tuple[Scored, npt.NDArray[np.int64]]],
+        champion: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
+        challenger: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
         partition: int = 0,
     ) -> None:
         """What both made of one batch of *partition*."""
@@ -166,38 +168,38 @@ class Duel:
                 rows = np.flatnonzero(offsets >= self._from.get(partition, 0))
                 if not len(rows):
                     continue
-                alerted[side] |= self._sides[side].see(scored, rows)
+                alerted[side] |= self._sides[side].count_rises(scored, rows)
                 if side == 0:
                     self.events += len(rows)
                     self._to[partition] = max(self._to.get(partition, 0), int(offsets[rows[-1]]) + 1)
                     keys, days = scored.columns.names[rows, c.AGENT], scored.columns.time_ms[rows] // DAY_MS
                     active |= set(zip(keys.tolist(), days.tolist(), strict=True))
         for key, day in sorted(active | alerted[0] | alerted[1], key=lambda one: one[1]):
-            self._mark(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
+            self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
-    def _mark(self, key: int, day: int, one: bool, other: bool) -> None:
+    def _mark_day(self, key: int, day: int, one: bool, other: bool) -> None:
         """The day before an agent's newest stays open for what is late; what is later still is counted nowhere."""
-        days = self._open.setdefault(key, {})
+        days = self._open_days.setdefault(key, {})
         if day < max(days, default=day) - 1:
             return
         known = days.setdefault(day, [False, False])
         known[0] |= one
         known[1] |= other
         for old in [at for at in days if at < max(days) - 1]:
-            self._close(key, old, *days.pop(old))
+            self._close_day(key, old, *days.pop(old))
 
-    def _close(self, key: int, day: int, one: bool, other: bool) -> None:
-        self._agree[one, other] += 1
+    def _close_day(self, key: int, day: int, one: bool, other: bool) -> None:
+        self._agreement_counts[one, other] += 1
         if one != other:
-            self._apart.append((key, day, other))
-            del self._apart[: max(0, len(self._apart) - MOST_RISES)]
+            self._disagreements.append((key, day, other))
+            del self._disagreements[: max(0, len(self._disagreements) - MAX_RISES)]
 
     @property
     def agent_days(self) -> int:
         """Different agents on different days so far."""
-        return sum(self._agree.values()) + sum(map(len, self._open.values()))
+        return sum(self._agreement_counts.values()) + sum(map(len, self._open_days.values()))
 
-    def figures(self, feedback: Iterable[Feedback]) -> Figures:
+    def comparison(self, feedback: Iterable[Feedback]) -> ShadowComparison:
         """The comparison so far; the days that still run count as they are.
 
         Args:
@@ -208,17 +210,17 @@ class Duel:
             for one in feedback
             if one.verdict == "true_positive"
         ]
-        found = [[_detected(side.rises, attack) for attack in attacks] for side in self._sides]
+        found = [[_detection_delay(side.rises, attack) for attack in attacks] for side in self._sides]
         seen = [at for at in range(len(attacks)) if found[0][at] is not None or found[1][at] is not None]
         old, new = ([one[at] is not None for at in seen] for one in found)
-        labels = LabelFigures(
+        labels = LabelledAttackStats(
             len(seen),
             sum(a and b for a, b in zip(old, new, strict=True)),
             sum(a and not b for a, b in zip(old, new, strict=True)),
             sum(b and not a for a, b in zip(old, new, strict=True)),
         )
-        one, other = (self._side(at, attacks, found[at]) for at in (0, 1))
-        return Figures(
+        one, other = (self._model_stats(at, attacks, found[at]) for at in (0, 1))
+        return ShadowComparison(
             one,
             other,
             self.agent_days,
@@ -229,48 +231,50 @@ class Duel:
             self._agreement(attacks),
         )
 
-    def _side(self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]) -> ModelFigures:
+    def _model_stats(
+        self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]
+    ) -> ShadowModelStats:
         side = self._sides[at]
         true: Counter[str] = Counter()
         for rise in side.rises:
-            if _belongs(rise.key, rise.at_ms, attacks):
-                for name, level in zip(LEVELS, _RISE, strict=True):
+            if _is_attack_rise(rise.key, rise.at_ms, attacks):
+                for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
                     true[name] += rise.previous < level <= rise.level
         delays = sorted(delay for delay in found if delay is not None)
         days = max(self.agent_days, 1)
-        return ModelFigures(
+        return ShadowModelStats(
             self._names[at],
-            {name: side.alerts[name] for name in LEVELS},
-            {name: max(0, side.alerts[name] - true[name]) for name in LEVELS},
-            {name: round(1000.0 * side.alerts[name] / days, 3) for name in LEVELS},
+            {name: side.alerts[name] for name in ALERT_LEVEL_NAMES},
+            {name: max(0, side.alerts[name] - true[name]) for name in ALERT_LEVEL_NAMES},
+            {name: round(1000.0 * side.alerts[name] / days, 3) for name in ALERT_LEVEL_NAMES},
             len(delays),
             delays[len(delays) // 2] / 1000.0 if delays else None,
         )
 
-    def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> Agreement:
-        counts = Counter(self._agree)
-        apart = list(self._apart)
-        for key, days in self._open.items():
+    def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> AlertAgreement:
+        counts = Counter(self._agreement_counts)
+        apart = list(self._disagreements)
+        for key, days in self._open_days.items():
             for day, (one, other) in days.items():
                 counts[one, other] += 1
                 if one != other:
                     apart.append((key, day, other))
         for key, day, which in apart:
-            if any(_on(key, day, attack) for attack in attacks):
+            if any(_covers_day(key, day, attack) for attack in attacks):
                 counts[not which, which] -= 1
-        return Agreement(counts[True, True], counts[False, False], counts[True, False], counts[False, True])
+        return AlertAgreement(counts[True, True], counts[False, False], counts[True, False], counts[False, True])
 
 
-def _belongs(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
-    return any(key == one[0] and one[1] <= at_ms <= one[2] + AFTER_MS for one in attacks)
+def _is_attack_rise(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
+    return any(key == one[0] and one[1] <= at_ms <= one[2] + DETECTION_GRACE_MS for one in attacks)
 
 
-def _on(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:
-    return key == attack[0] and attack[1] // DAY_MS <= day <= (attack[2] + AFTER_MS) // DAY_MS
+def _covers_day(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:
+    return key == attack[0] and attack[1] // DAY_MS <= day <= (attack[2] + DETECTION_GRACE_MS) // DAY_MS
 
 
-def _detected(rises: Iterable[Rise], attack: tuple[int, int, int, int]) -> int | None:
+def _detection_delay(rises: Iterable[LevelRise], attack: tuple[int, int, int, int]) -> int | None:
     """Milliseconds from the beginning of the attack to its first rise; None = it was not noticed."""
     key, first, last, _ = attack
-    times = [rise.at_ms for rise in rises if rise.key == key and first <= rise.at_ms <= last + AFTER_MS]
+    times = [rise.at_ms for rise in rises if rise.key == key and first <= rise.at_ms <= last + DETECTION_GRACE_MS]
     return min(times) - first if times else None

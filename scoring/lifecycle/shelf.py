@@ -9,15 +9,15 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ...ingest.errors import ModelError
-from ...models.artifact import copy_model, is_model, peek
+from ...models.artifact import copy_model, is_model, read_manifest
 from ...models.bundle import TrainedModel
 from ...models.manifest import ModelManifest
-from ...models.persist import load
+from ...models.persist import load_trained_model
 
-_LONGEST = 120
+_MAX_DIRECTORY_NAME = 120
 
 
-class Kept(NamedTuple):
+class RegisteredModel(NamedTuple):
     """A model on the shelf. `digest` is that of its manifest, and with it of every file."""
 
     manifest: ModelManifest
@@ -29,83 +29,84 @@ class Kept(NamedTuple):
         return self.manifest.model_version
 
 
-class ModelShelf:
+class ModelRegistry:
     """Versions below one directory.
 
     Args:
         root: holds one directory per version; made when something is put there.
-        installed: the operator's model directory (`model_dir`).
+        installed_model: the operator's model directory (`model_dir`).
     """
 
     def __init__(self, root: Path, installed: Path) -> None:
         self.root = root
         self._installed = installed
 
-    def place(self, version: str) -> Path:
+    def directory_of(self, version: str) -> Path:
         """Directory of a version. Raises ModelError for a name that can be no directory's."""
         name = quote(version, safe="")
-        if not name or name.startswith(".") or len(name) > _LONGEST:
+        if not name or name.startswith(".") or len(name) > _MAX_DIRECTORY_NAME:
             raise ModelError(
-                f"{version!r} can not name a directory: use at most {_LONGEST} plain characters, no dot first"
+                f"{version!r} can not name a directory: use at most {_MAX_DIRECTORY_NAME} plain characters, "
+                "no dot first"
             )
         return self.root / name
 
-    def installed(self) -> Kept:
+    def installed_model(self) -> RegisteredModel:
         """The model that the operator installed. Raises ModelError."""
-        return Kept(*peek(self._installed))
+        return RegisteredModel(*read_manifest(self._installed))
 
-    def keep_installed(self) -> Kept:
+    def register_installed(self) -> RegisteredModel:
         """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
-        found = self.installed()
-        place = self.place(found.version)
-        if not self._holds(place, found.digest):
+        found = self.installed_model()
+        place = self.directory_of(found.version)
+        if not self._contains(place, found.digest):
             try:
                 copy_model(self._installed, place)
             except (OSError, ModelError):
-                if not self._holds(place, found.digest):  # else another process of the service was quicker
+                if not self._contains(place, found.digest):  # else another process of the service was quicker
                     raise
         return found
 
     @staticmethod
-    def _holds(place: Path, digest: str) -> bool:
+    def _contains(place: Path, digest: str) -> bool:
         """Whether that model lies there; one that is damaged does not."""
         try:
-            return is_model(place) and peek(place)[1] == digest
+            return is_model(place) and read_manifest(place)[1] == digest
         except ModelError:
             return False
 
-    def find(self, version: str, digest: str | None = None) -> Path:
+    def find_directory(self, version: str, digest: str | None = None) -> Path:
         """Directory that holds *version*: on the shelf, or the installed model itself.
 
         Raises:
             ModelError: nowhere, or with another digest than *digest*.
         """
-        for path in (self.place(version), self._installed):
+        for path in (self.directory_of(version), self._installed):
             if is_model(path):
-                manifest, found = peek(path)
+                manifest, found = read_manifest(path)
                 if manifest.model_version == version and digest in (None, found):
                     return path
         exactly = "" if digest is None else f" with digest {digest[:12]}…"
         raise ModelError(
-            f"model {version!r}{exactly} is not at {self.place(version)}: restore that directory from a back-up, "
-            "or let all machines share it"
+            f"model {version!r}{exactly} is not at {self.directory_of(version)}: "
+            "restore that directory from a back-up, or let all machines share it"
         )
 
     def load(self, version: str, digest: str | None = None) -> TrainedModel:
         """Read and verify a version. Raises ModelError."""
-        return load(self.find(version, digest))
+        return load_trained_model(self.find_directory(version, digest))
 
-    def versions(self) -> Iterator[Kept]:
+    def versions(self) -> Iterator[RegisteredModel]:
         """Every sound manifest on the shelf; what can not be read is left out."""
         if not self.root.is_dir():
             return
         for path in sorted(self.root.iterdir()):
             if not path.name.startswith(".") and is_model(path):
                 try:
-                    yield Kept(*peek(path))
+                    yield RegisteredModel(*read_manifest(path))
                 except ModelError:
                     continue
 
     def remove(self, version: str) -> None:
         """Remove a version's directory; one that is not there is no error."""
-        shutil.rmtree(self.place(version), ignore_errors=True)
+        shutil.rmtree(self.directory_of(version), ignore_errors=True)

@@ -12,24 +12,24 @@ import numpy.typing as npt
 from ...ingest import columns as c
 from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
 from ...ingest.errors import MalformedEvent
-from ...ingest.events import AuditEvent, decode_event
+from ...ingest.events import NativeEvent, decode_event
 from ..records import Decision, RiskLevel
 
 if TYPE_CHECKING:
     from ..feedback import Feedback
 
-CHUNK = 5_000
+ENCODE_CHUNK = 5_000
 """Events that are decoded before their columns are made."""
-BEFORE_MS = 3_600_000
+LEAD_UP_MS = 3_600_000
 """What led to a decision is left out with it: evidence gathers over minutes, and the decision names the last event."""
-LONGEST_MS = 86_400_000
+MAX_SUSPICION_MS = 86_400_000
 """An agent that nothing brought down again is left out for so long."""
 
-Windows = Mapping[int, Sequence[tuple[int, int]]]
+AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
 """Agent key -> (from, until) in event time, UTC milliseconds, both included."""
 
 
-class LeftOut(NamedTuple):
+class ExcludedEvents(NamedTuple):
     """How many events were not learned, and why."""
 
     labelled: int  # of windows that a person called an attack
@@ -37,7 +37,7 @@ class LeftOut(NamedTuple):
     malformed: int
 
 
-class History:
+class TrainingHistory:
     """The newest events of a history as columns.
 
     Args:
@@ -48,11 +48,11 @@ class History:
 
     def __init__(self, encoder: ColumnEncoder, most: int, since_ms: int) -> None:
         self._encoder = encoder
-        self._most = most
+        self._max_events = most
         self._since_ms = since_ms
-        self._waiting: list[AuditEvent] = []
+        self._undecoded: list[NativeEvent] = []
         self._chunks: deque[EventColumns] = deque()
-        self._held = 0
+        self._held_events = 0
         self.malformed = 0
 
     def add(self, payload: bytes) -> None:
@@ -62,22 +62,22 @@ class History:
         except MalformedEvent:
             self.malformed += 1
             return
-        self._waiting.append(event)
-        if len(self._waiting) >= CHUNK:
+        self._undecoded.append(event)
+        if len(self._undecoded) >= ENCODE_CHUNK:
             self._encode()
 
     def _encode(self) -> None:
-        if not self._waiting:
+        if not self._undecoded:
             return
-        columns = self._encoder.encode(self._waiting)
+        columns = self._encoder.encode(self._undecoded)
         late = np.flatnonzero(columns.time_ms >= self._since_ms)
-        self._waiting = []
+        self._undecoded = []
         if not len(late):
             return
-        self._chunks.append(_bare(columns.take(late)))
-        self._held += len(late)
-        while self._held - len(self._chunks[0]) >= self._most:
-            self._held -= len(self._chunks.popleft())
+        self._chunks.append(_without_events(columns.take(late)))
+        self._held_events += len(late)
+        while self._held_events - len(self._chunks[0]) >= self._max_events:
+            self._held_events -= len(self._chunks.popleft())
 
     def columns(self) -> EventColumns | None:
         """All that is held, in the order in which it was added; None = nothing."""
@@ -85,28 +85,28 @@ class History:
         if not self._chunks:
             return None
         names, numbers, codes, time_ms = (
-            np.concatenate([getattr(chunk, name) for chunk in self._chunks])[-self._most :]
+            np.concatenate([getattr(chunk, name) for chunk in self._chunks])[-self._max_events :]
             for name in ("names", "numbers", "codes", "time_ms")
         )
         return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms)
 
 
-def _bare(columns: EventColumns) -> EventColumns:
+def _without_events(columns: EventColumns) -> EventColumns:
     """Columns without their events: these are ten times as large."""
     return EventColumns(LazyEvents([b""] * len(columns), {}), *columns[1:])
 
 
-def without(
-    columns: EventColumns, labelled: Windows, suspicious: Windows, malformed: int
-) -> tuple[EventColumns, LeftOut]:
+def exclude_windows(
+    columns: EventColumns, labelled: AgentWindows, suspicious: AgentWindows, malformed: int
+) -> tuple[EventColumns, ExcludedEvents]:
     """*columns* without the events of the windows."""
-    told, odd = _within(columns, labelled), _within(columns, suspicious)
+    told, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
     kept = ~(told | odd)
-    counts = LeftOut(int(told.sum()), int((odd & ~told).sum()), malformed)
+    counts = ExcludedEvents(int(told.sum()), int((odd & ~told).sum()), malformed)
     return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
 
 
-def _within(columns: EventColumns, windows: Windows) -> npt.NDArray[np.bool_]:
+def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.bool_]:
     found = np.zeros(len(columns), np.bool_)
     keys = np.array(sorted(windows), np.uint64)
     rows = np.flatnonzero(np.isin(columns.names[:, c.AGENT], keys))
@@ -118,7 +118,7 @@ def _within(columns: EventColumns, windows: Windows) -> npt.NDArray[np.bool_]:
     return found
 
 
-def labelled_windows(feedback: Iterable[Feedback]) -> Windows:
+def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
     """Windows that people called attacks."""
     found: dict[int, list[tuple[int, int]]] = {}
     for one in feedback:
@@ -127,7 +127,7 @@ def labelled_windows(feedback: Iterable[Feedback]) -> Windows:
     return found
 
 
-def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> Windows:
+def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> AgentWindows:
     """From an hour before an agent reached high until it left it again.
 
     Args:
@@ -139,7 +139,7 @@ def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset
     for decision in decisions:
         key, at_ms = decision.agent.key, decision.event_time_ms
         if decision.level >= RiskLevel.HIGH and decision.decision_id not in false_positives:
-            until = min(ends.get(key, at_ms + LONGEST_MS), at_ms + LONGEST_MS)
-            found.setdefault(key, []).append((at_ms - BEFORE_MS, until))
+            until = min(ends.get(key, at_ms + MAX_SUSPICION_MS), at_ms + MAX_SUSPICION_MS)
+            found.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))
         ends[key] = at_ms
     return found

@@ -1,37 +1,37 @@
 """Ways to tell people and programs of a change of level, a silence or an approval that is wanted."""
 
 from .alert import (
-    ALERT_KIND,
+    ALERT_ROW_KIND,
     ALERT_TYPE,
     APPROVAL_TYPE,
     SILENCE_TYPE,
     TEST_TYPE,
-    Silence,
-    alert_payload,
-    alert_row,
-    silence_row,
-    try_out_row,
+    SilentSource,
+    build_alert_payload,
+    build_alert_row,
+    build_silence_row,
+    build_test_alert_row,
 )
-from .render import FORMATS, SIGNED, STATEFUL, Format, render
-from .webhook import WebhookNotifier, WebhookTarget, webhook_client
+from .render import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
+from .webhook import WebhookNotifier, WebhookTarget, make_webhook_client
 
 __all__ = [
-    "ALERT_KIND",
+    "ALERT_FORMATS",
+    "ALERT_ROW_KIND",
     "ALERT_TYPE",
     "APPROVAL_TYPE",
-    "FORMATS",
-    "SIGNED",
+    "SIGNED_FORMATS",
     "SILENCE_TYPE",
-    "STATEFUL",
+    "STATEFUL_FORMATS",
     "TEST_TYPE",
-    "Format",
-    "Silence",
+    "AlertFormat",
+    "SilentSource",
     "WebhookNotifier",
     "WebhookTarget",
-    "alert_payload",
-    "alert_row",
-    "render",
-    "silence_row",
-    "try_out_row",
-    "webhook_client",
+    "build_alert_payload",
+    "build_alert_row",
+    "build_silence_row",
+    "build_test_alert_row",
+    "make_webhook_client",
+    "render_alert",
 ]

@@ -11,17 +11,17 @@ import msgspec
 
 from ..records import Decision, OutboxRow, RiskLevel
 
-ALERT_KIND = "alert"
+ALERT_ROW_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
 TEST_TYPE = "io.trustwatch.alert.test.v1"
-CONTENT_TYPE = "application/cloudevents+json"
+CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
 
 _encode = msgspec.json.Encoder().encode
 
 
-def alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> OutboxRow:
+def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> OutboxRow:
     """The outbox row that announces *decision* to every alert target.
 
     Its cool-down group is the leading reason's code, so that a further reason is always told.
@@ -33,9 +33,9 @@ def alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> Out
     """
     return OutboxRow(
         key=f"alert-{decision.decision_id}",
-        kind=ALERT_KIND,
+        kind=ALERT_ROW_KIND,
         target="",
-        payload=alert_payload(decision, policy, source),
+        payload=build_alert_payload(decision, policy, source),
         created_ms=decision.decided_ms,
         agent_key=decision.agent.key,
         group=decision.reasons[0].code if decision.reasons else decision.cause,
@@ -44,7 +44,7 @@ def alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> Out
     )
 
 
-def alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
+def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
     """The CloudEvent as JSON; `id` is the decision's, so that a receiver of a repeated alert can tell."""
     event = {
         "specversion": "1.0",
@@ -52,14 +52,14 @@ def alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) ->
         "type": ALERT_TYPE,
         "source": source,
         "subject": decision.agent.agent_id,
-        "time": rfc3339(decision.decided_ms),
+        "time": format_rfc3339(decision.decided_ms),
         "datacontenttype": "application/json",
-        "data": _data(decision, policy, source),
+        "data": _decision_data(decision, policy, source),
     }
     return _encode(event)
 
 
-class Silence(NamedTuple):
+class SilentSource(NamedTuple):
     """A source that sends nothing."""
 
     source: str
@@ -70,7 +70,7 @@ class Silence(NamedTuple):
     noticed_ms: int
 
 
-def silence_row(silence: Silence, source: str) -> OutboxRow:
+def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
     """The outbox row that tells every alert target of a silence. Its key is that of the silence: see `tell_silence`.
 
     It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
@@ -85,8 +85,8 @@ def silence_row(silence: Silence, source: str) -> OutboxRow:
         "kind": silence.kind,
         "silence_s": silence.silence_s,
         "tenants": silence.tenants,
-        "last_heard_at": rfc3339(silence.heard_ms) if silence.heard_ms else None,
-        "noticed_at": rfc3339(silence.noticed_ms),
+        "last_heard_at": format_rfc3339(silence.heard_ms) if silence.heard_ms else None,
+        "noticed_at": format_rfc3339(silence.noticed_ms),
         "risk_level": RiskLevel.HIGH.label,
         "suppressed_before": 0,
     }
@@ -96,14 +96,14 @@ def silence_row(silence: Silence, source: str) -> OutboxRow:
         "type": SILENCE_TYPE,
         "source": source,
         "subject": silence.source,
-        "time": rfc3339(silence.noticed_ms),
+        "time": format_rfc3339(silence.noticed_ms),
         "datacontenttype": "application/json",
         "data": data,
     }
     only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
     return OutboxRow(
         key=key,
-        kind=ALERT_KIND,
+        kind=ALERT_ROW_KIND,
         target="",
         payload=_encode(event),
         created_ms=silence.noticed_ms,
@@ -112,7 +112,7 @@ def silence_row(silence: Silence, source: str) -> OutboxRow:
     )
 
 
-def try_out_row(
+def build_test_alert_row(
     test_id: str, target: str, by: str, at_ms: int, source: str, level: RiskLevel, tenant: str
 ) -> OutboxRow:
     """The outbox row of a test alert to *target* alone. It is never cooled down and says that nothing has happened.
@@ -132,7 +132,7 @@ def try_out_row(
         "message": "This is a test of alerts by Trustwatch. Nothing has happened, nothing is to be done.",
         "target": target,
         "requested_by": by,
-        "requested_at": rfc3339(at_ms),
+        "requested_at": format_rfc3339(at_ms),
         "suppressed_before": 0,
     }
     event = {
@@ -141,13 +141,13 @@ def try_out_row(
         "type": TEST_TYPE,
         "source": source,
         "subject": target,
-        "time": rfc3339(at_ms),
+        "time": format_rfc3339(at_ms),
         "datacontenttype": "application/json",
         "data": data,
     }
     return OutboxRow(
         key=key,
-        kind=ALERT_KIND,
+        kind=ALERT_ROW_KIND,
         target=target,
         payload=_encode(event),
         created_ms=at_ms,
@@ -156,7 +156,7 @@ def try_out_row(
     )
 
 
-def rfc3339(at_ms: int) -> str:
+def format_rfc3339(at_ms: int) -> str:
     """UTC time with milliseconds.
 
     >>> rfc3339(1_764_000_000_123)
@@ -165,7 +165,7 @@ def rfc3339(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The decision without what only a replay needs (feature vector, evidence)."""
     return {
         "decision_id": decision.decision_id,
@@ -177,10 +177,10 @@ def _data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[st
         "risk_level": RiskLevel(decision.level).label,
         "risk_score": decision.risk_score,
         "confidence": decision.confidence,
-        "decided_at": rfc3339(decision.decided_ms),
+        "decided_at": format_rfc3339(decision.decided_ms),
         "cause": decision.cause,
         "event_id": decision.event_id or None,
-        "event_time": rfc3339(decision.event_time_ms) if decision.event_id else None,
+        "event_time": format_rfc3339(decision.event_time_ms) if decision.event_id else None,
         "reasons": decision.reasons,
         "counterfactual": decision.counterfactual or None,
         "token_policy": dict(policy),
@@ -189,11 +189,11 @@ def _data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[st
         "mode": decision.mode,
         "version": {"partition": decision.partition, "offset": decision.offset},
         "suppressed_before": 0,
-        "links": _links(decision, source),
+        "links": _decision_links(decision, source),
     }
 
 
-def _links(decision: Decision, source: str) -> dict[str, str]:
+def _decision_links(decision: Decision, source: str) -> dict[str, str]:
     base = source.rstrip("/")
     agent = decision.agent
     query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})

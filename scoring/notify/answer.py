@@ -11,10 +11,10 @@ MAX_ERROR_CHARS = 200
 """So much of an answer is kept and logged, and no more: it is the target's text, not ours."""
 
 # Request Timeout, Too Early, Too Many Requests: the only refusals (4xx) that time may change.
-_RETRIED = frozenset({408, 425, 429})
+_RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
-def judge(status: int, retry_after: str | None, text: str, now_ms: int) -> DeliveryResult:
+def classify_response(status: int, retry_after: str | None, text: str, now_ms: int) -> DeliveryResult:
     """Meaning of an answer.
 
     Args:
@@ -25,17 +25,17 @@ def judge(status: int, retry_after: str | None, text: str, now_ms: int) -> Deliv
     """
     if 200 <= status < 300:
         return DeliveryResult("delivered")
-    error = f"HTTP {status}" + _printable(text)
+    error = f"HTTP {status}" + _printable_detail(text)
     if status == 410:
         return DeliveryResult("gone", error)
-    if status >= 500 or status in _RETRIED:
-        return DeliveryResult("retry", error, retry_after_s(retry_after, now_ms))
+    if status >= 500 or status in _RETRIED_STATUSES:
+        return DeliveryResult("retry", error, parse_retry_after(retry_after, now_ms))
     if 300 <= status < 400:
         return DeliveryResult("failed", f"HTTP {status}: redirects are not followed; configure the final URL")
     return DeliveryResult("failed", error)
 
 
-def retry_after_s(header: str | None, now_ms: int) -> float | None:
+def parse_retry_after(header: str | None, now_ms: int) -> float | None:
     """Seconds to wait by a Retry-After header, which is a number or a date; None = absent or not understood.
 
     >>> retry_after_s("120", 0), retry_after_s("Thu, 01 Jan 1970 00:00:30 GMT", 10_000), retry_after_s("soon", 0)
@@ -55,7 +55,7 @@ def retry_after_s(header: str | None, now_ms: int) -> float | None:
     return max(0.0, at.timestamp() - now_ms / 1000)
 
 
-def _printable(text: str) -> str:
+def _printable_detail(text: str) -> str:
     """One line without control characters: a target must not write into our log or terminal."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MAX_ERROR_CHARS]
     return f": {line}" if line else ""

@@ -9,10 +9,10 @@ import msgspec
 
 from ..containment import Intervention
 from ..records import OutboxRow, RiskLevel
-from .alert import ALERT_KIND, APPROVAL_TYPE, rfc3339
+from .alert import ALERT_ROW_KIND, APPROVAL_TYPE, format_rfc3339
 
 
-def approval_row(asked: Intervention, source: str) -> OutboxRow:
+def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
     """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group.
 
     Args:
@@ -25,13 +25,13 @@ def approval_row(asked: Intervention, source: str) -> OutboxRow:
         "type": APPROVAL_TYPE,
         "source": source,
         "subject": asked.agent.agent_id,
-        "time": rfc3339(asked.asked_ms),
+        "time": format_rfc3339(asked.asked_ms),
         "datacontenttype": "application/json",
-        "data": _data(asked, source.rstrip("/")),
+        "data": _approval_data(asked, source.rstrip("/")),
     }
     return OutboxRow(
         key=f"approval-{asked.intervention_id}",
-        kind=ALERT_KIND,
+        kind=ALERT_ROW_KIND,
         target="",
         payload=msgspec.json.encode(event),
         created_ms=asked.asked_ms,
@@ -41,7 +41,7 @@ def approval_row(asked: Intervention, source: str) -> OutboxRow:
     )
 
 
-def _data(asked: Intervention, base: str) -> dict[str, Any]:
+def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
     agent = asked.agent
     query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
     return {
@@ -53,8 +53,8 @@ def _data(asked: Intervention, base: str) -> dict[str, Any]:
         "scopes": asked.scopes,
         "reason": asked.asked_why,
         "requested_by": asked.asked_by,
-        "requested_at": rfc3339(asked.asked_ms),
-        "expires_at": rfc3339(asked.expires_ms),
+        "requested_at": format_rfc3339(asked.asked_ms),
+        "expires_at": format_rfc3339(asked.expires_ms),
         "suppressed_before": 0,
         "links": {
             "approval": f"{base}/v1/approvals/{asked.intervention_id}",

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from ..records import RiskLevel
-from .facts import Facts, exact_text, text
+from .facts import AlertContent, display_text, text_or_empty
 from .pagerduty import dedup_key
 
-SCHEMA = "1.5.0"
+OCSF_VERSION = "1.5.0"
 CLASS_UID, CATEGORY_UID = 2004, 2
 PRODUCT: Final = {
     "name": "Trustwatch",
@@ -41,75 +41,75 @@ _RISK: Final = {
 }
 _BEHAVIORAL = (2, "Behavioral")
 _RESOURCE_UID = (10, "Resource UID")
-_ELSEWHERE = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
+_MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
 
 
-def ocsf_body(alert: Facts) -> dict[str, Any]:
+def render_ocsf(alert: AlertContent) -> dict[str, Any]:
     """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
-    activity, at_ms = _activity(alert), _ms(alert.time)
+    activity, at_ms = _activity(alert), _parse_ms(alert.time)
     body: dict[str, Any] = {
         "class_uid": CLASS_UID,
         "class_name": "Detection Finding",
         "category_uid": CATEGORY_UID,
         "category_name": "Findings",
-        **_named("activity", activity, "activity_name"),
+        **_enum_members("activity", activity, "activity_name"),
         "type_uid": CLASS_UID * 100 + activity[0],
         "type_name": f"Detection Finding: {activity[1]}",
         "time": at_ms,
         **_severity(alert),
-        **_named("status", _STATUS[activity], "status"),
+        **_enum_members("status", _STATUS[activity], "status"),
         "message": alert.title,
-        "is_alert": alert.raises and alert.kind != "test",
+        "is_alert": alert.needs_attention and alert.kind != "test",
         "metadata": _metadata(alert),
         "finding_info": _finding(alert, at_ms),
-        "unmapped": {name: value for name, value in alert.data.items() if name not in _ELSEWHERE},
+        "unmapped": {name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
     }
     if alert.kind == "test":
         body["comment"] = "; ".join(alert.reasons)
-    return body | _scores(alert) | _about(alert)
+    return body | _scores(alert) | _agent_members(alert)
 
 
-def _activity(alert: Facts) -> tuple[int, str]:
-    if alert.clears:
+def _activity(alert: AlertContent) -> tuple[int, str]:
+    if alert.resolves:
         return _CLOSE
     known = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
     return _UPDATE if known else _CREATE
 
 
-def _severity(alert: Facts) -> dict[str, Any]:
+def _severity(alert: AlertContent) -> dict[str, Any]:
     severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
-    return _named("severity", severity, "severity")
+    return _enum_members("severity", severity, "severity")
 
 
-def _named(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
+def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
     return {f"{member}_id": value[0], name: value[1]}
 
 
-def _metadata(alert: Facts) -> dict[str, Any]:
+def _metadata(alert: AlertContent) -> dict[str, Any]:
     known = {
         "uid": alert.event_id,
         "event_code": alert.type,
-        "tenant_uid": text(alert.data.get("tenant")),
+        "tenant_uid": display_text(alert.data.get("tenant")),
         "original_time": alert.time,
         "labels": ["test"] if alert.kind == "test" else [],
     }
-    return {"version": SCHEMA, "product": dict(PRODUCT), **_filled(known)}
+    return {"version": OCSF_VERSION, "product": dict(PRODUCT), **_without_empty(known)}
 
 
-def _finding(alert: Facts, at_ms: int) -> dict[str, Any]:
-    name = text(alert.data.get("model_version"))
-    analytic = {"name": "Trustwatch", "uid": name, "version": name, **_named("type", _BEHAVIORAL, "type")}
+def _finding(alert: AlertContent, at_ms: int) -> dict[str, Any]:
+    name = display_text(alert.data.get("model_version"))
+    analytic = {"name": "Trustwatch", "uid": name, "version": name, **_enum_members("type", _BEHAVIORAL, "type")}
     known = {
         "title": alert.title,
         "desc": "; ".join(alert.reasons),
         "src_url": dict(alert.links).get("Decision", ""),
         "types": [alert.type] if alert.type else [],
-        "analytic": _filled(analytic) if alert.kind == "level" else {},
+        "analytic": _without_empty(analytic) if alert.kind == "level" else {},
     }
-    return {"uid": dedup_key(alert), "modified_time": at_ms, **_filled(known)}
+    return {"uid": dedup_key(alert), "modified_time": at_ms, **_without_empty(known)}
 
 
-def _scores(alert: Facts) -> dict[str, Any]:
+def _scores(alert: AlertContent) -> dict[str, Any]:
     """Risk and confidence as whole numbers of 0 to 100, as the framework has them."""
     scores: dict[str, Any] = {}
     for name, ours in (("risk_score", "risk_score"), ("confidence_score", "confidence")):
@@ -117,17 +117,17 @@ def _scores(alert: Facts) -> dict[str, Any]:
         if isinstance(value, int | float) and 0 <= value <= 1:
             scores[name] = round(value * 100)
     if alert.kind == "level" and alert.level in _RISK:
-        scores |= _named("risk_level", _RISK[alert.level], "risk_level")
+        scores |= _enum_members("risk_level", _RISK[alert.level], "risk_level")
     return scores
 
 
-def _about(alert: Facts) -> dict[str, Any]:
+def _agent_members(alert: AlertContent) -> dict[str, Any]:
     """The agent as resource and observable, the reasons as evidence."""
     about: dict[str, Any] = {}
-    agent = exact_text(alert.data.get("agent_id"))
+    agent = text_or_empty(alert.data.get("agent_id"))
     if agent:
-        about["resources"] = [_agent(alert, agent)]
-        observable = {"name": "resources[].uid", "value": agent, **_named("type", _RESOURCE_UID, "type")}
+        about["resources"] = [_agent_resource(alert, agent)]
+        observable = {"name": "resources[].uid", "value": agent, **_enum_members("type", _RESOURCE_UID, "type")}
         about["observables"] = [observable]
     reasons = alert.data.get("reasons")
     listed = reasons if isinstance(reasons, list) else []
@@ -135,18 +135,22 @@ def _about(alert: Facts) -> dict[str, Any]:
     return about | ({"evidences": evidences} if evidences else {})
 
 
-def _agent(alert: Facts, agent: str) -> dict[str, Any]:
-    data = {name: text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
+def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:
+    data = {name: display_text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
     role = data["agent_type"]
-    known = {"namespace": data["issuer"], "labels": [f"agent_type={role}"] if role else [], "data": _filled(data)}
-    return {"uid": agent, "name": agent, "type": "ai_agent", **_filled(known)}
+    known = {
+        "namespace": data["issuer"],
+        "labels": [f"agent_type={role}"] if role else [],
+        "data": _without_empty(data),
+    }
+    return {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(known)}
 
 
-def _filled(members: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value not in ("", [], {})}
 
 
-def _ms(time: str) -> int:
+def _parse_ms(time: str) -> int:
     """UTC milliseconds of an RFC 3339 time; 0 where it is none."""
     try:
         return int(datetime.fromisoformat(time).timestamp() * 1000)

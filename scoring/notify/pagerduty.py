@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from ..records import RiskLevel
-from .facts import Facts, cut, text
+from .facts import AlertContent, display_text, truncate
 
 MAX_SUMMARY, MAX_NAME = 1_024, 255
 MAX_DETAILS = 256 * 1024
@@ -23,7 +23,7 @@ SEVERITIES: Final = {
 }
 
 
-def pagerduty_body(alert: Facts, routing_key: str) -> dict[str, Any] | None:
+def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | None:
     """*alert* as an event; None where PagerDuty has nothing to do.
 
     A rise to medium or above triggers, a fall below medium resolves, under one key per agent. A fall that stays at
@@ -34,11 +34,11 @@ def pagerduty_body(alert: Facts, routing_key: str) -> dict[str, Any] | None:
         routing_key: the integration key, a secret.
     """
     key = {"routing_key": routing_key, "dedup_key": dedup_key(alert)}
-    if alert.clears:
+    if alert.resolves:
         return {**key, "event_action": "resolve"}
-    if not alert.raises:
+    if not alert.needs_attention:
         return None
-    links = [{"href": url, "text": cut(label, MAX_NAME)} for label, url in alert.links]
+    links = [{"href": url, "text": truncate(label, MAX_NAME)} for label, url in alert.links]
     return {
         **key,
         "event_action": "trigger",
@@ -49,7 +49,7 @@ def pagerduty_body(alert: Facts, routing_key: str) -> dict[str, Any] | None:
     }
 
 
-def dedup_key(alert: Facts) -> str:
+def dedup_key(alert: AlertContent) -> str:
     """Key of the incident: the same for all alerts about one agent of one issuer and tenant.
 
     A hash, since ids are longer than the 255 characters that PagerDuty takes. Its parts are length-prefixed, so that
@@ -59,23 +59,23 @@ def dedup_key(alert: Facts) -> str:
     return f"trustwatch-{alert.kind}-{hashlib.sha256(parts.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def _payload(alert: Facts) -> dict[str, Any]:
+def _payload(alert: AlertContent) -> dict[str, Any]:
     payload = {
-        "summary": cut(alert.title + "".join(f"; {reason}" for reason in alert.reasons), MAX_SUMMARY),
-        "source": cut(alert.subject or alert.source or "trustwatch", MAX_NAME),
+        "summary": truncate(alert.title + "".join(f"; {reason}" for reason in alert.reasons), MAX_SUMMARY),
+        "source": truncate(alert.subject or alert.source or "trustwatch", MAX_NAME),
         "severity": SEVERITIES[alert.level],
-        "component": cut(text(alert.data.get("agent_type")), MAX_NAME),
-        "group": cut(text(alert.data.get("tenant")), MAX_NAME),
-        "class": cut(alert.type, MAX_NAME),
+        "component": truncate(display_text(alert.data.get("agent_type")), MAX_NAME),
+        "group": truncate(display_text(alert.data.get("tenant")), MAX_NAME),
+        "class": truncate(alert.type, MAX_NAME),
         "timestamp": alert.time,
         "custom_details": _details(alert),
     }
     return {name: value for name, value in payload.items() if value}
 
 
-def _details(alert: Facts) -> dict[str, Any]:
+def _details(alert: AlertContent) -> dict[str, Any]:
     """The alert's data; only what people are shown, where that would be too long."""
     whole = {"type": alert.type, "id": alert.event_id, **alert.data}
     if len(msgspec.json.encode(whole)) <= MAX_DETAILS:
         return whole
-    return {cut(label, MAX_NAME): cut(value, 2_048) for label, value in alert.shown}
+    return {truncate(label, MAX_NAME): truncate(value, 2_048) for label, value in alert.fields}

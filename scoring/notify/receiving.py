@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from standardwebhooks import Webhook, WebhookVerificationError
 
 
-def is_signed(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
+def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
     """Whether a body was signed with *secret* of late, as the Standard Webhooks specification says.
 
     Args:

@@ -10,35 +10,37 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from .alert import CONTENT_TYPE
-from .facts import Facts, facts
-from .ocsf import ocsf_body
-from .pagerduty import pagerduty_body
-from .slack import slack_body
+from .alert import CLOUDEVENTS_CONTENT_TYPE
+from .facts import AlertContent, parse_alert
+from .ocsf import render_ocsf
+from .pagerduty import render_pagerduty
+from .slack import render_slack
 
-Format = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+AlertFormat = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
+ALERT_FORMATS: tuple[AlertFormat, ...] = get_args(AlertFormat)
 
-SIGNED: frozenset[Format] = frozenset({"cloudevents", "ocsf"})
+SIGNED_FORMATS: frozenset[AlertFormat] = frozenset({"cloudevents", "ocsf"})
 """Formats of receivers that check a signature. The others know us by a secret in the URL or the body."""
 
-STATEFUL: frozenset[Format] = frozenset({"pagerduty", "ocsf"})
+STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
 """Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be told."""
 
-JSON = "application/json"
+JSON_CONTENT_TYPE = "application/json"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Rendered(NamedTuple):
+class RenderedAlert(NamedTuple):
     """What is posted."""
 
     body: bytes
     content_type: str
 
 
-def render(payload: bytes, wanted: Format, suppressed_before: int = 0, routing_key: str = "") -> Rendered | None:
+def render_alert(
+    payload: bytes, wanted: AlertFormat, suppressed_before: int = 0, routing_key: str = ""
+) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *wanted*; None where that kind of target has nothing to do.
 
     Args:
@@ -54,16 +56,22 @@ def render(payload: bytes, wanted: Format, suppressed_before: int = 0, routing_k
     data = event.get("data")
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
-    alert = facts(event)
-    body = _body(event, alert, wanted, routing_key)
-    return None if body is None else Rendered(_encode(body), CONTENT_TYPE if wanted == "cloudevents" else JSON)
+    alert = parse_alert(event)
+    body = _render_body(event, alert, wanted, routing_key)
+    return (
+        None
+        if body is None
+        else RenderedAlert(_encode(body), CLOUDEVENTS_CONTENT_TYPE if wanted == "cloudevents" else JSON_CONTENT_TYPE)
+    )
 
 
-def _body(event: dict[str, Any], alert: Facts, wanted: Format, routing_key: str) -> Mapping[str, Any] | None:
+def _render_body(
+    event: dict[str, Any], alert: AlertContent, wanted: AlertFormat, routing_key: str
+) -> Mapping[str, Any] | None:
     if wanted == "slack":
-        return slack_body(alert)
+        return render_slack(alert)
     if wanted == "pagerduty":
-        return pagerduty_body(alert, routing_key)
+        return render_pagerduty(alert, routing_key)
     if wanted == "ocsf":
-        return ocsf_body(alert)
+        return render_ocsf(alert)
     return event

@@ -21,19 +21,19 @@ import httpx
 from standardwebhooks import Webhook
 
 from ...ingest.errors import ConfigError
-from ..outbox.base import DeliveryResult, Target
-from ..store.base import Outgoing
-from .answer import MAX_ERROR_CHARS, judge
-from .render import FORMATS, SIGNED, STATEFUL, Format, render
+from ..outbox.base import DeliveryResult, DeliveryTarget
+from ..store.base import LeasedDelivery
+from .answer import MAX_ERROR_CHARS, classify_response
+from .render import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
 
-_READ = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
-_SHORT = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
+_MAX_REFUSAL_BYTES = 4_096  # bytes of a refusal: more than is kept, so that a secret in it is seen whole and hidden
+_MIN_SECRET_CHARS = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
 
 @dataclass(frozen=True)
-class WebhookTarget(Target):
+class WebhookTarget(DeliveryTarget):
     """Where alerts are posted.
 
     Args:
@@ -50,7 +50,7 @@ class WebhookTarget(Target):
 
     url: str = field(repr=False)  # some products put a token into the path
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    format: Format = field(default="cloudevents", kw_only=True)
+    format: AlertFormat = field(default="cloudevents", kw_only=True)
     routing_key: str = field(default="", repr=False, kw_only=True)
     allow_plain_loopback: bool = field(default=False, kw_only=True)
 
@@ -60,9 +60,9 @@ class WebhookTarget(Target):
         _check_secrets(self)
 
     @property
-    def cools_down(self) -> bool:
+    def has_cooldown(self) -> bool:
         """Cool-down would leave open what a stateful receiver keeps."""
-        return self.format not in STATEFUL
+        return self.format not in STATEFUL_FORMATS
 
     @property
     def ordered(self) -> bool:
@@ -74,12 +74,12 @@ class WebhookTarget(Target):
         """Hash of the URL (and routing key): it says whether the target changed, and no more."""
         return hashlib.sha256((self.url + self.routing_key).encode()).hexdigest()[:32]
 
-    def hide(self, told: str) -> str:
+    def redact(self, told: str) -> str:
         """*told* by the target, without what of its secrets it repeats."""
         parts = urlsplit(self.url)
         tail = parts.path + (f"?{parts.query}" if parts.query else "")
         hidden = {self.url, tail, *tail.split("/"), *self.secrets, self.routing_key}
-        for secret in sorted((part for part in hidden if len(part) >= _SHORT), key=len, reverse=True):
+        for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
             told = told.replace(secret, "***")
         return told
 
@@ -88,7 +88,7 @@ class WebhookNotifier:
     """`Notifier` for webhooks.
 
     Args:
-        client: from `webhook_client`; the caller closes it.
+        client: from `make_webhook_client`; the caller closes it.
         clock: UTC milliseconds; each attempt is signed for its own time, receivers refuse old ones.
     """
 
@@ -96,26 +96,26 @@ class WebhookNotifier:
         self._client = client
         self._clock = clock
 
-    async def deliver(self, row: Outgoing, target: WebhookTarget) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
         """Post once. 2xx is delivered; `judge` says what any other answer means; no connection is retried.
 
         What a format has nothing to say about is skipped.
         """
-        rendered = render(row.row.payload, target.format, row.suppressed_before, target.routing_key)
+        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, target.routing_key)
         if rendered is None:
             return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
         headers = {"content-type": rendered.content_type}
-        if target.format in SIGNED:
-            headers |= signed_headers(row.row.key, rendered.body, target.secrets, self._clock())
+        if target.format in SIGNED_FORMATS:
+            headers |= sign_headers(row.row.key, rendered.body, target.secrets, self._clock())
         try:
             async with self._client.stream("POST", target.url, content=rendered.body, headers=headers) as response:
-                text = "" if response.is_success else target.hide(await _beginning(response))
-                return judge(response.status_code, response.headers.get("retry-after"), text, self._clock())
+                text = "" if response.is_success else target.redact(await _read_beginning(response))
+                return classify_response(response.status_code, response.headers.get("retry-after"), text, self._clock())
         except httpx.HTTPError as error:
-            return DeliveryResult("retry", target.hide(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])
+            return DeliveryResult("retry", target.redact(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])
 
 
-def signed_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
+def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:
     """Headers of Standard Webhooks; *message_id* is the same for every attempt."""
     at = datetime.fromtimestamp(at_ms // 1000, UTC)
     text = body.decode()
@@ -126,7 +126,7 @@ def signed_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms
     }
 
 
-def webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = None) -> httpx.AsyncClient:
+def make_webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = None) -> httpx.AsyncClient:
     """Client of the notifier. *verify*: a context for a private certificate authority; *proxy*: URL of a forward proxy.
 
     It has no time-out of its own: the dispatcher bounds the whole attempt, not each phase of it.
@@ -142,14 +142,14 @@ def webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = Non
     )
 
 
-async def _beginning(response: httpx.Response) -> str:
+async def _read_beginning(response: httpx.Response) -> str:
     """Raw start of an answer: an endless or compressed one must not fill the memory."""
     data = b""
-    async for chunk in response.aiter_raw(_READ):
+    async for chunk in response.aiter_raw(_MAX_REFUSAL_BYTES):
         data += chunk
-        if len(data) >= _READ:
+        if len(data) >= _MAX_REFUSAL_BYTES:
             break
-    return data[:_READ].decode(errors="replace")
+    return data[:_MAX_REFUSAL_BYTES].decode(errors="replace")
 
 
 def _check_url(target: WebhookTarget) -> None:
@@ -165,9 +165,9 @@ def _check_url(target: WebhookTarget) -> None:
 
 
 def _check_secrets(target: WebhookTarget) -> None:
-    if target.format not in FORMATS:
-        raise ConfigError(f"target {target.name}: format must be one of {', '.join(FORMATS)}")
-    signed = target.format in SIGNED
+    if target.format not in ALERT_FORMATS:
+        raise ConfigError(f"target {target.name}: format must be one of {', '.join(ALERT_FORMATS)}")
+    signed = target.format in SIGNED_FORMATS
     if signed and not target.secrets:
         raise ConfigError(f"target {target.name}: secrets is empty; alerts as {target.format} are always signed")
     if target.secrets and not signed:

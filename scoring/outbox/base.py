@@ -7,17 +7,17 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from ...ingest.errors import ConfigError
 from ..records import RiskLevel
-from ..store.base import Outgoing
+from ..store.base import LeasedDelivery
 from .policy import DispatchPolicy
 
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_TIMEOUT_S = 60.0
 
-Outcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
+DeliveryOutcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
 
 
 @dataclass(frozen=True)
-class Target:
+class DeliveryTarget:
     """A configured place that outbox rows go to.
 
     Args:
@@ -42,7 +42,7 @@ class Target:
             raise ConfigError(f"target {self.name}: levels is empty, so it would never be told anything")
 
     @property
-    def cools_down(self) -> bool:
+    def has_cooldown(self) -> bool:
         """Whether repeated alerts about one agent and reason are kept back for a while."""
         return True
 
@@ -65,13 +65,13 @@ class DeliveryResult(NamedTuple):
     *error* says why). *error* is at most a line, and is shown to operators.
     """
 
-    outcome: Outcome
+    outcome: DeliveryOutcome
     error: str = ""
     retry_after_s: float | None = None
 
 
-T = TypeVar("T", bound=Target)
-T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
+T = TypeVar("T", bound=DeliveryTarget)
+T_contra = TypeVar("T_contra", bound=DeliveryTarget, contravariant=True)
 
 
 class Notifier(Protocol[T_contra]):
@@ -81,12 +81,12 @@ class Notifier(Protocol[T_contra]):
     again after success (a crash before it was written down): `row.row.key` stays the same, so the target can tell.
     """
 
-    async def deliver(self, row: Outgoing, target: T_contra) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: T_contra) -> DeliveryResult:
         """Try once. An exception counts as `retry`."""
 
 
 @dataclass(frozen=True)
-class Channel(Generic[T]):
+class DeliveryChannel(Generic[T]):
     """A target together with the notifier that reaches it, for rows of *kind*.
 
     Args:

@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
-from ..store.base import OutboxStore, Outgoing, Route, Settlement
-from .base import Channel, DeliveryResult
-from .policy import DispatchPolicy, wait_s
+from ..store.base import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
+from .base import DeliveryChannel, DeliveryResult
+from .policy import DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0
 """A lease outlives the attempt's own time budget by this much, for writing its end down."""
@@ -30,7 +30,7 @@ SUPERSEDED = DeliveryResult("skipped", "a newer change of the same agent has bee
 _log = structlog.get_logger(__name__)
 
 
-def _ignore(_target: str, _outcome: str) -> None:
+def _ignore_outcome(_target: str, _outcome: str) -> None:
     """Default observer."""
 
 
@@ -52,11 +52,11 @@ class Dispatcher:
     def __init__(
         self,
         store: OutboxStore,
-        channels: Sequence[Channel[Any]],
+        channels: Sequence[DeliveryChannel[Any]],
         policy: DispatchPolicy,
         clock: Callable[[], int],
         random_source: random.Random,
-        observe: Callable[[str, str], None] = _ignore,
+        observe: Callable[[str, str], None] = _ignore_outcome,
     ) -> None:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
@@ -65,8 +65,10 @@ class Dispatcher:
         self._policy = policy
         self._clock = clock
         self._observe = observe
-        self._routes = [_route(channel, policy) for channel in channels]
-        self._lanes = [_Lane(store, channel, policy, clock, random_source, observe) for channel in channels]
+        self._routes = [_make_route(channel, policy) for channel in channels]
+        self._target_workers = [
+            _TargetWorker(store, channel, policy, clock, random_source, observe) for channel in channels
+        ]
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -76,24 +78,24 @@ class Dispatcher:
     async def drain(self) -> None:
         """Route and deliver all that is due now, then return. Raises Unavailable."""
         await self._route()
-        await asyncio.gather(*(lane.drain() for lane in self._lanes))
+        await asyncio.gather(*(lane.drain() for lane in self._target_workers))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until *stop* is set; attempts under way are ended first. The store may be unavailable meanwhile."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._route_until(stop))
-            for lane in self._lanes:
+            for lane in self._target_workers:
                 group.create_task(lane.run(stop))
 
     async def _route_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 if await self._route():
-                    for lane in self._lanes:
+                    for lane in self._target_workers:
                         lane.wake.set()
             except Unavailable as error:
                 _log.warning("outbox_unavailable", error=str(error))
-            await _pause(self._wake, stop, self._policy.poll_s)
+            await _wait_for_wake(self._wake, stop, self._policy.poll_s)
 
     async def _route(self) -> int:
         """Expire the old, route the new; returns the number of rows routed."""
@@ -105,13 +107,13 @@ class Dispatcher:
         return total
 
 
-class _Lane:
+class _TargetWorker:
     """Deliveries to one target."""
 
     def __init__(
         self,
         store: OutboxStore,
-        channel: Channel[Any],
+        channel: DeliveryChannel[Any],
         policy: DispatchPolicy,
         clock: Callable[[], int],
         random_source: random.Random,
@@ -130,51 +132,51 @@ class _Lane:
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                if await self._deliver_some():
+                if await self._deliver_batch():
                     continue
             except Unavailable as error:
                 _log.warning("outbox_unavailable", target=self._target.name, error=str(error))
-            await _pause(self.wake, stop, self._policy.poll_s)
+            await _wait_for_wake(self.wake, stop, self._policy.poll_s)
 
     async def drain(self) -> None:
-        while await self._deliver_some():
+        while await self._deliver_batch():
             pass
 
-    async def _deliver_some(self) -> int:
+    async def _deliver_batch(self) -> int:
         """Lease what is due, try it, write down how it ended; returns how many were tried."""
         name, now = self._target.name, self._clock()
-        if now < self._paused_until_ms or await self._stopped():
+        if now < self._paused_until_ms or await self._is_stopped():
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
         lease_ms = int((self._target.timeout_s * turns + LEASE_MARGIN_S) * 1000)
         rows = await asyncio.to_thread(self._store.lease, name, now, self._policy.concurrency, lease_ms)
-        results = await self._attempts(rows)
-        ended = [self._settlement(row, result) for row, result in zip(rows, results, strict=True)]
+        results = await self._attempt_all(rows)
+        ended = [self._make_settlement(row, result) for row, result in zip(rows, results, strict=True)]
         await asyncio.to_thread(self._store.settle, ended)
         gone = next((result for result in results if result.outcome == "gone"), None)
         if gone is not None:
-            await self._stop(gone.error)
+            await self._stop_target(gone.error)
         return len(rows)
 
-    async def _attempts(self, rows: list[Outgoing]) -> list[DeliveryResult]:
+    async def _attempt_all(self, rows: list[LeasedDelivery]) -> list[DeliveryResult]:
         """What came of each row: all at once, or those about one agent one after the other where order matters."""
         if not (rows and self._target.ordered):
             return await asyncio.gather(*(self._attempt(row) for row in rows))
         superseded = await asyncio.to_thread(self._store.superseded, self._target.name, [row.seq for row in rows])
         results = {seq: SUPERSEDED for seq in superseded}
-        by_agent: dict[int, list[Outgoing]] = {}
+        by_agent: dict[int, list[LeasedDelivery]] = {}
         for row in sorted(rows, key=lambda row: row.seq):
             if row.seq not in superseded:
                 by_agent.setdefault(row.row.agent_key, []).append(row)
 
-        async def one_by_one(of_agent: list[Outgoing]) -> None:
+        async def one_by_one(of_agent: list[LeasedDelivery]) -> None:
             for row in of_agent:
                 results[row.seq] = await self._attempt(row)
 
         await asyncio.gather(*map(one_by_one, by_agent.values()))
         return [results[row.seq] for row in rows]
 
-    async def _attempt(self, row: Outgoing) -> DeliveryResult:
+    async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
         try:
             async with asyncio.timeout(self._target.timeout_s):
                 result = await self._notifier.deliver(row, self._target)
@@ -187,12 +189,12 @@ class _Lane:
         self._observe(self._target.name, result.outcome)
         return result
 
-    def _settlement(self, row: Outgoing, result: DeliveryResult) -> Settlement:
+    def _make_settlement(self, row: LeasedDelivery, result: DeliveryResult) -> DeliverySettlement:
         now = self._clock()
         status: str = result.outcome
         again_ms = 0
         if status in ("retry", "gone"):  # a row refused with "gone" is kept: the target may be resumed in time
-            wait_ms = int(wait_s(self._policy, row.attempt, result.retry_after_s, self._random) * 1000)
+            wait_ms = int(retry_delay_s(self._policy, row.attempt, result.retry_after_s, self._random) * 1000)
             if result.retry_after_s is not None:
                 self._paused_until_ms = max(self._paused_until_ms, now + wait_ms)
             status, again_ms = "pending", now + wait_ms
@@ -207,25 +209,25 @@ class _Lane:
                 error=result.error,
                 then=status,
             )
-        return Settlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
+        return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
 
-    async def _stopped(self) -> bool:
+    async def _is_stopped(self) -> bool:
         stopped = await asyncio.to_thread(self._store.stopped_targets)
         return bool(stopped.get(self._target.name) == self._target.fingerprint)
 
-    async def _stop(self, reason: str) -> None:
+    async def _stop_target(self, reason: str) -> None:
         _log.error("target_stopped", target=self._target.name, reason=reason)
         stop = self._store.stop_target
         await asyncio.to_thread(stop, self._target.name, self._target.fingerprint, self._clock(), reason)
 
 
-def _route(channel: Channel[Any], policy: DispatchPolicy) -> Route:
+def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> DeliveryRoute:
     levels = frozenset(map(int, channel.target.levels))
     cooldown_s = policy.cooldown_s if channel.target.cools_down else 0.0
-    return Route(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
+    return DeliveryRoute(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
 
 
-async def _pause(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
+async def _wait_for_wake(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
     """Until woken, stopped or *seconds* have passed."""
     waiting = [asyncio.create_task(event.wait()) for event in (wake, stop)]
     try:

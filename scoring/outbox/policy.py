@@ -41,7 +41,9 @@ def backoff_s(policy: DispatchPolicy, attempt: int, random_source: random.Random
     return random_source.random() * min(policy.backoff_cap_s, policy.backoff_base_s * 2.0**exponent)
 
 
-def wait_s(policy: DispatchPolicy, attempt: int, retry_after_s: float | None, random_source: random.Random) -> float:
+def retry_delay_s(
+    policy: DispatchPolicy, attempt: int, retry_after_s: float | None, random_source: random.Random
+) -> float:
     """Like `backoff_s`, but never earlier than the target asked for."""
     chosen = backoff_s(policy, attempt, random_source)
     return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))

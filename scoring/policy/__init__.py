@@ -1,22 +1,22 @@
 """Token policy: what a risk level means for an agent's tokens, for whom, and how strictly."""
 
-from .book import PolicyBook, PolicyRule, Standing
+from .book import EffectivePolicy, PolicyBook, PolicyRule
 from .live import LivePolicy
-from .table import DEFAULT_POLICY, WRITE_SCOPES, PolicyTable, TokenPolicy
-from .verdict import ALLOWED, Question, Verdict, denied, judge
+from .table import DEFAULT_LEVEL_POLICIES, WRITE_SCOPE_PATTERNS, LevelTokenPolicy, PolicyTable
+from .verdict import ALLOWED, AccessRequest, Verdict, deny, evaluate_policy
 
 __all__ = [
     "ALLOWED",
-    "DEFAULT_POLICY",
-    "WRITE_SCOPES",
+    "DEFAULT_LEVEL_POLICIES",
+    "WRITE_SCOPE_PATTERNS",
+    "AccessRequest",
+    "EffectivePolicy",
+    "LevelTokenPolicy",
     "LivePolicy",
     "PolicyBook",
     "PolicyRule",
     "PolicyTable",
-    "Question",
-    "Standing",
-    "TokenPolicy",
     "Verdict",
-    "denied",
-    "judge",
+    "deny",
+    "evaluate_policy",
 ]

@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..records import RiskLevel
-from .table import PolicyTable, TokenPolicy
+from .table import LevelTokenPolicy, PolicyTable
 
-Mode = Literal["shadow", "enforce"]
-SHADOW: Mode = "shadow"
-ENFORCE: Mode = "enforce"
+EnforcementMode = Literal["shadow", "enforce"]
+SHADOW: EnforcementMode = "shadow"
+ENFORCE: EnforcementMode = "enforce"
 
-ANY = ("*",)
-_REMEMBERED = 100_000
+MATCH_ALL = ("*",)
+_MAX_REMEMBERED = 100_000
 
 
 class PolicyRule(msgspec.Struct, frozen=True):
@@ -37,23 +37,27 @@ class PolicyRule(msgspec.Struct, frozen=True):
     """
 
     name: str
-    tenants: tuple[str, ...] = ANY
-    agent_types: tuple[str, ...] = ANY
-    agents: tuple[str, ...] = ANY
-    mode: Mode | None = None
+    tenants: tuple[str, ...] = MATCH_ALL
+    agent_types: tuple[str, ...] = MATCH_ALL
+    agents: tuple[str, ...] = MATCH_ALL
+    mode: EnforcementMode | None = None
     rollout_percent: float = 100.0
-    levels: Mapping[RiskLevel, TokenPolicy] = {}
+    levels: Mapping[RiskLevel, LevelTokenPolicy] = {}
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
         """Whether the rule is meant for this agent."""
-        return _any(self.tenants, tenant) and _any(self.agent_types, agent_type) and _any(self.agents, agent_id)
+        return (
+            _matches_any(self.tenants, tenant)
+            and _matches_any(self.agent_types, agent_type)
+            and _matches_any(self.agents, agent_id)
+        )
 
 
-class Standing(NamedTuple):
+class EffectivePolicy(NamedTuple):
     """What holds for one agent."""
 
     table: PolicyTable
-    mode: Mode
+    mode: EnforcementMode
     rule: str  # name of the rule; "" = none matched
 
     @property
@@ -79,8 +83,8 @@ class PolicyBook:
         self,
         table: PolicyTable | None = None,
         rules: Sequence[PolicyRule] = (),
-        modes: Mapping[str, Mode] | None = None,
-        default_mode: Mode = SHADOW,
+        modes: Mapping[str, EnforcementMode] | None = None,
+        default_mode: EnforcementMode = SHADOW,
         descendants: RiskLevel = RiskLevel.LOW,
     ) -> None:
         base = table or PolicyTable()
@@ -90,7 +94,7 @@ class PolicyBook:
         self._rules = [(rule, PolicyTable({**base.policies, **rule.levels}, base.version)) for rule in rules]
         self._base = base
         self.version = base.version
-        self._known: dict[tuple[str, str, str, str], Standing] = {}
+        self._effective_policies: dict[tuple[str, str, str, str], EffectivePolicy] = {}
 
     @property
     def rules(self) -> list[PolicyRule]:
@@ -102,44 +106,44 @@ class PolicyBook:
         """What holds where no rule matches."""
         return self._base
 
-    def standing(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> Standing:
+    def effective_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
         """What holds for an agent; remembered, since it is asked on every answer."""
         asked = (tenant, issuer, agent_id, agent_type)
-        known = self._known.get(asked)
+        known = self._effective_policies.get(asked)
         if known is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            known = self._known[asked] = self._find(tenant, issuer, agent_id, agent_type)
+            if len(self._effective_policies) >= _MAX_REMEMBERED:
+                self._effective_policies.clear()
+            known = self._effective_policies[asked] = self._find_policy(tenant, issuer, agent_id, agent_type)
         return known
 
     def may_enforce(self, tenant: str) -> bool:
         """Whether policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
         return self._modes.get(tenant, self.default_mode) == ENFORCE or any(
-            rule.mode == ENFORCE and _any(rule.tenants, tenant) for rule, _ in self._rules
+            rule.mode == ENFORCE and _matches_any(rule.tenants, tenant) for rule, _ in self._rules
         )
 
-    def policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int) -> TokenPolicy:
+    def policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int) -> LevelTokenPolicy:
         """Token policy of an agent at a level."""
-        return self.standing(tenant, issuer, agent_id, agent_type).table[level]
+        return self.effective_policy(tenant, issuer, agent_id, agent_type).table[level]
 
-    def _find(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> Standing:
+    def _find_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
         mode = self._modes.get(tenant, self.default_mode)
         for rule, table in self._rules:
             if not rule.matches(tenant, agent_type, agent_id):
                 continue
             mode = rule.mode or mode
-            if mode == ENFORCE and rule.rollout_percent < 100 and not _within(rule, tenant, issuer, agent_id):
+            if mode == ENFORCE and rule.rollout_percent < 100 and not _in_rollout(rule, tenant, issuer, agent_id):
                 mode = SHADOW
-            return Standing(table, mode, rule.name)
-        return Standing(self._base, mode, "")
+            return EffectivePolicy(table, mode, rule.name)
+        return EffectivePolicy(self._base, mode, "")
 
 
-def _within(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
+def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
     """Whether the agent is among the share that a rule is rolled out to. The same answer in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
     place = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
     return place * 100 < rule.rollout_percent
 
 
-def _any(patterns: Sequence[str], text: str) -> bool:
+def _matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)

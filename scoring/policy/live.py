@@ -12,7 +12,7 @@ from .book import PolicyBook
 
 _log = structlog.get_logger(__name__)
 
-Mark = tuple[int, int, int]
+FileStamp = tuple[int, int, int]
 
 
 class LivePolicy:
@@ -34,16 +34,16 @@ class LivePolicy:
         """Why the file as it is now is not in force; "" = it is."""
         self._path = path
         self._load = load
-        self._seen = self._mark()
+        self._last_stamp = self._stamp()
 
     def refresh(self) -> bool:
         """Read the file if it changed; whether another book is in force. Blocks on the file system."""
         if self._path is None or self._load is None:
             return False
-        mark = self._mark()
-        if mark == self._seen:
+        mark = self._stamp()
+        if mark == self._last_stamp:
             return False
-        self._seen = mark
+        self._last_stamp = mark
         try:
             book = self._load()
         except Exception as error:  # whatever it is, the last good book holds
@@ -57,7 +57,7 @@ class LivePolicy:
         self.book = book
         return True
 
-    def _mark(self) -> Mark | None:
+    def _stamp(self) -> FileStamp | None:
         """What changes with the file: also when it is replaced by one of the same age."""
         if self._path is None:
             return None

@@ -10,7 +10,7 @@ import msgspec
 from ..records import RiskLevel
 
 
-class TokenPolicy(msgspec.Struct, frozen=True):
+class LevelTokenPolicy(msgspec.Struct, frozen=True):
     """Answer to an authorization server.
 
     Attributes:
@@ -32,14 +32,14 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     step_up_scopes: tuple[str, ...] = ()
 
 
-WRITE_SCOPES = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
+WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
-DEFAULT_POLICY: dict[RiskLevel, TokenPolicy] = {
-    RiskLevel.LOW: TokenPolicy(True, 900, None, True, False, False),
-    RiskLevel.UNKNOWN: TokenPolicy(True, 300, None, True, False, False),
-    RiskLevel.MEDIUM: TokenPolicy(True, 300, None, True, True, False, WRITE_SCOPES),
-    RiskLevel.HIGH: TokenPolicy(True, 60, None, False, True, False, ("*",)),
-    RiskLevel.CRITICAL: TokenPolicy(False, 0, (), False, False, True),
+DEFAULT_LEVEL_POLICIES: dict[RiskLevel, LevelTokenPolicy] = {
+    RiskLevel.LOW: LevelTokenPolicy(True, 900, None, True, False, False),
+    RiskLevel.UNKNOWN: LevelTokenPolicy(True, 300, None, True, False, False),
+    RiskLevel.MEDIUM: LevelTokenPolicy(True, 300, None, True, True, False, WRITE_SCOPE_PATTERNS),
+    RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, False, True, False, ("*",)),
+    RiskLevel.CRITICAL: LevelTokenPolicy(False, 0, (), False, False, True),
 }
 
 
@@ -51,15 +51,17 @@ class PolicyTable:
         version: what answers and decisions call this table; None derives it from the content.
     """
 
-    def __init__(self, overrides: Mapping[RiskLevel, TokenPolicy] | None = None, version: str | None = None) -> None:
-        self._policies = {**DEFAULT_POLICY, **(overrides or {})}
+    def __init__(
+        self, overrides: Mapping[RiskLevel, LevelTokenPolicy] | None = None, version: str | None = None
+    ) -> None:
+        self._policies = {**DEFAULT_LEVEL_POLICIES, **(overrides or {})}
         encoded = msgspec.json.encode([self._policies[level] for level in RiskLevel])
         self.version = version or hashlib.sha256(encoded).hexdigest()[:12]
 
     @property
-    def policies(self) -> dict[RiskLevel, TokenPolicy]:
+    def policies(self) -> dict[RiskLevel, LevelTokenPolicy]:
         """By level; a copy."""
         return dict(self._policies)
 
-    def __getitem__(self, level: int) -> TokenPolicy:
+    def __getitem__(self, level: int) -> LevelTokenPolicy:
         return self._policies[RiskLevel(level)]

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import msgspec
 
 from ..records import RiskLevel
-from .book import Standing
-from .table import TokenPolicy
+from .book import EffectivePolicy
+from .table import LevelTokenPolicy
 
 
-class Question(NamedTuple):
+class AccessRequest(NamedTuple):
     """What an agent asks for.
 
     Attributes:
@@ -80,7 +80,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.scopes is not None
 
 
-ALL = "*"
+ALL_SCOPES = "*"
 """In approvals: every scope. A scope that is itself called so is never asked for."""
 
 ALLOWED = "allowed"
@@ -93,7 +93,7 @@ NOT_NARROWED = "scopes_not_narrowable"
 NOT_SHORTENED = "lifetime_not_supported"
 UNDECIDED = "undecided"
 
-REASONS = {
+VERDICT_REASONS = {
     ALLOWED: "nothing stands against it",
     DENIED_BY_LEVEL: "the policy of the agent's risk level denies tokens",
     REFRESH_REFUSED: "the policy of the agent's risk level allows no refresh",
@@ -107,16 +107,16 @@ REASONS = {
 """Reason codes of verdicts. They may leave the service; nothing else about why does."""
 
 
-def denied(verdict: Verdict, reason: str) -> Verdict:
+def deny(verdict: Verdict, reason: str) -> Verdict:
     """The verdict as a denial, where what it allows can not be done; the same in shadow mode, which changes nothing."""
     if not (verdict.enforced and verdict.allow):
         return verdict
     return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
 
 
-def judge(
-    question: Question,
-    standing: Standing,
+def evaluate_policy(
+    question: AccessRequest,
+    standing: EffectivePolicy,
     level: RiskLevel,
     version: str,
     *,
@@ -134,10 +134,12 @@ def judge(
         stale: whether what is known may be out of date.
     """
     policy = standing.table[level]
-    refused, held = _sorted_scopes(question, policy, approved)
+    refused, held = _classify_scopes(question, policy, approved)
     left = tuple(scope for scope in question.scopes if scope not in refused and scope not in held)
-    step_up = bool(held) or (policy.step_up and not question.scopes and not _covers(approved, policy.step_up_scopes))
-    reason = _reason(question, policy, left, refused, step_up)
+    step_up = bool(held) or (
+        policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
+    )
+    reason = _verdict_reason(question, policy, left, refused, step_up)
     narrowed = bool(refused or held) and reason == ALLOWED
     enforced = standing.enforced
     return Verdict(
@@ -159,51 +161,56 @@ def judge(
     )
 
 
-def _sorted_scopes(
-    question: Question, policy: TokenPolicy, approved: Collection[str]
+def _classify_scopes(
+    question: AccessRequest, policy: LevelTokenPolicy, approved: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Scopes asked for that are refused, and those that wait for a person."""
     refused = tuple(
         scope
         for scope in question.scopes
-        if policy.allowed_scopes is not None and not _any(policy.allowed_scopes, scope)
+        if policy.allowed_scopes is not None and not _scope_matches(policy.allowed_scopes, scope)
     )
     held = tuple(
         scope
         for scope in question.scopes
-        if scope not in refused and policy.step_up and _any(policy.step_up_scopes, scope) and not _is(approved, scope)
+        if scope not in refused
+        and policy.step_up
+        and _scope_matches(policy.step_up_scopes, scope)
+        and not _is_approved(approved, scope)
     )
     return refused, held
 
 
-def _reason(question: Question, policy: TokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool) -> str:
+def _verdict_reason(
+    question: AccessRequest, policy: LevelTokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool
+) -> str:
     if not policy.allow:
         return DENIED_BY_LEVEL
     if question.refresh and not policy.refresh_allowed:
         return REFRESH_REFUSED
     if left:
         return ALLOWED
-    if step_up and _all_held(question, policy):
+    if step_up and _holds_all_scopes(question, policy):
         return STEP_UP
     return SCOPES_REFUSED if refused else ALLOWED
 
 
-def _all_held(question: Question, policy: TokenPolicy) -> bool:
+def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool:
     """A request without scopes is held only where all scopes need a person: it gets what its client is registered for,
     which nobody here knows."""
     return bool(question.scopes) or "*" in policy.step_up_scopes
 
 
-def _covers(approved: Collection[str], wanted: Collection[str]) -> bool:
+def _approves_all(approved: Collection[str], wanted: Collection[str]) -> bool:
     """Whether every wanted pattern was approved."""
-    return all(_is(approved, pattern) for pattern in wanted)
+    return all(_is_approved(approved, pattern) for pattern in wanted)
 
 
-def _is(approved: Collection[str], scope: str) -> bool:
+def _is_approved(approved: Collection[str], scope: str) -> bool:
     """Whether a scope was approved: to the letter. What a request calls a scope must not become a pattern."""
-    return scope in approved or ALL in approved
+    return scope in approved or ALL_SCOPES in approved
 
 
-def _any(patterns: Collection[str], scope: str) -> bool:
+def _scope_matches(patterns: Collection[str], scope: str) -> bool:
     """Whatever the case: `Files.ReadWrite` writes, too."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)

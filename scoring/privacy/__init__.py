@@ -1,7 +1,17 @@
 """Erasure, pseudonyms and export: what leaves on purpose, and the proof of it (`docs/privacy.md`)."""
 
-from .forgetting import Forget, Forgotten
-from .key import PrivacyKey, open_key
-from .records import KINDS, OPEN, STEPS, Erasure, Met
+from .forgetting import EraseCommand, ErasedAgents
+from .key import PrivacyKey, open_privacy_key
+from .records import ERASURE_KINDS, ERASURE_STEPS, OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 
-__all__ = ["KINDS", "OPEN", "STEPS", "Erasure", "Forget", "Forgotten", "Met", "PrivacyKey", "open_key"]
+__all__ = [
+    "ERASURE_KINDS",
+    "ERASURE_STEPS",
+    "OPEN_ERASURE_STATUSES",
+    "EraseCommand",
+    "ErasedAgents",
+    "Erasure",
+    "PartitionErasure",
+    "PrivacyKey",
+    "open_privacy_key",
+]

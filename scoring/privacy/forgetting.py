@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from ...ingest.erasing import NameEraser, Subject
+from ...ingest.erasing import ErasureSubject, NameEraser
 from .key import PrivacyKey
 
-MOST_ERASERS = 100
+MAX_NAME_ERASERS = 100
 """Erasures since the start of a process whose names are kept out of what is loaded later; older ones are long done."""
 
 
-class Forget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Payload of a FORGET record. The record itself is erased with the rest."""
 
     erasure_id: str
@@ -24,12 +24,12 @@ class Forget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pseudonym: str
 
     @property
-    def subject(self) -> Subject:
+    def subject(self) -> ErasureSubject:
         """Who is meant."""
-        return Subject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)
+        return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)
 
 
-class Forgotten:
+class ErasedAgents:
     """Agents that must not come back from a model's history, known by keyed marks.
 
     Args:
@@ -46,36 +46,36 @@ class Forgotten:
         """One more; its mark is in the store already."""
         self._keys.add(agent_key)
 
-    def among(self, keys: Iterable[int]) -> set[int]:
+    def select_erased(self, keys: Iterable[int]) -> set[int]:
         """Those of *keys* that were forgotten."""
         if not self._marks:
             return self._keys.intersection(keys)
         key = self._key
-        return {one for one in keys if one in self._keys or (key is not None and key.mark(one) in self._marks)}
+        return {one for one in keys if one in self._keys or (key is not None and key.erasure_mark(one) in self._marks)}
 
 
-class Erasers:
+class NameErasers:
     """Keeps names out of what is loaded after they were forgotten, until the store is rid of them."""
 
     def __init__(self) -> None:
-        self._made: list[tuple[str, NameEraser]] = []
+        self._erasers: list[tuple[str, NameEraser]] = []
 
-    def add(self, subject: Subject) -> NameEraser:
+    def add(self, subject: ErasureSubject) -> NameEraser:
         """One more."""
         eraser = NameEraser(subject.name, subject.pseudonym)
-        self._made = [*self._made[1 - MOST_ERASERS :], (subject.tenant, eraser)]
+        self._erasers = [*self._erasers[1 - MAX_NAME_ERASERS :], (subject.tenant, eraser)]
         return eraser
 
-    def json(self, tenant: str, raw: bytes) -> bytes:
+    def erase_in_json(self, tenant: str, raw: bytes) -> bytes:
         """Reasons of an agent of *tenant*; the same object where nothing is to be done."""
-        for of, eraser in self._made:
+        for of, eraser in self._erasers:
             if of == tenant:
-                raw = eraser.json(raw)
+                raw = eraser.erase_in_json(raw)
         return raw
 
-    def text(self, tenant: str, text: str) -> str:
+    def erase_in_text(self, tenant: str, text: str) -> str:
         """A sentence about an agent of *tenant*."""
-        for of, eraser in self._made:
+        for of, eraser in self._erasers:
             if of == tenant:
-                text = eraser.text(text)
+                text = eraser.erase_in_text(text)
         return text

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ...ingest.errors import ConfigError
 
-KEY_FILE = "privacy-key"
-KEY_BYTES = 32
-REMEMBERED = 16_384
+PRIVACY_KEY_FILE = "privacy-key"
+PRIVACY_KEY_BYTES = 32
+MAX_REMEMBERED_PSEUDONYMS = 16_384
 """Pseudonyms that are remembered; then all are forgotten and made again."""
 
 _PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
@@ -27,15 +27,15 @@ class PrivacyKey:
     """
 
     def __init__(self, key: bytes) -> None:
-        if len(key) < KEY_BYTES:
-            raise ValueError(f"a key has at least {KEY_BYTES} bytes, not {len(key)}")
+        if len(key) < PRIVACY_KEY_BYTES:
+            raise ValueError(f"a key has at least {PRIVACY_KEY_BYTES} bytes, not {len(key)}")
         self._key = key
         self._pseudonyms: dict[tuple[str, str], str] = {}
 
     def __repr__(self) -> str:
         return "PrivacyKey(…)"
 
-    def mark(self, agent_key: int) -> str:
+    def erasure_mark(self, agent_key: int) -> str:
         """By which a forgotten agent is recognised, hexadecimal."""
         return self._digest(b"forgotten", str(agent_key).encode())
 
@@ -45,7 +45,7 @@ class PrivacyKey:
             return name
         known = self._pseudonyms.get((tenant, name))
         if known is None:
-            if len(self._pseudonyms) >= REMEMBERED:
+            if len(self._pseudonyms) >= MAX_REMEMBERED_PSEUDONYMS:
                 self._pseudonyms.clear()
             known = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
             self._pseudonyms[tenant, name] = known
@@ -55,7 +55,7 @@ class PrivacyKey:
         return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()
 
 
-def open_key(path: Path) -> PrivacyKey:
+def open_privacy_key(path: Path) -> PrivacyKey:
     """The key in a file (64 hexadecimal digits, mode 0600), made where there is none; two processes get the same one.
 
     Raises:
@@ -63,23 +63,23 @@ def open_key(path: Path) -> PrivacyKey:
     """
     try:
         if not path.exists():
-            _create(path)
+            _create_key_file(path)
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key of pseudonyms; its mode must be 0600")
         return PrivacyKey(bytes.fromhex(path.read_text().strip()))
     except OSError as error:
         raise ConfigError(f"{path}: the key of pseudonyms can not be read or written: {error.strerror}") from None
     except ValueError:
-        raise ConfigError(f"{path}: no key; expected at least {2 * KEY_BYTES} hexadecimal digits") from None
+        raise ConfigError(f"{path}: no key; expected at least {2 * PRIVACY_KEY_BYTES} hexadecimal digits") from None
 
 
-def _create(path: Path) -> None:
+def _create_key_file(path: Path) -> None:
     """Whole or not at all; of two processes the first one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.write(secrets.token_hex(PRIVACY_KEY_BYTES) + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.erasing import Subject
+from ...ingest.erasing import ErasureSubject
 
-KINDS = ("agent", "principal")
+ERASURE_KINDS = ("agent", "principal")
 
-STEPS = ("queued", "waiting", "erasing", "checking", "compacting", "done")
+ERASURE_STEPS = ("queued", "waiting", "erasing", "checking", "compacting", "done")
 """In their order; `failed` ends it before."""
 
-OPEN = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
+OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
 
 
 class Erasure(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ class Erasure(msgspec.Struct, frozen=True):
 
     Attributes:
         subject: identifier of who is erased; "" once all of it is done.
-        subject_salt, subject_digest: `digest_of` the identifier, which the proof names it by.
+        subject_salt, subject_digest: `subject_digest` the identifier, which the proof names it by.
         at_offset: of the FORGET record in the log; -1 = not written yet.
         at_ms: its arrival.
         rounds: how often everything was gone through.
@@ -51,12 +51,12 @@ class Erasure(msgspec.Struct, frozen=True):
     proof: bytes = b""
 
     @property
-    def who(self) -> Subject:
+    def erasure_subject(self) -> ErasureSubject:
         """For erasers. Only while the identifier is known."""
-        return Subject(self.kind, self.tenant, self.issuer, self.subject, pseudonym_of(self.erasure_id))
+        return ErasureSubject(self.kind, self.tenant, self.issuer, self.subject, erasure_pseudonym(self.erasure_id))
 
 
-class Met(NamedTuple):
+class PartitionErasure(NamedTuple):
     """An order to forget that the worker of one partition has come to.
 
     Attributes:
@@ -64,22 +64,22 @@ class Met(NamedTuple):
         subject: who is forgotten.
         offset: of the order in this partition: what lies before it is erased.
         at_ms: when it was given.
-        ours: whether the subject is an agent of this partition.
+        owns_agent: whether the subject is an agent of this partition.
     """
 
     erasure_id: str
-    subject: Subject
+    subject: ErasureSubject
     offset: int
     at_ms: int
-    ours: bool
+    owns_agent: bool
 
 
-def pseudonym_of(erasure_id: str) -> str:
+def erasure_pseudonym(erasure_id: str) -> str:
     """What stands where others' records named who was erased."""
     return f"erased~{erasure_id[-12:]}"
 
 
-def digest_of(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
+def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
     """By which a proof names who was erased, hexadecimal.
 
     Slow on purpose (scrypt, about 50 ms): whoever holds a proof may check one name, not try out a directory of them.

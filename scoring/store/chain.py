@@ -8,15 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from ..chain import CONTENT, GENESIS, Head, Link, content_digest, link_digest
-from .chunks import IN_LIST, chunks
+from ..chain import DIGESTED_COLUMNS, GENESIS_DIGEST, ChainHead, ChainLink, content_digest, link_digest
+from .chunks import MAX_IN_LIST, chunked
 from .database import Database
 from .dialects import insert_or_skip, upsert
 from .schema import CHAINS, DECISIONS, ERASURES
 
-_ADD_CHAIN = insert_or_skip(CHAINS, "partition")
-_MOVE_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
-_LINK = tuple(
+_INSERT_CHAIN = insert_or_skip(CHAINS, "partition")
+_UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
+_LINK_COLUMNS = tuple(
     DECISIONS.c[name]
     for name in (
         "chain_sequence",
@@ -30,13 +30,13 @@ _LINK = tuple(
 )
 
 
-def chained(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Any) -> list[dict[str, Any]]:
+def link_decisions(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Any) -> list[dict[str, Any]]:
     """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
 
     The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
     """
     stored: set[str] = set()
-    for part in chunks(rows, IN_LIST):
+    for part in chunked(rows, MAX_IN_LIST):
         ids = [row["decision_id"] for row in part]
         stored.update(connection.scalars(select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(ids))))
     fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
@@ -44,18 +44,24 @@ def chained(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: An
     for row in fresh:
         by_partition[row["partition"]].append(row)
     for partition in sorted(by_partition):
-        _append(connection, partition, by_partition[partition], new_salt)
+        _append_to_chain(connection, partition, by_partition[partition], new_salt)
     return fresh
 
 
-def _append(connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Any) -> None:
-    start = {"partition": partition, "sequence": 0, "digest": GENESIS, "anchor_sequence": 0, "anchor_digest": GENESIS}
+def _append_to_chain(connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Any) -> None:
+    start = {
+        "partition": partition,
+        "sequence": 0,
+        "digest": GENESIS_DIGEST,
+        "anchor_sequence": 0,
+        "anchor_digest": GENESIS_DIGEST,
+    }
     query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
     found = connection.execute(query).one_or_none()
     if found is None:
-        connection.execute(_ADD_CHAIN.on(connection), start)
+        connection.execute(_INSERT_CHAIN.for_connection(connection), start)
         found = connection.execute(query).one()
-    head = Head(**found._mapping)
+    head = ChainHead(**found._mapping)
     sequence, digest = head.sequence, head.digest
     for row in rows:
         sequence += 1
@@ -71,10 +77,10 @@ def _append(connection: Connection, partition: int, rows: list[dict[str, Any]], 
             erasure_id="",
             redacted="",
         )
-    connection.execute(_MOVE_HEAD.on(connection), start | {"sequence": sequence, "digest": digest})
+    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), start | {"sequence": sequence, "digest": digest})
 
 
-def anchor(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
+def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
     """Decisions are removed by retention: the chains begin behind the last of them from now on.
 
     Args:
@@ -89,14 +95,16 @@ def anchor(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> N
         connection.execute(update(CHAINS).where(*older).values(anchor_sequence=sequence, anchor_digest=digest))
 
 
-class ChainReads(Database):
+class DecisionStore(Database):
     """Part of the store that a verification reads."""
 
-    def chain_heads(self) -> list[Head]:
+    def chain_heads(self) -> list[ChainHead]:
         with self.read() as connection:
-            return [Head(**row._mapping) for row in connection.execute(select(CHAINS).order_by(CHAINS.c.partition))]
+            return [
+                ChainHead(**row._mapping) for row in connection.execute(select(CHAINS).order_by(CHAINS.c.partition))
+            ]
 
-    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[Link]:
+    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
         query = select(DECISIONS).where(DECISIONS.c.partition == partition, DECISIONS.c.chain_sequence > after)
         with self.read() as connection:
             rows = connection.execute(query.order_by(DECISIONS.c.chain_sequence).limit(limit)).all()
@@ -112,7 +120,7 @@ class ChainReads(Database):
             return set(connection.scalars(select(ERASURES.c.erasure_id)))
 
 
-def _to_link(row: Mapping[Any, Any]) -> Link:
-    sequence, salt, content, previous, digest, erasure_id, redacted = (row[column.name] for column in _LINK)
-    values = {name: row[name] for name in CONTENT}
-    return Link(row["partition"], sequence, salt, content, previous, digest, erasure_id, redacted, values)
+def _to_link(row: Mapping[Any, Any]) -> ChainLink:
+    sequence, salt, content, previous, digest, erasure_id, redacted = (row[column.name] for column in _LINK_COLUMNS)
+    values = {name: row[name] for name in DIGESTED_COLUMNS}
+    return ChainLink(row["partition"], sequence, salt, content, previous, digest, erasure_id, redacted, values)

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-IN_LIST = 500
+MAX_IN_LIST = 500
 """Keys per IN list: few enough for every database, many enough that the statement is not the cost."""
 
 
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """*items* in lists of at most *size*."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):

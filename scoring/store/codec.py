@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..records import AgentName, AgentRow, AgentSummary, DeadLetter, Decision, Edge, OutboxRow, Position, Reason
+from ..records import (
+    AgentEdge,
+    AgentName,
+    AgentRow,
+    AgentSummary,
+    DeadLetter,
+    Decision,
+    OutboxRow,
+    Position,
+    RiskReason,
+)
 from . import schema
-from .base import StoredLetter, VersionedAgent
+from .base import StoredDeadLetter, VersionedAgent
 from .errors import BadCursor
 
 _HALF = 1 << 63
 _FULL = 1 << 64
 _encode = msgspec.json.Encoder().encode
-_reasons = msgspec.json.Decoder(tuple[Reason, ...])
-_floats = msgspec.json.Decoder(dict[str, float])
-_object = msgspec.json.Decoder(dict[str, Any])
+_reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
+_floats_decoder = msgspec.json.Decoder(dict[str, float])
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 _NAME = ("tenant", "issuer", "agent_id")
 _SUMMARY_FIELDS = tuple(f for f in AgentSummary.__struct_fields__ if f != "name")
 _STATE_FIELDS = ("features", "risk", "state_version")
@@ -31,14 +41,14 @@ _DECISION_PLAIN = tuple(
 if TYPE_CHECKING:
     from .database import AnyRow
 _AGENT_NAMES = tuple(column.name for column in schema.AGENTS.columns)
-LETTER_FIELDS = DeadLetter.__struct_fields__
+DEAD_LETTER_FIELDS = DeadLetter.__struct_fields__
 
 SUMMARY_COLUMNS = tuple(schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
 VERSION_COLUMNS = (schema.AGENTS.c.version_epoch, schema.AGENTS.c.version_offset)
 AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(schema.AGENTS.c[name] for name in _STATE_FIELDS))
 
 
-def signed(key: int) -> int:
+def to_signed(key: int) -> int:
     """The signed 64-bit number with the bits of the unsigned *key*.
 
     >>> signed(2**64 - 1), signed(7)
@@ -47,7 +57,7 @@ def signed(key: int) -> int:
     return key - _FULL if key >= _HALF else key
 
 
-def unsigned(number: int) -> int:
+def to_unsigned(number: int) -> int:
     """Inverse of `signed`.
 
     >>> unsigned(-1)
@@ -60,7 +70,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
     """Values of a row of `agents` in the order of its columns; spelt out: it runs for every agent of every commit."""
     name = row.name
     return (
-        signed(name.key),
+        to_signed(name.key),
         name.tenant,
         name.issuer,
         name.agent_id,
@@ -94,7 +104,7 @@ def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
 def to_summary(row: Sequence[Any]) -> AgentSummary:
     """Summary from `SUMMARY_COLUMNS`."""
     key, tenant, issuer, agent_id, *rest = row
-    return AgentSummary(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)
+    return AgentSummary(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 
 def to_versioned(row: AnyRow) -> VersionedAgent:
@@ -106,7 +116,7 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
 def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
     key, tenant, issuer, agent_id, *rest = row
-    return AgentRow(AgentName(unsigned(key), tenant, issuer, agent_id), *rest)
+    return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 
 def decision_params(decision: Decision) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def decision_params(decision: Decision) -> dict[str, Any]:
         if not math.isfinite(value):
             raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
     params = {name: getattr(decision, name) for name in _DECISION_PLAIN}
-    params.update({name: getattr(decision.agent, name) for name in _NAME}, agent_key=signed(decision.agent.key))
+    params.update({name: getattr(decision.agent, name) for name in _NAME}, agent_key=to_signed(decision.agent.key))
     for name in ("reasons", "feature_vector", "evidence"):
         params[name] = _encode(getattr(decision, name))
     return params
@@ -126,41 +136,41 @@ def to_decision(row: AnyRow) -> Decision:
     """Decision from a full row of `decisions`."""
     values = row._mapping
     return Decision(
-        agent=AgentName(unsigned(values["agent_key"]), *(values[name] for name in _NAME)),
-        reasons=_reasons.decode(values["reasons"]),
-        feature_vector=_floats.decode(values["feature_vector"]),
-        evidence=_object.decode(values["evidence"]),
+        agent=AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in _NAME)),
+        reasons=_reasons_decoder.decode(values["reasons"]),
+        feature_vector=_floats_decoder.decode(values["feature_vector"]),
+        evidence=_object_decoder.decode(values["evidence"]),
         **{name: values[name] for name in _DECISION_PLAIN},
     )
 
 
-def letter_params(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_params(letter: DeadLetter) -> dict[str, Any]:
     """Parameters of an insert into `dead_letters`."""
-    return {name: getattr(letter, name) for name in LETTER_FIELDS} | {"replayed_ms": 0}
+    return {name: getattr(letter, name) for name in DEAD_LETTER_FIELDS} | {"replayed_ms": 0}
 
 
-def to_letter(row: AnyRow) -> StoredLetter:
+def to_dead_letter(row: AnyRow) -> StoredDeadLetter:
     """Dead letter from a full row of `dead_letters`."""
     values = row._mapping
-    return StoredLetter(DeadLetter(**{name: values[name] for name in LETTER_FIELDS}), values["replayed_ms"])
+    return StoredDeadLetter(DeadLetter(**{name: values[name] for name in DEAD_LETTER_FIELDS}), values["replayed_ms"])
 
 
 def outbox_params(row: OutboxRow) -> dict[str, Any]:
     """Parameters of an insert into `outbox`."""
     params = msgspec.structs.asdict(row)
-    return params | {"agent_key": signed(row.agent_key), "routed_ms": 0}
+    return params | {"agent_key": to_signed(row.agent_key), "routed_ms": 0}
 
 
 def to_outbox(row: AnyRow) -> OutboxRow:
     """Outbox row from a row that has its columns."""
     values = row._mapping
     fields = {name: values[name] for name in OutboxRow.__struct_fields__}
-    return OutboxRow(**fields | {"agent_key": unsigned(values["agent_key"])})
+    return OutboxRow(**fields | {"agent_key": to_unsigned(values["agent_key"])})
 
 
-def to_edge(row: AnyRow, **changed: Any) -> Edge:
+def to_edge(row: AnyRow, **changed: Any) -> AgentEdge:
     """Edge from a full row of `edges`."""
-    return Edge(**{name: row._mapping[name] for name in Edge.__struct_fields__} | changed)
+    return AgentEdge(**{name: row._mapping[name] for name in AgentEdge.__struct_fields__} | changed)
 
 
 _Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])

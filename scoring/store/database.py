@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ...ingest.errors import Unavailable
-from .dialects import is_transient, of
+from .dialects import dialect_of, is_transient
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -26,20 +26,20 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._dialect = of(engine)
+        self._dialect = dialect_of(engine)
         self._reader = self._dialect.reader(engine)
         self._writer = self._dialect.writer(engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one moment. Raises Unavailable."""
-        with meaning(), self._reader.begin() as connection:
+        with translate_errors(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes, committed at the end or rolled back on an error. Raises Unavailable."""
-        with meaning(), self._writer.begin() as connection:
+        with translate_errors(), self._writer.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class Database:
 
 
 @contextmanager
-def meaning() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:

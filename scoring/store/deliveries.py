@@ -13,24 +13,24 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, literal, sel
 
 from ..records import OutboxRow
 from . import codec
-from .base import Outgoing, Route, Settlement
+from .base import DeliveryRoute, DeliverySettlement, LeasedDelivery
 from .database import Database
 from .dialects import insert_or_skip, upsert
 from .schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
-COOLED_DOWN = "cool-down: the same reason and no higher level was told of this agent a short while before"
+COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this agent a short while before"
 """Why most suppressed deliveries are."""
 
-HEARD = "source.heard_ms."
+LAST_HEARD_PREFIX = "source.heard_ms."
 """Before the name of a source in `counters`."""
 
 INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
-ADD_COUNTER = insert_or_skip(COUNTERS, "name")
+INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
-_SAME = (
+_SAME_COOLDOWN_GROUP = (
     DELIVERIES.c.target == bindparam("t"),
     DELIVERIES.c.agent_key == bindparam("a"),
     DELIVERIES.c.group == bindparam("g"),
@@ -38,7 +38,7 @@ _SAME = (
 _LAST_SENT = (
     select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
     .join_from(DELIVERIES, OUTBOX)
-    .where(*_SAME, DELIVERIES.c.status != SUPPRESSED)
+    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status != SUPPRESSED)
     .order_by(DELIVERIES.c.seq.desc())
     .limit(1)
 )
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 _SUPPRESSED_SINCE = (
     select(func.count())
     .select_from(DELIVERIES)
-    .where(*_SAME, DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
+    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
 )
-_DUE = (
+_SELECT_DUE = (
     select(OUTBOX, DELIVERIES.c.attempts, DELIVERIES.c.queued_ms, DELIVERIES.c.suppressed_before)
     .join_from(DELIVERIES, OUTBOX)
     .where(
@@ -68,18 +68,18 @@ _LEASED = (
     DELIVERIES.c.attempts == bindparam("a"),
     DELIVERIES.c.status == PENDING,
 )
-_LATER = DELIVERIES.alias("later")
-_OVERTAKEN = select(DELIVERIES.c.seq).where(
+_LATER_DELIVERY = DELIVERIES.alias("later")
+_SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     DELIVERIES.c.target == bindparam("t"),
     DELIVERIES.c.seq.in_(bindparam("seqs", expanding=True)),
     DELIVERIES.c.group != "",
-    select(_LATER.c.seq)
+    select(_LATER_DELIVERY.c.seq)
     .where(
-        _LATER.c.target == DELIVERIES.c.target,
-        _LATER.c.agent_key == DELIVERIES.c.agent_key,
-        _LATER.c.group != "",
-        _LATER.c.seq > DELIVERIES.c.seq,
-        _LATER.c.status == DELIVERED,
+        _LATER_DELIVERY.c.target == DELIVERIES.c.target,
+        _LATER_DELIVERY.c.agent_key == DELIVERIES.c.agent_key,
+        _LATER_DELIVERY.c.group != "",
+        _LATER_DELIVERY.c.seq > DELIVERIES.c.seq,
+        _LATER_DELIVERY.c.status == DELIVERED,
     )
     .exists(),
 )
@@ -96,15 +96,15 @@ _SETTLE = (
 )
 
 
-class Deliveries(Database):
+class OutboxStore(Database):
     """Part of the store that the dispatcher drives."""
 
-    def route(self, routes: Sequence[Route], now_ms: int, limit: int = 200) -> int:
+    def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
         if not self._any_unrouted():  # an idle dispatcher never takes the write lock
             return 0
         with self.write() as connection:
             # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
-            if not self._dialect.is_only_one(connection, "route"):
+            if not self._dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
             for row in rows:
@@ -118,21 +118,21 @@ class Deliveries(Database):
             query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
             return connection.execute(query).first() is not None
 
-    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[Outgoing]:
+    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[LeasedDelivery]:
         due = self.next_due_ms(target)
         if due is None or due > now_ms:
             return []
         with self.write() as connection:
-            rows = connection.execute(_DUE, {"t": target, "now": now_ms, "most": limit}).all()
+            rows = connection.execute(_SELECT_DUE, {"t": target, "now": now_ms, "most": limit}).all()
             leases = [
                 {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
                 for row in rows
             ]
             if leases:
                 connection.execute(_LEASE, leases)
-        return [_to_outgoing(row, target) for row in rows]
+        return [_to_leased_delivery(row, target) for row in rows]
 
-    def settle(self, settlements: Sequence[Settlement]) -> None:
+    def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
         if not settlements:
             return
         with self.write() as connection:
@@ -140,7 +140,7 @@ class Deliveries(Database):
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
         with self.read() as connection:
-            return set(connection.execute(_OVERTAKEN, {"t": target, "seqs": list(seqs)}).scalars())
+            return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
 
     def next_due_ms(self, target: str) -> int | None:
         query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
@@ -172,7 +172,7 @@ class Deliveries(Database):
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
         row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
         with self.write() as connection:
-            connection.execute(_UPSERT_STOP.on(connection), row)
+            connection.execute(_UPSERT_STOP.for_connection(connection), row)
 
     def stopped_targets(self) -> dict[str, str]:
         with self.read() as connection:
@@ -184,47 +184,51 @@ class Deliveries(Database):
             return connection.execute(delete(TARGET_STOPS).where(TARGET_STOPS.c.name == name)).rowcount > 0
 
     def note_heard(self, source: str, at_ms: int) -> None:
-        mine = COUNTERS.c.name == HEARD + source
+        mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self.write() as connection:
-            connection.execute(ADD_COUNTER.on(connection), {"name": HEARD + source, "value": at_ms})
+            connection.execute(
+                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": at_ms}
+            )
             connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
         if not rows:
             return
         with self.write() as connection:
-            connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in rows])
+            connection.execute(INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
 
     def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
-        mine = COUNTERS.c.name == HEARD + source
+        mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self.write() as connection:
-            connection.execute(ADD_COUNTER.on(connection), {"name": HEARD + source, "value": 0})
+            connection.execute(
+                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": 0}
+            )
             # Locked, so that it is not heard of in between.
             heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
             if heard_ms > since_ms:
                 return False
-            connection.execute(INSERT_OUTBOX.on(connection), codec.outbox_params(row(heard_ms)))
+            connection.execute(INSERT_OUTBOX.for_connection(connection), codec.outbox_params(row(heard_ms)))
             return True
 
 
-def _route_row(connection: Connection, row: AnyRow, routes: Sequence[Route], now_ms: int) -> None:
-    takers = [route for route in routes if _takes(route, row)]
+def _route_row(connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int) -> None:
+    takers = [route for route in routes if _route_matches(route, row)]
     for route in takers:
-        status, suppressed = _cooled_down(connection, row, route)
-        error = "" if status == PENDING else COOLED_DOWN
-        _queue(
+        status, suppressed = _cooldown_status(connection, row, route)
+        error = "" if status == PENDING else COOLDOWN_REASON
+        _insert_delivery(
             connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed, last_error=error
         )
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
-        _queue(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
+        _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
 
 
-def _takes(route: Route, row: AnyRow) -> bool:
+def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
     return route.kind == row.kind and row.level in route.levels and row.target in ("", route.target)
 
 
-def _cooled_down(connection: Connection, row: AnyRow, route: Route) -> tuple[str, int]:
+def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute) -> tuple[str, int]:
     """Whether *row* must wait for the target's cool-down, and how many before it did."""
     if not row.group:
         return PENDING, 0
@@ -238,17 +242,17 @@ def _cooled_down(connection: Connection, row: AnyRow, route: Route) -> tuple[str
     return PENDING, connection.execute(_SUPPRESSED_SINCE, same | {"s": since}).scalar_one()
 
 
-def _queue(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:
+def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:
     common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
     agent = {"agent_key": row.agent_key, "group": row.group}
     connection.execute(insert(DELIVERIES), [common | agent | values])
 
 
-def _to_outgoing(row: AnyRow, target: str) -> Outgoing:
-    return Outgoing(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
+def _to_leased_delivery(row: AnyRow, target: str) -> LeasedDelivery:
+    return LeasedDelivery(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
 
 
-def _settlement_params(item: Settlement) -> dict[str, Any]:
+def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
     return {
         "s": item.seq,
         "t": item.target,

@@ -30,12 +30,12 @@ from sqlalchemy import (
     update,
 )
 
-from ...ingest.erasing import NameEraser, Subject
+from ...ingest.erasing import ErasureSubject, NameEraser
 from ..chain import content_digest
 from . import codec
-from .chunks import chunks
+from .chunks import chunked
 from .containment import edge_params
-from .database import Database, meaning
+from .database import Database, translate_errors
 from .dialects import contains, insert_or_skip
 from .schema import (
     AGENTS,
@@ -53,17 +53,19 @@ from .schema import (
 )
 from .text import TEXT
 
-AHEAD_MS = 300_000
+MAX_EVENT_AHEAD_MS = 300_000
 """How far ahead of its arrival an event's time may be."""
 DAY_MS = 86_400_000
-DECIDED = "alert-"
+DECISION_ALERT_PREFIX = "alert-"
 """Before the id of a decision: the key of what announces it (`scoring/notify/alert.py`)."""
-_PAGE = 200
-_APART = {table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)}
+_ERASURE_PAGE = 200
+_SEPARATE_TABLES = {
+    table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)
+}
 """Tables that hold no names, or are seen to one by one."""
-_BORN = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
-_OPAQUE = frozenset({"features", "risk", "p_values", "drift"})
-_FIXED = frozenset(
+_CREATION_COLUMNS = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
+_BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
+_COLUMNS_WITHOUT_NAMES = frozenset(
     {
         "tenant",
         "issuer",
@@ -91,14 +93,14 @@ _FIXED = frozenset(
 """Words of ours, and who a row is about: another one than who is erased."""
 
 
-class Scope(NamedTuple):
+class ErasureScope(NamedTuple):
     """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
 
     `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
     """
 
     erasure_id: str
-    subject: Subject
+    subject: ErasureSubject
     at_offset: int
     at_ms: int
     offsets: Mapping[int, int] | None = None
@@ -109,12 +111,12 @@ class Scope(NamedTuple):
         return {0: self.at_offset} if self.offsets is None else self.offsets
 
 
-class Erasing(Database):
+class SubjectStore(Database):
     """Part of the store that carries erasures out."""
 
     new_salt: Callable[[], bytes]
 
-    def erase(self, scope: Scope, *, dry: bool = False) -> dict[str, int]:
+    def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
         """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
 
         Returns:
@@ -126,24 +128,28 @@ class Erasing(Database):
                 counts[place] = counts.get(place, 0) + count
         return counts
 
-    def _steps(self, scope: Scope, dry: bool) -> list[tuple[str, int]]:
-        work = _Work(self, scope, dry)
-        found = [("dead_letters", work.letters()), ("edges", work.edges()), ("decisions", work.tombstones())]
-        found.append(("outbox", work.alerts))
+    def _steps(self, scope: ErasureScope, dry: bool) -> list[tuple[str, int]]:
+        work = _SubjectErasure(self, scope, dry)
+        found = [
+            ("dead_letters", work.remove_dead_letters()),
+            ("edges", work.remove_edges()),
+            ("decisions", work.write_tombstones()),
+        ]
+        found.append(("outbox", work.removed_alerts))
         for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
-            if table.name not in _APART:
+            if table.name not in _SEPARATE_TABLES:
                 if table is not DECISIONS and "agent_key" in table.c:
-                    found.append((table.name, work.rows_about(table)))
-                found.append((f"{table.name}.changed", work.names_in(table)))
-        found.append(("agents.changed", work.names_in(AGENTS)))
+                    found.append((table.name, work.remove_own_rows(table)))
+                found.append((f"{table.name}.changed", work.pseudonymise_table(table)))
+        found.append(("agents.changed", work.pseudonymise_table(AGENTS)))
         if scope.subject.kind == "agent":
-            found.append(("agents", work.left_behind()))
+            found.append(("agents", work.count_stale_agents()))
         return found
 
-    def held_at_servers(self, subject: Subject) -> list[str]:
+    def held_at_servers(self, subject: ErasureSubject) -> list[str]:
         """Actuators at whose server an agent is lowered: what it had before is known here alone."""
         table = METADATA.tables["actuations"]
-        mine = (table.c.agent_key == codec.signed(subject.key), table.c.original != b"")
+        mine = (table.c.agent_key == codec.to_signed(subject.key), table.c.original != b"")
         with self.read() as connection:
             return sorted(connection.scalars(select(table.c.target).where(*mine)))
 
@@ -156,34 +162,34 @@ class Erasing(Database):
         Raises:
             Unavailable: the database does not answer, or somebody has a table locked; call it again.
         """
-        with meaning():
+        with translate_errors():
             return self._dialect.compact(self._engine)
 
 
-class _Work:
+class _SubjectErasure:
     """One walk over the tables."""
 
-    def __init__(self, database: Erasing, scope: Scope, dry: bool) -> None:
+    def __init__(self, database: SubjectStore, scope: ErasureScope, dry: bool) -> None:
         self._database = database
         self._scope = scope
         self._subject = scope.subject
         self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
-        self._key = codec.signed(scope.subject.key)
+        self._key = codec.to_signed(scope.subject.key)
         self._dry = dry
-        self.alerts = 0
+        self.removed_alerts = 0
         """Alerts that went with their decisions."""
 
-    def rows_about(self, table: Table) -> int:
+    def remove_own_rows(self, table: Table) -> int:
         """Rows that are the agent's own, as far as they are from before."""
         if self._subject.kind != "agent":
             return 0
-        born = next((table.c[name] for name in _BORN if name in table.c), None)
+        born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
         mine: list[ColumnElement[bool]] = [table.c.agent_key == self._key]
         if born is not None:
             mine.append(born <= self._scope.at_ms)
-        return self._each(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
+        return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
 
-    def left_behind(self) -> int:
+    def count_stale_agents(self) -> int:
         """The agent's row in a version from before it was forgotten: the pipeline has it still."""
         early = [
             and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
@@ -193,52 +199,56 @@ class _Work:
         with self._database.read() as connection:
             return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
 
-    def tombstones(self) -> int:
+    def write_tombstones(self) -> int:
         """Decisions about the agent: content and salt go, the digests stay."""
         if self._subject.kind != "agent":
             return 0
         later = [
             and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
         ]
-        return self._each(DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~or_(false(), *later)), self._bury)
-
-    def letters(self) -> int:
-        """Dead letters that name somebody."""
-        columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
-        return self._each(
-            DEAD_LETTERS,
-            self._may_hold(columns),
-            lambda connection, row: self._named(row, columns) and self._remove(connection, DEAD_LETTERS, row),
+        return self._for_each_row(
+            DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~or_(false(), *later)), self._write_tombstone
         )
 
-    def edges(self) -> int:
+    def remove_dead_letters(self) -> int:
+        """Dead letters that name somebody."""
+        columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
+        return self._for_each_row(
+            DEAD_LETTERS,
+            self._candidate_filter(columns),
+            lambda connection, row: self._names_subject(row, columns) and self._remove(connection, DEAD_LETTERS, row),
+        )
+
+    def remove_edges(self) -> int:
         """Edges of the agent go; those of a principal get the pseudonym."""
         mine = [EDGES.c.tenant == self._subject.tenant, or_(*(EDGES.c[end] == self._subject.name for end in _ENDS))]
         if self._subject.kind == "agent":
-            mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + AHEAD_MS]
+            mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + MAX_EVENT_AHEAD_MS]
         else:
             mine += [EDGES.c.kind == "acts_for", EDGES.c.target == self._subject.name]
-        return self._each(EDGES, and_(*mine), self._edge)
+        return self._for_each_row(EDGES, and_(*mine), self._remove_edge)
 
-    def _edge(self, connection: Connection, row: Any) -> bool:
+    def _remove_edge(self, connection: Connection, row: Any) -> bool:
         if self._subject.kind == "principal":
             renamed = codec.to_edge(row, target=self._subject.pseudonym)
-            connection.execute(insert_or_skip(EDGES, "edge_id").on(connection), edge_params(renamed))
+            connection.execute(insert_or_skip(EDGES, "edge_id").for_connection(connection), edge_params(renamed))
         return self._remove(connection, EDGES, row)
 
-    def names_in(self, table: Table) -> int:
+    def pseudonymise_table(self, table: Table) -> int:
         """Rows of others that name somebody."""
-        columns = [column for column in table.columns if is_told(column)]
+        columns = [column for column in table.columns if may_contain_names(column)]
         if not columns:
             return 0
-        where = [self._may_hold(columns)]
+        where = [self._candidate_filter(columns)]
         if "tenant" in table.c:
             where.append(table.c.tenant == self._subject.tenant)
         if "agent_id" in table.c:
             where.append(table.c.agent_id != self._subject.name)  # its own rows; or another agent's of that very name
-        return self._each(table, and_(*where), lambda connection, row: self._rewrite(connection, table, columns, row))
+        return self._for_each_row(
+            table, and_(*where), lambda connection, row: self._rewrite(connection, table, columns, row)
+        )
 
-    def _may_hold(self, columns: Sequence[Any]) -> ColumnElement[bool]:
+    def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
         """A first look in the database; escapes of JSON are looked at one by one."""
         found: list[ColumnElement[bool]] = []
         for column in columns:
@@ -248,9 +258,9 @@ class _Work:
                 found.append(contains(column, self._names.name))
         return or_(*found)
 
-    def _named(self, row: Any, columns: Sequence[Any]) -> bool:
+    def _names_subject(self, row: Any, columns: Sequence[Any]) -> bool:
         return any(
-            self._names.in_bytes(value) if isinstance(value, bytes) else self._names.in_text(value)
+            self._names.is_in_bytes(value) if isinstance(value, bytes) else self._names.is_in_text(value)
             for value in (row._mapping[column.name] for column in columns)
         )
 
@@ -258,7 +268,7 @@ class _Work:
         values: dict[str, Any] = {}
         for column in columns:
             old = row._mapping[column.name]
-            new = self._names.json(old) if isinstance(old, bytes) else self._names.text(old)
+            new = self._names.erase_in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)
             if new != old:
                 values[column.name] = new
         if not values:
@@ -266,7 +276,7 @@ class _Work:
         if not self._dry:
             if table is DECISIONS:
                 values |= self._redaction(row, values)
-            connection.execute(update(table).where(_is(table, row)).values(values))
+            connection.execute(update(table).where(_primary_key_equals(table, row)).values(values))
         return True
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -280,10 +290,10 @@ class _Work:
             "redacted": content_digest(salt, dict(row._mapping) | values),
         }
 
-    def _bury(self, connection: Connection, row: Any) -> bool:
+    def _write_tombstone(self, connection: Connection, row: Any) -> bool:
         """The day is what is left of when; the tenant is whose record it was."""
-        values = {column.name: _nothing(column) for column in DECISIONS.columns} | {
-            name: row._mapping[name] for name in ("tenant", "partition", *_KEPT)
+        values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
+            name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
         }
         values |= {
             "decision_id": f"erased-{row.partition}-{row.chain_sequence}",
@@ -297,54 +307,59 @@ class _Work:
         if (
             not self._dry
         ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
-            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECIDED}{row.decision_id}")
-            self.alerts += connection.execute(gone).rowcount
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECISION_ALERT_PREFIX}{row.decision_id}")
+            self.removed_alerts += connection.execute(gone).rowcount
         if not row.chain_sequence:  # from before there was a chain: nothing holds it
             return self._remove(connection, DECISIONS, row)
         if not self._dry:
-            connection.execute(update(DECISIONS).where(_is(DECISIONS, row)).values(values))
+            connection.execute(update(DECISIONS).where(_primary_key_equals(DECISIONS, row)).values(values))
         return True
 
     def _remove(self, connection: Connection, table: Table, row: Any) -> bool:
         if not self._dry:
-            connection.execute(delete(table).where(_is(table, row)))
+            connection.execute(delete(table).where(_primary_key_equals(table, row)))
         return True
 
-    def _each(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
+    def _for_each_row(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
         """Go once over the rows that are found, a page in a transaction; counts those that *act* did something to."""
         keys = tuple(table.primary_key.columns)
-        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_PAGE), None
+        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_ERASURE_PAGE), None
         while True:
             page = query if after is None else query.where(tuple_(*keys) > tuple(after))
             with self._database.read() as connection:  # the long look takes no lock
                 found = connection.execute(page).all()
-            for part in chunks(found, _PAGE):
+            for part in chunked(found, _ERASURE_PAGE):
                 with self._database.read() if self._dry else self._database.write() as connection:
                     for key in part:
                         mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
                         row = connection.execute(select(table).where(mine)).one_or_none()
                         done += row is not None and act(connection, row)
-            if len(found) < _PAGE:
+            if len(found) < _ERASURE_PAGE:
                 return done
             after = found[-1]
 
 
 _ENDS = ("source", "target")
-_KEPT = ("chain_sequence", "chain_content", "chain_previous", "chain_digest")
+_TOMBSTONE_COLUMNS = ("chain_sequence", "chain_content", "chain_previous", "chain_digest")
 
 
-def _is(table: Table, row: Any) -> ColumnElement[bool]:
+def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
     return and_(*(column == row._mapping[column.name] for column in table.primary_key.columns))
 
 
-def is_told(column: Any) -> bool:
+def may_contain_names(column: Any) -> bool:
     """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
-    if column.primary_key or column.name in _OPAQUE | _FIXED or column.unique or column.name.startswith("chain_"):
+    if (
+        column.primary_key
+        or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
+        or column.unique
+        or column.name.startswith("chain_")
+    ):
         return False
     return isinstance(column.type, LargeBinary | Text) or column.type is TEXT
 
 
-def _nothing(column: Any) -> Any:
+def _empty_value(column: Any) -> Any:
     if isinstance(column.type, LargeBinary):
         return b""
     return "" if isinstance(column.type, Text) or column.type is TEXT else 0

@@ -11,22 +11,22 @@ from collections.abc import Collection, Sequence
 import msgspec
 from sqlalchemy import Connection, delete, or_, select, update
 
-from ...ingest.unread import Bygone
-from ..privacy.records import OPEN, Erasure, Met
+from ...ingest.unread import ErasedSubject
+from ..privacy.records import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 from ..records import Commit
 from .database import Database
 from .dialects import insert_or_skip, starts_with, upsert
-from .erasures import erasure_of, params_of
+from .erasures import erasure_params, to_erasure
 from .schema import ERASURES, META
 
-PREFIX = "forget."
-FEW = 20
+FORGET_POSITION_PREFIX = "forget."
+FEW_ERASURES = 20
 """Erasures whose places are looked up one by one; those of more are read all at once."""
-_UPSERT = upsert(META, ("key",))
-_ADD = insert_or_skip(ERASURES, "erasure_id")
+_UPSERT_FORGET_POSITION = upsert(META, ("key",))
+_INSERT_FOUND_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 
 
-class Place(msgspec.Struct, frozen=True):
+class ForgetRecordPosition(msgspec.Struct, frozen=True):
     """Where a partition met an order, when that was given, and whether the agent's state is kept there."""
 
     offset: int
@@ -34,25 +34,25 @@ class Place(msgspec.Struct, frozen=True):
     ours: bool = False
 
 
-_place = msgspec.json.Decoder(Place)
+_position_decoder = msgspec.json.Decoder(ForgetRecordPosition)
 
 
-def write_forgets(connection: Connection, commits: Sequence[Commit]) -> None:
+def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
     """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
 
     An order may be in a partition twice: a leader died before it noted that it had given it, or lost its place. The
     later place counts, under the later of both times: it is the same order, whichever of them is noted.
     """
-    for partition, met in ((one.position.partition, met) for one in commits for met in one.forgets):
-        key = f"{PREFIX}{met.erasure_id}.{partition}"
+    for partition, met in ((one.position.partition, met) for one in commits for met in one.erasures):
+        key = f"{FORGET_POSITION_PREFIX}{met.erasure_id}.{partition}"
         known = connection.scalar(select(META.c.value).where(META.c.key == key))
-        at_ms = met.at_ms if known is None else max(met.at_ms, _place.decode(known).at_ms)
-        value = msgspec.json.encode(Place(met.offset, at_ms, met.ours)).decode()
-        connection.execute(_UPSERT.on(connection), {"key": key, "value": value})
-        connection.execute(_ADD.on(connection), params_of(_found_again(met)))
+        at_ms = met.at_ms if known is None else max(met.at_ms, _position_decoder.decode(known).at_ms)
+        value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
+        connection.execute(_UPSERT_FORGET_POSITION.for_connection(connection), {"key": key, "value": value})
+        connection.execute(_INSERT_FOUND_ERASURE.for_connection(connection), erasure_params(_rediscovered_erasure(met)))
 
 
-def _found_again(met: Met) -> Erasure:
+def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
     who = met.subject
     return Erasure(
         met.erasure_id,
@@ -72,30 +72,35 @@ def _found_again(met: Met) -> Erasure:
     )
 
 
-class Forgets(Database):
+class ForgetPositions(Database):
     """Part of the store."""
 
-    def forgets_of(self, erasure_id: str) -> dict[int, Place]:
+    def forgets_of(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
         """By partition, where the order of an erasure was met last."""
         with self.read() as connection:
-            found = _rows(connection, f"{PREFIX}{erasure_id}.")
+            found = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
         return {partition: place for _, partition, place in found}
 
-    def forgets(self, partition: int, after: int) -> list[Bygone]:
+    def forgets(self, partition: int, after: int) -> list[ErasedSubject]:
         with self.read() as connection:
             found = {
                 erasure: place.offset
-                for erasure, at, place in _rows(connection, PREFIX)
+                for erasure, at, place in _position_rows(connection, FORGET_POSITION_PREFIX)
                 if at == partition and place.ours and place.offset >= after
             }
             rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
-        made = [erasure_of(row) for row in rows]
-        return [Bygone(one.who, {partition: found[one.erasure_id]}) for one in made if one.subject]
+        made = [to_erasure(row) for row in rows]
+        return [ErasedSubject(one.erasure_subject, {partition: found[one.erasure_id]}) for one in made if one.subject]
 
-    def bygone(self) -> list[Bygone]:
-        return [Bygone(made.who, {at: place.offset for at, place in places.items()}) for made, places in self.kept()]
+    def bygone(self) -> list[ErasedSubject]:
+        return [
+            ErasedSubject(made.erasure_subject, {at: place.offset for at, place in places.items()})
+            for made, places in self.kept()
+        ]
 
-    def kept(self, since_ms: int = 0, also: Collection[str] = ()) -> list[tuple[Erasure, dict[int, Place]]]:
+    def kept(
+        self, since_ms: int = 0, also: Collection[str] = ()
+    ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
         """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
 
         Args:
@@ -108,20 +113,22 @@ class Forgets(Database):
         query = select(ERASURES).where(ERASURES.c.subject != "", recent)
         with self.read() as connection:
             ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            made = [erasure_of(row) for row in ordered]
-            places = _places(connection, [one.erasure_id for one in made])
+            made = [to_erasure(row) for row in ordered]
+            places = _positions_by_erasure(connection, [one.erasure_id for one in made])
         return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
 
     def drop_forgets(self, erasure_id: str) -> None:
         """Remove where the order of an erasure was met."""
-        self.drop_meta_from(f"{PREFIX}{erasure_id}.")
+        self.drop_meta_from(f"{FORGET_POSITION_PREFIX}{erasure_id}.")
 
     def topic_made_again(self) -> None:
         """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
         with self.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, PREFIX)))
+            connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
             connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
-            connection.execute(update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN))).values(status="queued"))
+            connection.execute(
+                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
+            )
 
     def meta_from(self, begin: str) -> dict[str, str]:
         """All of `meta` whose key begins so."""
@@ -135,20 +142,22 @@ class Forgets(Database):
             connection.execute(delete(META).where(starts_with(META.c.key, begin)))
 
 
-def _places(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, Place]]:
+def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:
     """Places by erasure; a few are looked up one by one."""
-    begins = [f"{PREFIX}{one}." for one in ids] if len(ids) <= FEW else [PREFIX]
-    found: dict[str, dict[int, Place]] = {}
+    begins = (
+        [f"{FORGET_POSITION_PREFIX}{one}." for one in ids] if len(ids) <= FEW_ERASURES else [FORGET_POSITION_PREFIX]
+    )
+    found: dict[str, dict[int, ForgetRecordPosition]] = {}
     for begin in begins:
-        for erasure, partition, place in _rows(connection, begin):
+        for erasure, partition, place in _position_rows(connection, begin):
             found.setdefault(erasure, {})[partition] = place
     return found
 
 
-def _rows(connection: Connection, begin: str) -> list[tuple[str, int, Place]]:
+def _position_rows(connection: Connection, begin: str) -> list[tuple[str, int, ForgetRecordPosition]]:
     """Erasure, partition and place of every row."""
     found = []
     for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin))):
-        erasure, _, partition = key.removeprefix(PREFIX).rpartition(".")
-        found.append((erasure, int(partition), _place.decode(value)))
+        erasure, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")
+        found.append((erasure, int(partition), _position_decoder.decode(value)))
     return found

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, select, tuple_
 
 from ..records import RiskLevel
-from .base import Purged
-from .chain import anchor
-from .database import Database, meaning
+from .base import PurgeCounts
+from .chain import advance_anchors
+from .database import Database, translate_errors
 from .deliveries import PENDING
 from .schema import AGENTS, DEAD_LETTERS, DELIVERIES, OUTBOX
 
 
-class Housekeeping(Database):
+class Retention(Database):
     """Part of the store that keeps it small."""
 
     def purge(
@@ -26,20 +26,20 @@ class Housekeeping(Database):
         outbox_before_ms: int | None = None,
         letters_before_ms: int | None = None,
         waiting_letters_before_ms: int = 0,
-    ) -> Purged:
+    ) -> PurgeCounts:
         agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
-        with meaning():
+        with translate_errors():
             weeks = self._dialect.purge_weeks(self._writer, before_ms)
-        return Purged(
+        return PurgeCounts(
             weeks + self._purge_decisions(before_ms, chunk),
             self._purge_outbox(before_ms if outbox_before_ms is None else outbox_before_ms, chunk),
-            self._purge_letters(before_ms if letters_before_ms is None else letters_before_ms, chunk)
-            + self._purge_waiting_letters(waiting_letters_before_ms, chunk),
+            self._purge_replayed_dead_letters(before_ms if letters_before_ms is None else letters_before_ms, chunk)
+            + self._purge_waiting_dead_letters(waiting_letters_before_ms, chunk),
             agents,
         )
 
     def upkeep(self, now_ms: int) -> None:
-        with meaning():
+        with translate_errors():
             self._dialect.prepare_weeks(self._writer, now_ms)
 
     def _purge_agents(self, before_ms: int, chunk: int) -> int:
@@ -65,7 +65,7 @@ class Housekeeping(Database):
 
     def _purge_decisions(self, before_ms: int, chunk: int) -> int:
         """Walks once over the old ones: those that stay (an agent's current one) must not be met again."""
-        table = self._dialect.LOOSE_DECISIONS
+        table = self._dialect.ROW_PURGED_DECISIONS
         order = (table.c.decided_ms, table.c.decision_id)
         link = (table.c.partition, table.c.chain_sequence, table.c.chain_digest)
         current = exists().where(AGENTS.c.key == table.c.agent_key, AGENTS.c.decision_id == table.c.decision_id)
@@ -77,7 +77,7 @@ class Housekeeping(Database):
                 gone = [row for row in rows if not row.current]  # an old decision never becomes current again
                 ids = [row.decision_id for row in gone]
                 removed += connection.execute(delete(table).where(order[1].in_(ids))).rowcount
-                anchor(connection, [(row.partition, row.chain_sequence, row.chain_digest) for row in gone])
+                advance_anchors(connection, [(row.partition, row.chain_sequence, row.chain_digest) for row in gone])
             if len(rows) < chunk:
                 return removed
             after = (rows[-1].decided_ms, rows[-1].decision_id)
@@ -87,11 +87,11 @@ class Housekeeping(Database):
         old = (OUTBOX.c.routed_ms > 0, OUTBOX.c.routed_ms < before_ms, ~pending)
         return self._purge_by_id(OUTBOX.c.seq, old, chunk)
 
-    def _purge_letters(self, before_ms: int, chunk: int) -> int:
+    def _purge_replayed_dead_letters(self, before_ms: int, chunk: int) -> int:
         old = (DEAD_LETTERS.c.replayed_ms > 0, DEAD_LETTERS.c.received_ms < before_ms)
         return self._purge_by_id(DEAD_LETTERS.c.letter_id, old, chunk)
 
-    def _purge_waiting_letters(self, before_ms: int, chunk: int) -> int:
+    def _purge_waiting_dead_letters(self, before_ms: int, chunk: int) -> int:
         waiting = (DEAD_LETTERS.c.replayed_ms == 0, DEAD_LETTERS.c.received_ms < before_ms)
         return self._purge_by_id(DEAD_LETTERS.c.letter_id, waiting, chunk) if before_ms > 0 else 0
 

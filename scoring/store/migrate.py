@@ -11,12 +11,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from .dialects import of
+from .dialects import dialect_of
 from .errors import StoreTooNew
 from .schema import METADATA
 
 # Alembic keeps its context in module globals, so one thread of a process may migrate at a time.
-_ONE_AT_A_TIME = threading.Lock()
+_MIGRATION_MUTEX = threading.Lock()
 
 
 def alembic_config() -> Config:
@@ -33,16 +33,16 @@ def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, all in one transaction. Raises StoreTooNew."""
     config = alembic_config()
     scripts = ScriptDirectory.from_config(config)
-    with _ONE_AT_A_TIME, of(engine).writer(engine).begin() as connection:
-        of(engine).lock_for_migration(connection)
-        current = revision(connection)
+    with _MIGRATION_MUTEX, dialect_of(engine).writer(engine).begin() as connection:
+        dialect_of(engine).lock_for_migration(connection)
+        current = read_revision(connection)
         refuse_newer(scripts, current)
         if current != scripts.get_current_head():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
 
-def revision(connection: Connection) -> str | None:
+def read_revision(connection: Connection) -> str | None:
     """Revision of the tables; None = there are none of ours."""
     return MigrationContext.configure(connection).get_current_revision()
 

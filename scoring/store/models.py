@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, Integer, cast, delete, func, select, update
 
-from ..lifecycle.records import DAY_MS, AlertCount, GroupDay, KnownAgents, ModelEntry, ModelSwitch, ModelVersion
+from ..lifecycle.records import (
+    DAY_MS,
+    AgentLifespans,
+    DailyAlertCount,
+    ModelHistoryEntry,
+    ModelSwitch,
+    ModelVersion,
+    PeerGroupDay,
+)
 from ..records import OutboxRow, RiskLevel
 from . import codec
 from .base import MAX_PAGE, Page, Tenants
@@ -20,39 +28,44 @@ from .schema import AGENTS, DECISIONS, MODEL_DAYS, MODEL_HISTORY, MODEL_SWITCHES
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
-EARLY_MS = 600_000
+MAX_CLOCK_SKEW_MS = 600_000
 """A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
-_BLOBS = frozenset({"trained", "figures", "detail", "alerts", "p_values", "drift"})
+_JSON_COLUMNS = frozenset({"trained", "figures", "detail", "alerts", "p_values", "drift"})
 _ADD_VERSION = insert_or_skip(MODEL_VERSIONS, "version")
 _ADD_ENTRY = insert_or_skip(MODEL_HISTORY, "entry_id")
-_SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
-_DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
+_UPSERT_SWITCH = upsert(MODEL_SWITCHES, ("partition", "epoch", "offset"))
+_UPSERT_DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
 
 
-class Models(Paged):
+class ModelStore(Paged):
     """Part of the store that the lifecycle uses; `trustwatch.scoring.store.base` says what each method promises."""
 
-    def add_model(self, made: ModelVersion, entry: ModelEntry) -> bool:
+    def add_model(self, made: ModelVersion, entry: ModelHistoryEntry) -> bool:
         with self.write() as connection:
-            add = _ADD_VERSION.on(connection).returning(MODEL_VERSIONS.c.version)
-            added = connection.execute(add, _params(made)).first() is not None
+            add = _ADD_VERSION.for_connection(connection).returning(MODEL_VERSIONS.c.version)
+            added = connection.execute(add, _model_params(made)).first() is not None
             if added:
-                connection.execute(_ADD_ENTRY.on(connection), _params(entry))
+                connection.execute(_ADD_ENTRY.for_connection(connection), _model_params(entry))
         return added
 
     def change_models(
-        self, changed: Sequence[ModelVersion], entries: Sequence[ModelEntry] = (), outbox: Sequence[OutboxRow] = ()
+        self,
+        changed: Sequence[ModelVersion],
+        entries: Sequence[ModelHistoryEntry] = (),
+        outbox: Sequence[OutboxRow] = (),
     ) -> None:
         with self.write() as connection:
             for one in changed:
                 mine = MODEL_VERSIONS.c.version == one.version
-                connection.execute(update(MODEL_VERSIONS).where(mine).values(_params(one)))
+                connection.execute(update(MODEL_VERSIONS).where(mine).values(_model_params(one)))
             if entries:
-                connection.execute(_ADD_ENTRY.on(connection), [_params(entry) for entry in entries])
+                connection.execute(_ADD_ENTRY.for_connection(connection), [_model_params(entry) for entry in entries])
             if outbox:
-                connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in outbox])
+                connection.execute(
+                    INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in outbox]
+                )
 
     def note_figures(self, version: str, figures: dict[str, Any], at_ms: int) -> None:
         values = {"figures": _encode(figures), "changed_ms": at_ms}
@@ -62,20 +75,24 @@ class Models(Paged):
     def model(self, version: str) -> ModelVersion | None:
         with self.read() as connection:
             row = connection.execute(select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version)).one_or_none()
-        return None if row is None else _version(row)
+        return None if row is None else _to_model_version(row)
 
     def models(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
         query = select(MODEL_VERSIONS)
         if status is not None:
             query = query.where(MODEL_VERSIONS.c.status == status)
-        return self.newest(query, (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version), limit, cursor, _version)
+        return self.newest(
+            query, (MODEL_VERSIONS.c.created_ms, MODEL_VERSIONS.c.version), limit, cursor, _to_model_version
+        )
 
-    def model_history(self, version: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[ModelEntry]:
+    def model_history(
+        self, version: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[ModelHistoryEntry]:
         query = select(MODEL_HISTORY)
         if version is not None:
             query = query.where(MODEL_HISTORY.c.version == version)
         order = (MODEL_HISTORY.c.at_ms, MODEL_HISTORY.c.entry_id)
-        return self.newest(query, order, limit, cursor, lambda row: ModelEntry(**_values(row)))
+        return self.newest(query, order, limit, cursor, lambda row: ModelHistoryEntry(**_model_values(row)))
 
     def model_switch(self, partition: int) -> ModelSwitch | None:
         order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
@@ -89,37 +106,39 @@ class Models(Paged):
         with self.read() as connection:
             return [ModelSwitch(**row._mapping) for row in connection.execute(query.limit(limit))]
 
-    def note_days(self, days: Sequence[GroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
+    def note_days(self, days: Sequence[PeerGroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
         with self.write() as connection:
             if days:
-                connection.execute(_DAY.on(connection), [_params(day) for day in days])
+                connection.execute(_UPSERT_DAY.for_connection(connection), [_model_params(day) for day in days])
             if outbox:
-                connection.execute(INSERT_OUTBOX.on(connection), [codec.outbox_params(row) for row in outbox])
+                connection.execute(
+                    INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in outbox]
+                )
 
-    def model_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[GroupDay]:
+    def model_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[PeerGroupDay]:
         query = visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
         if version is not None:
             query = query.where(MODEL_DAYS.c.version == version)
         order = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type, MODEL_DAYS.c.version)
         with self.read() as connection:
-            return [_day(row) for row in connection.execute(query.order_by(*order))]
+            return [_to_group_day(row) for row in connection.execute(query.order_by(*order))]
 
-    def alert_counts(self, from_day: int, tenants: Tenants = None) -> list[AlertCount]:
+    def alert_counts(self, from_day: int, tenants: Tenants = None) -> list[DailyAlertCount]:
         day = cast(DECISIONS.c.event_time_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
         group = (day, DECISIONS.c.tenant, DECISIONS.c.agent_type)
-        counts = [_rises(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
+        counts = [_count_escalations(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
         first = from_day * DAY_MS
         since = (
-            DECISIONS.c.decided_ms >= first - EARLY_MS,  # which the index knows
+            DECISIONS.c.decided_ms >= first - MAX_CLOCK_SKEW_MS,  # which the index knows
             DECISIONS.c.event_time_ms >= first,
             DECISIONS.c.level > DECISIONS.c.previous_level,
         )
         query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
         with self.read() as connection:
             rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()
-        return sorted((AlertCount(*row) for row in rows), key=lambda one: (one.day, one.tenant, one.agent_type))
+        return sorted((DailyAlertCount(*row) for row in rows), key=lambda one: (one.day, one.tenant, one.agent_type))
 
-    def known_agents(self, from_day: int, tenants: Tenants = None) -> list[KnownAgents]:
+    def known_agents(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:
         first, last = (
             cast(column.op("/")(DAY_MS), Integer) for column in (AGENTS.c.first_seen_ms, AGENTS.c.last_seen_ms)
         )
@@ -127,7 +146,7 @@ class Models(Paged):
         query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
         with self.read() as connection:
             rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
-        return [KnownAgents(*row) for row in rows]
+        return [AgentLifespans(*row) for row in rows]
 
     def purge_models(self, before_day: int) -> int:
         with self.write() as connection:
@@ -136,26 +155,26 @@ class Models(Paged):
 
 def write_switches(connection: Connection, switches: Sequence[ModelSwitch]) -> None:
     """Models that a commit brings into force."""
-    connection.execute(_SWITCH.on(connection), [msgspec.structs.asdict(one) for one in switches])
+    connection.execute(_UPSERT_SWITCH.for_connection(connection), [msgspec.structs.asdict(one) for one in switches])
 
 
-def _rises(level: RiskLevel) -> ColumnElement[int]:
+def _count_escalations(level: RiskLevel) -> ColumnElement[int]:
     return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
 
 
-def _params(made: msgspec.Struct) -> dict[str, Any]:
+def _model_params(made: msgspec.Struct) -> dict[str, Any]:
     values = msgspec.structs.asdict(made)
-    return {name: _encode(value) if name in _BLOBS else value for name, value in values.items()}
+    return {name: _encode(value) if name in _JSON_COLUMNS else value for name, value in values.items()}
 
 
-def _values(row: Any) -> dict[str, Any]:
-    return {name: _decode(value) if name in _BLOBS else value for name, value in row._mapping.items()}
+def _model_values(row: Any) -> dict[str, Any]:
+    return {name: _decode(value) if name in _JSON_COLUMNS else value for name, value in row._mapping.items()}
 
 
-def _version(row: Any) -> ModelVersion:
-    return ModelVersion(**_values(row))
+def _to_model_version(row: Any) -> ModelVersion:
+    return ModelVersion(**_model_values(row))
 
 
-def _day(row: Any) -> GroupDay:
-    values = _values(row)
-    return GroupDay(**values | {"alerts": tuple(values["alerts"]), "p_values": tuple(values["p_values"])})
+def _to_group_day(row: Any) -> PeerGroupDay:
+    values = _model_values(row)
+    return PeerGroupDay(**values | {"alerts": tuple(values["alerts"]), "p_values": tuple(values["p_values"])})

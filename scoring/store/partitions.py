@@ -11,11 +11,11 @@ from . import codec
 from .base import VersionedAgent
 from .database import Database
 from .dialects import insert_or_skip
-from .feedback import spread_holdings
+from .feedback import copy_rules_to_partitions
 from .schema import AGENTS, DECISIONS, POSITIONS
 
-_ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
-_MOVE = (
+_INSERT_PARTITION = insert_or_skip(POSITIONS, "partition")
+_MOVE_AGENT = (
     update(AGENTS)
     .where(AGENTS.c.key == bindparam("k"))
     .values(
@@ -26,7 +26,7 @@ _MOVE = (
 )
 
 
-class Partitions(Database):
+class PartitionStore(Database):
     """Part of the store that knows which partition an agent belongs to, and what of it was published."""
 
     def published(self, partition: int) -> int:
@@ -44,7 +44,7 @@ class Partitions(Database):
             yield from found
             if len(found) < chunk:
                 return
-            page = query.where(AGENTS.c.key > codec.signed(found[-1].agent.name.key))
+            page = query.where(AGENTS.c.key > codec.to_signed(found[-1].agent.name.key))
 
     def unpublished_decisions(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
         # A commit's offset is the one after its last record: what it decided has a record's offset, which is below.
@@ -70,7 +70,9 @@ class Partitions(Database):
             # Rows are locked in the order of their numbers, for two that do this at a time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
-            connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
+            connection.execute(
+                _INSERT_PARTITION.for_connection(connection), {"partition": partition, "epoch": 0, "offset": 0}
+            )
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(mine).values(values))
@@ -89,21 +91,21 @@ class Partitions(Database):
             with self.write() as connection:
                 rows = connection.execute(page).all()
                 moves = []
-                done = _published(connection)
+                done = _published_offsets(connection)
                 for key, *words, old in rows:
-                    new = assign(AgentName(codec.unsigned(key), *words))
+                    new = assign(AgentName(codec.to_unsigned(key), *words))
                     if new != old:
                         moves.append({"k": key, "to": new, "done": done.get(old, 0)})
                 if moves:
-                    connection.execute(_MOVE, moves)
+                    connection.execute(_MOVE_AGENT, moves)
             moved += len(moves)
             if len(rows) < chunk:
                 break
             page = query.where(AGENTS.c.key > rows[-1].key)
         with self.write() as connection:
-            spread_holdings(connection, connection.scalars(select(POSITIONS.c.partition)).all())
+            copy_rules_to_partitions(connection, connection.scalars(select(POSITIONS.c.partition)).all())
         return moved
 
 
-def _published(connection: Connection) -> dict[int, int]:
+def _published_offsets(connection: Connection) -> dict[int, int]:
     return {partition: at for partition, at in connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published))}

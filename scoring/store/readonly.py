@@ -6,9 +6,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from ...ingest.errors import ConfigError
-from .database import meaning
+from .database import translate_errors
 from .dialects import open_reading_engine
-from .migrate import alembic_config, refuse_newer, revision
+from .migrate import alembic_config, read_revision, refuse_newer
 from .sql import SqlStore
 
 
@@ -27,8 +27,8 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     engine = open_reading_engine(url, password)
     store = SqlStore(engine)
     try:
-        with meaning(), store.read() as connection:
-            current = revision(connection)
+        with translate_errors(), store.read() as connection:
+            current = read_revision(connection)
     except DBAPIError as error:
         store.close()
         raise ConfigError(f"the store can not be read: {str(error.orig).strip()}") from None

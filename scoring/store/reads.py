@@ -10,12 +10,12 @@ from sqlalchemy import func, or_, select, tuple_, update
 from ...ingest.hashing import agent_key
 from ..records import AgentRow, AgentSummary, Decision, Delivery
 from . import codec
-from .base import AgentQuery, LetterCounts, Page, StoredLetter, Tenants
-from .chunks import IN_LIST, chunks
+from .base import AgentQuery, DeadLetterCounts, Page, StoredDeadLetter, Tenants
+from .chunks import MAX_IN_LIST, chunked
 from .dialects import starts_with
 from .pages import Paged, visible
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
-from .state import DROPPED_LETTERS
+from .state import DROPPED_DEAD_LETTERS
 
 T = TypeVar("T")
 _DELIVERY_COLUMNS = tuple(
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from .database import AnyRow, AnySelect
 
 
-class Reads(Paged):
+class AgentStore(Paged):
     """Part of the store that the edge reads."""
 
     def summaries(self, after_key: int | None = None, limit: int = 10_000) -> list[AgentSummary]:
         query = select(*codec.SUMMARY_COLUMNS).order_by(AGENTS.c.key).limit(limit)
         if after_key is not None:
-            query = query.where(AGENTS.c.key > codec.signed(after_key))
+            query = query.where(AGENTS.c.key > codec.to_signed(after_key))
         with self.read() as connection:
             return [codec.to_summary(row) for row in connection.execute(query)]
 
@@ -58,9 +58,9 @@ class Reads(Paged):
         return self.page(statement.order_by(*order), order, query.limit, codec.to_summary)
 
     def agent(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
-        key = codec.signed(agent_key(tenant, issuer, agent_id))
+        key = codec.to_signed(agent_key(tenant, issuer, agent_id))
         query = visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
-        return self._one(query, codec.to_agent)
+        return self._fetch_one(query, codec.to_agent)
 
     def find_agents(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
         query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
@@ -73,13 +73,13 @@ class Reads(Paged):
     ) -> Page[Decision]:
         query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
         if agent_key is not None:
-            query = query.where(DECISIONS.c.agent_key == codec.signed(agent_key))
+            query = query.where(DECISIONS.c.agent_key == codec.to_signed(agent_key))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
         return self.newest(query, order, limit, cursor, codec.to_decision)
 
     def decision(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
         query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
-        return self._one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
+        return self._fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def list_dead_letters(
         self,
@@ -87,30 +87,30 @@ class Reads(Paged):
         replayed: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[StoredLetter]:
+    ) -> Page[StoredDeadLetter]:
         query = visible(select(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
         if replayed is not None:
             query = query.where(DEAD_LETTERS.c.replayed_ms > 0 if replayed else DEAD_LETTERS.c.replayed_ms == 0)
         order = (DEAD_LETTERS.c.received_ms, DEAD_LETTERS.c.letter_id)
-        return self.newest(query, order, limit, cursor, codec.to_letter)
+        return self.newest(query, order, limit, cursor, codec.to_dead_letter)
 
-    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredLetter | None:
+    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredDeadLetter | None:
         query = select(DEAD_LETTERS).where(DEAD_LETTERS.c.letter_id == letter_id)
-        return self._one(visible(query, DEAD_LETTERS.c.source, sources), codec.to_letter)
+        return self._fetch_one(visible(query, DEAD_LETTERS.c.source, sources), codec.to_dead_letter)
 
     def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
         marked = 0
         with self.write() as connection:
-            for ids in chunks(letter_ids, IN_LIST):
+            for ids in chunked(letter_ids, MAX_IN_LIST):
                 waiting = (DEAD_LETTERS.c.letter_id.in_(ids), DEAD_LETTERS.c.replayed_ms == 0)
                 marked += connection.execute(update(DEAD_LETTERS).where(*waiting).values(replayed_ms=at_ms)).rowcount
         return marked
 
-    def letter_counts(self) -> LetterCounts:
-        dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_LETTERS)
+    def letter_counts(self) -> DeadLetterCounts:
+        dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_DEAD_LETTERS)
         with self.read() as connection:
             stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
-            return LetterCounts(stored, connection.execute(dropped).scalar_one_or_none() or 0)
+            return DeadLetterCounts(stored, connection.execute(dropped).scalar_one_or_none() or 0)
 
     def list_deliveries(
         self,
@@ -130,12 +130,12 @@ class Reads(Paged):
         if target is not None:
             query = query.where(DELIVERIES.c.target == target)
         if agent_key is not None:
-            query = query.where(DELIVERIES.c.agent_key == codec.signed(agent_key))
+            query = query.where(DELIVERIES.c.agent_key == codec.to_signed(agent_key))
         if key is not None:
             query = query.where(OUTBOX.c.key == key)
         return self.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
 
-    def _one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
+    def _fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else make(row)
@@ -144,4 +144,4 @@ class Reads(Paged):
 def _to_delivery(row: AnyRow) -> Delivery:
     values = row._mapping
     fields = {name: values[name] for name in Delivery.__struct_fields__}
-    return Delivery(**fields | {"agent_key": codec.unsigned(values["agent_key"])})
+    return Delivery(**fields | {"agent_key": codec.to_unsigned(values["agent_key"])})

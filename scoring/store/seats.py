@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...ingest.errors import Fenced
-from .database import Database, meaning
-from .dialects.chairs import Chair
+from .database import Database, translate_errors
+from .dialects.chairs import JobLock
 
 
-class Seat:
+class LeaderLock:
     """A job that this process has. One thread uses it.
 
     Args:
@@ -15,32 +15,32 @@ class Seat:
         chair: what the database gave.
     """
 
-    def __init__(self, job: str, chair: Chair) -> None:
+    def __init__(self, job: str, chair: JobLock) -> None:
         self._job = job
-        self._chair = chair
+        self._lock = chair
 
-    def check(self) -> None:
+    def ensure_held(self) -> None:
         """Go on only while it is still ours.
 
         Raises:
             Unavailable: the database does not answer, and may have given it to somebody else.
             Fenced: it is no longer ours.
         """
-        with meaning():
-            ours = self._chair.check()
+        with translate_errors():
+            ours = self._lock.is_held()
         if not ours:
             raise Fenced(f"the connection that made this process the {self._job} is gone; another may be it by now")
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let another process have it."""
-        self._chair.leave()
+        self._lock.release()
 
 
 class Seats(Database):
     """Part of the store."""
 
-    def sit(self, job: str) -> Seat | None:
+    def acquire_leader_lock(self, job: str) -> LeaderLock | None:
         """Take a job that one process does at a time; None = another one has it. Raises Unavailable."""
-        with meaning():
-            chair = self._dialect.sit(self._engine, job)
-        return None if chair is None else Seat(job, chair)
+        with translate_errors():
+            chair = self._dialect.acquire_job_lock(self._engine, job)
+        return None if chair is None else LeaderLock(job, chair)

@@ -8,39 +8,39 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from ...ingest.errors import ConfigError
-from .chain import ChainReads
-from .containment import Containment
-from .database import Database, meaning
-from .deliveries import Deliveries
+from .chain import DecisionStore
+from .containment import ContainmentStore
+from .database import Database, translate_errors
+from .deliveries import OutboxStore
 from .dialects import open_engine
-from .erasing import Erasing
-from .erasures import Erasures
-from .exporting import Exporting
-from .feedback import FeedbackTables
-from .forgets import Forgets
-from .housekeeping import Housekeeping
+from .erasing import SubjectStore
+from .erasures import ErasureStore
+from .exporting import SubjectExport
+from .feedback import FeedbackStore
+from .forgets import ForgetPositions
+from .housekeeping import Retention
 from .migrate import migrate
-from .models import Models
-from .partitions import Partitions
-from .reads import Reads
+from .models import ModelStore
+from .partitions import PartitionStore
+from .reads import AgentStore
 from .seats import Seats
 from .state import DEFAULT_MAX_DEAD_LETTERS, State
 
 
 class SqlStore(
     State,
-    Partitions,
-    Reads,
-    Deliveries,
-    Containment,
-    Models,
-    FeedbackTables,
-    Housekeeping,
-    ChainReads,
-    Erasures,
-    Erasing,
-    Forgets,
-    Exporting,
+    PartitionStore,
+    AgentStore,
+    OutboxStore,
+    ContainmentStore,
+    ModelStore,
+    FeedbackStore,
+    Retention,
+    DecisionStore,
+    ErasureStore,
+    SubjectStore,
+    ForgetPositions,
+    SubjectExport,
     Seats,
     Database,
 ):
@@ -70,7 +70,7 @@ def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, pa
     """
     engine = open_engine(url, password)
     try:
-        with meaning():
+        with translate_errors():
             migrate(engine)
     except ProgrammingError as error:
         engine.dispose()

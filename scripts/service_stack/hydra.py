@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from .postgres import Postgres
 from .server import HOST, Server, answers
-from .system import ServiceError, Unavailable, cache_folder, ensure_command, locked, run, tail
+from .system import ServiceError, ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
 
 HYDRA_VERSION = "2.3.0"
 """The newest that the Go module proxy has under /v2."""
@@ -86,10 +86,10 @@ def _build(program: Path) -> None:
         ]
         done = run(command, folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
         if done.returncode != 0:
-            raise Unavailable(f"Go can not fetch or build Ory Hydra {HYDRA_VERSION}:\n{tail(done.stdout)}")
+            raise ServiceUnavailable(f"Go can not fetch or build Ory Hydra {HYDRA_VERSION}:\n{last_lines(done.stdout)}")
         (work / "out").rename(program.parent)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"Go did not build Ory Hydra {HYDRA_VERSION} within {BUILD_S} s") from None
+        raise ServiceUnavailable(f"Go did not build Ory Hydra {HYDRA_VERSION} within {BUILD_S} s") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -226,7 +226,7 @@ class Hydra(Server):
         command: list[str | Path] = [hydra_program(), "migrate", "sql", "up", "--yes", "--config", file, self._dsn()]
         done = run(command, folder=self.folder)
         if done.returncode != 0:
-            raise ServiceError(f"hydra migrate of {self.folder} failed:\n{tail(done.stdout)}")
+            raise ServiceError(f"hydra migrate of {self.folder} failed:\n{last_lines(done.stdout)}")
 
     def _environment(self) -> dict[str, str]:
         return {"OTEL_BSP_SCHEDULE_DELAY": "200"}  # milliseconds; five seconds otherwise

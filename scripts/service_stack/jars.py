@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .system import Unavailable, cache_folder, ensure_command, locked, run, tail
+from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
 
 KAFKA_VERSION = "4.4.0"
 """The newest release that runs on Java 17; `docker-compose.yml` has the same (a test holds them together)."""
@@ -51,7 +51,7 @@ def java() -> str:
     said = run([found, "-version"]).stdout
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version.group(1)) < JAVA_AT_LEAST:
-        raise Unavailable(f"Kafka {KAFKA_VERSION} needs Java {JAVA_AT_LEAST} or newer; {found} says:\n{said}")
+        raise ServiceUnavailable(f"Kafka {KAFKA_VERSION} needs Java {JAVA_AT_LEAST} or newer; {found} says:\n{said}")
     return found
 
 
@@ -80,9 +80,9 @@ def _fetch(folder: Path) -> None:
         try:
             done = run(command, folder=work, timeout_s=900)
         except subprocess.TimeoutExpired:
-            raise Unavailable(f"Maven did not fetch Kafka {KAFKA_VERSION} within 15 minutes") from None
+            raise ServiceUnavailable(f"Maven did not fetch Kafka {KAFKA_VERSION} within 15 minutes") from None
         if done.returncode != 0:
-            raise Unavailable(f"Maven can not fetch Kafka {KAFKA_VERSION}:\n{tail(done.stdout)}")
+            raise ServiceUnavailable(f"Maven can not fetch Kafka {KAFKA_VERSION}:\n{last_lines(done.stdout)}")
         (work / "jars").rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -14,17 +14,27 @@ from typing import Any, NamedTuple
 
 from .certificates import make_certificates
 from .jars import KAFKA_VERSION, java, kafka_jars
-from .server_properties import LOG4J, Node, server_properties
-from .system import Process, ServiceError, free_ports, locked, read_json, run, tail, write_json, write_private
-from .wire import Metadata, ask_metadata
+from .server_properties import LOG4J, BrokerNode, server_properties
+from .system import (
+    ServerProcess,
+    ServiceError,
+    free_ports,
+    last_lines,
+    locked,
+    read_json,
+    run,
+    write_json,
+    write_private,
+)
+from .wire import ClusterMetadata, ask_metadata
 
-__all__ = ["KAFKA_VERSION", "KafkaCluster", "Secured"]
+__all__ = ["KAFKA_VERSION", "KafkaCluster", "TlsListeners"]
 
 HOST = "127.0.0.1"
 FORMAT_S, START_S, STOP_S = 60.0, 90.0, 15.0
 
 
-class Secured(NamedTuple):
+class TlsListeners(NamedTuple):
     """What a client needs for the listeners with TLS.
 
     Attributes:
@@ -95,14 +105,14 @@ class KafkaCluster:
         return str(self._state["bootstrap"])
 
     @property
-    def secured(self) -> Secured:
+    def secured(self) -> TlsListeners:
         """The listeners with TLS and SASL of a cluster made with *secure*."""
         known = self._state["secured"]
         if known is None:
             raise ServiceError(f"{self.folder}: this cluster was made without TLS and SASL")
         (node,) = self._nodes()
         tls, sasl = f"localhost:{node.tls_port}", f"localhost:{node.sasl_port}"
-        return Secured(tls, sasl, Path(known["ca"]), known["user"], known["password"])
+        return TlsListeners(tls, sasl, Path(known["ca"]), known["user"], known["password"])
 
     def start(self) -> None:
         """Start every broker that does not run, wake the paused, and wait until all of them are in the cluster.
@@ -168,7 +178,7 @@ class KafkaCluster:
         """For each node whether its process runs."""
         return {number: process.alive() for number, process in self._processes.items()}
 
-    def metadata(self, *topics: str) -> Metadata:
+    def metadata(self, *topics: str) -> ClusterMetadata:
         """What a broker that runs believes of the cluster and of *topics*.
 
         Raises:
@@ -224,9 +234,9 @@ class KafkaCluster:
             "nodes": [node | {"alive": alive[node["number"]]} for node in self._state["nodes"]],
         }
 
-    def _nodes(self) -> list[Node]:
-        names = Node._fields
-        return [Node(**{name: node[name] for name in names}) for node in self._state["nodes"]]
+    def _nodes(self) -> list[BrokerNode]:
+        names = BrokerNode._fields
+        return [BrokerNode(**{name: node[name] for name in names}) for node in self._state["nodes"]]
 
     def _plan(self, nodes: int, secure: bool, heap_mb: int, port: int | None) -> dict[str, Any]:
         if nodes not in (1, 3) or (secure and nodes != 1):
@@ -235,7 +245,8 @@ class KafkaCluster:
         plain = ports[:nodes] if port is None else list(range(port, port + nodes))
         numbers = range(1, nodes + 1)
         planned = [
-            Node(number, plain[number - 1], *ports[number * 3 + nodes - 3 : number * 3 + nodes]) for number in numbers
+            BrokerNode(number, plain[number - 1], *ports[number * 3 + nodes - 3 : number * 3 + nodes])
+            for number in numbers
         ]
         state = {
             "version": KAFKA_VERSION,
@@ -258,13 +269,13 @@ class KafkaCluster:
     def _home(self, number: int) -> Path:
         return self.folder / f"node-{number}"
 
-    def _log(self, node: Node) -> Path:
+    def _log(self, node: BrokerNode) -> Path:
         return self._home(node.number) / "broker.log"
 
-    def _process(self, node: Node) -> Process:
+    def _process(self, node: BrokerNode) -> ServerProcess:
         pid = next(known["pid"] for known in self._state["nodes"] if known["number"] == node.number)
         mark = str(self._home(node.number) / "server.properties")
-        return Process(f"Kafka node {node.number}", mark, self._log(node), pid, bound=self._bound)
+        return ServerProcess(f"Kafka node {node.number}", mark, self._log(node), pid, bound=self._bound)
 
     def _launch(self, number: int) -> None:
         program, jars, home = java(), kafka_jars(), self._home(number)
@@ -310,7 +321,7 @@ class KafkaCluster:
         ]
         done = run(command, timeout_s=FORMAT_S)
         if done.returncode != 0:
-            raise ServiceError(f"kafka-storage format of {home / 'data'} failed:\n{tail(done.stdout)}")
+            raise ServiceError(f"kafka-storage format of {home / 'data'} failed:\n{last_lines(done.stdout)}")
 
     def _wait_member(self, number: int, wanted: set[int]) -> None:
         """Wait until node *number* answers and knows the *wanted* brokers as members that are not fenced."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .jars import java
 from .server import HOST, Server, answers
-from .system import Unavailable, cache_folder, ensure_command, locked, run, tail
+from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
 
 KEYCLOAK_VERSION = "26.7.3"
 
@@ -58,9 +58,11 @@ def _must(command: list[str | Path], within_s: float, folder: Path, environment:
     try:
         done = run(command, timeout_s=within_s, folder=folder, environment=environment)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"Keycloak {KEYCLOAK_VERSION}: {command[0]} does not end within {within_s} s") from None
+        raise ServiceUnavailable(
+            f"Keycloak {KEYCLOAK_VERSION}: {command[0]} does not end within {within_s} s"
+        ) from None
     if done.returncode != 0:
-        raise Unavailable(f"Keycloak {KEYCLOAK_VERSION} can not be fetched or built:\n{tail(done.stdout)}")
+        raise ServiceUnavailable(f"Keycloak {KEYCLOAK_VERSION} can not be fetched or built:\n{last_lines(done.stdout)}")
 
 
 class Keycloak(Server):

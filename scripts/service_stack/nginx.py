@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from .fetched import from_deb
+from .fetched import program_from_deb
 from .gateway import Gateway
 from .server import HOST
-from .system import Unavailable, run
+from .system import ServiceUnavailable, run
 
 ACCESS_LOG = """{"time":"$time_iso8601","remote_addr":"$remote_addr","method":"$request_method","uri":"$request_uri",\
 "status":$status,"bytes_sent":$body_bytes_sent,"request_time":$request_time,"request_id":"$request_id",\
@@ -80,8 +80,8 @@ def nginx_program() -> Path:
         Unavailable: there is none and none can be fetched, or it was built without auth_request.
     """
     found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    program = Path(found) if found else from_deb("nginx", "usr/sbin/nginx")
+    program = Path(found) if found else program_from_deb("nginx", "usr/sbin/nginx")
     said = run([program, "-V"]).stdout
     if "http_auth_request" not in said:
-        raise Unavailable(f"{program} can not do auth_request; it says:\n{said}")
+        raise ServiceUnavailable(f"{program} can not do auth_request; it says:\n{said}")
     return program

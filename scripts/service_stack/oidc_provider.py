@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .server import Server, answers
-from .system import Unavailable, cache_folder, ensure_command, locked, run, tail
+from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
 
 SOURCE = Path(__file__).parent / "oidc-provider"
 OIDC_PROVIDER_VERSION: str = json.loads((SOURCE / "package.json").read_text())["dependencies"]["oidc-provider"]
@@ -28,7 +28,7 @@ def node() -> str:
     found = ensure_command("node", "nodejs")
     said = run([found, "--version"]).stdout.strip()
     if not said.startswith("v") or int(said[1:].split(".")[0]) < NODE_AT_LEAST:
-        raise Unavailable(f"oidc-provider needs Node.js {NODE_AT_LEAST} or newer; {found} is {said}")
+        raise ServiceUnavailable(f"oidc-provider needs Node.js {NODE_AT_LEAST} or newer; {found} is {said}")
     return found
 
 
@@ -55,10 +55,12 @@ def _install(folder: Path) -> None:
             shutil.copy(SOURCE / name, work)
         done = run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder=work, timeout_s=INSTALL_S)
         if done.returncode != 0:
-            raise Unavailable(f"npm can not fetch oidc-provider {OIDC_PROVIDER_VERSION}:\n{tail(done.stdout)}")
+            raise ServiceUnavailable(
+                f"npm can not fetch oidc-provider {OIDC_PROVIDER_VERSION}:\n{last_lines(done.stdout)}"
+            )
         work.rename(folder)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"npm did not fetch oidc-provider within {INSTALL_S} s") from None
+        raise ServiceUnavailable(f"npm did not fetch oidc-provider within {INSTALL_S} s") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

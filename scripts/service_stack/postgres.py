@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from .system import (
-    Process,
+    ServerProcess,
     ServiceError,
-    Unavailable,
+    ServiceUnavailable,
     free_ports,
     install,
+    last_lines,
     locked,
     read_json,
     run,
-    tail,
     write_json,
     write_private,
 )
@@ -56,7 +56,7 @@ def binaries() -> Path:
         install("postgresql", f"there is no PostgreSQL server in {BINARIES}")
         found = _newest()
     if found is None:
-        raise Unavailable(f"the package postgresql is installed, but there is no server in {BINARIES}")
+        raise ServiceUnavailable(f"the package postgresql is installed, but there is no server in {BINARIES}")
     return found
 
 
@@ -86,7 +86,7 @@ class Postgres:
         with locked(self.folder / "lock"):
             self._state = read_json(self._file) or self._plan(port)
         log, pid = Path(self._state["log"]), self._state["pid"]
-        self._process = Process("PostgreSQL", self._state["data"], log, pid, bound=bound)
+        self._process = ServerProcess("PostgreSQL", self._state["data"], log, pid, bound=bound)
 
     @property
     def port(self) -> int:
@@ -235,7 +235,7 @@ class Postgres:
         finally:
             secret.unlink()
         if done.returncode != 0:
-            raise ServiceError(f"initdb of {data} failed:\n{tail(done.stdout)}")
+            raise ServiceError(f"initdb of {data} failed:\n{last_lines(done.stdout)}")
         with (data / "postgresql.conf").open("a") as file:
             file.write(CONFIGURATION)
 
@@ -261,12 +261,12 @@ class Postgres:
         ]
         return run(command, environment={"PGPASSWORD": self._state["password"], "PGCONNECT_TIMEOUT": "5"})
 
-    def _children(self) -> list[Process]:
+    def _children(self) -> list[ServerProcess]:
         if not self._process.alive():
             return []
         pid = self._process.pid
         numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [Process("PostgreSQL session", "postgres", self._process.log, int(number)) for number in numbers]
+        return [ServerProcess("PostgreSQL session", "postgres", self._process.log, int(number)) for number in numbers]
 
 
 def _owner() -> str | None:
@@ -276,7 +276,9 @@ def _owner() -> str | None:
     try:
         return pwd.getpwnam("postgres").pw_name
     except KeyError:
-        raise Unavailable("there is no user postgres to run PostgreSQL as, and it refuses to run as root") from None
+        raise ServiceUnavailable(
+            "there is no user postgres to run PostgreSQL as, and it refuses to run as root"
+        ) from None
 
 
 def _reaches(user: str, folder: Path) -> bool:

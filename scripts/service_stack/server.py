@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from .system import Process, free_ports, locked, read_json, write_json, write_private
+from .system import ServerProcess, free_ports, locked, read_json, write_json, write_private
 
 HOST = "127.0.0.1"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever proxy the machine has
@@ -61,7 +61,7 @@ class Server(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock"):
             self._state = read_json(self._file) or self._plan(port)
-        self._process = Process(self.NAME, str(self.folder), self.log, self._state["pid"], bound=bound)
+        self._process = ServerProcess(self.NAME, str(self.folder), self.log, self._state["pid"], bound=bound)
 
     def __enter__(self) -> Self:
         self.start()

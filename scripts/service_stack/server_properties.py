@@ -48,7 +48,7 @@ broker.session.timeout.ms=5000
 """
 
 
-class Node(NamedTuple):
+class BrokerNode(NamedTuple):
     """Number and ports of one broker."""
 
     number: int
@@ -58,7 +58,7 @@ class Node(NamedTuple):
     sasl_port: int
 
 
-def server_properties(node: Node, nodes: Sequence[Node], data: Path, secured: dict[str, str] | None) -> str:
+def server_properties(node: BrokerNode, nodes: Sequence[BrokerNode], data: Path, secured: dict[str, str] | None) -> str:
     """Text of `server.properties` of *node* among *nodes*, with TLS and SASL as *secured* says."""
     listeners = {"PLAINTEXT": node.port}
     if secured is not None:

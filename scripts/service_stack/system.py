@@ -25,7 +25,7 @@ class ServiceError(RuntimeError):
     """A service does not do what it should; the message says which, and where its log is."""
 
 
-class Unavailable(ServiceError):
+class ServiceUnavailable(ServiceError):
     """A service can not be had on this machine: tests that need it are skipped with this as the reason."""
 
 
@@ -69,7 +69,7 @@ def ensure_command(name: str, package: str) -> str:
         install(package, f"the program {name} is missing")
         found = shutil.which(name)
     if found is None:
-        raise Unavailable(f"the package {package} is installed, but there is no program {name} in PATH")
+        raise ServiceUnavailable(f"the package {package} is installed, but there is no program {name} in PATH")
     return found
 
 
@@ -80,13 +80,13 @@ def install(package: str, why: str) -> None:
         Unavailable: not root, no apt-get, or apt-get failed.
     """
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise Unavailable(f"{why}: install it (on Debian: apt-get install {package})")
+        raise ServiceUnavailable(f"{why}: install it (on Debian: apt-get install {package})")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with locked(cache_folder() / "apt.lock"):
         for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", package]):
             done = run(["apt-get", *command], environment=quiet, timeout_s=600)
             if done.returncode != 0:
-                raise Unavailable(f"{why}, and apt-get {command[0]} failed:\n{tail(done.stdout)}")
+                raise ServiceUnavailable(f"{why}, and apt-get {command[0]} failed:\n{last_lines(done.stdout)}")
 
 
 def run(
@@ -120,7 +120,7 @@ def as_user(user: str | None) -> dict[str, Any]:
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
-def tail(text: str, lines: int = 15) -> str:
+def last_lines(text: str, lines: int = 15) -> str:
     """The last *lines* of a log."""
     return "\n".join(text.splitlines()[-lines:])
 
@@ -146,7 +146,7 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-_GUARD = """
+_PARENT_WATCHER = """
 import os, signal, sys
 bound = dict(line.rstrip("\\n").split(" ", 1) for line in sys.stdin)
 for pid, mark in bound.items():
@@ -156,22 +156,22 @@ for pid, mark in bound.items():
     except OSError:
         pass
 """
-_guard: subprocess.Popen[str] | None = None
+_parent_watcher: subprocess.Popen[str] | None = None
 
 
-def guard(pid: int, mark: str) -> None:
+def kill_with_parent(pid: int, mark: str) -> None:
     """Have process *pid* killed when this process ends, however it ends: a test run that is killed leaves no server.
 
     A helper process reads a pipe that ends with us. (PR_SET_PDEATHSIG would act when the starting *thread* ends.)
     """
-    global _guard  # noqa: PLW0603 # one helper for the life of the process
-    if _guard is None:
-        _guard = subprocess.Popen(
-            [sys.executable, "-I", "-c", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+    global _parent_watcher  # noqa: PLW0603 # one helper for the life of the process
+    if _parent_watcher is None:
+        _parent_watcher = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PARENT_WATCHER], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
-    assert _guard.stdin is not None
-    _guard.stdin.write(f"{pid} {mark}\n")
-    _guard.stdin.flush()
+    assert _parent_watcher.stdin is not None
+    _parent_watcher.stdin.write(f"{pid} {mark}\n")
+    _parent_watcher.stdin.flush()
 
 
 # Its child waits until this shell is gone, and only then becomes the server.
@@ -180,7 +180,7 @@ _ORPHAN = (
 )
 
 
-class Process:
+class ServerProcess:
     """One server process, known by its id and by a mark in its command line: it outlives whoever started it.
 
     Attributes:
@@ -214,7 +214,7 @@ class Process:
             )
         self.pid = self._child.pid
         if self.bound:
-            guard(self.pid, self.mark.decode())
+            kill_with_parent(self.pid, self.mark.decode())
         return self.pid
 
     def start_orphan(self, command: Sequence[str | Path], folder: Path) -> int:
@@ -230,7 +230,7 @@ class Process:
         )
         self._child, self.pid = None, int(done.stdout)
         if self.bound:
-            guard(self.pid, self.mark.decode())
+            kill_with_parent(self.pid, self.mark.decode())
         return self.pid
 
     def alive(self) -> bool:
@@ -281,4 +281,4 @@ class Process:
             time.sleep(0.05)
 
     def _last_words(self) -> str:
-        return tail(self.log.read_text(errors="replace"))
+        return last_lines(self.log.read_text(errors="replace"))

@@ -13,7 +13,7 @@ METADATA, VERSION = 3, 4
 """Version 4 is the newest without compact encodings that Kafka 4 still speaks."""
 
 
-class Metadata(NamedTuple):
+class ClusterMetadata(NamedTuple):
     """What one broker believes of its cluster.
 
     Attributes:
@@ -27,7 +27,7 @@ class Metadata(NamedTuple):
     in_sync: dict[tuple[str, int], int]
 
 
-class _Reader:
+class _FieldReader:
     """Reads big-endian fields one after the other."""
 
     def __init__(self, data: bytes) -> None:
@@ -47,7 +47,7 @@ class _Reader:
         return [self.number("i") for _ in range(self.number("i"))]
 
 
-def ask_metadata(host: str, port: int, topics: tuple[str, ...] = (), timeout_s: float = 2.0) -> Metadata:
+def ask_metadata(host: str, port: int, topics: tuple[str, ...] = (), timeout_s: float = 2.0) -> ClusterMetadata:
     """Ask the broker at *host* and *port* for the cluster and for *topics*.
 
     Raises:
@@ -60,10 +60,10 @@ def ask_metadata(host: str, port: int, topics: tuple[str, ...] = (), timeout_s: 
         server.settimeout(timeout_s)
         server.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _exactly(server, 4))
-        return _parse(_Reader(_exactly(server, size)))
+        return _parse(_FieldReader(_exactly(server, size)))
 
 
-def _parse(answer: _Reader) -> Metadata:
+def _parse(answer: _FieldReader) -> ClusterMetadata:
     answer.number("q")  # correlation id and throttle time
     brokers = [_broker(answer) for _ in range(answer.number("i"))]
     answer.text()  # cluster id
@@ -79,10 +79,10 @@ def _parse(answer: _Reader) -> Metadata:
             leaders[key] = answer.number("i")
             answer.numbers()
             in_sync[key] = len(answer.numbers())
-    return Metadata(frozenset(brokers), leaders, in_sync)
+    return ClusterMetadata(frozenset(brokers), leaders, in_sync)
 
 
-def _broker(answer: _Reader) -> int:
+def _broker(answer: _FieldReader) -> int:
     number = answer.number("i")
     answer.text(), answer.number("i"), answer.text()  # host, port, rack
     return number

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, parser_of
+from trustwatch.ingest.formats import MappingSpec, create_parser
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES = SHARED / "samples"
@@ -25,8 +25,8 @@ pytestmark = [
 
 def events_of(name: str, raw: bytes, spec: MappingSpec | None = None) -> tuple[list[dict[str, Any]], int]:
     """Native events of a value, all of them valid, and how many of its records are skipped."""
-    parcels, skipped = parser_of(name, spec)(raw, {})
-    natives = [parcel.native() for parcel in parcels if parcel.native is not None]
+    parcels, skipped = create_parser(name, spec)(raw, {})
+    natives = [parcel.to_native() for parcel in parcels if parcel.to_native is not None]
     assert len(natives) == len(parcels)
     for native in natives:
         decode_event(native)

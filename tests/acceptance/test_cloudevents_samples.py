@@ -10,8 +10,8 @@ import pytest
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.cloudevents import EVENT_TYPE, from_structured, split_batch
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE, decode_structured, split_batch
+from trustwatch.ingest.formats.lenient import decode_history_event
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES, DATA = SHARED / "samples" / "cloudevents", SHARED / "data"
@@ -25,8 +25,8 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing; s
 def test_structured_sample_is_read_and_refused_for_its_type_alone() -> None:
     """The sample of the specification (null attribute, extensions) is a sound envelope of somebody else's type."""
     raw = (SAMPLES / "structured_event.json.txt").read_bytes()
-    with pytest.raises(MalformedEvent, match=EVENT_TYPE) as caught:
-        from_structured(raw)
+    with pytest.raises(MalformedEvent, match=NATIVE_CLOUDEVENT_TYPE) as caught:
+        decode_structured(raw)
     assert caught.value.path == "$.type"
 
 
@@ -36,12 +36,12 @@ def test_batch_sample_with_our_type_and_data() -> None:
     elements = split_batch((SAMPLES / "batch.json.txt").read_bytes())
     assert len(elements) == 2
     native = {"agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success"}
-    envelope = {**json.loads(elements[1]), "type": EVENT_TYPE, "data": native}
-    event = decode_event(from_structured(json.dumps(envelope).encode()))
+    envelope = {**json.loads(elements[1]), "type": NATIVE_CLOUDEVENT_TYPE, "data": native}
+    event = decode_event(decode_structured(json.dumps(envelope).encode()))
     assert (event.id, event.source) == ("C234-1234-1234", "/mycontext/9")
     assert event.time.isoformat() == "2018-04-05T17:31:05+00:00"
     with pytest.raises(MalformedEvent) as caught:
-        from_structured(json.dumps({**json.loads(elements[0]), "type": EVENT_TYPE}).encode())
+        decode_structured(json.dumps({**json.loads(elements[0]), "type": NATIVE_CLOUDEVENT_TYPE}).encode())
     assert caught.value.path == "$.datacontenttype"
 
 
@@ -56,7 +56,7 @@ def test_every_record_of_the_real_traces_decodes(path: Path) -> None:
     mended = total = 0
     while (batch := source.poll(1000, 0)) is not None:
         for record in batch.records:
-            event, was_mended = decode_history(record.payload)
+            event, was_mended = decode_history_event(record.payload)
             total += 1
             mended += was_mended
             if was_mended:

@@ -11,7 +11,7 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, parser_of
+from trustwatch.ingest.formats import MappingSpec, create_parser
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES = SHARED / "samples"
@@ -27,8 +27,8 @@ ENVOY = "envoy/generated_envoy_1.40.0_ext_authz_access.jsonl"
 def parsed(name: str, raw: bytes, **members: str) -> tuple[list[dict[str, Any]], int]:
     """Native events of one record under a preset, and how many of it are skipped. All are valid events."""
     spec = MappingSpec(members={member.replace("__", "."): text for member, text in members.items()})
-    parcels, skipped = parser_of(name, spec)(raw, {})
-    natives = [parcel.native() for parcel in parcels if parcel.native is not None]
+    parcels, skipped = create_parser(name, spec)(raw, {})
+    natives = [parcel.to_native() for parcel in parcels if parcel.to_native is not None]
     for native in natives:
         decode_event(native)
     return [json.loads(native) for native in natives], skipped
@@ -189,8 +189,8 @@ def test_apisix_custom_format_needs_a_mapping_of_its_own() -> None:
         time_format="rfc3339",
     )
 
-    (parcel,), _ = parser_of("mapping", spec)(raw, {})
+    (parcel,), _ = create_parser("mapping", spec)(raw, {})
 
-    assert parcel.native is not None and json.loads(parcel.native())["action"] == "http-logger-route"
+    assert parcel.to_native is not None and json.loads(parcel.to_native())["action"] == "http-logger-route"
     with pytest.raises(MalformedEvent, match="`time`: has no value"):
         parsed("apisix", raw, agent__id="client_ip")

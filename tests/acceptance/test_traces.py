@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.lenient import decode_history_event
 from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.learning import learn_history
+from trustwatch.models.learning import train_model
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.replay import Replay, ReplayedEvent
+from trustwatch.scoring.replay import HistoryReplay, ReplayedEvent
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
@@ -48,14 +48,14 @@ def models() -> dict[str, TrainedModel]:
     """One model per set, trained on its `train` part alone."""
     made = {}
     for name in SETS:
-        events = [decode_history(line)[0] for line in raw_lines(part(name, "train"))]
-        made[name] = learn_history(ColumnEncoder(SALT).encode(events), SALT, name)
+        events = [decode_history_event(line)[0] for line in raw_lines(part(name, "train"))]
+        made[name] = train_model(ColumnEncoder(SALT).encode(events), SALT, name)
     return made
 
 
 def replay(model: TrainedModel, paths: list[Path], **settings: Any) -> list[ReplayedEvent]:
-    run, source = Replay(model, EngineSettings(**settings)), FileSource(paths)
-    lines = list(run.run(source, lambda *letter: pytest.fail(f"malformed: {letter}")))
+    run, source = HistoryReplay(model, EngineSettings(**settings)), FileSource(paths)
+    lines = list(run.replayed_events(source, lambda *letter: pytest.fail(f"malformed: {letter}")))
     source.close()
     return lines
 

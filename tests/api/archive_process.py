@@ -12,13 +12,13 @@ from trustwatch.ingest.log import LogReader
 
 
 def main(data_dir: Path, directory: Path) -> None:
-    archiver.MOST, archiver.POLL, archiver.POLL_S = 40, 40, 0.0
+    archiver.MAX_PENDING_RECORDS, archiver.POLL_RECORDS, archiver.POLL_S = 40, 40, 0.0
     with LogReader(data_dir / "log") as reader:
         end = reader.end_offset(0)
-    run = archiver.Archiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
+    run = archiver.EventArchiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
     run.start()
     print("started", flush=True)  # noqa: T201
-    while run.lanes[0].next < end:
+    while run.partitions[0].next_offset < end:
         run.step()
     run.flush()
     run.close()

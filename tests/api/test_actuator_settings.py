@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.acting import Acting
+from trustwatch.api.serve.acting import ActuationService
 from trustwatch.api.settings import Settings, load_settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.actuators import ACTION_KIND
-from trustwatch.scoring.interventions import Interventions
+from trustwatch.scoring.actuators import ACTION_ROW_KIND
+from trustwatch.scoring.interventions import ActiveInterventions
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.verdicts import Verdicts
+from trustwatch.scoring.verdicts import PolicyEvaluator
 from trustwatch.scoring.view import RiskView
 
 from ..integration.peers import new_key
@@ -82,8 +82,10 @@ def acting(tmp_path: Path, given: Settings) -> list[Any]:
 
     async def make() -> list[Any]:
         store = open_store(sqlite_url(tmp_path / "s.db"))
-        verdicts = Verdicts(RiskView(), LivePolicy(PolicyBook()), Interventions(), lambda _: False, lambda: 0)
-        made = Acting(given, store, verdicts, lambda: None)
+        verdicts = PolicyEvaluator(
+            RiskView(), LivePolicy(PolicyBook()), ActiveInterventions(), lambda _: False, lambda: 0
+        )
+        made = ActuationService(given, store, verdicts, lambda: None)
         try:
             return made.channels
         finally:
@@ -112,7 +114,7 @@ def test_actuators_become_channels(tmp_path: Path) -> None:
     channels = acting(tmp_path, given)
 
     assert [(one.kind, one.target.name) for one in channels] == [
-        (ACTION_KIND, name) for name in ("plain", "bearer", "signed", "secret", "hook")
+        (ACTION_ROW_KIND, name) for name in ("plain", "bearer", "signed", "secret", "hook")
     ]
     plain = channels[0].target
     assert (plain.serves("acme", "j"), plain.serves("globex", "j"), plain.serves("acme", "k")) == (True, False, False)

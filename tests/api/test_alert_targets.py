@@ -9,7 +9,7 @@ import pytest
 from trustwatch.api.serve.wiring import webhook_targets
 from trustwatch.api.settings import Settings, load_settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import FORMATS, WebhookTarget
+from trustwatch.scoring.notify import ALERT_FORMATS, WebhookTarget
 from trustwatch.scoring.records import RiskLevel
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -36,7 +36,7 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
     """Addresses and secrets come from where they are kept."""
     targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
 
-    assert {target.format for target in targets.values()} == set(FORMATS)
+    assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
     assert targets["soc"] == WebhookTarget(
         "soc",
         "https://soc.example/hook",
@@ -56,7 +56,7 @@ def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
     assert targets["pager"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
     assert targets["chat"].levels == {RiskLevel.CRITICAL}
     assert targets["siem"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH}
-    assert [name for name, target in targets.items() if not target.cools_down] == ["pager", "siem"]
+    assert [name for name, target in targets.items() if not target.has_cooldown] == ["pager", "siem"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     targets = webhook_targets(load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}))
 
     table = page.partition("## Formats")[2].partition("```yaml")[0]
-    assert [target.format for target in targets] == re.findall(r"^\| `(\w+)`", table, re.MULTILINE)[1:] == [*FORMATS]
+    assert (
+        [target.format for target in targets] == re.findall(r"^\| `(\w+)`", table, re.MULTILINE)[1:] == [*ALERT_FORMATS]
+    )
 
 
 def test_settings_show_no_address_and_no_key(tmp_path: Path) -> None:

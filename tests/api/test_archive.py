@@ -19,20 +19,20 @@ from typing import Any
 import duckdb
 import pandas
 import pytest
-from trustwatch.api.cli.histories import Window, files_of
+from trustwatch.api.cli.histories import TimeWindow, history_files
 from trustwatch.api.cli.main import app
 from trustwatch.api.serve import archiver
-from trustwatch.api.serve.archiving import archived_up_to, check_archive
+from trustwatch.api.serve.archiving import archived_offset, check_archive_available
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import file_name, partition_of
+from trustwatch.ingest.archive.files import event_folder, file_name
 from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from typer.testing import CliRunner
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
@@ -61,7 +61,7 @@ def event(number: int) -> bytes:
 
 def record(number: int) -> Record:
     raw = event(number)
-    return Record(Kind.EVENT, raw_id_hash(raw), START_MS + number, raw)
+    return Record(RecordKind.EVENT, raw_id_hash(raw), START_MS + number, raw)
 
 
 def fill(data_dir: Path, events: int) -> None:
@@ -70,16 +70,16 @@ def fill(data_dir: Path, events: int) -> None:
     with EventLog(data_dir / "log") as log:
         for start in range(0, events, 30):
             records = [record(number) for number in range(start, min(start + 30, events))]
-            log.append([*records, records[0], *records[::7], Record(Kind.TICK, 0, START_MS, bytes(8))])
+            log.append([*records, records[0], *records[::7], Record(RecordKind.TICK, 0, START_MS, bytes(8))])
         log.sync()
 
 
-def archive_all(data_dir: Path, directory: Path) -> archiver.Archiver:
+def archive_all(data_dir: Path, directory: Path) -> archiver.EventArchiver:
     settings = Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory, retention_days=36_500))
-    run = archiver.Archiver(settings)
+    run = archiver.EventArchiver(settings)
     try:
         run.start()
-        while run.lanes[0].next < run.source.end_offset(0):
+        while run.partitions[0].next_offset < run.source.end_offset(0):
             run.step()
         run.flush()
     except TrustwatchError:
@@ -122,9 +122,9 @@ def test_it_is_read_by_analysts_tools(tmp_path: Path) -> None:
 
 def test_partitions_are_names_that_any_file_system_takes() -> None:
     """Tenants can not leave their folder or run into each other."""
-    assert partition_of(START_MS, "../../etc") == "date=2025-12-01/tenant=..%2F..%2Fetc"
-    assert partition_of(START_MS, "") == "date=2025-12-01/tenant=~"
-    one, other = (partition_of(START_MS, "ü" * 300 + end) for end in "ab")
+    assert event_folder(START_MS, "../../etc") == "date=2025-12-01/tenant=..%2F..%2Fetc"
+    assert event_folder(START_MS, "") == "date=2025-12-01/tenant=~"
+    one, other = (event_folder(START_MS, "ü" * 300 + end) for end in "ab")
     assert one != other and len(one.rpartition("/")[2]) < 255
 
 
@@ -138,7 +138,7 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
 ) -> None:
     """Killed before each single rename and fsync of a range; the next start makes the archive whole."""
     ranges = [(0, 80), (80, 160), (160, 200)]
-    events = [Archived(n, START_MS, decode_event(event(n)), event(n)) for n in range(200)]
+    events = [EventToArchive(n, START_MS, decode_event(event(n)), event(n)) for n in range(200)]
     for step in count():
         directory = tmp_path / f"{what}-{step}"
         with monkeypatch.context() as patched:
@@ -163,9 +163,9 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
         check(directory, 200)
 
 
-def write_from(directory: Path, ranges: list[tuple[int, int]], events: list[Archived]) -> None:
+def write_from(directory: Path, ranges: list[tuple[int, int]], events: list[EventToArchive]) -> None:
     """What a writer does after a start."""
-    archive = Archive(directory)
+    archive = EventArchive(directory)
     try:
         position = (archive.start() or {0: 0})[0]
         for base, end in ranges:
@@ -212,17 +212,17 @@ def test_a_restart_goes_on_and_knows_what_was_repeated(tmp_path: Path) -> None:
         end = log.next_offset
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     check(tmp_path / "archive", 61)
-    assert archived_up_to(tmp_path / "archive") == end
+    assert archived_offset(tmp_path / "archive") == end
 
 
 def test_retention_removes_whole_dates(tmp_path: Path) -> None:
     """Dates that end before the time go; the position and the others stay."""
     fill(tmp_path / "data", 500)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
-    before = archived_up_to(tmp_path / "archive")
-    assert Archive(tmp_path / "archive").drop_before(START_MS + 2 * 86_400_000) > 0
+    before = archived_offset(tmp_path / "archive")
+    assert EventArchive(tmp_path / "archive").drop_before(START_MS + 2 * 86_400_000) > 0
     assert [path.name for path in (tmp_path / "archive").glob("date=*")] == ["date=2025-12-03"]
-    assert archived_up_to(tmp_path / "archive") == before
+    assert archived_offset(tmp_path / "archive") == before
     assert [json.loads(line)["id"] for line in raw_lines(tmp_path / "archive")] == [f"e-{n}" for n in range(400, 500)]
 
 
@@ -255,11 +255,11 @@ def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path, monkeypatc
     path.write_text("archive: {directory: kept, vectors: vectors}\n")
     settings = load_settings(path, {})
     assert settings.archive.directory == tmp_path / "kept"
-    check_archive(settings)
+    check_archive_available(settings)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("trustwatch.api.serve.archiving.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'trustwatch\[archive\]'"):
-        check_archive(settings)
+        check_archive_available(settings)
 
 
 def test_one_process_writes_an_archive(tmp_path: Path) -> None:
@@ -267,9 +267,9 @@ def test_one_process_writes_an_archive(tmp_path: Path) -> None:
     fill(tmp_path / "data", 60)
     running = archive_all(tmp_path / "data", tmp_path / "archive")
     with pytest.raises(ConfigError, match="another process writes"):
-        Archive(tmp_path / "archive").start()
+        EventArchive(tmp_path / "archive").start()
     running.close()
-    other = Archive(tmp_path / "archive", "topic")
+    other = EventArchive(tmp_path / "archive", "topic")
     with closing(other), pytest.raises(CorruptLog, match="of an embedded log, not of the topic topic"):
         other.start()
 
@@ -279,7 +279,7 @@ def test_histories_come_from_archives_and_logs(tmp_path: Path) -> None:
     fill(tmp_path / "data", 500)
     archive_all(tmp_path / "data", tmp_path / "archive").close()
     settings, archive_, data = Settings(), str(tmp_path / "archive"), tmp_path / "data"
-    with files_of([archive_, str(data)], settings) as both:
+    with history_files([archive_, str(data)], settings) as both:
         for file, repeated in zip(both, (False, True), strict=True):
             ids = [json.loads(line)["id"] for line in file.read_bytes().splitlines()]
             assert [name for at, name in enumerate(ids) if name not in ids[:at]] == [f"e-{n}" for n in range(500)]
@@ -287,15 +287,17 @@ def test_histories_come_from_archives_and_logs(tmp_path: Path) -> None:
     assert not any(file.exists() for file in both)
     for path in (tmp_path / "archive" / "date=2025-12-01").rglob("*.parquet"):
         path.write_bytes(b"PAR1")
-    window = Window(datetime(2025, 12, 2, 6, tzinfo=UTC), datetime(2025, 12, 3, tzinfo=UTC))
-    with files_of([archive_], settings, window) as (file,):
+    window = TimeWindow(datetime(2025, 12, 2, 6, tzinfo=UTC), datetime(2025, 12, 3, tzinfo=UTC))
+    with history_files([archive_], settings, window) as (file,):
         assert [json.loads(line)["id"] for line in file.read_bytes().splitlines()] == [
             f"e-{n}" for n in range(250, 400)
         ]
-    late = Window(datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(hours=1, milliseconds=480))
-    with files_of([str(data / "log")], settings, late) as (file,):  # by arrival, since a log is not sorted otherwise
+    late = TimeWindow(datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(hours=1, milliseconds=480))
+    with history_files([str(data / "log")], settings, late) as (
+        file,
+    ):  # by arrival, since a log is not sorted otherwise
         assert json.loads(file.read_bytes().splitlines()[0])["id"] == "e-480"
-    with pytest.raises(ConfigError, match="neither an archive"), files_of([str(tmp_path)], settings):
+    with pytest.raises(ConfigError, match="neither an archive"), history_files([str(tmp_path)], settings):
         pass
 
 
@@ -315,6 +317,6 @@ def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
         ("2025-12-02", 200, 150),
         ("2025-12-03", 100, 0),
     ]
-    assert told["tenants"] == 4 and told["positions"] == {"0": archived_up_to(tmp_path / "archive")}
+    assert told["tenants"] == 4 and told["positions"] == {"0": archived_offset(tmp_path / "archive")}
     plain = CliRunner().invoke(app, list(command))
     assert "150 feature vectors; 350 events have none" in plain.output and "2025-12-03" in plain.output

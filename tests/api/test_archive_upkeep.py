@@ -8,26 +8,31 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api import clock
-from trustwatch.api.edge.archived import ArchiveReport, ArchiveStatus, decode_archive_report, encode_archive_report
+from trustwatch.api.edge.archived import (
+    ArchiveStatus,
+    ArchiveWorkerReport,
+    decode_archive_report,
+    encode_archive_report,
+)
 from trustwatch.api.serve import upkeep as module
 from trustwatch.api.serve import vectors
-from trustwatch.api.serve.archiver import Archiver
-from trustwatch.api.serve.roles import Roles, check_roles
-from trustwatch.api.serve.upkeep import ArchiveUpkeep
+from trustwatch.api.serve.archiver import EventArchiver
+from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
+from trustwatch.api.serve.upkeep import ArchiveMaintenance
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import data_files, reading
+from trustwatch.ingest.archive.files import data_files, read_lock
 from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 TODAY = clock.utc_now().replace(hour=12)
 
 
-def archived(offset: int, days_ago: int) -> Archived:
+def archived(offset: int, days_ago: int) -> EventToArchive:
     at = (TODAY - timedelta(days=days_ago)).astimezone(UTC)
     raw = json.dumps(
         {
@@ -39,14 +44,14 @@ def archived(offset: int, days_ago: int) -> Archived:
             "agent": {"id": "one"},
         }
     ).encode()
-    return Archived(offset, int(at.timestamp() * 1000), decode_event(raw), raw)
+    return EventToArchive(offset, int(at.timestamp() * 1000), decode_event(raw), raw)
 
 
-def worked(directory: Path, **settings: float) -> ArchiveUpkeep:
+def worked(directory: Path, **settings: float) -> ArchiveMaintenance:
     """What is due at once, done."""
-    upkeep = ArchiveUpkeep(directory, "events", ArchiveSettings(directory=directory, **settings))  # type: ignore[arg-type]
+    upkeep = ArchiveMaintenance(directory, "events", ArchiveSettings(directory=directory, **settings))  # type: ignore[arg-type]
     assert not upkeep.step()  # not at the start of a service, which has enough to do
-    upkeep._next = float("-inf")
+    upkeep._due_at = float("-inf")
     while upkeep.step():
         pass
     return upkeep
@@ -54,7 +59,7 @@ def worked(directory: Path, **settings: float) -> ArchiveUpkeep:
 
 def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> None:
     """Ranges that are not committed are touched by neither."""
-    archive = Archive(tmp_path)
+    archive = EventArchive(tmp_path)
     archive.start()
     for base in range(0, 40, 4):
         archive.write(base, base + 4, [archived(base + ago, (0, 2, 3, 11)[ago]) for ago in range(4)])
@@ -71,7 +76,7 @@ def test_old_dates_go_past_ones_are_merged_and_today_is_left(tmp_path: Path) -> 
 
 def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path) -> None:
     """`merge_after_h` counts from the end of the date."""
-    archive = Archive(tmp_path)
+    archive = EventArchive(tmp_path)
     archive.start()
     for base in range(4):
         archive.write(base, base + 1, [archived(base, 1)])
@@ -83,21 +88,21 @@ def test_a_date_is_left_alone_until_its_late_events_are_there(tmp_path: Path) ->
 def test_reports_and_what_is_known_of_them() -> None:
     """A process that ends is not ready; one that does nothing else says so by it."""
     status = ArchiveStatus(alone=True)
-    assert status.ready()
+    assert status.is_ready()
     status.expect("events")
-    assert not status.ready()
-    report = ArchiveReport(10, 2, 3, 4, 5.5, 6)
+    assert not status.is_ready()
+    report = ArchiveWorkerReport(10, 2, 3, 4, 5.5, 6)
     status.note("events", decode_archive_report(encode_archive_report(report)))
-    assert status.ready() and status.reports["events"] == report
+    assert status.is_ready() and status.reports["events"] == report
     status.ended("events")
-    assert not status.ready()
+    assert not status.is_ready()
 
 
 def test_the_role_needs_a_place(tmp_path: Path) -> None:
     """And the distributed form."""
-    role = Roles(api=False, workers=False)
+    role = ServiceRoles(api=False, workers=False)
     with pytest.raises(ConfigError, match="--archiver-only is for the distributed form"):
-        check_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
+        check_service_roles(role, Settings(archive=ArchiveSettings(directory=tmp_path)))
 
 
 class Clock:
@@ -108,24 +113,24 @@ class Clock:
         monkeypatch.setattr(clock, "monotonic", lambda: self.now)
 
 
-def small(directory: Path) -> ArchiveUpkeep:
+def small(directory: Path) -> ArchiveMaintenance:
     """Upkeep of an archive of four files that are due to be one."""
-    archive = Archive(directory)
+    archive = EventArchive(directory)
     archive.start()
     for base in range(4):
         archive.write(base, base + 1, [archived(base, 3)])
     archive.close()
-    return ArchiveUpkeep(directory, "events", ArchiveSettings(directory=directory))
+    return ArchiveMaintenance(directory, "events", ArchiveSettings(directory=directory))
 
 
 def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A back-test may take hours; a minute after it, upkeep goes on."""
     time, upkeep = Clock(monkeypatch), small(tmp_path)
-    time.now += module.FIRST_S
-    with reading(tmp_path):
+    time.now += module.FIRST_RETENTION_S
+    with read_lock(tmp_path):
         assert not upkeep.step()
     assert not upkeep.step()
-    time.now += module.AGAIN_S
+    time.now += module.RETRY_S
     assert upkeep.step() and upkeep.step() and not upkeep.step()
     assert upkeep.merged == 4
 
@@ -139,7 +144,7 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     )
 
     def tried() -> None:
-        time.now += module.EVERY_S
+        time.now += module.RETENTION_EVERY_S
         while upkeep.step():
             pass
 
@@ -154,7 +159,7 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(told) == 2 and "does not say" in told[1]
     (tmp_path / "_position.json").write_bytes(position)
     assert not upkeep.step()
-    time.now += module.AGAIN_S
+    time.now += module.RETRY_S
     assert upkeep.step() and upkeep.step()
     assert upkeep.merged == 4
 
@@ -163,20 +168,20 @@ def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatc
     """A minute late at most, then a piece every few seconds."""
     small(tmp_path / "archive")
     with EventLog(tmp_path / "log") as log:
-        log.append([Record(Kind.TICK, 0, clock.now_ms(), bytes(8))] * 4)
+        log.append([Record(RecordKind.TICK, 0, clock.now_ms(), bytes(8))] * 4)
         log.sync()
         settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
-        time, archiver = Clock(monkeypatch), Archiver(settings)
+        time, archiver = Clock(monkeypatch), EventArchiver(settings)
         archiver.start()
 
         def busy(seconds: float) -> int:
             time.now += seconds
-            log.append([Record(Kind.TICK, 0, clock.now_ms(), bytes(8))])
+            log.append([Record(RecordKind.TICK, 0, clock.now_ms(), bytes(8))])
             log.sync()
             archiver.step()
-            return archiver.upkeep.merged
+            return archiver.maintenance.merged
 
-        assert [busy(module.FIRST_S + module.OVERDUE_S - 1), busy(1), busy(1)] == [0, 0, 0]
+        assert [busy(module.FIRST_RETENTION_S + module.OVERDUE_AFTER_S - 1), busy(1), busy(1)] == [0, 0, 0]
         assert busy(module.PIECE_EVERY_S) == 4
         archiver.close()
 
@@ -186,7 +191,7 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
     time, steps = Clock(monkeypatch), 200
     done: list[float] = []
     monkeypatch.setattr("trustwatch.ingest.archive.vectors.VectorArchive.step", lambda _: True)
-    monkeypatch.setattr(ArchiveUpkeep, "_merge_one", lambda _: bool(done.append(time.now)))
+    monkeypatch.setattr(ArchiveMaintenance, "_merge_one", lambda _: bool(done.append(time.now)))
 
     class Busy:
         settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(vectors=tmp_path / "vectors"))
@@ -201,6 +206,6 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
         def send(self, _: bytes) -> None: ...
 
     begun = time.now
-    vectors.archive_vectors(Busy())  # type: ignore[arg-type]
-    late = module.FIRST_S + module.OVERDUE_S + module.PIECE_EVERY_S
+    vectors.run_vector_archive(Busy())  # type: ignore[arg-type]
+    late = module.FIRST_RETENTION_S + module.OVERDUE_AFTER_S + module.PIECE_EVERY_S
     assert [at - begun for at in done] == [pytest.approx(late, abs=1.5)]

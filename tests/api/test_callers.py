@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trustwatch.api.callers import CallerDirectory, InsufficientScope, SourceBinding, TenantNotAllowed
 from trustwatch.api.settings import CallerSettings
-from trustwatch.api.tokens import Claims
+from trustwatch.api.tokens import TokenClaims
 from trustwatch.ingest.errors import SourceNotAllowed
 
 AS = "https://as.example"
@@ -15,9 +15,9 @@ OTHER = "https://other.example"
 NARROW = SourceBinding("gw", ["acme"], [AS], ["urn:gateway:eu-*"])
 
 
-def claims(**given: Any) -> Claims:
+def claims(**given: Any) -> TokenClaims:
     right = {"issuer": AS, "subject": "svc", "client_id": "gw", "scopes": frozenset({"trust.ingest"}), "exp": 0.0}
-    return Claims(**{**right, **given})
+    return TokenClaims(**{**right, **given})
 
 
 @pytest.mark.parametrize(
@@ -38,24 +38,24 @@ def test_a_source_speaks_for_its_own_alone(claim: tuple[str | None, ...], path: 
     """A foreign tenant, issuer or source is refused, asked twice or not, and the path says which."""
     for _ in range(2):
         with pytest.raises(SourceNotAllowed) as refused:
-            NARROW.check(*claim)
+            NARROW.check_claims(*claim)
         assert refused.value.path == path
 
 
 def test_a_source_speaks_for_what_it_is_bound_to() -> None:
     """Patterns are globs over the whole source; an event that names no source claims none."""
-    NARROW.check("acme", AS, "urn:gateway:eu-1")
-    NARROW.check("acme", AS, "urn:gateway:eu-1")
-    NARROW.check("acme", AS, None)
+    NARROW.check_claims("acme", AS, "urn:gateway:eu-1")
+    NARROW.check_claims("acme", AS, "urn:gateway:eu-1")
+    NARROW.check_claims("acme", AS, None)
 
 
 def test_star_covers_everything_and_must_be_written() -> None:
     """`*` covers missing tenants and issuers too; an empty binding covers nothing."""
-    SourceBinding("all", ["*"], ["*"], ["*"]).check(None, None, "anything")
+    SourceBinding("all", ["*"], ["*"], ["*"]).check_claims(None, None, "anything")
     with pytest.raises(SourceNotAllowed):
-        SourceBinding().check("acme", AS, None)
+        SourceBinding().check_claims("acme", AS, None)
     with pytest.raises(SourceNotAllowed, match="source"):
-        SourceBinding("no sources", ["*"], ["*"]).check("acme", AS, "urn:x")
+        SourceBinding("no sources", ["*"], ["*"]).check_claims("acme", AS, "urn:x")
 
 
 def test_a_default_exists_only_where_there_is_one_choice() -> None:
@@ -70,9 +70,9 @@ def test_what_a_binding_remembers_is_bounded() -> None:
     """A trusted source that names endless tenants fills no memory."""
     binding = SourceBinding("all", ["*"], ["*"], ["*"])
     for number in range(10_000):
-        binding.check(f"tenant-{number}", AS, "s")
+        binding.check_claims(f"tenant-{number}", AS, "s")
 
-    assert len(binding._allowed) <= 4096
+    assert len(binding._allowed_claims) <= 4096
 
 
 def test_the_most_exact_entry_wins() -> None:
@@ -87,7 +87,7 @@ def test_the_most_exact_entry_wins() -> None:
     )
 
     assert [
-        directory.caller(claims(client_id=client, subject=subject)).name
+        directory.resolve(claims(client_id=client, subject=subject)).name
         for client, subject in (("gw", "svc"), ("gw", "x"), ("x", "svc"), ("", "svc"), ("x", "x"))
     ] == ["both", "client", "subject", "subject", ""]
 
@@ -98,13 +98,13 @@ def test_an_entry_belongs_to_one_issuer() -> None:
         [CallerSettings(name="gw", client_id="gw", authenticated_by=AS, tenants=("acme",))], [AS, OTHER]
     )
 
-    assert directory.caller(claims()).tenants == {"acme"}
-    assert directory.caller(claims(issuer=OTHER)).tenants == frozenset()
+    assert directory.resolve(claims()).tenants == {"acme"}
+    assert directory.resolve(claims(issuer=OTHER)).tenants == frozenset()
 
 
 def test_scopes_are_required_one_by_one() -> None:
     """No scope includes another: trust.admin does not read scores."""
-    caller = CallerDirectory([], [AS]).caller(claims(scopes=frozenset({"trust.admin"})))
+    caller = CallerDirectory([], [AS]).resolve(claims(scopes=frozenset({"trust.admin"})))
 
     caller.require("trust.admin")
     with pytest.raises(InsufficientScope) as refused:
@@ -115,7 +115,7 @@ def test_scopes_are_required_one_by_one() -> None:
 def test_a_request_is_about_a_tenant_of_the_caller() -> None:
     """The only tenant is the default; another one, or none of several, is refused."""
     one, two, every = (
-        CallerDirectory([CallerSettings(name="c", client_id="gw", tenants=tenants)], [AS]).caller(claims())
+        CallerDirectory([CallerSettings(name="c", client_id="gw", tenants=tenants)], [AS]).resolve(claims())
         for tenants in (("acme",), ("acme", "beta"), ("*",))
     )
 
@@ -129,7 +129,7 @@ def test_a_request_is_about_a_tenant_of_the_caller() -> None:
 def test_refusals_say_what_to_do() -> None:
     """A client without an entry is told so, not that it must choose among its tenants."""
     with pytest.raises(TenantNotAllowed, match=r"bound to no tenant; `callers` of the settings"):
-        CallerDirectory([], [AS]).caller(claims()).require_tenant(None)
+        CallerDirectory([], [AS]).resolve(claims()).require_tenant(None)
     with pytest.raises(SourceNotAllowed) as refused:
-        SourceBinding("gw", ["acme"], ["*"]).check("beta", AS, None)
+        SourceBinding("gw", ["acme"], ["*"]).check_claims("beta", AS, None)
     assert "`tenants` of its entry in the settings" in refused.value.reason

@@ -14,8 +14,8 @@ import pytest
 from trustwatch.api.cli.main import app
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.models.persist import load
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.persist import load_trained_model
 from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
@@ -89,7 +89,7 @@ def test_train_says_what_it_learned(history: History) -> None:
     assert history.summary["events"] == len(events)
     assert history.summary["malformed"] == 0
     assert history.summary["agents"] == len({(e["tenant"], e["agent"]["id"]) for e in events})
-    model = load(history.model)
+    model = load_trained_model(history.model)
     assert history.summary["version"] == model.version == "test-1"
     assert history.summary["rehearsed_events"] == int(model.detector.familiar.sizes[:1].sum())
 
@@ -99,11 +99,11 @@ def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:
     for place in ("one", "one", "two"):
         assert run("train", history.day, "--model", tmp_path / place, "--version", place).exit_code == 0
         if place == "one":
-            first = load(tmp_path / "one").salt
-    assert load(tmp_path / "one").salt == first
-    assert load(tmp_path / "two").salt != first
+            first = load_trained_model(tmp_path / "one").salt
+    assert load_trained_model(tmp_path / "one").salt == first
+    assert load_trained_model(tmp_path / "two").salt != first
     assert run("train", history.day, "--model", tmp_path / "two", "--salt", "00ff").exit_code == 0
-    assert load(tmp_path / "two").salt == b"\x00\xff"
+    assert load_trained_model(tmp_path / "two").salt == b"\x00\xff"
 
 
 def test_replay_writes_one_line_per_event_in_order(history: History) -> None:
@@ -298,8 +298,8 @@ def test_commands_do_not_pay_for_scikit_learn() -> None:
 def logged(folder: Path, lines: list[bytes]) -> None:
     """An event log of these events, with time that passed among them."""
     with EventLog(folder / "log") as log:
-        records = [Record(Kind.EVENT, raw_id_hash(line), 1_000 + at, line) for at, line in enumerate(lines)]
-        records.insert(3, Record(Kind.TICK, 0, 1_003, (1_003).to_bytes(8, "little")))
+        records = [Record(RecordKind.EVENT, raw_id_hash(line), 1_000 + at, line) for at, line in enumerate(lines)]
+        records.insert(3, Record(RecordKind.TICK, 0, 1_003, (1_003).to_bytes(8, "little")))
         log.append(records)
         log.sync()
 

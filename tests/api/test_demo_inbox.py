@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.api.demo_inbox import MOST_BYTES, AlertInbox
+from trustwatch.api.demo_inbox import MAX_ALERT_BYTES, AlertInbox
 
 OTHER_SECRET = "whsec_" + "QUFB" * 8
 BODY = b'{"type":"io.trustwatch.alert.risk-level-changed.v1"}'
@@ -64,7 +64,7 @@ def test_no_body_and_too_large_a_one_are_not_read(inbox: AlertInbox) -> None:
     assert httpx.post(inbox.url).status_code == 413
     connection = HTTPConnection(urlsplit(inbox.url).netloc)
     connection.putrequest("POST", "/alerts")
-    connection.putheader("content-length", str(MOST_BYTES + 1))
+    connection.putheader("content-length", str(MAX_ALERT_BYTES + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 from trustwatch.api.callers import SourceBinding
 from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.bodies import Parcel
+from trustwatch.api.edge.bodies import RawRecord
 
 NOW_MS = 1_790_000_000_000
 
@@ -24,7 +24,7 @@ def identity(admission: Admission, caller: str, **members: Any) -> int:
         **members,
     }
     binding = SourceBinding(caller, ["*"], ["*"], ["*"], trusted=True)
-    return admission.admit(Parcel(json.dumps(event).encode()), binding, NOW_MS).id_hash
+    return admission.admit(RawRecord(json.dumps(event).encode()), binding, NOW_MS).id_hash
 
 
 def test_callers_that_name_no_source_do_not_share_ids() -> None:

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import AgentRegistry, Limits, Overloaded
-from trustwatch.api.edge.limits import GUESSED_RECORD_BYTES, Bucket
-from trustwatch.api.edge.recent import RecentIds
-from trustwatch.api.edge.registry import REMEMBERED
+from trustwatch.api.edge import AgentRegistry, IntakeLimits, Overloaded
+from trustwatch.api.edge.limits import INITIAL_MEAN_RECORD_BYTES, TokenBucket
+from trustwatch.api.edge.recent import RecentEventIds
+from trustwatch.api.edge.registry import MAX_CACHED_AGENTS
 from trustwatch.api.settings import RegisteredAgent
 
 MIB = 1024 * 1024
 
 
-def limits(behind: Callable[[], int] = lambda: 0, total: int = 64 * MIB) -> Limits:
-    return Limits(behind, 1_000_000, lambda: 0.0, total)
+def limits(behind: Callable[[], int] = lambda: 0, total: int = 64 * MIB) -> IntakeLimits:
+    return IntakeLimits(behind, 1_000_000, lambda: 0.0, total)
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -28,23 +28,23 @@ def refused(work: Callable[[], object]) -> str:
 def test_one_source_can_not_take_the_room_of_the_others() -> None:
     """It gets half; whoever else comes then still gets in."""
     site, noisy, quiet = limits(), SourceBinding("noisy"), SourceBinding("quiet")
-    with site.hold(noisy) as first, site.hold(noisy) as second, site.hold(quiet) as other:
+    with site.reserve(noisy) as first, site.reserve(noisy) as second, site.reserve(quiet) as other:
         first.grow(20 * MIB)
         assert refused(lambda: second.grow(13 * MIB)) == "share"
         other.grow(20 * MIB)
         second.grow(12 * MIB)
-        assert site.held_bytes == 52 * MIB
+        assert site.reserved_bytes == 52 * MIB
 
-    assert site.held_bytes == 0
+    assert site.reserved_bytes == 0
 
 
 def test_all_together_have_a_bound() -> None:
     """Bodies in memory never exceed it, however many sources there are."""
     site = limits(total=10)
-    with site.hold(SourceBinding("a")) as first, site.hold(SourceBinding("b")) as second:
+    with site.reserve(SourceBinding("a")) as first, site.reserve(SourceBinding("b")) as second:
         first.grow(5)
         second.grow(5)
-        with site.hold(SourceBinding("c")) as third:
+        with site.reserve(SourceBinding("c")) as third:
             assert refused(lambda: third.grow(1)) == "memory"
 
 
@@ -52,20 +52,20 @@ def test_room_is_given_back_when_a_request_fails() -> None:
     """Whatever ends it."""
     site = limits()
 
-    with pytest.raises(ValueError, match="gone"), site.hold(SourceBinding("a")) as hold:
+    with pytest.raises(ValueError, match="gone"), site.reserve(SourceBinding("a")) as hold:
         hold.grow(MIB)
         raise ValueError("gone")
 
-    assert site.held_bytes == 0
+    assert site.reserved_bytes == 0
 
 
 def test_the_lag_bound_counts_bytes_and_learns_the_size_of_records() -> None:
     """Few large records weigh as much as many small ones."""
     waiting = 0
     site, source = limits(lambda: waiting), SourceBinding("a")
-    waiting = int(1_000_000 / GUESSED_RECORD_BYTES)
+    waiting = int(1_000_000 / INITIAL_MEAN_RECORD_BYTES)
     site.check(source)
-    site.logged(10_000, 10_000 * 2_000)
+    site.observe_commit(10_000, 10_000 * 2_000)
 
     assert refused(lambda: site.check(source)) == "lag"
     waiting = 500
@@ -74,11 +74,11 @@ def test_the_lag_bound_counts_bytes_and_learns_the_size_of_records() -> None:
 
 def test_a_bucket_pays_debts_with_time_and_saves_no_more_than_a_second() -> None:
     """10 per second: 30 at once cost 2 s; an hour of silence is worth 10."""
-    bucket = Bucket(10.0, 0.0)
-    bucket.take(30)
+    bucket = TokenBucket(10.0, 0.0)
+    bucket.consume(30)
     waits = [bucket.wait_s(now) for now in (0.0, 1.5)]
     bucket.wait_s(3600.0)
-    bucket.take(11)
+    bucket.consume(11)
 
     assert waits == [2.0, 0.5]
     assert bucket.wait_s(3600.0) == pytest.approx(0.1)
@@ -86,15 +86,15 @@ def test_a_bucket_pays_debts_with_time_and_saves_no_more_than_a_second() -> None
 
 def test_a_bucket_that_is_just_empty_waits_for_one_event() -> None:
     """Never zero seconds: that would invite a loop."""
-    bucket = Bucket(4.0, 0.0)
-    bucket.take(4)
+    bucket = TokenBucket(4.0, 0.0)
+    bucket.consume(4)
 
     assert bucket.wait_s(0.0) == 0.25
 
 
 def test_recent_ids_forget_the_oldest_and_stay_bounded() -> None:
     """At least one generation is remembered, at most two are kept."""
-    recent = RecentIds(generation=100)
+    recent = RecentEventIds(generation=100)
     for number in range(1000):
         recent.add([number])
         assert len(recent) <= 200
@@ -116,11 +116,11 @@ def test_the_registry_takes_the_first_match_of_tenant_issuer_and_pattern() -> No
         return [None if (found := registry.find(*name)) is None else found.type for name in asked]
 
     before = kinds()
-    for number in range(REMEMBERED + 10):
+    for number in range(MAX_CACHED_AGENTS + 10):
         registry.find("t", "i", f"flood-{number}")
 
     assert before == kinds() == ["Payer", "Other", "Foreign", None, None]
-    assert len(registry._found) <= REMEMBERED
+    assert len(registry._cache) <= MAX_CACHED_AGENTS
 
 
 def test_the_registry_remembers_no_long_names() -> None:
@@ -130,4 +130,4 @@ def test_the_registry_remembers_no_long_names() -> None:
     found = registry.find("t", "i", "x" * 2000)
 
     assert found is not None and found.type == "Any"
-    assert registry._found == {}
+    assert registry._cache == {}

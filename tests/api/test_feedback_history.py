@@ -9,21 +9,21 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.api.feedback import replaying
-from trustwatch.api.feedback.history import BATCH, history_of
+from trustwatch.api.feedback.history import RECORDS_PER_PART, open_preview_history
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
-from trustwatch.models.persist import save
-from trustwatch.scoring.feedback import Feedback, Rule, Step
-from trustwatch.scoring.feedback.preview import Marked, PreviewJob
+from trustwatch.models.learning import train_model
+from trustwatch.models.persist import save_trained_model
+from trustwatch.scoring.feedback import Feedback, FeedbackRule, FeedbackStep
+from trustwatch.scoring.feedback.preview import MarkedDecision, PreviewJob
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
 from trustwatch.scoring.store import open_store, sqlite_url
 
@@ -54,9 +54,9 @@ def logged(folder: Path, numbers: range) -> None:
     records = []
     for number in numbers:
         raw, at_ms = event(number), START_MS + number * MINUTE
-        records.append(Record(Kind.EVENT, raw_id_hash(raw), at_ms, raw))
+        records.append(Record(RecordKind.EVENT, raw_id_hash(raw), at_ms, raw))
         if number % 100 == 99:
-            records.append(Record(Kind.TICK, 0, at_ms, at_ms.to_bytes(8, "little")))
+            records.append(Record(RecordKind.TICK, 0, at_ms, at_ms.to_bytes(8, "little")))
     log.append(records)
     log.sync()
     log.close()
@@ -65,13 +65,13 @@ def logged(folder: Path, numbers: range) -> None:
 def test_the_log_is_read_from_its_beginning_to_where_it_ends(tmp_path: Path) -> None:
     """With ticks and arrivals as they are; nothing where there is nothing."""
     settings = Settings(data_dir=tmp_path)
-    assert list(history_of(settings, 0).parts) == []
-    logged(tmp_path, range(3 * BATCH))
-    found = history_of(settings, START_MS)
+    assert list(open_preview_history(settings, 0).parts) == []
+    logged(tmp_path, range(3 * RECORDS_PER_PART))
+    found = open_preview_history(settings, START_MS)
     parts = list(found.parts)
 
     assert found.source == "log"
-    assert sum(len(part.records) for part in parts) == 3 * BATCH + 3 * BATCH // 100
+    assert sum(len(part.records) for part in parts) == 3 * RECORDS_PER_PART + 3 * RECORDS_PER_PART // 100
     assert [part.progress for part in parts] == sorted(part.progress for part in parts)
     assert parts[-1].progress == 1.0
 
@@ -80,28 +80,30 @@ def test_an_archive_comes_before_the_log_where_that_begins_too_late(tmp_path: Pa
     """Each event once, and time passes with them; an archive is left alone where the log goes far enough back."""
     settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
     logged(tmp_path, range(300))
-    archive = Archive(tmp_path / "archive")
+    archive = EventArchive(tmp_path / "archive")
     archive.start()
     rows = []
     for number in range(200):
         raw = event(number)
-        rows.append(Archived(number, START_MS + number * MINUTE, decode_event(raw), raw))
+        rows.append(EventToArchive(number, START_MS + number * MINUTE, decode_event(raw), raw))
     archive.write(0, 202, rows)  # two ticks among them
     archive.close()
 
-    assert history_of(settings, START_MS).source == "log"
-    found = history_of(settings, START_MS - 1)
+    assert open_preview_history(settings, START_MS).source == "log"
+    found = open_preview_history(settings, START_MS - 1)
     records = [record for part in found.parts for record in part.records]
-    ids = [json.loads(record.payload)["id"] for record in records if record.kind == Kind.EVENT]
+    ids = [json.loads(record.payload)["id"] for record in records if record.kind == RecordKind.EVENT]
     assert found.source == "archive and log"
     assert ids == [f"e-{number}" for number in range(300)]
-    assert sum(record.kind == Kind.TICK for record in records) == 201
+    assert sum(record.kind == RecordKind.TICK for record in records) == 201
     assert [record.received_ms for record in records] == sorted(record.received_ms for record in records)
 
 
-def rule(kind: Any = "agent") -> Rule:
+def rule(kind: Any = "agent") -> FeedbackRule:
     """A rule for `bot`, or its peer group."""
-    return Rule("F1", kind, str(agent_key("acme", AS, "bot")), "acme", "Payer", ("target_surprise",), None, 10**15)
+    return FeedbackRule(
+        "F1", kind, str(agent_key("acme", AS, "bot")), "acme", "Payer", ("target_surprise",), None, 10**15
+    )
 
 
 def agent(name: str, agent_type: str = "Payer") -> AgentRow:
@@ -145,16 +147,16 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
         5,
     )
     for one in (label, msgspec.structs.replace(label, feedback_id="F8", agent=rows[-1].name)):
-        store.add_feedback(one, Step(one.feedback_id, "noted", 5, "ann", "stolen"))
+        store.add_feedback(one, FeedbackStep(one.feedback_id, "noted", 5, "ann", "stolen"))
 
-    keys = replaying.keys_of(store, rule("peer_group"))
+    keys = replaying.agent_keys_of_rule(store, rule("peer_group"))
     assert len(keys) == 620
-    assert [one.feedback_id for one in replaying.labels_for(store, rule("peer_group"), keys, 50)] == ["F9"]
-    assert replaying.labels_for(store, rule("peer_group"), keys, 100) == []
-    assert replaying.keys_of(store, rule()) == {int(rule().key)}
+    assert [one.feedback_id for one in replaying.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
+    assert replaying.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
+    assert replaying.agent_keys_of_rule(store, rule()) == {int(rule().key)}
     monkeypatch.setattr(replaying, "MOST_AGENTS", 600)
-    with pytest.raises(replaying.TooMany, match="choose the scope `agent`"):
-        replaying.keys_of(store, rule("peer_group"))
+    with pytest.raises(replaying.TooManyPreviewAgents, match="choose the scope `agent`"):
+        replaying.agent_keys_of_rule(store, rule("peer_group"))
     store.close()
 
 
@@ -164,15 +166,15 @@ def test_a_preview_says_where_it_looked_and_when_there_was_nothing(
     """With a model and a store of its own: first without any log, then with one."""
     salt, settings = b"salt", DetectorSettings(trees=5, folds=2)
     columns = ColumnEncoder(salt).encode([decode_event(event(number)) for number in range(400)])
-    save(tmp_path / "model", learn_history(columns, salt, "m", settings), settings, 1, START_MS)
+    save_trained_model(tmp_path / "model", train_model(columns, salt, "m", settings), settings, 1, START_MS)
     service = Settings(data_dir=tmp_path, model_dir=tmp_path / "model")
-    job = PreviewJob(rule(), Marked("D1", rule().key, "e-1", 0, 3), START_MS + 250 * MINUTE, START_MS + DAY)
+    job = PreviewJob(rule(), MarkedDecision("D1", rule().key, "e-1", 0, 3), START_MS + 250 * MINUTE, START_MS + DAY)
 
-    nothing = replaying.preview(service, job)
+    nothing = replaying.run_preview(service, job)
     assert nothing["unseen"] == "nothing that these agents did is kept in log since the beginning of the window"
     logged(tmp_path, range(300))
-    monkeypatch.setattr(replaying, "_TELL_EVERY_S", 0.0)
-    found = replaying.preview(service, job)
+    monkeypatch.setattr(replaying, "_PROGRESS_INTERVAL_S", 0.0)
+    found = replaying.run_preview(service, job)
 
     assert (found["unseen"], found["window"]["events"], found["events_matched"]) == ("", 50, 50)  # type: ignore[index]
     assert json.loads(capsysbinary.readouterr().out.splitlines()[-1]) == {"progress": 1.0}

@@ -8,12 +8,12 @@ from collections.abc import Awaitable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.api.feedback.turns import Turns
+from trustwatch.api.feedback.turns import FairQueue
 
 
 async def _order(tenants: str) -> str:
     """Tenants in the order in which they had their turn, all but the first having waited for it."""
-    turns, had = Turns(), []
+    turns, had = FairQueue(), []
 
     async def run(tenant: str) -> None:
         await turns.acquire(tenant)
@@ -50,7 +50,7 @@ def test_who_leaves_holds_nobody_up(given_first: bool) -> None:
     """The turn goes on to the next, also where it had just been given."""
 
     async def leave() -> None:
-        turns, had = Turns(), []
+        turns, had = FairQueue(), []
 
         async def run(tenant: str) -> None:
             await turns.acquire(tenant)

@@ -50,7 +50,7 @@ def written(folder: Path, events: list[dict[str, Any]], break_at: int = -1) -> A
         made._log.commit = faulty  # type: ignore[method-assign]
         task = asyncio.create_task(made.run())
         for one in events:
-            made.add(one)
+            made.enqueue(one)
         assert await made.flush(20.0)
         assert not task.done()
         task.cancel()

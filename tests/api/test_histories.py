@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trustwatch.api.cli.histories import topic_of
+from trustwatch.api.cli.histories import parse_topic_url
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.kafka import KafkaSettings
 from trustwatch.ingest.errors import ConfigError
@@ -13,11 +13,11 @@ CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
 
 def test_what_is_not_said_comes_from_the_settings() -> None:
     """Brokers, topic and offsets."""
-    topic = topic_of("kafka:", CONFIGURED)
+    topic = parse_topic_url("kafka:", CONFIGURED)
     assert (topic.kafka.bootstrap_servers, topic.name, topic.offsets) == (("one:9092",), "trustwatch.events", None)
-    topic = topic_of("kafka://a:1,b:2/other.topic?offsets=0:5-7,12:3-", Settings())
+    topic = parse_topic_url("kafka://a:1,b:2/other.topic?offsets=0:5-7,12:3-", Settings())
     assert (topic.kafka.bootstrap_servers, topic.name) == (("a:1", "b:2"), "other.topic")
-    held = {(partition, offset) for partition in (0, 1, 12) for offset in range(9) if topic.holds(partition, offset)}
+    held = {(partition, offset) for partition in (0, 1, 12) for offset in range(9) if topic.contains(partition, offset)}
     assert held == {(0, 5), (0, 6), *((12, offset) for offset in range(3, 9))}
 
 
@@ -34,4 +34,4 @@ def test_what_is_not_said_comes_from_the_settings() -> None:
 def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
     """With what it must look like."""
     with pytest.raises(ConfigError, match=told):
-        topic_of(named, Settings())
+        parse_topic_url(named, Settings())

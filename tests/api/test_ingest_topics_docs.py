@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.sources import topic_binding
+from trustwatch.api.edge.sources import binding_of_topic
 from trustwatch.api.settings import load_settings
 from trustwatch.ingest.formats import FORMATS
-from trustwatch.ingest.formats.expressions import Expression
+from trustwatch.ingest.formats.expressions import JmesPathExpression
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest-topics.md").read_text()
 
@@ -29,7 +29,7 @@ def test_the_example_does_what_the_page_says(tmp_path: Path) -> None:
     (topic,) = load_settings(path, {}).kafka.topics
 
     parcels, skipped = topic.parser()(block("record").strip().encode(), {})
-    record = Admission(AgentRegistry(())).admit(parcels[0], topic_binding(topic), 1_800_000_000_000)
+    record = Admission(AgentRegistry(())).admit(parcels[0], binding_of_topic(topic), 1_800_000_000_000)
 
     assert skipped == 0 and len(parcels) == 1
     assert json.loads(record.payload) == json.loads(block("event"))
@@ -45,8 +45,8 @@ def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path)
 
     found = [caller.parser()(line, {}) for line in lines]
 
-    parcels = [parcel for parsed in found for parcel in parsed.parcels]
-    events = [json.loads(parcel.native()) for parcel in parcels if parcel.native is not None]
+    parcels = [parcel for parsed in found for parcel in parsed.records]
+    events = [json.loads(parcel.to_native()) for parcel in parcels if parcel.to_native is not None]
     assert (len(events), sum(parsed.skipped for parsed in found)) == (len(lines) - 2, 2)
     assert {(event["type"], event["outcome"], event.get("error")) for event in events} == {
         ("client.register", "success", None),
@@ -74,4 +74,4 @@ def test_all_functions_are_named() -> None:
     """Each function of the page exists."""
     for text in ("no_query('a?b')", "host('a:1')", "ms('1.5s')", "scale(`2`, `3`)", "sha256('a')"):
         assert text.partition("(")[0] in PAGE
-        assert Expression(text)({}) is not None
+        assert JmesPathExpression(text)({}) is not None

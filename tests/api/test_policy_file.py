@@ -44,9 +44,9 @@ def test_a_file_says_all(tmp_path: Path) -> None:
     found = book(tmp_path, FULL)
 
     assert (found.version, found.descendants, found.default_mode) == ("2026-11-25.1", RiskLevel.MEDIUM, "shadow")
-    assert found.standing("acme", "", "a", "Search").mode == "enforce"
+    assert found.effective_policy("acme", "", "a", "Search").mode == "enforce"
     assert found.rules[0].rollout_percent == 25
-    payment = found.standing("acme", "", "a", "Payment")
+    payment = found.effective_policy("acme", "", "a", "Payment")
     assert payment.rule == "canary"
     assert payment.table[RiskLevel.LOW].max_token_lifetime_s == 600
 
@@ -54,7 +54,7 @@ def test_a_file_says_all(tmp_path: Path) -> None:
 def test_members_that_are_not_given_are_those_of_their_level(tmp_path: Path) -> None:
     """A rule's come from the file, the file's from the defaults of that level."""
     found = book(tmp_path, FULL)
-    high = found.standing("acme", "", "a", "Payment").table[RiskLevel.HIGH]
+    high = found.effective_policy("acme", "", "a", "Payment").table[RiskLevel.HIGH]
 
     assert (high.max_token_lifetime_s, high.refresh_allowed, high.step_up) == (30, False, True)
     assert found.table[RiskLevel.HIGH].max_token_lifetime_s == 45
@@ -67,12 +67,12 @@ def test_the_least_file_is_a_version(tmp_path: Path) -> None:
     found = book(tmp_path, "version: '1'")
 
     assert all(found.table[level] == PolicyTable()[level] for level in RiskLevel)
-    assert found.standing("any", "", "a", "").mode == "shadow"
+    assert found.effective_policy("any", "", "a", "").mode == "shadow"
 
 
 def test_without_a_file_the_settings_hold() -> None:
     """Modes of tenants included."""
-    assert policy_book(Settings()).standing("any", "", "a", "").mode == "shadow"
+    assert policy_book(Settings()).effective_policy("any", "", "a", "").mode == "shadow"
 
 
 @pytest.mark.parametrize(

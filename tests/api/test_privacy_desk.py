@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy import ErasureDesk
+from trustwatch.api.privacy import ErasureService
 from trustwatch.api.privacy.archives import LocalArchives
-from trustwatch.api.privacy.places import Told
-from trustwatch.api.privacy.proof import Signer
-from trustwatch.api.privacy.topic_places import Brokers, TopicPlaces
+from trustwatch.api.privacy.places import ErasureSummary
+from trustwatch.api.privacy.proof import ProofSigner
+from trustwatch.api.privacy.topic_places import BrokerClients, KafkaErasureTargets
 from trustwatch.ingest.archive.position import write_positions
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import ConfigError, Fenced
-from trustwatch.ingest.kafka import Topics
+from trustwatch.ingest.kafka import KafkaTopics
 from trustwatch.scoring.privacy import Erasure, PrivacyKey
-from trustwatch.scoring.privacy.records import Met
+from trustwatch.scoring.privacy.records import PartitionErasure
 from trustwatch.scoring.records import Commit, Position
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
@@ -64,8 +64,8 @@ class Anywhere:
     async def not_looked_at(self, now_ms: int) -> list[str]:
         return []
 
-    async def told(self, made: Erasure, now_ms: int) -> Told:
-        return Told({})
+    async def told(self, made: Erasure, now_ms: int) -> ErasureSummary:
+        return ErasureSummary({})
 
     async def assist(self, now_ms: int) -> list[Erasure]:
         self._may("assist")
@@ -80,23 +80,23 @@ class Anywhere:
             raise ConfigError(f"{what}: x.parquet is damaged")
 
 
-def desk(places: Any) -> ErasureDesk:
-    async def forgotten(subject: Subject) -> None:
+def desk(places: Any) -> ErasureService:
+    async def forgotten(subject: ErasureSubject) -> None:
         pass
 
-    signer = Signer(lambda document, kind: "a.b.c", lambda proof, kind: {})
+    signer = ProofSigner(lambda document, kind: "a.b.c", lambda proof, kind: {})
     sources: Any = None
-    return ErasureDesk(places, sources, lambda: KEY, lambda: signer, forgotten, lambda: 1000, on_server=True)
+    return ErasureService(places, sources, lambda: KEY, lambda: signer, forgotten, lambda: 1000, on_server=True)
 
 
-def bot(name: str) -> Subject:
-    return Subject("agent", "acme", AS, name, "")
+def bot(name: str) -> ErasureSubject:
+    return ErasureSubject("agent", "acme", AS, name, "")
 
 
-def looks(made: ErasureDesk, times: int = 8) -> None:
+def looks(made: ErasureService, times: int = 8) -> None:
     async def look() -> None:
         for _ in range(times):
-            await made._look()
+            await made._advance_all()
 
     asyncio.run(look())
 
@@ -107,11 +107,11 @@ def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
     places = Anywhere(store)
     places.refuses.add(what)
     made = desk(places)
-    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
     looks(made)
 
     assert getattr(store.erasure(asked.erasure_id), "status", "") == "done"
-    assert made.done == 1
+    assert made.done_count == 1
 
 
 def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
@@ -119,7 +119,7 @@ def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
     places = Anywhere(store)
     places.refuses.add("erase")
     made = desk(places)
-    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
     looks(made)
     held: Any = store.erasure(asked.erasure_id)
     places.refuses.clear()
@@ -148,8 +148,8 @@ def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
     """Its step may be hours old; the next leader does it again."""
     made = desk(Anywhere(store))
     seat: Any = Seat(2)  # as the look begins, and as the step does
-    made._seat = seat
-    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    made._leader_lock = seat
+    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
     looks(made, 1)
 
     assert store.erasure(asked.erasure_id) == asked
@@ -158,28 +158,28 @@ def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
 def test_a_leader_that_slept_overwrites_no_proof(store: SqlStore) -> None:
     """What another one has done since the erasure was read stays, down to the signature."""
     slow, quick = desk(Anywhere(store)), desk(Anywhere(store))
-    asked = asyncio.run(slow.ask(bot("one"), "why", "who"))
+    asked = asyncio.run(slow.request_erasure(bot("one"), "why", "who"))
     looks(quick)
     proved: Any = store.erasure(asked.erasure_id)
 
     assert (proved.status, proved.proof) == ("done", b"a.b.c")
-    assert not asyncio.run(slow._step(asked))
+    assert not asyncio.run(slow._advance(asked))
     assert store.erasure(asked.erasure_id) == proved
-    assert slow.done == 0
+    assert slow.done_count == 0
 
 
 def test_an_order_that_is_met_again_is_marked_again(store: SqlStore) -> None:
     """The back-up has no mark of the agent, which would go on from the model's history at the next start."""
-    who = Subject("agent", "acme", AS, "one", "erased~1")
+    who = ErasureSubject("agent", "acme", AS, "one", "erased~1")
     at = store.claim(0)
-    met = Met("E1", who, 0, 500, True)
-    store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], forgets=[met]))
+    met = PartitionErasure("E1", who, 0, 500, True)
+    store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], erasures=[met]))
     begun: Any = store.erasure("E1")
     looks(desk(Anywhere(store)))
     done: Any = store.erasure("E1")
 
     assert (begun.status, begun.subject_digest) == ("waiting", "")
-    assert store.forgotten_marks() == [KEY.mark(who.key)]
+    assert store.forgotten_marks() == [KEY.erasure_mark(who.key)]
     assert (done.status, len(done.subject_digest)) == ("done", 64)
 
 
@@ -208,10 +208,10 @@ class Reader:
         pass
 
 
-def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> TopicPlaces:
+def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> KafkaErasureTargets:
     log: Any = Log()
-    brokers: Any = Brokers(Topics(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
-    return TopicPlaces(store, log, brokers, local, frozenset({"events"}))
+    brokers: Any = BrokerClients(KafkaTopics(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
+    return KafkaErasureTargets(store, log, brokers, local, frozenset({"events"}))
 
 
 def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
@@ -220,9 +220,9 @@ def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
     """It says why its identifier is still kept; the others' go, and the topics that nobody looked at are named."""
     local = LocalArchives(store, {}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
     places, at = on_topic(store, local), store.claim(0)
-    who = [Subject("agent", "acme", AS, name, f"erased~{name}") for name in ("one", "two")]
-    mets = [Met(one.name, one, number, 500, True) for number, one in enumerate(who)]
-    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], forgets=mets))
+    who = [ErasureSubject("agent", "acme", AS, name, f"erased~{name}") for name in ("one", "two")]
+    mets = [PartitionErasure(one.name, one, number, 500, True) for number, one in enumerate(who)]
+    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], erasures=mets))
     for one in store.open_erasures():
         counts = {"topic": {"offsets": {"0": 1}}}
         assert store.change_erasure(one, msgspec.structs.replace(one, status="done", counts=counts))
@@ -233,13 +233,13 @@ def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
         return 0
 
     monkeypatch.setattr(places, "_end", end)
-    over = asyncio.run(places.rest(1000))
+    over = asyncio.run(places.release_names(1000))
     held: Any = store.erasure("one")
 
     assert [one.erasure_id for one in over] == ["two"]
     assert getattr(store.erasure("two"), "subject", None) == ""
     assert (held.subject, held.error) == ("one", "the identifier is still kept: the risk topic may not be written")
-    unseen = asyncio.run(places.not_looked_at(1000))
+    unseen = asyncio.run(places.not_checked(1000))
     assert unseen[0].split(",")[0] == "the topic trustwatch.events"
     assert len(unseen) == 4
 
@@ -256,13 +256,15 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     places = on_topic(store, local)
     at = store.claim(0)
     mets = [
-        Met(f"E{number}", Subject("agent", tenant, AS, "one", f"erased~{number}"), number, 500, True)
+        PartitionErasure(
+            f"E{number}", ErasureSubject("agent", tenant, AS, "one", f"erased~{number}"), number, 500, True
+        )
         for number, tenant in enumerate(["acme", "globex"])
     ]
-    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], forgets=mets))
+    store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], erasures=mets))
     made: dict[str, Any] = {one.erasure_id: one for one in store.open_erasures()}
     passed = asyncio.run(places.assist(1000))
-    told = {name: asyncio.run(places.behind(one, 1000)) for name, one in made.items()}
+    told = {name: asyncio.run(places.waiting_for(one, 1000)) for name, one in made.items()}
 
     assert [one.erasure_id for one in passed] == ["E0", "E1"]
     assert told["E1"] == ""
@@ -270,8 +272,8 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     assert "parquet: can not be read" in told["E0"]
     for path in day.iterdir():
         path.unlink()
-    local._again.clear()  # half a minute later
-    assert asyncio.run(places.behind(made["E0"], 1000)) == ""
+    local._retry_at.clear()  # half a minute later
+    assert asyncio.run(places.waiting_for(made["E0"], 1000)) == ""
 
 
 @pytest.mark.parametrize("times", [(500, 700), (700, 500), (500, 500)])
@@ -284,12 +286,12 @@ def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path
     store.add_erasure(Erasure("E1", "agent", "waiting", "acme", AS, "one", "s", "d", "why", "who", 1, at_ms=times[0]))
 
     def meet(offset: int, at_ms: int) -> None:
-        met = Met("E1", Subject("agent", "acme", AS, "one", "erased~1"), offset, at_ms, True)
+        met = PartitionErasure("E1", ErasureSubject("agent", "acme", AS, "one", "erased~1"), offset, at_ms, True)
         before = store.positions()[0]
-        store.commit(Commit(before, Position(0, at.epoch, offset + 1), [], [], [], [], forgets=[met]))
+        store.commit(Commit(before, Position(0, at.epoch, offset + 1), [], [], [], [], erasures=[met]))
 
     def waits() -> str:
-        return asyncio.run(places.behind(store.open_erasures()[0], 1000))
+        return asyncio.run(places.waiting_for(store.open_erasures()[0], 1000))
 
     assert "waits for the workers" in waits()
     meet(10, times[0])
@@ -297,21 +299,21 @@ def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path
     meet(20, times[1])
     assert waits() == ""
     (made,) = store.open_erasures()
-    done = msgspec.structs.replace(asyncio.run(places.passed(made)), status="done")
+    done = msgspec.structs.replace(asyncio.run(places.acknowledged(made)), status="done")
     assert store.change_erasure(made, done)
-    assert asyncio.run(places.rest(1 << 40)) == []  # the second order, which names it, is in the topic still
+    assert asyncio.run(places.release_names(1 << 40)) == []  # the second order, which names it, is in the topic still
     places._brokers = places._brokers._replace(reader=lambda _: Reader(21))  # type: ignore[arg-type, return-value]
-    assert [one.erasure_id for one in asyncio.run(places.rest(1 << 40))] == ["E1"]
+    assert [one.erasure_id for one in asyncio.run(places.release_names(1 << 40))] == ["E1"]
     assert store.bygone() == []
 
 
 def test_a_round_is_never_taken_for_the_one_before(store: SqlStore) -> None:
     """Though the clock went back in between: an order of the round before is not what is waited for."""
     made = desk(Anywhere(store))
-    asked = asyncio.run(made.ask(bot("one"), "why", "who"))
+    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
     before = msgspec.structs.replace(asked, at_ms=1 << 50, rounds=1)
 
-    after = asyncio.run(made._steps.after(before))
+    after = asyncio.run(made._steps.advance(before))
 
     assert after is not None
     assert after.at_ms == (1 << 50) + 1
@@ -324,9 +326,9 @@ def test_what_was_done_long_ago_is_not_walked_at_every_look(store: SqlStore, tmp
     write_positions(folder, "t.events", {0: 1})
     local = LocalArchives(store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
     places, at = on_topic(store, local), store.claim(0)
-    who = [Subject("agent", "acme", AS, name, f"erased~{name}") for name in ("E0", "E1", "E2")]
-    mets = [Met(one.name, one, number, 500, True) for number, one in enumerate(who)]
-    store.commit(Commit(at, Position(0, at.epoch, 3), [], [], [], [], forgets=mets))
+    who = [ErasureSubject("agent", "acme", AS, name, f"erased~{name}") for name in ("E0", "E1", "E2")]
+    mets = [PartitionErasure(one.name, one, number, 500, True) for number, one in enumerate(who)]
+    store.commit(Commit(at, Position(0, at.epoch, 3), [], [], [], [], erasures=mets))
     for one in store.open_erasures()[:2]:
         assert store.change_erasure(one, msgspec.structs.replace(one, status="done", updated_ms=600))
 
@@ -338,5 +340,5 @@ def test_what_was_done_long_ago_is_not_walked_at_every_look(store: SqlStore, tmp
     write_positions(folder, "t.events", {0: 3})
     assert assisted(1 << 40) == ["E1", "E2"]
     assert assisted(1 << 40) == ["E2"]  # which is open
-    standing = local.standing(store.kept()[1][0], 1 << 40)
+    standing = local.erasure_progress(store.kept()[1][0], 1 << 40)
     assert (len(standing.done), standing.awaited) == (1, {})

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from trustwatch.api.privacy.reading import unread_of
+from trustwatch.api.privacy.reading import load_erased_filter
 from trustwatch.api.settings import PrivacySettings, Settings
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.privacy.records import Met
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.privacy.records import PartitionErasure
 from trustwatch.scoring.records import Commit, Position
 from trustwatch.scoring.store import open_store, sqlite_url
 
 TOPIC = "trustwatch.events"
 RECORD = Record(
-    Kind.EVENT,
+    RecordKind.EVENT,
     7,
     1,
     b'{"tenant":"acme","agent":{"id":"bot","issuer":"https://as"},"id":"e","time":"2025-11-24T00:00:00Z"}',
@@ -33,18 +33,18 @@ def settings(folder: Path, **privacy: Any) -> Settings:
 def test_without_a_database_our_topic_is_not_read(tmp_path: Path) -> None:
     """Nobody sees the erased without having said so; of others' topics there is no list."""
     with pytest.raises(ConfigError, match=r"store\.url.*privacy\.read_unlisted"):
-        unread_of(settings(tmp_path), TOPIC)
+        load_erased_filter(settings(tmp_path), TOPIC)
     with capture_logs() as lines:
-        assert unread_of(settings(tmp_path), "other").record(0, 0, RECORD) is RECORD
+        assert load_erased_filter(settings(tmp_path), "other").filter_record(0, 0, RECORD) is RECORD
     assert lines == []
 
 
 def test_going_without_is_said_aloud(tmp_path: Path) -> None:
     """In the settings, and then in a warning."""
     with capture_logs() as lines:
-        unread = unread_of(settings(tmp_path, read_unlisted=True), TOPIC)
+        unread = load_erased_filter(settings(tmp_path, read_unlisted=True), TOPIC)
 
-    assert unread.record(0, 0, RECORD) is RECORD
+    assert unread.filter_record(0, 0, RECORD) is RECORD
     assert [(line["log_level"], line["topic"]) for line in lines] == [("warning", TOPIC)]
 
 
@@ -54,9 +54,9 @@ def test_a_service_on_a_file_has_the_list_there(tmp_path: Path) -> None:
     given.data_dir.mkdir()
     with closing(open_store(sqlite_url(given.data_dir / "trustwatch.db"))) as store:
         at = store.claim(0)
-        met = Met("E1", Subject("agent", "acme", "https://as", "bot", "erased~1"), 5, 500, True)
-        store.commit(Commit(at, Position(0, at.epoch, 6), [], [], [], [], forgets=[met]))
-    unread = unread_of(given, TOPIC)
+        met = PartitionErasure("E1", ErasureSubject("agent", "acme", "https://as", "bot", "erased~1"), 5, 500, True)
+        store.commit(Commit(at, Position(0, at.epoch, 6), [], [], [], [], erasures=[met]))
+    unread = load_erased_filter(given, TOPIC)
 
-    assert unread.record(0, 4, RECORD).kind == Kind.ERASED
-    assert unread.record(0, 6, RECORD) is RECORD
+    assert unread.filter_record(0, 4, RECORD).kind == RecordKind.ERASED
+    assert unread.filter_record(0, 6, RECORD) is RECORD

@@ -9,19 +9,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy.archives import SEEN_WITHIN_MS, LocalArchives
-from trustwatch.api.privacy.topics import endings, gone_by_ms, topics_told
+from trustwatch.api.privacy.archives import REGISTERED_WITHIN_MS, LocalArchives
+from trustwatch.api.privacy.topics import find_corrections, gone_by_ms, summarise_topics
 from trustwatch.ingest.archive.position import write_positions
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.kafka import DEFINITIONS, Fetched, Raw, TopicDescription, Topics
-from trustwatch.ingest.routing import agent_route
+from trustwatch.ingest.kafka import TOPIC_DEFINITIONS, FetchedRecords, KafkaRecord, KafkaTopics, TopicDescription
+from trustwatch.ingest.routing import agent_partition_key
 from trustwatch.scoring.privacy import Erasure
-from trustwatch.scoring.publish import FORGOTTEN_UP_TO, RiskRecord
+from trustwatch.scoring.publish import ERASED_UP_TO_HEADER, RiskRecord
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
 AS, DAY = "https://as", 86_400_000
-BOT = Subject("agent", "acme", AS, "bot", "erased~1")
+BOT = ErasureSubject("agent", "acme", AS, "bot", "erased~1")
 MADE = Erasure("E1", "agent", "waiting", "acme", AS, "bot", "", "", "why", "who", 1, at_ms=1000)
 
 
@@ -46,36 +46,36 @@ def test_a_topic_that_may_not_be_described_is_said_to_be_unknown() -> None:
         def describe(self, name: str) -> TopicDescription:
             raise ConfigError("not authorised")
 
-    told = topics_told(Refusing(), Topics(), 0)  # type: ignore[arg-type]
-    assert [one.topic for one in told] == [one.name(Topics()) for one in DEFINITIONS]
+    told = summarise_topics(Refusing(), KafkaTopics(), 0)  # type: ignore[arg-type]
+    assert [one.topic for one in told] == [one.name(KafkaTopics()) for one in TOPIC_DEFINITIONS]
     assert {one.document()["gone_by"] for one in told} == {None}
 
 
-def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> Raw:
+def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> KafkaRecord:
     reasons = msgspec.Raw(msgspec.json.encode([{"text": told}]))
     record = RiskRecord(
         tenant, AS, agent, "1", "X", "low", 0.1, 0.1, 0.1, 1, 1, 1, 0, 1, "D", reasons, told, 2, 1, offset
     )
-    return Raw(0, 1, agent_route(tenant, AS, agent), msgspec.json.encode(record), [])
+    return KafkaRecord(0, 1, agent_partition_key(tenant, AS, agent), msgspec.json.encode(record), [])
 
 
 class Reader:
     """A `TopicReader` of given records of partition 2."""
 
-    def __init__(self, *records: Raw) -> None:
-        self._parts = [Fetched("risk", 2, [one]) for one in records]
+    def __init__(self, *records: KafkaRecord) -> None:
+        self._parts = [FetchedRecords("risk", 2, [one]) for one in records]
 
     def at_end(self) -> bool:
         return not self._parts
 
-    def poll(self, timeout_s: float) -> list[Fetched]:
+    def poll(self, timeout_s: float) -> list[FetchedRecords]:
         return [self._parts.pop(0)]
 
 
 def test_what_ends_the_subject_on_the_risk_topic() -> None:
     """Its own old record gets a tombstone, another's loses the name; what is new, another tenant's or ended, stays."""
-    beat = Raw(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
-    found = endings(
+    beat = KafkaRecord(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
+    found = find_corrections(
         Reader(
             beat,
             risk("bot", 3),
@@ -86,13 +86,13 @@ def test_what_ends_the_subject_on_the_risk_topic() -> None:
         BOT,
         {2: 9},
     )  # type: ignore[arg-type]
-    assert (found[0].key, found[0].value, found[0].headers) == (BOT.route, None, [(FORGOTTEN_UP_TO, b"9")])
+    assert (found[0].key, found[0].value, found[0].headers) == (BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"9")])
     assert msgspec.json.decode(found[1].value or b"", type=RiskRecord).counterfactual == "calls erased~1"
     assert (len(found), found[1].partition) == (2, 2)
     assert b'"bot"' not in (found[1].value or b"")
-    assert endings(Reader(risk("bot", 10), risk("other", 10, "calls bot")), BOT, {2: 9}) == []  # type: ignore[arg-type]
+    assert find_corrections(Reader(risk("bot", 10), risk("other", 10, "calls bot")), BOT, {2: 9}) == []  # type: ignore[arg-type]
     ended = risk("bot", 3)._replace(value=None)
-    assert endings(Reader(risk("bot", 3), ended), BOT, {2: 9}) == []  # type: ignore[arg-type]
+    assert find_corrections(Reader(risk("bot", 3), ended), BOT, {2: 9}) == []  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def archives(store: SqlStore, folder: Path, host: str, **more: Any) -> LocalArchives:
-    given = {"heard": lambda: None, "kept_ms": 10 * SEEN_WITHIN_MS} | more
+    given = {"heard": lambda: None, "kept_ms": 10 * REGISTERED_WITHIN_MS} | more
     folders = given.pop("folders", {"events": folder / "archive"})
     return LocalArchives(store, folders, "t.events", folder / "spool", host, **given)
 
@@ -112,22 +112,22 @@ def test_an_erasure_waits_for_archives_that_are_there(store: SqlStore, tmp_path:
     """Not before it is past the order; an archive that is away is named, and one that is away for good is not."""
     pytest.importorskip("pyarrow")
     here, there = archives(store, tmp_path / "a", "here"), archives(store, tmp_path / "b", "there")
-    here.show(0)
-    there.show(SEEN_WITHIN_MS)
-    now = SEEN_WITHIN_MS + 1
-    standing = here.standing(MADE, now)
+    here.register(0)
+    there.register(REGISTERED_WITHIN_MS)
+    now = REGISTERED_WITHIN_MS + 1
+    standing = here.erasure_progress(MADE, now)
     assert [one.host for one in standing.awaited.values()] == ["there"]
     assert [one.host for one in standing.missing.values()] == ["here"]
 
     asyncio.run(there.erase(MADE, {0: 5, 1: 7}))
-    assert there.standing(MADE, now).awaited
+    assert there.erasure_progress(MADE, now).awaited
     write_positions(tmp_path / "b" / "archive", "t.events", {0: 6, 1: 8})
     asyncio.run(there.erase(MADE, {0: 5, 1: 7}))
-    standing = here.standing(MADE, now)
+    standing = here.erasure_progress(MADE, now)
     assert (standing.awaited, [one.host for one, _ in standing.done.values()]) == ({}, ["there"])
     again = msgspec.structs.replace(MADE, at_ms=2000)
-    assert here.standing(again, now).awaited  # ordered once more: an earlier answer does not count
-    assert here.standing(MADE, 11 * SEEN_WITHIN_MS).missing == {}
+    assert here.erasure_progress(again, now).awaited  # ordered once more: an earlier answer does not count
+    assert here.erasure_progress(MADE, 11 * REGISTERED_WITHIN_MS).missing == {}
 
 
 def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: Path) -> None:
@@ -151,21 +151,21 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
         reports.append(object())
         for one in (idle, busy):
             asyncio.run(one.erase(MADE, {0: 5}))
-    standing = idle.standing(MADE, 0)
+    standing = idle.erasure_progress(MADE, 0)
     assert [one.host for one, _ in standing.done.values()] == ["idle"]
     assert [one.host for one in standing.awaited.values()] == ["busy"]
 
     waiting.unlink()  # it is in the folder now
     asyncio.run(busy.erase(MADE, {0: 5}))
-    assert idle.standing(MADE, 0).awaited == {}
+    assert idle.erasure_progress(MADE, 0).awaited == {}
     assert walked == ["idle", "busy"]
-    assert idle.elsewhere(0) == []  # the same folder
+    assert idle.other_archives(0) == []  # the same folder
     other = archives(store, tmp_path / "c", "other")
-    other.show(0)
-    assert [one.host for one in idle.elsewhere(0)] == ["other"]
-    assert {one.kind for one in other.elsewhere(0)} == {"vectors"}
-    assert idle.elsewhere(11 * SEEN_WITHIN_MS) == []  # its files are too old to be there
-    assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._place_of(
+    other.register(0)
+    assert [one.host for one in idle.other_archives(0)] == ["other"]
+    assert {one.kind for one in other.other_archives(0)} == {"vectors"}
+    assert idle.other_archives(11 * REGISTERED_WITHIN_MS) == []  # its files are too old to be there
+    assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._archive_id(
         "vectors", folders["vectors"]
     )  # the same behind a restart
 
@@ -176,11 +176,11 @@ def test_vectors_are_waited_for_until_the_worker_has_reported_twice(store: SqlSt
     spool, reports = tmp_path / "spool", [object()]
     spool.mkdir()
     local = archives(store, tmp_path, "here", folders={"vectors": tmp_path / "vectors"}, heard=lambda: reports[-1])
-    local.show(0)
+    local.register(0)
 
     def done() -> bool:
         asyncio.run(local.erase(MADE, {0: 5}))
-        return bool(local.standing(MADE, 0).done)
+        return bool(local.erasure_progress(MADE, 0).done)
 
     assert [done(), done()] == [False, False]
     for _ in range(2):

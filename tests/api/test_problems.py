@@ -12,7 +12,14 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from trustwatch.api.callers import InsufficientScope, TenantNotAllowed
-from trustwatch.api.problems import Problem, ProblemError, challenge, install_problem_handlers, problem_body, problem_of
+from trustwatch.api.problems import (
+    ProblemDetails,
+    ProblemError,
+    bearer_challenge,
+    install_problem_handlers,
+    problem_body,
+    problem_of,
+)
 from trustwatch.api.tokens import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from trustwatch.ingest.errors import (
     ConfigError,
@@ -37,7 +44,7 @@ ERRORS: dict[str, Exception] = {
     "internal": CorruptLog("segment 17 of /var/lib/trustwatch is torn"),
     "crash": RuntimeError("password=hunter2"),
     "own": ProblemError(
-        Problem(429, "too_many_requests", "Too many requests", "wait", {"Retry-After": "7"}, {"limit": 5})
+        ProblemDetails(429, "too_many_requests", "Too many requests", "wait", {"Retry-After": "7"}, {"limit": 5})
     ),
 }
 
@@ -154,7 +161,7 @@ def test_a_missing_scope_is_named(client: TestClient) -> None:
 def test_a_challenge_can_not_be_broken_out_of() -> None:
     """Quotes, backslashes and line breaks in a description can not end the header or its parameter."""
     assert (
-        challenge("e", 'a"b\\c\r\nd\u2019')
+        bearer_challenge("e", 'a"b\\c\r\nd\u2019')
         == 'Bearer realm="trustwatch", error="e", error_description="a\'b\'c\'\'d\'"'
     )
 

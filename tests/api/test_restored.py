@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.partitions import PARTITIONS
-from trustwatch.api.serve.restored import Held, places
+from trustwatch.api.serve.partitions import PARTITION_COUNT_KEY
+from trustwatch.api.serve.restored import PartitionOffsets, resume_offsets
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
-TOPIC = {0: Held(100, 900), 1: Held(0, 50)}
+TOPIC = {0: PartitionOffsets(100, 900), 1: PartitionOffsets(0, 50)}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_what_the_topic_holds_is_read_on(store: SqlStore, offsets: dict[int, int
     """Both ends included; a partition that was never worked on begins at 0."""
     for partition, offset in offsets.items():
         store.set_position(partition, offset)
-    assert places(store, TOPIC, anew=False, accept_loss=False) == {0: offsets[0], 1: offsets.get(1, 0)}
+    assert resume_offsets(store, TOPIC, anew=False, accept_loss=False) == {0: offsets[0], 1: offsets.get(1, 0)}
 
 
 @pytest.mark.parametrize(("offsets", "accepted"), [({0: 99, 1: 51}, {0: 100, 1: 50}), ({}, {0: 100, 1: 0})])
@@ -35,18 +35,18 @@ def test_loss_is_accepted_by_name_alone(store: SqlStore, offsets: dict[int, int]
     for partition, offset in offsets.items():
         store.set_position(partition, offset)
     with pytest.raises(ConfigError, match=r"0: \d+, holds 100 to 900.*--accept-loss.*--events-anew"):
-        places(store, TOPIC, anew=False, accept_loss=False)
-    assert places(store, TOPIC, anew=False, accept_loss=True) == accepted
+        resume_offsets(store, TOPIC, anew=False, accept_loss=False)
+    assert resume_offsets(store, TOPIC, anew=False, accept_loss=True) == accepted
 
 
 def test_a_topic_that_was_made_again_is_read_from_its_beginning(store: SqlStore) -> None:
     """Also where the old offset lies in it."""
     store.set_position(0, 500)
-    assert places(store, TOPIC, anew=True, accept_loss=False) == {0: 100, 1: 0}
+    assert resume_offsets(store, TOPIC, anew=True, accept_loss=False) == {0: 100, 1: 0}
 
 
 def test_state_of_another_number_of_partitions_is_refused(store: SqlStore) -> None:
     """What came since the topic grew lies where the agents were moved to, and these rows were not."""
-    store.set_meta(PARTITIONS, "1")
+    store.set_meta(PARTITION_COUNT_KEY, "1")
     with pytest.raises(ConfigError, match="has 2 partitions, this state was made for 1"):
-        places(store, TOPIC, anew=False, accept_loss=True)
+        resume_offsets(store, TOPIC, anew=False, accept_loss=True)

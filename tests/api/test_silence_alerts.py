@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from trustwatch.api.edge.reports import SilenceReport
-from trustwatch.api.edge.silence_alerts import SilenceAlerts, watched
+from trustwatch.api.edge.silence_alerts import SilenceAlerter, silence_thresholds
 from trustwatch.api.settings import CallerSettings, Settings
 from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.api.settings.topics import KafkaTopicSettings
+from trustwatch.api.settings.topics import ForeignTopicSettings
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.notify import ALERT_KIND, SILENCE_TYPE
-from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.notify import ALERT_ROW_KIND, SILENCE_TYPE
+from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 SETTINGS = Settings(
@@ -24,8 +24,8 @@ SETTINGS = Settings(
     kafka=KafkaSettings(
         bootstrap_servers=("127.0.0.1:9092",),
         topics=(
-            KafkaTopicSettings("t", "edge", "native", tenants=("acme", "globex"), issuers=("*",), silence_s=10.0),
-            KafkaTopicSettings("u", "quiet", "native", tenants=("acme",), issuers=("*",)),
+            ForeignTopicSettings("t", "edge", "native", tenants=("acme", "globex"), issuers=("*",), silence_s=10.0),
+            ForeignTopicSettings("u", "quiet", "native", tenants=("acme",), issuers=("*",)),
         ),
     ),
 )
@@ -37,15 +37,15 @@ class Site:
     def __init__(self, store: SqlStore) -> None:
         self.store, self.now, self.woken = store, NOW, 0
 
-    def process(self) -> SilenceAlerts:
-        return SilenceAlerts(self.store, watched(SETTINGS), "https://tw", lambda: self.now, self._wake)
+    def process(self) -> SilenceAlerter:
+        return SilenceAlerter(self.store, silence_thresholds(SETTINGS), "https://tw", lambda: self.now, self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
 
     def alerts(self) -> list[tuple[str, dict[str, object]]]:
         """Key and content of what was enqueued since the last call."""
-        self.store.route([Route("t", ALERT_KIND, frozenset({3}), 900_000)], self.now)
+        self.store.route([DeliveryRoute("t", ALERT_ROW_KIND, frozenset({3}), 900_000)], self.now)
         leased = self.store.lease("t", self.now, 99, 10**9)
         return [(one.row.key, json.loads(one.row.payload)) for one in leased]
 
@@ -57,8 +57,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     store.close()
 
 
-def look(process: SilenceAlerts, kind: str, name: str, *, silent: bool, last_ms: int) -> None:
-    asyncio.run(process.look(kind, [SilenceReport(name, silent, last_ms)]))
+def look(process: SilenceAlerter, kind: str, name: str, *, silent: bool, last_ms: int) -> None:
+    asyncio.run(process.report_silence(kind, [SilenceReport(name, silent, last_ms)]))
 
 
 def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Site) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from trustwatch.api.simulator import (
-    CLEAN,
+    CLEAN_LABEL,
     SCENARIOS,
     Attack,
     Enterprise,
@@ -24,7 +24,7 @@ from trustwatch.api.simulator import (
     write_jsonl,
 )
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.events import AuditEvent, decode_event
+from trustwatch.ingest.events import NativeEvent, decode_event
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -38,7 +38,7 @@ def week() -> list[SimulatedEvent]:
 
 
 @pytest.fixture(scope="module")
-def decoded(week: list[SimulatedEvent]) -> list[AuditEvent]:
+def decoded(week: list[SimulatedEvent]) -> list[NativeEvent]:
     return [decode_event(event) for event, _, _ in week]
 
 
@@ -68,12 +68,12 @@ def test_attacks_do_not_change_what_others_do() -> None:
     attacks = tuple(Attack(name) for name in SCENARIOS if SCENARIOS[name].quiet_before is None)
     calm = [event for event, _, _ in simulate(small())]
 
-    attacked = [event for event, label, _ in simulate(small(attacks=attacks)) if label.scenario == CLEAN]
+    attacked = [event for event, label, _ in simulate(small(attacks=attacks)) if label.scenario == CLEAN_LABEL]
 
     assert attacked == calm
 
 
-def test_events_come_in_order_of_event_time(week: list[SimulatedEvent], decoded: list[AuditEvent]) -> None:
+def test_events_come_in_order_of_event_time(week: list[SimulatedEvent], decoded: list[NativeEvent]) -> None:
     """Times never go back, lie within the settings' span, and are those written into the event."""
     times = [at_ms for _, _, at_ms in week]
 
@@ -85,7 +85,7 @@ def test_events_come_in_order_of_event_time(week: list[SimulatedEvent], decoded:
 
 def test_events_use_members_of_the_schema_alone(week: list[SimulatedEvent]) -> None:
     """No event has a member that the native schema does not know, at any level that the schema describes."""
-    known = set(AuditEvent.__struct_fields__)
+    known = set(NativeEvent.__struct_fields__)
     parts = {"agent", "principal", "resource", "scopes", "client", "credential"}
     for event, _, _ in islice(week, 0, None, 50):
         record = json.loads(event)
@@ -95,7 +95,7 @@ def test_events_use_members_of_the_schema_alone(week: list[SimulatedEvent]) -> N
             assert set(record[part]) <= set(getattr(typed, part).__struct_fields__)
 
 
-def test_ids_are_unique_and_shared_with_nothing_else(decoded: list[AuditEvent]) -> None:
+def test_ids_are_unique_and_shared_with_nothing_else(decoded: list[NativeEvent]) -> None:
     """Event ids are distinct, and no session or trace is named like an event."""
     ids = {event.id for event in decoded}
 
@@ -112,7 +112,7 @@ def test_two_starts_share_no_ids() -> None:
     assert not first & second
 
 
-def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list[AuditEvent]) -> None:
+def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list[NativeEvent]) -> None:
     """The label stream has one record per event, in the same order, about the same agent and session."""
     for (_, label, _), event in zip(week, decoded, strict=True):
         assert (label.id, label.agent_id, label.tenant, label.session) == (
@@ -121,7 +121,7 @@ def test_labels_belong_to_their_events(week: list[SimulatedEvent], decoded: list
             event.tenant,
             event.session,
         )
-        assert (label.event_label, label.session_label, label.scenario) == (0, 0, CLEAN)
+        assert (label.event_label, label.session_label, label.scenario) == (0, 0, CLEAN_LABEL)
 
 
 def test_label_file_has_the_format_of_the_real_traces(week: list[SimulatedEvent]) -> None:
@@ -136,7 +136,7 @@ def test_volume_follows_the_scale(week: list[SimulatedEvent]) -> None:
     assert len(week) / 52 / 7 == pytest.approx(80, rel=0.25)
 
 
-def test_office_agents_work_in_office_hours_of_their_time_zone(decoded: list[AuditEvent]) -> None:
+def test_office_agents_work_in_office_hours_of_their_time_zone(decoded: list[NativeEvent]) -> None:
     """Nine tenths of the code reviewers' own events fall on working days between 7 and 19 local time."""
     offsets = {tenant.name: tenant.utc_offset for tenant in Enterprise(SETTINGS).tenants}
     inside = total = 0
@@ -151,7 +151,7 @@ def test_office_agents_work_in_office_hours_of_their_time_zone(decoded: list[Aud
     assert len(set(offsets.values())) == 2
 
 
-def test_backups_run_at_night(decoded: list[AuditEvent]) -> None:
+def test_backups_run_at_night(decoded: list[NativeEvent]) -> None:
     """Most events of the backup runners fall before 6 o'clock local time, on week-ends too."""
     offsets = {tenant.name: tenant.utc_offset for tenant in Enterprise(SETTINGS).tenants}
     times = [
@@ -164,7 +164,7 @@ def test_backups_run_at_night(decoded: list[AuditEvent]) -> None:
     assert any(time.weekday() >= 5 for time in times)
 
 
-def test_many_roles_types_and_tenants_appear(decoded: list[AuditEvent]) -> None:
+def test_many_roles_types_and_tenants_appear(decoded: list[NativeEvent]) -> None:
     """At least eight roles, two tenants with an issuer each, and every kind of event the enterprise can cause."""
     kinds = {event.type for event in decoded}
 
@@ -179,7 +179,7 @@ def test_many_roles_types_and_tenants_appear(decoded: list[AuditEvent]) -> None:
     assert {event.effect for event in decoded} >= {"read", "write", "delete", "admin"}
 
 
-def test_some_agents_are_named_by_uris(decoded: list[AuditEvent]) -> None:
+def test_some_agents_are_named_by_uris(decoded: list[NativeEvent]) -> None:
     """Most ids are plain names; some are https and some SPIFFE URIs."""
     ids = {(event.tenant, event.agent.id) for event in decoded}
     schemes = Counter(name.partition("://")[0] if "://" in name else "plain" for _, name in ids)
@@ -189,10 +189,10 @@ def test_some_agents_are_named_by_uris(decoded: list[AuditEvent]) -> None:
     assert schemes["spiffe"] > 0
 
 
-def test_work_is_handed_down_by_token_exchange(decoded: list[AuditEvent]) -> None:
+def test_work_is_handed_down_by_token_exchange(decoded: list[NativeEvent]) -> None:
     """Chains are two and three deep, start with the actor, and each callee began with a token exchange."""
     depths = Counter(len(event.delegation or ()) for event in decoded)
-    first: dict[str, AuditEvent] = {}
+    first: dict[str, NativeEvent] = {}
     for event in decoded:
         first.setdefault(str(event.session), event)
 
@@ -204,12 +204,12 @@ def test_work_is_handed_down_by_token_exchange(decoded: list[AuditEvent]) -> Non
     assert {event.type for event in first.values() if len(event.delegation or ()) > 1} == {"token.exchange"}
 
 
-def test_callers_keep_their_callees(decoded: list[AuditEvent]) -> None:
+def test_callers_keep_their_callees(decoded: list[NativeEvent]) -> None:
     """An agent that sends messages to a role talks mostly to one agent of it, unless one of them joins or retires."""
     stable = {
         (agent.tenant.name, agent.id)
         for agent in Enterprise(SETTINGS).agents
-        if agent.alive(SETTINGS.start_ms) and agent.alive(SETTINGS.end_ms - 1)
+        if agent.is_active(SETTINGS.start_ms) and agent.is_active(SETTINGS.end_ms - 1)
     }
     roles = {(event.tenant, event.agent.id): event.agent.type for event in decoded}
     edges: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
@@ -227,7 +227,7 @@ def test_callers_keep_their_callees(decoded: list[AuditEvent]) -> None:
         assert peers.most_common(1)[0][1] / peers.total() > 0.75
 
 
-def test_versions_instances_and_keys_change(decoded: list[AuditEvent]) -> None:
+def test_versions_instances_and_keys_change(decoded: list[NativeEvent]) -> None:
     """Restarts change the instance alone; some versions change; a new key is announced before its first use."""
     seen: dict[tuple[str | None, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     announced: set[str] = set()
@@ -250,7 +250,7 @@ def test_versions_instances_and_keys_change(decoded: list[AuditEvent]) -> None:
     assert any(len(history["pod"]) > 1 and len(history["version"]) == 1 for history in seen.values())
 
 
-def test_agents_join_and_retire(decoded: list[AuditEvent]) -> None:
+def test_agents_join_and_retire(decoded: list[NativeEvent]) -> None:
     """A registration is the first event of its agent, a final revocation comes before it falls silent."""
     enterprise = Enterprise(SETTINGS)
     first: dict[tuple[str | None, str], str] = {}
@@ -274,7 +274,7 @@ def test_no_churn_means_one_version_and_instance() -> None:
     assert not {event.type for event in events} & {"client.register", "client.change", "token.revoke"}
 
 
-def test_agents_meet_new_resources_now_and_then(decoded: list[AuditEvent]) -> None:
+def test_agents_meet_new_resources_now_and_then(decoded: list[NativeEvent]) -> None:
     """In the second half of the week some resources are new to their agent, but a small part only."""
     known: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     new = total = 0
@@ -289,14 +289,14 @@ def test_agents_meet_new_resources_now_and_then(decoded: list[AuditEvent]) -> No
     assert 0.001 < new / total < 0.25
 
 
-def test_actions_stay_within_declared_capabilities(decoded: list[AuditEvent]) -> None:
+def test_actions_stay_within_declared_capabilities(decoded: list[NativeEvent]) -> None:
     """Every clean action on a resource is one that the agent declares."""
     for event in decoded:
         if event.type in ("tool.call", "api.call", "a2a.message", "approval", "admin"):
             assert event.action in (event.agent.capabilities or ())
 
 
-def test_an_agent_keeps_to_one_network(decoded: list[AuditEvent]) -> None:
+def test_an_agent_keeps_to_one_network(decoded: list[NativeEvent]) -> None:
     """All clean events of an agent come from one /24."""
     networks: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for event in decoded:

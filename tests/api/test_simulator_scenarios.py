@@ -10,16 +10,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from trustwatch.api.simulator import (
-    CLEAN,
+    CLEAN_LABEL,
     SCENARIOS,
     Attack,
     Enterprise,
-    Label,
+    SimulatedLabel,
     SimulationSettings,
     plan_attacks,
     simulate,
 )
-from trustwatch.ingest.events import AuditEvent, decode_event
+from trustwatch.ingest.events import NativeEvent, decode_event
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(
@@ -36,32 +36,32 @@ SETTINGS = SimulationSettings(
 class Story:
     """An attack with what its agent did without it."""
 
-    attack: list[AuditEvent]
-    labels: list[Label]
-    own: list[AuditEvent]
+    attack: list[NativeEvent]
+    labels: list[SimulatedLabel]
+    own: list[NativeEvent]
 
     @property
-    def bad(self) -> list[AuditEvent]:
+    def bad(self) -> list[NativeEvent]:
         return [event for event, label in zip(self.attack, self.labels, strict=True) if label.event_label]
 
     @property
-    def before(self) -> list[AuditEvent]:
+    def before(self) -> list[NativeEvent]:
         return [event for event in self.own if event.time < self.attack[0].time]
 
 
 @pytest.fixture(scope="module")
-def everything() -> list[tuple[AuditEvent, Label]]:
+def everything() -> list[tuple[NativeEvent, SimulatedLabel]]:
     return [(decode_event(event), label) for event, label, _ in simulate(SETTINGS)]
 
 
 @pytest.fixture
-def story(request: pytest.FixtureRequest, everything: list[tuple[AuditEvent, Label]]) -> Story:
+def story(request: pytest.FixtureRequest, everything: list[tuple[NativeEvent, SimulatedLabel]]) -> Story:
     (plan,) = [plan for plan in plan_attacks(Enterprise(SETTINGS)) if plan.scenario.name == request.param]
     attack = [(event, label) for event, label in everything if label.scenario == request.param]
     own = [
         event
         for event, label in everything
-        if label.scenario == CLEAN and (event.tenant, event.agent.id) == (plan.agent.tenant.name, plan.agent.id)
+        if label.scenario == CLEAN_LABEL and (event.tenant, event.agent.id) == (plan.agent.tenant.name, plan.agent.id)
     ]
     return Story([event for event, _ in attack], [label for _, label in attack], own)
 
@@ -70,11 +70,11 @@ def of(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("story", [name], indirect=True)
 
 
-def targets(events: list[AuditEvent]) -> set[str | None]:
+def targets(events: list[NativeEvent]) -> set[str | None]:
     return {event.resource.target for event in events if event.resource is not None}
 
 
-def gaps_s(events: list[AuditEvent]) -> list[float]:
+def gaps_s(events: list[NativeEvent]) -> list[float]:
     pairs = itertools.pairwise(events)
     return sorted((after.time - before.time).total_seconds() for before, after in pairs)
 
@@ -91,7 +91,7 @@ def test_every_scenario_is_present_and_labelled(story: Story) -> None:
     assert len(story.before) >= 50
 
 
-def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[AuditEvent, Label]]) -> None:
+def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
     """A session is labelled 1 if and only if one of its events is, and belongs to one class."""
     worst: dict[str, int] = {}
     said: dict[str, set[tuple[int, str]]] = {}
@@ -103,7 +103,7 @@ def test_labels_of_sessions_follow_from_those_of_events(everything: list[tuple[A
     assert all(next(iter(found))[0] == worst[session] for session, found in said.items())
 
 
-def test_ids_stay_unique_under_attack(everything: list[tuple[AuditEvent, Label]]) -> None:
+def test_ids_stay_unique_under_attack(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
     """Attack events share no id with clean ones."""
     assert len({label.id for _, label in everything}) == len(everything)
 
@@ -125,7 +125,7 @@ def test_exfiltration_writes_much_to_a_new_external_target(story: Story) -> None
 def test_stolen_credential_comes_from_elsewhere(story: Story) -> None:
     """Network, ASN and software are new, the key is the same; most resources are new and many calls are denied."""
 
-    def origins(events: list[AuditEvent]) -> set[tuple[str, int | None, str | None]]:
+    def origins(events: list[NativeEvent]) -> set[tuple[str, int | None, str | None]]:
         clients = [event.client for event in events if event.client is not None]
         return {(str(client.ip).rpartition(".")[0], client.asn, client.user_agent) for client in clients}
 
@@ -196,10 +196,10 @@ def test_slow_ramp_grows_by_a_few_percent_an_hour(story: Story) -> None:
 
 @of("confused_deputy")
 def test_confused_deputy_acts_through_a_new_edge_for_a_new_principal(
-    story: Story, everything: list[tuple[AuditEvent, Label]]
+    story: Story, everything: list[tuple[NativeEvent, SimulatedLabel]]
 ) -> None:
     """A small agent calls an orchestrator for the first time; payments follow three actors deep, for a new user."""
-    clean = [event for event, label in everything if label.scenario == CLEAN]
+    clean = [event for event, label in everything if label.scenario == CLEAN_LABEL]
     caller = next(event for event in story.bad if event.type == "a2a.message")
     payments = [event for event in story.bad if event.action == "process_payment"]
     payer = payments[0].agent.id
@@ -241,7 +241,7 @@ def test_runaway_loop_repeats_one_action_on_one_resource(story: Story) -> None:
     assert median(gaps_s(story.bad)) < 1
 
 
-def test_attacks_can_be_placed(everything: list[tuple[AuditEvent, Label]]) -> None:
+def test_attacks_can_be_placed(everything: list[tuple[NativeEvent, SimulatedLabel]]) -> None:
     """An attack with a moment and an agent happens there and then, to it."""
     agent = next(agent for agent in Enterprise(SETTINGS).agents if agent.role.name == "SupportTriage")
     attack = Attack("burst", timedelta(hours=30), agent.id, agent.tenant.name)
@@ -262,4 +262,4 @@ def test_attacks_can_come_at_a_rate() -> None:
     seen = {label.scenario for _, label, _ in simulate(settings)}
 
     assert 10 <= len(planned) <= 40
-    assert len(seen - {CLEAN}) >= 4
+    assert len(seen - {CLEAN_LABEL}) >= 4

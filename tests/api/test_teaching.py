@@ -15,27 +15,27 @@ import pytest
 from trustwatch.api import clock
 from trustwatch.api.lifecycle import orders
 from trustwatch.api.serve import origins, teaching
-from trustwatch.api.serve.child import Stopping
+from trustwatch.api.serve.child import StopRequested
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.api.settings.lifecycle import LifecycleSettings
-from trustwatch.ingest.archive.reader import _Bounds, raw_lines
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.reader import _TimeBounds, raw_lines
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import ConfigError, Fenced, ModelError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.lifecycle.force import Chosen
-from trustwatch.scoring.lifecycle.records import ModelEntry, ModelSwitch, ModelVersion
-from trustwatch.scoring.lifecycle.training import History
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.lifecycle.force import ModelChoice
+from trustwatch.scoring.lifecycle.records import ModelHistoryEntry, ModelSwitch, ModelVersion
+from trustwatch.scoring.lifecycle.training import TrainingHistory
 from trustwatch.scoring.store import open_store, sqlite_url
 
 EVENTS = 40
 
 
-def event(number: int, start_ms: int) -> Archived:
+def event(number: int, start_ms: int) -> EventToArchive:
     at = datetime.fromtimestamp(start_ms / 1000 + number, UTC)
     made = {
         "id": f"e-{number}",
@@ -46,7 +46,7 @@ def event(number: int, start_ms: int) -> Archived:
         "agent": {"id": "one"},
     }
     raw = json.dumps(made).encode()
-    return Archived(number, start_ms, decode_event(raw), raw)
+    return EventToArchive(number, start_ms, decode_event(raw), raw)
 
 
 @pytest.mark.parametrize("when", ["after the position was read", "while rows are read"])
@@ -55,10 +55,10 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
     start_ms = clock.now_ms() // 1000 * 1000 - 3_600_000
     events = [event(number, start_ms) for number in range(EVENTS)]
     with EventLog(tmp_path / "log") as log:
-        log.append([Record(Kind.EVENT, raw_id_hash(one.raw), one.received_ms, one.raw) for one in events])
+        log.append([Record(RecordKind.EVENT, raw_id_hash(one.raw), one.received_ms, one.raw) for one in events])
         log.sync()
     settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
-    with closing(Archive(tmp_path / "archive")) as archive:
+    with closing(EventArchive(tmp_path / "archive")) as archive:
         archive.start()
         archive.write(0, 20, events[:20])
         grown = []
@@ -67,7 +67,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             if not grown:
                 grown.append(archive.write(20, 30, events[20:30]))
 
-        of, name = (origins, "read_positions") if when.startswith("after") else (History, "add")
+        of, name = (origins, "read_positions") if when.startswith("after") else (TrainingHistory, "add")
         original: Any = getattr(of, name)
 
         def growing(*args: Any) -> Any:
@@ -76,9 +76,9 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             return found
 
         monkeypatch.setattr(of, name, growing)
-        history = History(ColumnEncoder(bytes(16)), 1_000, 0)
-        learned = origins.origin_of(settings).fill(history, start_ms - 1_000, lambda: None)
-    assert learned.told() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
+        history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
+        learned = origins.open_training_data(settings).read_into(history, start_ms - 1_000, lambda: None)
+    assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
     assert grown and columns is not None
     assert columns.time_ms.tolist() == [start_ms + 1000 * number for number in range(EVENTS)]
@@ -91,23 +91,23 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
     rows = [event(number, long_ago)._replace(received_ms=now_ms - 86_400_000) for number in range(EVENTS)]
     rows[:10] = [row._replace(received_ms=now_ms - 10 * 86_400_000) for row in rows[:10]]
     with EventLog(tmp_path / "log") as log:
-        log.append([Record(Kind.EVENT, raw_id_hash(one.raw), one.received_ms, one.raw) for one in rows])
+        log.append([Record(RecordKind.EVENT, raw_id_hash(one.raw), one.received_ms, one.raw) for one in rows])
         log.sync()
     settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(directory=tmp_path / "archive"))
     asked: list[int] = []
-    with closing(Archive(tmp_path / "archive")) as archive:
+    with closing(EventArchive(tmp_path / "archive")) as archive:
         archive.start()
         archive.write(0, 10, rows[:10])
         archive.write(10, EVENTS, rows[10:])
-    history = History(ColumnEncoder(bytes(16)), 1_000, 0)
-    learned = origins.origin_of(settings).fill(history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
+    history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
+    learned = origins.open_training_data(settings).read_into(history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
     columns = history.columns()
-    assert learned.told() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
+    assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
     assert columns is not None and asked
     assert columns.time_ms.tolist() == [long_ago + 1000 * number for number in range(10, EVENTS)]
     since = datetime.fromtimestamp((now_ms - 7 * 86_400_000) / 1000, UTC)
     assert len(list(raw_lines(tmp_path / "archive", arrived=since))) == EVENTS - 10
-    assert _Bounds(None, None, since).groups(pq.ParquetFile(_oldest(tmp_path / "archive"))) == []
+    assert _TimeBounds(None, None, since).row_groups(pq.ParquetFile(_oldest(tmp_path / "archive"))) == []
 
 
 def _oldest(folder: Path) -> Path:
@@ -127,7 +127,7 @@ class Ending:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
     def fill(self, *_: Any) -> Any:
-        self.noted.append(orders.work_from(self.store.get_meta(orders.TRAINING_WORK)))
+        self.noted.append(orders.decode_training_state(self.store.get_meta(orders.TRAINING_STATE_KEY)))
         raise self.end
 
 
@@ -139,18 +139,18 @@ class Desk:
         self.origin = Ending(self.store, end)
         settings = Settings(data_dir=folder, lifecycle=LifecycleSettings(every_h=0))
         shelf: Any = SimpleNamespace(installed=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
-        self.teacher = teaching.Teacher(settings, self.store, shelf, self.origin, lambda: None)
+        self.teacher = teaching.TrainingScheduler(settings, self.store, shelf, self.origin, lambda: None)
 
     def wish(self, name: str) -> None:
         text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
-        self.store.set_meta(orders.TRAINING_WISH, text)
+        self.store.set_meta(orders.TRAINING_REQUEST_KEY, text)
 
-    def due(self) -> orders.TrainingWork | None:
-        return self.teacher.due(Chosen("first", "digest", False))
+    def due(self) -> orders.TrainingState | None:
+        return self.teacher.next_training(ModelChoice("first", "digest", False))
 
-    def teach(self, work: orders.TrainingWork | None) -> None:
+    def teach(self, work: orders.TrainingState | None) -> None:
         assert work is not None
-        self.teacher.teach(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
+        self.teacher.run_training(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
 
     def acts(self) -> list[tuple[str, str]]:
         return [(one.act, one.version) for one in self.store.model_history().items]
@@ -158,27 +158,29 @@ class Desk:
 
 def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     """It is there while it is carried out, and after an end in the middle, under the same name."""
-    desk = Desk(tmp_path, Stopping())
+    desk = Desk(tmp_path, StopRequested())
     assert desk.due() is None
     desk.wish("one")
     work = desk.due()
-    with pytest.raises(Stopping):
+    with pytest.raises(StopRequested):
         desk.teach(work)
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
-    desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(desk.origin.noted[0]))  # killed: nobody took it back
+    desk.store.set_meta(
+        orders.TRAINING_STATE_KEY, orders.encode_training_state(desk.origin.noted[0])
+    )  # killed: nobody took it back
     again = desk.due()
     assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
 
 
 def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     """Said in the history; another wish is another try."""
-    desk = Desk(tmp_path, Stopping())
+    desk = Desk(tmp_path, StopRequested())
     desk.wish("one")
-    for _ in range(teaching.MOST_TRIES):
-        with pytest.raises(Stopping):
+    for _ in range(teaching.MAX_ATTEMPTS):
+        with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(desk.origin.noted[-1]))
+        desk.store.set_meta(orders.TRAINING_STATE_KEY, orders.encode_training_state(desk.origin.noted[-1]))
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
     assert "died 3 times" in desk.store.model_history().items[0].why
@@ -210,8 +212,8 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     assert work is not None
     for at, version in enumerate(("before", work.version)):
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
-        desk.store.add_model(made, ModelEntry(version, at, version, "trained", "ann", ""))
-    desk.store.set_meta(orders.TRAINING_WORK, orders.work_text(msgspec.structs.replace(work, tries=1)))
+        desk.store.add_model(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
+    desk.store.set_meta(orders.TRAINING_STATE_KEY, orders.encode_training_state(msgspec.structs.replace(work, tries=1)))
     desk.teach(desk.due())
     assert desk.due() is None
     states = {one.version: one.status for one in desk.store.models().items}
@@ -222,7 +224,7 @@ def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> No
     """What nobody expected ends the keeper each time, and is not tried for ever."""
     desk = Desk(tmp_path, ModelError("no such thing"))
     desk.wish("one")
-    for tries in range(1, teaching.MOST_TRIES + 1):
+    for tries in range(1, teaching.MAX_ATTEMPTS + 1):
         with pytest.raises(ModelError):
             desk.teach(desk.due())
         assert desk.due().tries == tries  # type: ignore[union-attr]
@@ -237,12 +239,12 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     work = desk.due()
     with pytest.raises(Fenced):
         desk.teach(work)
-    assert orders.work_from(desk.store.get_meta(orders.TRAINING_WORK)) == desk.origin.noted[0]
+    assert orders.decode_training_state(desk.store.get_meta(orders.TRAINING_STATE_KEY)) == desk.origin.noted[0]
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:
     """Two partitions met the newest switch, a third has not yet: roll-back and that one still need theirs."""
     rows = [(0, "new"), (1, "new"), (0, "old"), (1, "old"), (2, "older"), (0, "first")]
     switches = [ModelSwitch(partition, 1, 10 - at, name, "", "", 10 - at) for at, (partition, name) in enumerate(rows)]
-    assert teaching.in_use(switches) == {"new", "old", "older"}
-    assert teaching.in_use([]) == set()
+    assert teaching.versions_in_use(switches) == {"new", "old", "older"}
+    assert teaching.versions_in_use([]) == set()

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 from structlog.testing import capture_logs
 from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.sources import TURN_RECORDS, TopicSource
-from trustwatch.api.edge.topics import MOST_DEAD, Outputs, TopicIngest
-from trustwatch.api.settings.topics import KafkaTopicSettings, MappingSettings
+from trustwatch.api.edge.sources import MAX_TURN_RECORDS, ForeignTopicReader
+from trustwatch.api.edge.topics import MAX_DEAD_LETTER_VALUE_BYTES, IngestOutputTopics, TopicIngest
+from trustwatch.api.settings.topics import ForeignTopicSettings, MappingSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka import Fetched, Raw
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.kafka import FetchedRecords, KafkaRecord
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import RecordKind
 
 NOW_MS = 1_770_000_000_000
 NOW = "2026-02-02T02:40:00Z"
@@ -95,7 +95,7 @@ class Reader:
         self.error: Exception | None = None
         self.closed = False
 
-    def poll(self, timeout_s: float, max_records: int = 5_000) -> list[Fetched]:
+    def poll(self, timeout_s: float, max_records: int = 5_000) -> list[FetchedRecords]:
         if self.error:
             raise self.error
         self.world.now += self.cost_s
@@ -103,9 +103,9 @@ class Reader:
         raws = []
         for number, value in enumerate(part, self.position):
             value, headers = value if isinstance(value, tuple) else (value, [])
-            raws.append(Raw(number, NOW_MS - 5, None, value, headers))
+            raws.append(KafkaRecord(number, NOW_MS - 5, None, value, headers))
         self.position += len(part)
-        return [Fetched("t", 0, raws)] if raws else []
+        return [FetchedRecords("t", 0, raws)] if raws else []
 
     def commit(self) -> None:
         self.world.steps.append("commit")
@@ -124,14 +124,14 @@ class Reader:
         self.closed = True
 
 
-def settings(name: str = "gw", **more: Any) -> KafkaTopicSettings:
+def settings(name: str = "gw", **more: Any) -> ForeignTopicSettings:
     given = {"topic": f"{name}.log", "name": name, "format": "native", "tenants": ("acme",), "issuers": ("https://as",)}
-    return KafkaTopicSettings(**{**given, **more})
+    return ForeignTopicSettings(**{**given, **more})
 
 
-def ingest(world: World, *pairs: tuple[KafkaTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
+def ingest(world: World, *pairs: tuple[ForeignTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
     sources = [
-        TopicSource(
+        ForeignTopicReader(
             topic,
             reader if callable(reader) else lambda reader=reader: reader,
             Admission(AgentRegistry(())),
@@ -140,7 +140,7 @@ def ingest(world: World, *pairs: tuple[KafkaTopicSettings, Reader | Callable[[],
         )
         for topic, reader in pairs
     ]
-    outputs = Outputs("events", "dlq")
+    outputs = IngestOutputTopics("events", "dlq")
     return TopicIngest(sources, lambda: Writer(world), outputs, world.monotonic, lambda: NOW_MS, world.sleep)
 
 
@@ -165,11 +165,11 @@ def test_offsets_are_committed_after_everything_is_acknowledged(world: World) ->
     """The other order would lose events when the process dies between."""
     reader = Reader(world, [event(number=n) for n in range(3)])
 
-    ingest(world, (settings(), reader)).round()
+    ingest(world, (settings(), reader)).run_round()
 
     assert world.steps == ["flush", "commit"]
     assert reader.committed == 3
-    assert [one.key for one in world.durable] == [agent_route("acme", "https://as", "a")] * 3
+    assert [one.key for one in world.durable] == [agent_partition_key("acme", "https://as", "a")] * 3
     assert json.loads(world.durable[0].value)["tenant"] == "acme"
     assert len({one.headers["tw"] for one in world.durable}) == 3
 
@@ -180,7 +180,7 @@ def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: 
     world.down = 2
 
     with capture_logs() as logs:
-        ingest(world, (settings(), reader)).round()
+        ingest(world, (settings(), reader)).run_round()
 
     assert world.steps == ["close writer", "close writer", "flush", "commit"]
     assert world.durable[:2] == world.durable[2:4] == world.durable[4:6]
@@ -192,7 +192,7 @@ def test_the_same_record_read_again_has_the_same_identity(world: World) -> None:
     """With an id, without one, and refused: a restart makes nothing twice."""
     values = [event(), b'{"x": 1}', event().replace(b'"id": "0", ', b""), event(agent="b", tenant="other")]
     for _ in range(2):
-        ingest(world, (settings(), Reader(world, values))).round()
+        ingest(world, (settings(), Reader(world, values))).run_round()
 
     first, second = world.durable[: len(world.durable) // 2], world.durable[len(world.durable) // 2 :]
     assert [(one.key, one.headers) for one in first] == [(one.key, one.headers) for one in second]
@@ -203,12 +203,12 @@ def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: World)
     """Bytes, reason, path, source offset: enough to see it and to try it again."""
     source = ingest(world, (settings(), Reader(world, [event(), event(tenant="other"), b"\xff\x00"])))
 
-    source.round()
+    source.run_round()
 
     report = source.report().sources[0]
     assert (report.accepted, report.rejected, report.skipped) == (1, 2, 0)
     copies = [one for one in world.durable if one.topic == "dlq"]
-    letters = [one for one in world.durable if one.topic == "events" and one.headers["tw"][0] == Kind.DEAD]
+    letters = [one for one in world.durable if one.topic == "events" and one.headers["tw"][0] == RecordKind.DEAD]
     assert [copy.value for copy in copies] == [event(tenant="other"), b"\xff\x00"]
     assert copies[0].headers["reason"].startswith(b"this source may not speak for that tenant")
     assert copies[0].headers["path"] == b"$.tenant"
@@ -220,10 +220,13 @@ def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: World)
 
 def test_a_huge_refused_record_is_cut_and_says_so(world: World) -> None:
     """The dead-letter topic has a limit too; a record over it must not stop what comes behind."""
-    ingest(world, (settings(), Reader(world, [b"x" * (MOST_DEAD + 9), event()]))).round()
+    ingest(world, (settings(), Reader(world, [b"x" * (MAX_DEAD_LETTER_VALUE_BYTES + 9), event()]))).run_round()
 
     copy = next(one for one in world.durable if one.topic == "dlq")
-    assert len(copy.value) == MOST_DEAD and copy.headers["bytes"] == str(MOST_DEAD + 9).encode()
+    assert (
+        len(copy.value) == MAX_DEAD_LETTER_VALUE_BYTES
+        and copy.headers["bytes"] == str(MAX_DEAD_LETTER_VALUE_BYTES + 9).encode()
+    )
     assert len(world.durable) == 3
 
 
@@ -233,7 +236,7 @@ def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: World) -
     envoy = settings(format="caddy", mapping=mapping)
     source = ingest(world, (envoy, Reader(world, [None, b'{"kind": "other"}'])))
 
-    source.round()
+    source.run_round()
 
     assert source.report().sources[0].skipped == 2
     assert world.durable == []
@@ -245,7 +248,7 @@ def test_headers_reach_the_format(world: World) -> None:
     headers = [(f"ce_{name}", value.encode()) for name, value in envelope.items()] + [("none", None), ("bad", b"\xff")]
     reader = Reader(world, [(event(), headers)])
 
-    ingest(world, (settings(format="cloudevents", sources=("urn:*",)), reader)).round()
+    ingest(world, (settings(format="cloudevents", sources=("urn:*",)), reader)).run_round()
 
     assert json.loads(world.durable[0].value)["id"] == "7"
 
@@ -257,9 +260,9 @@ def test_no_topic_waits_for_a_full_one(world: World) -> None:
     small = Reader(world, [event("small")])
     role = ingest(world, (settings("full"), full), (settings("slow"), slow), (settings("small"), small))
 
-    role.round()
+    role.run_round()
 
-    assert full.position == TURN_RECORDS
+    assert full.position == MAX_TURN_RECORDS
     assert slow.position == 200
     assert small.position == 1
     assert {report.name: report.accepted for report in role.report().sources} == {"full": 1000, "slow": 0, "small": 1}
@@ -272,10 +275,10 @@ def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: World
     role = ingest(world, (settings("limited", events_per_s=50.0), limited), (settings("other"), other))
 
     for _ in range(100):
-        role.round()
+        role.run_round()
         world.now += 0.1
 
-    role.observe()
+    role.observe_lag()
     reports = {report.name: report for report in role.report().sources}
     assert 500 <= reports["limited"].accepted <= 650
     assert reports["limited"].limited_s > 5
@@ -299,7 +302,7 @@ def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: World) -> 
 
     with capture_logs() as logs:
         for _ in range(7):
-            role.round()
+            role.run_round()
             world.now += 11.0
 
     assert [line["event"] for line in logs] == ["topic is not read"]
@@ -315,8 +318,8 @@ def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: World, monkeypatch
     def broken(value: bytes, headers: Mapping[str, str]) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(KafkaTopicSettings, "parser", lambda _: broken)
-    ingest(world, (source, Reader(world, [event()]))).round()
+    monkeypatch.setattr(ForeignTopicSettings, "parser", lambda _: broken)
+    ingest(world, (source, Reader(world, [event()]))).run_round()
 
     (copy,) = [one for one in world.durable if one.topic == "dlq"]
     assert copy.headers["reason"] == b"could not be read: ZeroDivisionError"
@@ -328,8 +331,8 @@ def test_silence_of_a_topic_is_noticed_once_and_ended(world: World) -> None:
     role = ingest(world, (settings("gw", silence_s=60.0), reader))
 
     def silent() -> bool:
-        role.observe()
-        role.round()
+        role.observe_lag()
+        role.run_round()
         return role.report().silence[0].silent
 
     assert not silent()

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from trustwatch.api import clock
 from trustwatch.api.serve import upkeep as module
-from trustwatch.api.serve.upkeep import ArchiveUpkeep
-from trustwatch.api.serve.vectors import open_spool, spool_directory, take_over
+from trustwatch.api.serve.upkeep import ArchiveMaintenance
+from trustwatch.api.serve.vectors import open_spool, spool_directory, start_vector_collector
 from trustwatch.api.settings import Settings
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.ingest.archive.files import data_files
-from trustwatch.ingest.archive.merging import merge
+from trustwatch.ingest.archive.merging import merge_small_files
 from trustwatch.ingest.archive.rows import read_vectors
-from trustwatch.ingest.archive.spool import Frame, packed
+from trustwatch.ingest.archive.spool import VectorFrame, encode_frame
 from trustwatch.ingest.archive.vectors import VectorArchive
 from trustwatch.scoring.vectors import VectorCollector
 
 PARTITION = 3
 
 
-def frame(first: int, end: int) -> Frame:
+def frame(first: int, end: int) -> VectorFrame:
     """Events of the offsets [first, end) of one agent and day."""
     numbers = np.arange(first, end)
     told = [
@@ -34,7 +34,9 @@ def frame(first: int, end: int) -> Frame:
     ]
     some = numbers / 1000.0
     vectors = numbers[:, None].astype(np.float32)
-    return Frame(PARTITION, "m", ("pace",), numbers, vectors, some, some, some, (numbers % 5).astype(np.int8), told)
+    return VectorFrame(
+        PARTITION, "m", ("pace",), numbers, vectors, some, some, some, (numbers % 5).astype(np.int8), told
+    )
 
 
 class Worker:
@@ -50,16 +52,16 @@ class Worker:
     def own(self, first: int, end: int) -> None:
         """Take the partition over, and commit what it brings until it goes to another."""
         assert self.spool is not None
-        assert take_over(self.spool, self.collectors, PARTITION) is self.collectors[PARTITION]
+        assert start_vector_collector(self.spool, self.collectors, PARTITION) is self.collectors[PARTITION]
         for at in range(first, end, 10):
-            self.spool.append([packed(frame(at, min(at + 10, end)))], 10)
+            self.spool.append([encode_frame(frame(at, min(at + 10, end)))], 10)
 
     def archived(self, *, over: bool = False) -> None:
         """Make files of what was handed on; *over*: of everything, the worker ends."""
         assert self.spool is not None
         if over:
             self.spool.close()
-        while self.archive.step():
+        while self.archive.archive_next_file():
             pass
 
 
@@ -82,7 +84,7 @@ def test_a_partition_that_comes_back_hides_nothing_of_who_had_it_meanwhile(tmp_p
 
     assert offsets(archive) == list(range(130))
     assert len(data_files(archive, "vectors")) == 4
-    for _ in merge(archive, "vectors", date(2026, 1, 1)):
+    for _ in merge_small_files(archive, "vectors", date(2026, 1, 1)):
         pass
     assert offsets(archive) == list(range(130))
 
@@ -97,7 +99,7 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
     first.archived(over=True)
     assert merged(archive) == 0
     second.archived(over=True)
-    later = clock.now_ms() + module.OTHERS_MS + 1_000
+    later = clock.now_ms() + module.VECTOR_MERGE_DELAY_MS + 1_000
     monkeypatch.setattr(clock, "now_ms", lambda: later)
 
     assert merged(archive) == 3
@@ -106,8 +108,8 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
 
 def merged(archive: Path) -> int:
     """Files that upkeep merges."""
-    upkeep = ArchiveUpkeep(archive, "vectors", ArchiveSettings(vectors=archive, retention_days=36_500))
-    upkeep._next = float("-inf")
+    upkeep = ArchiveMaintenance(archive, "vectors", ArchiveSettings(vectors=archive, retention_days=36_500))
+    upkeep._due_at = float("-inf")
     while upkeep.step():
         pass
     return upkeep.merged
@@ -118,5 +120,5 @@ def test_without_an_archive_nothing_is_collected(tmp_path: Path) -> None:
     collectors: dict[int, VectorCollector] = {}
 
     assert open_spool(Settings(data_dir=tmp_path)) is None
-    assert take_over(None, collectors, PARTITION) is None
+    assert start_vector_collector(None, collectors, PARTITION) is None
     assert collectors == {}

@@ -13,7 +13,7 @@ import pytest
 from trustwatch.api.simulator import SCENARIOS, Attack, SimulationSettings, simulate
 from trustwatch.ingest.events import decode_event
 
-from benchmarks.attacks.scenarios import EXTRA, POISONED
+from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 from benchmarks.attacks.world import DAY_MS, START, TENANTS
 
 Played = list[tuple[dict[str, Any], int, int]]
@@ -25,7 +25,7 @@ def play(name: str, at: timedelta = timedelta(days=1, hours=9)) -> Played:
     settings = SimulationSettings(
         START, timedelta(days=4), 5, 52, TENANTS, attacks=(Attack(name, at),), events_per_agent_day=100.0
     )
-    with mock.patch.dict(SCENARIOS, {**EXTRA, **POISONED}):
+    with mock.patch.dict(SCENARIOS, {**ADDITIONAL_SCENARIOS, **POISONED_HISTORY_SCENARIOS}):
         made = [event for event in simulate(settings) if event.label.scenario == name]
     assert made, "nothing was played"
     for event in made:
@@ -39,7 +39,7 @@ def strangers(played: Played) -> Counter[str]:
     return Counter(target for target in targets if "files-" in target)
 
 
-@pytest.mark.parametrize("name", EXTRA)
+@pytest.mark.parametrize("name", ADDITIONAL_SCENARIOS)
 def test_every_attack_is_played_and_has_malicious_events(name: str) -> None:
     assert any(bad for _, bad, _ in play(name))
 

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.detection import contamination, counts, evidence, metrics, rivals
 from benchmarks.detection.ages import ages
-from benchmarks.detection.report import Table, fill, markdown
+from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
 
 
 def test_figures_agree_with_scikit_learn_also_with_ties() -> None:
@@ -75,13 +75,13 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
     document = tmp_path / "figures.md"
     document.write_text("before\n<!-- begin a -->\nold\n<!-- end a -->\n<!-- begin b -->\nkept\n<!-- end b -->\n")
 
-    fill(document, "a", markdown([Table("T", ("x",), [(0.5,)])]))
+    replace_marked_part(document, "a", markdown([FigureTable("T", ("x",), [(0.5,)])]))
 
     text = document.read_text()
     assert "| 0.500 |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("<!-- begin b -->\nkept\n<!-- end b -->\n")
     with pytest.raises(SystemExit, match="begin c"):
-        fill(document, "c", "x")
+        replace_marked_part(document, "c", "x")
 
 
 def event(agent: str, action: str, resource: str, task: str = "t", session: str = "s") -> counts.Event:
@@ -99,8 +99,8 @@ def test_the_first_seen_rule_counts_what_is_new_in_its_scope() -> None:
     history = [event("a", "read", "x"), event("b", "write", "y")]
     asked = [event("a", "read", "x"), event("a", "write", "x"), event("a", "send", "z"), event("c", "read", "x")]
 
-    by_type = rivals.EVENT_RIVALS["rule: first seen in the agent type"](history)(asked)
-    by_agent = rivals.EVENT_RIVALS["rule: first seen by the agent"](history)(asked)
+    by_type = rivals.EVENT_DETECTORS["rule: first seen in the agent type"](history)(asked)
+    by_agent = rivals.EVENT_DETECTORS["rule: first seen by the agent"](history)(asked)
 
     assert by_type.tolist() == [0.0, 0.0, 2.0, 0.0]
     assert by_agent.tolist() == [0.0, 1.0, 2.0, 2.0]

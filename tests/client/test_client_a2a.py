@@ -22,7 +22,7 @@ from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import a2a_pb2 as types
 from starlette.applications import Starlette
 from trustwatch.client import TokenPolicy, caller_from_claims
-from trustwatch.client.a2a import EFFECTS, TrustA2AHandler
+from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
 from .test_client_asgi import ALL, CALM, DENY, WRITES, Says, Told
@@ -221,5 +221,5 @@ def test_every_method_of_the_sdk_is_watched() -> None:
     from a2a.server.request_handlers import RequestHandler
     from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 
-    assert set(EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
+    assert set(A2A_METHOD_EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
     assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))

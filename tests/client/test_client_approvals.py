@@ -146,7 +146,7 @@ def test_the_guard_asks_only_when_a_person_is_wanted_and_survives_a_failure() ->
         raise RuntimeError("no such luck")
 
     def ruling(policy: TokenPolicy, by: Any, mode: str = "enforce") -> str:
-        return asyncio.run(Guard(Says(policy, mode), None, by).ruling(BOT, "write")).action
+        return asyncio.run(Guard(Says(policy, mode), None, by).evaluate(BOT, "write")).action
 
     assert [ruling(ALL, approved), ruling(DENY, approved), ruling(ALL, approved, "shadow")] == [
         "allow",

@@ -24,10 +24,10 @@ from trustwatch.client import (
     caller_from_claims,
     judge,
 )
-from trustwatch.client.asgi import action_of
+from trustwatch.client.asgi import default_action
 from trustwatch.client.events import encode_event
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
-from trustwatch.ingest.events import AuditEvent as ServiceEvent
+from trustwatch.ingest.events import NativeEvent as ServiceEvent
 from trustwatch.ingest.events import decode_event
 
 CALM = TokenPolicy(True, 900, None, True, False, False)
@@ -380,7 +380,7 @@ def test_judge(policy: TokenPolicy, effect: Any, needed: Any, action: str) -> No
     ],
 )
 def test_paths_without_a_router_lose_what_varies(path: str, action: str) -> None:
-    assert action_of({"method": "GET", "path": path}) == action
+    assert default_action({"method": "GET", "path": path}) == action
 
 
 def test_claims_name_the_current_actor() -> None:

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import trustwatch.client
 from trustwatch.client import errors, guard, lookup, mcp, outbox, settings
-from trustwatch.client.answers import Source
+from trustwatch.client.answers import AnswerSource
 
 TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -19,12 +19,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize(
     "name",
     [
-        *lookup.COUNTED,
-        *outbox.COUNTED,
-        *guard.COUNTED,
-        *get_args(errors.Cause),
+        *lookup.LOOKUP_COUNTERS,
+        *outbox.SENDER_COUNTERS,
+        *guard.GUARD_COUNTERS,
+        *get_args(errors.FailureCause),
         *get_args(settings.FailMode),
-        *get_args(Source),
+        *get_args(AnswerSource),
     ],
 )
 def test_every_name_is_told(name: str) -> None:

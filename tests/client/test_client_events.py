@@ -24,7 +24,7 @@ def event(**members: Any) -> AuditEvent:
     return AuditEvent(
         **{
             "time": NOW,
-            "agent": ours.Agent(id="bot"),
+            "agent": ours.EventAgent(id="bot"),
             "type": "tool.call",
             "action": "pay",
             "outcome": "success",
@@ -43,10 +43,10 @@ def shape(value: Any) -> Any:
 def test_the_schema_is_the_services() -> None:
     """Declared twice, so that the client imports nothing; it can not lag."""
     mine = msgspec.json.schema_components([ours.AuditEvent], ref_template="{name}")
-    served = msgspec.json.schema_components([theirs.AuditEvent], ref_template="{name}")
+    served = msgspec.json.schema_components([theirs.NativeEvent], ref_template="{name}")
 
     assert shape(json.loads(json.dumps(mine))) == shape(json.loads(json.dumps(served)))
-    assert (ours.MAX_ID, ours.MAX_EVENT_BYTES) == (theirs.MAX_ID, theirs.MAX_EVENT_BYTES)
+    assert (ours.MAX_EVENT_ID_CHARACTERS, ours.MAX_EVENT_BYTES) == (theirs.MAX_ID_LENGTH, theirs.MAX_EVENT_BYTES)
 
 
 def test_the_marks_of_our_own_doing_are_the_services() -> None:
@@ -58,16 +58,16 @@ def test_the_marks_of_our_own_doing_are_the_services() -> None:
 def test_the_service_reads_what_is_encoded() -> None:
     full = event(
         tenant="acme",
-        principal=ours.Principal(id="jo", type="user"),
+        principal=ours.EventPrincipal(id="jo", type="user"),
         delegation=["bot", "boss"],
         effect="write",
-        resource=ours.Resource(type="account", id="acct-42"),
-        scopes=ours.Scopes(granted=["a:write"]),
+        resource=ours.EventResource(type="account", id="acct-42"),
+        scopes=ours.EventScopes(granted=["a:write"]),
         status=200,
         bytes_in=5,
         duration_ms=1.5,
-        client=ours.Client(ip="198.51.100.7"),
-        credential=ours.Credential(token_id=fingerprint("jti")),
+        client=ours.EventClient(ip="198.51.100.7"),
+        credential=ours.EventCredential(token_id=fingerprint("jti")),
         session="s",
         attributes={"region": "eu", "retries": 2},
     )
@@ -103,11 +103,11 @@ SECRETS = [
     "members",
     [
         lambda s: {"action": s},
-        lambda s: {"resource": ours.Resource(id=s)},
+        lambda s: {"resource": ours.EventResource(id=s)},
         lambda s: {"session": s},
         lambda s: {"delegation": ["bot", s]},
-        lambda s: {"scopes": ours.Scopes(granted=[s])},
-        lambda s: {"credential": ours.Credential(token_id=s)},
+        lambda s: {"scopes": ours.EventScopes(granted=[s])},
+        lambda s: {"credential": ours.EventCredential(token_id=s)},
         lambda s: {"attributes": {"a": {"b": s}}},
         lambda s: {"attributes": {"a": ["x", s]}},
     ],
@@ -146,11 +146,11 @@ def test_bodies_are_refused(attributes: dict[str, Any]) -> None:
     "members",
     [
         {"action": "POST /tokens/{id}"},
-        {"resource": ours.Resource(id="https://api.example/token?page=2")},
-        {"agent": ours.Agent(id="spiffe://acme.example/ns/bots/sa/basic")},
+        {"resource": ours.EventResource(id="https://api.example/token?page=2")},
+        {"agent": ours.EventAgent(id="spiffe://acme.example/ns/bots/sa/basic")},
         {"action": "bearer bonds"},
         {"attributes": {"input_tokens": 812, "content_length": 10, "model": "m-4", "message_id": "m1", "tokens": 3}},
-        {"credential": ours.Credential(method="private_key_jwt", token_id=fingerprint(JWT))},
+        {"credential": ours.EventCredential(method="private_key_jwt", token_id=fingerprint(JWT))},
     ],
 )
 def test_what_only_sounds_like_it_is_taken(members: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def test_any_short_name_is_either_read_by_the_service_or_refused(name: str) -> N
         {"action": ""},
         {"outcome": "maybe"},
         {"bytes_in": -1.0},
-        {"agent": ours.Agent(id="")},
+        {"agent": ours.EventAgent(id="")},
         {"session": "x" * 2049},
         {"status": "ok"},
         {"attributes": {"x": object()}},

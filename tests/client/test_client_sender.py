@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from trustwatch.client import AuditEvent, ContentRefused, SenderSettings
-from trustwatch.client.events import Agent, encode_event
+from trustwatch.client.events import EventAgent, encode_event
 from trustwatch.client.retry import backoff, retry_after
 
 from .client_support import Reply, Scripted
@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 def event(number: int = 0, **members: Any) -> AuditEvent:
     return AuditEvent(
-        time=NOW, agent=Agent(id="bot"), type="tool.call", action=f"act-{number}", outcome="success", **members
+        time=NOW, agent=EventAgent(id="bot"), type="tool.call", action=f"act-{number}", outcome="success", **members
     )
 
 

@@ -19,20 +19,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.actuators import (
     Actuator,
+    ActuatorAccessDenied,
+    ActuatorUnavailable,
     AdminApi,
-    ClientCredentials,
-    Desired,
-    FixedBearer,
+    ClientCredentialsAuthenticator,
+    ClientSecretAuthenticator,
+    DesiredState,
     HydraActuator,
     KeycloakActuator,
-    NoAuth,
-    NotReached,
-    Refused,
-    SecretProof,
+    NoAuthenticator,
+    StaticTokenAuthenticator,
     UnknownClient,
 )
-from trustwatch.scoring.actuators.client_state import Client, ClientActuator
-from trustwatch.scoring.notify import webhook_client
+from trustwatch.scoring.actuators.client_state import ClientActuator, ClientRepresentation
+from trustwatch.scoring.notify import make_webhook_client
 
 from ..integration.peers import (
     KeycloakRealm,
@@ -51,7 +51,7 @@ DEFAULT_S = 3600
 """Lifetime of tokens of a client without one of its own, at every server here."""
 
 
-def wish(client_id: str, level: str, **more: Any) -> Desired:
+def wish(client_id: str, level: str, **more: Any) -> DesiredState:
     """What the default policy asks at a level."""
     at = {
         "low": (True, None, True, False),
@@ -59,7 +59,7 @@ def wish(client_id: str, level: str, **more: Any) -> Desired:
         "high": (True, 60, False, False),
         "critical": (False, 0, False, True),
     }[level]
-    made = Desired(
+    made = DesiredState(
         "acme",
         "https://as",
         client_id,
@@ -94,7 +94,7 @@ class World(ABC):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Actuator]:
         """The actuator, with good credentials."""
-        async with webhook_client() as http:
+        async with make_webhook_client() as http:
             yield self.actuator(http)
 
     @abstractmethod
@@ -204,22 +204,22 @@ class MemoryActuator(ClientActuator[MemoryState]):
         self._server = server
         self._good = good
 
-    async def _read(self, client_id: str) -> Client:
+    async def _read(self, client_id: str) -> ClientRepresentation:
         await asyncio.sleep(0)
         if not self._server.running:
-            raise NotReached("nobody answers")
+            raise ActuatorUnavailable("nobody answers")
         if not self._good:
-            raise Refused("not you")
+            raise ActuatorAccessDenied("not you")
         if client_id not in self._server.clients:
             raise UnknownClient(f"no client {client_id}")
         return {"id": client_id, "state": self._server.clients[client_id]}
 
-    async def _write(self, client: Client, state: MemoryState) -> None:
+    async def _write(self, client: ClientRepresentation, state: MemoryState) -> None:
         await asyncio.sleep(0)
         self._server.clients[client["id"]] = state
         self._server.writes += 1
 
-    async def _kill_tokens(self, client: Client, wish: Desired) -> None:
+    async def _kill_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
         for token, (owner, _) in list(self._server.tokens.items()):
             if owner == client["id"]:
                 del self._server.tokens[token]
@@ -227,12 +227,12 @@ class MemoryActuator(ClientActuator[MemoryState]):
             if owner == client["id"]:
                 del self._server.refresh_tokens[token]
 
-    def _state(self, client: Client) -> MemoryState:
+    def _state(self, client: ClientRepresentation) -> MemoryState:
         state = client["state"]
         assert isinstance(state, MemoryState)
         return state
 
-    def _aim(self, first: MemoryState, found: MemoryState, wish: Desired) -> MemoryState:
+    def _aim(self, first: MemoryState, found: MemoryState, wish: DesiredState) -> MemoryState:
         lifespan_s = first.lifespan_s
         if wish.ceiling_s is not None and (lifespan_s or DEFAULT_S) > wish.ceiling_s:
             lifespan_s = wish.ceiling_s
@@ -251,9 +251,9 @@ class HydraWorld(World):
     def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
         """Hydra's admin API asks for no credentials: refusal is that of the proxy that one puts before it."""
         if good:
-            return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuth()), DEFAULT_S)
+            return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuthenticator()), DEFAULT_S)
         refusing = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(401)))
-        return HydraActuator(AdminApi(refusing, "https://proxy", FixedBearer("wrong")), DEFAULT_S)
+        return HydraActuator(AdminApi(refusing, "https://proxy", StaticTokenAuthenticator("wrong")), DEFAULT_S)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:
         more: dict[str, Any] = {"client_id": client_id} if client_id else {}
@@ -357,8 +357,8 @@ class KeycloakWorld(World):
         return "key-1"
 
     def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
-        proof = SecretProof("trustwatch", self.secret if good else "wrong")
-        auth = ClientCredentials(http, self.realm.token_url, proof, time.monotonic)
+        proof = ClientSecretAuthenticator("trustwatch", self.secret if good else "wrong")
+        auth = ClientCredentialsAuthenticator(http, self.realm.token_url, proof, time.monotonic)
         api = AdminApi(http, f"{self.keycloak.url}/admin/realms/{self.realm.name}", auth)
         return KeycloakActuator(api, time.time, DEFAULT_S)
 

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 from trustwatch.scoring.notify import (
     APPROVAL_TYPE,
-    SIGNED,
-    Format,
-    Silence,
+    SIGNED_FORMATS,
+    AlertFormat,
+    SilentSource,
     WebhookTarget,
-    alert_payload,
-    silence_row,
-    try_out_row,
+    build_alert_payload,
+    build_silence_row,
+    build_test_alert_row,
 )
-from trustwatch.scoring.records import AgentName, Decision, OutboxRow, Reason, RiskLevel
-from trustwatch.scoring.store import Outgoing
+from trustwatch.scoring.records import AgentName, Decision, OutboxRow, RiskLevel, RiskReason
+from trustwatch.scoring.store import LeasedDelivery
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -83,9 +83,9 @@ class Receiver:
         return [json.loads(body) for _, body in self.got]
 
 
-def target(url: str, wanted: Format, name: str = "soc", **values: Any) -> WebhookTarget:
+def target(url: str, wanted: AlertFormat, name: str = "soc", **values: Any) -> WebhookTarget:
     """A target of that format with the secrets it needs; those of chats are in the path."""
-    secrets = (SECRET,) if wanted in SIGNED else ()
+    secrets = (SECRET,) if wanted in SIGNED_FORMATS else ()
     key = ROUTING_KEY if wanted == "pagerduty" else ""
     if wanted == "slack":
         url += "/services/" + TOKEN
@@ -105,7 +105,7 @@ DECISION = Decision(
     confidence=0.9,
     anomaly_score=0.8,
     p_value=1e-6,
-    reasons=(Reason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
+    reasons=(RiskReason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
     counterfactual="",
     feature_vector={"pace": 30.0},
     evidence={"statistic": 9.0},
@@ -122,7 +122,7 @@ DECISION = Decision(
 def change(previous: RiskLevel, level: RiskLevel, **members: Any) -> bytes:
     """The alert that the agent's level changed so."""
     decision = msgspec.structs.replace(DECISION, previous_level=previous, level=level, **members)
-    return alert_payload(decision, POLICY, SOURCE)
+    return build_alert_payload(decision, POLICY, SOURCE)
 
 
 def approval(**data: Any) -> bytes:
@@ -168,15 +168,15 @@ ALERTS: dict[str, bytes] = {
     "rise": change(RiskLevel.MEDIUM, RiskLevel.CRITICAL),
     "first": change(RiskLevel.UNKNOWN, RiskLevel.HIGH, mode="shadow"),
     "fall": change(RiskLevel.HIGH, RiskLevel.LOW, cause="tick", event_id=""),
-    "silence": silence_row(Silence("edge", "topic", 60.0, ("acme",), AT_MS - 60_000, AT_MS), SOURCE).payload,
+    "silence": build_silence_row(SilentSource("edge", "topic", 60.0, ("acme",), AT_MS - 60_000, AT_MS), SOURCE).payload,
     "approval": approval(),
-    "test": try_out_row("T1", "soc", "ops", AT_MS, SOURCE, RiskLevel.HIGH, "").payload,
+    "test": build_test_alert_row("T1", "soc", "ops", AT_MS, SOURCE, RiskLevel.HIGH, "").payload,
     "unknown": UNKNOWN,
 }
 """One alert of each type, by a name for it."""
 
 
-def outgoing(payload: bytes, key: str = "alert-1", attempt: int = 1, suppressed_before: int = 0) -> Outgoing:
+def outgoing(payload: bytes, key: str = "alert-1", attempt: int = 1, suppressed_before: int = 0) -> LeasedDelivery:
     """*payload* as the dispatcher hands it to a notifier."""
     row = OutboxRow(key, "alert", "", payload, AT_MS, 7, "burst", 3, "acme")
-    return Outgoing(1, row, "soc", attempt, AT_MS, suppressed_before)
+    return LeasedDelivery(1, row, "soc", attempt, AT_MS, suppressed_before)

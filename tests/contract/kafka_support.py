@@ -11,9 +11,16 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import KafkaGroupSource, KafkaSettings, Topics, open_group_source, open_writer, wire
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.kafka import (
+    KafkaClientSettings,
+    KafkaGroupSource,
+    KafkaTopics,
+    open_group_source,
+    open_writer,
+    wire,
+)
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
@@ -23,14 +30,14 @@ NOW_MS = 1_780_000_000_000
 _names = itertools.count()
 
 
-def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> KafkaSettings:
+def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> KafkaClientSettings:
     """Settings of a test of its own: names that no other test has, and short time limits."""
     name = f"test-{time.time_ns()}-{next(_names)}"
-    made = KafkaSettings(
+    made = KafkaClientSettings(
         bootstrap_servers=tuple(kafka.bootstrap.split(",")),
         client=client,
         group_id=name,  # type: ignore[arg-type]
-        topics=Topics(events=name),
+        topics=KafkaTopics(events=name),
         session_timeout_ms=6_000,
         request_timeout_ms=5_000,
         metadata_timeout_ms=3_000,
@@ -76,10 +83,12 @@ def event(number: int, agent: str = "a") -> bytes:
 def record(number: int, agent: str = "a") -> Record:
     """An event as the ingest role writes it."""
     payload = event(number, agent)
-    return Record(Kind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_route("t", "i", agent))
+    return Record(
+        RecordKind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_partition_key("t", "i", agent)
+    )
 
 
-def write(made: KafkaSettings, records: Iterable[Record], partition: int | None = None) -> None:
+def write(made: KafkaClientSettings, records: Iterable[Record], partition: int | None = None) -> None:
     """Write records of ours."""
     writer = open_writer(made)
     try:
@@ -89,7 +98,7 @@ def write(made: KafkaSettings, records: Iterable[Record], partition: int | None 
                 one.key or None,
                 one.payload,
                 partition=partition,
-                headers=wire.headers_of(one),
+                headers=wire.headers_for(one),
                 timestamp_ms=one.received_ms,
             )
         writer.flush(10)
@@ -100,7 +109,7 @@ def write(made: KafkaSettings, records: Iterable[Record], partition: int | None 
 class Member:
     """A member of the group, and its owner: keeps what it was told and handed."""
 
-    def __init__(self, made: KafkaSettings, starts: Mapping[int, int] | None = None) -> None:
+    def __init__(self, made: KafkaClientSettings, starts: Mapping[int, int] | None = None) -> None:
         self.starts = dict(starts or {})
         self.log: list[tuple[str, frozenset[int]]] = []
         self.records: dict[int, list[Record]] = {}

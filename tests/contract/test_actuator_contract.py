@@ -13,18 +13,18 @@ import pytest
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.actuators import (
     Actuator,
+    ActuatorAccessDenied,
     ActuatorNotifier,
     ActuatorTarget,
-    Desired,
-    NotReached,
-    Refused,
+    ActuatorUnavailable,
+    DesiredState,
     UnknownClient,
-    action_row,
+    build_action_row,
 )
 from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.notify import webhook_client
+from trustwatch.scoring.notify import make_webhook_client
 from trustwatch.scoring.outbox import DeliveryResult
-from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
 
 from ..integration.peers_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
 from .actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
@@ -54,7 +54,7 @@ def with_actuator(world: World, work: Callable[[Actuator], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def lower(world: World, client: str, *wishes: Desired, original: bytes = b"") -> bytes:
+def lower(world: World, client: str, *wishes: DesiredState, original: bytes = b"") -> bytes:
     """Bring them about, one after the other; returns what has to be restored."""
 
     async def work(actuator: Actuator) -> bytes:
@@ -216,14 +216,14 @@ def test_failures_are_told_apart(world: World) -> None:
         with_actuator(world, lambda actuator: actuator.capture("nobody"))
 
     async def refused() -> None:
-        async with webhook_client() as http:
+        async with make_webhook_client() as http:
             await world.actuator(http, good=False).capture(bot)
 
-    with pytest.raises(Refused):
+    with pytest.raises(ActuatorAccessDenied):
         asyncio.run(refused())
     world.stop()
     try:
-        with pytest.raises(NotReached):
+        with pytest.raises(ActuatorUnavailable):
             with_actuator(world, lambda actuator: actuator.capture(bot))
     finally:
         world.start()
@@ -249,17 +249,17 @@ class Bench:
     def __init__(self, store: SqlStore, actuator: Actuator) -> None:
         self.store = store
         self.seen: list[tuple[str, str, float | None]] = []
-        self.holds: Desired | None = None
+        self.holds: DesiredState | None = None
         self.notifier = ActuatorNotifier(actuator, store, self._now, now_ms, lambda *seen: self.seen.append(seen))
 
-    async def _now(self, asked: Desired) -> Desired:
+    async def _now(self, asked: DesiredState) -> DesiredState:
         return self.holds or asked
 
-    async def deliver(self, seq: int, asked: Desired) -> DeliveryResult:
-        row = action_row(f"row-{seq}", asked)
-        return await self.notifier.deliver(Outgoing(seq, row, "as", 1, 0, 0), self.TARGET)
+    async def deliver(self, seq: int, asked: DesiredState) -> DeliveryResult:
+        row = build_action_row(f"row-{seq}", asked)
+        return await self.notifier.deliver(LeasedDelivery(seq, row, "as", 1, 0, 0), self.TARGET)
 
-    def actuation(self, asked: Desired) -> Actuation:
+    def actuation(self, asked: DesiredState) -> Actuation:
         found = self.store.actuation("as", asked.agent_key)
         assert found is not None
         return found

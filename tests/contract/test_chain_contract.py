@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from sqlalchemy import delete, text, update
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.chain import ChainReport, verify
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
+from trustwatch.scoring.chain import ChainVerification, verify_chains
+from trustwatch.scoring.records import AgentName, Commit, Decision, Position, RiskReason
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.schema import DECISIONS
 
@@ -43,7 +43,7 @@ def decision(number: int, **values: object) -> Decision:
         1 / 3,
         -0.0,
         1e-9,
-        (Reason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),),
+        (RiskReason("first_seen_resource", "resource_rarity", "acct-\u2028", "42", 0.4, "first use"),),
         "medium if …",
         {"pace": 1.5},
         {"statistic": 3.25},
@@ -75,7 +75,7 @@ def test_every_decision_is_linked(store: SqlStore) -> None:
     commit(store, [decision(2), decision(3)])
     commit(store, [decision(4, partition=7)], 7)
 
-    report = verify(store)
+    report = verify_chains(store)
 
     assert report.intact
     assert (report.checked, report.before, report.erased) == (4, 0, 0)
@@ -86,7 +86,7 @@ def test_every_decision_is_linked(store: SqlStore) -> None:
 def test_the_chain_goes_on_behind_a_restart(store: SqlStore) -> None:
     """The head is stored: another process continues where the last one stopped."""
     commit(store, [decision(1)])
-    first = verify(store).heads[0]
+    first = verify_chains(store).heads[0]
     commit(store, [decision(2)])
     links = store.chain_links(0, 0)
 
@@ -119,11 +119,11 @@ def test_what_was_tampered_with_is_named(store: SqlStore, statement: Any, sequen
     commit(store, [decision(number) for number in range(1, 5)])
     run(store, statement)
 
-    report = verify(store)
+    report = verify_chains(store)
 
     assert not report.intact
     assert report.breaks[0].sequence == sequence
-    assert what in report.breaks[0].what
+    assert what in report.breaks[0].problem
 
 
 def test_retention_leaves_an_anchor(store: SqlStore) -> None:
@@ -134,7 +134,7 @@ def test_retention_leaves_an_anchor(store: SqlStore) -> None:
         store.upkeep(NOW + week * 8 * DAY_MS)
     commit(store, weeks)
     removed = store.purge(NOW + 25 * DAY_MS).decisions
-    report = verify(store)
+    report = verify_chains(store)
 
     assert removed in (2, 3)  # PostgreSQL keeps a week until all of it is over
     assert report.intact
@@ -142,9 +142,9 @@ def test_retention_leaves_an_anchor(store: SqlStore) -> None:
     assert report.heads[0].anchor_sequence == removed
 
     commit(store, [decision(5, decided_ms=NOW + 33 * DAY_MS)])
-    assert verify(store).intact
+    assert verify_chains(store).intact
     run(store, delete(DECISIONS).where(DECISIONS.c.decision_id == "D0004"))
-    assert "missing" in verify(store).breaks[0].what
+    assert "missing" in verify_chains(store).breaks[0].problem
 
 
 def test_decisions_from_before_are_counted(store: SqlStore) -> None:
@@ -155,7 +155,7 @@ def test_decisions_from_before_are_counted(store: SqlStore) -> None:
     run(store, text("DELETE FROM decision_chains"))
     commit(store, [decision(3)])
 
-    report: ChainReport = verify(store)
+    report: ChainVerification = verify_chains(store)
 
     assert report.intact
     assert (report.before, report.checked) == (2, 1)
@@ -167,4 +167,4 @@ def test_long_chains_are_read_in_pages(store: SqlStore, monkeypatch: pytest.Monk
     whole: Callable[..., Any] = store.chain_links
     monkeypatch.setattr(store, "chain_links", lambda partition, after: whole(partition, after, 5))
 
-    assert verify(store).checked == 23
+    assert verify_chains(store).checked == 23

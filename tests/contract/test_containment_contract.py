@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.records import AgentName, Commit, Edge, OutboxRow, Position
-from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.records import AgentEdge, AgentName, Commit, OutboxRow, Position
+from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 LONG = "https://agents.example/" + "é" * 1000
@@ -61,7 +61,7 @@ def alert(key: str) -> OutboxRow:
 
 def waiting(store: SqlStore) -> int:
     """Outbox rows that nobody routed yet."""
-    return store.route([Route("t", "alert", frozenset(range(5)), 0)], NOW)
+    return store.route([DeliveryRoute("t", "alert", frozenset(range(5)), 0)], NOW)
 
 
 def test_an_intervention_is_written_once_with_what_leaves(store: SqlStore) -> None:
@@ -157,9 +157,9 @@ def test_who_is_overtaken_settles_nothing(store: SqlStore) -> None:
     assert store.list_actuations(tenants={"corp"}).items == []
 
 
-def edge(kind: str, source: str, target: str, last_ms: int = NOW) -> Edge:
+def edge(kind: str, source: str, target: str, last_ms: int = NOW) -> AgentEdge:
     """An edge among agents of one issuer."""
-    return Edge("acme", "https://as", kind, source, target, last_ms, last_ms)  # type: ignore[arg-type]
+    return AgentEdge("acme", "https://as", kind, source, target, last_ms, last_ms)  # type: ignore[arg-type]
 
 
 def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
@@ -175,7 +175,7 @@ def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     (back,) = store.edges([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
     called = store.edges([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
 
-    assert delegated == back == Edge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
+    assert delegated == back == AgentEdge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
     assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
     assert store.edges([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 

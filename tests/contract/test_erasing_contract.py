@@ -10,26 +10,26 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import LargeBinary, Text, select, text, update
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.chain import verify
+from trustwatch.scoring.chain import verify_chains
 from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.notify.alert import alert_row
-from trustwatch.scoring.privacy.records import Erasure, digest_of, pseudonym_of
+from trustwatch.scoring.notify.alert import build_alert_row
+from trustwatch.scoring.privacy.records import Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records import (
+    AgentEdge,
     AgentName,
     AgentRow,
     Commit,
     DeadLetter,
     Decision,
-    Edge,
     OutboxRow,
     Position,
-    Reason,
+    RiskReason,
 )
-from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
-from trustwatch.scoring.store.erasing import Scope, is_told
+from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.erasing import ErasureScope, may_contain_names
 from trustwatch.scoring.store.schema import DECISIONS, METADATA
 from trustwatch.scoring.store.text import TEXT
 
@@ -53,7 +53,7 @@ def name(agent_id: str, tenant: str = "acme", issuer: str = "https://as") -> Age
 
 
 def agent(who: AgentName, told: str = "calm") -> AgentRow:
-    reasons = msgspec.json.encode([Reason("code", "feature", told, "", 1.0, f"because of {told}")])
+    reasons = msgspec.json.encode([RiskReason("code", "feature", told, "", 1.0, f"because of {told}")])
     return AgentRow(who, "X", 1, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", reasons, told, b"f", b"r", "v")
 
 
@@ -71,7 +71,7 @@ def decision(number: int, who: AgentName, told: str = "acct-1", offset: int = 0)
         0.8,
         0.7,
         1e-9,
-        (Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),),
+        (RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}"),),
         "",
         {"pace": 1.5},
         {"window": [told]},
@@ -117,29 +117,29 @@ def fill(store: SqlStore) -> None:
         DeadLetter("L3", NOW, "gw", "bad", "$", b"\xff\x00 canary-agent-2", 0, 3),
     ]
     edges = [
-        Edge("acme", "https://as", "called", "other", CANARY, NOW, NOW),
-        Edge("acme", "https://as", "acts_for", CANARY, PERSON, NOW, NOW),
-        Edge("acme", "https://as", "acts_for", "other", PERSON, NOW, NOW, 0.5, NOW),
-        Edge("globex", "https://as", "called", "x", CANARY, NOW, NOW),
+        AgentEdge("acme", "https://as", "called", "other", CANARY, NOW, NOW),
+        AgentEdge("acme", "https://as", "acts_for", CANARY, PERSON, NOW, NOW),
+        AgentEdge("acme", "https://as", "acts_for", "other", PERSON, NOW, NOW, 0.5, NOW),
+        AgentEdge("globex", "https://as", "called", "x", CANARY, NOW, NOW),
     ]
     at = store.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, AT), agents, decisions, outbox, letters, edges=edges))
-    store.route([Route("hook", "alert", frozenset({3}), 0)], NOW)
+    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
     store.add_intervention(intervention("I1", mine, "audit"))
     store.add_intervention(intervention("I2", other, PERSON))
     store.want(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
     store.want(Actuation("kc", other, 1, msgspec.json.encode({"why": CANARY}), b"", "failed", NOW, NOW, 0, NOW, CANARY))
     salt = "00" * 16
-    digest = digest_of(salt, "agent", "acme", "https://as", CANARY)
+    digest = subject_digest(salt, "agent", "acme", "https://as", CANARY)
     made = Erasure(ERASURE, "agent", "erasing", "acme", "https://as", "", salt, digest, "asked", "bob", NOW)
     assert store.add_erasure(made)
     assert not store.add_erasure(made)
 
 
-def scope(kind: str) -> Scope:
+def scope(kind: str) -> ErasureScope:
     known = CANARY if kind == "agent" else PERSON
-    subject = Subject(kind, "acme", "https://as" if kind == "agent" else "", known, pseudonym_of(ERASURE))
-    return Scope(ERASURE, subject, AT, NOW + 50)
+    subject = ErasureSubject(kind, "acme", "https://as" if kind == "agent" else "", known, erasure_pseudonym(ERASURE))
+    return ErasureScope(ERASURE, subject, AT, NOW + 50)
 
 
 def found(store: SqlStore, what: str, tenants: tuple[str, ...] = ("acme",)) -> set[str]:
@@ -180,9 +180,9 @@ def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
     """Though its time, that of the event, is ahead of the order's; the alert of a later decision stays."""
     mine, at = name(CANARY), store.position(0)
     decided = [msgspec.structs.replace(decision(number, mine), decided_ms=NOW + 299_000) for number in (1, 7)]
-    alerts = [alert_row(one, {}, "urn:x") for one in decided]
+    alerts = [build_alert_row(one, {}, "urn:x") for one in decided]
     store.commit(Commit(at, Position(0, at.epoch, AT + 1), [], [], alerts, []))
-    store.route([Route("hook", "alert", frozenset({3}), 0)], NOW + 60)
+    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW + 60)
     told = store.erase(scope("agent"))
     again = store.erase(scope("agent"), dry=True)
 
@@ -195,13 +195,13 @@ def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
 def test_the_chain_verifies_behind_an_erasure(store: SqlStore) -> None:
     """Tombstones and changed decisions count apart; a change to what an erasure left still shows."""
     store.erase(scope("agent"))
-    report = verify(store)
+    report = verify_chains(store)
 
     assert report.intact
     assert (report.checked, report.erased, report.redacted) == (4, 2, 1)
     with store.write() as connection:
         connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id == "D0003").values(level=1))
-    assert "after an erasure" in verify(store).breaks[0].what
+    assert "after an erasure" in verify_chains(store).breaks[0].problem
 
 
 def test_erasing_again_changes_nothing(store: SqlStore) -> None:
@@ -211,10 +211,10 @@ def test_erasing_again_changes_nothing(store: SqlStore) -> None:
     assert store.erase(scope("agent")) == {"agents": 1}
     at = store.position(0)
     again = agent(name(CANARY))
-    store.commit(Commit(at, Position(0, at.epoch, AT + 9), [], [], [], [], forgotten=[again.name.key]))
+    store.commit(Commit(at, Position(0, at.epoch, AT + 9), [], [], [], [], removed_agents=[again.name.key]))
     assert store.erase(scope("agent"), dry=True) == {}
     at = store.position(0)
-    store.commit(Commit(at, Position(0, at.epoch, AT + 10), [again], [], [], [], forgotten=[again.name.key]))
+    store.commit(Commit(at, Position(0, at.epoch, AT + 10), [again], [], [], [], removed_agents=[again.name.key]))
     assert store.erase(scope("agent"), dry=True) == {}  # who acts again is somebody new
     assert store.agent("acme", "https://as", CANARY) == again
 
@@ -239,10 +239,10 @@ def test_a_principal_is_replaced(store: SqlStore) -> None:
     assert found(store, PERSON) == set()
     assert counts["edges"] == 2
     assert told is not None
-    assert told.reasons[0].observed == pseudonym_of(ERASURE)
-    assert [(edge.target, edge.risk) for edge in kept] == [(pseudonym_of(ERASURE), 0.5)]
+    assert told.reasons[0].observed == erasure_pseudonym(ERASURE)
+    assert [(edge.target, edge.risk) for edge in kept] == [(erasure_pseudonym(ERASURE), 0.5)]
     assert {row.name.key: (row.features, row.risk) for row in store.agents([name("third").key]).values()} == states
-    assert verify(store).redacted == 2
+    assert verify_chains(store).redacted == 2
     assert store.erase(scope("principal"), dry=True) == {}
 
 
@@ -331,7 +331,7 @@ def test_every_text_of_every_table_is_thought_of() -> None:
         if table.name not in known and table.name not in ("meta", "edges", "dead_letters")
         for column in table.columns
         if (isinstance(column.type, LargeBinary | Text) or column.type is TEXT)
-        and not is_told(column)
+        and not may_contain_names(column)
         and not column.primary_key
     ]
     fine = (

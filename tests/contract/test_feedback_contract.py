@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.feedback import Feedback, Holding, PreviewRow, Step, labels_of
+from trustwatch.scoring.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule, feedback_labels
 from trustwatch.scoring.records import AgentName, Commit, Position
 from trustwatch.scoring.store import BadCursor, SqlStore, open_store, sqlite_url
 
@@ -67,22 +67,22 @@ def said(number: int, **values: Any) -> Feedback:
     return msgspec.structs.replace(made, **values)
 
 
-def step(of: Feedback, action: Any = "adopted") -> Step:
+def step(of: Feedback, action: Any = "adopted") -> FeedbackStep:
     """A step of its life."""
-    return Step(of.feedback_id, action, NOW, "ann", "because")
+    return FeedbackStep(of.feedback_id, action, NOW, "ann", "because")
 
 
-def holding(number: int, partition: int = 0, **values: Any) -> Holding:
+def holding(number: int, partition: int = 0, **values: Any) -> PartitionRule:
     """A rule in a partition."""
-    made = Holding(said(number).rule, partition, 1, 7, -1, 0, 0)
+    made = PartitionRule(said(number).rule, partition, 1, 7, -1, 0, 0)
     return msgspec.structs.replace(made, **values)
 
 
-def commit(store: SqlStore, holdings: list[Holding], partition: int = 0, offset: int = 10) -> None:
+def commit(store: SqlStore, holdings: list[PartitionRule], partition: int = 0, offset: int = 10) -> None:
     """Write rules with a partition's state."""
     at = store.position(partition)
     to = Position(partition, at.epoch, at.offset + offset)
-    store.commit(Commit(at, to, [], [], [], [], holdings=holdings))
+    store.commit(Commit(at, to, [], [], [], [], feedback_rules=holdings))
 
 
 def test_feedback_is_written_once(store: SqlStore) -> None:
@@ -113,7 +113,7 @@ def test_only_status_and_revocation_ever_change(store: SqlStore) -> None:
 
     assert not store.change_feedback(changed, "active")
     assert store.change_feedback(changed, "adopting", step(one, "revoked"))
-    store.change_feedback(changed, "revoked", Step("F0001", "revoked", NOW, "mallory", "rewritten"))
+    store.change_feedback(changed, "revoked", FeedbackStep("F0001", "revoked", NOW, "mallory", "rewritten"))
 
     found = store.feedback("F0001")
     assert found is not None
@@ -155,7 +155,7 @@ def test_rules_are_written_with_their_partition_or_not_at_all(store: SqlStore) -
     commit(store, [holding(1, until_offset=15, matched=3, last_ms=NOW)])
     stale = Position(0, 1, 5)
     with pytest.raises(Fenced):
-        store.commit(Commit(stale, Position(0, 1, 6), [], [], [], [], holdings=[holding(3)]))
+        store.commit(Commit(stale, Position(0, 1, 6), [], [], [], [], feedback_rules=[holding(3)]))
 
     assert store.holdings(0) == [holding(1, until_offset=15, matched=3, last_ms=NOW), holding(2)]
     assert [one.partition for one in store.holdings_of(["F0001", "F0009"])] == [0, 1]
@@ -186,7 +186,7 @@ def test_rules_whose_feedback_is_gone_are_found(store: SqlStore) -> None:
 
 def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
     """Whoever runs one writes how far it is."""
-    row = PreviewRow("P1", "D1", "acme", "ann", "digest", "running", 0.25, NOW, NOW, "", b"")
+    row = FeedbackPreview("P1", "D1", "acme", "ann", "digest", "running", 0.25, NOW, NOW, "", b"")
     store.put_preview(row)
     done = msgspec.structs.replace(row, status="done", progress=1.0, result=b"{}", updated_ms=NOW + 5)
     store.put_preview(done)
@@ -246,7 +246,7 @@ def test_labels_are_what_was_said_and_not_taken_back(store: SqlStore) -> None:
     late = said(8, status="noted", verdict="true_positive", until_ms=NOW + 500)
     store.add_feedback(late, step(late))
 
-    assert [one.feedback_id for one in labels_of(store)] == ["F0008", "F0004", "F0001", "F0000"]
-    (newest,) = labels_of(store, since_ms=NOW + 1)
+    assert [one.feedback_id for one in feedback_labels(store)] == ["F0008", "F0004", "F0001", "F0000"]
+    (newest,) = feedback_labels(store, since_ms=NOW + 1)
     assert (newest.verdict, newest.agent.agent_id, newest.until_ms) == ("true_positive", "bot", NOW + 500)
-    assert list(labels_of(store, ("globex",))) == []
+    assert list(feedback_labels(store, ("globex",))) == []

@@ -19,9 +19,9 @@ from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
 from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import open_admin
-from trustwatch.ingest.routing import agent_route, partition_of
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.dead_letters import Refused
+from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.dead_letters import RefusedInput
 
 from .kafka_support import (
     CLIENTS,
@@ -38,7 +38,7 @@ from .kafka_support import (
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
-    from trustwatch.ingest.kafka import KafkaSettings
+    from trustwatch.ingest.kafka import KafkaClientSettings
 
 pytestmark = pytest.mark.integration
 
@@ -159,7 +159,7 @@ while True:
 
 
 @contextmanager
-def member_process(made: KafkaSettings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def member_process(made: KafkaClientSettings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A member that is a process of its own, and killed at the end; what it has and hears goes to the file *log*.
 
     To a file and not a pipe: a member that waits for its reader polls no more, and the group goes on without it.
@@ -300,12 +300,15 @@ def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client:
     made = settings(kafka, client)
     topic = made.topics.events
     make_topic(kafka, topic, 2)
-    route = agent_route("t", "i", "a")
+    route = agent_partition_key("t", "i", "a")
     home = partition_of(route, 2)
     inputs: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
         (b"\xff not json", []),
         (None, []),
-        (event(1, next(n for n in map(str, range(99)) if partition_of(agent_route("t", "i", n), 2) != home)), []),
+        (
+            event(1, next(n for n in map(str, range(99)) if partition_of(agent_partition_key("t", "i", n), 2) != home)),
+            [],
+        ),
         (b'{"id": "half', [("content-type", b"application/cloudevents+json")]),
         (event(2), [("ce_specversion", b"1.0"), ("ce_id", b"x")]),
         (event(3), [("tw", b"short")]),
@@ -321,8 +324,8 @@ def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client:
         assert member.offsets[home] == list(range(len(inputs)))
     assert found[0] == found[1]
     kinds = [one.kind for one in found[0]]
-    assert kinds == [Kind.DEAD] * 5 + [Kind.EVENT]
-    letters = [msgspec.json.decode(one.payload, type=Refused) for one in found[0][:5]]
+    assert kinds == [RecordKind.DEAD] * 5 + [RecordKind.EVENT]
+    letters = [msgspec.json.decode(one.payload, type=RefusedInput) for one in found[0][:5]]
     assert len({letter.letter_id for letter in letters}) == 5
     assert {(letter.source, letter.received_ms) for letter in letters} == {(f"topic:{topic}", NOW_MS)}
     told = [f"{letter.reason} {letter.path}" for letter in letters]
@@ -337,7 +340,7 @@ def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, cli
     made = settings(kafka, client)
     topic = made.topics.events
     make_topic(kafka, topic, 4)
-    route = agent_route("t", "i", "a")
+    route = agent_partition_key("t", "i", "a")
     binary = {"specversion": "1.0", "type": "io.trustwatch.audit.v1", "source": "urn:50%25", "id": "été 50%"}
     structured = msgspec.json.encode({**binary, "id": "s", "data": msgspec.Raw(event(2))})
     with foreign_producer(kafka) as producer:
@@ -355,7 +358,7 @@ def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, cli
     member = join(made)
     poll_until(lambda: member.count == 3, member)
     records = member.records[partition_of(route, 4)]
-    assert [one.kind for one in records] == [Kind.EVENT] * 3
+    assert [one.kind for one in records] == [RecordKind.EVENT] * 3
     assert [one.received_ms for one in records] == [NOW_MS] * 3
     named = [
         (decoded["source"], decoded["id"]) for decoded in map(msgspec.json.decode, (one.payload for one in records))

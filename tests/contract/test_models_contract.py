@@ -12,15 +12,15 @@ from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.lifecycle.records import (
     DAY_MS,
-    AlertCount,
-    GroupDay,
-    KnownAgents,
-    ModelEntry,
+    AgentLifespans,
+    DailyAlertCount,
+    ModelHistoryEntry,
     ModelSwitch,
     ModelVersion,
+    PeerGroupDay,
 )
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
-from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
 
 DAY = 20_000
 NOW = DAY * DAY_MS + 3_600_000
@@ -43,9 +43,9 @@ def version(number: int, **values: Any) -> ModelVersion:
     return msgspec.structs.replace(made, **values)
 
 
-def entry(number: int, **values: Any) -> ModelEntry:
+def entry(number: int, **values: Any) -> ModelHistoryEntry:
     """A line of history."""
-    made = ModelEntry(f"E{number:04}", NOW + number, f"v{number}", "trained", "keeper", "due", {"events": 7})
+    made = ModelHistoryEntry(f"E{number:04}", NOW + number, f"v{number}", "trained", "keeper", "due", {"events": 7})
     return msgspec.structs.replace(made, **values)
 
 
@@ -149,7 +149,7 @@ def test_a_change_goes_with_history_and_alert(store: SqlStore) -> None:
     assert store.model("v1") == changed[0]
     assert store.models("champion").items == [changed[1]]
     assert len(store.model_history().items) == 3
-    assert store.route([Route("t", "alert", frozenset(range(5)), 0)], NOW) == 1
+    assert store.route([DeliveryRoute("t", "alert", frozenset(range(5)), 0)], NOW) == 1
 
 
 def test_figures_change_nothing_else(store: SqlStore) -> None:
@@ -184,8 +184,8 @@ def test_a_switch_is_written_with_the_position_behind_it(store: SqlStore) -> Non
 
 def test_days_are_overwritten_and_purged(store: SqlStore) -> None:
     """A tenant's reader sees its own groups alone."""
-    acme = GroupDay("v1", DAY, "acme", "Payer", 10, 2, (1, 0, 0), (0, 3, 7), {"features": {"pace": 0.1}})
-    other = GroupDay("v1", DAY + 1, "globex", "", 5, 1, (0, 0, 0), (0, 0, 5))
+    acme = PeerGroupDay("v1", DAY, "acme", "Payer", 10, 2, (1, 0, 0), (0, 3, 7), {"features": {"pace": 0.1}})
+    other = PeerGroupDay("v1", DAY + 1, "globex", "", 5, 1, (0, 0, 0), (0, 0, 5))
     store.note_days([acme, other])
     more = msgspec.structs.replace(acme, events=11)
     store.note_days([more], [OutboxRow("drift", "alert", "", b"{}", NOW)])
@@ -212,10 +212,10 @@ def test_rises_are_counted_by_group_and_day(store: SqlStore) -> None:
     commit(store, decisions=rows)
 
     assert store.alert_counts(DAY) == [
-        AlertCount(DAY, "acme", "Payer", 1, 2, 1),
-        AlertCount(DAY, "globex", "Payer", 1, 0, 0),
+        DailyAlertCount(DAY, "acme", "Payer", 1, 2, 1),
+        DailyAlertCount(DAY, "globex", "Payer", 1, 0, 0),
     ]
-    assert store.alert_counts(DAY - 2, ["acme"])[0] == AlertCount(DAY - 2, "acme", "Payer", 1, 0, 0)
+    assert store.alert_counts(DAY - 2, ["acme"])[0] == DailyAlertCount(DAY - 2, "acme", "Payer", 1, 0, 0)
 
 
 def test_alerts_are_counted_by_the_clock_of_agent_days(store: SqlStore) -> None:
@@ -233,5 +233,5 @@ def test_agents_are_known_from_first_to_last_sight(store: SqlStore) -> None:
     rows = [agent("a", "acme", DAY - 3, DAY), agent("b", "acme", DAY - 3, DAY), agent("c", "globex", DAY - 9, DAY - 8)]
     commit(store, agents=rows)
 
-    assert store.known_agents(DAY - 1) == [KnownAgents("acme", "Payer", DAY - 3, DAY, 2)]
-    assert store.known_agents(DAY - 9, ["globex"]) == [KnownAgents("globex", "Payer", DAY - 9, DAY - 8, 1)]
+    assert store.known_agents(DAY - 1) == [AgentLifespans("acme", "Payer", DAY - 3, DAY, 2)]
+    assert store.known_agents(DAY - 9, ["globex"]) == [AgentLifespans("globex", "Payer", DAY - 9, DAY - 8, 1)]

@@ -11,10 +11,17 @@ from typing import TypeVar
 
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.scoring.notify import FORMATS, SIGNED, Format, WebhookNotifier, WebhookTarget, webhook_client
+from trustwatch.scoring.notify import (
+    ALERT_FORMATS,
+    SIGNED_FORMATS,
+    AlertFormat,
+    WebhookNotifier,
+    WebhookTarget,
+    make_webhook_client,
+)
 from trustwatch.scoring.outbox import DeliveryResult
 from trustwatch.scoring.records import RiskLevel
-from trustwatch.scoring.store import Outgoing
+from trustwatch.scoring.store import LeasedDelivery
 
 from .alert_support import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
 
@@ -33,13 +40,13 @@ def use(work: Callable[[WebhookNotifier], Awaitable[T]]) -> T:
     """*work* with a notifier whose clock is the machine's: the verifier refuses old signatures."""
 
     async def run() -> T:
-        async with webhook_client() as client:
+        async with make_webhook_client() as client:
             return await work(WebhookNotifier(client, lambda: int(time.time() * 1000)))
 
     return asyncio.run(run())
 
 
-def deliver(to: WebhookTarget, *rows: Outgoing) -> list[DeliveryResult]:
+def deliver(to: WebhookTarget, *rows: LeasedDelivery) -> list[DeliveryResult]:
     """What came of each row, one after the other through one notifier."""
 
     async def work(notifier: WebhookNotifier) -> list[DeliveryResult]:
@@ -49,8 +56,8 @@ def deliver(to: WebhookTarget, *rows: Outgoing) -> list[DeliveryResult]:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_every_alert_arrives_in_every_format(receiver: Receiver, wanted: Format, name: str) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_every_alert_arrives_in_every_format(receiver: Receiver, wanted: AlertFormat, name: str) -> None:
     """Known or not, each alert is one POST of a JSON object, of the media type that the receiver expects."""
     (result,) = deliver(target(receiver.url, wanted), outgoing(ALERTS[name]))
 
@@ -61,22 +68,22 @@ def test_every_alert_arrives_in_every_format(receiver: Receiver, wanted: Format,
     assert headers["content-type"] == kind
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_signatures(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_signatures(receiver: Receiver, wanted: AlertFormat) -> None:
     """What is signed can be verified, the id is the same each time; what is not signed carries no such header."""
     to = target(receiver.url, wanted)
     deliver(to, outgoing(RISE, "k", 1), outgoing(RISE, "k", 2))
 
     for headers, body in receiver.got:
-        if wanted in SIGNED:
+        if wanted in SIGNED_FORMATS:
             assert Webhook(SECRET).verify(body, headers) == json.loads(body)
             assert headers["webhook-id"] == "k"
         else:
             assert not {name for name in headers if name.startswith("webhook-")}
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_a_repeated_alert_is_the_same_alert(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_a_repeated_alert_is_the_same_alert(receiver: Receiver, wanted: AlertFormat) -> None:
     """The same row gives the same body, so that the receiver can tell."""
     deliver(target(receiver.url, wanted), outgoing(RISE, attempt=1), outgoing(RISE, attempt=2))
 
@@ -84,8 +91,8 @@ def test_a_repeated_alert_is_the_same_alert(receiver: Receiver, wanted: Format) 
     assert first == second
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_meaning_of_answers(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_meaning_of_answers(receiver: Receiver, wanted: AlertFormat) -> None:
     """The answers of all products are read alike: success, later, never, gone."""
     receiver.answers = [
         (202, {}, b"{}"),
@@ -103,8 +110,8 @@ def test_meaning_of_answers(receiver: Receiver, wanted: Format) -> None:
     assert len(receiver.got) == 6
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_nobody_answers(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_nobody_answers(receiver: Receiver, wanted: AlertFormat) -> None:
     """No connection is tried again later, and the error names no secret."""
     receiver.close()
     (result,) = deliver(target(receiver.url, wanted), outgoing(RISE))
@@ -114,8 +121,8 @@ def test_nobody_answers(receiver: Receiver, wanted: Format) -> None:
     assert TOKEN not in result.error
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_a_cancelled_attempt_leaves_nothing_behind(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_a_cancelled_attempt_leaves_nothing_behind(receiver: Receiver, wanted: AlertFormat) -> None:
     """The caller bounds the time by cancelling; the next attempt works."""
     to = target(receiver.url, wanted)
 
@@ -130,8 +137,8 @@ def test_a_cancelled_attempt_leaves_nothing_behind(receiver: Receiver, wanted: F
     assert use(work) == DeliveryResult("delivered")
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_secrets_that_a_refusal_repeats_are_hidden(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_secrets_that_a_refusal_repeats_are_hidden(receiver: Receiver, wanted: AlertFormat) -> None:
     """A target (or a proxy before it) may repeat the URL or the body: neither token nor key gets into an error."""
     told = f"no such hook /hook/services/{TOKEN} key {ROUTING_KEY} {SECRET} ".encode()
     receiver.answers = [(404, {}, told), (404, {}, b"x" * 185 + told)]
@@ -143,8 +150,8 @@ def test_secrets_that_a_refusal_repeats_are_hidden(receiver: Receiver, wanted: F
             assert secret[:8] not in result.error
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
-def test_no_secret_is_shown(receiver: Receiver, wanted: Format) -> None:
+@pytest.mark.parametrize("wanted", ALERT_FORMATS)
+def test_no_secret_is_shown(receiver: Receiver, wanted: AlertFormat) -> None:
     """Neither the printed target nor its fingerprint nor a body shows one; PagerDuty's key has to be in its body."""
     to = target(receiver.url, wanted)
     deliver(to, outgoing(RISE))

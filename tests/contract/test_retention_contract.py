@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.feedback import label_days
-from trustwatch.api.serve.service import DAY_MS, retain
+from trustwatch.api.serve.feedback import label_retention_days
+from trustwatch.api.serve.service import DAY_MS, retention_cutoff
 from trustwatch.api.settings import RetentionSettings, Settings
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.records import AgentName, Commit, DeadLetter, Edge, OutboxRow, Position
-from trustwatch.scoring.store import Route, Settlement, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.records import AgentEdge, AgentName, Commit, DeadLetter, OutboxRow, Position
+from trustwatch.scoring.store import DeliveryRoute, DeliverySettlement, SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 LATE = NOW + 10 * DAY_MS
@@ -35,9 +35,9 @@ def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
     letters = [DeadLetter(f"L{number}", NOW, "gw", "bad", "$", b"x", 0, number) for number in range(2)]
     at = store.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [alert], letters))
-    store.route([Route("hook", "alert", frozenset({3}), 0)], NOW)
+    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
     (out,) = store.lease("hook", NOW, 10, 1_000)
-    store.settle([Settlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
+    store.settle([DeliverySettlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
     store.mark_replayed(["L0"], NOW)
 
     kept = store.purge(LATE, outbox_before_ms=NOW, letters_before_ms=NOW)
@@ -54,7 +54,7 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
     store.add_intervention(ended)
     store.want(Actuation("kc", BOT, 1, b"{}", b"", "restored", NOW, NOW, NOW, NOW, ""))
     at = store.claim(0)
-    edge = Edge("acme", "https://as", "called", "bot", "other", NOW, NOW)
+    edge = AgentEdge("acme", "https://as", "called", "bot", "other", NOW, NOW)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], edges=[edge]))
 
     assert store.purge_containment(NOW, actuations_before_ms=NOW, edges_before_ms=NOW) == 0
@@ -65,7 +65,7 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
 
 def test_what_is_not_said_is_retention_days() -> None:
     """Defaults keep what was so before there were settings by table."""
-    before = retain(Settings(retention_days=30), LATE)
+    before = retention_cutoff(Settings(retention_days=30), LATE)
 
     assert before(None) == LATE - 30 * DAY_MS
     assert before(7) == LATE - 7 * DAY_MS
@@ -75,7 +75,7 @@ def test_labels_are_kept_as_long_as_what_they_speak_of() -> None:
     """Training reads the archive where there is one; whoever sets days means them."""
     archive = ArchiveSettings(directory=Path("archive"), retention_days=400)
 
-    assert label_days(Settings(retention_days=30)) == 30
-    assert label_days(Settings(retention_days=30, archive=archive)) == 400
-    assert label_days(Settings(retention_days=500, archive=archive)) == 500
-    assert label_days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7
+    assert label_retention_days(Settings(retention_days=30)) == 30
+    assert label_retention_days(Settings(retention_days=30, archive=archive)) == 400
+    assert label_retention_days(Settings(retention_days=500, archive=archive)) == 500
+    assert label_retention_days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7

@@ -12,12 +12,12 @@ from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.files import FileSource
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.source import Kind, Record, RecordBatch, Source
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 
 from .kafka_support import CLIENTS, Member, make_topic, settings, write
 
 RECORDS = [
-    Record(Kind.EVENT, raw_id_hash(payload), 1_700_000_000_000, payload)
+    Record(RecordKind.EVENT, raw_id_hash(payload), 1_700_000_000_000, payload)
     for payload in (b'{"id":"%d","pad":"%s"}' % (i, b"x" * (i * 37 % 400)) for i in range(50))
 ]
 

@@ -20,16 +20,16 @@ from trustwatch.scoring.records import (
     Decision,
     OutboxRow,
     Position,
-    Reason,
     RiskLevel,
+    RiskReason,
 )
 from trustwatch.scoring.store import (
     AgentQuery,
     BadCursor,
     CommitResult,
-    Due,
-    Route,
-    Settlement,
+    DeliveryRoute,
+    DeliverySettlement,
+    DueAgent,
     Store,
     open_store,
     sqlite_url,
@@ -95,7 +95,9 @@ def decision(number: int, name: AgentName, **values: object) -> Decision:
         confidence=0.8,
         anomaly_score=0.7,
         p_value=1e-9,
-        reasons=(Reason("first_seen_resource", "resource_rarity", "acct-9", "42 known", 0.4, "first use of acct-9"),),
+        reasons=(
+            RiskReason("first_seen_resource", "resource_rarity", "acct-9", "42 known", 0.4, "first use of acct-9"),
+        ),
         counterfactual="medium if …",
         feature_vector={"pace": 1.5, "rarity": 0.1},
         evidence={"statistic": 3.25, "window": [1, 2]},
@@ -169,7 +171,7 @@ def test_fenced_commit_writes_nothing(store: Store, wrong: Position) -> None:
     assert store.position(0) == Position(0, 2, 1)
     assert store.agents([row.name.key]) == {}
     assert store.list_decisions().items == []
-    assert store.route([Route("t", "alert", ALL, 0)], NOW) == 0
+    assert store.route([DeliveryRoute("t", "alert", ALL, 0)], NOW) == 0
     assert store.letter_counts() == (0, 0)
 
 
@@ -286,7 +288,7 @@ def test_due(store: Store) -> None:
     assert [item.due_ms for item in first + rest] == [10, 20, 20, 20, 30]
     assert {item.key for item in first + rest} == {row.name.key for row in rows[1:6]}
     assert store.due(9, 10) == []
-    assert store.due(10, 10) == [Due(10, rows[2].name.key)]
+    assert store.due(10, 10) == [DueAgent(10, rows[2].name.key)]
 
 
 def test_summaries_in_chunks(store: Store) -> None:
@@ -407,7 +409,7 @@ def test_repeated_ids_are_written_once(store: Store) -> None:
 
     assert [one.level for one in store.list_decisions().items] == [3]
     assert store.letter_counts() == (1, 0)
-    assert store.route([Route("t", "alert", ALL, 0)], NOW) == 1
+    assert store.route([DeliveryRoute("t", "alert", ALL, 0)], NOW) == 1
     assert [one.row.payload for one in store.lease("t", NOW, 9, 1)] == [b"{}"]
 
 
@@ -458,8 +460,8 @@ def test_replayed_letters_make_way(store: Store) -> None:
 # Outbox
 
 
-def route(target: str = "t", levels: frozenset[int] = ALL, cooldown_ms: int = 0) -> Route:
-    return Route(target, "alert", levels, cooldown_ms)
+def route(target: str = "t", levels: frozenset[int] = ALL, cooldown_ms: int = 0) -> DeliveryRoute:
+    return DeliveryRoute(target, "alert", levels, cooldown_ms)
 
 
 def states(store: Store, target: str | None = None) -> list[tuple[str, str, int]]:
@@ -516,9 +518,9 @@ def test_settling(store: Store) -> None:
 
     store.settle(
         [
-            Settlement(one.seq, "t", one.attempt, "failed", 0, "too late", NOW),
-            Settlement(two.seq, "t", two.attempt, "delivered", 0, "", NOW + 50),
-            Settlement(three.seq, "t", three.attempt, "pending", NOW + 500, "HTTP 503", NOW + 50),
+            DeliverySettlement(one.seq, "t", one.attempt, "failed", 0, "too late", NOW),
+            DeliverySettlement(two.seq, "t", two.attempt, "delivered", 0, "", NOW + 50),
+            DeliverySettlement(three.seq, "t", three.attempt, "pending", NOW + 500, "HTTP 503", NOW + 50),
         ]
     )
     settled = {item.key: item for item in store.list_deliveries().items}
@@ -579,8 +581,8 @@ def test_overtaken_deliveries(store: Store) -> None:
     seqs = [one.seq for one in leased["a"]]
     assert store.superseded("a", seqs) == store.superseded("a", []) == set()
 
-    ended = [Settlement(seqs[place], "a", 1, "delivered", 0, "", NOW) for place in (4, 5)]
-    store.settle([*ended, Settlement(seqs[5], "b", 1, "delivered", 0, "", NOW)])
+    ended = [DeliverySettlement(seqs[place], "a", 1, "delivered", 0, "", NOW) for place in (4, 5)]
+    store.settle([*ended, DeliverySettlement(seqs[5], "b", 1, "delivered", 0, "", NOW)])
     assert store.superseded("a", seqs) == {seqs[0], seqs[1]}
     assert store.superseded("a", seqs[1:]) == {seqs[1]}
     assert store.superseded("b", seqs) == set()
@@ -591,7 +593,7 @@ def test_suppressed_deliveries_say_why(store: Store) -> None:
     write(store, outbox=[alert(1), alert(2)])
     store.route([route("a", cooldown_ms=60_000)], NOW)
     (leased,) = store.lease("a", NOW, 9, 1000)
-    store.settle([Settlement(leased.seq, "a", leased.attempt, "suppressed", 0, "no use for it", NOW)])
+    store.settle([DeliverySettlement(leased.seq, "a", leased.attempt, "suppressed", 0, "no use for it", NOW)])
 
     found = {one.key: (one.status, one.last_error[:9]) for one in store.list_deliveries().items}
     assert found == {"alert-1": ("suppressed", "no use fo"), "alert-2": ("suppressed", "cool-down")}
@@ -647,7 +649,7 @@ def test_cooldown_counts_from_what_arrived(store: Store) -> None:
     write(store, outbox=[alert(1)])
     store.route([route(cooldown_ms=1_000_000)], NOW)
     (one,) = store.lease("t", NOW, 1, 1)
-    store.settle([Settlement(one.seq, "t", one.attempt, "failed", 0, "HTTP 400", NOW)])
+    store.settle([DeliverySettlement(one.seq, "t", one.attempt, "failed", 0, "HTTP 400", NOW)])
 
     write(store, outbox=[alert(2)])
     store.route([route(cooldown_ms=1_000_000)], NOW)
@@ -660,7 +662,7 @@ def test_expiry(store: Store) -> None:
     write(store, outbox=[alert(1), alert(2)])
     store.route([route()], NOW)
     one, _two = store.lease("t", NOW, 2, 5_000)
-    store.settle([Settlement(one.seq, "t", 1, "pending", NOW + 10, "HTTP 500", NOW)])
+    store.settle([DeliverySettlement(one.seq, "t", 1, "pending", NOW + 10, "HTTP 500", NOW)])
 
     assert store.expire(NOW, NOW + 100) == 0
     assert store.expire(NOW + 1, NOW + 100) == 1
@@ -727,9 +729,9 @@ def test_due_of_one_partition(store: Store) -> None:
     write(store, 3, agents=[agent("b", due_ms=7), agent("c", due_ms=4)])
 
     a, b, c = (agent(name).name.key for name in "abc")
-    assert store.due(9, 10) == [Due(5, a)]
-    assert store.due(9, 10, partition=3) == [Due(4, c), Due(7, b)]
-    assert store.due(9, 10, Due(4, c), partition=3) == [Due(7, b)]
+    assert store.due(9, 10) == [DueAgent(5, a)]
+    assert store.due(9, 10, partition=3) == [DueAgent(4, c), DueAgent(7, b)]
+    assert store.due(9, 10, DueAgent(4, c), partition=3) == [DueAgent(7, b)]
     assert store.due(9, 10, partition=1) == []
 
 
@@ -896,7 +898,7 @@ def test_purge(store: Store) -> None:
     )
     store.route([route()], NOW)
     first, second, _third = store.lease("t", NOW, 3, 1)
-    store.settle([Settlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
+    store.settle([DeliverySettlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
     store.mark_replayed(["L0000", "L0002"], NOW)
 
     assert store.purge(NOW + 6, chunk=2) == (5, 2, 2, 0)

@@ -16,17 +16,17 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.kafka import (
-    KafkaLog,
-    KafkaSettings,
-    Raw,
-    Sasl,
-    Tls,
+    KafkaClientSettings,
+    KafkaCommitLog,
+    KafkaRecord,
+    SaslSettings,
+    TlsSettings,
     TopicReader,
     open_admin,
     open_reader,
     open_writer,
 )
-from trustwatch.ingest.kafka.kafka_python.options import ClientCredentials, connection
+from trustwatch.ingest.kafka.kafka_python.options import KafkaTokenProvider, connection_options
 from trustwatch.ingest.log import LogFailed
 from trustwatch.ingest.routing import partition_of
 from trustwatch.ingest.source import TopicWriter
@@ -53,15 +53,15 @@ def closing(made: Any) -> Iterator[Any]:
         made.close()
 
 
-def read_all(made: KafkaSettings, *topics: str) -> dict[int, list[Raw]]:
+def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[KafkaRecord]]:
     """Everything that a topic holds now, by partition."""
-    found: dict[int, list[Raw]] = {}
+    found: dict[int, list[KafkaRecord]] = {}
     with closing(open_reader(made, topics)) as reader:
         collect(reader, found)
     return found
 
 
-def collect(reader: TopicReader, found: dict[int, list[Raw]]) -> None:
+def collect(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
     deadline = time.monotonic() + 90
     while not reader.at_end():
         assert time.monotonic() < deadline
@@ -81,8 +81,8 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
         writer.flush(10)
         assert writer.partitions(topic) == 1
     first, second, third = read_all(made, topic)[0]
-    assert first == Raw(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
-    assert second == Raw(1, NOW_MS, b"k", None, [])
+    assert first == KafkaRecord(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
+    assert second == KafkaRecord(1, NOW_MS, b"k", None, [])
     assert (third.key, third.value) == (None, b"without a key")
 
 
@@ -298,7 +298,7 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
     make_topic(kafka, made.topics.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
     with closing(open_writer(made)) as writer:
-        log = KafkaLog(writer, made.topics.events, 8)
+        log = KafkaCommitLog(writer, made.topics.events, 8)
         log.append(records)
         log.sync()
         kafka.kill()
@@ -326,12 +326,12 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
     member.source.close()
 
 
-def secured(kafka: KafkaCluster, client: str, mechanism: str) -> KafkaSettings:
+def secured(kafka: KafkaCluster, client: str, mechanism: str) -> KafkaClientSettings:
     there = kafka.secured
-    tls = Tls(ca_file=str(there.ca))
+    tls = TlsSettings(ca_file=str(there.ca))
     if not mechanism:
         return settings(kafka, client, bootstrap_servers=(there.tls,), security_protocol="SSL", tls=tls)
-    sasl = Sasl(mechanism=mechanism, username=there.user, password=there.password)  # type: ignore[arg-type]
+    sasl = SaslSettings(mechanism=mechanism, username=there.user, password=there.password)  # type: ignore[arg-type]
     return settings(kafka, client, bootstrap_servers=(there.sasl,), security_protocol="SASL_SSL", tls=tls, sasl=sasl)
 
 
@@ -397,33 +397,33 @@ def token_endpoint() -> Iterator[str]:
 
 def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
     """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
-    sasl = Sasl(
+    sasl = SaslSettings(
         mechanism="OAUTHBEARER",
         token_endpoint=token_endpoint,
         client_id="worker",
         client_secret="s3cret",
         scope="kafka",
     )
-    made = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), sasl=sasl)
+    made = KafkaClientSettings(bootstrap_servers=("127.0.0.1:1",), sasl=sasl)
     TokenEndpoint.seen.clear()
-    assert ClientCredentials(sasl, made).token() == "granted"
+    assert KafkaTokenProvider(sasl, made).token() == "granted"
     assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"], "scope": ["kafka"]}]
     wrong = msgspec.structs.replace(sasl, client_secret="other")
     with pytest.raises(Unavailable, match="token") as error:
-        ClientCredentials(wrong, made).token()
+        KafkaTokenProvider(wrong, made).token()
     assert "other" not in str(error.value)
 
 
 def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> None:
     """Either one buys a token as soon as it connects (there is no broker here that takes it)."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint) as no_broker:
-        sasl = Sasl(
+        sasl = SaslSettings(
             mechanism="OAUTHBEARER",
             token_endpoint=token_endpoint,
             client_id="worker",
             client_secret="s3cret",
         )
-        made = KafkaSettings(
+        made = KafkaClientSettings(
             bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",),
             client=client,  # type: ignore[arg-type]
             security_protocol="SASL_PLAINTEXT",
@@ -438,7 +438,7 @@ def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> N
     if client == "confluent":
         assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"]}] * len(TokenEndpoint.seen) != []
     else:  # kafka-python asks for it when a broker offers the mechanism
-        options = connection(made)
+        options = connection_options(made)
         assert (options["sasl_mechanism"], options["sasl_oauth_token_provider"].token()) == ("OAUTHBEARER", "granted")
 
 
@@ -455,7 +455,7 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert dict(reader.offsets_at(0)) == {(topic, 0): 0}
         assert dict(reader.offsets_at(NOW_MS + 2_500)) == {(topic, 0): 3}
         assert dict(reader.offsets_at(NOW_MS + 9_000)) == {(topic, 0): 6}
-        found: dict[int, list[Raw]] = {}
+        found: dict[int, list[KafkaRecord]] = {}
         reader.seek(topic, 0, 4)
         collect(reader, found)
         assert [raw.value for raw in found[0]] == [b"4", b"5"]
@@ -467,6 +467,6 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert [raw.value for raw in found[0]] == [b"5"]
 
 
-def collect_once(reader: TopicReader, found: dict[int, list[Raw]]) -> None:
+def collect_once(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
     for part in reader.poll(0.2):
         found.setdefault(part.partition, []).extend(part.records)

@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from trustwatch.api.cli.main import app
-from trustwatch.api.serve.roles import Roles, check_roles
+from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
 from trustwatch.api.settings import OVERRIDES, load_settings
 from trustwatch.api.settings.load import SETTINGS_FILE
 from typer.main import get_command
@@ -102,7 +102,7 @@ def test_settings_load_for_every_service(name: str, tmp_path: Path) -> None:
     assert environment(service)[SETTINGS_FILE] == service["configs"][0]["target"]
     if service.get("command", [""])[0] == "serve":
         given = options(service["command"])
-        check_roles(Roles(api=not given["workers_only"], workers=not given["api_only"]), settings)
+        check_service_roles(ServiceRoles(api=not given["workers_only"], workers=not given["api_only"]), settings)
 
 
 def test_images_are_pinned() -> None:

@@ -80,7 +80,7 @@ def test_it_can_be_used_on_settings_of_ones_own(path: Path) -> None:
     first, second, *_ = cells(path, "code")
     assert "parameters" in first["metadata"]["tags"]
     assert "SETTINGS = None" in first["text"]
-    assert "open_lab(SETTINGS)" in second["text"]
+    assert "open_session(SETTINGS)" in second["text"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

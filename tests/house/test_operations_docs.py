@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from trustwatch.api.cli.main import app
 from trustwatch.api.http import METRICS
-from trustwatch.api.serve.roles import Roles, check_roles
+from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
 from trustwatch.api.settings import load_settings, settings_table
-from trustwatch.ingest.kafka import DEFINITIONS, Topics
-from trustwatch.ingest.kafka.wire import HEADER
+from trustwatch.ingest.kafka import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.ingest.kafka.wire import RECORD_HEADER
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +25,12 @@ def test_the_table_of_topics_is_that_of_the_program() -> None:
     table = PAGE.partition("<!-- topics -->\n")[2].partition("<!-- end of topics -->")[0].splitlines()[2:]
 
     assert table == [
-        f"| `{one.name(Topics())}` | {one.keyed_by} | {one.holds} | "
+        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
         + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
         + " |"
-        for one in DEFINITIONS
+        for one in TOPIC_DEFINITIONS
     ]
-    assert f"our `{HEADER}` header" in PAGE
+    assert f"our `{RECORD_HEADER}` header" in PAGE
 
 
 @pytest.mark.parametrize("example", SETTINGS, ids=range(len(SETTINGS)))
@@ -52,8 +52,8 @@ def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(SETTINGS[-1])
 
-    for roles in (Roles(), Roles(api=False), Roles(workers=False)):
-        check_roles(roles, load_settings(path, {}))
+    for roles in (ServiceRoles(), ServiceRoles(api=False), ServiceRoles(workers=False)):
+        check_service_roles(roles, load_settings(path, {}))
 
 
 def test_settings_that_are_named_exist() -> None:

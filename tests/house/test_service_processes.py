@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from service_stack.system import Process
+from service_stack.system import ServerProcess
 
 
 def test_a_program_that_is_being_loaded_is_alive_and_a_zombie_is_not(
@@ -15,7 +15,7 @@ def test_a_program_that_is_being_loaded_is_alive_and_a_zombie_is_not(
 ) -> None:
     """Neither has a command line: the first for the milliseconds of an exec, here told for as long as it takes."""
     child = subprocess.Popen(["sleep", "60"])
-    process = Process("sleeper", "sleep", tmp_path / "log", child.pid)
+    process = ServerProcess("sleeper", "sleep", tmp_path / "log", child.pid)
     assert process.alive()
     monkeypatch.setattr(Path, "read_bytes", lambda self: b"")
     assert process.alive()
@@ -31,4 +31,4 @@ def test_a_program_that_is_being_loaded_is_alive_and_a_zombie_is_not(
 
 
 def test_an_id_that_was_given_to_another_program_is_not_the_server(tmp_path: Path) -> None:
-    assert not Process("server", "a-folder-of-nobody", tmp_path / "log", os.getpid()).alive()
+    assert not ServerProcess("server", "a-folder-of-nobody", tmp_path / "log", os.getpid()).alive()

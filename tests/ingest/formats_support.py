@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, parser_of
+from trustwatch.ingest.formats import MappingSpec, create_parser
 
 LINES = Path(__file__).parent / "lines"
 """What running servers wrote: Keycloak 26.7.3, Ory Hydra 2.3.0 and node-oidc-provider of `scripts/services`."""
@@ -27,12 +27,12 @@ def taken(name: str, value: bytes | str | object, spec: MappingSpec | None = Non
     raw = (
         value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else json.dumps(value).encode()
     )
-    parcels, skipped = parser_of(name, spec)(raw, {})
+    parcels, skipped = create_parser(name, spec)(raw, {})
     events, refusals = [], []
     for parcel in parcels:
-        assert parcel.native is not None
+        assert parcel.to_native is not None
         try:
-            native = parcel.native()
+            native = parcel.to_native()
         except MalformedEvent as error:
             refusals.append(f"{error.path}: {error.reason}")
         else:

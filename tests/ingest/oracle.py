@@ -17,7 +17,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.features.layout import WAYS, Baseline
-from trustwatch.ingest.features.table import NAMES
+from trustwatch.ingest.features.table import FEATURE_NAMES
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -59,8 +59,8 @@ class Watch:
 
     def feed(self, *events: dict[str, Any], learn: bool = True) -> list[dict[str, float]]:
         """Feature vectors of the events by name."""
-        vectors, self.found = self.builder.vectors(columns(events), learn)
-        return [dict(zip(NAMES, row, strict=True)) for row in vectors.tolist()]
+        vectors, self.found = self.builder.observe_and_learn(columns(events), learn)
+        return [dict(zip(FEATURE_NAMES, row, strict=True)) for row in vectors.tolist()]
 
     def last(self, *events: dict[str, Any]) -> dict[str, float]:
         """Vector of the last of the events."""

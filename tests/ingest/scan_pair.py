@@ -9,7 +9,7 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.scan import Encoded, RawEncoder
+from trustwatch.ingest.scan import EncodedBatch, RawEncoder
 
 from .oracle import SALT
 
@@ -69,7 +69,7 @@ class Pair:
         self.reference = ColumnEncoder(SALT, DOMAINS)
         self.scanned = 0
 
-    def check(self, payloads: list[bytes]) -> Encoded:
+    def check(self, payloads: list[bytes]) -> EncodedBatch:
         """Encode twice, as the second time finds everything remembered; both must be as the reference."""
         events, wrong = [], []
         for position, payload in enumerate(payloads):

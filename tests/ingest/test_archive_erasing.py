@@ -9,16 +9,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from trustwatch.ingest.archive import erasing, files
-from trustwatch.ingest.archive.erasing import Rewritten, erase_files
-from trustwatch.ingest.archive.files import partition_of, write_file
-from trustwatch.ingest.archive.tables import table
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.archive.erasing import FileErasureCount, erase_files
+from trustwatch.ingest.archive.files import event_folder, write_file_atomically
+from trustwatch.ingest.archive.tables import event_table
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 
 DAY = 1_764_547_200_000
-CANARY = Subject("agent", "acme", "https://as", "canary", "erased~1")
-PERSON = Subject("principal", "acme", "", "ann@acme.example", "erased~2")
+CANARY = ErasureSubject("agent", "acme", "https://as", "canary", "erased~1")
+PERSON = ErasureSubject("principal", "acme", "", "ann@acme.example", "erased~2")
 
 
 def event(agent: str, tenant: str = "acme", **more: Any) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def write(directory: Path, name: str, events: list[dict[str, Any]], first: int =
     for at, made in enumerate(events):
         raw = json.dumps(made).encode()
         rows.append((first + at, DAY, DAY, decode_event(raw), raw))
-    path = directory / partition_of(DAY, events[0]["tenant"]) / name
-    write_file(path, lambda file: pq.write_table(table(rows), file))
+    path = directory / event_folder(DAY, events[0]["tenant"]) / name
+    write_file_atomically(path, lambda file: pq.write_table(event_table(rows), file))
     return path
 
 
@@ -69,7 +69,7 @@ def test_an_agents_rows_go(archive: Path) -> None:
     found = erase_files(archive, "events", CANARY, {0: 5})
     left = rows(archive)
 
-    assert dry == found == Rewritten(2, 1, 2)
+    assert dry == found == FileErasureCount(2, 1, 2)
     assert [(row["offset"], row["agent_id"]) for row in left] == [
         (1, "other"),
         (2, "other"),
@@ -80,7 +80,7 @@ def test_an_agents_rows_go(archive: Path) -> None:
     assert left[0]["delegation"] == ["other", "erased~1"]
     assert json.loads(left[0]["raw"])["peer"] == left[0]["peer"] == "erased~1"
     assert rows(archive, "globex")[0]["agent_id"] == "canary"
-    assert erase_files(archive, "events", CANARY, {0: 5}) == Rewritten()
+    assert erase_files(archive, "events", CANARY, {0: 5}) == FileErasureCount()
     assert len(list(archive.glob("date=*/tenant=acme/*.parquet"))) == 2
 
 
@@ -90,7 +90,7 @@ def test_a_principal_is_replaced(archive: Path) -> None:
     found = erase_files(archive, "events", PERSON, {0: 7})
     after = rows(archive)
 
-    assert found == Rewritten(0, 2, 2)
+    assert found == FileErasureCount(0, 2, 2)
     assert b"ann@" not in b"".join(path.read_bytes() for path in archive.rglob("*.parquet"))
     assert json.loads(after[3]["raw"])["attributes"] == {"to": ["mail:erased~2"]}
     assert after[3]["principal_id"] == "erased~2"
@@ -101,7 +101,7 @@ def test_a_principal_is_replaced(archive: Path) -> None:
 
 def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole files stay at every moment, and the next call ends the work."""
-    real, calls = erasing.replace, []
+    real, calls = erasing.replace_file, []
 
     def refusing(path: Path, content: Any) -> None:
         calls.append(path)
@@ -119,7 +119,7 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_no_archive(tmp_path: Path) -> None:
     """Nothing is found where nothing is, and nothing is made."""
-    assert erase_files(tmp_path / "none", "events", CANARY, {0: 5}) == Rewritten()
+    assert erase_files(tmp_path / "none", "events", CANARY, {0: 5}) == FileErasureCount()
     assert not (tmp_path / "none").exists()
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
     """With what to do, as an error that whoever erases waits on; it is left as it was."""
     path = next(archive.glob("date=*/tenant=acme/*-00000000000000000005.parquet"))
     if damage == "other columns":
-        pq.write_table(table([]).select(["id"]), path)
+        pq.write_table(event_table([]).select(["id"]), path)
     else:
         path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"")
     before = path.read_bytes()

@@ -11,8 +11,8 @@ import pytest
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.bodies import split_json, split_ndjson
-from trustwatch.ingest.formats.cloudevents import from_binary, from_structured, split_batch
-from trustwatch.ingest.formats.lenient import decode_history, outcome_of_code
+from trustwatch.ingest.formats.cloudevents import decode_http_binary, decode_structured, split_batch
+from trustwatch.ingest.formats.lenient import decode_history_event, outcome_of_code
 
 NATIVE: dict[str, Any] = {
     "time": "2026-11-24T22:23:14.123Z",
@@ -43,7 +43,7 @@ def structured(data: Any = NATIVE, **changes: Any) -> bytes:
 
 def test_the_envelope_gives_the_identity() -> None:
     """`id` and `source` of the envelope replace those of the event; every other member stays as it stands."""
-    native = from_structured(structured({**NATIVE, "id": "own", "source": "urn:own"}))
+    native = decode_structured(structured({**NATIVE, "id": "own", "source": "urn:own"}))
     assert json.loads(native) == {**NATIVE, "id": "evt-0193", "source": "urn:gateway:eu-1"}
     event = decode_event(native)
     assert (event.id, event.source) == ("evt-0193", "urn:gateway:eu-1")
@@ -51,11 +51,11 @@ def test_the_envelope_gives_the_identity() -> None:
 
 def test_time_and_trace_fill_in_only() -> None:
     """The event's own time and trace win; where they are absent or null the envelope's are taken."""
-    own = json.loads(from_structured(structured({**NATIVE, "trace_id": "mine"}, traceparent=TRACE)))
+    own = json.loads(decode_structured(structured({**NATIVE, "trace_id": "mine"}, traceparent=TRACE)))
     assert (own["time"], own["trace_id"]) == (NATIVE["time"], "mine")
-    bare = json.loads(from_structured(structured({**NATIVE, "time": None, "trace_id": None}, traceparent=TRACE)))
+    bare = json.loads(decode_structured(structured({**NATIVE, "time": None, "trace_id": None}, traceparent=TRACE)))
     assert (bare["time"], bare["trace_id"]) == (ENVELOPE["time"], "4bf92f3577b34da6a3ce929d0e0e4736")
-    broken = json.loads(from_structured(structured(traceparent="nonsense")))
+    broken = json.loads(decode_structured(structured(traceparent="nonsense")))
     assert "trace_id" not in broken
 
 
@@ -63,7 +63,7 @@ def test_data_base64() -> None:
     """The event may be packed; an absent `data` or null beside it is no contradiction."""
     packed = base64.b64encode(json.dumps(NATIVE).encode()).decode()
     for data in ("absent", None):
-        native = from_structured(structured(data, data_base64=packed))
+        native = decode_structured(structured(data, data_base64=packed))
         assert json.loads(native)["action"] == "process_payment"
 
 
@@ -94,7 +94,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 def test_bad_envelopes(changes: dict[str, Any], path: str, reason: str) -> None:
     """Each way to be wrong is a MalformedEvent with the path of the wrong attribute and words to act on."""
     with pytest.raises(MalformedEvent) as caught:
-        from_structured(structured(**changes))
+        decode_structured(structured(**changes))
     assert caught.value.path == path
     assert reason in caught.value.reason
 
@@ -103,7 +103,7 @@ def test_bad_envelopes(changes: dict[str, Any], path: str, reason: str) -> None:
 def test_what_is_no_envelope(raw: bytes) -> None:
     """Anything but a JSON object is malformed as a whole."""
     with pytest.raises(MalformedEvent) as caught:
-        from_structured(raw)
+        decode_structured(raw)
     assert caught.value.path == "$"
 
 
@@ -115,7 +115,7 @@ def headers(**changes: str) -> dict[str, str]:
 def test_binary_mode() -> None:
     """Attributes come from headers of any case, unquoted and percent-decoded once; the body is the event."""
     given = headers(id="Euro%20%E2%82%AC%2541", source='"/a \\"b\\""', traceparent=TRACE)
-    native = json.loads(from_binary(given, json.dumps(NATIVE).encode()))
+    native = json.loads(decode_http_binary(given, json.dumps(NATIVE).encode()))
     assert native["id"] == "Euro €%41"
     assert native["source"] == '/a "b"'
     assert native["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -138,7 +138,7 @@ def test_binary_mode() -> None:
 def test_bad_binary_mode(changes: dict[str, str], body: bytes, path: str) -> None:
     """Bad headers are named as the attribute that they carry."""
     with pytest.raises(MalformedEvent) as caught:
-        from_binary(headers(**changes), body)
+        decode_http_binary(headers(**changes), body)
     assert caught.value.path == path
 
 
@@ -147,7 +147,7 @@ def test_missing_header() -> None:
     given = headers()
     del given["Ce-id"]
     with pytest.raises(MalformedEvent, match="`id` is missing") as caught:
-        from_binary(given, b"{}")
+        decode_http_binary(given, b"{}")
     assert caught.value.path == "$.id"
 
 
@@ -235,7 +235,7 @@ def history(**changes: Any) -> bytes:
 def test_history_is_mended_and_said(error: str | None, kept: str) -> None:
     """A foreign outcome is mapped, its text kept in `error` unless there is one, and nothing else changes."""
     raw = history(outcome="ThrottlingException", error=error)
-    event, mended = decode_history(raw)
+    event, mended = decode_history_event(raw)
     assert mended
     assert (event.outcome, event.error) == ("error", kept)
     assert (event.action, event.bytes_in) == ("process_payment", 1.5)
@@ -245,15 +245,15 @@ def test_history_is_mended_and_said(error: str | None, kept: str) -> None:
 
 def test_sound_history_is_not_touched() -> None:
     """A record that the strict decoder takes is returned as it is; a long code is cut to the length of a text."""
-    event, mended = decode_history(history())
+    event, mended = decode_history_event(history())
     assert (event, mended) == (decode_event(history()), False)
-    event, mended = decode_history(history(outcome="x" * 5000))
+    event, mended = decode_history_event(history(outcome="x" * 5000))
     assert event.error == "x" * 2048
 
 
 def test_success_in_other_capitals_is_no_error_text() -> None:
     """`SUCCESS` is a success without an error."""
-    event, mended = decode_history(history(outcome="SUCCESS"))
+    event, mended = decode_history_event(history(outcome="SUCCESS"))
     assert (event.outcome, event.error, mended) == ("success", None, True)
 
 
@@ -272,7 +272,7 @@ def test_success_in_other_capitals_is_no_error_text() -> None:
 def test_other_damage_is_not_mended(changes: dict[str, Any], path: str) -> None:
     """Only a foreign outcome is forgiven; everything else is malformed as at the HTTP door."""
     with pytest.raises(MalformedEvent) as caught:
-        decode_history(history(**changes))
+        decode_history_event(history(**changes))
     assert caught.value.path == path
 
 
@@ -280,5 +280,5 @@ def test_other_damage_is_not_mended(changes: dict[str, Any], path: str) -> None:
 def test_foreign_outcomes_of_damaged_records_are_malformed(rest: bytes) -> None:
     """The decoder stops at the outcome, before it comes to what no decoder reads; mending must not end the run."""
     with pytest.raises(MalformedEvent) as caught:
-        decode_history(history(outcome="Throttled")[:-1] + rest)
+        decode_history_event(history(outcome="Throttled")[:-1] + rest)
     assert caught.value.path == "$.outcome"

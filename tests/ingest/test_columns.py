@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 from trustwatch.ingest import columns as c
-from trustwatch.ingest.columns import ColumnEncoder, Remembered, network_of
-from trustwatch.ingest.events import EFFECTS, OUTCOMES, AuditEvent, decode_event
+from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
+from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
 from trustwatch.ingest.hashing import NameHasher, agent_key
 
 from .oracle import SALT, columns, event, history
@@ -213,12 +213,12 @@ def test_columns_take_and_timed() -> None:
     """Rows can be picked, and told at other times, without touching the batch."""
     batch = columns([event(0, action="a"), event(1, action="b"), event(2, action="c")])
 
-    picked = batch.take(np.array([2, 0])).timed(np.array([7, 8], np.int64))
+    picked = batch.take(np.array([2, 0])).with_times(np.array([7, 8], np.int64))
 
     assert [found.action for found in picked.events] == ["c", "a"]
     assert picked.time_ms.tolist() == [7, 8]
     np.testing.assert_array_equal(picked.names, batch.names[[2, 0]])
-    assert isinstance(picked.events[0], AuditEvent)
+    assert isinstance(picked.events[0], NativeEvent)
 
 
 def test_remembered_is_bounded() -> None:
@@ -229,7 +229,7 @@ def test_remembered_is_bounded() -> None:
         calls.append(name)
         return len(name)
 
-    known = Remembered(measure)
+    known = MemoizedFunction(measure)
     most = known._MOST
 
     assert [known[("x",)], known[("x",)], known[("y" * 501,)], known[("y" * 501,)]] == [1, 1, 501, 501]

@@ -53,15 +53,15 @@ def test_all_files_with_kernels_count(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("A = 1")
-    seen = {under_test.sources(tmp_path)}
+    seen = {under_test.source_digest(tmp_path)}
     for name in ("ingest/scan/walk.py", "ingest/features/layout.py", "models/tails.py", "scoring/risk.py"):
         (tmp_path / name).write_text("A = 2")
-        under_test.sources.cache_clear()
-        seen.add(under_test.sources(tmp_path))
+        under_test.source_digest.cache_clear()
+        seen.add(under_test.source_digest(tmp_path))
     assert len(seen) == 5
 
 
 def test_the_kernels_have_it() -> None:
     """Otherwise a new numba keeps its cache elsewhere, and this needs another way."""
     observe: Any = kernel.observe
-    assert observe._cache._cache_file._source_stamp[1] == under_test.sources(under_test.PACKAGE)
+    assert observe._cache._cache_file._source_stamp[1] == under_test.source_digest(under_test.PACKAGE_ROOT)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.ingest.dedup import WINDOW, DuplicateWindow
+from trustwatch.ingest.dedup import DEFAULT_WINDOW, DuplicateWindow
 from trustwatch.ingest.identity import event_id_hash, raw_id_hash
 
 LOGS = st.lists(st.integers(0, 12), min_size=1, max_size=80)
@@ -71,7 +71,7 @@ def test_memory_is_fixed_and_a_full_generation_fits() -> None:
     """8 MiB at the default, before and after more than two generations of new ids; none of them is lost or invented."""
     window = DuplicateWindow()
     assert window.nbytes == 8 * 1024 * 1024
-    hashes = np.arange(1, 2 * WINDOW + 100, dtype=np.uint64)
+    hashes = np.arange(1, 2 * DEFAULT_WINDOW + 100, dtype=np.uint64)
     assert not window.mark(hashes, np.arange(len(hashes))).any()
     again = np.arange(len(hashes), len(hashes) + 1000)
     assert window.mark(hashes[-1000:], again).all()

@@ -6,17 +6,17 @@ import base64
 import json
 
 import pytest
-from trustwatch.ingest.erasing import NameEraser, RecordEraser, Subject
+from trustwatch.ingest.erasing import ErasureSubject, NameEraser, RecordEraser
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
-AGENT = Subject("agent", "acme", "https://as", "agent-7", "erased:1")
-PERSON = Subject("principal", "acme", "", "ann@acme.example", "erased:2")
+AGENT = ErasureSubject("agent", "acme", "https://as", "agent-7", "erased:1")
+PERSON = ErasureSubject("principal", "acme", "", "ann@acme.example", "erased:2")
 
 
 def event(**values: object) -> Record:
     body = {"tenant": "acme", "agent": {"id": "other", "issuer": "https://as"}, "action": "read", **values}
-    return Record(Kind.EVENT, 17, 5, json.dumps(body).encode())
+    return Record(RecordKind.EVENT, 17, 5, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_a_name_is_found_as_a_whole(text: str, found: bool) -> None:
     """Other names that contain it are others."""
     eraser = NameEraser("ann", "X")
 
-    assert eraser.in_text(text) is found
-    assert eraser.text(text) == (text.replace("ann", "X") if found else text)
+    assert eraser.is_in_text(text) is found
+    assert eraser.erase_in_text(text) == (text.replace("ann", "X") if found else text)
 
 
 def test_names_in_json_however_they_are_escaped() -> None:
@@ -56,10 +56,10 @@ def test_names_in_json_however_they_are_escaped() -> None:
     other = b'{"a": "\\u00e4"}'
 
     assert b"\\u00e4" in raw
-    assert eraser.in_bytes(raw)
-    assert json.loads(eraser.json(raw)) == {"X": ["a", {"b": "to X!"}], "c": 1.5}
-    assert eraser.json(other) is other
-    assert eraser.json('no { ä"\\n'.encode()) == b"no { X"
+    assert eraser.is_in_bytes(raw)
+    assert json.loads(eraser.erase_in_json(raw)) == {"X": ["a", {"b": "to X!"}], "c": 1.5}
+    assert eraser.erase_in_json(other) is other
+    assert eraser.erase_in_json('no { ä"\\n'.encode()) == b"no { X"
 
 
 def test_an_agents_own_events_go_and_others_stay() -> None:
@@ -70,7 +70,7 @@ def test_an_agents_own_events_go_and_others_stay() -> None:
     naming = event(peer="agent-7", delegation=["other", "agent-7"])
     similar = event(peer="agent-70")
 
-    assert erase(own) == Record(Kind.ERASED, 17, 5, b"")
+    assert erase(own) == Record(RecordKind.ERASED, 17, 5, b"")
     assert erase(elsewhere) is elsewhere
     assert erase(similar) is similar
     assert json.loads(erase(naming).payload)["delegation"] == ["other", "erased:1"]
@@ -98,19 +98,23 @@ def test_a_principal_is_replaced() -> None:
 def test_refused_inputs_that_name_it_go() -> None:
     """Their bytes are looked into; so are commands."""
     raw = base64.b64encode(b"broken { ann@acme.example").decode()
-    dead = Record(Kind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": raw}).encode())
-    other = Record(Kind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": base64.b64encode(b"x").decode()}).encode())
+    dead = Record(RecordKind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": raw}).encode())
+    other = Record(
+        RecordKind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": base64.b64encode(b"x").decode()}).encode()
+    )
     key = str(agent_key("acme", "https://as", "agent-7"))
-    release = Record(Kind.CONTROL, 0, 5, json.dumps({"command": "release", "key": key, "by": "bob"}).encode())
-    by_her = Record(Kind.CONTROL, 0, 5, json.dumps({"command": "release", "key": "1", "by": PERSON.name}).encode())
-    forget = Record(Kind.FORGET, 0, 5, json.dumps({"subject": PERSON.name}).encode())
-    tick = Record(Kind.TICK, 0, 5, bytes(8))
+    release = Record(RecordKind.CONTROL, 0, 5, json.dumps({"command": "release", "key": key, "by": "bob"}).encode())
+    by_her = Record(
+        RecordKind.CONTROL, 0, 5, json.dumps({"command": "release", "key": "1", "by": PERSON.name}).encode()
+    )
+    forget = Record(RecordKind.FORGET, 0, 5, json.dumps({"subject": PERSON.name}).encode())
+    tick = Record(RecordKind.TICK, 0, 5, bytes(8))
 
-    assert RecordEraser(PERSON)(dead).kind == Kind.ERASED
+    assert RecordEraser(PERSON)(dead).kind == RecordKind.ERASED
     assert RecordEraser(PERSON)(other) is other
-    assert RecordEraser(AGENT)(release).kind == Kind.ERASED
+    assert RecordEraser(AGENT)(release).kind == RecordKind.ERASED
     assert json.loads(RecordEraser(PERSON)(by_her).payload)["by"] == "erased:2"
-    assert RecordEraser(PERSON)(forget).kind == Kind.ERASED
+    assert RecordEraser(PERSON)(forget).kind == RecordKind.ERASED
     assert RecordEraser(PERSON)(tick) is tick
 
 
@@ -124,6 +128,6 @@ def test_refused_inputs_that_name_it_go() -> None:
 )
 def test_commands_of_other_tenants_and_about_models_stay(payload: bytes) -> None:
     """They have words in common with a name, and mean nobody of that tenant."""
-    record = Record(Kind.CONTROL, 0, 1, payload)
+    record = Record(RecordKind.CONTROL, 0, 1, payload)
 
-    assert RecordEraser(Subject("principal", "acme", "", "ann", "erased~1"))(record) is record
+    assert RecordEraser(ErasureSubject("principal", "acme", "", "ann", "erased~1"))(record) is record

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 from trustwatch.ingest.errors import MalformedEvent
-from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID, decode_event, json_schema
+from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID_LENGTH, decode_event, event_json_schema
 
 from .oracle import event
 
@@ -33,7 +33,7 @@ def test_event_needs_five_members_alone() -> None:
         ({"type": "tool"}, "$.type"),
         ({"effect": "burn"}, "$.effect"),
         ({"agent": {"id": ""}}, "$.agent.id"),
-        ({"agent": {"id": "x" * (MAX_ID + 1)}}, "$.agent.id"),
+        ({"agent": {"id": "x" * (MAX_ID_LENGTH + 1)}}, "$.agent.id"),
         ({"agent": {}}, "$.agent.id"),
         ({"action": ""}, "$.action"),
         ({"time": "yesterday"}, "$.time"),
@@ -90,7 +90,7 @@ def test_event_refuses_a_large_record() -> None:
 
 def test_event_schema_accepts_what_the_decoder_accepts() -> None:
     """The published schema is valid JSON Schema, and says of events what the decoder says."""
-    schema = json_schema()
+    schema = event_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
 

@@ -11,8 +11,8 @@ from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
-from trustwatch.ingest.features.reference import forget_reference
-from trustwatch.ingest.features.table import FEATURES, NAMES
+from trustwatch.ingest.features.reference import reset_reference
+from trustwatch.ingest.features.table import FEATURE_NAMES, FEATURES
 
 from .oracle import Watch, columns, event
 
@@ -26,7 +26,7 @@ def steady(count: int, gap_s: float = 60.0, start_s: float = 0.0, **members: Any
 
 def baseline_of(events: list[dict[str, Any]]) -> Baseline:
     batch: EventColumns = columns(events)
-    _, found = FeatureBuilder(empty_baseline(), 1000).vectors(batch)
+    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(batch)
     return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
@@ -477,7 +477,7 @@ def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
     """After an active day the busy hours are what is usual."""
     watch = Watch()
     watch.feed(*steady(240, 1800.0, bytes_out=1000))
-    forget_reference(watch.builder.state.numbers[0])
+    reset_reference(watch.builder.state.numbers[0])
     after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
 
     assert max(vector["drift"] for vector in after) == 0.0
@@ -551,7 +551,7 @@ def test_a_flood_of_new_names_evicts_no_habit_and_takes_no_memory() -> None:
         batch = columns(flood)
         fresh = np.arange(start + 1, start + 10_001, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         batch.names[:, RESOURCE] = batch.names[:, TARGET] = fresh
-        watch.builder.vectors(batch)
+        watch.builder.observe_and_learn(batch)
 
     after = watch.feed(event(15_000), learn=False)[0]
     network = watch.feed(event(15_000, client={"ip": "10.0.0.1"}), learn=False)[0]["network_surprise"]
@@ -572,7 +572,7 @@ def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
             key = {"credential": {"method": "private_key_jwt", "thumbprint": f"key-{turn}"}}
             watch.feed(event(200_000.0 + 60 * turn, type=kind, **key))
             watch.feed(event(200_030.0 + 60 * turn, **key), learn=False)
-            known[kind] += not (int(watch.found.fresh[0]) >> K_CREDENTIAL) & 1
+            known[kind] += not (int(watch.found.new_kinds[0]) >> K_CREDENTIAL) & 1
 
     assert known["client.change"] == 20
     assert known["tool.call"] < 20
@@ -597,12 +597,12 @@ def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:
     builder = watch.builder
     slots = builder.admit(batch.names[:, AGENT])
     table = builder.state.table.copy()
-    vectors, found = np.zeros((1, len(NAMES))), watch.found
+    vectors, found = np.zeros((1, len(FEATURE_NAMES))), watch.found
 
     builder.observe(batch, slots, np.array([0]), vectors, found)
     builder.learn(batch, slots, np.array([0]), found, np.zeros(1, np.uint8))
 
-    assert vectors[0, NAMES.index("action_surprise")] == pytest.approx(-math.log2(2 / 32))
+    assert vectors[0, FEATURE_NAMES.index("action_surprise")] == pytest.approx(-math.log2(2 / 32))
     np.testing.assert_array_equal(builder.state.table, table)
 
 

@@ -21,7 +21,7 @@ from trustwatch.ingest.features.declaration import (
     Strongest,
     check,
 )
-from trustwatch.ingest.features.table import COUNT, FEATURES, INDEX
+from trustwatch.ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from trustwatch.ingest.features.vector import compose_rows
 
 
@@ -79,7 +79,7 @@ def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:
 def test_features_are_made_of_the_parts_that_they_declare() -> None:
     """`compose` writes the features with parts and no other; each follows all of its parts, and nothing else."""
     dice = np.random.default_rng(11)
-    vectors, codes = dice.gamma(2.0, 4.0, (200, COUNT)), np.zeros((200, c.CODES), np.int8)
+    vectors, codes = dice.gamma(2.0, 4.0, (200, FEATURE_COUNT)), np.zeros((200, c.CODES), np.int8)
     codes[:, c.EFFECT], codes[:, c.EXTERNAL] = dice.integers(0, 5, 200), 1
     made = vectors.copy()
     compose_rows(made, codes)
@@ -88,9 +88,9 @@ def test_features_are_made_of_the_parts_that_they_declare() -> None:
     followed: dict[str, set[str]] = {name: set() for name in composites}
     for part in FEATURES:
         other = vectors.copy()
-        other[:, INDEX[part.name]] = 0.0
+        other[:, FEATURE_INDEX[part.name]] = 0.0
         compose_rows(other, codes)
         for name in composites:
-            if (other[:, INDEX[name]] != made[:, INDEX[name]]).any():
+            if (other[:, FEATURE_INDEX[name]] != made[:, FEATURE_INDEX[name]]).any():
                 followed[name].add(part.name)
     assert followed == composites

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.table import COUNT, FEATURES, INDEX, NAMES, table_hash
+from trustwatch.ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES, FEATURES, feature_table_hash
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "features.md").read_text()
 
@@ -24,23 +24,23 @@ def test_features_docs_hold_the_table() -> None:
 
 def test_features_docs_state_bytes_per_agent() -> None:
     """The bytes of one agent, as a whole and by part, are those of the layout and of the arrays."""
-    state = layout.allocate(3)
-    assert layout.ROW.names is not None and layout.ROW.fields is not None
+    state = layout.allocate_state(3)
+    assert layout.STATE_ROW.names is not None and layout.STATE_ROW.fields is not None
 
     assert sum(array.nbytes for array in state) == 3 * layout.BYTES_PER_AGENT
     assert f"**{layout.BYTES_PER_AGENT:,} bytes**" in DOCUMENT
-    for name in layout.ROW.names:
-        assert f"| `{name}` | {layout.ROW.fields[name][0].itemsize} |" in DOCUMENT
+    for name in layout.STATE_ROW.names:
+        assert f"| `{name}` | {layout.STATE_ROW.fields[name][0].itemsize} |" in DOCUMENT
 
 
 def test_features_docs_state_the_bounds() -> None:
     """Regions, entries, sessions and tokens are as many as the document says."""
-    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE) == (64, 8, 8, 256)
-    assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED) == (4, 12, 4)
+    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE_SIZE) == (64, 8, 8, 256)
+    assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED_TOKENS) == (4, 12, 4)
 
 
 def test_features_have_one_place() -> None:
     """Names are unique, positions are those of the table, and its digest is a fact of it alone."""
-    assert len(set(NAMES)) == COUNT == len(FEATURES)
-    assert [INDEX[name] for name in NAMES] == list(range(COUNT))
-    assert re.fullmatch(r"[0-9a-f]{32}", table_hash())
+    assert len(set(FEATURE_NAMES)) == FEATURE_COUNT == len(FEATURES)
+    assert [FEATURE_INDEX[name] for name in FEATURE_NAMES] == list(range(FEATURE_COUNT))
+    assert re.fullmatch(r"[0-9a-f]{32}", feature_table_hash())

@@ -32,7 +32,7 @@ def many(count: int, **members: Any) -> list[dict[str, Any]]:
 def fitted(*events: dict[str, Any]) -> Baseline:
     """Baseline that counts all of the events."""
     batch = columns(events)
-    _, found = FeatureBuilder(empty_baseline(), 64).vectors(batch)
+    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
     return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
@@ -127,12 +127,12 @@ def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
         made["agent"].pop("version")  # a new one would halve the agent's own counts, but not the baseline's
     batch = columns(past)
     alone, shared = FeatureBuilder(empty_baseline(), 2), FeatureBuilder(fitted(*past), 2)
-    shared.share(batch.names[:, AGENT])
-    alone.vectors(batch)
-    shared.vectors(batch)
+    shared.set_shared_counts(batch.names[:, AGENT])
+    alone.observe_and_learn(batch)
+    shared.observe_and_learn(batch)
 
-    expected, _ = alone.vectors(batch, learn=False)
-    vectors, _ = shared.vectors(batch, learn=False)
+    expected, _ = alone.observe_and_learn(batch, learn=False)
+    vectors, _ = shared.observe_and_learn(batch, learn=False)
 
     assert not overflows(alone)
     assert expected[:, SURPRISES].max() > 2.0
@@ -142,7 +142,7 @@ def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
 def test_what_an_agent_did_since_is_not_taken_out_of_its_peers() -> None:
     """Ten of its 40 events are in the baseline beside a peer's 20: the peer's 20 stay, whatever the agent did since."""
     watch = Watch(fitted(*many(10), *many(20, agent="peer")))
-    watch.builder.share(columns(many(10)).names[:, AGENT])
+    watch.builder.set_shared_counts(columns(many(10)).names[:, AGENT])
     watch.feed(*many(40))
 
     wipe = watch.feed(event(9000, action="wipe"), learn=False)[0]
@@ -154,7 +154,7 @@ def test_a_baseline_that_counts_an_agent_is_no_second_witness() -> None:
     """30 events of its own in the baseline as well: 2/32 for what is new, and not the square of it."""
     events = many(30)
     watch, twice = Watch(fitted(*events)), Watch(fitted(*events))
-    watch.builder.share(columns(events).names[:, AGENT])
+    watch.builder.set_shared_counts(columns(events).names[:, AGENT])
     for each in (watch, twice):
         each.feed(*events)
 
@@ -167,7 +167,7 @@ def test_the_share_of_an_agent_leaves_memory_and_comes_back_with_it() -> None:
     """How many of its events the baseline counts is part of an agent's packed row."""
     batch = columns(many(30))
     builder = FeatureBuilder(fitted(*many(30)), 2)
-    builder.share(batch.names[:, AGENT])
+    builder.set_shared_counts(batch.names[:, AGENT])
 
     row = builder.pack(builder.slots.find(batch.names[:1, AGENT]))
 
@@ -178,7 +178,7 @@ def test_different_followers_of_a_context_are_counted_exactly() -> None:
     """Reads went to x, y and x, a write to z: two different targets behind read and one behind write, in each scope."""
     made = [event(i, action="read", resource={"id": target}) for i, target in enumerate("xyx")]
     batch = columns([*made, event(9, action="write", resource={"id": "z"})])
-    _, found = FeatureBuilder(empty_baseline(), 4).vectors(batch)
+    _, found = FeatureBuilder(empty_baseline(), 4).observe_and_learn(batch)
     baseline = fit_baseline(batch, found, np.ones(4, np.bool_))
     keys = np.zeros(l.SCOPES, np.uint64)
     scope_keys(keys, batch.names[0])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.features.kernel import IGNORED, LATE
+from trustwatch.ingest.features.kernel import IGNORED_EVENT, LATE_EVENT
 from trustwatch.ingest.features.layout import Baseline
-from trustwatch.ingest.features.table import NAMES
+from trustwatch.ingest.features.table import FEATURE_NAMES
 
 from .oracle import columns, history, load_plain, overflows
 
@@ -28,20 +28,20 @@ def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarra
     for event in events:
         observed = features.observe(json.loads(json.dumps(event)))
         features.learn(observed)
-        rows.append([observed.vector.get(name, 0.0) for name in NAMES])
+        rows.append([observed.vector.get(name, 0.0) for name in FEATURE_NAMES])
         seen.append(observed)
     return np.array(rows), seen
 
 
 def fitted(batch: EventColumns) -> Baseline:
     """Baseline of a history in which all events are kept."""
-    _, found = FeatureBuilder(empty_baseline(), 64).vectors(batch)
+    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
     return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
 def assert_same(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:
     """Equal within 1e-4 (state is kept in float32), and if not, the name of the feature that is not."""
-    for at, name in enumerate(NAMES):
+    for at, name in enumerate(FEATURE_NAMES):
         np.testing.assert_allclose(ours[:, at], theirs[:, at], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
@@ -53,13 +53,13 @@ def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
     batch = columns(events)
     builder = FeatureBuilder(empty_baseline(), 8)
 
-    ours, found = builder.vectors(batch)
+    ours, found = builder.observe_and_learn(batch)
     theirs, seen = plain_matrix(plain.PlainFeatures(), events)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
-    assert [flag == LATE for flag in found.flags.tolist()] == [observed.late for observed in seen]
-    assert [flag == IGNORED for flag in found.flags.tolist()] == [observed.agent is None for observed in seen]
+    assert [flag == LATE_EVENT for flag in found.flags.tolist()] == [observed.late for observed in seen]
+    assert [flag == IGNORED_EVENT for flag in found.flags.tolist()] == [observed.agent is None for observed in seen]
     assert [bool(reuse) for reuse in found.token_reuse.tolist()] == [observed.token_reuse for observed in seen]
 
 
@@ -74,7 +74,7 @@ def test_features_oracle_agrees_over_a_baseline(seed: int, tenants: int) -> None
     batch = columns(present)
     builder = FeatureBuilder(baseline, 8)
 
-    ours, _ = builder.vectors(batch)
+    ours, _ = builder.observe_and_learn(batch)
     theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past)), present)
 
     assume(not overflows(builder))
@@ -88,9 +88,9 @@ def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(
     past = history(seed, 200, agents=1 if alone else 4)
     lived = past + history(seed ^ 1, 100)
     builder = FeatureBuilder(fitted(columns(past)), 8)
-    builder.share(columns(past).names[:, AGENT])
+    builder.set_shared_counts(columns(past).names[:, AGENT])
 
-    ours, _ = builder.vectors(columns(lived))
+    ours, _ = builder.observe_and_learn(columns(lived))
     theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past), plain.events_by_agent(past)), lived)
 
     assume(not overflows(builder))
@@ -103,16 +103,16 @@ def test_features_oracle_agrees_over_a_long_life() -> None:
     events += [events[-1] | {"time": f"2026-04-01T09:{i:02}:00Z", "bytes_out": 1e9} for i in range(60)]
     builder = FeatureBuilder(empty_baseline(), 2)
 
-    ours, _ = builder.vectors(columns(events))
+    ours, _ = builder.observe_and_learn(columns(events))
     theirs, _ = plain_matrix(plain.PlainFeatures(), events)
 
     assert not overflows(builder)
-    assert ours[:, NAMES.index("drift")].max() > 0.5
+    assert ours[:, FEATURE_NAMES.index("drift")].max() > 0.5
     assert_same(ours, theirs)
 
 
 class Drawer:
-    """Implements `Spill` with packed rows in a dict, as a store keeps them."""
+    """Implements `StateSpill` with packed rows in a dict, as a store keeps them."""
 
     def __init__(self) -> None:
         self.rows: dict[int, bytes] = {}
@@ -138,11 +138,11 @@ class Drawer:
 def test_features_do_not_depend_on_batches(seed: int, cuts: list[int]) -> None:
     """However a history is cut into batches, the vectors have the same bits."""
     batch = columns(history(seed, 300, agents=9))
-    whole, _ = FeatureBuilder(empty_baseline(), 16).vectors(batch)
+    whole, _ = FeatureBuilder(empty_baseline(), 16).observe_and_learn(batch)
 
     pieces = FeatureBuilder(empty_baseline(), 16)
     edges = [0, *sorted(set(cuts)), len(batch)]
-    parts = [pieces.vectors(batch.take(np.arange(a, b)))[0] for a, b in pairwise(edges)]
+    parts = [pieces.observe_and_learn(batch.take(np.arange(a, b)))[0] for a, b in pairwise(edges)]
 
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
@@ -151,12 +151,12 @@ def test_features_do_not_depend_on_batches(seed: int, cuts: list[int]) -> None:
 def test_features_spill_loses_nothing(capacity: int) -> None:
     """With room for fewer agents than there are, agents leave as packed rows and return, and the bits are the same."""
     batch = columns(history(11, 400, agents=9))
-    whole, _ = FeatureBuilder(empty_baseline(), 16).vectors(batch)
+    whole, _ = FeatureBuilder(empty_baseline(), 16).observe_and_learn(batch)
     drawer = Drawer()
     small = FeatureBuilder(empty_baseline(), capacity, drawer)
     drawer.builder = small
 
-    parts = [small.vectors(batch.take(np.arange(a, a + 1)))[0] for a in range(len(batch))]
+    parts = [small.observe_and_learn(batch.take(np.arange(a, a + 1)))[0] for a in range(len(batch))]
 
     assert drawer.evicted > 100
     assert len(small.slots) <= capacity

@@ -12,7 +12,7 @@ import pytest
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.files import MAX_LINE_BYTES, FileSource, UnreadableFile
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 
 def lines(source: FileSource, max_records: int = 100) -> list[bytes]:
@@ -32,7 +32,7 @@ def test_files_in_order_plain_and_packed(tmp_path: Path) -> None:
     source = FileSource([plain, empty, packed], received_ms=99)
     batch = source.poll(1, 0)
     assert batch is not None
-    assert batch.records == [Record(Kind.EVENT, raw_id_hash(b'{"id":"1"}'), 99, b'{"id":"1"}')]
+    assert batch.records == [Record(RecordKind.EVENT, raw_id_hash(b'{"id":"1"}'), 99, b'{"id":"1"}')]
     source.seek(0, 0)
     assert lines(source, 3) == [b'{"id":"%d"}' % i for i in (1, 2, 3, 4)]
     assert source.exhausted

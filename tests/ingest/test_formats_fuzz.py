@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import parser_of
-from trustwatch.ingest.formats.registry import MAPPED
+from trustwatch.ingest.formats import create_parser
+from trustwatch.ingest.formats.registry import CONFIGURABLE_FORMATS
 
 from .formats_support import LINES
 from .test_keycloak import ADMIN, AT, LOGIN, OLD, QUOTED
@@ -37,16 +37,16 @@ ANY = st.recursive(
 def check(name: str, value: bytes) -> None:
     """Events are valid, refusals have a reason and keep what was refused."""
     try:
-        parcels, skipped = parser_of(name)(value, {})
+        parcels, skipped = create_parser(name)(value, {})
     except MalformedEvent as error:
         assert error.reason
         return
     assert skipped >= 0
     for parcel in parcels:
         assert parcel.raw in value or (name in ("apisix", "otlp") and parcel.raw)
-        assert parcel.native is not None
+        assert parcel.to_native is not None
         try:
-            native = parcel.native()
+            native = parcel.to_native()
         except MalformedEvent as error:
             assert error.reason
         else:
@@ -102,7 +102,9 @@ def test_members_of_any_type(name: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(MAPPED), st.binary(max_size=60) | ANY.map(lambda value: json.dumps(value).encode()))
+@given(
+    st.sampled_from(CONFIGURABLE_FORMATS), st.binary(max_size=60) | ANY.map(lambda value: json.dumps(value).encode())
+)
 def test_anything_at_all(name: str, value: bytes) -> None:
     """Every format with a mapping of its own."""
     check(name, value)

@@ -63,13 +63,13 @@ def test_name_hash_is_the_same_in_every_company(names: list[str]) -> None:
     """A name's hash does not depend on its neighbours in a batch, nor on whether they are ASCII; only "" is 0."""
     h = NameHasher(b"salt")
 
-    assert h.many(names).tolist() == [h(name) for name in names]
+    assert h.hash_many(names).tolist() == [h(name) for name in names]
     assert [h(name) == 0 for name in names] == [name == "" for name in names]
 
 
 def test_name_hash_spreads() -> None:
     """100,000 numbered names have different hashes, with half of the bits set."""
-    hashes = NameHasher(b"salt").many([f"acct-{i}" for i in range(100_000)])
+    hashes = NameHasher(b"salt").hash_many([f"acct-{i}" for i in range(100_000)])
 
     assert len(np.unique(hashes)) == 100_000
     assert abs(float(np.unpackbits(hashes.view(np.uint8)).mean()) - 0.5) < 0.001

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from trustwatch.ingest.log import Backpressure, EventLog, GroupCommit, LogFailed, LogReader
 from trustwatch.ingest.log.frames import MAX_CHUNK_BYTES
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 
 def make(number: int, size: int = 20) -> Record:
-    return Record(Kind.EVENT, number + 1, number, f"{number}".encode().ljust(size, b"."))
+    return Record(RecordKind.EVENT, number + 1, number, f"{number}".encode().ljust(size, b"."))
 
 
 def read_all(directory: Path) -> list[Record]:
@@ -178,7 +178,7 @@ def test_a_record_that_cannot_be_encoded_fails_its_round_only(tmp_path: Path, di
         with pytest.raises(Exception, match=r"argument|requires 0 <= number"):
             await group.commit([Record(0, -1, 0, b"x")])
         assert await group.commit([make(0)]) == 0
-        assert await group.run(lambda log: log.drop_before(0, 0, 0)) == 0
+        assert await group.run_between_rounds(lambda log: log.drop_before(0, 0, 0)) == 0
         await group.close()
 
     with EventLog(tmp_path) as log:

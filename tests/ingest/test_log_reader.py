@@ -12,11 +12,11 @@ from trustwatch.ingest.log import EventLog, LogReader
 from trustwatch.ingest.log.frames import encode_chunk
 from trustwatch.ingest.log.reader import BLOCK_BYTES
 from trustwatch.ingest.log.segments import segment_path
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 
 def make(number: int, size: int = 20) -> Record:
-    return Record(Kind.EVENT, number + 1, number, f"{number}".encode().ljust(size, b"."))
+    return Record(RecordKind.EVENT, number + 1, number, f"{number}".encode().ljust(size, b"."))
 
 
 def test_unsynced_records_are_not_shown(tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.erasing import erased
+from trustwatch.ingest.erasing import erased_record
 from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.log.rewriting import Rewritten, closed_segments, count_changes, write_fresh
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.log.rewriting import RewriteCount, closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.source import Record, RecordKind
 
 
 def record(number: int) -> Record:
     name = "canary" if number % 3 == 0 else "other"
-    return Record(Kind.EVENT, number + 1, 1_000 + number, f"{name}-{number}".encode() * 5)
+    return Record(RecordKind.EVENT, number + 1, 1_000 + number, f"{name}-{number}".encode() * 5)
 
 
 def without_canary(old: Record) -> Record:
-    return erased(old) if b"canary" in old.payload else old
+    return erased_record(old) if b"canary" in old.payload else old
 
 
 def filled(directory: Path, records: int = 60) -> EventLog:
@@ -32,13 +32,13 @@ def filled(directory: Path, records: int = 60) -> EventLog:
     return log
 
 
-def rewrite(log: EventLog, end: int) -> Rewritten:
-    total = Rewritten()
+def rewrite(log: EventLog, end: int) -> RewriteCount:
+    total = RewriteCount()
     for base in closed_segments(log.directory, end):
-        made = write_fresh(log.directory, base, end, without_canary)
+        made = write_rewritten_segment(log.directory, base, end, without_canary)
         if made is not None:
             assert log.replace_segment(base, made[0])
-            total = total.and_also(made[1])
+            total = total.plus(made[1])
     return total
 
 
@@ -58,11 +58,11 @@ def test_records_go_and_offsets_stay(tmp_path: Path) -> None:
         found = rewrite(log, end)
         kept = read_all(tmp_path)
 
-        assert (end, found) == (60, Rewritten(20, 0))
+        assert (end, found) == (60, RewriteCount(20, 0))
         assert [one.id_hash for one in kept] == list(range(1, 61))
-        assert [one for one in kept if one.kind == Kind.EVENT] == [record(n) for n in range(60) if n % 3]
+        assert [one for one in kept if one.kind == RecordKind.EVENT] == [record(n) for n in range(60) if n % 3]
         assert all(b"canary" not in path.read_bytes() for path in tmp_path.iterdir())
-        assert rewrite(log, end) == Rewritten()
+        assert rewrite(log, end) == RewriteCount()
         with LogReader(tmp_path) as reader:
             assert reader.read_id_hashes(0, 0, 60).tolist() == list(range(1, 61))
     EventLog(tmp_path).close()  # check sums of all segments fit
@@ -75,8 +75,8 @@ def test_records_behind_the_end_stay(tmp_path: Path) -> None:
         kept = read_all(tmp_path)
         active = closed_segments(tmp_path, 1_000)[-1]
 
-        assert {one.kind for one in kept[:30:3]} == {Kind.ERASED}
-        assert {one.kind for one in kept[30:]} == {Kind.EVENT}
+        assert {one.kind for one in kept[:30:3]} == {RecordKind.ERASED}
+        assert {one.kind for one in kept[30:]} == {RecordKind.EVENT}
         with pytest.raises(ValueError, match="is being written"):
             log.replace_segment(log._base, tmp_path / "x")
         assert active < log._base
@@ -100,13 +100,13 @@ def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
     with filled(tmp_path) as log:
         end = log.roll()
         base = closed_segments(tmp_path, end)[0]
-        made = write_fresh(tmp_path, base, end, without_canary)
+        made = write_rewritten_segment(tmp_path, base, end, without_canary)
         log.drop_before(end, 0, 10**9)
 
         assert made is not None
         assert log.replace_segment(base, made[0]) is False
         assert list(tmp_path.glob("*.erasing")) == []
-        assert count_changes(tmp_path, base, end, without_canary) == Rewritten()
+        assert count_changes(tmp_path, base, end, without_canary) == RewriteCount()
 
 
 KILLED = """

@@ -12,11 +12,11 @@ from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.log import EventLog, LogFailed, LogInUse, LogReader
 from trustwatch.ingest.log.frames import MAX_CHUNK_BYTES, encode_chunk
 from trustwatch.ingest.log.segments import segment_path
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 
 def make(number: int, size: int = 20) -> Record:
-    return Record(Kind.EVENT, number + 1, 1_000 * number, f"{number}".encode().ljust(size, b"."))
+    return Record(RecordKind.EVENT, number + 1, 1_000 * number, f"{number}".encode().ljust(size, b"."))
 
 
 def fill(directory: Path, chunks: int, per_chunk: int = 3, segment_bytes: int = 1 << 20) -> list[int]:
@@ -151,7 +151,7 @@ def test_bytes_that_look_like_a_chunk_inside_a_torn_record_do_not_matter(tmp_pat
     """A JSON payload can not hold the magic; an older offset in a copied frame is not taken for a later chunk."""
     fill(tmp_path, 2)
     hostile = encode_chunk(0, [make(0)]).decode("latin-1").encode()
-    torn = encode_chunk(6, [Record(Kind.EVENT, 1, 1, hostile)])[:-1]
+    torn = encode_chunk(6, [Record(RecordKind.EVENT, 1, 1, hostile)])[:-1]
     with segment_path(tmp_path, 0).open("ab") as file:
         file.write(torn)
     with EventLog(tmp_path) as log:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import FORMATS, MappingSpec, parser_of
-from trustwatch.ingest.formats.members import KINDS
-from trustwatch.ingest.formats.presets import PRESETS
+from trustwatch.ingest.formats import FORMATS, MappingSpec, create_parser
+from trustwatch.ingest.formats.members import MEMBER_KINDS
+from trustwatch.ingest.formats.presets import GATEWAY_PRESETS
 
 BASE = {"time": "at", "agent.id": "who", "type": "'api.call'", "action": "what", "outcome": "status"}
 OUTCOMES = {"2xx": "success", "403": "denied", "*": "error"}
@@ -22,10 +22,10 @@ def mapped(record: Any, members: dict[str, str] | None = None, **more: Any) -> d
     spec = MappingSpec(
         members={**BASE, **(members or {})}, values={"outcome": OUTCOMES, **more.pop("values", {})}, **more
     )
-    parcels, skipped = parser_of("mapping", spec)(json.dumps(record).encode(), {})
+    parcels, skipped = create_parser("mapping", spec)(json.dumps(record).encode(), {})
     assert (len(parcels), skipped) == (1, 0)
-    assert parcels[0].native is not None
-    native = parcels[0].native()
+    assert parcels[0].to_native is not None
+    native = parcels[0].to_native()
     decode_event(native)
     event: dict[str, Any] = json.loads(native)
     return event
@@ -126,14 +126,14 @@ def test_a_value_that_no_table_lists_is_named() -> None:
     spec = MappingSpec(
         members={**BASE, "effect": "what"}, values={"outcome": {"200": "success"}, "effect": {"r": "read"}}
     )
-    parse = parser_of("mapping", spec)
+    parse = create_parser("mapping", spec)
 
     (good,), _ = parse(json.dumps(RECORD).encode(), {})
     (bad,), _ = parse(json.dumps({**RECORD, "status": 418}).encode(), {})
 
-    assert good.native is not None and b"effect" not in good.native()
+    assert good.to_native is not None and b"effect" not in good.to_native()
     with pytest.raises(MalformedEvent, match="`outcome`: has no entry in `values` for `418`"):
-        bad.native and bad.native()
+        bad.to_native and bad.to_native()
 
 
 def test_records_that_are_no_audit_events_are_skipped_and_counted() -> None:
@@ -141,12 +141,12 @@ def test_records_that_are_no_audit_events_are_skipped_and_counted() -> None:
     spec = MappingSpec(members=BASE, values={"outcome": OUTCOMES}, when="kind == 'access'", anonymous="skip")
     records = [{**RECORD, "kind": "access"}, RECORD, {**RECORD, "kind": "access", "who": ""}, 7]
 
-    parcels, skipped = parser_of("mapping", spec)(json.dumps(records).encode(), {})
+    parcels, skipped = create_parser("mapping", spec)(json.dumps(records).encode(), {})
 
     assert skipped == 2
     assert [parcel.raw for parcel in parcels] == [json.dumps(records[0]).encode(), b"7"]
     with pytest.raises(MalformedEvent, match="must be a JSON object"):
-        parcels[1].native and parcels[1].native()
+        parcels[1].to_native and parcels[1].to_native()
 
 
 def test_the_whole_record_identifies_an_event_without_an_id() -> None:
@@ -176,30 +176,36 @@ def test_a_wrong_mapping_is_refused_before_anything_is_read(
 ) -> None:
     """A service with a mapping that can not work does not start."""
     with pytest.raises(ConfigError, match=words.replace("[", r"\[")):
-        parser_of("mapping", MappingSpec(members={**BASE, **members}, values={"outcome": OUTCOMES, **values}))
+        create_parser("mapping", MappingSpec(members={**BASE, **members}, values={"outcome": OUTCOMES, **values}))
 
 
 def test_only_mapped_formats_take_a_mapping() -> None:
     """A mapping that would be ignored is a mistake."""
     with pytest.raises(ConfigError, match="takes no `mapping`"):
-        parser_of("native", MappingSpec(members={"action": "a"}))
+        create_parser("native", MappingSpec(members={"action": "a"}))
     with pytest.raises(ConfigError, match="no format `nativ`"):
-        parser_of("nativ")
+        create_parser("nativ")
 
 
 def test_all_presets_are_formats_and_compile() -> None:
     """The table of formats holds them all."""
-    assert set(PRESETS) < set(FORMATS)
+    assert set(GATEWAY_PRESETS) < set(FORMATS)
     for name in FORMATS:
         if name != "mapping":
-            parser_of(name)
+            create_parser(name)
 
 
 def test_all_members_of_the_event_can_be_mapped() -> None:
     """The table is read off the schema."""
-    assert {"time", "agent.capabilities", "resource.provenance", "credential.token_lifetime_s", "txn"} <= set(KINDS)
-    assert KINDS["status"] == "integer" and KINDS["count"] == "number" and KINDS["delegation"] == "names"
-    assert not any(name.startswith("attributes") for name in KINDS)
+    assert {"time", "agent.capabilities", "resource.provenance", "credential.token_lifetime_s", "txn"} <= set(
+        MEMBER_KINDS
+    )
+    assert (
+        MEMBER_KINDS["status"] == "integer"
+        and MEMBER_KINDS["count"] == "number"
+        and MEMBER_KINDS["delegation"] == "names"
+    )
+    assert not any(name.startswith("attributes") for name in MEMBER_KINDS)
 
 
 def test_a_preset_can_be_changed_member_by_member() -> None:
@@ -219,13 +225,13 @@ def test_a_preset_can_be_changed_member_by_member() -> None:
         "status": 401,
     }
 
-    (plain,), _ = parser_of("caddy")(json.dumps(log).encode(), {})
+    (plain,), _ = create_parser("caddy")(json.dumps(log).encode(), {})
     changed = MappingSpec(members={"action": "request.method", "client.user_agent": ""})
-    (other,), _ = parser_of("caddy", changed)(json.dumps(log).encode(), {})
-    _, skipped = parser_of("caddy")(b'{"level":"info","msg":"serving"}', {})
+    (other,), _ = create_parser("caddy", changed)(json.dumps(log).encode(), {})
+    _, skipped = create_parser("caddy")(b'{"level":"info","msg":"serving"}', {})
 
-    assert plain.native is not None and other.native is not None
-    event = json.loads(plain.native())
+    assert plain.to_native is not None and other.to_native is not None
+    event = json.loads(plain.to_native())
     event.pop("id")
     assert event == {
         "time": "2022-03-09T21:30:01.500000Z",
@@ -240,8 +246,8 @@ def test_a_preset_can_be_changed_member_by_member() -> None:
         "duration_ms": 250.0,
         "client": {"ip": "1.2.3.4", "user_agent": "curl"},
     }
-    assert json.loads(other.native())["action"] == "GET"
-    assert "user_agent" not in json.loads(other.native())["client"]
+    assert json.loads(other.to_native())["action"] == "GET"
+    assert "user_agent" not in json.loads(other.to_native())["client"]
     assert skipped == 1
 
 
@@ -250,10 +256,10 @@ def test_native_formats_are_cut_into_their_events() -> None:
     event = {"time": "2026-01-01T00:00:00Z", "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success"}
     line = json.dumps(event).encode()
 
-    assert len(parser_of("native")(b"[" + line + b"," + line + b"]", {}).parcels) == 2
-    assert len(parser_of("ndjson")(line + b"\n\n" + line + b"\n", {}).parcels) == 2
+    assert len(create_parser("native")(b"[" + line + b"," + line + b"]", {}).records) == 2
+    assert len(create_parser("ndjson")(line + b"\n\n" + line + b"\n", {}).records) == 2
     with pytest.raises(MalformedEvent):
-        parser_of("native")(b"GET /", {})
+        create_parser("native")(b"GET /", {})
 
 
 def test_cloudevents_in_kafka_records() -> None:
@@ -263,15 +269,15 @@ def test_cloudevents_in_kafka_records() -> None:
     body = json.dumps(event).encode()
     headers = {f"ce_{name}": value for name, value in envelope.items()} | {"content-type": "application/json"}
 
-    (binary,), _ = parser_of("cloudevents")(body, headers)
+    (binary,), _ = create_parser("cloudevents")(body, headers)
     structured_type = {"content-type": "application/CloudEvents+json; charset=UTF-8"}
-    (structured,), _ = parser_of("cloudevents")(json.dumps({**envelope, "data": event}).encode(), structured_type)
-    (again,), _ = parser_of("cloudevents")(binary.raw, {})
+    (structured,), _ = create_parser("cloudevents")(json.dumps({**envelope, "data": event}).encode(), structured_type)
+    (again,), _ = create_parser("cloudevents")(binary.raw, {})
 
-    assert binary.native is not None and structured.native is not None and again.native is not None
-    found = json.loads(binary.native())
+    assert binary.to_native is not None and structured.to_native is not None and again.to_native is not None
+    found = json.loads(binary.to_native())
     assert (found["source"], found["id"]) == ("urn:50%25", "é")
-    assert json.loads(structured.native()) == found == json.loads(again.native())
+    assert json.loads(structured.to_native()) == found == json.loads(again.to_native())
     with pytest.raises(MalformedEvent, match="`id` is missing"):
-        bad = parser_of("cloudevents")(body, {**headers, "ce_id": ""}).parcels[0]
-        bad.native and bad.native()
+        bad = create_parser("cloudevents")(body, {**headers, "ce_id": ""}).records[0]
+        bad.to_native and bad.to_native()

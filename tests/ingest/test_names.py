@@ -6,10 +6,10 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.ingest.erasing import NameEraser, RecordEraser, Subject
-from trustwatch.ingest.names import ManyNames
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.ingest.unread import Bygone, Unread
+from trustwatch.ingest.erasing import ErasureSubject, NameEraser, RecordEraser
+from trustwatch.ingest.names import MultiPatternSearch
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.unread import ErasedFilter, ErasedSubject
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=30),
@@ -24,29 +24,34 @@ BODIES = st.sampled_from(["{}", "call {} now", "a/{}", "joann{}", "{}-2", '"{}"'
 def test_nobody_is_overlooked(names: list[str], data: st.DataObject) -> None:
     """Of plain, escaped and foreign ways to write it; what is told beyond that, a closer look says."""
     erasers = [NameEraser(name, "erased") for name in names]
-    found = ManyNames([one.needles for one in erasers])
+    found = MultiPatternSearch([one.needles for one in erasers])
     said = data.draw(BODIES).replace("{}", data.draw(st.sampled_from(names)))
     for raw in (
         json.dumps({"peer": said}).encode(),
         json.dumps({said: 1}, ensure_ascii=False).encode("utf-8", "replace"),
     ):
-        there = {number for number, one in enumerate(erasers) if one.in_bytes(raw)}
-        assert there <= set(found.among(raw))
+        there = {number for number, one in enumerate(erasers) if one.is_in_bytes(raw)}
+        assert there <= set(found.candidates(raw))
 
 
 def test_who_is_not_there_is_not_asked_for() -> None:
     """Names that begin alike are told apart; what is no JSON is looked at by all."""
     names = [f"agent-of-payments-{number:05d}" for number in range(1_000)]
-    found = ManyNames([NameEraser(name, "erased").needles for name in names])
-    assert list(found.among(b'{"peer":"agent-of-payments-00042","text":"agent-of-payments"}')) == [42]
-    assert list(found.among(b'{"peer":"agent-of-payments-\\u003000042"}'.replace(b"-\\u003000", b"-\\u003000"))) == [4]
-    assert len(found.among(b"\\agent")) == 1_000
-    assert list(ManyNames([]).among(b"\\")) == []
+    found = MultiPatternSearch([NameEraser(name, "erased").needles for name in names])
+    assert list(found.candidates(b'{"peer":"agent-of-payments-00042","text":"agent-of-payments"}')) == [42]
+    assert list(
+        found.candidates(b'{"peer":"agent-of-payments-\\u003000042"}'.replace(b"-\\u003000", b"-\\u003000"))
+    ) == [4]
+    assert len(found.candidates(b"\\agent")) == 1_000
+    assert list(MultiPatternSearch([]).candidates(b"\\")) == []
 
 
 def test_a_topic_is_read_as_each_eraser_would_read_it() -> None:
     """In the order of the erasures; commands and refused inputs are read by all."""
-    who = [Subject("agent", "acme", "https://as", f"agent-number-{number}", f"erased~{number}") for number in range(50)]
+    who = [
+        ErasureSubject("agent", "acme", "https://as", f"agent-number-{number}", f"erased~{number}")
+        for number in range(50)
+    ]
     events = [
         {
             "tenant": "acme",
@@ -55,12 +60,14 @@ def test_a_topic_is_read_as_each_eraser_would_read_it() -> None:
         }
         for number, other in [(3, 4), (60, 7), (61, 62), (60, 49)]
     ]
-    records = [Record(Kind.EVENT, 1, 1, json.dumps(one).encode()) for one in events]
-    records.append(Record(Kind.DEAD, 1, 1, json.dumps({"raw": "YWdlbnQtbnVtYmVyLTk="}).encode()))  # agent-number-9
-    unread = Unread([Bygone(one, {0: 10}) for one in who])
+    records = [Record(RecordKind.EVENT, 1, 1, json.dumps(one).encode()) for one in events]
+    records.append(
+        Record(RecordKind.DEAD, 1, 1, json.dumps({"raw": "YWdlbnQtbnVtYmVyLTk="}).encode())
+    )  # agent-number-9
+    unread = ErasedFilter([ErasedSubject(one, {0: 10}) for one in who])
     for record in records:
         wanted = record
         for one in who:
             wanted = RecordEraser(one)(wanted)
-        assert unread.record(0, 5, record) == wanted
-    assert [unread.record(0, 5, one).kind for one in records].count(Kind.ERASED) == 2
+        assert unread.filter_record(0, 5, record) == wanted
+    assert [unread.filter_record(0, 5, one).kind for one in records].count(RecordKind.ERASED) == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from trustwatch.ingest.formats import MappingSpec, otlp_proto, parser_of
+from trustwatch.ingest.formats import MappingSpec, create_parser, otlp_proto
 
 from .formats_support import LINES, Taken, one, taken
 
@@ -254,7 +254,7 @@ def test_the_same_as_protobuf() -> None:
                     one_span[name] = base64.b64encode(bytes.fromhex(one_span[name])).decode()
     message = json_format.ParseDict(body, ExportTraceServiceRequest(), ignore_unknown_fields=True)
 
-    assert taken("otlp", otlp_proto.to_json("traces", message.SerializeToString())) == taken("otlp", raw)
+    assert taken("otlp", otlp_proto.protobuf_to_json("traces", message.SerializeToString())) == taken("otlp", raw)
 
 
 def test_agentgateways_access_log() -> None:
@@ -326,7 +326,7 @@ def test_a_dead_letter_can_be_sent_again() -> None:
     spec = MappingSpec(members={"session": 'attributes."gen_ai.usage.input_tokens" && resource'})
     body["resourceSpans"][0]["scopeSpans"][0]["spans"] *= 2
 
-    first, _ = parser_of("otlp", spec)(json.dumps(body).encode(), {}).parcels
+    first, _ = create_parser("otlp", spec)(json.dumps(body).encode(), {}).records
 
     (event,), _, _ = taken("otlp", first.raw)
     assert event["agent"]["id"] == "agent-7"
@@ -345,4 +345,4 @@ def test_a_dead_letter_can_be_sent_again() -> None:
 def test_other_bodies_are_refused_as_a_whole(value: bytes, words: str) -> None:
     """Protobuf too."""
     with pytest.raises(Exception, match=words):
-        parser_of("otlp")(value, {})
+        create_parser("otlp")(value, {})

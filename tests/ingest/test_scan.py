@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.columns import TARGET, ColumnEncoder
 from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event
-from trustwatch.ingest.formats.lenient import decode_history
+from trustwatch.ingest.formats.lenient import decode_history_event
 from trustwatch.ingest.scan import RawEncoder
-from trustwatch.ingest.scan.schema import MEMBERS
+from trustwatch.ingest.scan.schema import SCHEMA_MEMBERS
 
 from .oracle import SALT, event
 from .scan_pair import DOMAINS, WHOLE, Pair, changed, compact, text_with
@@ -37,7 +37,7 @@ def test_scan_reads_every_member_and_the_whole_schema(pair: Pair) -> None:
     assert pair.is_scanned(compact(WHOLE))
     assert pair.is_scanned(json.dumps(WHOLE, ensure_ascii=False, indent=3).encode().replace(b"\n", b" \t\r\n") + b" \n")
     named = {f"{outer}." if outer else "": members for outer, members in _paths(WHOLE)}
-    assert {member.path for member in MEMBERS} == {
+    assert {member.path for member in SCHEMA_MEMBERS} == {
         prefix + name for prefix, members in named.items() for name in members
     } - {"vendor"}
 
@@ -49,7 +49,7 @@ def _paths(value: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
             yield name, list(inner)
 
 
-@pytest.mark.parametrize("path", [member.path for member in MEMBERS])
+@pytest.mark.parametrize("path", [member.path for member in SCHEMA_MEMBERS])
 def test_scan_treats_null_and_missing_members_as_the_reference(pair: Pair, path: str) -> None:
     """Each member null, missing, empty, twice, and of every wrong type."""
     values = [None, ..., "", [], {}, 0, 1, -1, 1.5, True, False, [""], ["", ""], [None], [1], {"id": "x"}, "x"]
@@ -442,13 +442,13 @@ def test_scan_may_serve_the_lenient_decoder(pair: Pair) -> None:
     """What the kernels accept, the decoder of history files reads as the strict one does."""
     raw = compact(WHOLE)
     foreign = raw.replace(b'"denied"', b'"AccessDenied"')
-    lenient = RawEncoder(ColumnEncoder(SALT, DOMAINS), lambda payload: decode_history(payload)[0])
+    lenient = RawEncoder(ColumnEncoder(SALT, DOMAINS), lambda payload: decode_history_event(payload)[0])
 
     found = lenient.encode([raw, foreign, raw])
 
-    assert decode_history(raw) == (decode_event(raw), False)
+    assert decode_history_event(raw) == (decode_event(raw), False)
     assert found.refused == [] and found.columns.codes[1].tolist() == pair.check([raw]).columns.codes[0].tolist()
-    assert msgspec.json.encode(found.columns.events[1]) == msgspec.json.encode(decode_history(foreign)[0])
+    assert msgspec.json.encode(found.columns.events[1]) == msgspec.json.encode(decode_history_event(foreign)[0])
 
 
 @pytest.mark.parametrize("kind", ["approval", "tool.call"])

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 from trustwatch.ingest.features.baseline import empty_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder, rounds
-from trustwatch.ingest.features.slots import SlotTable
+from trustwatch.ingest.features.builder import FeatureBuilder, agent_rounds
+from trustwatch.ingest.features.slots import AgentSlotTable
 
 
 def keys(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
@@ -21,7 +21,7 @@ def nobody(capacity: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 def test_slots_find_what_was_added() -> None:
     """Each key has its own slot; an unknown key has none."""
-    table = SlotTable(4)
+    table = AgentSlotTable(4)
     added = table.add(keys(7, 8, 9))
 
     assert sorted(added.tolist()) == [0, 1, 2]
@@ -33,7 +33,7 @@ def test_slots_find_what_was_added() -> None:
 def test_slots_agree_with_a_dict(seed: int) -> None:
     """Over thousands of random arrivals and departures, with keys that collide in the index, a dict says the same."""
     rng = random.Random(seed)
-    table, model = SlotTable(50), dict[int, int]()
+    table, model = AgentSlotTable(50), dict[int, int]()
     universe = [rng.randrange(1, 1 << 20) << 40 | rng.randrange(4) for _ in range(120)]  # low bits alike: long probes
     for _ in range(2000):
         key = rng.choice(universe)
@@ -48,7 +48,7 @@ def test_slots_agree_with_a_dict(seed: int) -> None:
 
 def test_slots_choose_the_quietest() -> None:
     """The least recently used leave first; pinned ones last; those of the latest batch never."""
-    table = SlotTable(4)
+    table = AgentSlotTable(4)
     slot = dict(zip("abcd", table.add(keys(1, 2, 3, 4)).tolist(), strict=True))
     table.find(keys(1))
     table.find(keys(2, 3))
@@ -57,22 +57,22 @@ def test_slots_choose_the_quietest() -> None:
 
     table.find(keys(3))
 
-    assert table.quietest(1, nobody(4)).tolist() == [slot["d"]]
-    assert table.quietest(4, pinned).tolist() == [slot["a"], slot["b"], slot["d"]]
+    assert table.least_recent(1, nobody(4)).tolist() == [slot["d"]]
+    assert table.least_recent(4, pinned).tolist() == [slot["a"], slot["b"], slot["d"]]
 
 
 def test_slots_crowd() -> None:
     """How many must leave is what does not fit."""
-    table = SlotTable(3)
+    table = AgentSlotTable(3)
     table.add(keys(1, 2))
 
-    assert [table.crowded(n) for n in (0, 1, 2, 3)] == [0, 0, 1, 2]
+    assert [table.overflow(n) for n in (0, 1, 2, 3)] == [0, 0, 1, 2]
 
 
 def test_slots_need_room() -> None:
     """There must be a slot at least."""
     with pytest.raises(ValueError, match="positive"):
-        SlotTable(0)
+        AgentSlotTable(0)
 
 
 def test_a_new_agent_finds_a_clean_slot() -> None:
@@ -94,7 +94,7 @@ def test_rounds_keep_each_agents_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     slots = rng.integers(0, 9, 60).astype(np.int32)
 
-    found = rounds(slots)
+    found = agent_rounds(slots)
 
     assert sorted(np.concatenate(found).tolist()) == list(range(60))
     assert all(len(set(slots[rows].tolist())) == len(rows) for rows in found)
@@ -108,4 +108,4 @@ def test_rounds_keep_each_agents_order(seed: int) -> None:
 )
 def test_rounds_of_small_batches(slots: list[int], expected: list[list[int]]) -> None:
     """Nothing, one row, all different, all alike."""
-    assert [rows.tolist() for rows in rounds(np.array(slots, np.int32))] == expected
+    assert [rows.tolist() for rows in agent_rounds(np.array(slots, np.int32))] == expected

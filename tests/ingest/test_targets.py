@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 from trustwatch.ingest.events import Resource
-from trustwatch.ingest.targets import EXTERNAL, INTERNAL, UNKNOWN, TenantDomains, canonical_target, host_of
+from trustwatch.ingest.targets import (
+    EXTERNAL_TARGET,
+    INTERNAL_TARGET,
+    UNKNOWN_SIDE,
+    TenantDomains,
+    canonical_target,
+    host_of,
+)
 
 DOMAINS = TenantDomains({"acme": ["Acme.example", ".acme.internal"]})
 
@@ -37,37 +44,37 @@ def test_host_of(name: str, host: str | None) -> None:
 @pytest.mark.parametrize(
     ("host", "side"),
     [
-        ("acme.example", INTERNAL),
-        ("API.Acme.Example.", INTERNAL),
-        ("x.acme.internal", INTERNAL),
-        ("notacme.example", EXTERNAL),
-        ("acme.example.evil.test", EXTERNAL),
+        ("acme.example", INTERNAL_TARGET),
+        ("API.Acme.Example.", INTERNAL_TARGET),
+        ("x.acme.internal", INTERNAL_TARGET),
+        ("notacme.example", EXTERNAL_TARGET),
+        ("acme.example.evil.test", EXTERNAL_TARGET),
     ],
 )
 def test_domains_include_their_subdomains(host: str, side: int) -> None:
     """A sub-domain lies inside with its parent; a name that only ends alike, or begins alike, does not."""
-    assert DOMAINS.outside("acme", host) == side
+    assert DOMAINS.side_of("acme", host) == side
 
 
 def test_domains_of_an_unconfigured_tenant_are_unknown() -> None:
     """Without configured domains no side is claimed."""
-    assert DOMAINS.outside("other", "acme.example") == UNKNOWN
+    assert DOMAINS.side_of("other", "acme.example") == UNKNOWN_SIDE
 
 
 @pytest.mark.parametrize(
     ("resource", "expected"),
     [
-        (Resource(id="https://evil.test/a/b"), ("evil.test", EXTERNAL)),
-        (Resource(id="https://api.acme.example/a"), ("api.acme.example", INTERNAL)),
-        (Resource(id="www.evil.test/a/b"), ("www.evil.test", EXTERNAL)),
-        (Resource(id="WWW.Acme.example?q"), ("www.acme.example", INTERNAL)),
-        (Resource(id="Eve@Evil.test"), ("eve@evil.test", EXTERNAL)),
-        (Resource(id="acct-1"), ("acct-1", UNKNOWN)),
-        (Resource(id="acct-1", external=True), ("acct-1", EXTERNAL)),
-        (Resource(id="https://evil.test/a", external=False), ("evil.test", INTERNAL)),
-        (Resource(id="mail-7", target="bob@acme.example"), ("bob@acme.example", INTERNAL)),
-        (Resource(type="thing"), (None, UNKNOWN)),
-        (Resource(type="thing", external=True), (None, EXTERNAL)),
+        (Resource(id="https://evil.test/a/b"), ("evil.test", EXTERNAL_TARGET)),
+        (Resource(id="https://api.acme.example/a"), ("api.acme.example", INTERNAL_TARGET)),
+        (Resource(id="www.evil.test/a/b"), ("www.evil.test", EXTERNAL_TARGET)),
+        (Resource(id="WWW.Acme.example?q"), ("www.acme.example", INTERNAL_TARGET)),
+        (Resource(id="Eve@Evil.test"), ("eve@evil.test", EXTERNAL_TARGET)),
+        (Resource(id="acct-1"), ("acct-1", UNKNOWN_SIDE)),
+        (Resource(id="acct-1", external=True), ("acct-1", EXTERNAL_TARGET)),
+        (Resource(id="https://evil.test/a", external=False), ("evil.test", INTERNAL_TARGET)),
+        (Resource(id="mail-7", target="bob@acme.example"), ("bob@acme.example", INTERNAL_TARGET)),
+        (Resource(type="thing"), (None, UNKNOWN_SIDE)),
+        (Resource(type="thing", external=True), (None, EXTERNAL_TARGET)),
     ],
 )
 def test_canonical_target(resource: Resource, expected: tuple[str | None, int]) -> None:

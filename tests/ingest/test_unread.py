@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import json
 
-from trustwatch.ingest.erasing import Subject
-from trustwatch.ingest.source import Kind, Record, RecordBatch
-from trustwatch.ingest.unread import Bygone, Unread
+from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.unread import ErasedFilter, ErasedSubject
 
-BOT = Subject("agent", "acme", "https://as", "bot", "erased~1")
+BOT = ErasureSubject("agent", "acme", "https://as", "bot", "erased~1")
 
 
 def event(agent: str, number: int, **more: str) -> Record:
     body = {"tenant": "acme", "agent": {"id": agent, "issuer": "https://as"}, **more}
-    return Record(Kind.EVENT, number, 1000 + number, json.dumps(body).encode())
+    return Record(RecordKind.EVENT, number, 1000 + number, json.dumps(body).encode())
 
 
 def test_before_the_order_and_not_behind_it() -> None:
     """Own events become erased ones with their hash, others' name a pseudonym, the order and later events stay."""
-    order = Record(Kind.FORGET, 0, 1003, b'{"name": "bot"}')
+    order = Record(RecordKind.FORGET, 0, 1003, b'{"name": "bot"}')
     records = [event("bot", 1), event("other", 2, peer="bot"), order, event("bot", 4)]
-    unread = Unread([Bygone(BOT, {2: 12})])
-    read = unread.batch(RecordBatch(2, 10, records)).records
+    unread = ErasedFilter([ErasedSubject(BOT, {2: 12})])
+    read = unread.filter_batch(RecordBatch(2, 10, records)).records
 
-    assert read[0] == Record(Kind.ERASED, 1, 1001, b"")
+    assert read[0] == Record(RecordKind.ERASED, 1, 1001, b"")
     assert json.loads(read[1].payload)["peer"] == "erased~1"
     assert read[2:] == records[2:]
 
 
 def test_what_is_not_concerned_is_the_same_object() -> None:
     """Another partition, and all behind the order, cost nothing."""
-    unread = Unread([Bygone(BOT, {2: 12}), Bygone(BOT._replace(name="none"), {})])
+    unread = ErasedFilter([ErasedSubject(BOT, {2: 12}), ErasedSubject(BOT._replace(name="none"), {})])
     for batch in (RecordBatch(1, 0, [event("bot", 1)]), RecordBatch(2, 13, [event("bot", 1)])):
-        assert unread.batch(batch) is batch
-    assert Unread().record(0, 0, event("bot", 1)).kind == Kind.EVENT
+        assert unread.filter_batch(batch) is batch
+    assert ErasedFilter().filter_record(0, 0, event("bot", 1)).kind == RecordKind.EVENT
 
 
 def test_each_erasure_has_its_own_offset() -> None:
     """Two of them, one after the other: between their orders only the later one counts."""
-    other = Subject("agent", "acme", "https://as", "other", "erased~2")
-    unread = Unread([Bygone(BOT, {0: 5}), Bygone(other, {0: 9})])
+    other = ErasureSubject("agent", "acme", "https://as", "other", "erased~2")
+    unread = ErasedFilter([ErasedSubject(BOT, {0: 5}), ErasedSubject(other, {0: 9})])
 
-    assert unread.record(0, 7, event("bot", 1)).kind == Kind.EVENT
-    assert unread.record(0, 7, event("other", 1)).kind == Kind.ERASED
+    assert unread.filter_record(0, 7, event("bot", 1)).kind == RecordKind.EVENT
+    assert unread.filter_record(0, 7, event("other", 1)).kind == RecordKind.ERASED

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from trustwatch.api.callers import SCOPES
+from trustwatch.api.callers import ALL_SCOPES
 from trustwatch.api.simulator import Attack, SimulationSettings, simulate
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.tokens import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history, session_ids
-from trustwatch.models.persist import save
+from trustwatch.models.learning import session_ids, train_model
+from trustwatch.models.persist import save_trained_model
 
 from .peers_fixtures import *  # noqa: F403 # fixtures count where a conftest has them
 
@@ -82,8 +82,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(raw) for raw in past])
     settings = DetectorSettings(seed=7, trees=50, folds=3)
     model = tmp_path_factory.mktemp("world") / "model"
-    trained = learn_history(columns, salt, "integration", settings)
-    save(model, trained, settings, len(set(session_ids(columns).tolist())), int(ends))
+    trained = train_model(columns, salt, "integration", settings)
+    save_trained_model(model, trained, settings, len(set(session_ids(columns).tolist())), int(ends))
     return World(model, day, attacked)
 
 
@@ -97,14 +97,14 @@ class Service:
             self.port = free.getsockname()[1]
         folder.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(SETTINGS.format(model=json.dumps(str(model)), port=self.port, more=more))
-        self.key = LocalKey.open(folder / "data")
+        self.key = LocalSigningKey.open(folder / "data")
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=30.0)
         self.process: subprocess.Popen[bytes] | None = None
 
     def token(self, client: str = "all", *scopes: str, audience: str = AUDIENCE, lifetime_s: int = 3600) -> str:
         return self.key.issue_token(
-            client, client, scopes or SCOPES, audience, lifetime_s, time.time(), secrets.token_hex(8)
+            client, client, scopes or ALL_SCOPES, audience, lifetime_s, time.time(), secrets.token_hex(8)
         )
 
     def auth(self, client: str = "all", *scopes: str, **claims: Any) -> dict[str, str]:

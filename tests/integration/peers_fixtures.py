@@ -31,11 +31,11 @@ __all__ = [
 
 
 def _started(server: Server) -> Iterator[Server]:
-    from service_stack import Unavailable
+    from service_stack import ServiceUnavailable
 
     try:
         server.start()
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         server.remove()
         pytest.skip(f"SERVER NOT TO BE HAD: {server.NAME}: {reason}")
     yield server
@@ -118,10 +118,10 @@ def _unstarted(server: Any) -> Iterator[Any]:
 
 def start_gateway(gateway: Any, *configuration: str, **more: Any) -> None:
     """Configure and start; skips the test where the gateway can not be had."""
-    from service_stack import Unavailable
+    from service_stack import ServiceUnavailable
 
     gateway.configure(*configuration, **more)
     try:
         gateway.start()
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         pytest.skip(f"SERVER NOT TO BE HAD: {gateway.NAME}: {reason}")

@@ -17,16 +17,16 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.identity import raw_id_hash
 from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
-from trustwatch.models.persist import load, save
+from trustwatch.models.learning import train_model
+from trustwatch.models.persist import load_trained_model, save_trained_model
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.feedback.values import Adopt, Revoke, Rule
-from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Context, Processor
-from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.processor import Processor, ProcessorContext
+from trustwatch.scoring.residence import AgentStateCache
 from trustwatch.scoring.store import open_store, sqlite_url
 
 SALT = b"salt of the kill test"
@@ -64,13 +64,13 @@ def make(folder: Path) -> None:
     past = [event(dice, n, START_MS + n * 60_000, 0.0) for n in range(2_000)]
     columns = ColumnEncoder(SALT).encode([decode_event(json.dumps(e).encode()) for e in past])
     settings = DetectorSettings(trees=20, folds=3)
-    save(folder / "model", learn_history(columns, SALT, "kill-1", settings), settings, 200, START_MS)
+    save_trained_model(folder / "model", train_model(columns, SALT, "kill-1", settings), settings, 200, START_MS)
     at_ms, lines, payloads = START_MS + 2_000 * 60_000, [], []
     for number in range(RECORDS):
         at_ms += dice.randrange(1_000, 120_000)
         dice_roll = dice.random()
         if dice_roll < 0.02:
-            lines.append({"kind": int(Kind.TICK), "at": at_ms, "text": ""})
+            lines.append({"kind": int(RecordKind.TICK), "at": at_ms, "text": ""})
             continue
         text = json.dumps(event(dice, 10_000 + number, at_ms, 0.06))
         if dice_roll < 0.05 and payloads:
@@ -78,7 +78,7 @@ def make(folder: Path) -> None:
         elif dice_roll < 0.06:
             text = f'{{"rubbish": {number}}}'
         payloads.append(text)
-        lines.append({"kind": int(Kind.EVENT), "at": at_ms, "text": text})
+        lines.append({"kind": int(RecordKind.EVENT), "at": at_ms, "text": text})
     said(lines)
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -86,20 +86,20 @@ def make(folder: Path) -> None:
 def said(lines: list[dict[str, Any]]) -> None:
     """Rules of feedback come and go on the way: for one agent with evidence taken back, and for a peer group."""
     end = START_MS * 2
-    agent = Rule(
+    agent = FeedbackRule(
         "F-agent", "agent", str(agent_key("acme", "https://as.example", "agent-3")), "acme", "Payer", None, None, end
     )
-    group = Rule(
+    group = FeedbackRule(
         "F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None, lines[3_000]["at"]
     )
-    orders: list[tuple[int, Adopt | Revoke]] = [
-        (500, Adopt(group, "ann", "a new tool")),
-        (900, Adopt(agent, "ann", "a new supplier", 5.0, "D1")),
-        (2_200, Revoke(agent, "bob", "it was none")),
+    orders: list[tuple[int, AdoptFeedbackRule | RevokeFeedbackRule]] = [
+        (500, AdoptFeedbackRule(group, "ann", "a new tool")),
+        (900, AdoptFeedbackRule(agent, "ann", "a new supplier", 5.0, "D1")),
+        (2_200, RevokeFeedbackRule(agent, "bob", "it was none")),
     ]
     for place, order in reversed(orders):
         text = msgspec.json.encode(order).decode()
-        lines.insert(place, {"kind": int(Kind.CONTROL), "at": lines[place]["at"], "text": text})
+        lines.insert(place, {"kind": int(RecordKind.CONTROL), "at": lines[place]["at"], "text": text})
 
 
 def records(folder: Path) -> list[Record]:
@@ -107,30 +107,30 @@ def records(folder: Path) -> list[Record]:
     found = []
     for line in (folder / "records.jsonl").read_text().splitlines():
         made = json.loads(line)
-        if made["kind"] == Kind.TICK:
-            found.append(Record(Kind.TICK, 0, made["at"], made["at"].to_bytes(8, "little")))
-        elif made["kind"] == Kind.CONTROL:
-            found.append(Record(Kind.CONTROL, 0, made["at"], made["text"].encode()))
+        if made["kind"] == RecordKind.TICK:
+            found.append(Record(RecordKind.TICK, 0, made["at"], made["at"].to_bytes(8, "little")))
+        elif made["kind"] == RecordKind.CONTROL:
+            found.append(Record(RecordKind.CONTROL, 0, made["at"], made["text"].encode()))
         else:
             raw = made["text"].encode()
-            found.append(Record(Kind.EVENT, raw_id_hash(raw), made["at"], raw))
+            found.append(Record(RecordKind.EVENT, raw_id_hash(raw), made["at"], raw))
     return found
 
 
 def run(folder: Path, data: Path, batch: int) -> None:
     """Append what the log does not have yet, acknowledge it, and let the pipeline work; small memory, many commits."""
     world = records(folder)
-    model = load(folder / "model")
+    model = load_trained_model(folder / "model")
     store = open_store(sqlite_url(data / "trustwatch.db"))
     log, source = EventLog(data / "log"), LogReader(data / "log")
-    residence = Residence(model, EngineSettings(capacity=12), store)
-    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), Context(POLICY))
-    pipeline = Pipeline(
+    residence = AgentStateCache(model, EngineSettings(capacity=12), store)
+    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), ProcessorContext(POLICY))
+    pipeline = SinglePartitionPipeline(
         source,
         processor,
         store,
         POLICY,
-        PipelineSettings(batch=batch, commit_interval_s=0.02, poll_s=0.0),
+        PipelineParameters(batch=batch, commit_interval_s=0.02, poll_s=0.0),
         time.monotonic,
         time.sleep,
         lambda done: None,

@@ -8,15 +8,15 @@ from typing import Any
 
 import jwt
 import pytest
-from trustwatch.scoring.actuators import AssertionProof, Burned, RevocationEndpoint, TokenRevoker
-from trustwatch.scoring.notify import webhook_client
+from trustwatch.scoring.actuators import PrivateKeyJwtAuthenticator, RevocationEndpoint, RevocationResult, TokenRevoker
+from trustwatch.scoring.notify import make_webhook_client
 
 from .peers import SCOPE, OAuthClient, hydra_client, oidc_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-def proof(client: OAuthClient) -> AssertionProof:
+def proof(client: OAuthClient) -> PrivateKeyJwtAuthenticator:
     """That client's authentication."""
 
     def sign(client_id: str, audience: str) -> str:
@@ -24,14 +24,14 @@ def proof(client: OAuthClient) -> AssertionProof:
         claims = {"iss": client_id, "sub": client_id, "aud": audience, "iat": now, "exp": now + 60}
         return jwt.encode(claims | {"jti": f"j-{time.time_ns()}"}, client.key, "RS256", {"kid": "key-1"})
 
-    return AssertionProof(client.client_id, sign, client.audience)
+    return PrivateKeyJwtAuthenticator(client.client_id, sign, client.audience)
 
 
-def burn(token: str, client: OAuthClient, revoke: str, introspect: str) -> Burned:
+def burn(token: str, client: OAuthClient, revoke: str, introspect: str) -> RevocationResult:
     """Revoke *token* as *client*."""
 
-    async def work() -> Burned:
-        async with webhook_client() as http:
+    async def work() -> RevocationResult:
+        async with make_webhook_client() as http:
             endpoint = RevocationEndpoint("as", frozenset({"as"}), revoke, proof(client), introspect)
             return await TokenRevoker([endpoint], http, lambda *_: None).revoke(token, "as")
 
@@ -46,8 +46,8 @@ def test_a_token_is_revoked_and_introspection_says_so(hydra: Any) -> None:
 
     burned = burn(token, bot, f"{hydra.url}/oauth2/revoke", introspect)
 
-    assert burned == Burned("confirmed")
-    assert burn(other, bot, f"{hydra.url}/oauth2/revoke", introspect) == Burned("confirmed")
+    assert burned == RevocationResult("confirmed")
+    assert burn(other, bot, f"{hydra.url}/oauth2/revoke", introspect) == RevocationResult("confirmed")
 
 
 def test_a_server_that_revokes_only_the_askers_tokens_is_found_out(hydra: Any) -> None:
@@ -74,6 +74,6 @@ def test_an_operator_may_revoke_what_others_were_issued(oidc_provider: Any) -> N
     opaque = burn(bot.token(resource="https://o"), ours, revoke, ask)
     signed = burn(bot.token(resource="https://j"), ours, revoke, ask)
 
-    assert opaque == Burned("confirmed")
+    assert opaque == RevocationResult("confirmed")
     assert signed.outcome == "unsupported"
     assert "JWT" in signed.error

@@ -24,7 +24,7 @@ from a2a.types import a2a_pb2 as types
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.tokens import LocalSigningKey
 from trustwatch.client import (
     Answer,
     AsyncEventSender,
@@ -37,7 +37,7 @@ from trustwatch.client import (
     TrustClient,
     TrustUnavailable,
 )
-from trustwatch.client.events import Agent
+from trustwatch.client.events import EventAgent
 from trustwatch.client.mcp import ACCESS_REFUSED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -63,7 +63,7 @@ def event(agent: str, number: int = 0, **members: Any) -> AuditEvent:
     members = {"type": "tool.call", "action": "read_file", "outcome": "success", "tenant": "acme-corp", **members}
     return AuditEvent(
         time=datetime.fromtimestamp(time.time(), UTC),
-        agent=Agent(id=agent, issuer="https://as.example", type="Clerk"),
+        agent=EventAgent(id=agent, issuer="https://as.example", type="Clerk"),
         id=f"{agent}/{number}",
         **members,
     )
@@ -250,7 +250,7 @@ class Example:
     """One of the examples as a process of its own."""
 
     def __init__(self, name: str, service: Any, folder: Path) -> None:
-        self.service, self.key = service, LocalKey.open(service.folder / "data")
+        self.service, self.key = service, LocalSigningKey.open(service.folder / "data")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

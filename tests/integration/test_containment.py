@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.containment.run import Report, contain
-from benchmarks.containment.site import Site
+from benchmarks.containment.run import Report, run_hijacks
+from benchmarks.containment.site import ContainmentTestbed
 
 pytestmark = pytest.mark.integration
 
@@ -17,13 +17,13 @@ CLIENTS, HIJACKS = 40, 8
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """One run, looked at by every test."""
-    from service_stack import Unavailable
+    from service_stack import ServiceUnavailable
 
-    site = Site(tmp_path_factory.mktemp("containment"), CLIENTS)
+    site = ContainmentTestbed(tmp_path_factory.mktemp("containment"), CLIENTS)
     try:
         site.start()
-        return asyncio.run(contain(site, HIJACKS, apart_s=1.0))
-    except Unavailable as reason:
+        return asyncio.run(run_hijacks(site, HIJACKS, apart_s=1.0))
+    except ServiceUnavailable as reason:
         pytest.skip(f"SERVER NOT TO BE HAD: {reason}")
     finally:
         site.close()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
-from trustwatch.ingest.formats import parser_of
+from trustwatch.ingest.formats import create_parser
 
 from .peers import RESOURCE, SCOPE, Endpoint, OAuthClient, access_lines, new_key, oidc_client, public_keys, upstream
 from .peers_fixtures import start_gateway
@@ -192,8 +192,8 @@ def test_what_envoy_logs_of_our_refusals_is_no_behaviour(
     assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
 
     lines = access_lines(envoy, 4)
-    parcels = [one for line in lines for one in parser_of("envoy")(json.dumps(line).encode(), {}).parcels]
-    found = [json.loads(one.native() if one.native else one.raw) for one in parcels]
+    parcels = [one for line in lines for one in create_parser("envoy")(json.dumps(line).encode(), {}).records]
+    found = [json.loads(one.to_native() if one.to_native else one.raw) for one in parcels]
     assert {event["agent"]["id"] for event in found} == {second.client_id}
     assert [event["outcome"] for event in found] == ["success", "success", "denied", "error"]
     assert found[2]["error"] in OWN_DENIALS

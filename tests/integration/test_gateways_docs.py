@@ -35,7 +35,7 @@ def documented(name: str) -> str:
 
 
 def program(name: str) -> Path:
-    from service_stack import Unavailable, caddy, envoy, nginx
+    from service_stack import ServiceUnavailable, caddy, envoy, nginx
 
     programs: dict[str, Callable[[], Path]] = {
         "envoy": envoy.envoy_program,
@@ -44,7 +44,7 @@ def program(name: str) -> Path:
     }
     try:
         return programs[name]()
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         pytest.skip(f"SERVER NOT TO BE HAD: {name}: {reason}")
 
 

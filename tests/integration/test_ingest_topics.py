@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
-from trustwatch.api.edge.reports import IngestReport, decode_report
-from trustwatch.ingest.kafka import Fetched, KafkaSettings, open_reader, open_writer
-from trustwatch.ingest.kafka.wire import id_hash_of
-from trustwatch.ingest.routing import agent_route, partition_of
-from trustwatch.scoring.channel import LENGTH
+from trustwatch.api.edge.reports import IngestReport, decode_ingest_report
+from trustwatch.ingest.kafka import FetchedRecords, KafkaClientSettings, open_reader, open_writer
+from trustwatch.ingest.kafka.wire import id_hash_in
+from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.scoring.channel import LENGTH_PREFIX
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
@@ -59,9 +59,9 @@ class IngestProcess:
 
     def _listen(self) -> None:
         stream = self.connection.makefile("rb")
-        while head := stream.read(LENGTH.size):
-            (length,) = LENGTH.unpack(head)
-            self.report = decode_report(stream.read(length))
+        while head := stream.read(LENGTH_PREFIX.size):
+            (length,) = LENGTH_PREFIX.unpack(head)
+            self.report = decode_ingest_report(stream.read(length))
 
     def source(self, name: str) -> Any:
         return next(source for source in self.report.sources if source.name == name)
@@ -86,7 +86,7 @@ class IngestProcess:
 
 
 @pytest.fixture
-def run(kafka: KafkaCluster, tmp_path: Path) -> Iterator[tuple[KafkaSettings, str, Path]]:
+def run(kafka: KafkaCluster, tmp_path: Path) -> Iterator[tuple[KafkaClientSettings, str, Path]]:
     """Topics of this test alone, and settings that name them."""
     name = f"i{uuid.uuid4().hex[:8]}"
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
@@ -95,7 +95,7 @@ def run(kafka: KafkaCluster, tmp_path: Path) -> Iterator[tuple[KafkaSettings, st
     admin.close()
     path = tmp_path / "settings.yaml"
     path.write_text(SETTINGS.format(servers=kafka.bootstrap, run=name))
-    yield KafkaSettings(bootstrap_servers=(kafka.bootstrap,)), name, path
+    yield KafkaClientSettings(bootstrap_servers=(kafka.bootstrap,)), name, path
 
 
 def line(number: int) -> bytes:
@@ -114,7 +114,7 @@ def line(number: int) -> bytes:
     ).encode()
 
 
-def produce(settings: KafkaSettings, topic: str, values: dict[bytes, list[bytes]]) -> None:
+def produce(settings: KafkaClientSettings, topic: str, values: dict[bytes, list[bytes]]) -> None:
     writer = open_writer(settings)
     for key, several in values.items():
         for value in several:
@@ -123,16 +123,18 @@ def produce(settings: KafkaSettings, topic: str, values: dict[bytes, list[bytes]
     writer.close()
 
 
-def everything(settings: KafkaSettings, topic: str) -> list[Fetched]:
+def everything(settings: KafkaClientSettings, topic: str) -> list[FetchedRecords]:
     reader = open_reader(settings, [topic])
-    found: list[Fetched] = []
+    found: list[FetchedRecords] = []
     while not reader.at_end():
         found += reader.poll(1.0)
     reader.close()
     return found
 
 
-def test_every_record_arrives_once_whatever_dies(kafka: KafkaCluster, run: tuple[KafkaSettings, str, Path]) -> None:
+def test_every_record_arrives_once_whatever_dies(
+    kafka: KafkaCluster, run: tuple[KafkaClientSettings, str, Path]
+) -> None:
     """kill -9 of the process twice and of the broker once, in the middle: each event is there, in the order of its
     agent, and what came twice carries the same id; refused records are letters and copies, each with one id."""
     settings, name, path = run
@@ -159,13 +161,13 @@ def test_every_record_arrives_once_whatever_dies(kafka: KafkaCluster, run: tuple
     for _, partition, records in everything(settings, f"{name}.events"):
         for record in records:
             assert record.value is not None and record.key is not None
-            payload, id_hash = json.loads(record.value), id_hash_of(record.headers)
+            payload, id_hash = json.loads(record.value), id_hash_in(record.headers)
             if id_hash == 0:
                 letters[payload["letter_id"]] = payload
             elif id_hash not in events:
                 events[id_hash] = partition, payload
                 order.setdefault(payload["agent"]["id"], []).append(int(payload["bytes_out"]))
-                agent = agent_route("acme", "https://as", payload["agent"]["id"])
+                agent = agent_partition_key("acme", "https://as", payload["agent"]["id"])
                 assert record.key == agent and partition == partition_of(agent, 4)
     assert sorted(payload["bytes_out"] for _, payload in events.values()) == [n for n in numbers if n % BAD_EVERY]
     assert all(several == sorted(several) for several in order.values())
@@ -180,7 +182,7 @@ def test_every_record_arrives_once_whatever_dies(kafka: KafkaCluster, run: tuple
     assert {key.decode() for key in copies if key} == set(letters)
 
 
-def test_sources_do_not_disturb_each_other_and_silence_is_said(run: tuple[KafkaSettings, str, Path]) -> None:
+def test_sources_do_not_disturb_each_other_and_silence_is_said(run: tuple[KafkaClientSettings, str, Path]) -> None:
     """One topic is missing, one is held at five events per second: the third one goes at its own speed."""
     settings, name, path = run
     event = {"time": "2026-01-01T00:00:00Z", "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success"}
@@ -203,7 +205,7 @@ def test_sources_do_not_disturb_each_other_and_silence_is_said(run: tuple[KafkaS
         assert ingest.stop() == 0
 
 
-def test_the_process_ends_when_the_service_has_gone(run: tuple[KafkaSettings, str, Path]) -> None:
+def test_the_process_ends_when_the_service_has_gone(run: tuple[KafkaClientSettings, str, Path]) -> None:
     """Nobody is left behind that reads on with nobody to say so."""
     ingest = IngestProcess(run[2])
     ingest.wait(lambda: ingest.source("edge").reading)

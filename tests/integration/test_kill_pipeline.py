@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind
-from trustwatch.models.persist import load
+from trustwatch.ingest.source import RecordKind
+from trustwatch.models.persist import load_trained_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -79,7 +79,7 @@ def behaviour_by_agent(folder: Path, upto: int) -> Counter[str]:
     unique: dict[str, str] = {}
     for line in (folder / "records.jsonl").read_text().splitlines()[:upto]:
         made = json.loads(line)
-        text = made["text"] if made["kind"] == Kind.EVENT else ""
+        text = made["text"] if made["kind"] == RecordKind.EVENT else ""
         if text and "rubbish" not in text:
             made = json.loads(text)
             unique[made["id"]] = made["agent"]["id"]
@@ -108,7 +108,7 @@ def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path) -> None:
 
 def seeded_events(folder: Path) -> dict[str, int]:
     """Events with which each agent begins, from the model's history."""
-    seeds = load(folder / "model").seeds
+    seeds = load_trained_model(folder / "model").seeds
     by_key = dict(zip(seeds.keys.tolist(), seeds.events.tolist(), strict=True))
     names = [f"agent-{number}" for number in range(30)]
     return {name: by_key.get(agent_key("acme", "https://as.example", name), 0) for name in names}

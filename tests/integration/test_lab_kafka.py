@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from trustwatch.api.lab import open_lab
+from trustwatch.api.lab import open_session
 from trustwatch.api.serve.wiring import kafka_settings
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import KafkaLog, open_admin, open_writer
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.kafka import KafkaCommitLog, open_admin, open_writer
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
@@ -36,7 +36,11 @@ def record(number: int) -> Record:
     }
     raw = json.dumps(event).encode()
     return Record(
-        Kind.EVENT, raw_id_hash(raw), 1_768_300_000_000 + number, raw, agent_route("acme", "https://as.example", agent)
+        RecordKind.EVENT,
+        raw_id_hash(raw),
+        1_768_300_000_000 + number,
+        raw,
+        agent_partition_key("acme", "https://as.example", agent),
     )
 
 
@@ -50,12 +54,12 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
     settings.write_text(
         f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\nprivacy: {{read_unlisted: true}}\n"
     )
-    lab = open_lab(settings)
+    lab = open_session(settings)
     brokers = kafka_settings(lab.settings)
     with closing(open_admin(brokers)) as admin:
         admin.create_topics(brokers.topics, 3, 1)
     with closing(open_writer(brokers)) as writer:
-        log = KafkaLog(writer, brokers.topics.events)
+        log = KafkaCommitLog(writer, brokers.topics.events)
         log.append([record(number) for number in range(120)] + [record(7)])
         log.sync()
     found = lab.events()

@@ -452,13 +452,13 @@ def test_without_its_tool_it_says_what_is_missing(tmp_path: Path, name: str, mis
 
 def test_hydra_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same; Go is looked for beside PATH too."""
-    from service_stack import Unavailable, hydra
+    from service_stack import ServiceUnavailable, hydra
 
     monkeypatch.setattr(hydra, "GO", tmp_path / "go")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TRUSTWATCH_CACHE", str(tmp_path / "cache"))
 
-    with pytest.raises(Unavailable, match="golang-go"):
+    with pytest.raises(ServiceUnavailable, match="golang-go"):
         hydra.hydra_program()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import app
-from trustwatch.scoring.notify import FORMATS
+from trustwatch.scoring.notify import ALERT_FORMATS
 from typer.testing import CliRunner
 
 from ..contract.alert_support import ROUTING_KEY, SECRET, TOKEN, Receiver
@@ -51,7 +51,7 @@ def test_a_running_service_tries_its_targets_out(make_service: Any, receiver: Re
         (name, "delivered", 1) for name in ("soc", "chat", "pager", "siem")
     ]
     signed = [(headers, body) for headers, body in receiver.got if "webhook-id" in headers]
-    assert len(receiver.got) == len(FORMATS) and len(signed) == 2
+    assert len(receiver.got) == len(ALERT_FORMATS) and len(signed) == 2
     assert all(Webhook(SECRET).verify(body, headers) for headers, body in signed)
 
     receiver.answers = [(404, {}, f"no_service /services/{TOKEN}".encode())]

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.wiring import context, engine_settings, model_shelf, opened_store
+from trustwatch.api.serve.wiring import engine_settings, open_model_registry, open_service_store, processor_context
 from trustwatch.api.settings import load_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.dedup import DuplicateWindow
 from trustwatch.ingest.log import LogReader
 from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.lifecycle.force import ModelsInForce
-from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.lifecycle.force import ActiveModels
+from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.processor import Processor
-from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.residence import AgentStateCache
 from trustwatch.scoring.store import open_store, sqlite_url
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -80,11 +80,11 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
     """State of one run over the service's log from its beginning, with the same versions at hand."""
     settings = load_settings(folder / "settings.yaml", {})
     store = open_store(sqlite_url(folder / "again.db"))
-    models = ModelsInForce(model_shelf(settings), lambda: 0)
+    models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(None)
-    model, told = models.load(chosen.version, chosen.digest), context(settings)
+    model, told = models.load(chosen.version, chosen.digest), processor_context(settings)
     processor = Processor(
-        Residence(model, engine_settings(settings), store),
+        AgentStateCache(model, engine_settings(settings), store),
         ColumnEncoder(model.salt, settings.domains()),
         DuplicateWindow(),
         told,
@@ -92,8 +92,15 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
         models=models,
     )
     reader = LogReader(settings.data_dir / "log")
-    pipeline = Pipeline(
-        reader, processor, store, told.policy, PipelineSettings(poll_s=0.0), time.monotonic, time.sleep, lambda _: None
+    pipeline = SinglePartitionPipeline(
+        reader,
+        processor,
+        store,
+        told.policy,
+        PipelineParameters(poll_s=0.0),
+        time.monotonic,
+        time.sleep,
+        lambda _: None,
     )
     pipeline.start()
     while pipeline.step():
@@ -165,7 +172,7 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
     assert "Traceback" not in service.log()
 
     settings = load_settings(service.settings, {})
-    store = opened_store(settings)
+    store = open_service_store(settings)
     agents, decisions = state(store)
     offset, switches = store.position(0).offset, [(one.version, one.offset) for one in store.model_switches()]
     store.close()

@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
-from trustwatch.scoring.store import Outgoing, Route, SqlStore, migrate, open_store
+from trustwatch.scoring.store import DeliveryRoute, LeasedDelivery, SqlStore, migrate, open_store
 from trustwatch.scoring.store.dialects import postgresql, weeks
 from trustwatch.scoring.store.schema import METADATA
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 COMMITTER = Path(__file__).parents[1] / "scoring" / "store_committer.py"
 NOW = 1_764_000_000_000
-ROUTES = [Route("t", "alert", frozenset(range(5)), 1_000_000)]
+ROUTES = [DeliveryRoute("t", "alert", frozenset(range(5)), 1_000_000)]
 
 
 @pytest.fixture
@@ -221,9 +221,9 @@ def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
     store.upkeep(NOW + weeks.WEEK_MS)
 
     with store.read() as connection:
-        found = weeks.weeks(connection)
+        found = weeks.list_weeks(connection)
     assert [week.start_ms for week in found] == [
-        weeks.week_of(NOW).start_ms + number * weeks.WEEK_MS for number in range(weeks.AHEAD + 2)
+        weeks.week_of(NOW).start_ms + number * weeks.WEEK_MS for number in range(weeks.WEEKS_AHEAD + 2)
     ]
 
 
@@ -304,8 +304,8 @@ def test_two_dispatchers_send_every_alert_once(store: SqlStore, second: SqlStore
     commit(store, outbox=[alert(number, agent_key=number % agents) for number in range(5 * agents)])
     barrier = threading.Barrier(2)
 
-    def dispatch(mine: SqlStore) -> list[Outgoing]:
-        sent: list[Outgoing] = []
+    def dispatch(mine: SqlStore) -> list[LeasedDelivery]:
+        sent: list[LeasedDelivery] = []
         barrier.wait()
         while len(sent) < 5 * agents:
             mine.route(ROUTES, NOW, 7)
@@ -334,7 +334,7 @@ def test_only_one_routes(store: SqlStore, second: SqlStore) -> None:
     """While somebody routes, another dispatcher leaves it to them and does not wait."""
     commit(store, outbox=[alert(1)])
     with store.write() as connection:
-        assert postgresql.is_only_one(connection, "route")
+        assert postgresql.try_transaction_lock(connection, "route")
         assert second.route(ROUTES, NOW) == 0
 
     assert second.route(ROUTES, NOW) == 1

@@ -140,7 +140,7 @@ def check_outlier_ray(subject: Subject) -> None:
         for direction in np.random.default_rng(1).exponential(size=(4, subject.X.shape[1])):
             ray = start + steps * direction
             scores = subject.detector.score(ray, np.full(60, subject.groups[0]))
-            assert (np.diff(scores.u, axis=0) >= 0).all()
+            assert (np.diff(scores.feature_evidence, axis=0) >= 0).all()
             if subject.monotone_statistic:
                 assert (np.diff(subject.statistic(ray)) >= -1e-12).all()
                 assert (np.diff(scores.anomaly_score) >= -1e-12).all()

@@ -10,7 +10,7 @@ import numpy as np
 from trustwatch.models.artifact import save_model
 from trustwatch.models.calibration import Calibration
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.manifest import FORMAT_VERSION, ModelManifest, TrainingWindow
+from trustwatch.models.manifest import MODEL_FORMAT_VERSION, ModelManifest, TrainingWindow
 from trustwatch.models.saved import detector_state, settings_document
 from trustwatch.models.training import fit_detector
 
@@ -20,7 +20,7 @@ DECADES = (0.0, 0.3, 0.0)  # the second is a logarithm of probabilities itself
 
 def main() -> int:
     """Fit a tiny detector and write it with the scores that it gives."""
-    target = Path(__file__).parent / "golden" / f"v{FORMAT_VERSION}"
+    target = Path(__file__).parent / "golden" / f"v{MODEL_FORMAT_VERSION}"
     if target.exists():
         sys.stderr.write(f"{target} exists; golden models are never rewritten\n")
         return 1

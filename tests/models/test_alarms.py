@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from trustwatch.models.alarms import KNOWN, LEAST_DAYS, TAIL_SHARE, AlarmTail, fit_alarms
+from trustwatch.models.alarms import ESTABLISHED_EVENTS, MIN_AGENT_DAYS, TAIL_SHARE, AlarmTail, fit_alarm_tail
 from trustwatch.models.betting import damped_bets
 from trustwatch.scoring import risk
 
@@ -23,10 +23,10 @@ def history(agents: int, days: int, per_day: int, seed: int = 1) -> tuple[np.nda
 
 def test_maxima_are_of_sums_that_never_fall_below_nothing() -> None:
     """By hand: after the first events a day of +2, -5, +1 reaches 2, the next +3, +4 from 1 on reaches 8."""
-    calm = [-0.5] * KNOWN
+    calm = [-0.5] * ESTABLISHED_EVENTS
     bets = np.array([*calm, 2.0, -5.0, 1.0, 3.0, 4.0] + [-0.1] * 40)
-    times = np.array([*([0] * KNOWN), 0, 0, 0, DAY_MS, DAY_MS, *(np.arange(2, 42) * DAY_MS).tolist()])
-    tail = fit_alarms(bets, np.ones(len(bets), np.uint64), times)
+    times = np.array([*([0] * ESTABLISHED_EVENTS), 0, 0, 0, DAY_MS, DAY_MS, *(np.arange(2, 42) * DAY_MS).tolist()])
+    tail = fit_alarm_tail(bets, np.ones(len(bets), np.uint64), times)
     assert tail.days == 42
     assert tail.start == pytest.approx(8.0 - 0.1 * 10)
     assert tail.share == pytest.approx(10 / 42)
@@ -34,31 +34,36 @@ def test_maxima_are_of_sums_that_never_fall_below_nothing() -> None:
 
 def test_newcomers_do_not_count() -> None:
     """An agent that has shown little has no maxima, however odd it was."""
-    assert fit_alarms(np.full(KNOWN, 9.0), np.ones(KNOWN, np.uint64), np.arange(KNOWN)) == AlarmTail.none()
-    assert fit_alarms(np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, np.int64)) == AlarmTail.none()
+    assert (
+        fit_alarm_tail(
+            np.full(ESTABLISHED_EVENTS, 9.0), np.ones(ESTABLISHED_EVENTS, np.uint64), np.arange(ESTABLISHED_EVENTS)
+        )
+        == AlarmTail.empty()
+    )
+    assert fit_alarm_tail(np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, np.int64)) == AlarmTail.empty()
 
 
 def test_the_budget_is_kept_on_days_to_come() -> None:
     """Thresholds from one history are reached on no more agent-days of another than the budget accepts."""
-    tail = fit_alarms(*history(40, 30, 50))
+    tail = fit_alarm_tail(*history(40, 30, 50))
     assert tail.usable
-    bounds = risk.thresholds(np.array([50.0]), risk.Budget(), 0.2, tail)[0]
-    later = fit_alarms(*history(40, 30, 50, seed=2))
-    for threshold, allowed in zip(bounds, risk.Budget(), strict=True):
+    bounds = risk.thresholds(np.array([50.0]), risk.AlertRateBudget(), 0.2, tail)[0]
+    later = fit_alarm_tail(*history(40, 30, 50, seed=2))
+    for threshold, allowed in zip(bounds, risk.AlertRateBudget(), strict=True):
         assert later.share * math.exp(-(threshold - later.start) / later.scale) <= allowed / 1000.0
 
 
 def test_what_reaches_further_asks_for_more() -> None:
     """Thresholds rise with the tail and never fall below what independent events would need."""
-    rates, budget = np.array([100.0]), risk.Budget()
+    rates, budget = np.array([100.0]), risk.AlertRateBudget()
     free = risk.thresholds(rates, budget)
-    heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, LEAST_DAYS)
-    assert heavy.reached_by(0.02) == pytest.approx(10.0 + 4.0 * math.log(5.0))
+    heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS)
+    assert heavy.level_for_share(0.02) == pytest.approx(10.0 + 4.0 * math.log(5.0))
     assert (risk.thresholds(rates, budget, 0.2, heavy) > free).all()
-    wild = AlarmTail(100.0, 400.0, TAIL_SHARE, LEAST_DAYS)
-    assert np.allclose(risk.thresholds(rates, budget, 0.2, wild), risk.MOST_STRETCH * free)
-    assert np.array_equal(risk.thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, LEAST_DAYS)), free)
-    unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, LEAST_DAYS - 1)
+    wild = AlarmTail(100.0, 400.0, TAIL_SHARE, MIN_AGENT_DAYS)
+    assert np.allclose(risk.thresholds(rates, budget, 0.2, wild), risk.MAX_STRETCH * free)
+    assert np.array_equal(risk.thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)), free)
+    unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS - 1)
     assert np.array_equal(risk.thresholds(rates, budget, 0.2, unusable), risk.thresholds(rates, budget, 0.2))
 
 
@@ -66,10 +71,10 @@ def test_a_wild_day_does_not_set_the_thresholds_of_all() -> None:
     """One agent that is impossible for a day moves the tail by less than a tenth."""
     bets, who, times = history(40, 30, 50)
     wild = (who == 7) & (times // DAY_MS == 20)
-    calm, odd = fit_alarms(bets, who, times), fit_alarms(np.where(wild, 3.0, bets), who, times)
-    assert odd.reached_by(0.001) < 1.1 * calm.reached_by(0.001)
+    calm, odd = fit_alarm_tail(bets, who, times), fit_alarm_tail(np.where(wild, 3.0, bets), who, times)
+    assert odd.level_for_share(0.001) < 1.1 * calm.level_for_share(0.001)
 
 
 def test_a_budget_that_history_exceeds_anyway() -> None:
     """More alerts allowed than agent-days reach the tail's beginning: its beginning is the threshold."""
-    assert AlarmTail(3.0, 1.0, 0.1, 500).reached_by(0.5) == 3.0
+    assert AlarmTail(3.0, 1.0, 0.1, 500).level_for_share(0.5) == 3.0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.artifact import is_model, load_model, save_model
-from trustwatch.models.manifest import ModelManifest, TrainingWindow, digest, library_versions
+from trustwatch.models.manifest import ModelManifest, TrainingWindow, library_versions, manifest_digest
 
 NAMES, TABLE = ("pace", "novelty"), "feature-table-1"
 MANIFEST = ModelManifest(
@@ -51,7 +51,7 @@ def rewrite(model: Path, change, *, sign=True) -> None:
     content = json.loads((model / "manifest.json").read_text())
     change(content)
     if sign:
-        content["digest"] = digest(content)
+        content["digest"] = manifest_digest(content)
     (model / "manifest.json").write_text(json.dumps(content))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.models.attribution import expectation, shortenings
+from trustwatch.models.attribution import expectation, path_shortenings
 from trustwatch.models.errors import WrongShape
 from trustwatch.models.evaluator import ForestArrays, forest_scores
 from trustwatch.models.forest import fit_forest
@@ -26,7 +26,7 @@ def stump() -> ForestArrays:
 
 def test_a_step_belongs_to_the_feature_compared() -> None:
     """2.5 was expected; to the right the path is 1, to the left 3, over a normaliser of 2."""
-    assert shortenings(stump(), np.array([[9.0, 1.0], [9.0, 0.0]])).tolist() == [[0.0, 0.75], [0.0, -0.25]]
+    assert path_shortenings(stump(), np.array([[9.0, 1.0], [9.0, 0.0]])).tolist() == [[0.0, 0.75], [0.0, -0.25]]
     assert expectation(stump()) == 1.25
 
 
@@ -38,7 +38,7 @@ def test_the_steps_add_up_to_the_score(seed: int, rows: int, trees: int) -> None
     X = np.round(dice.normal(size=(rows, 5)), dice.integers(0, 4))
     forest = fit_forest(X, trees=trees, max_samples=64, seed=seed)
     probe = np.concatenate([X, dice.normal(size=(20, 5)) * 5.0])
-    total = shortenings(forest, probe).sum(axis=1) - expectation(forest)
+    total = path_shortenings(forest, probe).sum(axis=1) - expectation(forest)
     np.testing.assert_allclose(total, np.log2(forest_scores(forest, probe)), atol=1e-9)
 
 
@@ -46,7 +46,7 @@ def test_the_training_rows_are_as_expected() -> None:
     """A forest that sees all rows in each tree expects at its root what its rows have on average."""
     X = np.random.default_rng(3).normal(size=(256, 4))
     forest = fit_forest(X, trees=1, max_samples=256, seed=1)
-    assert shortenings(forest, X).sum(axis=1).mean() == pytest.approx(0.0, abs=1e-9)
+    assert path_shortenings(forest, X).sum(axis=1).mean() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_odd_feature_is_named() -> None:
@@ -56,7 +56,7 @@ def test_the_odd_feature_is_named() -> None:
     forest = fit_forest(X, trees=100, max_samples=256, seed=0)
     odd = np.zeros((6, 6))
     odd[np.arange(5), np.arange(5)] = 8.0
-    steps = shortenings(forest, odd)
+    steps = path_shortenings(forest, odd)
     assert steps[:5].argmax(axis=1).tolist() == [0, 1, 2, 3, 4]
     assert (steps[:, 5] == 0.0).all()
 
@@ -64,4 +64,4 @@ def test_the_odd_feature_is_named() -> None:
 def test_rows_of_another_width_are_refused() -> None:
     """The message names both widths."""
     with pytest.raises(WrongShape, match="2 features"):
-        shortenings(stump(), np.zeros((1, 3)))
+        path_shortenings(stump(), np.zeros((1, 3)))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from trustwatch.models.betting import DAMPING, LEAST_WEIGHT, STREAK_HALF_LIFE_MS, damped, damped_bets, log_bet
+from trustwatch.models.betting import DAMPING, MIN_BET_WEIGHT, STREAK_HALF_LIFE_MS, damped_bet, damped_bets, log_bet
 
 P = 1e-4
 BET = math.log(0.5) - 0.5 * math.log(P)
@@ -40,7 +40,7 @@ def test_usual_events_damp_nothing() -> None:
 
 def test_a_long_streak_leaves_a_part() -> None:
     """An agent that is odd all the time gathers evidence for ever, if slowly."""
-    assert bets([P] * 300)[-1] == pytest.approx(BET * LEAST_WEIGHT)
+    assert bets([P] * 300)[-1] == pytest.approx(BET * MIN_BET_WEIGHT)
 
 
 def test_streaks_are_forgotten() -> None:
@@ -55,5 +55,5 @@ def test_never_more_than_the_bet(bet: float) -> None:
     """Streak and peak only make bets smaller, so that the game stays fair; lacking evidence is not damped."""
     for streak in (0.0, 0.5, 20.0):
         for peak in (0.0, 0.05, 9.0):
-            assert damped(bet, streak, peak) <= bet + 1e-12
-            assert damped(bet, streak, peak) == bet or bet > 0.0
+            assert damped_bet(bet, streak, peak) <= bet + 1e-12
+            assert damped_bet(bet, streak, peak) == bet or bet > 0.0

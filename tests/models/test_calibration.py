@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.models.calibration import FLEET, Calibration
+from trustwatch.models.calibration import FLEET_GROUP, Calibration
 from trustwatch.models.errors import NotEnoughHistory, WrongShape
-from trustwatch.models.peers import LEAST_SCALE, anomaly_scores, fit_scales
+from trustwatch.models.peers import MIN_SCALE, anomaly_scores, fit_peer_scales
 
 A, B, SMALL, UNKNOWN = 11, 2**64 - 1, 77, 123_456
 
@@ -29,7 +29,7 @@ def test_p_values_are_the_counted_ones(seed, decimals):
     """With and without ties, a group's p-values are counted among its own scores, others' among the whole fleet's."""
     rng = np.random.default_rng(seed)
     scores = np.round(rng.normal(size=900), decimals)
-    groups = ids((A, 400), (B, 300), (SMALL, 199), (FLEET, 1))
+    groups = ids((A, 400), (B, 300), (SMALL, 199), (FLEET_GROUP, 1))
     calibration = Calibration.fit(scores, groups, minimum=200)
     values = np.concatenate([scores[::50], rng.normal(size=20), [-100.0, 100.0]])
     for group, held_out in (
@@ -37,7 +37,7 @@ def test_p_values_are_the_counted_ones(seed, decimals):
         (B, scores[groups == B]),
         (SMALL, scores),
         (UNKNOWN, scores),
-        (FLEET, scores),
+        (FLEET_GROUP, scores),
     ):
         got = calibration.p_values(values, ids((group, len(values))))
         np.testing.assert_allclose(got, [counted(held_out, value) for value in values], rtol=1e-12)
@@ -46,8 +46,14 @@ def test_p_values_are_the_counted_ones(seed, decimals):
 def test_the_promise_says_what_it_rests_on():
     """`n_for` is the group's own number from the minimum on, the fleet's below; `covers` says which."""
     calibration = Calibration.fit(np.arange(700.0), ids((A, 400), (B, 200), (SMALL, 100)), minimum=200)
-    assert [calibration.n_for(group) for group in (A, B, SMALL, UNKNOWN, FLEET)] == [400, 200, 700, 700, 700]
-    assert [calibration.covers(group) for group in (A, B, SMALL, UNKNOWN, FLEET)] == [True, True, False, False, True]
+    assert [calibration.n_for(group) for group in (A, B, SMALL, UNKNOWN, FLEET_GROUP)] == [400, 200, 700, 700, 700]
+    assert [calibration.covers(group) for group in (A, B, SMALL, UNKNOWN, FLEET_GROUP)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("tie_share", [0.0, 0.4])
@@ -100,7 +106,7 @@ def test_groups_are_put_on_one_scale():
     rng = np.random.default_rng(1)
     quiet, loud = rng.normal(0.3, 0.1, 50_000), rng.normal(2.0, 0.5, 50_000)
     statistic, groups = np.concatenate([quiet, loud]), ids((A, 50_000), (B, 50_000))
-    scales = fit_scales(statistic, groups, minimum=1)
+    scales = fit_peer_scales(statistic, groups, minimum=1)
     for group, own in ((A, quiet), (B, loud), (UNKNOWN, statistic)):
         points = np.quantile(own, [0.5, 0.99])
         np.testing.assert_allclose(anomaly_scores(scales, points, ids((group, 2))), [0.5, 0.75], atol=1e-3)
@@ -109,15 +115,17 @@ def test_groups_are_put_on_one_scale():
 def test_small_groups_are_shrunk_to_the_fleet():
     """A group of ten rows keeps 10 / (10 + 200) of its own median."""
     statistic = np.concatenate([np.zeros(10_000), np.full(10, 4.2)])
-    scales = fit_scales(statistic, ids((A, 10_000), (SMALL, 10)), minimum=200)
+    scales = fit_peer_scales(statistic, ids((A, 10_000), (SMALL, 10)), minimum=200)
     assert scales.location[list(scales.groups).index(SMALL)] == pytest.approx(4.2 * 10 / 210)
-    assert (scales.scale >= LEAST_SCALE).all()
+    assert (scales.scale >= MIN_SCALE).all()
 
 
 @given(st.lists(st.floats(0, 6), min_size=2, max_size=50))
 def test_the_anomaly_score_keeps_the_order_of_the_statistic(values):
     """In [0, 1], never falling, and strictly rising for statistics that differ by more than rounding."""
-    scales = fit_scales(np.full(100, 0.3), np.zeros(100, np.uint64), minimum=1)  # the smallest scale: the worst case
+    scales = fit_peer_scales(
+        np.full(100, 0.3), np.zeros(100, np.uint64), minimum=1
+    )  # the smallest scale: the worst case
     ordered = np.sort(np.array(values))
     scores = anomaly_scores(scales, ordered, np.zeros(len(ordered), np.uint64))
     assert ((scores >= 0) & (scores <= 1)).all()

@@ -12,7 +12,7 @@ from trustwatch.models.artifact import load_model, save_model
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.manifest import ModelManifest, TrainingWindow
 from trustwatch.models.saved import detector_from_model, detector_state, settings_document
-from trustwatch.models.tails import CAP, SURPRISE_CAP
+from trustwatch.models.tails import EVIDENCE_CAP, SURPRISE_CAP
 from trustwatch.models.training import fit_detector
 
 from .checks import CHECKS, Subject
@@ -73,7 +73,7 @@ def subject(name: str) -> Subject:
         groups=groups,
         statistic=lambda rows: detector.evidence(rows).statistic,
         monotone_statistic=weight == 0.0,
-        cap=SURPRISE_CAP if decades else CAP,
+        cap=SURPRISE_CAP if decades else EVIDENCE_CAP,
     )
 
 

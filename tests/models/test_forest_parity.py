@@ -12,7 +12,7 @@ from sklearn.ensemble import IsolationForest
 from trustwatch.ingest.errors import ModelError, TrustwatchError
 from trustwatch.models.errors import NotFinite, WrongShape
 from trustwatch.models.evaluator import forest_scores
-from trustwatch.models.forest import average_path_length, fit_forest, flatten, round_down
+from trustwatch.models.forest import average_path_length, fit_forest, flatten_forest, round_down_to_float32
 
 TOLERANCE = 1e-9
 
@@ -72,7 +72,7 @@ def test_scores_equal_scikit_learn(kind, seed, rows, features, trees, max_sample
     model = IsolationForest(n_estimators=trees, max_samples=min(max_samples, rows), random_state=seed).fit(X)
     rows_to_score = probes(model, X, rng)
 
-    scores = forest_scores(flatten(model), rows_to_score)
+    scores = forest_scores(flatten_forest(model), rows_to_score)
 
     np.testing.assert_allclose(scores, oracle(model, rows_to_score), rtol=0, atol=TOLERANCE)
     assert ((scores > 0) & (scores <= 1)).all()
@@ -82,7 +82,7 @@ def test_scores_equal_scikit_learn_at_the_size_in_production():
     """100 trees of 256 samples on 40 features agree on 5,000 rows; the trees are 8 levels deep."""
     X = np.random.default_rng(5).normal(size=(5000, 40))
     model = IsolationForest(n_estimators=100, max_samples=256, random_state=5).fit(X)
-    forest = flatten(model)
+    forest = flatten_forest(model)
 
     assert forest.depth == 8
     np.testing.assert_allclose(forest_scores(forest, X), oracle(model, X), rtol=0, atol=TOLERANCE)
@@ -102,21 +102,21 @@ def test_deeper_forests_are_held_up_to_twelve_levels():
     """4,096 samples a tree (12 levels) still equal scikit-learn; 4,097 are refused by name."""
     X = np.random.default_rng(3).normal(size=(5000, 3))
     model = IsolationForest(n_estimators=3, max_samples=4096, random_state=1).fit(X)
-    forest = flatten(model)
+    forest = flatten_forest(model)
 
     assert forest.depth == 12
     np.testing.assert_allclose(forest_scores(forest, X[:500]), oracle(model, X[:500]), rtol=0, atol=TOLERANCE)
     with pytest.raises(ModelError, match="max_samples is 4097"):
         fit_forest(X, max_samples=4097, seed=1)
     with pytest.raises(ModelError, match="13 levels"):
-        flatten(IsolationForest(n_estimators=2, max_samples=5000, random_state=1).fit(X))
+        flatten_forest(IsolationForest(n_estimators=2, max_samples=5000, random_state=1).fit(X))
 
 
 def test_forests_that_draw_features_are_refused():
     """A forest with max_features below 1.0 can not be represented and says so."""
     X = np.random.default_rng(3).normal(size=(300, 4))
     with pytest.raises(ModelError, match="max_features"):
-        flatten(IsolationForest(n_estimators=2, max_features=0.5, random_state=1).fit(X))
+        flatten_forest(IsolationForest(n_estimators=2, max_features=0.5, random_state=1).fit(X))
 
 
 def test_one_row_scores_as_in_a_batch():
@@ -168,7 +168,7 @@ def test_no_rows_give_no_scores():
 @given(st.floats(-1e38, 1e38), st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_rounding_a_threshold_down_keeps_every_comparison(threshold, value):
     """`float32(x) <= t` has the same answer for the float64 threshold and the float32 one below it."""
-    rounded = round_down(np.array([threshold]))[0]
+    rounded = round_down_to_float32(np.array([threshold]))[0]
     for x in (np.float32(value), np.float32(threshold), rounded, np.nextafter(rounded, np.float32(np.inf))):
         assert (float(x) <= threshold) == bool(x <= rounded)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.artifact import load_model
-from trustwatch.models.manifest import FORMAT_VERSION
+from trustwatch.models.manifest import MODEL_FORMAT_VERSION
 from trustwatch.models.saved import detector_from_model
 
 GOLDEN = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
 NAMES = ("pace", "novelty", "flag")
-READ = [folder for folder in GOLDEN if folder.name == f"v{FORMAT_VERSION}"]
+READ = [folder for folder in GOLDEN if folder.name == f"v{MODEL_FORMAT_VERSION}"]
 
 
 @pytest.mark.parametrize("folder", READ, ids=lambda folder: folder.name)
@@ -30,11 +30,11 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
 @pytest.mark.parametrize("folder", [folder for folder in GOLDEN if folder not in READ], ids=lambda folder: folder.name)
 def test_a_golden_model_of_another_format_is_refused(folder):
     """A program reads its own version alone, and says what to do about others; it never guesses what they meant."""
-    refused = rf"expected format version {FORMAT_VERSION}, found {folder.name[1:]}.*retrain"
+    refused = rf"expected format version {MODEL_FORMAT_VERSION}, found {folder.name[1:]}.*retrain"
     with pytest.raises(ModelError, match=refused):
         load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
 
 
 def test_the_present_format_has_its_golden_model():
     """Raising FORMAT_VERSION without adding a golden model fails here."""
-    assert [folder.name for folder in READ] == [f"v{FORMAT_VERSION}"]
+    assert [folder.name for folder in READ] == [f"v{MODEL_FORMAT_VERSION}"]

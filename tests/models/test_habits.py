@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.models.habits import ALL, CREDENTIAL, LEARNED_ONE_IN, ODD, YOUNG, becomes_habit, drawn
+from trustwatch.models.habits import (
+    LEARN_ALL,
+    LEARN_CREDENTIAL,
+    LEARNED_ONE_IN,
+    MIN_LEARNED_EVENTS,
+    ODD_P_VALUE,
+    learnable_parts,
+    sampled_for_learning,
+)
 
 ROWS = 2000
 KNOWN = np.full(ROWS, 100)
@@ -25,9 +33,9 @@ def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) ->
 
 def test_what_is_not_odd_becomes_a_habit():
     """Above ODD everything is learned; at it and below, only what is drawn."""
-    p_values = np.full(ROWS, np.nextafter(ODD, 1))
-    assert becomes_habit(events(), AT, p_values, KNOWN).all()
-    assert 0 < becomes_habit(events(), AT, np.full(ROWS, ODD), KNOWN).sum() < ROWS / 4
+    p_values = np.full(ROWS, np.nextafter(ODD_P_VALUE, 1))
+    assert learnable_parts(events(), AT, p_values, KNOWN).all()
+    assert 0 < learnable_parts(events(), AT, np.full(ROWS, ODD_P_VALUE), KNOWN).sum() < ROWS / 4
 
 
 @given(
@@ -35,7 +43,7 @@ def test_what_is_not_odd_becomes_a_habit():
 )
 def test_the_draw_is_even(agent, start, step):
     """Whatever an agent's rhythm, about one odd event in eight is drawn, and no long run of them never is."""
-    lucky = np.flatnonzero(becomes_habit(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
+    lucky = np.flatnonzero(learnable_parts(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
     assert len(lucky) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
     assert np.diff(np.r_[0, lucky, ROWS]).max() < 150
 
@@ -43,16 +51,16 @@ def test_the_draw_is_even(agent, start, step):
 def test_the_draw_does_not_depend_on_the_cut_of_batches():
     """Rows judged one by one, and in another order, are judged as in one batch."""
     p_values = np.full(ROWS, 0.001)
-    whole = becomes_habit(events(), AT, p_values, KNOWN)
+    whole = learnable_parts(events(), AT, p_values, KNOWN)
     order = np.random.default_rng(1).permutation(ROWS)
-    alone = [becomes_habit(events(), order[i : i + 1], p_values, KNOWN[:1])[0] for i in range(200)]
+    alone = [learnable_parts(events(), order[i : i + 1], p_values, KNOWN[:1])[0] for i in range(200)]
     np.testing.assert_array_equal(alone, whole[order[:200]])
 
 
 def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
     """The first events of a new agent are odd by nature."""
-    taught = np.where(AT % 2 == 0, YOUNG - 1, YOUNG)
-    learned = becomes_habit(events(), AT, np.full(ROWS, 0.001), taught)
+    taught = np.where(AT % 2 == 0, MIN_LEARNED_EVENTS - 1, MIN_LEARNED_EVENTS)
+    learned = learnable_parts(events(), AT, np.full(ROWS, 0.001), taught)
     assert learned[::2].all()
     assert not learned[1::2].all()
 
@@ -60,7 +68,7 @@ def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
 @pytest.mark.parametrize("kind", [c.CLIENT_CHANGE, c.CLIENT_REGISTER])
 def test_what_is_announced_is_learned(kind):
     """What an authorization server says of a client is no habit to be doubted."""
-    learned = becomes_habit(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)
-    lucky = drawn(np.full(ROWS, 7, np.uint64), events(kind=kind).time_ms)
-    assert (learned[~lucky] == CREDENTIAL).all()
-    assert (learned[lucky] == ALL).all()
+    learned = learnable_parts(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)
+    lucky = sampled_for_learning(np.full(ROWS, 7, np.uint64), events(kind=kind).time_ms)
+    assert (learned[~lucky] == LEARN_CREDENTIAL).all()
+    assert (learned[lucky] == LEARN_ALL).all()

@@ -18,8 +18,8 @@ from trustwatch.ingest.features.builder import FeatureBuilder
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.errors import NotEnoughHistory
-from trustwatch.models.learning import digest, learn_history, learn_with_held_out
-from trustwatch.models.persist import load, save
+from trustwatch.models.learning import baseline_digest, train_model, train_with_held_out
+from trustwatch.models.persist import load_trained_model, save_trained_model
 
 SALT = b"salt of persist"
 SETTINGS = DetectorSettings(trees=10, folds=3)
@@ -48,24 +48,24 @@ def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
 
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
-    return learn_history(history(500), SALT, "p-1", SETTINGS)
+    return train_model(history(500), SALT, "p-1", SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def saved(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("persist") / "model"
-    save(path, trained, SETTINGS, 50, 1_764_000_000_000)
+    save_trained_model(path, trained, SETTINGS, 50, 1_764_000_000_000)
     return path
 
 
 def scores(model: TrainedModel, columns: EventColumns) -> Any:
-    vectors = FeatureBuilder(model.baseline, 50).vectors(columns)[0]
+    vectors = FeatureBuilder(model.baseline, 50).observe_and_learn(columns)[0]
     return model.detector.score(vectors, columns.names[:, 1].copy())
 
 
 def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path) -> None:
     """Scores, p-values, seeds, groups and versions survive bit for bit."""
-    loaded = load(saved)
+    loaded = load_trained_model(saved)
     before, after = (scores(model, history(200, seed=2)) for model in (trained, loaded))
     for ours, theirs in zip(before, after, strict=True):
         assert np.array_equal(ours, theirs)
@@ -74,7 +74,7 @@ def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path
         assert getattr(loaded, field) == getattr(trained, field), field
     for field in ("groups", "group_rates", "group_events"):
         assert np.array_equal(getattr(loaded, field), getattr(trained, field)), field
-    assert digest(loaded.baseline) == trained.baseline_version
+    assert baseline_digest(loaded.baseline) == trained.baseline_version
 
 
 def names(saved: Path) -> list[str]:
@@ -93,7 +93,7 @@ def test_any_changed_file_is_refused(saved: Path, tmp_path: Path) -> None:
             raw[-1] ^= 1
             (copy / name).write_bytes(raw)
             with pytest.raises(ModelError, match=r"\.npy"):
-                load(copy)
+                load_trained_model(copy)
             shutil.rmtree(copy)
 
 
@@ -107,7 +107,7 @@ def test_an_edited_manifest_is_refused(saved: Path, tmp_path: Path, member: str)
     value = json.loads(text)[member]
     manifest.write_text(text.replace(json.dumps(value), json.dumps(value[:-1] + ("1" if value[-1] == "0" else "0")), 1))
     with pytest.raises(ModelError):
-        load(copy)
+        load_trained_model(copy)
 
 
 def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> No
         else:
             (copy / f"extras/seeds/{change}.npy").write_bytes(b"\x80\x04." if change == "pickle" else b"")
         with pytest.raises(ModelError):
-            load(copy)
+            load_trained_model(copy)
 
 
 def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
@@ -132,7 +132,7 @@ def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
 
 def test_the_salt_changes_no_score() -> None:
     """Two salts give the same model but for the names of things (where no bucket of an agent's table overflows)."""
-    ours, theirs = (learn_history(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
+    ours, theirs = (train_model(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
     assert ours.exponent == theirs.exponent
     first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
     assert np.allclose(np.sort(first), np.sort(second))
@@ -141,7 +141,7 @@ def test_the_salt_changes_no_score() -> None:
 def test_too_little_history_is_refused() -> None:
     """A detector is not fitted on a handful of events."""
     with pytest.raises(NotEnoughHistory):
-        learn_history(history(20), SALT, "x", SETTINGS)
+        train_model(history(20), SALT, "x", SETTINGS)
 
 
 def test_nobody_teaches_who_is_not_vouched_for() -> None:
@@ -157,10 +157,10 @@ def test_nobody_teaches_who_is_not_vouched_for() -> None:
         np.concatenate([codes, events.codes]),
         np.concatenate([foreign.time_ms, events.time_ms]),
     )
-    ours, scores = learn_with_held_out(both, SALT, "x", SETTINGS)
-    plain, alone = learn_with_held_out(events, SALT, "x", SETTINGS)
+    ours, scores = train_with_held_out(both, SALT, "x", SETTINGS)
+    plain, alone = train_with_held_out(events, SALT, "x", SETTINGS)
     assert ours.baseline_version == plain.baseline_version
     assert np.array_equal(ours.seeds.events, plain.seeds.events)
     assert np.array_equal(scores.p_value, np.concatenate([np.ones(40), alone.p_value]))
     with pytest.raises(NotEnoughHistory, match="vouches"):
-        learn_history(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")
+        train_model(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.errors import NotFinite, WrongShape
-from trustwatch.models.tails import CAP, SEEN_CAP, SURPRISE_CAP, fit_tails, tail_evidence
+from trustwatch.models.tails import EVIDENCE_CAP, SURPRISE_CAP, TRAINING_RANGE_CAP, fit_tails, tail_evidence
 
 
 def evidence(training, values, **options):
@@ -62,7 +62,7 @@ def test_evidence_is_in_range_and_never_falls(training, values):
     around = np.concatenate([values, training, np.nextafter(training, np.inf), np.nextafter(training, -np.inf)])
     u = evidence(training, np.sort(around))
     assert (u >= 0).all()
-    assert (u <= CAP).all()
+    assert (u <= EVIDENCE_CAP).all()
     assert (np.diff(u) >= 0).all()
 
 
@@ -72,8 +72,8 @@ def test_beyond_the_maximum_evidence_still_grows_up_to_the_cap():
     top = training.max()
     u = evidence(training, top + np.array([0, 0.5, 1, 2, 3, 1e3, 1e300]))
     assert (np.diff(u[:5]) > 0).all()
-    assert u[4] < CAP
-    np.testing.assert_array_equal(u[5:], [CAP, CAP])
+    assert u[4] < EVIDENCE_CAP
+    np.testing.assert_array_equal(u[5:], [EVIDENCE_CAP, EVIDENCE_CAP])
 
 
 def test_the_exponential_tail_has_the_scale_of_the_data():
@@ -88,7 +88,7 @@ def test_even_a_million_rows_leave_room_beyond_the_maximum():
     """Values seen in training have at most 5 decades, so that leaving the range always shows."""
     training = np.arange(300_000.0)
     inside, outside = evidence(training, [training[-1], training[-1] + 3000])
-    assert inside <= SEEN_CAP < outside
+    assert inside <= TRAINING_RANGE_CAP < outside
 
 
 def test_a_constant_feature_does_not_explode():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError, ModelError
-from trustwatch.models.combination import combine
+from trustwatch.models.combination import combine_evidence
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.errors import NotEnoughHistory, NotFinite, WrongShape
-from trustwatch.models.learning import learn_history
-from trustwatch.models.training import assign_folds, fit_detector, fit_with_held_out
+from trustwatch.models.learning import train_model
+from trustwatch.models.training import assign_folds, fit_detector, fit_detector_with_held_out
 
 QUICK = DetectorSettings(trees=20, max_samples=64, folds=4)
 
@@ -66,9 +66,9 @@ def test_held_out_scores_come_from_detectors_that_never_saw_the_row():
     """A row that is repeated through one session looks new when held out, and ordinary to the final detector."""
     X, groups, sessions = normal(600, 0)
     X[:60], sessions[:60] = 30.0, 10_000  # one strange session
-    detector, held_out = fit_with_held_out(X, groups, sessions, QUICK, names(X))
-    assert held_out.u[:60].min() > 2.0
-    assert detector.score(X, groups).u[:60].max() < 1.1
+    detector, held_out = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
+    assert held_out.feature_evidence[:60].min() > 2.0
+    assert detector.score(X, groups).feature_evidence[:60].max() < 1.1
     assert held_out.p_value[:60].max() < 0.15
 
 
@@ -87,7 +87,7 @@ def test_p_values_hold_on_fresh_rows():
 def test_held_out_p_values_are_uniform_by_construction():
     """The held-out p-values of the training rows themselves have the shares that they state."""
     X, groups, sessions = normal(3000, 1)
-    _, held_out = fit_with_held_out(X, groups, sessions, QUICK, names(X))
+    _, held_out = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
     for share in (0.01, 0.1, 0.5):
         assert np.mean(held_out.p_value <= share) == pytest.approx(share, abs=0.002)
 
@@ -161,7 +161,7 @@ def test_the_statistic_is_a_norm_of_the_evidence_beside_the_forest(norm):
     settings = DetectorSettings(trees=10, forest_weight=0.25, norm=norm)
     detector = fit_detector(X, groups, sessions, settings, names(X))
     found = detector.evidence(np.concatenate([X[:50], 30 * X[50:60]]))
-    np.testing.assert_allclose(found.tails, np.linalg.norm(found.u, norm, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(found.tails, np.linalg.norm(found.feature_evidence, norm, axis=1), rtol=1e-12)
     np.testing.assert_allclose(found.statistic, 0.25 * found.forest + 0.75 * found.tails, atol=1e-12)
 
 
@@ -172,7 +172,7 @@ def test_the_norm_neither_overflows_nor_underflows(norm):
     parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5, norm=norm), names(X)).parts
     u = np.array([[0.0, 0, 0, 0], [3e-30, 0, 0, 0], [1e-30] * 4, [1e30] * 4, [12.0, 12, 1e-300, 0]])
     wanted = [0.0, 3e-30, 1e-30 * 4 ** (1 / norm), 1e30 * 4 ** (1 / norm), 12 * 2 ** (1 / norm)]
-    np.testing.assert_allclose(combine(parts, u).tails, wanted, rtol=1e-12)
+    np.testing.assert_allclose(combine_evidence(parts, u).tails, wanted, rtol=1e-12)
 
 
 def test_a_norm_lets_further_evidence_add_and_none_drown_the_largest():
@@ -181,7 +181,7 @@ def test_a_norm_lets_further_evidence_add_and_none_drown_the_largest():
     parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5), names(X)).parts
     one, two, many = np.zeros((3, 10))
     one[0], two[:2], many[:] = 4.0, 4.0, 1.0
-    single, double, crowd = combine(parts, np.stack([one, two, many])).tails
+    single, double, crowd = combine_evidence(parts, np.stack([one, two, many])).tails
     assert crowd < single < double < 2 * single
 
 
@@ -191,7 +191,7 @@ def test_the_share_of_an_agent_in_the_baseline_goes_with_its_seed():
 
     from .test_persist import SALT, SETTINGS, history
 
-    seeds = learn_history(history(200), SALT, "x", SETTINGS).seeds
+    seeds = train_model(history(200), SALT, "x", SETTINGS).seeds
     np.testing.assert_array_equal(seeds.rows["numbers"][:, layout.N_SHARED], seeds.events)
     assert seeds.events.sum() == 200
 

@@ -12,14 +12,14 @@ from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.dedup import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.source import Kind, Record, RecordBatch
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
+from trustwatch.models.learning import train_model
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Context, Processor
-from trustwatch.scoring.residence import AgentLoader, Residence
+from trustwatch.scoring.processor import Processor, ProcessorContext
+from trustwatch.scoring.residence import AgentLoader, AgentStateCache
 
 SALT = b"a salt of tests!"
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
@@ -112,17 +112,17 @@ class Kit:
         """One event as a record."""
         raw = json.dumps(made).encode()
         at = int(decode_event(raw).time.timestamp() * 1000) if received_ms is None else received_ms
-        return Record(Kind.EVENT, raw_id_hash(raw), at, raw)
+        return Record(RecordKind.EVENT, raw_id_hash(raw), at, raw)
 
     @staticmethod
     def tick(at_ms: int) -> Record:
         """Time advances."""
-        return Record(Kind.TICK, 0, at_ms, at_ms.to_bytes(8, "little"))
+        return Record(RecordKind.TICK, 0, at_ms, at_ms.to_bytes(8, "little"))
 
     def processor(self, store: AgentLoader | None = None, capacity: int = 1000, **more: Any) -> Processor:
         """A processor of its own."""
-        residence = Residence(self.model, EngineSettings(capacity=capacity, **more), store)
-        context = Context(LivePolicy(PolicyBook(modes={"acme": "enforce"})))
+        residence = AgentStateCache(self.model, EngineSettings(capacity=capacity, **more), store)
+        context = ProcessorContext(LivePolicy(PolicyBook(modes={"acme": "enforce"})))
         return Processor(residence, ColumnEncoder(self.model.salt), DuplicateWindow(4096), context)
 
     @staticmethod
@@ -139,7 +139,7 @@ class Kit:
 def model() -> TrainedModel:
     """A model of two peer groups."""
     columns = ColumnEncoder(SALT).encode([decode_event(json.dumps(e).encode()) for e in stream(1, 2_000)])
-    return learn_history(columns, SALT, "test-1", SETTINGS)
+    return train_model(columns, SALT, "test-1", SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.notify import FORMATS, Format, render
-from trustwatch.scoring.notify.slack import escape
-from trustwatch.scoring.records import AgentName, Reason, RiskLevel
+from trustwatch.scoring.notify import ALERT_FORMATS, AlertFormat, render_alert
+from trustwatch.scoring.notify.slack import escape_markup
+from trustwatch.scoring.records import AgentName, RiskLevel, RiskReason
 
 from ..contract.alert_support import ALERTS, ROUTING_KEY, approval, change
 
@@ -66,21 +66,21 @@ members = st.sampled_from(
 )
 
 
-def body(payload: bytes, wanted: Format, suppressed_before: int = 0) -> Any:
+def body(payload: bytes, wanted: AlertFormat, suppressed_before: int = 0) -> Any:
     """What would be posted, decoded; None = nothing."""
-    rendered = render(payload, wanted, suppressed_before, ROUTING_KEY)
+    rendered = render_alert(payload, wanted, suppressed_before, ROUTING_KEY)
     return None if rendered is None else json.loads(rendered.body)
 
 
 def about(name: str, reason: str = "because") -> bytes:
     agent = AgentName(agent_key("acme", "https://as", name), "acme", "https://as", name)
-    reasons = (Reason("c", "f", "o", "u", 0.5, reason),)
+    reasons = (RiskReason("c", "f", "o", "u", 0.5, reason),)
     return change(RiskLevel.LOW, RiskLevel.HIGH, agent=agent, agent_type=name, reasons=reasons)
 
 
 @pytest.mark.parametrize("name", ALERTS)
-@pytest.mark.parametrize("wanted", [name for name in FORMATS if name != "cloudevents"])
-def test_golden_bodies(wanted: Format, name: str) -> None:
+@pytest.mark.parametrize("wanted", [name for name in ALERT_FORMATS if name != "cloudevents"])
+def test_golden_bodies(wanted: AlertFormat, name: str) -> None:
     """Each alert in each format is what the files show, to the letter. They are what people build upon."""
     golden = (GOLDEN / f"{name}.{wanted}.json").read_text(encoding="utf-8").replace("$VERSION", version("trustwatch"))
 
@@ -89,7 +89,7 @@ def test_golden_bodies(wanted: Format, name: str) -> None:
 
 def test_every_golden_body_is_of_an_alert() -> None:
     """No file is left over from an alert or format that is gone."""
-    wanted = {f"{name}.{kind}.json" for name in ALERTS for kind in FORMATS if kind != "cloudevents"}
+    wanted = {f"{name}.{kind}.json" for name in ALERTS for kind in ALERT_FORMATS if kind != "cloudevents"}
 
     assert {path.name for path in GOLDEN.iterdir()} == wanted
 
@@ -145,7 +145,7 @@ def test_a_hostile_name_in_a_chat() -> None:
 @given(st.text(max_size=200))
 def test_escape_can_be_undone(value: str) -> None:
     """Nothing is lost but the invisible marks, so people read the name as it is."""
-    shown = escape(value)
+    shown = escape_markup(value)
     for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         shown = shown.replace(entity, char)
 
@@ -167,7 +167,7 @@ def test_escape_can_be_undone(value: str) -> None:
     ],
 )
 @pytest.mark.parametrize("wanted", ["slack", "pagerduty"])
-def test_links_that_would_trick_people_are_left_out(url: str, wanted: Format) -> None:
+def test_links_that_would_trick_people_are_left_out(url: str, wanted: AlertFormat) -> None:
     """Nobody is given a link that runs code, hides its host or breaks out of its place."""
     told = body(approval(links={"evil": url, "good": "https://trust.example/a"}), wanted)
     shown = json.dumps([told.get("blocks"), told.get("links")], ensure_ascii=False)
@@ -207,9 +207,9 @@ def test_pagerduty_severities(level: RiskLevel, severity: str) -> None:
 
 def test_pagerduty_details_are_bounded() -> None:
     """A body that is refused for its length would be an alert that never arrives."""
-    huge = tuple(Reason("c", "f", "o", "u", 0.5, "x" * 2_000) for _ in range(400))
+    huge = tuple(RiskReason("c", "f", "o", "u", 0.5, "x" * 2_000) for _ in range(400))
     payload = change(RiskLevel.LOW, RiskLevel.HIGH, reasons=huge)
-    rendered = render(payload, "pagerduty", 0, ROUTING_KEY)
+    rendered = render_alert(payload, "pagerduty", 0, ROUTING_KEY)
 
     assert len(payload) > 512 * 1024
     assert rendered is not None and len(rendered.body) < 300 * 1024
@@ -289,5 +289,5 @@ def test_an_event_without_data_is_told_too(data: Any) -> None:
     """`data` may be of any kind in a CloudEvent."""
     payload = msgspec.json.encode({"type": "io.example.other", "data": data})
 
-    for wanted in FORMATS:
+    for wanted in ALERT_FORMATS:
         assert body(payload, wanted)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
-from trustwatch.scoring.committing import commit_together
-from trustwatch.scoring.partition import PartitionPipeline, PipelineSettings, Surroundings
+from trustwatch.scoring.committing import commit_partitions
+from trustwatch.scoring.partition import PartitionPipeline, PipelineContext, PipelineParameters
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import Commit, Position
-from trustwatch.scoring.stages import Stages
+from trustwatch.scoring.stages import StageMetrics
 from trustwatch.scoring.store import CommitResult, SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
@@ -59,12 +59,12 @@ class Site:
     def __init__(self, path: Path, kit: Any, records: list[Record], **settings: Any) -> None:
         self.kit, self.clock, self.source = kit, Clock(), Source(records)
         self.store: SqlStore = open_store(sqlite_url(path))
-        self.settings = PipelineSettings(**{"batch": 10, **settings})
+        self.settings = PipelineParameters(**{"batch": 10, **settings})
         self.commits: list[int] = []
         self.sleep: Callable[[float], None] = lambda _seconds: None
 
-    def around(self, store: Any = None) -> Surroundings:
-        return Surroundings(
+    def around(self, store: Any = None) -> PipelineContext:
+        return PipelineContext(
             self.source,
             store or self.store,
             LivePolicy(PolicyBook()),
@@ -72,7 +72,7 @@ class Site:
             self.clock,  # type: ignore[arg-type]
             self._sleep,
             self._committed,
-            Stages(self.clock),
+            StageMetrics(self.clock),
         )
 
     def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
@@ -108,7 +108,7 @@ def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., Site]]:
 
 
 def commit_if_due(work: PartitionPipeline) -> None:
-    if work.due:
+    if work.commit_due:
         work.commit()
 
 
@@ -337,10 +337,10 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
         return found
 
     store.commit_all = lost_answer  # type: ignore[method-assign]
-    refused = commit_together(works, one.around(store))
+    refused = commit_partitions(works, one.around(store))
     assert tries == ([[0, 1, 2]] if answered else [[0, 1, 2], [1]])
     assert list(refused) == [1]
     assert one.commits == [10, 12]
     assert one.store.positions() == [Position(0, 1, 10), other, Position(2, 1, 12)]
-    assert [work.unsaved for work in works] == [False, True, False]
+    assert [work.has_uncommitted for work in works] == [False, True, False]
     assert works[1].position == Position(1, 1, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.records import Edge
+from trustwatch.scoring.records import AgentEdge
 
 HOUR_MS = 3_600_000
 
@@ -27,8 +27,8 @@ def seen(kit: Any, *batches: list[dict[str, Any]]) -> list[set[tuple[str, str, s
     collector = EdgeCollector()
     found = []
     for batch in batches:
-        collector.see(kit.columns(batch), np.zeros(len(batch)))
-        found.append({(edge.kind, edge.source, edge.target) for edge in collector.take()})
+        collector.collect(kit.columns(batch), np.zeros(len(batch)))
+        found.append({(edge.kind, edge.source, edge.target) for edge in collector.drain()})
     return found
 
 
@@ -66,15 +66,17 @@ def test_a_pair_that_goes_on_is_written_once_an_hour(kit: Any, event: Any) -> No
 def test_an_edge_says_when(kit: Any, event: Any, make: Any) -> None:
     """In event time, from the first to the last of what is written."""
     collector = EdgeCollector()
-    collector.see(kit.columns([event("a", minute, peer="b") for minute in (10, 70, 200)]), np.array([0.1, 0.2, 0.0]))
+    collector.collect(
+        kit.columns([event("a", minute, peer="b") for minute in (10, 70, 200)]), np.array([0.1, 0.2, 0.0])
+    )
 
-    (edge,) = collector.take()
+    (edge,) = collector.drain()
 
     start = make.START_MS
-    assert edge == Edge(
+    assert edge == AgentEdge(
         "acme", edge.issuer, "called", "a", "b", start + 10 * 60_000, start + 200 * 60_000, 0.2, start + 70 * 60_000
     )
-    assert collector.take() == []
+    assert collector.drain() == []
 
 
 def test_nobody_is_drawn_in_by_a_claim(kit: Any, event: Any) -> None:
@@ -103,8 +105,8 @@ def test_the_risk_of_a_pair_is_written_when_it_rises(kit: Any, event: Any) -> No
     collector = EdgeCollector()
     told = []
     for minute, risk in ((1, 0.1), (2, 0.25), (3, 0.5), (4, 0.52), (5, 0.9), (6, 0.4)):
-        collector.see(kit.columns([event("a", minute, peer="b")]), np.array([risk]))
-        told.append([edge.risk for edge in collector.take()])
+        collector.collect(kit.columns([event("a", minute, peer="b")]), np.array([risk]))
+        told.append([edge.risk for edge in collector.drain()])
 
     assert told == [[0.1], [], [0.5], [], [0.9], []]
 
@@ -113,6 +115,6 @@ def test_risk_belongs_to_the_pair_in_whose_events_it_was(kit: Any, event: Any) -
     """What an agent does for one principal is not held against another."""
     collector = EdgeCollector()
     batch = [event("a", 1, principal={"id": "ann"}), event("a", 2, principal={"id": "bob"})]
-    collector.see(kit.columns(batch), np.array([0.1, 0.8]))
+    collector.collect(kit.columns(batch), np.array([0.1, 0.8]))
 
-    assert {edge.target: edge.risk for edge in collector.take()} == {"ann": 0.1, "bob": 0.8}
+    assert {edge.target: edge.risk for edge in collector.drain()} == {"ann": 0.1, "bob": 0.8}

@@ -23,9 +23,9 @@ class Shelf:
         return {key: self.rows[key] for key in keys if key in self.rows}
 
     def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
-        from trustwatch.scoring.store import Due
+        from trustwatch.scoring.store import DueAgent
 
-        found = sorted(Due(r.due_ms, k) for k, r in self.rows.items() if 0 < r.due_ms <= before_ms)
+        found = sorted(DueAgent(r.due_ms, k) for k, r in self.rows.items() if 0 < r.due_ms <= before_ms)
         return [due for due in found if after is None or due > after][:limit]
 
 
@@ -41,10 +41,10 @@ def with_ticks(kit: Any, events: list[dict[str, Any]], seed: int) -> list[Record
 
 def everything(processor: Processor) -> tuple[dict[int, AgentRow], dict[int, AgentRow]]:
     """Rows of all agents, in memory or moved out."""
-    engine, residence = processor.engine, processor.residence
+    engine, residence = processor.engine, processor.agent_cache
     resident = np.flatnonzero(engine.builder.slots.keys).astype(np.int32)
     rows = {row.name.key: row for row in residence.rows(resident)}
-    return rows, dict(residence.gone)
+    return rows, dict(residence.evicted)
 
 
 def run(processor: Processor, kit: Any, records: list[Record], sizes: Any) -> tuple[list[Any], list[Decision]]:
@@ -121,11 +121,11 @@ def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undi
         decisions += applied.decisions
         scores += [score for scored, _ in applied.scored for score in scored.risk_scores.tolist()]
         if dice.random() < 0.4:
-            shelf.rows.update({row.name.key: row for row in processor.residence.take_dirty()})
-            processor.residence.settled()
+            shelf.rows.update({row.name.key: row for row in processor.agent_cache.changed_rows()})
+            processor.agent_cache.mark_committed()
             if dice.random() < 0.3:
                 processor = _restarted(kit, processor, shelf)
-    shelf.rows.update({row.name.key: row for row in processor.residence.take_dirty()})
+    shelf.rows.update({row.name.key: row for row in processor.agent_cache.changed_rows()})
     assert scores == [row[1] for row in undisturbed[0]]
     assert sorted(decisions, key=lambda d: d.decision_id) == undisturbed[1]
     assert shelf.rows == undisturbed[2]
@@ -134,5 +134,5 @@ def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undi
 def _restarted(kit: Any, old: Processor, shelf: Shelf) -> Processor:
     """A new process that knows what is stored, and the duplicate window from the log."""
     fresh: Processor = kit.processor(shelf, capacity=8)
-    fresh.window = old.window
+    fresh.duplicate_window = old.duplicate_window
     return fresh

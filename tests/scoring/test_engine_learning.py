@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.models.habits import ODD, YOUNG, becomes_habit
+from trustwatch.models.habits import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring import risk
-from trustwatch.scoring.engine import SUSPICIOUS, Engine, EngineSettings
+from trustwatch.scoring.engine import SUSPICION_SHARE, Engine, EngineSettings
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:
@@ -30,7 +30,7 @@ def test_calm_behaviour_is_learned(kit: Any, make: Any) -> None:
     """Vouched events of an agent above suspicion are learned, each once."""
     engine = engine_of(kit)
     scored = engine.score(kit.columns(calm(make)))
-    gate = scored.risk[:, risk.STATISTIC] < SUSPICIOUS * engine.bounds[scored.bound_of, 0]
+    gate = scored.risk[:, risk.STATISTIC] < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows, 0]
     assert learned(engine, int(scored.slots[0])) == gate.sum() > 20
 
 
@@ -77,11 +77,11 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         slot = engine.builder.admit(columns.names[:, AGENT])[0]
         before = learned(engine, slot)
         scored = engine.score(columns)
-        gate = scored.risk[0, risk.STATISTIC] < SUSPICIOUS * engine.bounds[scored.bound_of[0], 0]
+        gate = scored.risk[0, risk.STATISTIC] < SUSPICION_SHARE * engine.bounds[scored.bound_of[0], 0]
         if not gate or scored.levels[0, 1] >= risk.MEDIUM:
             continue
-        odd = scored.p_values[0] <= ODD
-        drawn = becomes_habit(columns, np.array([0]), np.array([ODD]), np.array([before]))[0]
+        odd = scored.p_values[0] <= ODD_P_VALUE
+        drawn = learnable_parts(columns, np.array([0]), np.array([ODD_P_VALUE]), np.array([before]))[0]
         kind = outcome["ordinary" if not odd else "drawn" if drawn else "left out"]
         kind[0] += 1
         kind[1] += int(learned(engine, slot) - before)
@@ -108,9 +108,9 @@ def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
     """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
     engine = engine_of(kit)
     scored = engine.score(kit.columns(calm(make)))
-    assert scored.p_values[0] <= ODD
-    assert (scored.p_values[1:] > ODD).all()
-    assert learned(engine, int(scored.slots[0])) == 30 > YOUNG
+    assert scored.p_values[0] <= ODD_P_VALUE
+    assert (scored.p_values[1:] > ODD_P_VALUE).all()
+    assert learned(engine, int(scored.slots[0])) == 30 > MIN_LEARNED_EVENTS
 
 
 def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
@@ -121,7 +121,7 @@ def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
     change = make.event(0, 2, start, type="client.change", action="change", **key)
     uses = [make.event(1 + n, 2, start + 3_600_000 * (1 + n), session=f"n-{n}", **key) for n in range(5)]
     scored = engine.score(kit.columns([change, *uses]))
-    assert scored.p_values[0] <= ODD
+    assert scored.p_values[0] <= ODD_P_VALUE
     assert not scored.signals.any()
 
 
@@ -191,14 +191,14 @@ def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
     assert engine.agents.types[slot] == "Reader"
     engine.score(kit.columns([make.event(3, 2, make.START_MS + 2, agent_type="Payer")]))
     assert engine.agents.types[slot] == "Payer"
-    assert engine.agents.bounds[slot] == kit.model.group_row(engine.agents.groups[slot]) > 0
+    assert engine.agents.threshold_rows[slot] == kit.model.group_row(engine.agents.groups[slot]) > 0
 
 
 def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> None:
     """Agents of an unknown type have no coverage and the fleet's thresholds, and are scored all the same."""
     engine = engine_of(kit)
     scored = engine.score(kit.columns(calm(make, 3, agent_type="Nobody")))
-    assert (scored.bound_of == 0).all()
+    assert (scored.threshold_rows == 0).all()
     assert np.isfinite(scored.risk).all()
     assert engine.risk[scored.slots[0]]["level"] == risk.UNKNOWN
 
@@ -233,14 +233,14 @@ def test_an_event_that_says_nothing_of_the_type_changes_none(kit: Any, make: Any
     engine = engine_of(kit)
     typed = kit.columns([make.event(n, 1, make.START_MS + n * 60_000) for n in range(5)])
     slot = int(engine.score(typed).slots[0])
-    group, row = int(engine.agents.groups[slot]), int(engine.agents.bounds[slot])
+    group, row = int(engine.agents.groups[slot]), int(engine.agents.threshold_rows[slot])
     bare = make.event(9, 1, make.START_MS + 9 * 60_000)
     del bare["agent"]["type"]
 
     scored = engine.score(kit.columns([bare]))
 
     assert (engine.agents.types[slot], int(engine.agents.groups[slot])) == ("Payer", group)
-    assert int(scored.bound_of[0]) == row
+    assert int(scored.threshold_rows[0]) == row
 
 
 def test_an_agent_that_first_came_without_a_type_gets_it_later(kit: Any, make: Any) -> None:

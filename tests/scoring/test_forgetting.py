@@ -11,22 +11,22 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.erasing import RecordEraser, Subject
+from trustwatch.ingest.erasing import ErasureSubject, RecordEraser
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.privacy import Forget, Forgotten, PrivacyKey, open_key
+from trustwatch.scoring.privacy import EraseCommand, ErasedAgents, PrivacyKey, open_privacy_key
 from trustwatch.scoring.records import AgentRow
 from trustwatch.scoring.store import open_store, sqlite_url
 
-GONE = Subject("agent", "acme", "https://as.example", "agent-3", "erased~1")
+GONE = ErasureSubject("agent", "acme", "https://as.example", "agent-3", "erased~1")
 
 
-def forget(subject: Subject, at_ms: int) -> Record:
-    body = Forget("E1", subject.kind, subject.tenant, subject.issuer, subject.name, subject.pseudonym)
-    return Record(Kind.FORGET, 0, at_ms, msgspec.json.encode(body))
+def forget(subject: ErasureSubject, at_ms: int) -> Record:
+    body = EraseCommand("E1", subject.kind, subject.tenant, subject.issuer, subject.name, subject.pseudonym)
+    return Record(RecordKind.FORGET, 0, at_ms, msgspec.json.encode(body))
 
 
 def rows_of(processor: Any) -> dict[str, AgentRow]:
@@ -63,7 +63,7 @@ def test_a_replay_of_the_rewritten_log_agrees(kit: Any, make: Any, capacity: int
     for batch in kit.batches([*rewritten, *behind], itertools.repeat(41)):
         again.apply(batch)
 
-    assert {record.kind for record in rewritten} == {Kind.EVENT, Kind.ERASED}
+    assert {record.kind for record in rewritten} == {RecordKind.EVENT, RecordKind.ERASED}
     assert rows_of(again) == live
     assert live["agent-3"].events < 50
 
@@ -84,17 +84,17 @@ def test_the_models_history_does_not_come_back(kit: Any, make: Any) -> None:
 def test_marks_outlive_the_process() -> None:
     """Another process knows forgotten agents by keyed marks."""
     key = PrivacyKey(bytes(32))
-    forgotten = Forgotten(key, [key.mark(7)])
+    forgotten = ErasedAgents(key, [key.erasure_mark(7)])
 
-    assert forgotten.among([6, 7, 8]) == {7}
-    assert Forgotten().among([7]) == set()
-    assert PrivacyKey(b"x" * 32).mark(7) != key.mark(7)
+    assert forgotten.select_erased([6, 7, 8]) == {7}
+    assert ErasedAgents().select_erased([7]) == set()
+    assert PrivacyKey(b"x" * 32).erasure_mark(7) != key.erasure_mark(7)
     assert "x" not in repr(PrivacyKey(b"x" * 32))
 
 
 def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     """Also of an agent that is out of memory, and of one that is loaded while the store still has the name."""
-    person = Subject("principal", "acme", "", "acct-ann", "erased~2")
+    person = ErasureSubject("principal", "acme", "", "acct-ann", "erased~2")
     records = kit.records(make.stream(5, 300))
     processor = run(kit, records)
     notes = processor.residence
@@ -121,8 +121,8 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
     log = EventLog(tmp_path / "log")
     store = open_store(sqlite_url(tmp_path / "tw.db"))
     source = LogReader(tmp_path / "log")
-    settings = PipelineSettings(poll_s=0.0, commit_interval_s=0.0)
-    pipeline = Pipeline(
+    settings = PipelineParameters(poll_s=0.0, commit_interval_s=0.0)
+    pipeline = SinglePartitionPipeline(
         source,
         kit.processor(store, 5),
         store,
@@ -157,7 +157,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
 
 def test_what_is_no_order_is_a_dead_letter(kit: Any) -> None:
     """It forgets nobody and stops nothing."""
-    batch = next(kit.batches([Record(Kind.FORGET, 0, 5, b"{}")], itertools.repeat(9)))
+    batch = next(kit.batches([Record(RecordKind.FORGET, 0, 5, b"{}")], itertools.repeat(9)))
 
     assert len(kit.processor().apply(batch).dead) == 1
 
@@ -165,15 +165,15 @@ def test_what_is_no_order_is_a_dead_letter(kit: Any) -> None:
 def test_the_key_is_made_once(tmp_path: Path) -> None:
     """With mode 0600; a key that others may read, or that is none, is refused."""
     path = tmp_path / "data" / "privacy-key"
-    first = open_key(path)
+    first = open_privacy_key(path)
 
-    assert open_key(path).pseudonym("acme", "ann") == first.pseudonym("acme", "ann")
+    assert open_privacy_key(path).pseudonym("acme", "ann") == first.pseudonym("acme", "ann")
     assert first.pseudonym("acme", "ann") != first.pseudonym("globex", "ann")
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="0600"):
-        open_key(path)
+        open_privacy_key(path)
     path.chmod(0o600)
     path.write_text("not a key")
     with pytest.raises(ConfigError, match="no key"):
-        open_key(path)
+        open_privacy_key(path)

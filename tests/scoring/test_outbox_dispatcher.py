@@ -19,10 +19,10 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import Webhook
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import WebhookNotifier, WebhookTarget, alert_row, webhook_client
-from trustwatch.scoring.outbox import Channel, DeliveryResult, Dispatcher, DispatchPolicy, Target
-from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, OutboxRow, Position, Reason, RiskLevel
-from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.notify import WebhookNotifier, WebhookTarget, build_alert_row, make_webhook_client
+from trustwatch.scoring.outbox import DeliveryChannel, DeliveryResult, DeliveryTarget, Dispatcher, DispatchPolicy
+from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, OutboxRow, Position, RiskLevel, RiskReason
+from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.dialects import sqlite
 
 from ..contract import alert_support
@@ -84,7 +84,7 @@ def alert(number: int, clock: Clock, **values: Any) -> OutboxRow:
         confidence=0.9,
         anomaly_score=0.9,
         p_value=1e-6,
-        reasons=(Reason(f"reason-{number}", "pace", "9", "1", 0.5, "fast"),),
+        reasons=(RiskReason(f"reason-{number}", "pace", "9", "1", 0.5, "fast"),),
         counterfactual="",
         feature_vector={},
         evidence={},
@@ -96,7 +96,7 @@ def alert(number: int, clock: Clock, **values: Any) -> OutboxRow:
         partition=0,
         offset=number,
     )
-    return alert_row(msgspec.structs.replace(decision, **values), {"allow": True}, "https://trust.example")
+    return build_alert_row(msgspec.structs.replace(decision, **values), {"allow": True}, "https://trust.example")
 
 
 def put(store: SqlStore, *rows: OutboxRow) -> None:
@@ -119,8 +119,8 @@ def dispatch(
     seen: list[tuple[str, str]] = []
 
     async def go() -> None:
-        async with webhook_client() as client:
-            channels = [Channel("alert", one, WebhookNotifier(client, clock)) for one in targets]
+        async with make_webhook_client() as client:
+            channels = [DeliveryChannel("alert", one, WebhookNotifier(client, clock)) for one in targets]
             chosen = policy or DispatchPolicy()
             await use(Dispatcher(store, channels, chosen, clock, random.Random(3), lambda *what: seen.append(what)))
 
@@ -321,7 +321,7 @@ def test_duplicate_key_is_delivered_once(store: SqlStore, clock: Clock, receiver
 
 def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """Repeats within the cool-down are suppressed, an escalation never, and each alert tells what was kept back."""
-    reasons = (Reason("burst", "pace", "9", "1", 0.5, "fast"),)
+    reasons = (RiskReason("burst", "pace", "9", "1", 0.5, "fast"),)
     start = clock()
     plan = [(0, 3), (10, 3), (20, 2), (30, 4), (40, 3), (931, 3)]
     for number, (at_s, level) in enumerate(plan):
@@ -537,7 +537,7 @@ class Counting:
         self.now = self.most = self.delivered = 0
         self.faults = faults
 
-    async def deliver(self, row: Outgoing, target: Target) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: DeliveryTarget) -> DeliveryResult:
         self.now += 1
         self.most = max(self.most, self.now)
         await asyncio.sleep(0)
@@ -553,7 +553,7 @@ def test_concurrency_is_bounded(store: SqlStore, clock: Clock) -> None:
     """However many rows wait, a target holds no more at once than the policy says, and gets them all."""
     put(store, *(alert(number, clock) for number in range(250)))
     notifier = Counting()
-    channel = Channel("alert", Target("t"), notifier)
+    channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
 
     asyncio.run(Dispatcher(store, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
 
@@ -564,7 +564,7 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
     """A notifier that raises ends neither its lane nor the row, and the error does not show the message."""
     put(store, alert(1, clock), alert(2, clock))
     notifier = Counting(faults=1)
-    channel = Channel("alert", Target("t"), notifier)
+    channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
 
     asyncio.run(Dispatcher(store, [channel], DispatchPolicy(), clock, random.Random(1)).drain())
 
@@ -575,7 +575,7 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
 
 def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
     """Two targets of one name would share their state, so they are refused."""
-    channel = Channel("alert", Target("t"), Counting())
+    channel = DeliveryChannel("alert", DeliveryTarget("t"), Counting())
 
     with pytest.raises(ConfigError, match="unique"):
         Dispatcher(store, [channel, channel], DispatchPolicy(), clock, random.Random(1))

@@ -14,8 +14,14 @@ import pytest
 from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log import EventLog, LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.channel import LENGTH, MOST_ROWS, UpdateSender, decode_update, summaries
-from trustwatch.scoring.pipeline import Committed, Pipeline, PipelineSettings
+from trustwatch.scoring.channel import (
+    LENGTH_PREFIX,
+    MAX_FRAME_ITEMS,
+    PipelineUpdateSender,
+    agent_summaries,
+    decode_update,
+)
+from trustwatch.scoring.pipeline import CommittedChanges, PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.records import Position, RiskLevel
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
@@ -32,7 +38,7 @@ class Site:
         self.folder, self.kit = folder, kit
         self.log = EventLog(folder / "log")
         self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
-        self.committed: list[Committed] = []
+        self.committed: list[CommittedChanges] = []
         self.pauses = 0
         self.on_pause: Callable[[], None] = lambda: None
         self.readers: list[LogReader] = []
@@ -41,12 +47,12 @@ class Site:
         self.log.append(records)
         self.log.sync()
 
-    def pipeline(self, capacity: int = 100, store: Any = None, **settings: Any) -> Pipeline:
+    def pipeline(self, capacity: int = 100, store: Any = None, **settings: Any) -> SinglePartitionPipeline:
         store = store or self.store
         source = LogReader(self.folder / "log")
         self.readers.append(source)
-        chosen = PipelineSettings(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
-        return Pipeline(
+        chosen = PipelineParameters(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
+        return SinglePartitionPipeline(
             source,
             self.kit.processor(store, capacity),
             store,
@@ -88,7 +94,7 @@ def critical(make: Any, agent: int, at_ms: int, number: int) -> list[dict[str, A
     ]
 
 
-def drain(pipeline: Pipeline) -> None:
+def drain(pipeline: SinglePartitionPipeline) -> None:
     while pipeline.step():
         pass
     pipeline.finish()
@@ -105,7 +111,7 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
     assert done.position == site.store.position(0) == Position(0, 1, 4)
     stored = site.rows()["agent-1"]
     assert stored.level == RiskLevel.CRITICAL
-    assert summaries(done.rows) == [stored]
+    assert agent_summaries(done.rows) == [stored]
     assert {d.decision_id for d in site.store.list_decisions().items} == {d.decision_id for d in done.decisions}
     assert stored.decision_id in {d.decision_id for d in done.decisions}
     assert site.store.letter_counts().stored == 1
@@ -166,12 +172,12 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
     log.append(kit.records(make.stream(4, 3)))
     log.sync()
     source = LogReader(other / "log")
-    wrong = Pipeline(
+    wrong = SinglePartitionPipeline(
         source,
         kit.processor(site.store),
         site.store,
         POLICY,
-        PipelineSettings(),
+        PipelineParameters(),
         time.monotonic,
         site.pause,
         site.committed.append,
@@ -214,7 +220,7 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     undisturbed.apply(next(kit.batches(kit.records(make.stream(6, 120, odd=0.1)), iter([120]))))
     expected = {row.name.agent_id: row for row in undisturbed.residence.take_dirty()}
     found = site.rows()
-    assert found == {s.name.agent_id: s for s in summaries(list(expected.values()))}
+    assert found == {s.name.agent_id: s for s in agent_summaries(list(expected.values()))}
     assert site.store.position(0).offset == 120
 
 
@@ -270,12 +276,12 @@ def test_spilled_agents_step_down_at_ticks(site: Site, kit: Any, make: Any) -> N
 def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
     """A big commit is cut into bounded frames; agents come before changes, and the new offset comes last."""
     processor = kit.processor(capacity=2000)
-    events = [make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MOST_ROWS + 7)]
+    events = [make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MAX_FRAME_ITEMS + 7)]
     columns = kit.columns(events)
     processor.engine.score(columns)
     rows = processor.residence.take_dirty()
     applied = kit.processor().apply(next(kit.batches(kit.records(critical(make, 1, make.START_MS, 1)), iter([9]))))
-    decisions = applied.decisions * (MOST_ROWS // len(applied.decisions) + 1)
+    decisions = applied.decisions * (MAX_FRAME_ITEMS // len(applied.decisions) + 1)
     ours, theirs = socket.socketpair()
     received = bytearray()
 
@@ -285,22 +291,22 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    sender = UpdateSender(ours)
-    sender.committed(Committed(rows, decisions, Position(0, 1, 77), 2), 3, {"events": 9}, {"apply": 0.5})
-    sender.alive(77, 0, {}, {})
-    sender.committed(Committed([], [], Position(0, 1, 78), 0), 0, {}, {})
+    sender = PipelineUpdateSender(ours)
+    sender.send_commit(CommittedChanges(rows, decisions, Position(0, 1, 77), 2), 3, {"events": 9}, {"apply": 0.5})
+    sender.send_alive(77, 0, {}, {})
+    sender.send_commit(CommittedChanges([], [], Position(0, 1, 78), 0), 0, {}, {})
     ours.close()
     reader.join()
     theirs.close()
     updates, at = [], 0
     while at < len(received):
-        (length,) = LENGTH.unpack_from(received, at)
+        (length,) = LENGTH_PREFIX.unpack_from(received, at)
         updates.append(decode_update(bytes(received[at + 4 : at + 4 + length])))
         at += 4 + length
     big, (alive, empty) = updates[:-2], updates[-2:]
-    assert [summary for update in big for summary in update.agents] == summaries(rows)
+    assert [summary for update in big for summary in update.agents] == agent_summaries(rows)
     assert len([change for update in big for change in update.changes]) == len(decisions)
-    assert all(len(update.agents) <= MOST_ROWS and len(update.changes) <= MOST_ROWS for update in big)
+    assert all(len(update.agents) <= MAX_FRAME_ITEMS and len(update.changes) <= MAX_FRAME_ITEMS for update in big)
     assert [update.offset for update in big] == [0] * (len(big) - 1) + [77]
     assert [update.dropped_dead_letters for update in big] == [0] * (len(big) - 1) + [2]
     first_change = next(i for i, update in enumerate(big) if update.changes)

@@ -9,26 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy import (
+    AccessRequest,
+    LevelTokenPolicy,
     LivePolicy,
     PolicyBook,
     PolicyRule,
     PolicyTable,
-    Question,
-    TokenPolicy,
     Verdict,
-    judge,
+    evaluate_policy,
 )
 from trustwatch.scoring.records import RiskLevel
 
-ASKED = Question("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
+ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
 
 
 def verdict(
-    level: RiskLevel, question: Question = ASKED, mode: str = "enforce", approved: tuple[str, ...] = ()
+    level: RiskLevel, question: AccessRequest = ASKED, mode: str = "enforce", approved: tuple[str, ...] = ()
 ) -> Verdict:
     """What the default policy says."""
     book = PolicyBook(default_mode=mode)  # type: ignore[arg-type]
-    return judge(question, book.standing("acme", "https://as", "bot", "Bot"), level, book.version, approved=approved)
+    return evaluate_policy(
+        question, book.effective_policy("acme", "https://as", "bot", "Bot"), level, book.version, approved=approved
+    )
 
 
 def test_the_default_policy_is_the_one_of_the_design() -> None:
@@ -44,7 +46,7 @@ def test_the_default_policy_is_the_one_of_the_design() -> None:
 
 def test_another_policy_has_another_version() -> None:
     """Unless the operator names it."""
-    changed = {RiskLevel.HIGH: TokenPolicy(True, 30, None, False, True, False, ("*",))}
+    changed = {RiskLevel.HIGH: LevelTokenPolicy(True, 30, None, False, True, False, ("*",))}
 
     assert PolicyTable().version == PolicyTable({}).version
     assert PolicyTable(changed).version != PolicyTable().version
@@ -54,7 +56,7 @@ def test_another_policy_has_another_version() -> None:
 
 def test_the_first_rule_that_matches_decides() -> None:
     """By tenant, type and agent; levels that it does not name are the book's."""
-    strict = TokenPolicy(True, 10, None, False, False, False)
+    strict = LevelTokenPolicy(True, 10, None, False, False, False)
     book = PolicyBook(
         rules=[
             PolicyRule("one", tenants=("acme",), agent_types=("Pay*",), levels={RiskLevel.LOW: strict}),
@@ -62,8 +64,8 @@ def test_the_first_rule_that_matches_decides() -> None:
         ]
     )
 
-    pay, other = book.standing("acme", "", "a", "Payment"), book.standing("acme", "", "a", "Search")
-    nobody = book.standing("corp", "", "a", "Payment")
+    pay, other = book.effective_policy("acme", "", "a", "Payment"), book.effective_policy("acme", "", "a", "Search")
+    nobody = book.effective_policy("corp", "", "a", "Payment")
 
     assert (pay.rule, pay.mode, pay.table[RiskLevel.LOW]) == ("one", "shadow", strict)
     assert pay.table[RiskLevel.HIGH] == PolicyTable()[RiskLevel.HIGH]
@@ -76,7 +78,8 @@ def test_the_mode_is_the_tenants_unless_a_rule_says_otherwise() -> None:
     book = PolicyBook(rules=[PolicyRule("careful", agents=("new-*",), mode="shadow")], modes={"acme": "enforce"})
 
     modes = [
-        book.standing(tenant, "", agent, "").mode for tenant, agent in (("acme", "a"), ("acme", "new-1"), ("b", "a"))
+        book.effective_policy(tenant, "", agent, "").mode
+        for tenant, agent in (("acme", "a"), ("acme", "new-1"), ("b", "a"))
     ]
 
     assert modes == ["enforce", "shadow", "shadow"]
@@ -87,7 +90,7 @@ def test_a_stage_holds_for_its_share_and_only_grows() -> None:
 
     def inside(percent: float) -> set[str]:
         book = PolicyBook(rules=[PolicyRule("stage", mode="enforce", rollout_percent=percent)])
-        return {agent for agent in map(str, range(2000)) if book.standing("t", "i", agent, "").enforced}
+        return {agent for agent in map(str, range(2000)) if book.effective_policy("t", "i", agent, "").enforced}
 
     few, more = inside(10), inside(40)
 
@@ -154,12 +157,16 @@ def test_shadow_changes_nothing_and_says_what_would_be(level: RiskLevel) -> None
 
 def test_scopes_that_a_level_does_not_get_are_refused_not_held() -> None:
     """No approval helps."""
-    table = PolicyTable({RiskLevel.MEDIUM: TokenPolicy(True, 60, ("*:read",), True, True, False, ("*",))})
+    table = PolicyTable({RiskLevel.MEDIUM: LevelTokenPolicy(True, 60, ("*:read",), True, True, False, ("*",))})
     book = PolicyBook(table, default_mode="enforce")
 
-    found = judge(ASKED, book.standing("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
-    none = judge(
-        ASKED._replace(scopes=("x:write",)), book.standing("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",)
+    found = evaluate_policy(ASKED, book.effective_policy("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
+    none = evaluate_policy(
+        ASKED._replace(scopes=("x:write",)),
+        book.effective_policy("", "", "", ""),
+        RiskLevel.MEDIUM,
+        "1",
+        approved=("*",),
     )
 
     assert (found.scopes, found.refused_scopes) == (("invoices:read",), ("invoices:write",))

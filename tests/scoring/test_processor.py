@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind, Record, RecordBatch
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.records import RiskLevel
 
 HOUR = 3_600_000
@@ -27,7 +27,7 @@ def attack(make: Any, number: int, at_ms: int) -> list[dict[str, Any]]:
 
 
 def control(payload: object, at_ms: int) -> Record:
-    return Record(Kind.CONTROL, 0, at_ms, json.dumps(payload).encode())
+    return Record(RecordKind.CONTROL, 0, at_ms, json.dumps(payload).encode())
 
 
 def key_of(agent: int) -> str:
@@ -62,14 +62,14 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Kind.EVENT, b'{"time": "yesterday"}'),
-        (Kind.EVENT, b"\xff\x00"),
-        (Kind.CONTROL, b"{"),
-        (Kind.CONTROL, b'{"command": "explode"}'),
-        (Kind.DEAD, b"not json"),
+        (RecordKind.EVENT, b'{"time": "yesterday"}'),
+        (RecordKind.EVENT, b"\xff\x00"),
+        (RecordKind.CONTROL, b"{"),
+        (RecordKind.CONTROL, b'{"command": "explode"}'),
+        (RecordKind.DEAD, b"not json"),
         (9, b"from the future"),
-        (Kind.CONTROL, b'{"command": "release", "key": "-1", "by": "me"}'),
-        (Kind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
+        (RecordKind.CONTROL, b'{"command": "release", "key": "-1", "by": "me"}'),
+        (RecordKind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
     ],
 )
 def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: bytes) -> None:
@@ -93,7 +93,7 @@ def test_refusals_of_the_edge_are_stored_as_they_came(kit: Any) -> None:
         "path": "$.time",
         "raw": base64.b64encode(b"\xff\xfe").decode(),
     }
-    record = Record(Kind.DEAD, 0, 6, json.dumps(refused).encode())
+    record = Record(RecordKind.DEAD, 0, 6, json.dumps(refused).encode())
     (letter,) = kit.processor().apply(RecordBatch(0, 3, [record])).dead
     assert (letter.letter_id, letter.source, letter.path, letter.raw, letter.offset) == (
         "L1",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.follow import RiskFollower, epoch_of
+from trustwatch.scoring.follow import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.publish import RiskRecord, TopicNames, TopicPublisher
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position, RiskLevel
@@ -116,44 +116,47 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
 ) -> None:
     """Also where the next owner is the one before: in between somebody else may have told something else."""
     first = commit(store, store.claim(2), 10, agent(1), agent(2))
-    publisher.recover(first.expected, 0)
-    publisher.committed(first)
+    publisher.republish(first.expected, 0)
+    publisher.publish_commit(first)
     assert topics.risk() == [("a1", "low", 1, 10), ("a2", "low", 1, 10)]
     second = commit(store, first.position, 20, agent(1), agent(2, RiskLevel.HIGH))
-    publisher.committed(second)
+    publisher.publish_commit(second)
     assert topics.risk() == [("a2", "high", 1, 20)]
     assert publisher.unchanged == 1
 
     commit(store, store.claim(2), 30, agent(1, RiskLevel.HIGH))
     mine = store.claim(2)
-    publisher.recover(mine, published=30)
+    publisher.republish(mine, published=30)
     assert topics.risk() == []
-    publisher.committed(commit(store, mine, 40, agent(1)))
+    publisher.publish_commit(commit(store, mine, 40, agent(1)))
     assert topics.risk() == [("a1", "low", 3, 40)]
 
 
 def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
     """Who waits afterwards hears of a failure; then all that is not sure is sent again."""
     first = commit(store, store.claim(0), 10, agent(1))
-    publisher.committed(first)
-    publisher.acknowledged()
+    publisher.publish_commit(first)
+    publisher.wait_acknowledged()
     assert topics.risk() == [("a1", "low", 1, 10)]
     second = commit(store, first.position, 20, agent(1, RiskLevel.HIGH), agent(2))
-    publisher.committed(second)
-    publisher.committed(commit(store, store.claim(1), 5, agent(3)))
+    publisher.publish_commit(second)
+    publisher.publish_commit(commit(store, store.claim(1), 5, agent(3)))
     told = topics.risk()
     assert len(told) == 3
 
     topics.broken = True
-    for wait in (publisher.acknowledged, lambda: publisher.bury([])):  # whoever flushes first gets the error
+    for wait in (
+        publisher.wait_acknowledged,
+        lambda: publisher.write_dead_letters([]),
+    ):  # whoever flushes first gets the error
         with pytest.raises(Unavailable):
             wait()
     topics.broken = False
     topics.sent = []
-    publisher.bury([])  # what it flushed was not the records that were lost
-    publisher.acknowledged()
+    publisher.write_dead_letters([])  # what it flushed was not the records that were lost
+    publisher.wait_acknowledged()
     assert topics.risk() == told
-    publisher.acknowledged()
+    publisher.wait_acknowledged()
     assert topics.risk() == []
 
 
@@ -161,15 +164,15 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """A producer that begins afresh forgets what it had."""
-    publisher.committed(commit(store, store.claim(0), 10, agent(1)))
+    publisher.publish_commit(commit(store, store.claim(0), 10, agent(1)))
     told = topics.risk()
     topics.full = True
     with pytest.raises(Unavailable):
-        publisher.heartbeat(Position(0, 1, 10), 0, NOW)
+        publisher.publish_heartbeat(Position(0, 1, 10), 0, NOW)
     with pytest.raises(Unavailable):
-        publisher.acknowledged()
+        publisher.wait_acknowledged()
     topics.full = False
-    publisher.acknowledged()
+    publisher.wait_acknowledged()
     assert topics.risk() == told
 
 
@@ -179,7 +182,7 @@ def test_what_a_crash_kept_back_is_told_at_the_take_over(
     """Everything above what was published, with the version of the commit that wrote it."""
     first = commit(store, store.claim(0), 10, agent(1), agent(2))
     commit(store, first.position, 20, agent(2, RiskLevel.HIGH))
-    publisher.recover(store.claim(0), published=10)
+    publisher.republish(store.claim(0), published=10)
     assert topics.risk() == [("a2", "high", 1, 20)]
 
 
@@ -187,21 +190,21 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
     """After a restore a follower that knows the lost future comes back to what is stored."""
     lost = commit(store, store.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
     commit(store, store.claim(1), 5, agent(3))
-    publisher.committed(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
-    view, follower = RiskView(), RiskFollower(2)
+    publisher.publish_commit(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
+    view, follower = RiskView(), RiskTopicReader(2)
 
     def follow() -> dict[str, int]:
         for one in topics.sent:
-            follower.risk(one.key, one.value)
-        for update in follower.updates(with_freshness=False):
+            follower.read_risk(one.key, one.value)
+        for update in follower.drain_updates(with_freshness=False):
             view.apply(update.agents, update.partition, update.versions)
         found = (view.get("acme", "https://as", f"a{number}") for number in (1, 2, 3))
         return {entry.summary.name.agent_id: entry.summary.level for entry in found if entry is not None}
 
     assert follow() == {"a1": RiskLevel.HIGH}
-    assert max(epoch_of(one.value) for one in topics.sent) == 7
+    assert max(epoch_of_record(one.value) for one in topics.sent) == 7
     topics.sent = []
-    told = [publisher.tell_all(store.set_position(partition, 4, above=7)) for partition in (0, 1)]
+    told = [publisher.publish_all_agents(store.set_position(partition, 4, above=7)) for partition in (0, 1)]
     assert told == [2, 1]
     assert follow() == {"a1": RiskLevel.LOW, "a2": RiskLevel.CRITICAL, "a3": RiskLevel.LOW}
     assert sorted(topics.risk()) == [("a1", "low", 8, 4), ("a2", "critical", 8, 4), ("a3", "low", 9, 4)]
@@ -209,4 +212,10 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
 
 def test_epoch_of_what_is_no_risk() -> None:
     """Tombstones, and records of others."""
-    assert [epoch_of(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [0, 0, 0, 0, 3]
+    assert [epoch_of_record(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [
+        0,
+        0,
+        0,
+        0,
+        3,
+    ]

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.erasing import Subject
+from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.unread import Bygone
-from trustwatch.scoring.follow import RiskFollower
+from trustwatch.ingest.unread import ErasedSubject
+from trustwatch.scoring.follow import RiskTopicReader
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.privacy import Erasure, Met
-from trustwatch.scoring.privacy.records import pseudonym_of
-from trustwatch.scoring.publish import FORGOTTEN_UP_TO, TopicNames, TopicPublisher
+from trustwatch.scoring.privacy import Erasure, PartitionErasure
+from trustwatch.scoring.privacy.records import erasure_pseudonym
+from trustwatch.scoring.publish import ERASED_UP_TO_HEADER, TopicNames, TopicPublisher
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 from trustwatch.scoring.view import RiskView
 
 AS, ID = "https://as", "01JERASURE0000000000000001"
-BOT = Subject("agent", "acme", AS, "bot", pseudonym_of(ID))
+BOT = ErasureSubject("agent", "acme", AS, "bot", erasure_pseudonym(ID))
 NAME = AgentName(agent_key("acme", AS, "bot"), "acme", AS, "bot")
 PARTITION = 3
 
@@ -64,12 +64,12 @@ def commits(store: SqlStore, at: Position, offset: int, **more: Any) -> Commit:
     return made
 
 
-def follow(view: RiskView, follower: RiskFollower, writer: Writer) -> None:
+def follow(view: RiskView, follower: RiskTopicReader, writer: Writer) -> None:
     for key, value, headers, partition in writer.sent:
-        follower.risk(key, value, headers, partition)
-    for update in follower.updates(with_freshness=False):
+        follower.read_risk(key, value, headers, partition)
+    for update in follower.drain_updates(with_freshness=False):
         for gone in update.forgotten:
-            view.forget_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
+            view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
         view.apply(update.agents, update.partition, update.versions)
 
 
@@ -77,24 +77,24 @@ def test_replicas_forget_and_know_somebody_new(store: SqlStore) -> None:
     """One commit forgets and has the new agent: its record comes behind the tombstone."""
     sender, writer = publisher(store)
     first = commits(store, store.claim(PARTITION), 10, agents=[row(9)])
-    sender.committed(first)
-    met = Met(ID, BOT, 12, 1000, True)
+    sender.publish_commit(first)
+    met = PartitionErasure(ID, BOT, 12, 1000, True)
     second = commits(store, first.position, 20, agents=[row(1)], forgotten=[NAME.key], forgets=[met])
-    sender.committed(second)
+    sender.publish_commit(second)
     view = RiskView()
-    follow(view, RiskFollower(4), writer)
+    follow(view, RiskTopicReader(4), writer)
 
     assert [value is None for _, value, _, _ in writer.sent] == [False, True, False]
-    assert writer.sent[1] == (BOT.route, None, [(FORGOTTEN_UP_TO, b"12")], PARTITION)
+    assert writer.sent[1] == (BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"12")], PARTITION)
     entry = view.get("acme", AS, "bot")
     assert entry is not None and entry.summary.events == 1
 
-    late = RiskFollower(4)
-    late.risk(BOT.route, None, [(FORGOTTEN_UP_TO, b"12")], PARTITION)  # told again, after the new one
+    late = RiskTopicReader(4)
+    late.read_risk(BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"12")], PARTITION)  # told again, after the new one
     follow(view, late, Writer())
     assert view.get("acme", AS, "bot") is not None
-    late.risk(BOT.route, None, [], PARTITION)  # anybody's
-    late.risk(BOT.route, None, [(FORGOTTEN_UP_TO, b"20")], PARTITION)
+    late.read_risk(BOT.partition_key, None, [], PARTITION)  # anybody's
+    late.read_risk(BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"20")], PARTITION)
     follow(view, late, Writer())
     assert view.get("acme", AS, "bot") is None
 
@@ -103,25 +103,25 @@ def test_a_crash_between_commit_and_topic(store: SqlStore) -> None:
     """Who takes over tells it; where the agent is another partition's, nobody does."""
     at = store.claim(PARTITION)
     store.add_erasure(Erasure(ID, "agent", "waiting", "acme", AS, "bot", "", "", "why", "who", 1))
-    done = commits(store, at, 20, forgets=[Met(ID, BOT, 12, 1000, True)])
+    done = commits(store, at, 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
     sender, writer = publisher(store)
-    sender.recover(done.position, 10)
-    assert [(key, value) for key, value, _, _ in writer.sent] == [(BOT.route, None)]
+    sender.republish(done.position, 10)
+    assert [(key, value) for key, value, _, _ in writer.sent] == [(BOT.partition_key, None)]
 
     sender, writer = publisher(store)
-    sender.recover(done.position, 13)
+    sender.republish(done.position, 13)
     assert writer.sent == []
     other = store.claim(1)
-    store.commit(Commit(other, Position(1, 1, 5), [], [], [], [], forgets=[Met(ID, BOT, 4, 1000, False)]))
-    sender.recover(Position(1, 1, 5), 0)
+    store.commit(Commit(other, Position(1, 1, 5), [], [], [], [], erasures=[PartitionErasure(ID, BOT, 4, 1000, False)]))
+    sender.republish(Position(1, 1, 5), 0)
     assert writer.sent == []
-    assert store.bygone() == [Bygone(BOT, {1: 4, PARTITION: 12})]
+    assert store.bygone() == [ErasedSubject(BOT, {1: 4, PARTITION: 12})]
     assert {at: place.at_ms for at, place in store.forgets_of(ID).items()} == {1: 1000, PARTITION: 1000}
 
 
 def test_an_order_that_the_database_does_not_know_begins_again(store: SqlStore) -> None:
     """A back-up was put back, and the topic has the order still."""
-    commits(store, store.claim(PARTITION), 20, forgets=[Met(ID, BOT, 12, 1000, True)])
+    commits(store, store.claim(PARTITION), 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
     (found,) = store.open_erasures()
 
     assert (found.erasure_id, found.status, found.subject, found.at_ms) == (ID, "waiting", "bot", 1000)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.declaration import BadFeature, Item, Sentence
-from trustwatch.ingest.features.table import FEATURES, INDEX, ITEMS, NAMES
-from trustwatch.scoring.reasons import LONGEST_NAME, Narrator, check_told, plain
+from trustwatch.ingest.features.table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
+from trustwatch.scoring.reasons import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
 from trustwatch.scoring.records import RiskLevel
 
 
@@ -64,7 +64,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     (size,) = [reason for reason in reasons if reason.feature == feature]
     assert size.code == f"first_seen_{feature.removesuffix('_surprise')}"
     assert size.observed == observed
-    told = FEATURES[INDEX[feature]].told
+    told = FEATURES[FEATURE_INDEX[feature]].told
     assert isinstance(told, Item)
     known = round(float(scored.memory[0, layout.N_DISTINCT + told.kind]))
     assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
@@ -108,9 +108,9 @@ def test_each_feature_has_words_of_its_own(
     events = [later(make, 0, "evil.example", session="one", effect="delete") | {"id": f"r-{n}"} for n in range(20)]
     scored = processor.engine.score(kit.columns(events))
     row = 19 if feature == "repeat_surprise" else 0
-    vector, shares = np.zeros((2, len(INDEX)))
-    vector[INDEX[feature]], shares[INDEX[feature]] = value, 1.0
-    narrator = Narrator(processor.engine.builder.baseline)
+    vector, shares = np.zeros((2, len(FEATURE_INDEX)))
+    vector[FEATURE_INDEX[feature]], shares[FEATURE_INDEX[feature]] = value, 1.0
+    narrator = ReasonWriter(processor.engine.builder.baseline)
     (reason,) = narrator.reasons(scored.columns, row, scored.memory[row], scored.found, vector, shares, ())
     assert text in reason.text
     assert usual in reason.usual
@@ -142,10 +142,10 @@ def test_every_feature_has_words(kit: Any, make: Any) -> None:
     """A reason can be given of each column of the vector, and nothing is left open in it."""
     processor, _ = settled(kit, make)
     scored = processor.engine.score(kit.columns([later(make, 0, "evil.example", bytes_in=5, bytes_out=9)]))
-    narrator = Narrator(processor.engine.builder.baseline)
+    narrator = ReasonWriter(processor.engine.builder.baseline)
     for feature in FEATURES:
-        vector, shares = np.zeros((2, len(INDEX)))
-        vector[INDEX[feature.name]], shares[INDEX[feature.name]] = 1.0, 1.0
+        vector, shares = np.zeros((2, len(FEATURE_INDEX)))
+        vector[FEATURE_INDEX[feature.name]], shares[FEATURE_INDEX[feature.name]] = 1.0, 1.0
         (reason,) = narrator.reasons(scored.columns, 0, scored.memory[0], scored.found, vector, shares, ())
         assert reason.feature == feature.name and "{" not in reason.text
 
@@ -176,14 +176,14 @@ def test_reasons_are_bounded_and_printable(kit: Any, make: Any, name: str) -> No
     for reason in reasons:
         for text in (reason.observed, reason.usual, reason.text):
             assert text.isprintable()
-            assert len(text) <= LONGEST_NAME + 250
+            assert len(text) <= MAX_NAME_LENGTH + 250
 
 
 def test_plain_keeps_ordinary_text() -> None:
     """Only what can not be shown is replaced, and a cut is visible."""
-    assert plain("naïve — 测试") == "naïve — 测试"
-    assert plain("a\nb") == "a\ufffdb"
-    assert plain("x" * 300) == "x" * 199 + "…"
+    assert sanitize_text("naïve — 测试") == "naïve — 测试"
+    assert sanitize_text("a\nb") == "a\ufffdb"
+    assert sanitize_text("x" * 300) == "x" * 199 + "…"
 
 
 def test_times_in_reasons_are_utc(kit: Any, make: Any) -> None:
@@ -219,9 +219,9 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     ((scored, _),) = applied.scored
     engine = processor.engine
     judged = scored.judged_vectors([0])
-    feature = NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
+    feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
     vectors = np.concatenate([scored.vectors, judged])
-    vectors[:, NAMES.index(feature)] = 0.0
+    vectors[:, FEATURE_NAMES.index(feature)] = 0.0
     found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.familiar([0, 0]))
     p_value = found.p_value.max(keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
@@ -242,6 +242,6 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         levels,
         out,
     )
-    label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[NAMES.index(feature)].noun
+    label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[FEATURE_NAMES.index(feature)].noun
     assert decision.counterfactual == f"{label} had the {noun} been usual"
     assert levels[0, 1] < decision.level

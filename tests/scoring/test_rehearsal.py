@@ -11,12 +11,12 @@ import pytest
 from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import layout
-from trustwatch.models.detector import FAMILIAR
-from trustwatch.models.persist import load, save
+from trustwatch.models.detector import FAMILIAR_EVENTS
+from trustwatch.models.persist import load_trained_model, save_trained_model
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.training import History
-from trustwatch.scoring.rehearsal import LEAST_EVENTS, Learned, learn, split_of
-from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.lifecycle.training import TrainingHistory
+from trustwatch.scoring.rehearsal import MIN_VALIDATION_EVENTS, WalkForwardResult, train_walk_forward, validation_start
+from trustwatch.scoring.residence import AgentStateCache
 
 DAY = 86_400_000
 EVENTS, AGENTS = 5_000, 4
@@ -24,23 +24,23 @@ EVENTS, AGENTS = 5_000, 4
 
 
 @pytest.fixture(scope="module")
-def learned(kit: Any, make: Any) -> Learned:
+def learned(kit: Any, make: Any) -> WalkForwardResult:
     """Of a history in which every agent is there from the first day to the last."""
-    return learn(kit.columns(make.stream(31, EVENTS, AGENTS)), make.SALT, "rehearsed", make.SETTINGS)
+    return train_walk_forward(kit.columns(make.stream(31, EVENTS, AGENTS)), make.SALT, "rehearsed", make.SETTINGS)
 
 
-def test_the_second_half_is_judged(learned: Learned) -> None:
+def test_the_second_half_is_judged(learned: WalkForwardResult) -> None:
     """By p-values that are uniform there, by construction; thresholds stand on its agent-days."""
-    assert len(learned.judged) == len(learned.p_values) == EVENTS // 2
+    assert len(learned.validation_events) == len(learned.p_values) == EVENTS // 2
     for promised in (0.05, 0.2, 0.5):
         assert float((learned.p_values <= promised).mean()) == pytest.approx(promised, abs=0.02)
     assert learned.model.alarms.days < EVENTS * 240_000 / DAY * AGENTS
 
 
-def test_it_holds_for_days_to_come(learned: Learned, kit: Any, make: Any) -> None:
+def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """Known agents' p-values are near uniform behind the history; by a stranger's calibration they are too large."""
     columns = kit.columns(make.stream(32, 2_000, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000))
-    scored = Residence(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
     familiar = scored.p_values
     strangers = learned.model.detector.score(scored.vectors, columns.names[:, c.GROUP].copy()).p_value
     assert 0.02 <= float((familiar <= 0.05).mean()) <= 0.09
@@ -48,27 +48,27 @@ def test_it_holds_for_days_to_come(learned: Learned, kit: Any, make: Any) -> Non
     assert float(np.median(strangers)) > float(np.median(familiar))
 
 
-def test_strangers_are_judged_as_ever(learned: Learned, kit: Any, make: Any) -> None:
+def test_strangers_are_judged_as_ever(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """Agents that the history does not show keep the calibration of agents that were held out."""
     events = make.stream(33, 300, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000)
     for made in events:
         made["agent"]["id"] += "-new"
     columns = kit.columns(events)
-    scored = Residence(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
     expected = [
         learned.model.detector.score(vectors, columns.names[:, c.GROUP].copy()).p_value
-        for vectors in (scored.vectors, scored.judged_vectors(range(300)))
+        for vectors in (scored.vectors, scored.effective_vectors(range(300)))
     ]
     np.testing.assert_allclose(scored.p_values, np.maximum(*expected), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("events", "agents"), [(LEAST_EVENTS, 1), (2 * FAMILIAR, 2)])
+@pytest.mark.parametrize(("events", "agents"), [(MIN_VALIDATION_EVENTS, 1), (2 * FAMILIAR_EVENTS, 2)])
 def test_a_history_that_shows_nobody_well_is_not_rehearsed(kit: Any, make: Any, events: int, agents: int) -> None:
     """Then all are strangers, and what was held out is what was judged."""
     columns = kit.columns(make.stream(31, events, agents))
-    found = learn(columns, make.SALT, "short", make.SETTINGS)
+    found = train_walk_forward(columns, make.SALT, "short", make.SETTINGS)
     assert len(found.model.detector.familiar.groups) == 0  # type: ignore[attr-defined]
-    assert len(found.judged) == len(found.p_values) == len(columns)
+    assert len(found.validation_events) == len(found.p_values) == len(columns)
 
 
 def test_who_was_seen_for_a_day_is_judged_as_a_stranger(kit: Any, make: Any) -> None:
@@ -77,24 +77,24 @@ def test_who_was_seen_for_a_day_is_judged_as_a_stranger(kit: Any, make: Any) -> 
     for made in late:
         made["agent"]["id"] += "-late"
     history = sorted([*make.stream(31, EVENTS, AGENTS), *late], key=lambda one: one["time"])
-    model = learn(kit.columns(history), make.SALT, "late", make.SETTINGS).model
+    model = train_walk_forward(kit.columns(history), make.SALT, "late", make.SETTINGS).model
     events = make.stream(37, 300, AGENTS, start_ms=int(model.window_ms[1]) + 3_600_000)
     for made in events[::2]:
         made["agent"]["id"] = late[0]["agent"]["id"]
-    scored = Residence(model, EngineSettings(capacity=50), None).engine.score(kit.columns(events))
-    assert (scored.memory[::2, layout.N_SHARED] > 0).all()
-    familiar = scored.familiar(range(300))
+    scored = AgentStateCache(model, EngineSettings(capacity=50), None).engine.score(kit.columns(events))
+    assert (scored.agent_numbers[::2, layout.N_SHARED] > 0).all()
+    familiar = scored.is_familiar(range(300))
     assert not familiar[::2].any()
     assert familiar[1::2].all()
 
 
-def test_a_model_keeps_it(learned: Learned, kit: Any, make: Any, tmp_path: Path) -> None:
+def test_a_model_keeps_it(learned: WalkForwardResult, kit: Any, make: Any, tmp_path: Path) -> None:
     """Saved and read, it gives the same p-values to the last bit."""
-    save(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)
+    save_trained_model(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)
     columns = kit.columns(make.stream(34, 200, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.1))
     ours, theirs = (
-        Residence(model, EngineSettings(capacity=50), None).engine.score(columns)
-        for model in (learned.model, load(tmp_path / "model"))
+        AgentStateCache(model, EngineSettings(capacity=50), None).engine.score(columns)
+        for model in (learned.model, load_trained_model(tmp_path / "model"))
     )
     assert ours.p_values.tobytes() == theirs.p_values.tobytes()
     assert (ours.p_values < 1.0).any()
@@ -105,46 +105,46 @@ def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
     events = make.stream(31, 3_600, 2)
     for made in events[::3]:
         made["agent"]["self_asserted"] = True
-    found = learn(kit.columns(events), make.SALT, "claims", make.SETTINGS)
-    assert len(found.judged) == 1_200
-    assert not found.judged.codes[:, c.SELF_ASSERTED].any()
+    found = train_walk_forward(kit.columns(events), make.SALT, "claims", make.SETTINGS)
+    assert len(found.validation_events) == 1_200
+    assert not found.validation_events.codes[:, c.SELF_ASSERTED].any()
 
 
-def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: Learned, kit: Any, make: Any) -> None:
+def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """The keeper trains on columns alone (`lifecycle.training.History`)."""
-    history = History(ColumnEncoder(make.SALT), 10_000, 0)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10_000, 0)
     for made in make.stream(31, EVENTS, AGENTS):
         history.add(json.dumps(made).encode())
     columns = history.columns()
     assert columns is not None
-    found = learn(columns, make.SALT, "rehearsed", make.SETTINGS)
+    found = train_walk_forward(columns, make.SALT, "rehearsed", make.SETTINGS)
     assert found.p_values.tobytes() == learned.p_values.tobytes()
     assert found.model.alarms == learned.model.alarms
 
 
-def test_files_one_after_the_other_are_rehearsed_in_time(learned: Learned, kit: Any, make: Any) -> None:
+def test_files_one_after_the_other_are_rehearsed_in_time(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """What is the first half is said by the clock, not by the order of files."""
     events = sorted(make.stream(31, EVENTS, AGENTS), key=lambda one: one["agent"]["id"])
-    found = learn(kit.columns(events), make.SALT, "sorted", make.SETTINGS)
-    assert (np.diff(found.judged.time_ms) >= 0).all()
-    assert found.judged.time_ms.min() == learned.judged.time_ms.min()
+    found = train_walk_forward(kit.columns(events), make.SALT, "sorted", make.SETTINGS)
+    assert (np.diff(found.validation_events.time_ms) >= 0).all()
+    assert found.validation_events.time_ms.min() == learned.validation_events.time_ms.min()
 
 
-def test_hard_signals_set_no_thresholds(learned: Learned, kit: Any, make: Any) -> None:
+def test_hard_signals_set_no_thresholds(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """They come on top: a history full of them has the thresholds of its behaviour."""
     events = make.stream(31, EVENTS, AGENTS)
     for made in events:
         made["agent"]["capabilities"] = ["other"]
-    found = learn(kit.columns(events), make.SALT, "outside", make.SETTINGS)
+    found = train_walk_forward(kit.columns(events), make.SALT, "outside", make.SETTINGS)
     assert found.model.alarms.start <= learned.model.alarms.start + 2.0
 
 
-def test_batches_change_no_bit(learned: Learned, kit: Any, make: Any) -> None:
+def test_batches_change_no_bit(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """Also with a calibration of known agents, and with what has counted."""
     events = make.stream(35, 600, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.2)
 
     def run(size: int, capacity: int) -> list[tuple[float, float]]:
-        engine = Residence(learned.model, EngineSettings(capacity=capacity), None).engine
+        engine = AgentStateCache(learned.model, EngineSettings(capacity=capacity), None).engine
         found = []
         for start in range(0, len(events), size):
             scored = engine.score(kit.columns(events[start : start + size]))
@@ -158,6 +158,6 @@ def test_the_judged_part_has_every_day_of_the_week_where_there_are_two() -> None
     """The last week of a month, an eighth of a year, half of ten days."""
     for days, judged in ((28, 7), (364, 45.5), (14, 7), (10, 5)):
         time_ms = np.arange(0, days * DAY + 1, 3_600_000)
-        assert (time_ms[-1] - time_ms[split_of(time_ms)]) / DAY == pytest.approx(judged, abs=0.05)
-    assert split_of(np.zeros(0, np.int64)) == 0
-    assert split_of(np.full(10, DAY)) == 5
+        assert (time_ms[-1] - time_ms[validation_start(time_ms)]) / DAY == pytest.approx(judged, abs=0.05)
+    assert validation_start(np.zeros(0, np.int64)) == 0
+    assert validation_start(np.full(10, DAY)) == 5

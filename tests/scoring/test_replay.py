@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from trustwatch.ingest.files import FileSource
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.replay import EXPLAINED_P, Replay, ReplayedEvent, ReplaySummary
+from trustwatch.scoring.replay import EXPLAINED_P_VALUE, HistoryReplay, ReplayedEvent, ReplaySummary
 
 
 def replay(
     kit: Any, path: Path, **settings: Any
 ) -> tuple[list[ReplayedEvent], list[tuple[int, str, str]], ReplaySummary]:
-    run = Replay(kit.model, EngineSettings(**{"capacity": 100, **settings}))
+    run = HistoryReplay(kit.model, EngineSettings(**{"capacity": 100, **settings}))
     bad: list[tuple[int, str, str]] = []
     source = FileSource([path])
-    lines = list(run.run(source, lambda *letter: bad.append(letter)))
+    lines = list(run.replayed_events(source, lambda *letter: bad.append(letter)))
     source.close()
     return lines, bad, run.summary()
 
@@ -45,7 +45,7 @@ def test_input_order_is_kept_and_all_is_counted(kit: Any, make: Any, history: Pa
     assert (summary.events, summary.malformed, summary.duplicates) == (1_499, 1, 1)
     assert summary.decisions
     assert all(0.0 <= line.anomaly_score <= 1.0 and 0.0 < line.p_value <= 1.0 for line in lines)
-    assert all(bool(line.reasons) <= (line.p_value <= EXPLAINED_P) for line in lines)
+    assert all(bool(line.reasons) <= (line.p_value <= EXPLAINED_P_VALUE) for line in lines)
 
 
 @pytest.mark.parametrize("capacity", [2, 17])

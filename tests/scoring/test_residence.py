@@ -12,11 +12,11 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features import table as feature_table
-from trustwatch.models.learning import learn_history
+from trustwatch.models.learning import train_model
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.records import AgentRow
-from trustwatch.scoring.residence import Residence, state_version
+from trustwatch.scoring.residence import AgentStateCache, state_version
 
 
 class Shelf(dict[int, AgentRow]):
@@ -40,12 +40,12 @@ def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
 
 def test_features_measured_otherwise_are_neither_resumed_nor_scored(make: Any, monkeypatch: Any) -> None:
     """Where columns mean something else though their shape stays, stored state and models of before do not fit."""
-    state, table = state_version(make.SALT), feature_table.table_hash()
-    monkeypatch.setattr(layout, "GENERATION", layout.GENERATION + 1)
-    monkeypatch.setattr(feature_table, "GENERATION", layout.GENERATION)
+    state, table = state_version(make.SALT), feature_table.feature_table_hash()
+    monkeypatch.setattr(layout, "GENERATION", layout.LAYOUT_GENERATION + 1)
+    monkeypatch.setattr(feature_table, "GENERATION", layout.LAYOUT_GENERATION)
     assert state_version(make.SALT).split(":")[0] != state.split(":")[0]
     assert state_version(make.SALT).split(":")[1] == state.split(":")[1]  # risk goes on
-    assert feature_table.table_hash() != table
+    assert feature_table.feature_table_hash() != table
 
 
 def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> None:
@@ -53,8 +53,8 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
     shelf, _ = shelf_of(kit, make)
     salt = b"quite another salt"
     past = ColumnEncoder(salt).encode([decode_event(json.dumps(e).encode()) for e in make.stream(1, 600)])
-    model = learn_history(past, salt, "test-2", make.SETTINGS)
-    residence = Residence(model, EngineSettings(capacity=50), shelf)
+    model = train_model(past, salt, "test-2", make.SETTINGS)
+    residence = AgentStateCache(model, EngineSettings(capacity=50), shelf)
     assert state_version(salt) != state_version(make.SALT)
     keys = np.array(list(shelf), np.uint64)
     slots = residence.engine.builder.admit(keys)

@@ -13,13 +13,13 @@ from trustwatch.scoring import risk
 T0 = 1_764_000_000_000
 HOUR = 3_600_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
-SETTINGS = risk.RiskSettings()
+SETTINGS = risk.RiskParameters()
 
 
 class One:
     """One agent; each call is one event."""
 
-    def __init__(self, bounds: Any = BOUNDS, settings: risk.RiskSettings = SETTINGS) -> None:
+    def __init__(self, bounds: Any = BOUNDS, settings: risk.RiskParameters = SETTINGS) -> None:
         self.state, self.bounds, self.settings = risk.allocate(1), bounds, settings
         self.levels, self.out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
 
@@ -91,7 +91,7 @@ def test_a_bet_beyond_the_streaks_peak_counts_in_full() -> None:
 @pytest.mark.parametrize("per_day", [1, 10, 48])
 def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     """Normal agents with uniform p-values reach each level on no more agent-days than the budget accepts."""
-    agents, days, budget = 400, 200 if per_day < 48 else 50, risk.Budget()
+    agents, days, budget = 400, 200 if per_day < 48 else 50, risk.AlertRateBudget()
     dice = np.random.default_rng(per_day)
     bounds, state = risk.thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
     rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
@@ -127,7 +127,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
 @pytest.mark.parametrize("per_hour", [5, 300, 1000])
 def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
     """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
-    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), risk.Budget())
+    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), risk.AlertRateBudget())
     calm = 1.0 - dice.random(3 * per_hour)
     p_values = np.concatenate([calm, np.full(200, 1e-4)])
     times = T0 + np.concatenate(
@@ -160,13 +160,13 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
 
 def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
     """Busier groups and smaller budgets ask for more evidence, levels stay at least 1 apart, and nothing is free."""
-    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), risk.Budget())
+    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), risk.AlertRateBudget())
     assert (busy > quiet).all()
-    assert (risk.thresholds(np.array([500.0]), risk.Budget(2.0, 0.5, 0.1)) > busy).all()
-    assert (risk.thresholds(np.array([500.0]), risk.Budget(), 0.5) > busy).all()
-    generous = risk.thresholds(np.array([1.0]), risk.Budget(1e9, 1e9, 1e9))[0]
+    assert (risk.thresholds(np.array([500.0]), risk.AlertRateBudget(2.0, 0.5, 0.1)) > busy).all()
+    assert (risk.thresholds(np.array([500.0]), risk.AlertRateBudget(), 0.5) > busy).all()
+    generous = risk.thresholds(np.array([1.0]), risk.AlertRateBudget(1e9, 1e9, 1e9))[0]
     assert (generous >= [3.0, 5.0, 7.0]).all()
-    upside_down = risk.thresholds(np.array([100.0]), risk.Budget(0.1, 5.0, 20.0))[0]
+    upside_down = risk.thresholds(np.array([100.0]), risk.AlertRateBudget(0.1, 5.0, 20.0))[0]
     assert (np.diff(upside_down) >= 1.0).all()
 
 
@@ -174,17 +174,17 @@ def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
 def test_impossible_budget_is_refused(wrong: float) -> None:
     """No threshold keeps a budget of nothing."""
     with pytest.raises(ValueError, match="budgets must be positive"):
-        risk.thresholds(np.array([1.0]), risk.Budget(high=wrong))
+        risk.thresholds(np.array([1.0]), risk.AlertRateBudget(high=wrong))
 
 
 def test_displayed_score_meets_levels_at_their_thresholds() -> None:
     """The displayed score is monotone, continuous in [0, 1], and begins each level exactly at its threshold."""
     limits = BOUNDS[0]
-    scores = [risk.displayed(x, limits) for x in np.linspace(-3, 12, 2_000)]
+    scores = [risk.displayed_score(x, limits) for x in np.linspace(-3, 12, 2_000)]
     assert all(0.0 <= a <= b <= 1.0 and b - a < 0.01 for a, b in itertools.pairwise(scores))
     for level, threshold in zip((2, 3, 4), limits, strict=True):
-        assert risk.level_of(risk.displayed(threshold, limits)) == level
-        assert risk.level_of(risk.displayed(threshold - 1e-6, limits)) < level
+        assert risk.level_for_score(risk.displayed_score(threshold, limits)) == level
+        assert risk.level_for_score(risk.displayed_score(threshold - 1e-6, limits)) < level
 
 
 def test_score_halves_each_half_life_and_the_statistic_stays() -> None:

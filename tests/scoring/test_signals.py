@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trustwatch.scoring.engine import Engine, EngineSettings
-from trustwatch.scoring.signals import SIGNALS, SignalRules, signal_names
+from trustwatch.scoring.signals import HARD_SIGNALS, HardSignalRules, hard_signal_codes
 
 
 def token(name: str, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def fired(kit: Any, make: Any) -> Callable[..., tuple[set[str], float]]:
         engine = Engine(kit.model, EngineSettings(capacity=10, disabled_signals=disabled))
         scored = engine.score(kit.columns(events))
         last = len(story) - 1
-        found = engine.rules.fired(scored.columns, last, scored.vectors, scored.found)
+        found = engine.signal_rules.fired_signals(scored.columns, last, scored.vectors, scored.observations)
         return {signal.code for signal in found}, float(scored.signals[last])
 
     return tell
@@ -58,33 +58,33 @@ def fired(kit: Any, make: Any) -> Callable[..., tuple[set[str], float]]:
 
 def test_every_signal_has_a_case() -> None:
     """No rule is without a test."""
-    assert set(CASES) == set(signal_names())
+    assert set(CASES) == set(hard_signal_codes())
 
 
-@pytest.mark.parametrize("code", signal_names())
+@pytest.mark.parametrize("code", hard_signal_codes())
 def test_signal_fires_on_its_meaning_alone(fired: Any, code: str) -> None:
     """The rule fires with its weight on the case, and not on its neighbour."""
     guilty, innocent = CASES[code]
     codes, evidence = fired(guilty)
     assert code in codes
-    assert evidence == sum(signal.weight for signal in SIGNALS if signal.code in codes)
+    assert evidence == sum(signal.weight for signal in HARD_SIGNALS if signal.code in codes)
     assert code not in fired(innocent)[0]
 
 
-@pytest.mark.parametrize("code", signal_names())
+@pytest.mark.parametrize("code", hard_signal_codes())
 def test_signal_can_be_switched_off(fired: Any, code: str) -> None:
     """A disabled rule neither fires nor brings evidence."""
     guilty, _ = CASES[code]
     codes, evidence = fired(guilty)
     left, less = fired(guilty, (code,))
     assert left == codes - {code}
-    assert less == evidence - next(signal.weight for signal in SIGNALS if signal.code == code)
+    assert less == evidence - next(signal.weight for signal in HARD_SIGNALS if signal.code == code)
 
 
 def test_unknown_signal_is_refused() -> None:
     """A name that is not in the table is an error that names it and the ones there are."""
     with pytest.raises(ValueError, match=r"no such hard signal: typo; there are use_after_revocation"):
-        SignalRules(["typo", "deep_delegation"])
+        HardSignalRules(["typo", "deep_delegation"])
 
 
 def test_our_own_denial_fires_nothing(fired: Any) -> None:

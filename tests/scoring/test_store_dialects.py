@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.store import dialects, open_store
 from trustwatch.scoring.store.dialects import weeks
-from trustwatch.scoring.store.text import escape, unescape
+from trustwatch.scoring.store.text import escape_nul, unescape_nul
 
 TEXTS = st.text(st.sampled_from("\0\1\2ab01\U0010ffff"), max_size=6) | st.text()
 
@@ -17,10 +17,10 @@ TEXTS = st.text(st.sampled_from("\0\1\2ab01\U0010ffff"), max_size=6) | st.text()
 @given(TEXTS, TEXTS)
 def test_escaped_text(one: str, other: str) -> None:
     """Escaped text has no U+0000, comes back, and keeps order and prefixes, which is what an index needs."""
-    assert "\0" not in escape(one)
-    assert unescape(escape(one)) == one
-    assert (escape(one) < escape(other)) == (one < other)
-    assert escape(one).startswith(escape(other)) == one.startswith(other)
+    assert "\0" not in escape_nul(one)
+    assert unescape_nul(escape_nul(one)) == one
+    assert (escape_nul(one) < escape_nul(other)) == (one < other)
+    assert escape_nul(one).startswith(escape_nul(other)) == one.startswith(other)
 
 
 @given(st.integers(0, 1 << 43))
@@ -29,9 +29,9 @@ def test_weeks_fit_together(at_ms: int) -> None:
     week = weeks.week_of(at_ms)
 
     assert week.start_ms <= at_ms < week.end_ms
-    assert weeks.week_of(week.end_ms) == weeks.Week(weeks.week_of(week.end_ms).name, week.end_ms)
+    assert weeks.week_of(week.end_ms) == weeks.DecisionWeek(weeks.week_of(week.end_ms).name, week.end_ms)
     assert weeks.week_of(week.start_ms - 1).end_ms == week.start_ms
-    assert weeks.week_named(week.name) == week
+    assert weeks.week_from_name(week.name) == week
 
 
 class _FromServer(Exception):

@@ -19,11 +19,11 @@ def test_latest_commit_wins_and_drops_the_encoded_answer() -> None:
     view.apply([summary(1)])
     entry = view.get("acme", "i", "a1")
     assert entry is not None
-    entry.answer = b"old"
+    entry.cached_answer = b"old"
     view.apply([summary(1, level=3)])
     again = view.get("acme", "i", "a1")
     assert again is entry
-    assert (entry.summary.level, entry.answer, len(view)) == (3, None, 1)
+    assert (entry.summary.level, entry.cached_answer, len(view)) == (3, None, 1)
 
 
 def test_find_shows_only_the_callers_tenants() -> None:
@@ -32,20 +32,20 @@ def test_find_shows_only_the_callers_tenants() -> None:
     view.apply([summary(1, name="x"), summary(2, name="x", issuer="j"), summary(3, name="x", tenant="evil")])
 
     def keys(*narrow: object) -> list[int]:
-        return sorted(entry.summary.name.key for entry in view.find("x", *narrow))  # type: ignore[arg-type]
+        return sorted(entry.summary.name.key for entry in view.find_by_id("x", *narrow))  # type: ignore[arg-type]
 
     assert keys(None, None, None) == [1, 2, 3]
     assert keys(None, None, {"acme"}) == [1, 2]
     assert keys("evil", None, {"acme"}) == []
     assert keys(None, "j", {"acme"}) == [2]
-    assert view.find("nobody", None, None, None) == []
+    assert view.find_by_id("nobody", None, None, None) == []
 
 
 def test_levels_are_counted() -> None:
     """Every level is counted, also those that nobody has."""
     view = RiskView()
     view.apply([summary(1, 0), summary(2, 4), summary(3, 4)])
-    assert view.levels() == {"unknown": 1, "low": 0, "medium": 0, "high": 0, "critical": 2}
+    assert view.count_by_level() == {"unknown": 1, "low": 0, "medium": 0, "high": 0, "critical": 2}
 
 
 def test_the_quietest_calm_agents_leave_a_full_view() -> None:
@@ -57,5 +57,5 @@ def test_the_quietest_calm_agents_leave_a_full_view() -> None:
     assert view.get("acme", "i", "a0") is not None
     assert view.get("acme", "i", "a2") is None
     assert view.get("acme", "i", "a200") is not None
-    left = {entry.summary.name.key for entry in view.find("shared", None, None, None)}
+    left = {entry.summary.name.key for entry in view.find_by_id("shared", None, None, None)}
     assert len(left) <= 1

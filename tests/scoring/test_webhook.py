@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import WebhookTarget, alert_payload, alert_row, render
-from trustwatch.scoring.notify.answer import judge
-from trustwatch.scoring.notify.webhook import signed_headers
-from trustwatch.scoring.records import AgentName, Decision, Reason, RiskLevel
+from trustwatch.scoring.notify import WebhookTarget, build_alert_payload, build_alert_row, render_alert
+from trustwatch.scoring.notify.answer import classify_response
+from trustwatch.scoring.notify.webhook import sign_headers
+from trustwatch.scoring.records import AgentName, Decision, RiskLevel, RiskReason
 
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
@@ -32,7 +32,7 @@ DECISION = Decision(
     confidence=0.9,
     anomaly_score=0.8,
     p_value=1e-6,
-    reasons=(Reason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
+    reasons=(RiskReason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
     counterfactual="",
     feature_vector={"pace": 30.0},
     evidence={"statistic": 9.0},
@@ -49,7 +49,7 @@ SOURCE = "https://trust.example/"
 
 def test_alert_is_a_cloud_event() -> None:
     """The alert has the members CloudEvents 1.0 demands, and says what changed, why and what holds now."""
-    event = json.loads(alert_payload(DECISION, POLICY, SOURCE))
+    event = json.loads(build_alert_payload(DECISION, POLICY, SOURCE))
     data = event.pop("data")
 
     assert event == {
@@ -76,25 +76,25 @@ def test_alert_by_time_alone() -> None:
     """A level that changed by time alone names no event; without reasons its cause is the cool-down group."""
     quiet = msgspec.structs.replace(DECISION, event_id="", cause="tick", reasons=())
 
-    data = json.loads(alert_payload(quiet, POLICY, SOURCE))["data"]
+    data = json.loads(build_alert_payload(quiet, POLICY, SOURCE))["data"]
 
     assert (data["event_id"], data["event_time"], data["cause"]) == (None, None, "tick")
-    assert alert_row(quiet, POLICY, SOURCE).group == "tick"
+    assert build_alert_row(quiet, POLICY, SOURCE).group == "tick"
 
 
 def test_alert_row() -> None:
     """The outbox row carries what routing and cool-down look at, and the same decision gives the same key."""
-    row = alert_row(DECISION, POLICY, SOURCE)
+    row = build_alert_row(DECISION, POLICY, SOURCE)
 
     assert (row.kind, row.target, row.group, row.level, row.tenant) == ("alert", "", "burst", 4, "acme")
     assert (row.agent_key, row.created_ms) == (AGENT.key, DECISION.decided_ms)
-    assert row == alert_row(DECISION, POLICY, SOURCE)
+    assert row == build_alert_row(DECISION, POLICY, SOURCE)
 
 
 def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
     """Only the count of suppressed alerts differs in what is sent."""
-    payload = alert_payload(DECISION, POLICY, SOURCE)
-    rendered = render(payload, "cloudevents", 3)
+    payload = build_alert_payload(DECISION, POLICY, SOURCE)
+    rendered = render_alert(payload, "cloudevents", 3)
     assert rendered is not None
     before, after = json.loads(payload), json.loads(rendered.body)
 
@@ -106,7 +106,7 @@ def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
 def test_each_secret_signs() -> None:
     """While secrets rotate, a receiver that knows either of them accepts the alert; one with another does not."""
     now = datetime.now(UTC)
-    headers = signed_headers("alert-1", b'{"a":"\xc3\xa9"}', SECRETS, int(now.timestamp() * 1000))
+    headers = sign_headers("alert-1", b'{"a":"\xc3\xa9"}', SECRETS, int(now.timestamp() * 1000))
 
     for secret in SECRETS:
         assert Webhook(secret).verify(b'{"a":"\xc3\xa9"}', headers) == {"a": "é"}
@@ -143,7 +143,7 @@ def test_each_secret_signs() -> None:
 )
 def test_meaning_of_answers(status: int, retry_after: str | None, outcome: str, wait_s: float | None) -> None:
     """Each status is success, later, never or gone; Retry-After is seconds or a date, and nonsense is ignored."""
-    result = judge(status, retry_after, "", 1_764_000_000_000)
+    result = classify_response(status, retry_after, "", 1_764_000_000_000)
 
     assert (result.outcome, result.retry_after_s) == (outcome, wait_s)
     assert (result.error == "") == (outcome == "delivered")
@@ -151,7 +151,7 @@ def test_meaning_of_answers(status: int, retry_after: str | None, outcome: str, 
 
 def test_answer_text_is_made_harmless() -> None:
     """What a target says is cut to 200 characters and cannot break out of a line of log."""
-    result = judge(400, None, "no\r\n\x1b[31m" + "x" * 1_000, 0)
+    result = classify_response(400, None, "no\r\n\x1b[31m" + "x" * 1_000, 0)
 
     assert result.error.startswith("HTTP 400: no [31mxxx")
     assert len(result.error) <= 220

@@ -9,19 +9,19 @@ from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import TrustwatchError
 from ....scoring.records import Delivery
-from ...callers import ADMIN
+from ...callers import SCOPE_ADMIN
 from ...http.finding import visible_tenants
-from ...http.route_alerts import test as send_test
-from ...http.schemas import TestIn
-from ..gate import Administering, Console, Desk, Form
-from ..render import with_query
-from ..views.deliveries import alert_climbs, alerts_shown
-from ..views.scanning import Narrowed, narrowed
-from .entry import Entry
+from ...http.route_alerts import send_test_alert as send_test
+from ...http.schemas import AlertTestIn
+from ..gate import ConsoleContext, ConsoleDep, FormDep, PageAdministratorDep
+from ..render import url_with_query
+from ..views.deliveries import alert_escalations, display_alerts
+from ..views.scanning import FilteredPage, read_filtered_page
+from .entry import MenuEntry
 
 STATUSES = ("pending", "delivered", "failed", "suppressed", "dead")
 
-ENTRY = Entry("Alerts", "/console/alerts", ADMIN)
+MENU_ENTRY = MenuEntry("Alerts", "/console/alerts", SCOPE_ADMIN)
 
 router = APIRouter()
 
@@ -30,10 +30,10 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 
 @router.get("/alerts")
-async def alerts(
+async def list_alerts(
     request: Request,
-    desk: Desk,
-    visit: Administering,
+    desk: ConsoleDep,
+    visit: PageAdministratorDep,
     tenant: Text = "",
     status: Text = "",
     target: Text = "",
@@ -42,14 +42,14 @@ async def alerts(
     tested: Text = "",
 ) -> Response:
     """Alerts, newest first, each with its state at every target."""
-    services, trouble = desk.parts.services, ""
+    services, trouble = desk.application.runtime, ""
     targets = [one.name for one in services.settings.webhooks]
-    found = Narrowed[Delivery]([], None, 0)
+    found = FilteredPage[Delivery]([], None, 0)
     wanted = {"tenant": tenant.strip(), "status": status if status in STATUSES else "", "target": target, "key": key}
     try:
         tenants = visible_tenants(visit.caller, wanted["tenant"] or None)
-        found = await desk.parts.read(
-            narrowed,
+        found = await desk.application.call_store(
+            read_filtered_page,
             lambda at: services.store.list_deliveries(
                 tenants, wanted["status"] or None, target or None, 50, at, key=key or None
             ),
@@ -58,33 +58,33 @@ async def alerts(
         )
     except TrustwatchError as error:
         trouble = str(error)
-    return desk.page(
+    return desk.render_page(
         request,
         "alerts.html",
         visit,
         400 if trouble else 200,
         wanted=wanted,
-        climbs=alert_climbs(alerts_shown(found.items)),
+        climbs=alert_escalations(display_alerts(found.items)),
         found=found,
         statuses=STATUSES,
         targets=targets,
         options=[(name, name) for name in targets],
-        stopped=await _stopped(desk),
+        stopped=await _stopped_targets(desk),
         trouble=trouble,
         tested=tested,
         first_page=not cursor,
     )
 
 
-async def _stopped(desk: Console) -> set[str]:
+async def _stopped_targets(desk: ConsoleContext) -> set[str]:
     """Configured targets that refused for good, and get nothing until their settings change."""
-    stopped = await desk.parts.read(desk.parts.services.store.stopped_targets)
-    return {one.name for one in desk.parts.services.settings.webhooks if one.name in stopped}
+    stopped = await desk.application.call_store(desk.application.runtime.store.stopped_targets)
+    return {one.name for one in desk.application.runtime.settings.webhooks if one.name in stopped}
 
 
 @router.post("/alerts/test")
-async def test(desk: Desk, visit: Administering, form: Form) -> Response:
+async def send_test_alert(desk: ConsoleDep, visit: PageAdministratorDep, form: FormDep) -> Response:
     """A test alert to one target, or to all."""
-    sent = await send_test(TestIn(target=form.get("target") or None), desk.parts, visit.caller)
+    sent = await send_test(AlertTestIn(target=form.get("target") or None), desk.application, visit.caller)
     only = sent.items[0].key if len(sent.items) == 1 else None
-    return RedirectResponse(with_query("/console/alerts", key=only, tested=str(len(sent.items))), 303)
+    return RedirectResponse(url_with_query("/console/alerts", key=only, tested=str(len(sent.items))), 303)

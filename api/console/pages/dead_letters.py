@@ -9,20 +9,20 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
-from ....scoring.store import StoredLetter
-from ...callers import ADMIN, Caller, binding_of
+from ....scoring.store import StoredDeadLetter
+from ...callers import SCOPE_ADMIN, AuthenticatedCaller, binding_of_caller
 from ...http import route_events as events
-from ...http.finding import no_such
+from ...http.finding import not_found_error
 from ...settings import Settings
-from ..gate import Administering, Console, Desk, Visit
-from ..views.letters import chosen, letter_groups
-from ..views.raw import raw_shown
-from .entry import Entry
+from ..gate import ConsoleContext, ConsoleDep, PageAdministratorDep, PageRequest
+from ..views.letters import filter_dead_letters, group_dead_letters
+from ..views.raw import display_bytes
+from .entry import MenuEntry
 
-LOOKED_AT = 500
+MAX_GROUPED = 500
 """Letters that are grouped; older ones are reached page by page."""
 
-ENTRY = Entry("Dead letters", "/console/dead-letters", ADMIN)
+MENU_ENTRY = MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN)
 
 router = APIRouter()
 
@@ -31,27 +31,27 @@ Cursor = Annotated[str, Query(max_length=8192)]
 
 
 @router.get("/dead-letters")
-async def dead_letters(
+async def list_dead_letters(
     request: Request,
-    desk: Desk,
-    visit: Administering,
+    desk: ConsoleDep,
+    visit: PageAdministratorDep,
     source: Text = "",
     reason: Text = "",
     state: Text = "",
     cursor: Cursor = "",
 ) -> Response:
     """The newest letters in groups, and those of the group that is chosen."""
-    store, seen = desk.parts.services.store, events.visible_sources(visit.caller)
+    store, seen = desk.application.runtime.store, events.visible_dead_letter_sources(visit.caller)
     replayed = {"waiting": False, "replayed": True}.get(state)
-    page = await desk.parts.read(store.list_dead_letters, seen, replayed, LOOKED_AT, cursor or None)
-    counts = await desk.parts.read(store.letter_counts)
-    return desk.page(
+    page = await desk.application.call_store(store.list_dead_letters, seen, replayed, MAX_GROUPED, cursor or None)
+    counts = await desk.application.call_store(store.letter_counts)
+    return desk.render_page(
         request,
         "dead_letters.html",
         visit,
-        groups=letter_groups(page.items),
+        groups=group_dead_letters(page.items),
         looked_at=len(page.items),
-        letters=chosen(page.items, source, reason)[:100],
+        letters=filter_dead_letters(page.items, source, reason)[:100],
         source=source,
         reason=reason,
         state=state,
@@ -63,58 +63,62 @@ async def dead_letters(
 
 
 @router.get("/dead-letters/{letter_id}")
-async def dead_letter(letter_id: str, request: Request, desk: Desk, visit: Administering) -> Response:
+async def show_dead_letter(letter_id: str, request: Request, desk: ConsoleDep, visit: PageAdministratorDep) -> Response:
     """One letter with its bytes."""
-    return _page(request, desk, visit, await _found(desk, visit, letter_id))
+    return _dead_letter_page(request, desk, visit, await _find_dead_letter(desk, visit, letter_id))
 
 
 @router.post("/dead-letters/{letter_id}/replay")
-async def replay(letter_id: str, request: Request, desk: Desk, visit: Administering) -> Response:
+async def replay_dead_letter(
+    letter_id: str, request: Request, desk: ConsoleDep, visit: PageAdministratorDep
+) -> Response:
     """Send it in once more, with what its sender may speak for."""
-    found = await _found(desk, visit, letter_id)
-    speaker = speaking(visit.caller, found, desk.parts.services.settings)
+    found = await _find_dead_letter(desk, visit, letter_id)
+    speaker = caller_with_sender_binding(visit.caller, found, desk.application.runtime.settings)
     try:
-        answer = await events.replay(letter_id, desk.parts, speaker, None)
+        answer = await events.replay_dead_letter(letter_id, desk.application, speaker, None)
     except TrustwatchError as error:
-        return _page(request, desk, visit, found, trouble=str(error), status=400)
+        return _dead_letter_page(request, desk, visit, found, trouble=str(error), status=400)
     receipt = msgspec.json.decode(bytes(answer.body))
-    return _page(request, desk, visit, await _found(desk, visit, letter_id), receipt=receipt)
+    return _dead_letter_page(request, desk, visit, await _find_dead_letter(desk, visit, letter_id), receipt=receipt)
 
 
-def speaking(person: Caller, letter: StoredLetter, settings: Settings) -> Caller:
+def caller_with_sender_binding(
+    person: AuthenticatedCaller, letter: StoredDeadLetter, settings: Settings
+) -> AuthenticatedCaller:
     """*person* with the word of whoever sent the letter, where it still has any: no more than its sender's counts."""
     sender = next((one for one in settings.callers if one.name == letter.letter.source), None)
-    return person if sender is None else msgspec.structs.replace(person, binding=binding_of(sender))
+    return person if sender is None else msgspec.structs.replace(person, binding=binding_of_caller(sender))
 
 
-async def _found(desk: Console, visit: Visit, letter_id: str) -> StoredLetter:
-    seen = events.visible_sources(visit.caller)
-    found = await desk.parts.read(desk.parts.services.store.dead_letter, letter_id, seen)
+async def _find_dead_letter(desk: ConsoleContext, visit: PageRequest, letter_id: str) -> StoredDeadLetter:
+    seen = events.visible_dead_letter_sources(visit.caller)
+    found = await desk.application.call_store(desk.application.runtime.store.dead_letter, letter_id, seen)
     if found is None:
-        raise no_such("dead letter")
+        raise not_found_error("dead letter")
     return found
 
 
-def _page(
+def _dead_letter_page(
     request: Request,
-    desk: Console,
-    visit: Visit,
-    found: StoredLetter,
+    desk: ConsoleContext,
+    visit: PageRequest,
+    found: StoredDeadLetter,
     *,
     trouble: str = "",
     receipt: dict[str, Any] | None = None,
     status: int = 200,
 ) -> Response:
-    settings = desk.parts.services.settings
+    settings = desk.application.runtime.settings
     known = {one.name for one in settings.callers} | {one.name for one in settings.kafka.topics}
-    return desk.page(
+    return desk.render_page(
         request,
         "dead_letter.html",
         visit,
         status,
         stored=found,
         letter=found.letter,
-        raw=raw_shown(found.letter.raw),
+        raw=display_bytes(found.letter.raw),
         trouble=trouble,
         receipt=receipt,
         sender_known=found.letter.source in known,

@@ -12,20 +12,20 @@ from ....ingest.errors import TrustwatchError
 from ....scoring.containment import Actuation, Intervention
 from ....scoring.records import Decision, Delivery, RiskLevel
 from ....scoring.store import Store
-from ...callers import ADMIN, FEEDBACK, SCORE_READ
-from ...http.finding import no_such, visible_tenants
-from ...http.route_decisions import key_of
+from ...callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
+from ...http.finding import not_found_error, visible_tenants
+from ...http.route_decisions import resolve_agent_key
 from ...problems import ProblemError
-from ..gate import Console, Desk, Looking, Visit
-from ..views.decisions import decision_shown, follows, policy_words
-from ..views.deliveries import DECIDED, alerts_shown
-from ..views.scanning import Narrowed, narrowed
-from .entry import Entry
+from ..gate import ConsoleContext, ConsoleDep, PageReaderDep, PageRequest
+from ..views.decisions import actuations_of_decision, describe_policy, display_decision
+from ..views.deliveries import ALERT_KEY_PREFIX, display_alerts
+from ..views.scanning import FilteredPage, read_filtered_page
+from .entry import MenuEntry
 
-NEIGHBOURS = 200
+MAX_NEIGHBOURS = 200
 """Decisions about the same agent among which the next and the one before are looked for."""
 
-ENTRY = Entry("Decisions", "/console/decisions", SCORE_READ)
+MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ)
 
 router = APIRouter()
 
@@ -33,7 +33,7 @@ Text = Annotated[str, Query(max_length=2048)]
 Cursor = Annotated[str, Query(max_length=8192)]
 
 
-class Wanted(NamedTuple):
+class DecisionFilters(NamedTuple):
     """Filters of the list; "" = any."""
 
     tenant: str
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
     issuer: str = ""
 
 
-class Followed(NamedTuple):
+class DecisionConsequences(NamedTuple):
     """What there is beside a decision: its neighbours, and what it set off."""
 
     later: Decision | None
@@ -54,10 +54,10 @@ class Followed(NamedTuple):
 
 
 @router.get("/decisions")
-async def decisions(
+async def list_decisions(
     request: Request,
-    desk: Desk,
-    visit: Looking,
+    desk: ConsoleDep,
+    visit: PageReaderDep,
     tenant: Text = "",
     agent: Text = "",
     level: Text = "",
@@ -66,15 +66,15 @@ async def decisions(
     issuer: Text = "",
 ) -> Response:
     """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
-    wanted = Wanted(tenant.strip(), agent.strip(), level, change, issuer)
-    trouble, found, among = "", Narrowed[Decision]([], None, 0), []
+    wanted = DecisionFilters(tenant.strip(), agent.strip(), level, change, issuer)
+    trouble, found, among = "", FilteredPage[Decision]([], None, 0), []
     try:
-        found = await _list(desk, visit, wanted, cursor or None)
+        found = await _search_decisions(desk, visit, wanted, cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
         if isinstance(error, ProblemError):
             among = [wanted._replace(**one) for one in error.problem.members.get("candidates", ())]
-    return desk.page(
+    return desk.render_page(
         request,
         "decisions.html",
         visit,
@@ -87,20 +87,25 @@ async def decisions(
     )
 
 
-async def _list(desk: Console, visit: Visit, wanted: Wanted, cursor: str | None) -> Narrowed[Decision]:
-    parts, tenant = desk.parts, wanted.tenant or None
+async def _search_decisions(
+    desk: ConsoleContext, visit: PageRequest, wanted: DecisionFilters, cursor: str | None
+) -> FilteredPage[Decision]:
+    parts, tenant = desk.application, wanted.tenant or None
     tenants, key = visible_tenants(visit.caller, tenant), None
     if wanted.agent:
-        key = await key_of(parts, visit.caller, wanted.agent, tenant, wanted.issuer or None)
+        key = await resolve_agent_key(parts, visit.caller, wanted.agent, tenant, wanted.issuer or None)
         if key is None:
-            return Narrowed([], None, 0)
-    store = parts.services.store
-    return await parts.read(
-        narrowed, lambda at: store.list_decisions(tenants, key, 50, at), lambda one: fits(one, wanted), cursor
+            return FilteredPage([], None, 0)
+    store = parts.runtime.store
+    return await parts.call_store(
+        read_filtered_page,
+        lambda at: store.list_decisions(tenants, key, 50, at),
+        lambda one: matches_filters(one, wanted),
+        cursor,
     )
 
 
-def fits(decision: Decision, wanted: Wanted) -> bool:
+def matches_filters(decision: Decision, wanted: DecisionFilters) -> bool:
     """Whether the list shows it; *wanted* levels that are no levels show all."""
     rises = decision.level > decision.previous_level
     if wanted.change in ("up", "down") and rises != (wanted.change == "up"):
@@ -110,25 +115,25 @@ def fits(decision: Decision, wanted: Wanted) -> bool:
 
 
 @router.get("/decisions/{decision_id}")
-async def decision(decision_id: str, request: Request, desk: Desk, visit: Looking) -> Response:
+async def show_decision(decision_id: str, request: Request, desk: ConsoleDep, visit: PageReaderDep) -> Response:
     """One decision."""
-    services, tenants = desk.parts.services, visible_tenants(visit.caller, None)
+    services, tenants = desk.application.runtime, visible_tenants(visit.caller, None)
     store = services.store
-    found = await desk.parts.read(store.decision, decision_id, tenants)
+    found = await desk.application.call_store(store.decision, decision_id, tenants)
     if found is None:
-        raise no_such("decision")
-    may_see_alerts = ADMIN in visit.caller.scopes
-    may_judge = services.feedback is not None and _may_judge(visit, found)
-    followed = await desk.parts.read(followed_by, store, found, tenants, with_alerts=may_see_alerts)
-    shown = decision_shown(found, services.policy.book)
-    return desk.page(
+        raise not_found_error("decision")
+    may_see_alerts = SCOPE_ADMIN in visit.caller.scopes
+    may_judge = services.feedback_service is not None and _may_give_feedback(visit, found)
+    followed = await desk.application.call_store(load_consequences, store, found, tenants, with_alerts=may_see_alerts)
+    shown = display_decision(found, services.live_policy.book)
+    return desk.render_page(
         request,
         "decision.html",
         visit,
         shown=shown,
         followed=followed,
-        policy=policy_words(shown.policy.policy),
-        alerts=alerts_shown(followed.deliveries),
+        policy=describe_policy(shown.policy.policy),
+        alerts=display_alerts(followed.deliveries),
         may_see_alerts=may_see_alerts,
         may_judge=may_judge,
         has_targets=bool(services.settings.webhooks),
@@ -136,19 +141,23 @@ async def decision(decision_id: str, request: Request, desk: Desk, visit: Lookin
     )
 
 
-def followed_by(store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool) -> Followed:
+def load_consequences(
+    store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
+) -> DecisionConsequences:
     """Read what there is beside *decision*; blocks."""
     key = decision.agent.key
-    deliveries = store.list_deliveries(tenants, key=f"{DECIDED}{decision.decision_id}").items if with_alerts else []
-    actuations = follows(store.list_actuations(tenants, key).items, decision.decision_id)
-    later, earlier = _neighbours(store.list_decisions(tenants, key, NEIGHBOURS).items, decision.decision_id)
+    deliveries = (
+        store.list_deliveries(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
+    )
+    actuations = actuations_of_decision(store.list_actuations(tenants, key).items, decision.decision_id)
+    later, earlier = _neighbours(store.list_decisions(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         one
-        for one in store.list_interventions(tenants, agent_key=key, limit=NEIGHBOURS).items
+        for one in store.list_interventions(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
         if one.asked_ms >= decision.decided_ms and (until_ms is None or one.asked_ms < until_ms)
     ]
-    return Followed(later, earlier, deliveries, actuations, interventions)
+    return DecisionConsequences(later, earlier, deliveries, actuations, interventions)
 
 
 def _neighbours(newest_first: list[Decision], decision_id: str) -> tuple[Decision | None, Decision | None]:
@@ -161,6 +170,6 @@ def _neighbours(newest_first: list[Decision], decision_id: str) -> tuple[Decisio
     return later, newest_first[at + 1] if at + 1 < len(ids) else None
 
 
-def _may_judge(visit: Visit, decision: Decision) -> bool:
+def _may_give_feedback(visit: PageRequest, decision: Decision) -> bool:
     """Whether the person may say what it thinks of the decision: of one that raised the agent to medium or above."""
-    return FEEDBACK in visit.caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
+    return SCOPE_FEEDBACK in visit.caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Entry(NamedTuple):
+class MenuEntry(NamedTuple):
     """One page. *scope* is what a person needs to see it; others do not see the entry either."""
 
     title: str

@@ -7,23 +7,31 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.feedback.values import Status
+from ....scoring.feedback.values import FeedbackState
 from ....scoring.records import Decision
-from ...callers import FEEDBACK, SCORE_READ
-from ...feedback import Told, author_of
-from ...http.finding import no_such, visible_tenants
-from ...http.route_feedback import desk_of
+from ...callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ
+from ...feedback import FeedbackStatus, reviewer_of
+from ...http.finding import not_found_error, visible_tenants
+from ...http.route_feedback import feedback_service_of
 from ...problems import ProblemError
-from ..gate import Console, Desk, Form, Judging, Looking, Visit
-from ..render import with_query
-from ..views.decisions import evidence_shown
-from ..views.feedback import PERIODS, choices, draft_of, preview_shown, rise_to, scope_words, things
-from .entry import Entry
+from ..gate import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
+from ..render import url_with_query
+from ..views.decisions import display_evidence
+from ..views.feedback import (
+    PERIODS,
+    describe_scope,
+    display_preview,
+    draft_from_form,
+    escalation_to,
+    feature_choices,
+    named_resources,
+)
+from .entry import MenuEntry
 
-ENTRY = Entry("Feedback", "/console/feedback", SCORE_READ)
-LOOKED_BACK = 100
+MENU_ENTRY = MenuEntry("Feedback", "/console/feedback", SCOPE_SCORE_READ)
+MAX_EARLIER_DECISIONS = 100
 """Decisions of an agent among which those that led to the marked one are looked for."""
-HELD: tuple[Status, ...] = ("adopting", "active", "revoking")
+OPEN_STATUSES: tuple[FeedbackState, ...] = ("adopting", "active", "revoking")
 
 router = APIRouter()
 
@@ -32,88 +40,96 @@ Id = Annotated[str, Query(max_length=200)]
 
 
 @router.get("/feedback")
-async def feedback(request: Request, desk: Desk, visit: Looking, done: Id = "", cursor: Cursor = "") -> Response:
+async def list_feedback(
+    request: Request, desk: ConsoleDep, visit: PageReaderDep, done: Id = "", cursor: Cursor = ""
+) -> Response:
     """Rules in force, then everything that was said."""
-    return await _list(request, desk, visit, done=done, cursor=cursor or None)
+    return await _feedback_page(request, desk, visit, done=done, cursor=cursor or None)
 
 
-async def _list(
+async def _feedback_page(
     request: Request,
-    desk: Console,
-    visit: Visit,
+    desk: ConsoleContext,
+    visit: PageRequest,
     *,
     done: str = "",
     cursor: str | None = None,
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    rules, tenants = desk_of(desk.parts), visible_tenants(visit.caller, None)
-    held: list[Told] = []
-    for state in HELD:
+    rules, tenants = feedback_service_of(desk.application), visible_tenants(visit.caller, None)
+    held: list[FeedbackStatus] = []
+    for state in OPEN_STATUSES:
         held += (await rules.list(tenants, state, limit=200)).items
     page = await rules.list(tenants, limit=50, cursor=cursor)
     told = next((one for one in (*held, *page.items) if one.feedback.feedback_id == done), None)
-    return desk.page(
+    return desk.render_page(
         request,
         "feedback.html",
         visit,
         status,
-        held=sorted(held, key=_ends),
-        said=[one for one in page.items if one.feedback.status not in HELD],
+        held=sorted(held, key=_expiry),
+        said=[one for one in page.items if one.feedback.status not in OPEN_STATUSES],
         next_cursor=page.next_cursor,
         first_page=cursor is None,
         told=told,
         trouble=trouble,
-        may_judge=FEEDBACK in visit.caller.scopes,
-        scope=scope_words,
+        may_judge=SCOPE_FEEDBACK in visit.caller.scopes,
+        scope=describe_scope,
     )
 
 
-def _ends(told: Told) -> int:
+def _expiry(told: FeedbackStatus) -> int:
     return told.feedback.expires_ms
 
 
 @router.post("/feedback/{feedback_id}/revoke")
-async def revoke(feedback_id: str, request: Request, desk: Desk, visit: Judging, form: Form) -> Response:
+async def revoke_feedback(
+    feedback_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, form: FormDep
+) -> Response:
     """End a rule, or take a label back."""
     try:
-        await desk_of(desk.parts).revoke(feedback_id, author_of(visit.caller), form.get("reason", ""))
+        await feedback_service_of(desk.application).revoke(
+            feedback_id, reviewer_of(visit.caller), form.get("reason", "")
+        )
     except ProblemError as error:
-        return await _list(request, desk, visit, trouble=f"Nothing was done: {error}.", status=error.problem.status)
-    return RedirectResponse(with_query("/console/feedback", done=feedback_id), 303)
+        return await _feedback_page(
+            request, desk, visit, trouble=f"Nothing was done: {error}.", status=error.problem.status
+        )
+    return RedirectResponse(url_with_query("/console/feedback", done=feedback_id), 303)
 
 
 @router.get("/decisions/{decision_id}/feedback")
-async def form_page(
-    decision_id: str, request: Request, desk: Desk, visit: Judging, verdict: Id = "false_positive"
+async def show_feedback_form(
+    decision_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, verdict: Id = "false_positive"
 ) -> Response:
     """The form about one decision."""
-    return await _form(request, desk, visit, decision_id, verdict=verdict)
+    return await _feedback_form_page(request, desk, visit, decision_id, verdict=verdict)
 
 
-async def _form(
+async def _feedback_form_page(
     request: Request,
-    desk: Console,
-    visit: Visit,
+    desk: ConsoleContext,
+    visit: PageRequest,
     decision_id: str,
     *,
     verdict: str,
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    decision = await _decision(desk, visit, decision_id)
-    rise = await _rise(desk, visit, decision)
-    bounds = desk.parts.services.settings.feedback
-    return desk.page(
+    decision = await _find_decision(desk, visit, decision_id)
+    rise = await _escalation_of(desk, visit, decision)
+    bounds = desk.application.runtime.settings.feedback
+    return desk.render_page(
         request,
         "feedback_form.html",
         visit,
         status,
         decision=decision,
         rise=rise,
-        choices=choices(rise),
-        things=things(rise),
-        signals=evidence_shown(decision.evidence).signals,
+        choices=feature_choices(rise),
+        things=named_resources(rise),
+        signals=display_evidence(decision.evidence).signals,
         verdict=verdict,
         trouble=trouble,
         bounds=bounds,
@@ -122,27 +138,37 @@ async def _form(
 
 
 @router.post("/decisions/{decision_id}/feedback/preview")
-async def preview(decision_id: str, request: Request, desk: Desk, visit: Judging, form: Form) -> Response:
+async def start_preview(
+    decision_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, form: FormDep
+) -> Response:
     """Begin a preview; what comes back asks how it fares until it is over."""
-    row = await desk_of(desk.parts).start_preview(decision_id, draft_of(form), author_of(visit.caller))
-    return desk.page(request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=decision_id)
+    row = await feedback_service_of(desk.application).start_preview(
+        decision_id, draft_from_form(form), reviewer_of(visit.caller)
+    )
+    return desk.render_page(
+        request, "feedback_preview.html", visit, preview=display_preview(row), decision_id=decision_id
+    )
 
 
 @router.get("/feedback/previews/{preview_id}")
-async def how_it_fares(preview_id: str, request: Request, desk: Desk, visit: Judging) -> Response:
+async def show_preview(preview_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep) -> Response:
     """A preview as it is now."""
-    row = await desk_of(desk.parts).preview(preview_id, visible_tenants(visit.caller, None))
-    return desk.page(request, "feedback_preview.html", visit, preview=preview_shown(row), decision_id=row.decision_id)
+    row = await feedback_service_of(desk.application).get_preview(preview_id, visible_tenants(visit.caller, None))
+    return desk.render_page(
+        request, "feedback_preview.html", visit, preview=display_preview(row), decision_id=row.decision_id
+    )
 
 
 @router.post("/decisions/{decision_id}/feedback")
-async def adopt(decision_id: str, request: Request, desk: Desk, visit: Judging, form: Form) -> Response:
+async def adopt_feedback(
+    decision_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, form: FormDep
+) -> Response:
     """Say it for good."""
-    draft = draft_of(form)
+    draft = draft_from_form(form)
     try:
-        made = await desk_of(desk.parts).adopt(decision_id, draft, author_of(visit.caller))
+        made = await feedback_service_of(desk.application).adopt(decision_id, draft, reviewer_of(visit.caller))
     except ProblemError as error:
-        return await _form(
+        return await _feedback_form_page(
             request,
             desk,
             visit,
@@ -151,19 +177,21 @@ async def adopt(decision_id: str, request: Request, desk: Desk, visit: Judging, 
             trouble=f"Nothing was said yet: {error}.",
             status=error.problem.status,
         )
-    return RedirectResponse(with_query("/console/feedback", done=made.feedback.feedback_id), 303)
+    return RedirectResponse(url_with_query("/console/feedback", done=made.feedback.feedback_id), 303)
 
 
-async def _rise(desk: Console, visit: Visit, decision: Decision) -> tuple[Decision, ...]:
+async def _escalation_of(desk: ConsoleContext, visit: PageRequest, decision: Decision) -> tuple[Decision, ...]:
     """The decision, and those before it by which its agent rose."""
     tenants = visible_tenants(visit.caller, None)
-    found = await desk.parts.read(desk.parts.services.store.list_decisions, tenants, decision.agent.key, LOOKED_BACK)
-    return rise_to(decision, found.items)
+    found = await desk.application.call_store(
+        desk.application.runtime.store.list_decisions, tenants, decision.agent.key, MAX_EARLIER_DECISIONS
+    )
+    return escalation_to(decision, found.items)
 
 
-async def _decision(desk: Console, visit: Visit, decision_id: str) -> Decision:
+async def _find_decision(desk: ConsoleContext, visit: PageRequest, decision_id: str) -> Decision:
     tenants = visible_tenants(visit.caller, None)
-    found = await desk.parts.read(desk.parts.services.store.decision, decision_id, tenants)
+    found = await desk.application.call_store(desk.application.runtime.store.decision, decision_id, tenants)
     if found is None:
-        raise no_such("decision")
+        raise not_found_error("decision")
     return found

@@ -8,21 +8,27 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.lifecycle.figures import from_dict
-from ...callers import ADMIN, SCORE_READ
+from ....scoring.lifecycle.figures import comparison_from_dict
+from ...callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.finding import require_all_tenants, visible_tenants
-from ...http.route_models import author, desk_of, sees_all, shown, told
-from ...lifecycle import ModelDesk
+from ...http.route_models import (
+    model_service_of,
+    ordering_name,
+    redact_version,
+    sees_all_tenants,
+    service_errors_as_problems,
+)
+from ...lifecycle import ModelService
 from ...problems import ProblemError
-from ..gate import Administering, Console, Desk, Form, Looking, Visit
-from ..render import with_query
+from ..gate import ConsoleContext, ConsoleDep, FormDep, PageAdministratorDep, PageReaderDep, PageRequest
+from ..render import url_with_query
 from ..views import models as views
-from .entry import Entry
+from .entry import MenuEntry
 
-ENTRY = Entry("Model", "/console/models", SCORE_READ)
-DAYS = 30
-LEVELS = ("medium", "high", "critical")
-MOST_WHY = 2000
+MENU_ENTRY = MenuEntry("Model", "/console/models", SCOPE_SCORE_READ)
+SHOWN_DAYS = 30
+BUDGET_LEVELS = ("medium", "high", "critical")
+MAX_REASON_LENGTH = 2000
 
 router = APIRouter()
 
@@ -30,21 +36,26 @@ Text = Annotated[str, Query(max_length=2048)]
 
 
 @router.get("/models")
-async def models(
-    request: Request, desk: Desk, visit: Looking, level: Text = "medium", ordered: Text = "", before: Text = ""
+async def list_models(
+    request: Request,
+    desk: ConsoleDep,
+    visit: PageReaderDep,
+    level: Text = "medium",
+    ordered: Text = "",
+    before: Text = "",
 ) -> Response:
     """Versions, the version in force, drift and budget. A page that waits for another version than *before* asks again
     until there is one, and is told nothing meanwhile.
     """
-    if before and "hx-request" in request.headers and desk_of(desk.parts).version == before:
+    if before and "hx-request" in request.headers and model_service_of(desk.application).version == before:
         return Response(status_code=204)
-    return await _page(request, desk, visit, level=level, ordered=ordered, before=before)
+    return await _models_page(request, desk, visit, level=level, ordered=ordered, before=before)
 
 
-async def _page(
+async def _models_page(
     request: Request,
-    desk: Console,
-    visit: Visit,
+    desk: ConsoleContext,
+    visit: PageRequest,
     *,
     level: str = "medium",
     ordered: str = "",
@@ -52,105 +63,122 @@ async def _page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    parts, rules = desk.parts, desk_of(desk.parts)
-    tenants, level = visible_tenants(visit.caller, None), level if level in LEVELS else "medium"
-    versions = await parts.read(rules.versions, 50)
-    budget = await parts.read(rules.budget, DAYS, level, tenants)
-    drift = await parts.read(rules.drift, DAYS, tenants)
-    everybody = sees_all(visit.caller)
-    entries = (await parts.read(rules.history, 20)).items if everybody else []
-    lifecycle, days = parts.services.settings.lifecycle, views.totals(budget)
-    return desk.page(
+    parts, rules = desk.application, model_service_of(desk.application)
+    tenants, level = visible_tenants(visit.caller, None), level if level in BUDGET_LEVELS else "medium"
+    versions = await parts.call_store(rules.versions, 50)
+    budget = await parts.call_store(rules.budget, SHOWN_DAYS, level, tenants)
+    drift = await parts.call_store(rules.drift, SHOWN_DAYS, tenants)
+    everybody = sees_all_tenants(visit.caller)
+    entries = (await parts.call_store(rules.history, 20)).items if everybody else []
+    lifecycle, days = parts.runtime.settings.lifecycle, views.budget_totals(budget)
+    return desk.render_page(
         request,
         "models.html",
         visit,
         status,
         everybody=everybody,
-        versions=[shown(one, visit.caller) for one in versions.items],
+        versions=[redact_version(one, visit.caller) for one in versions.items],
         in_force=rules.version,
         level=level,
         days=days,
         chart=views.budget_chart(days, level) if days else None,
-        beyond=views.beyond(budget)[:30],
-        accepted=float(getattr(parts.services.settings.risk.alert_budget, level)),
+        beyond=views.days_beyond_budget(budget)[:30],
+        accepted=float(getattr(parts.runtime.settings.risk.alert_budget, level)),
         history=entries,
-        drifted=views.drifted(drift, lifecycle.drift.features, lifecycle.drift.scores),
+        drifted=views.largest_drifts(drift, lifecycle.drift.features, lifecycle.drift.scores),
         bounds=lifecycle.drift,
         keeper=lifecycle.enabled,
-        day=views.day_words,
-        group=views.group_words,
+        day=views.format_day_number,
+        group=views.describe_group,
         ordered=ordered,
         before=before,
         trouble=trouble,
-        may_order=ADMIN in visit.caller.scopes and everybody,
+        may_order=SCOPE_ADMIN in visit.caller.scopes and everybody,
     )
 
 
 @router.post("/models/rollback")
-async def rollback(request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+async def order_rollback(request: Request, desk: ConsoleDep, visit: PageAdministratorDep, form: FormDep) -> Response:
     """Order that the version before comes back."""
-    why = form.get("why", "")[:MOST_WHY]
-    return await _ordered(request, desk, visit, "rollback", lambda rules, by: rules.rollback(by, why))
+    why = form.get("why", "")[:MAX_REASON_LENGTH]
+    return await _redirect_or_explain_order(request, desk, visit, "rollback", lambda rules, by: rules.rollback(by, why))
 
 
 @router.post("/models/train")
-async def train(request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+async def order_training(request: Request, desk: ConsoleDep, visit: PageAdministratorDep, form: FormDep) -> Response:
     """Order a training from the keeper."""
-    why = form.get("why", "")[:MOST_WHY]
-    return await _ordered(request, desk, visit, "training", lambda rules, by: rules.train(by, why))
+    why = form.get("why", "")[:MAX_REASON_LENGTH]
+    return await _redirect_or_explain_order(
+        request, desk, visit, "training", lambda rules, by: rules.request_training(by, why)
+    )
 
 
 @router.post("/models/{version}/promote")
-async def promote(version: str, request: Request, desk: Desk, visit: Administering, form: Form) -> Response:
+async def order_promotion(
+    version: str, request: Request, desk: ConsoleDep, visit: PageAdministratorDep, form: FormDep
+) -> Response:
     """Order that a version comes into force."""
-    why, force = form.get("why", "")[:MOST_WHY], form.get("force") == "yes"
-    return await _ordered(
+    why, force = form.get("why", "")[:MAX_REASON_LENGTH], form.get("force") == "yes"
+    return await _redirect_or_explain_order(
         request, desk, visit, "promotion", lambda rules, by: rules.promote(version, by, why, force=force)
     )
 
 
-async def _ordered(
-    request: Request, desk: Console, visit: Visit, what: str, order: Callable[[ModelDesk, str], Awaitable[object]]
+async def _redirect_or_explain_order(
+    request: Request,
+    desk: ConsoleContext,
+    visit: PageRequest,
+    what: str,
+    order: Callable[[ModelService, str], Awaitable[object]],
 ) -> Response:
     """Back to the page, which says that it was ordered, or why not."""
     require_all_tenants(visit.caller)
-    before = desk_of(desk.parts).version
+    before = model_service_of(desk.application).version
     try:
-        with told():
-            await order(desk_of(desk.parts), author(visit.caller))
+        with service_errors_as_problems():
+            await order(model_service_of(desk.application), ordering_name(visit.caller))
     except ProblemError as error:
-        return await _page(request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status)
+        return await _models_page(
+            request, desk, visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
+        )
     return RedirectResponse(
-        with_query("/console/models", ordered=what, before="" if what == "training" else before), 303
+        url_with_query("/console/models", ordered=what, before="" if what == "training" else before), 303
     )
 
 
 @router.get("/models/{version}")
-async def model(version: str, request: Request, desk: Desk, visit: Looking, group: Text = "") -> Response:
+async def show_model(
+    version: str, request: Request, desk: ConsoleDep, visit: PageReaderDep, group: Text = ""
+) -> Response:
     """One version with its calibration, and whether its figures allow it to come into force."""
-    rules, everybody = desk_of(desk.parts), sees_all(visit.caller)
-    with told():
-        found = await desk.parts.read(rules.view, version, visible_tenants(visit.caller, None))
-        judged = await desk.parts.read(rules.judgement, version) if everybody and not found.in_force else None
-    one = shown(found.model, visit.caller)
-    curves = views.shown_curves(found.curves, found.known, {group} - {""})
-    return desk.page(
+    rules, everybody = model_service_of(desk.application), sees_all_tenants(visit.caller)
+    with service_errors_as_problems():
+        found = await desk.application.call_store(rules.version_view, version, visible_tenants(visit.caller, None))
+        judged = (
+            await desk.application.call_store(rules.judgement, version) if everybody and not found.in_force else None
+        )
+    one = redact_version(found.model, visit.caller)
+    curves = views.select_curves(found.curves, found.known_agent_curves, {group} - {""})
+    return desk.render_page(
         request,
         "model.html",
         visit,
         found=found,
         one=one,
-        trained=views.trained_words(one),
+        trained=views.describe_training(one),
         everybody=everybody,
         calibration=views.calibration_chart(curves) if curves else None,
         chosen=group,
-        groups=views.groups_of(found.curves, found.known),
-        rests_on=[*(("Known agents", one) for one in found.known), *(("Newcomers", one) for one in found.curves)],
-        honesty=views.honesty_chart(found.observed) if found.observed else None,
-        group=views.group_words,
+        groups=views.group_labels(found.curves, found.known_agent_curves),
+        rests_on=[
+            *(("Known agents", one) for one in found.known_agent_curves),
+            *(("Newcomers", one) for one in found.curves),
+        ],
+        honesty=views.reliability_chart(found.observed) if found.observed else None,
+        group=views.describe_group,
         judged=judged,
-        figures=from_dict(one.figures),
-        levels_told=LEVELS,
+        figures=comparison_from_dict(one.figures),
+        levels_told=BUDGET_LEVELS,
         in_force=rules.version,
-        may_order=ADMIN in visit.caller.scopes and everybody,
+        may_order=SCOPE_ADMIN in visit.caller.scopes and everybody,
     )

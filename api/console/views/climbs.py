@@ -9,11 +9,11 @@ from ....scoring.records import Decision
 
 T = TypeVar("T")
 
-WITHIN_MS: Final = 3_600_000
+MAX_STEP_INTERVAL_MS: Final = 3_600_000
 """Longest time between two steps of one climb."""
 
 
-class Step(NamedTuple):
+class LevelStep(NamedTuple):
     """A change of an agent's level; *agent* is whatever names it, *at_ms* UTC."""
 
     agent: object
@@ -22,7 +22,7 @@ class Step(NamedTuple):
     at_ms: int
 
 
-class Climb(NamedTuple, Generic[T]):
+class Escalation(NamedTuple, Generic[T]):
     """One entry of a list: an item alone, or the steps of one climb.
 
     Attributes:
@@ -39,19 +39,19 @@ class Climb(NamedTuple, Generic[T]):
         return self.steps[-1]
 
 
-def climbs(items: Sequence[T], step_of: Callable[[T], Step | None]) -> list[Climb[T]]:
+def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | None]) -> list[Escalation[T]]:
     """*items* (newest first) with the steps of each climb together, at the place of the newest.
 
-    A climb is rises of one agent, each from the level at which the one before it ended and within `WITHIN_MS` of it;
-    what other agents do meanwhile does not end it, a fall of the agent itself does. Of a climb that goes on before the
-    oldest item, the steps that are here are told.
+    A climb is rises of one agent, each from the level at which the one before it ended and within
+    `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
+    climb that goes on before the oldest item, the steps that are here are told.
 
     Args:
         items: newest first.
         step_of: what an item says of an agent's level; None = nothing, it stands alone.
     """
     entries: list[list[T]] = []
-    rising: dict[object, tuple[Step, list[T]]] = {}
+    rising: dict[object, tuple[LevelStep, list[T]]] = {}
     for item in items:
         step = step_of(item)
         if step is None:
@@ -64,14 +64,14 @@ def climbs(items: Sequence[T], step_of: Callable[[T], Step | None]) -> list[Clim
             continue
         entries.append([item])
         rising[step.agent] = (step, entries[-1])
-    return [Climb(found[0], tuple(found)) for found in entries]
+    return [Escalation(found[0], tuple(found)) for found in entries]
 
 
-def _leads_to(step: Step, later: Step) -> bool:
+def _leads_to(step: LevelStep, later: LevelStep) -> bool:
     rises = step.before < step.after == later.before < later.after
-    return rises and later.at_ms - step.at_ms <= WITHIN_MS
+    return rises and later.at_ms - step.at_ms <= MAX_STEP_INTERVAL_MS
 
 
-def decision_step(decision: Decision) -> Step:
+def level_step_of(decision: Decision) -> LevelStep:
     """The step that a decision is."""
-    return Step(decision.agent.key, decision.previous_level, decision.level, decision.event_time_ms)
+    return LevelStep(decision.agent.key, decision.previous_level, decision.level, decision.event_time_ms)

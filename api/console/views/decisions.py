@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from ....ingest.features.declaration import BITS, FLAG, Feature, Z
 from ....ingest.features.table import FEATURES
-from ....scoring.actuators import decode_desired
-from ....scoring.actuators.desired import BadAction
+from ....scoring.actuators import decode_desired_state
+from ....scoring.actuators.desired import UnreadableAction
 from ....scoring.containment import Actuation
-from ....scoring.policy import PolicyBook, TokenPolicy
-from ....scoring.records import Decision, Reason, RiskLevel
+from ....scoring.policy import LevelTokenPolicy, PolicyBook
+from ....scoring.records import Decision, RiskLevel, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 _UNITS = {BITS: "bits of surprise", Z: "standard deviations", FLAG: "yes or no"}
@@ -22,7 +22,7 @@ _CAUSES = {
 }
 
 
-class ReasonShown(NamedTuple):
+class DisplayedReason(NamedTuple):
     """One reason; *percent* of what all reasons shown contribute."""
 
     code: str
@@ -34,7 +34,7 @@ class ReasonShown(NamedTuple):
     percent: int
 
 
-class FeatureShown(NamedTuple):
+class DisplayedFeature(NamedTuple):
     """One value of the feature vector; *percent* of the feature's range."""
 
     name: str
@@ -46,7 +46,7 @@ class FeatureShown(NamedTuple):
     percent: int
 
 
-class Threshold(NamedTuple):
+class DisplayedThreshold(NamedTuple):
     """Evidence at which a level begins, and whether it was reached."""
 
     level: str
@@ -54,7 +54,7 @@ class Threshold(NamedTuple):
     reached: bool
 
 
-class EvidenceShown(NamedTuple):
+class DisplayedEvidence(NamedTuple):
     """What the risk kernel saw, natural logs; None where the decision keeps no such figure.
 
     Attributes:
@@ -63,7 +63,7 @@ class EvidenceShown(NamedTuple):
         gain: what the event added.
         events: of the agent, so far.
         signals: hard signals that fired.
-        left_aside: what was odd in the event and brought no evidence, as it had counted before, in words.
+        suppressed: what was odd in the event and brought no evidence, as it had counted before, in words.
         thresholds: by rising level.
     """
 
@@ -72,21 +72,21 @@ class EvidenceShown(NamedTuple):
     gain: float | None
     events: int | None
     signals: tuple[str, ...]
-    thresholds: tuple[Threshold, ...]
-    left_aside: tuple[str, ...] = ()
+    thresholds: tuple[DisplayedThreshold, ...]
+    suppressed: tuple[str, ...] = ()
 
 
-class PolicyShown(NamedTuple):
+class DisplayedPolicy(NamedTuple):
     """What the level means for tokens; *current* is false where the policy has changed since the decision."""
 
-    policy: TokenPolicy
+    policy: LevelTokenPolicy
     rule: str
     mode: str
     version: str
     current: bool
 
 
-class DecisionShown(NamedTuple):
+class DisplayedDecision(NamedTuple):
     """A decision with everything that a page tells of it."""
 
     decision: Decision
@@ -95,29 +95,29 @@ class DecisionShown(NamedTuple):
     rises: bool
     cause: str
     odds: str
-    reasons: tuple[ReasonShown, ...]
-    features: tuple[FeatureShown, ...]
-    evidence: EvidenceShown
-    policy: PolicyShown
+    reasons: tuple[DisplayedReason, ...]
+    features: tuple[DisplayedFeature, ...]
+    evidence: DisplayedEvidence
+    policy: DisplayedPolicy
 
 
-def decision_shown(decision: Decision, book: PolicyBook) -> DecisionShown:
+def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
     """*decision* as a page tells it; *book* is the policy in force now."""
-    return DecisionShown(
+    return DisplayedDecision(
         decision,
         RiskLevel(decision.level).label,
         RiskLevel(decision.previous_level).label,
         decision.level > decision.previous_level,
         _CAUSES.get(decision.cause, decision.cause),
-        odds(decision.p_value) if decision.cause == "event" else "",
-        reasons_shown(decision.reasons),
-        features_shown(decision.feature_vector),
-        evidence_shown(decision.evidence),
-        _policy_shown(decision, book),
+        describe_odds(decision.p_value) if decision.cause == "event" else "",
+        display_reasons(decision.reasons),
+        display_features(decision.feature_vector),
+        display_evidence(decision.evidence),
+        _display_policy(decision, book),
     )
 
 
-def odds(p_value: float) -> str:
+def describe_odds(p_value: float) -> str:
     """A p-value in words.
 
     >>> odds(0.0001)
@@ -128,13 +128,13 @@ def odds(p_value: float) -> str:
     return f"about 1 in {max(1, round(1.0 / p_value)):,} normal events looks at least this odd"
 
 
-def reasons_shown(reasons: Sequence[Reason]) -> tuple[ReasonShown, ...]:
+def display_reasons(reasons: Sequence[RiskReason]) -> tuple[DisplayedReason, ...]:
     """Reasons in their order, each with its share of them all."""
     total = sum(max(reason.contribution, 0.0) for reason in reasons)
     return tuple(
-        ReasonShown(
+        DisplayedReason(
             reason.code,
-            _label(reason.feature),
+            _feature_label(reason.feature),
             reason.text,
             reason.observed,
             reason.usual,
@@ -145,69 +145,69 @@ def reasons_shown(reasons: Sequence[Reason]) -> tuple[ReasonShown, ...]:
     )
 
 
-def features_shown(vector: Mapping[str, float]) -> tuple[FeatureShown, ...]:
+def display_features(vector: Mapping[str, float]) -> tuple[DisplayedFeature, ...]:
     """The vector, the highest of its range first. A feature that the table no longer has keeps its name and value."""
-    shown = [_feature_shown(name, value) for name, value in vector.items()]
+    shown = [_display_feature(name, value) for name, value in vector.items()]
     return tuple(sorted(shown, key=lambda one: (-one.percent, one.name)))
 
 
-def _feature_shown(name: str, value: float) -> FeatureShown:
+def _display_feature(name: str, value: float) -> DisplayedFeature:
     known = _FEATURES.get(name)
     if known is None:
-        return FeatureShown(name, name, "", value, "", "of another version of the feature table", 0)
+        return DisplayedFeature(name, name, "", value, "", "of another version of the feature table", 0)
     percent = round(100.0 * (value - known.low) / (known.high - known.low))
     unit = _UNITS.get(known.unit, known.unit)
-    return FeatureShown(name, known.noun, known.family, value, unit, known.meaning, min(max(percent, 0), 100))
+    return DisplayedFeature(name, known.noun, known.family, value, unit, known.meaning, min(max(percent, 0), 100))
 
 
-def evidence_shown(evidence: Mapping[str, Any]) -> EvidenceShown:
+def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
     """What a decision keeps of the risk kernel, whichever version wrote it."""
-    statistic = _number(evidence.get("statistic"))
+    statistic = _number_or_none(evidence.get("statistic"))
     limits = evidence.get("thresholds")
     given = limits if isinstance(limits, Mapping) else {}
     thresholds = [
-        Threshold(level.label, at, statistic is not None and statistic >= at)
+        DisplayedThreshold(level.label, at, statistic is not None and statistic >= at)
         for level in RiskLevel
-        if (at := _number(given.get(level.label))) is not None
+        if (at := _number_or_none(given.get(level.label))) is not None
     ]
-    events = _number(evidence.get("events"))
-    return EvidenceShown(
+    events = _number_or_none(evidence.get("events"))
+    return DisplayedEvidence(
         statistic,
-        _number(evidence.get("prior")),
-        _number(evidence.get("gain")),
+        _number_or_none(evidence.get("prior")),
+        _number_or_none(evidence.get("gain")),
         None if events is None else int(events),
-        _texts(evidence.get("signals")),
+        _text_tuple(evidence.get("signals")),
         tuple(thresholds),
-        tuple(dict.fromkeys(_label(name) for name in _texts(evidence.get("left_aside")))),
+        tuple(dict.fromkeys(_feature_label(name) for name in _text_tuple(evidence.get("left_aside")))),
     )
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _text_tuple(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def follows(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
+def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
     """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
-    return [one for one in actuations if _decided_by(one) == decision_id]
+    return [one for one in actuations if _decision_of_actuation(one) == decision_id]
 
 
-def _decided_by(one: Actuation) -> str:
+def _decision_of_actuation(one: Actuation) -> str:
     try:
-        return decode_desired(one.desired).decision_id
-    except BadAction:
+        return decode_desired_state(one.desired).decision_id
+    except UnreadableAction:
         return ""
 
 
-def _policy_shown(decision: Decision, book: PolicyBook) -> PolicyShown:
+def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
     agent = decision.agent
-    standing = book.standing(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
+    standing = book.effective_policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
     policy = standing.table[RiskLevel(decision.level)]
-    return PolicyShown(
+    return DisplayedPolicy(
         policy, standing.rule, decision.mode, decision.policy_version, book.version == decision.policy_version
     )
 
 
-def policy_words(policy: TokenPolicy) -> list[str]:
+def describe_policy(policy: LevelTokenPolicy) -> list[str]:
     """What a token policy means, a line each; exactly what it holds, in words.
 
     >>> policy_words(TokenPolicy(False, 0, (), False, False, True))
@@ -227,10 +227,10 @@ def policy_words(policy: TokenPolicy) -> list[str]:
     return told
 
 
-def _label(feature: str) -> str:
+def _feature_label(feature: str) -> str:
     known = _FEATURES.get(feature)
     return known.noun if known is not None else feature.replace("_", " ")
 
 
-def _number(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ....scoring.notify.facts import Facts, facts
+from ....scoring.notify.facts import AlertContent, parse_alert
 from ....scoring.records import Delivery, RiskLevel
-from .climbs import Climb, Step, climbs
+from .climbs import Escalation, LevelStep, group_escalations
 
-DECIDED = "alert-"
+ALERT_KEY_PREFIX = "alert-"
 """How the key of an alert about a decision begins; the id follows."""
 
-_WORDS = {
+_STATUS_TEXTS = {
     "pending": "waits for its next attempt",
     "delivered": "arrived",
     "failed": "refused for good",
@@ -24,7 +24,7 @@ _WORDS = {
 }
 
 
-class TargetShown(NamedTuple):
+class DisplayedTarget(NamedTuple):
     """How one alert fares at one target.
 
     Attributes:
@@ -44,7 +44,7 @@ class TargetShown(NamedTuple):
     suppressed_before: int
 
 
-class AlertShown(NamedTuple):
+class DisplayedAlert(NamedTuple):
     """One alert at all its targets.
 
     Attributes:
@@ -61,9 +61,9 @@ class AlertShown(NamedTuple):
     created_ms: int
     decision_id: str
     reasons: tuple[str, ...]
-    targets: tuple[TargetShown, ...]
+    targets: tuple[DisplayedTarget, ...]
     worst: str
-    step: Step | None
+    step: LevelStep | None
 
     @property
     def previous(self) -> int:
@@ -71,19 +71,19 @@ class AlertShown(NamedTuple):
         return RiskLevel.UNKNOWN if self.step is None else self.step.before
 
 
-def alerts_shown(deliveries: Sequence[Delivery]) -> list[AlertShown]:
+def display_alerts(deliveries: Sequence[Delivery]) -> list[DisplayedAlert]:
     """*deliveries* put together by alert, in the order in which alerts come first."""
     by_key: dict[str, list[Delivery]] = {}
     for delivery in deliveries:
         by_key.setdefault(delivery.key, []).append(delivery)
-    return [_alert(key, found) for key, found in by_key.items()]
+    return [_display_alert(key, found) for key, found in by_key.items()]
 
 
-def _alert(key: str, found: Sequence[Delivery]) -> AlertShown:
+def _display_alert(key: str, found: Sequence[Delivery]) -> DisplayedAlert:
     first = found[0]
-    told = _facts(first)
-    targets = tuple(_target(one) for one in found)
-    return AlertShown(
+    told = _alert_facts(first)
+    targets = tuple(_display_target(one) for one in found)
+    return DisplayedAlert(
         key,
         told.kind,
         told.title,
@@ -91,36 +91,36 @@ def _alert(key: str, found: Sequence[Delivery]) -> AlertShown:
         first.tenant,
         RiskLevel(first.level).label,
         first.created_ms,
-        key.removeprefix(DECIDED) if key.startswith(DECIDED) else "",
+        key.removeprefix(ALERT_KEY_PREFIX) if key.startswith(ALERT_KEY_PREFIX) else "",
         told.reasons,
         targets,
         min((one.status for one in found), key=_SEVERITY.index),
-        _step(told, first.created_ms),
+        _level_step(told, first.created_ms),
     )
 
 
-def alert_climbs(alerts: Sequence[AlertShown]) -> list[Climb[AlertShown]]:
+def alert_escalations(alerts: Sequence[DisplayedAlert]) -> list[Escalation[DisplayedAlert]]:
     """Alerts, newest first, those of one agent's climb as one entry."""
-    return climbs(alerts, lambda one: one.step)
+    return group_escalations(alerts, lambda one: one.step)
 
 
-def _step(told: Facts, created_ms: int) -> Step | None:
+def _level_step(told: AlertContent, created_ms: int) -> LevelStep | None:
     if told.kind != "level" or told.previous is None:
         return None
-    return Step(told.identity, told.previous, told.level, created_ms)
+    return LevelStep(told.identity, told.previous, told.level, created_ms)
 
 
 _SEVERITY = ["dead", "failed", "pending", "suppressed", "delivered"]
 
 
-def _facts(delivery: Delivery) -> Facts:
+def _alert_facts(delivery: Delivery) -> AlertContent:
     """What the alert says; an actuator's row is none, and is told by its kind alone."""
     try:
         decoded: Any = msgspec.json.decode(delivery.payload)
     except msgspec.DecodeError:
         decoded = {}
     event = decoded if isinstance(decoded, dict) and "specversion" in decoded else {}
-    told = facts(event)
+    told = parse_alert(event)
     if event:
         return told
     level = RiskLevel(delivery.level).label
@@ -129,11 +129,11 @@ def _facts(delivery: Delivery) -> Facts:
     return replace(told, title=title, subject=str(subject))
 
 
-def _target(one: Delivery) -> TargetShown:
-    words = _WORDS.get(one.status, one.status)
+def _display_target(one: Delivery) -> DisplayedTarget:
+    words = _STATUS_TEXTS.get(one.status, one.status)
     if one.status == "pending" and one.attempts == 0:
         words = "waits for its first attempt"
-    return TargetShown(
+    return DisplayedTarget(
         one.target,
         one.status,
         words,

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....ingest.features.declaration import label_of
-from ....ingest.features.table import FEATURES, NAMES
-from ....scoring.feedback import Feedback, PreviewRow
-from ....scoring.feedback.rules import PROTECTED
+from ....ingest.features.table import FEATURE_NAMES, FEATURES
+from ....scoring.feedback import Feedback, FeedbackPreview
+from ....scoring.feedback.rules import PROTECTED_FEATURES
 from ....scoring.records import Decision, RiskLevel
-from ...feedback import Draft
+from ...feedback import FeedbackDraft
 
 DAY_S = 86_400
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
-FEATURE = "feature."
+FEATURE_FIELD_PREFIX = "feature."
 """How a check box of a feature is called; its name follows."""
 _LABELS = {one.name: label_of(one) for one in FEATURES}
 
 
-class Choice(NamedTuple):
+class FeatureChoice(NamedTuple):
     """A feature that a rule may name. *leading* ones moved the decision and are chosen at first."""
 
     name: str
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
     leading: bool
 
 
-def rise_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
     """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
 
     A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
@@ -47,18 +47,18 @@ def rise_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, 
     return tuple(rise)
 
 
-def choices(rise: Sequence[Decision]) -> list[Choice]:
+def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
     """Features that a rule may name, those of the reasons of a rise first; hard signals are none."""
     leading = {reason.feature for decision in rise for reason in decision.reasons}
     found = [
-        Choice(one.name, feature_words(one.name), one.meaning, one.name in leading)
+        FeatureChoice(one.name, describe_feature(one.name), one.meaning, one.name in leading)
         for one in FEATURES
-        if one.name not in PROTECTED
+        if one.name not in PROTECTED_FEATURES
     ]
     return sorted(found, key=lambda one: not one.leading)
 
 
-def things(rise: Sequence[Decision]) -> list[str]:
+def named_resources(rise: Sequence[Decision]) -> list[str]:
     """Resources and targets that the reasons of a rise name: what a rule is likely to be about."""
     named = [
         reason.observed
@@ -69,7 +69,7 @@ def things(rise: Sequence[Decision]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def feature_words(name: str) -> str:
+def describe_feature(name: str) -> str:
     """A feature as people call it.
 
     >>> feature_words("target_surprise"), feature_words("pace_4h")
@@ -78,21 +78,21 @@ def feature_words(name: str) -> str:
     return _LABELS.get(name, name)
 
 
-def scope_words(made: Feedback) -> str:
+def describe_scope(made: Feedback) -> str:
     """Whom and what a rule is about, in words."""
     who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
-    what = "all features" if made.features is None else "; ".join(map(feature_words, made.features))
+    what = "all features" if made.features is None else "; ".join(map(describe_feature, made.features))
     return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
 
 
-def draft_of(form: Mapping[str, str]) -> Draft:
+def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
     """What the form asks for, not checked yet: the desk says what is wrong with it."""
-    named = tuple(name for name in NAMES if f"{FEATURE}{name}" in form)
+    named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
     except ValueError:
         lasts_s = 0
-    return Draft(
+    return FeedbackDraft(
         verdict="true_positive" if form.get("verdict") == "true_positive" else "false_positive",
         kind="peer_group" if form.get("kind") == "peer_group" else "agent",
         features=None if form.get("which") == "all" else named,
@@ -104,7 +104,7 @@ def draft_of(form: Mapping[str, str]) -> Draft:
     )
 
 
-class PreviewShown(NamedTuple):
+class DisplayedPreview(NamedTuple):
     """A preview for people.
 
     Attributes:
@@ -119,7 +119,7 @@ class PreviewShown(NamedTuple):
     found: dict[str, Any]
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether nothing more comes."""
         return self.status in ("done", "failed")
 
@@ -138,14 +138,15 @@ class PreviewShown(NamedTuple):
         """Features that make events odd which the rule touches, in words, with how many; hard signals are said so."""
         return [
             (
-                feature_words(one["feature"]) + (", which no rule may name" if one["feature"] in PROTECTED else ""),
+                describe_feature(one["feature"])
+                + (", which no rule may name" if one["feature"] in PROTECTED_FEATURES else ""),
                 one["events"],
             )
             for one in self.found.get("still_odd", ())
         ]
 
 
-def preview_shown(row: PreviewRow) -> PreviewShown:
+def display_preview(row: FeedbackPreview) -> DisplayedPreview:
     """*row* as a page tells it."""
     found = msgspec.json.decode(row.result) if row.result else {}
-    return PreviewShown(row.preview_id, row.status, round(100 * row.progress), row.error, found)
+    return DisplayedPreview(row.preview_id, row.status, round(100 * row.progress), row.error, found)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ....scoring.store import StoredLetter
+from ....scoring.store import StoredDeadLetter
 
 
-class LetterGroup(NamedTuple):
+class DeadLetterGroup(NamedTuple):
     """Letters of one source with one reason.
 
     Attributes:
@@ -23,13 +23,13 @@ class LetterGroup(NamedTuple):
     newest_ms: int
 
 
-def letter_groups(letters: Sequence[StoredLetter]) -> list[LetterGroup]:
+def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGroup]:
     """*letters* by source and reason, the largest group first."""
-    found: dict[tuple[str, str], list[StoredLetter]] = {}
+    found: dict[tuple[str, str], list[StoredDeadLetter]] = {}
     for stored in letters:
         found.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
     groups = [
-        LetterGroup(
+        DeadLetterGroup(
             source,
             reason,
             len(mine),
@@ -41,6 +41,6 @@ def letter_groups(letters: Sequence[StoredLetter]) -> list[LetterGroup]:
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
-def chosen(letters: Sequence[StoredLetter], source: str, reason: str) -> list[StoredLetter]:
+def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
     """Those of that source and reason; "" = any."""
     return [one for one in letters if source in ("", one.letter.source) and reason in ("", one.letter.reason)]

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ....ingest.features.table import FEATURES
-from ....scoring.lifecycle.budget import BudgetDay, upper_limit
-from ....scoring.lifecycle.curve import GroupCurve, Observed
-from ....scoring.lifecycle.records import GroupDay, ModelVersion
-from ...report.charts import Axis, Series, line_chart
+from ....scoring.lifecycle.budget import BudgetDay, upper_control_limit
+from ....scoring.lifecycle.curve import CalibrationCurve, ObservedShare
+from ....scoring.lifecycle.records import ModelVersion, PeerGroupDay
+from ...report.charts import ChartAxis, ChartSeries, line_chart
 
 _NOUNS = {feature.name: feature.noun for feature in FEATURES}
 _STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
 
 
-class Total(NamedTuple):
+class BudgetTotal(NamedTuple):
     """All groups that are seen, on one day. `limit` is the most alerts that do not stand out."""
 
     day: int
@@ -30,14 +30,14 @@ class Total(NamedTuple):
     true_positive: int
 
 
-class Drawn(NamedTuple):
+class DrawnCurve(NamedTuple):
     """A calibration curve, and what its legend says."""
 
     name: str
-    curve: GroupCurve
+    curve: CalibrationCurve
 
 
-class Drifted(NamedTuple):
+class DisplayedDrift(NamedTuple):
     """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
 
     day: int
@@ -48,7 +48,7 @@ class Drifted(NamedTuple):
     beyond: bool
 
 
-def day_words(day: float) -> str:
+def format_day_number(day: float) -> str:
     """A day of UTC.
 
     >>> day_words(20_000)
@@ -57,99 +57,103 @@ def day_words(day: float) -> str:
     return (date(1970, 1, 1) + timedelta(days=round(day))).isoformat()
 
 
-def group_words(tenant: str, agent_type: str) -> str:
+def describe_group(tenant: str, agent_type: str) -> str:
     """A peer group in words; `*` is all of them."""
     if tenant == "*":
         return "the fleet"
     return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
 
 
-def totals(rows: Sequence[BudgetDay]) -> list[Total]:
+def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
     """The chart of all groups together, by day. Limits are those of the sum, not the sum of limits."""
     days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
     for row in rows:
         days[row.day].append(row)
-    return [_total(day, days[day]) for day in sorted(days)]
+    return [_budget_total(day, days[day]) for day in sorted(days)]
 
 
-def _total(day: int, rows: Sequence[BudgetDay]) -> Total:
+def _budget_total(day: int, rows: Sequence[BudgetDay]) -> BudgetTotal:
     expected = sum(row.expected for row in rows)
-    return Total(
+    return BudgetTotal(
         day,
         expected,
         sum(row.observed for row in rows),
-        upper_limit(expected),
+        upper_control_limit(expected),
         sum(row.false_positive for row in rows),
         sum(row.true_positive for row in rows),
     )
 
 
-def beyond(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
+def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
     """Groups and days that stand out, newest first."""
     found = [row for row in rows if row.beyond or row.run_beyond]
     return sorted(found, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
 
 
-def budget_chart(days: Sequence[Total], level: str) -> Markup:
+def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
     """Alerts by day against what the budget expects, and the limit that it should not exceed."""
 
     def short(day: float) -> str:
-        return day_words(day)[5:]
+        return format_day_number(day)[5:]
 
     series = [
-        Series("alerts", [(one.day, one.observed) for one in days], "first"),
-        Series("limit (3 sigma)", [(one.day, one.limit) for one in days], "critical dashed", steps=True),
-        Series("expected by the budget", [(one.day, one.expected) for one in days], "allowed"),
+        ChartSeries("alerts", [(one.day, one.observed) for one in days], "first"),
+        ChartSeries("limit (3 sigma)", [(one.day, one.limit) for one in days], "critical dashed", steps=True),
+        ChartSeries("expected by the budget", [(one.day, one.expected) for one in days], "allowed"),
     ]
     title = f"Alerts of {level} or above, by day"
-    return line_chart(title, Axis("day (UTC)", told=short), Axis("alerts", least=0.0), series)
+    return line_chart(title, ChartAxis("day (UTC)", tick_format=short), ChartAxis("alerts", minimum=0.0), series)
 
 
-def calibration_chart(curves: Sequence[Drawn]) -> Markup:
+def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
     """How odd a score is: the share of held-out normal events that score at least as high."""
     series = [
-        Series(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
+        ChartSeries(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
         for one, style in zip(curves, _STYLES, strict=False)
     ]
     title = "Calibration: from an anomaly score to a p-value"
-    return line_chart(title, Axis("anomaly score"), Axis("p-value", most=1.0, log=True), series)
+    return line_chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
 
 
-def honesty_chart(found: Sequence[Observed]) -> Markup:
+def reliability_chart(found: Sequence[ObservedShare]) -> Markup:
     """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
     series = [
-        Series("observed in shadow", [(one.p_value, one.share) for one in found], "first"),
-        Series("as promised", [(one.p_value, one.p_value) for one in found], "allowed"),
+        ChartSeries("observed in shadow", [(one.p_value, one.share) for one in found], "first"),
+        ChartSeries("as promised", [(one.p_value, one.p_value) for one in found], "allowed"),
     ]
     title = "Share of live events up to each p-value"
-    return line_chart(title, Axis("p-value", log=True), Axis("share of events", log=True), series)
+    return line_chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
 
 
-def drifted(days: Sequence[GroupDay], features_above: float, scores_above: float, most: int = 20) -> list[Drifted]:
+def largest_drifts(
+    days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
+) -> list[DisplayedDrift]:
     """What drifted furthest, of the last judged day of each group; the furthest first, in measures of its threshold."""
-    last: dict[tuple[str, str], GroupDay] = {}
+    last: dict[tuple[str, str], PeerGroupDay] = {}
     for one in days:
         if one.drift.get("judged") and one.day >= last.get((one.tenant, one.agent_type), one).day:
             last[one.tenant, one.agent_type] = one
-    found = [row for one in last.values() for row in _measures(one, features_above, scores_above)]
+    found = [row for one in last.values() for row in _drift_measures(one, features_above, scores_above)]
     return sorted(found, key=lambda row: (not row.beyond, -row.value))[:most]
 
 
-def _measures(one: GroupDay, features_above: float, scores_above: float) -> list[Drifted]:
-    group = group_words(one.tenant, one.agent_type)
+def _drift_measures(one: PeerGroupDay, features_above: float, scores_above: float) -> list[DisplayedDrift]:
+    group = describe_group(one.tenant, one.agent_type)
     given: dict[str, Any] = one.drift.get("features") or {}
     rows = [
-        Drifted(one.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
+        DisplayedDrift(one.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
         for name, value in given.items()
         if isinstance(value, int | float)
     ]
     scores = one.drift.get("scores")
     if isinstance(scores, int | float):
-        rows.append(Drifted(one.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above))
+        rows.append(
+            DisplayedDrift(one.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above)
+        )
     return rows
 
 
-def trained_words(model: ModelVersion) -> list[tuple[str, str]]:
+def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
     """What a version learned from, as (label, value): members that are plain."""
     return [
         (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
@@ -158,18 +162,22 @@ def trained_words(model: ModelVersion) -> list[tuple[str, str]]:
     ]
 
 
-def shown_curves(newcomers: Sequence[GroupCurve], known: Sequence[GroupCurve], wanted: Collection[str]) -> list[Drawn]:
+def select_curves(
+    newcomers: Sequence[CalibrationCurve], known: Sequence[CalibrationCurve], wanted: Collection[str]
+) -> list[DrawnCurve]:
     """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
 
     Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
     one of the two. Of another one there are those of newcomers alone, by which all are judged.
     """
     if not known:
-        return [Drawn(_words(one), one) for one in _chosen(newcomers, wanted)][: len(_STYLES)]
-    places = [(one.tenant, one.agent_type) for one in _chosen(known, wanted)[:2]]
+        return [DrawnCurve(_describe_curve_group(one), one) for one in _select_groups(newcomers, wanted)][
+            : len(_STYLES)
+        ]
+    places = [(one.tenant, one.agent_type) for one in _select_groups(known, wanted)[:2]]
     parts = (("known agents", known), ("newcomers", newcomers))
     return [
-        Drawn(f"{kind}, {_words(one)}", one)
+        DrawnCurve(f"{kind}, {_describe_curve_group(one)}", one)
         for place in places
         for kind, curves in parts
         for one in curves
@@ -177,18 +185,18 @@ def shown_curves(newcomers: Sequence[GroupCurve], known: Sequence[GroupCurve], w
     ]
 
 
-def _words(one: GroupCurve) -> str:
-    return group_words(one.tenant, one.agent_type)
+def _describe_curve_group(one: CalibrationCurve) -> str:
+    return describe_group(one.tenant, one.agent_type)
 
 
-def _chosen(curves: Sequence[GroupCurve], wanted: Collection[str]) -> list[GroupCurve]:
+def _select_groups(curves: Sequence[CalibrationCurve], wanted: Collection[str]) -> list[CalibrationCurve]:
     """The fleet's curve, then those of *wanted* groups, else all, the largest first."""
     fleet = [one for one in curves if one.tenant == "*"]
     others = [one for one in curves if one.tenant != "*"]
-    named = [one for one in others if _words(one) in wanted]
+    named = [one for one in others if _describe_curve_group(one) in wanted]
     return [*fleet, *(named or sorted(others, key=lambda one: -one.events))]
 
 
-def groups_of(*parts: Sequence[GroupCurve]) -> list[str]:
+def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
     """Groups that have a curve of their own in any of *parts*, in words."""
-    return sorted({_words(one) for curves in parts for one in curves if one.tenant != "*"})
+    return sorted({_describe_curve_group(one) for curves in parts for one in curves if one.tenant != "*"})

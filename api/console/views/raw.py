@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MOST = 16_384
+MAX_DISPLAYED_BYTES = 16_384
 """Bytes of one record that a page shows; the API gives all of them."""
 
-WIDTH = 16
+HEX_LINE_BYTES = 16
 _HIDDEN_RATIO = 0.05
 
 
-class RawShown(NamedTuple):
+class DisplayedBytes(NamedTuple):
     """Bytes made readable.
 
     Attributes:
@@ -27,35 +27,35 @@ class RawShown(NamedTuple):
     omitted: int
 
 
-def raw_shown(raw: bytes, most: int = MOST) -> RawShown:
+def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> DisplayedBytes:
     """*raw* for people.
 
     Text is UTF-8 of which at most one character in twenty is unprintable; those are shown as U+FFFD, so that neither
     control characters nor marks of direction can change how the rest is read.
     """
     part, omitted = raw[:most], max(0, len(raw) - most)
-    text = _text(part, cut=omitted > 0)
+    text = _decode_text(part, cut=omitted > 0)
     if text is None:
-        return RawShown("hex", tuple(hex_lines(part)), len(raw), omitted)
+        return DisplayedBytes("hex", tuple(hex_dump(part)), len(raw), omitted)
     lines = text.replace("\r\n", "\n").split("\n")
-    return RawShown("text", tuple(_plain(line) for line in lines), len(raw), omitted)
+    return DisplayedBytes("text", tuple(_printable(line) for line in lines), len(raw), omitted)
 
 
-def hex_lines(raw: bytes) -> list[str]:
+def hex_dump(raw: bytes) -> list[str]:
     """A hex dump, 16 bytes a line.
 
     >>> hex_lines(b"GIF89a\\x00\\xff")
     ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
     """
-    return [_hex_line(at, raw[at : at + WIDTH]) for at in range(0, len(raw), WIDTH)]
+    return [_hex_line(at, raw[at : at + HEX_LINE_BYTES]) for at in range(0, len(raw), HEX_LINE_BYTES)]
 
 
 def _hex_line(at: int, part: bytes) -> str:
     signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-    return f"{at:08x}  {part.hex(' '):<{WIDTH * 3}} |{signs}|"
+    return f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|"
 
 
-def _text(raw: bytes, *, cut: bool) -> str | None:
+def _decode_text(raw: bytes, *, cut: bool) -> str | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -66,5 +66,5 @@ def _text(raw: bytes, *, cut: bool) -> str | None:
     return None if hidden > _HIDDEN_RATIO * len(text) else text
 
 
-def _plain(line: str) -> str:
+def _printable(line: str) -> str:
     return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)

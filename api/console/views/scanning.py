@@ -9,12 +9,12 @@ from ....scoring.store import Page
 
 T = TypeVar("T")
 
-PAGE = 50
-MOST_PAGES = 20
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGES_READ = 20
 """Pages of the store that one page of the console may read."""
 
 
-class Narrowed(NamedTuple, Generic[T]):
+class FilteredPage(NamedTuple, Generic[T]):
     """Items that were wanted, where the next ones are, and how many were looked at to find them."""
 
     items: list[T]
@@ -22,14 +22,14 @@ class Narrowed(NamedTuple, Generic[T]):
     looked_at: int
 
 
-def narrowed(
+def read_filtered_page(
     page_at: Callable[[str | None], Page[T]],
     keep: Callable[[T], bool],
     cursor: str | None = None,
     *,
-    wanted: int = PAGE,
-    most_pages: int = MOST_PAGES,
-) -> Narrowed[T]:
+    wanted: int = DEFAULT_PAGE_SIZE,
+    most_pages: int = MAX_PAGES_READ,
+) -> FilteredPage[T]:
     """Read pages until *wanted* items are found, the list ends, or *most_pages* are read.
 
     Whole pages are used up, so that the cursor of the last one goes on exactly behind what was looked at; there may be
@@ -44,4 +44,4 @@ def narrowed(
         cursor = page.next_cursor
         if cursor is None or len(items) >= wanted:
             break
-    return Narrowed(items, cursor, looked_at)
+    return FilteredPage(items, cursor, looked_at)

@@ -7,15 +7,15 @@ categoricals, levels ordered ones (`unknown` < `low` < … < `critical`). Missin
 from __future__ import annotations
 
 from . import backtests, behaviour, known, models, scored
-from .column import KINDS, LEVELS, Column
+from .column import COLUMN_DTYPES, LEVEL_NAMES, FrameColumn
 
-FRAMES: dict[str, tuple[Column, ...]] = {
-    **known.FRAMES,
-    **scored.FRAMES,
-    **behaviour.FRAMES,
-    **models.FRAMES,
-    **backtests.FRAMES,
+FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
+    **known.STORE_FRAME_COLUMNS,
+    **scored.SCORE_FRAME_COLUMNS,
+    **behaviour.BEHAVIOUR_FRAME_COLUMNS,
+    **models.MODEL_FRAME_COLUMNS,
+    **backtests.BACKTEST_FRAME_COLUMNS,
 }
 """Frame -> its columns, in order."""
 
-__all__ = ["FRAMES", "KINDS", "LEVELS", "Column"]
+__all__ = ["COLUMN_DTYPES", "FRAME_COLUMNS", "LEVEL_NAMES", "FrameColumn"]

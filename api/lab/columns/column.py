@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from ....scoring.records import RiskLevel
 
-LEVELS = tuple(level.label for level in RiskLevel)
+LEVEL_NAMES = tuple(level.label for level in RiskLevel)
 
 
-class Column(NamedTuple):
+class FrameColumn(NamedTuple):
     """One column. *kind* is a key of `KINDS`."""
 
     name: str
@@ -17,7 +17,7 @@ class Column(NamedTuple):
     meaning: str
 
 
-KINDS: dict[str, str] = {
+COLUMN_DTYPES: dict[str, str] = {
     "time": "datetime64[ms, UTC]",
     "name": "category",
     "level": "category",
@@ -31,17 +31,17 @@ KINDS: dict[str, str] = {
 }
 """Kind of column -> dtype. `whole` and `maybe` may be missing, `level` is ordered."""
 
-WHO = (
-    Column("tenant", "name", "tenant"),
-    Column("issuer", "name", "issuer of the agent's tokens"),
-    Column("agent_id", "name", "agent"),
-    Column("agent_type", "name", "its type: the peer group, within the tenant"),
+AGENT_COLUMNS = (
+    FrameColumn("tenant", "name", "tenant"),
+    FrameColumn("issuer", "name", "issuer of the agent's tokens"),
+    FrameColumn("agent_id", "name", "agent"),
+    FrameColumn("agent_type", "name", "its type: the peer group, within the tenant"),
 )
-SCORED = (
-    Column("time", "time", "when it happened"),
-    Column("id", "text", "id of the event"),
-    *WHO,
-    Column("action", "name", "what was done"),
+SCORED_EVENT_COLUMNS = (
+    FrameColumn("time", "time", "when it happened"),
+    FrameColumn("id", "text", "id of the event"),
+    *AGENT_COLUMNS,
+    FrameColumn("action", "name", "what was done"),
 )
-ALERT_LEVEL = Column("level", "level", "level that an alert is raised at")
-SIDE = Column("side", "name", "A, or B where two models or policies are compared")
+ALERT_LEVEL_COLUMN = FrameColumn("level", "level", "level that an alert is raised at")
+SIDE_COLUMN = FrameColumn("side", "name", "A, or B where two models or policies are compared")

@@ -1,8 +1,8 @@
-"""Attack scenarios by name. To add one: a module with a `Scenario`, a line here, a test of what its name says."""
+"""Attack scenarios by name. To add one: a module with a `AttackScenario`, a line here, a test of what its name says."""
 
 from __future__ import annotations
 
-from .base import Scenario, Strike
+from .base import AttackContext, AttackScenario
 from .confused_deputy import CONFUSED_DEPUTY
 from .dormant_awakening import DORMANT_AWAKENING
 from .exfiltration import EXFILTRATION
@@ -10,7 +10,7 @@ from .pace import BURST, RUNAWAY_LOOP, SLOW_RAMP
 from .scope_creep import SCOPE_CREEP
 from .stolen_credential import STOLEN_CREDENTIAL
 
-SCENARIOS: dict[str, Scenario] = {
+SCENARIOS: dict[str, AttackScenario] = {
     scenario.name: scenario
     for scenario in (
         EXFILTRATION,
@@ -24,4 +24,4 @@ SCENARIOS: dict[str, Scenario] = {
     )
 }
 
-__all__ = ["SCENARIOS", "Scenario", "Strike"]
+__all__ = ["SCENARIOS", "AttackContext", "AttackScenario"]

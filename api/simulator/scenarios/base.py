@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..draws import Draws, digest
-from ..grammar import Step, Task
+from ..draws import RandomStream, hex_digest
+from ..grammar import AgentTask, TaskStep
 from ..population import Enterprise, SimulatedAgent
 from ..roles import ROLES
-from ..rows import Stream
-from ..session import Chain, Origin, Session
+from ..rows import ActorStream
+from ..session import CallOrigin, DelegationContext, SimulatedSession
 from ..work import choose_task
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class AttackContext:
     """One attack being played: against whom, from when (milliseconds since 1970), and where its rows go."""
 
     enterprise: Enterprise
     agent: SimulatedAgent
     at_ms: int
-    stream: Stream
+    stream: ActorStream
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> RandomStream:
         """The attack's own randomness."""
         return self.stream.draws
 
@@ -34,23 +34,27 @@ class Strike:
         """End of the simulation; later rows are dropped."""
         return self.enterprise.settings.end_ms
 
-    def session(self, at_ms: float, task: Task | None = None, origin: Origin | None = None) -> Session:
+    def start_session(
+        self, at_ms: float, task: AgentTask | None = None, origin: CallOrigin | None = None
+    ) -> SimulatedSession:
         """A session of the agent for its most frequent user."""
-        task = task or choose_task(self.agent.role, self.draws.unit())
-        user = self.agent.tenant.user(self.agent.users[0]) if task.for_user else None
-        return Session(self.stream, self.agent, task, at_ms, Chain(user, (), self.stream.name()), origin)
+        task = task or choose_task(self.agent.role, self.draws.uniform())
+        user = self.agent.tenant.user_address(self.agent.users[0]) if task.for_user else None
+        return SimulatedSession(
+            self.stream, self.agent, task, at_ms, DelegationContext(user, (), self.stream.next_number()), origin
+        )
 
-    def unseen(self, step: Step) -> int:
+    def first_unseen_rank(self, step: TaskStep) -> int:
         """First rank of the step's kind that the agent has not reached yet, with room for the growth of a day."""
-        return self.agent.pools.get(step.kind.name, step.kind.size) + 500
+        return self.agent.pool_sizes.get(step.kind.name, step.kind.size) + 500
 
-    def word(self, purpose: str) -> str:
+    def unique_word(self, purpose: str) -> str:
         """Eight hex digits of the attack's own."""
-        return digest(purpose, self.stream.salt, self.stream.name())[:8]
+        return hex_digest(purpose, self.stream.salt, self.stream.next_number())[:8]
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class AttackScenario:
     """An attack by name.
 
     Args:
@@ -64,17 +68,17 @@ class Scenario:
 
     name: str
     summary: str
-    play: Callable[[Strike], Iterator[None]]
+    play: Callable[[AttackContext], Iterator[None]]
     roles: frozenset[str]
     needs: tuple[str, ...] = ()
     quiet_before: timedelta | None = None
     window: tuple[float, float] = (0.5, 0.9)
 
 
-ANY_ROLE = frozenset(role.name for role in ROLES)
-UNPRIVILEGED = frozenset(role.name for role in ROLES if not role.privileged)
+ALL_ROLES = frozenset(role.name for role in ROLES)
+UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privileged)
 
 
-def own_steps(strike: Strike, *effects: str) -> list[Step]:
+def usual_steps(strike: AttackContext, *effects: str) -> list[TaskStep]:
     """What the agent usually does itself, by effect, in table order; steps of later versions left out."""
     return [s for s in strike.agent.role.steps() if s.calls is None and s.since == 0 and s.effect in effects]

@@ -10,17 +10,17 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from ...errors import ConfigError, Unavailable
-from ..settings import KafkaSettings
+from ..settings import KafkaClientSettings
 
-LOGGER = logging.getLogger("trustwatch.kafka")
+LIBRDKAFKA_LOGGER = logging.getLogger("trustwatch.kafka")
 """Takes librdkafka's own log lines, which would go to standard error otherwise."""
 
 _RECONNECT_MS = 2_000
-_CRITICAL = 2
+_CRITICAL_LOG_LEVEL = 2
 """Level of syslog: lost connections are told by `error_cb`, librdkafka would log each attempt too."""
 
-_MOST_MESSAGE_BYTES = 1024 * 1024
-_REFUSED = frozenset(
+_MAX_MESSAGE_BYTES = 1024 * 1024
+_REFUSED_ERRORS = frozenset(
     {
         KafkaError._AUTHENTICATION,
         KafkaError.SASL_AUTHENTICATION_FAILED,
@@ -33,22 +33,22 @@ _REFUSED = frozenset(
 )
 
 
-def connection(settings: KafkaSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
     """What every client of librdkafka takes: addresses, security, time limits."""
     return {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "client.id": settings.client_id,
         "socket.timeout.ms": settings.request_timeout_ms,
         "reconnect.backoff.max.ms": _RECONNECT_MS,
-        "message.max.bytes": _MOST_MESSAGE_BYTES,
-        "log_level": _CRITICAL,
+        "message.max.bytes": _MAX_MESSAGE_BYTES,
+        "log_level": _CRITICAL_LOG_LEVEL,
         "security.protocol": settings.security_protocol,
-        **_tls(settings),
-        **_sasl(settings),
+        **_tls_options(settings),
+        **_sasl_options(settings),
     }
 
 
-def _tls(settings: KafkaSettings) -> dict[str, Any]:
+def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
     if "SSL" not in settings.security_protocol:
         return {}
     tls = settings.tls
@@ -62,7 +62,7 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
     return {"ssl.endpoint.identification.algorithm": check} | {name: value for name, value in files.items() if value}
 
 
-def _sasl(settings: KafkaSettings) -> dict[str, Any]:
+def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
     sasl = settings.sasl
     if sasl is None or not settings.security_protocol.startswith("SASL"):
         return {}
@@ -82,14 +82,14 @@ def _sasl(settings: KafkaSettings) -> dict[str, Any]:
     } | {name: value for name, value in optional.items() if value}
 
 
-def translate(what: str, error: KafkaError) -> ConfigError | Unavailable:
+def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
     """Our error for one of librdkafka's; *what* was tried."""
     told = f"{what}: {error.name()}: {error.str()}"
-    return ConfigError(told) if error.code() in _REFUSED else Unavailable(told)
+    return ConfigError(told) if error.code() in _REFUSED_ERRORS else Unavailable(told)
 
 
 @contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """Errors of librdkafka inside become ours.
 
     Raises:
@@ -99,4 +99,4 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise translate(what, error.args[0]) from error
+        raise translate_error(what, error.args[0]) from error

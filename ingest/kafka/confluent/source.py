@@ -14,18 +14,18 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...source import PartitionOwner, Record, RecordBatch
 from .. import wire
-from ..handout import Handout, Run
-from ..ranges import out_of_range
-from ..settings import KafkaSettings
-from .options import translate, translated
-from .reading import DAMAGED, GONE, bounds, open_consumer, partition_count
+from ..handout import FairBuffer, RecordRun
+from ..ranges import offset_out_of_range
+from ..settings import KafkaClientSettings
+from .options import translate_error, translated_errors
+from .reading import DAMAGED_DATA_ERRORS, OFFSET_GONE_ERRORS, offset_bounds, open_consumer, partition_count
 
 _log = structlog.get_logger(__name__)
-_READ_BACK = 10_000
-_PASSING = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
+_READ_BACK_RECORDS = 10_000
+_IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
 
 
-class GroupSource:
+class ConfluentGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
     Raises:
@@ -33,23 +33,23 @@ class GroupSource:
         Unavailable: no broker answers.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings) -> None:
         self.settings = settings
         self.topic = settings.topics.events
         self.failed_polls = 0
-        self._handout = Handout()
+        self._buffer = FairBuffer()
         self._owned: set[int] = set()
         self._next: dict[int, int] = {}
         self._owner: PartitionOwner | None = None
-        self._raised: Exception | None = None
+        self._pending_error: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
-        self._asking: Consumer | None = None
-        self._polled, self._overslept = time.monotonic(), False
+        self._query_consumer: Consumer | None = None
+        self._last_poll, self._overslept = time.monotonic(), False
         static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
         self._consumer = open_consumer(
             settings,
-            self._disturbed,
+            self._on_error,
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
@@ -57,7 +57,7 @@ class GroupSource:
             **static,
         )
         try:
-            self._count = partition_count(self._consumer, self.topic, settings.metadata_timeout_ms)
+            self._partition_count = partition_count(self._consumer, self.topic, settings.metadata_timeout_ms)
         except TrustwatchError:
             self._consumer.close()
             raise
@@ -65,7 +65,7 @@ class GroupSource:
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`."""
         self._owner = owner
-        with translated(f"joining the group {self.settings.group_id}"):
+        with translated_errors(f"joining the group {self.settings.group_id}"):
             self._consumer.subscribe(
                 [self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
@@ -85,12 +85,12 @@ class GroupSource:
             ConfigError: the broker refuses our login or our rights.
             Whatever the owner raises in a callback.
         """
-        slept = time.monotonic() - self._polled > self.settings.session_timeout_ms / 1000
-        batch = None if slept else self._handout.take(max_records)  # who slept asks first whether all is still ours
+        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
         if batch is None:
-            with translated(f"reading {self.topic}"):
-                self._keep(self._fetch(max_records, 0 if slept else timeout_s))
-            batch = self._handout.take(max_records)
+            with translated_errors(f"reading {self.topic}"):
+                self._buffer_messages(self._fetch(max_records, 0 if slept else timeout_s))
+            batch = self._buffer.take(max_records)
         if batch is None and self._broken:
             raise next(iter(self._broken.values()))
         return batch
@@ -98,23 +98,23 @@ class GroupSource:
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
         """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
         now = time.monotonic()
-        self._overslept = now - self._polled > self.settings.max_poll_interval_ms / 1000
-        self._polled = now
+        self._overslept = now - self._last_poll > self.settings.max_poll_interval_ms / 1000
+        self._last_poll = now
         messages: list[Message] = self._consumer.consume(most, 0)
-        if not messages and timeout_s > 0 and not self._raised:
+        if not messages and timeout_s > 0 and not self._pending_error:
             messages = self._consumer.consume(1, timeout_s)
-            if messages and not self._raised and most > 1:
+            if messages and not self._pending_error and most > 1:
                 messages += self._consumer.consume(most - 1, 0)
         return messages
 
-    def _keep(self, messages: list[Message]) -> None:
+    def _buffer_messages(self, messages: list[Message]) -> None:
         """Sort messages by partition, and hold them until they are handed out."""
-        found: list[tuple[int, Run]] = []
+        found: list[tuple[int, RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
             if message.error() is not None:
-                self._note(message)
+                self._handle_message_error(message)
                 continue
             offset = message.offset()
             if message.partition() != partition or offset != expected or add is None:
@@ -122,36 +122,36 @@ class GroupSource:
                 if offset < self._next.get(partition, 1 << 63):
                     add = None  # not ours any more, or from before a seek
                     continue
-                run = Run(offset, [])
+                run = RecordRun(offset, [])
                 found.append((partition, run))
                 add = run.records.append
             add(self._record(message, partition, offset))
             self._next[partition] = expected = offset + 1
         for partition, run in found:
-            self._handout.put(partition, [run])
-        raised, self._raised = self._raised, None
+            self._buffer.add(partition, [run])
+        raised, self._pending_error = self._pending_error, None
         if raised:
             raise raised
 
     def _record(self, message: Message, partition: int, offset: int) -> Record:
         headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
-        record = wire.ours(time_ms, value, headers)
+        record = wire.own_record(time_ms, value, headers)
         if record is None:
-            raw = wire.Raw(offset, time_ms, message.key(), value, headers)
-            record = wire.record_from(raw, wire.Place(self.topic, partition, self._count))
+            raw = wire.KafkaRecord(offset, time_ms, message.key(), value, headers)
+            record = wire.to_record(raw, wire.SourcePartition(self.topic, partition, self._partition_count))
         return record
 
-    def _note(self, message: Message) -> None:
+    def _handle_message_error(self, message: Message) -> None:
         """An error that librdkafka hands out among the messages."""
         error, partition = message.error(), message.partition()
         code = error.code()
-        if code in GONE and partition in self._next:
+        if code in OFFSET_GONE_ERRORS and partition in self._next:
             self._broken[partition] = self._gone(partition, self._next[partition])
-        elif code in DAMAGED and partition in self._next:
+        elif code in DAMAGED_DATA_ERRORS and partition in self._next:
             told = f"{self.topic}[{partition}]: offset {message.offset()}: {error.str()}"
             self._broken[partition] = CorruptLog(told)
-        elif code not in _PASSING:
-            self._disturbed(error)
+        elif code not in _IGNORED_ERRORS:
+            self._on_error(error)
 
     def _gone(self, partition: int, offset: int) -> CorruptLog:
         """Says why an offset cannot be read: never skip to another."""
@@ -159,18 +159,18 @@ class GroupSource:
             start, end = self._bounds(partition)
         except Unavailable:
             return CorruptLog(f"{self.topic}[{partition}]: offset {offset} is out of range")
-        return out_of_range(self.topic, partition, offset, start, end)
+        return offset_out_of_range(self.topic, partition, offset, start, end)
 
-    def _disturbed(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, which reconnects by itself."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
-        refused: Exception = translate("reading Kafka", error)
+        refused: Exception = translate_error("reading Kafka", error)
         if error.code() == KafkaError._FATAL:
             name = self.settings.group_instance_id
             refused = Fenced(f"member {name!r} of the group {self.settings.group_id} is shut out: {error.str()}")
         if not isinstance(refused, Unavailable):
-            self._raised = self._raised or refused
+            self._pending_error = self._pending_error or refused
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`."""
@@ -189,18 +189,18 @@ class GroupSource:
     def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
         if self._overslept:  # the group went on without us long ago, librdkafka only tells it late
-            self._leave(places, lambda owner, partitions: owner.lost(partitions))
+            self._give_up(places, lambda owner, partitions: owner.lost(partitions))
         else:
-            self._leave(places, lambda owner, partitions: owner.revoked(partitions))
+            self._give_up(places, lambda owner, partitions: owner.revoked(partitions))
 
     def _lost(self, _: Consumer, places: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
-        self._leave(places, lambda owner, partitions: owner.lost(partitions))
+        self._give_up(places, lambda owner, partitions: owner.lost(partitions))
 
-    def _leave(self, places: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]) -> None:
+    def _give_up(self, places: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]) -> None:
         partitions = {place.partition for place in places}
         ours = partitions & self._owned
-        self._handout.drop(partitions)
+        self._buffer.drop(partitions)
         self._owned -= partitions
         for partition in partitions:
             self._next.pop(partition, None)
@@ -215,7 +215,7 @@ class GroupSource:
         try:
             yield
         except Exception as error:
-            self._raised = self._raised or error
+            self._pending_error = self._pending_error or error
 
     def seek(self, partition: int, offset: int) -> None:
         """Continue reading at *offset*, of a paused partition too.
@@ -229,10 +229,10 @@ class GroupSource:
             raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
         start, end = self._bounds(partition)
         if not start <= offset <= end:
-            raise out_of_range(self.topic, partition, offset, start, end)
-        self._handout.drop([partition])
+            raise offset_out_of_range(self.topic, partition, offset, start, end)
+        self._buffer.drop([partition])
         place = TopicPartition(self.topic, partition, offset)
-        with translated(f"seeking in {self.topic}[{partition}]"):
+        with translated_errors(f"seeking in {self.topic}[{partition}]"):
             self._consumer.incremental_unassign([place])
             self._consumer.incremental_assign([place])
             self._consumer.resume([place])
@@ -241,9 +241,9 @@ class GroupSource:
 
     def pause(self, partition: int) -> None:
         """Hand out nothing more of *partition* until it is assigned anew, or sought."""
-        self._handout.drop([partition])
+        self._buffer.drop([partition])
         if self._next.pop(partition, None) is not None:
-            with translated(f"pausing {self.topic}[{partition}]"):
+            with translated_errors(f"pausing {self.topic}[{partition}]"):
                 self._consumer.pause([TopicPartition(self.topic, partition)])
 
     def end_offset(self, partition: int) -> int:
@@ -257,16 +257,18 @@ class GroupSource:
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         place = TopicPartition(self.topic, partition)
-        if not 0 <= partition < self._count:
-            raise ValueError(f"{self.topic} has the partitions 0 to {self._count - 1}, no partition {partition}")
-        return bounds(self._asked(), place, self.settings.metadata_timeout_ms)
+        if not 0 <= partition < self._partition_count:
+            raise ValueError(
+                f"{self.topic} has the partitions 0 to {self._partition_count - 1}, no partition {partition}"
+            )
+        return offset_bounds(self._open_query_consumer(), place, self.settings.metadata_timeout_ms)
 
-    def _asked(self) -> Consumer:
+    def _open_query_consumer(self) -> Consumer:
         """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
         a second on a quiet topic."""
-        if self._asking is None:
-            self._asking = open_consumer(self.settings, self._disturbed)
-        return self._asking
+        if self._query_consumer is None:
+            self._query_consumer = open_consumer(self.settings, self._on_error)
+        return self._query_consumer
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
@@ -281,10 +283,10 @@ class GroupSource:
         hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
         start, end = self._bounds(partition)
         if end_offset > end:
-            raise out_of_range(self.topic, partition, end_offset, start, end)
+            raise offset_out_of_range(self.topic, partition, end_offset, start, end)
         if max(start, start_offset) >= end_offset:
             return hashes
-        consumer = open_consumer(self.settings, self._disturbed, enable_partition_eof=True)
+        consumer = open_consumer(self.settings, self._on_error, enable_partition_eof=True)
         try:
             consumer.assign([TopicPartition(self.topic, partition, max(start, start_offset))])
             self._read_back(consumer, start_offset, hashes)
@@ -297,20 +299,20 @@ class GroupSource:
         patience_s = self.settings.request_timeout_ms / 1000
         heard = time.monotonic()
         while time.monotonic() - heard < patience_s:
-            with translated(f"reading {self.topic} back"):
-                messages = consumer.consume(_READ_BACK, 0) or consumer.consume(1, 0.1)
+            with translated_errors(f"reading {self.topic} back"):
+                messages = consumer.consume(_READ_BACK_RECORDS, 0) or consumer.consume(1, 0.1)
             heard = time.monotonic() if messages else heard
             for message in messages:
                 error = message.error()
                 if error is None:
                     at = message.offset() - start
                     if at < len(hashes):
-                        hashes[at] = wire.id_hash_of(message.headers() or ())
+                        hashes[at] = wire.id_hash_in(message.headers() or ())
                     if at + 1 >= len(hashes):
                         return
                 elif error.code() == KafkaError._PARTITION_EOF:
                     return
-                elif error.code() in DAMAGED:
+                elif error.code() in DAMAGED_DATA_ERRORS:
                     raise CorruptLog(f"{self.topic}: {error.str()}")
         raise Unavailable(f"reading {self.topic} back: no records for {patience_s:.0f} s")
 
@@ -325,11 +327,11 @@ class GroupSource:
             return
         self._closed = True
         try:
-            with translated("leaving the group"):
+            with translated_errors("leaving the group"):
                 self._consumer.close()
         finally:
             self._owned.clear()
-            if self._asking is not None:
-                self._asking.close()
-        if self._raised:
-            raise self._raised
+            if self._query_consumer is not None:
+                self._query_consumer.close()
+        if self._pending_error:
+            raise self._pending_error

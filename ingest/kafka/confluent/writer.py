@@ -12,8 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
 from ...routing import partition_of
-from ..settings import KafkaSettings
-from .options import LOGGER, connection, translate, translated
+from ..settings import KafkaClientSettings
+from .options import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 
 _BATCH_BYTES = 1024 * 1024
 _QUEUE_KBYTES = 64 * 1024
@@ -22,7 +22,7 @@ _CLOSE_S = 5.0
 _WAIT_S = 0.05
 
 
-class Writer:
+class ConfluentTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
     Raises:
@@ -30,7 +30,7 @@ class Writer:
         ConfigError: an option is wrong.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings) -> None:
         self.settings = settings
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Writer:
 
     def _open(self) -> Producer:
         options: dict[str, Any] = {
-            **connection(self.settings),
+            **connection_options(self.settings),
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": _LINGER_MS,
@@ -50,10 +50,10 @@ class Writer:
             "delivery.timeout.ms": self.settings.delivery_timeout_ms,
             "queue.buffering.max.kbytes": _QUEUE_KBYTES,
             "allow.auto.create.topics": False,
-            "error_cb": self._disturbed,
+            "error_cb": self._on_error,
         }
-        with translated(f"Kafka at {', '.join(self.settings.bootstrap_servers)}"):
-            return Producer(options, logger=LOGGER)
+        with translated_errors(f"Kafka at {', '.join(self.settings.bootstrap_servers)}"):
+            return Producer(options, logger=LIBRDKAFKA_LOGGER)
 
     def send(
         self,
@@ -86,26 +86,26 @@ class Writer:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"writing to {topic}: {len(self._producer)} records wait already") from None
             except KafkaException as error:
-                self._not_queued(topic, error.args[0])
+                self._handle_queue_error(topic, error.args[0])
 
-    def _not_queued(self, topic: str, error: KafkaError) -> None:
+    def _handle_queue_error(self, topic: str, error: KafkaError) -> None:
         """A record that was not queued. Raises unless it is worth another try."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:
-            raise translate(f"writing to {topic}", error)
-        self._renew()
+            raise translate_error(f"writing to {topic}", error)
+        self._renew_producer()
         raise Unavailable(f"writing to {topic}: {error.str()}")
 
-    def _renew(self) -> None:
+    def _renew_producer(self) -> None:
         """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh."""
         with self._lock:
             self._producer.purge()
             self._producer = self._open()
 
-    def _disturbed(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         """Called by librdkafka within `poll` and `flush`, of lost connections too: it reconnects by itself."""
-        told = translate("writing to Kafka", error)
+        told = translate_error("writing to Kafka", error)
         if isinstance(told, ConfigError):
             self._refused = told
 
@@ -121,7 +121,7 @@ class Writer:
         with self._lock:
             failed, self._failed = self._failed, None
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
-            self._renew()
+            self._renew_producer()
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
         if waiting:
@@ -141,7 +141,7 @@ class Writer:
             found = self._producer.list_topics(timeout=self.settings.metadata_timeout_ms / 1000).topics
         except KafkaException as error:
             self._producer.poll(0)  # error_cb may know why
-            raise self._refused or translate("asking for topics", error.args[0]) from error
+            raise self._refused or translate_error("asking for topics", error.args[0]) from error
         self._partitions |= {name: len(topic.partitions) for name, topic in found.items() if topic.partitions}
 
     def close(self) -> None:

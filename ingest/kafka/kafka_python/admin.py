@@ -9,12 +9,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from ...errors import ConfigError
 from ..protocols import TopicDescription
-from ..settings import KafkaSettings, Topics
-from ..topics import DEFINITIONS, replicated
-from .options import connection, opened, translated
+from ..settings import KafkaClientSettings, KafkaTopics
+from ..topics import TOPIC_DEFINITIONS, with_min_insync_replicas
+from .options import connection_options, open_client, translated_errors
 
 
-class Admin:
+class KafkaPythonAdmin:
     """See `KafkaAdmin`.
 
     Raises:
@@ -22,20 +22,20 @@ class Admin:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._client = opened(KafkaAdminClient, **connection(settings))
+    def __init__(self, settings: KafkaClientSettings) -> None:
+        self._client = open_client(KafkaAdminClient, **connection_options(settings))
 
-    def create_topics(self, topics: Topics, partitions: int, replication: int) -> list[str]:
+    def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
         """See `KafkaAdmin.create_topics`."""
         made = []
-        for definition in DEFINITIONS:
+        for definition in TOPIC_DEFINITIONS:
             name = definition.name(topics)
             wanted: dict[str, Any] = {
                 "num_partitions": partitions,
                 "replication_factor": replication,
-                "configs": replicated(definition.configs, replication),
+                "configs": with_min_insync_replicas(definition.configs, replication),
             }
-            with translated(f"creating topic {name}"):
+            with translated_errors(f"creating topic {name}"):
                 try:
                     self._client.create_topics({name: wanted}, wait_for_metadata=True)
                     made.append(name)
@@ -47,7 +47,7 @@ class Admin:
 
     def describe(self, name: str) -> TopicDescription | None:
         """See `KafkaAdmin.describe`."""
-        with translated(f"asking for topic {name}"):
+        with translated_errors(f"asking for topic {name}"):
             (topic,) = self._client.describe_topics([name])
             if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
                 return None
@@ -66,7 +66,7 @@ class Admin:
             has = "does not exist" if found is None else f"has {found.partitions} partitions"
             raise ConfigError(f"topic {name} {has}; it cannot get {partitions} (Kafka removes none)")
         if found.partitions < partitions:
-            with translated(f"growing topic {name}"):
+            with translated_errors(f"growing topic {name}"):
                 self._client.create_partitions({name: partitions})
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Reads whole record batches into columns where kafka-python decodes record by record in Python.
 
 Its decoder costs 10 microseconds a record, more than the pipeline does. The seam is `Fetcher.PartitionRecords`, the
-class that iterates over what one fetch brought of one partition: ours yields a `Columns` for each batch. It is no
+class that iterates over what one fetch brought of one partition: ours yields a `BatchColumns` for each batch. It is no
 public interface, so it is used with the one version of kafka-python that it was tested with, and with any other the
 stock decoder stays. Fetching, sessions, leader epochs, CRC, decompression and the bookkeeping of aborted transactions
 are kafka-python's either way.
@@ -24,18 +24,18 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 
 from ...source import Record
 from .. import wire
-from ..handout import Run
+from ..handout import RecordRun
 from . import kernel
 
-KNOWN_VERSION = "3.0.12"
-STOCK_RECORDS = 5_000
+PATCHED_VERSION = "3.0.12"
+STOCK_POLL_RECORDS = 5_000
 """Records of one `poll` with the stock decoder."""
 
 _log = structlog.get_logger(__name__)
 _LOG_APPEND_TIME = 1
 
 
-class Columns(NamedTuple):
+class BatchColumns(NamedTuple):
     """The records of one batch from some offset on; never empty. All arrays have one row per record."""
 
     data: bytes
@@ -45,11 +45,11 @@ class Columns(NamedTuple):
     kinds: npt.NDArray[np.uint8]
     hashes: npt.NDArray[np.uint64]
 
-    def runs(self, place: wire.Place) -> list[Run]:
-        """The records that lie here, as `wire.runs_from` makes them of single ones."""
+    def record_runs(self, place: wire.SourcePartition) -> list[RecordRun]:
+        """The records that lie here, as `wire.to_record_runs` makes them of single ones."""
         rows, data = self.rows, self.data
         if (rows[:, kernel.TAG] < 0).any() or (rows[:, kernel.VALUE_END] < 0).any() or self.times_ms.min() < 0:
-            return wire.runs_from(self.raws(), place)
+            return wire.to_record_runs(self.kafka_records(), place)
         spans = zip(rows[:, kernel.VALUE].tolist(), rows[:, kernel.VALUE_END].tolist(), strict=True)
         payloads = [data[begin:end] for begin, end in spans]
         columns = zip(self.kinds.tolist(), self.hashes.tolist(), self.times_ms.tolist(), payloads, repeat(b""))
@@ -57,18 +57,20 @@ class Columns(NamedTuple):
         first = int(self.offsets[0])
         cuts = (np.flatnonzero(np.diff(self.offsets) != 1) + 1).tolist()
         if not cuts:
-            return [Run(first, records)]
+            return [RecordRun(first, records)]
         bounds = [0, *cuts, len(records)]
-        return [Run(int(self.offsets[a]), records[a:b]) for a, b in pairwise(bounds)]
+        return [RecordRun(int(self.offsets[a]), records[a:b]) for a, b in pairwise(bounds)]
 
-    def raws(self) -> Iterator[wire.Raw]:
+    def kafka_records(self) -> Iterator[wire.KafkaRecord]:
         """The records one by one."""
         data = self.data
         for offset, time_ms, row in zip(self.offsets.tolist(), self.times_ms.tolist(), self.rows.tolist(), strict=True):
             key = data[row[kernel.KEY] : row[kernel.KEY_END]] if row[kernel.KEY_END] >= 0 else None
             value = data[row[kernel.VALUE] : row[kernel.VALUE_END]] if row[kernel.VALUE_END] >= 0 else None
-            headers = _headers(data, row[kernel.HEADERS], row[kernel.HEADER_COUNT]) if row[kernel.HEADER_COUNT] else []
-            yield wire.Raw(offset, time_ms, key, value, headers)
+            headers = (
+                _decode_headers(data, row[kernel.HEADERS], row[kernel.HEADER_COUNT]) if row[kernel.HEADER_COUNT] else []
+            )
+            yield wire.KafkaRecord(offset, time_ms, key, value, headers)
 
     def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         """Put id hashes where they belong: hashes[offset - start]; what lies outside is left out."""
@@ -77,42 +79,42 @@ class Columns(NamedTuple):
         hashes[at[inside]] = self.hashes[inside]
 
 
-class Singles:
-    """What the stock decoder gave of one partition, with the methods of `Columns`."""
+class SingleRecords:
+    """What the stock decoder gave of one partition, with the methods of `BatchColumns`."""
 
     def __init__(self, records: list[Any]) -> None:
         self._records = records
 
-    def runs(self, place: wire.Place) -> list[Run]:
+    def record_runs(self, place: wire.SourcePartition) -> list[RecordRun]:
         """See `Columns.runs`."""
-        return wire.runs_from(self.raws(), place)
+        return wire.to_record_runs(self.kafka_records(), place)
 
-    def raws(self) -> Iterator[wire.Raw]:
+    def kafka_records(self) -> Iterator[wire.KafkaRecord]:
         """See `Columns.raws`."""
         for record in self._records:
-            yield wire.Raw(record.offset, record.timestamp, record.key, record.value, record.headers)
+            yield wire.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
     def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         """See `Columns.copy_hashes`."""
         for record in self._records:
             if 0 <= record.offset - start < len(hashes):
-                hashes[record.offset - start] = wire.id_hash_of(record.headers)
+                hashes[record.offset - start] = wire.id_hash_in(record.headers)
 
 
-def _headers(data: bytes, at: int, count: int) -> list[tuple[str, bytes | None]]:
+def _decode_headers(data: bytes, at: int, count: int) -> list[tuple[str, bytes | None]]:
     """Headers that `kernel.decode_records` walked over already."""
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
-        length, at = _varint(data, at)
+        length, at = _decode_varint(data, at)
         name = data[at : at + length].decode("utf-8", "replace")
         at += length
-        length, at = _varint(data, at)
+        length, at = _decode_varint(data, at)
         headers.append((name, data[at : at + length] if length >= 0 else None))
         at += max(length, 0)
     return headers
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _decode_varint(data: bytes, at: int) -> tuple[int, int]:
     raw = shift = 0
     while True:
         byte = data[at]
@@ -123,7 +125,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def decode_batch(batch: Any, from_offset: int) -> Columns | None:
+def decode_batch(batch: Any, from_offset: int) -> BatchColumns | None:
     """Columns of a kafka-python `DefaultRecordBatch` from an offset on; None where it holds nothing from there on.
 
     Raises:
@@ -134,7 +136,7 @@ def decode_batch(batch: Any, from_offset: int) -> Columns | None:
     count = batch.records_count
     if not 0 <= count <= len(data) // kernel.LEAST_RECORD_BYTES:
         raise errors.CorruptRecordError(f"batch at offset {batch.base_offset}: {count} records in {len(data)} bytes")
-    rows = np.empty((count, kernel.COLUMNS), np.int64)
+    rows = np.empty((count, kernel.RECORD_COLUMNS), np.int64)
     kinds, hashes = np.empty(count, np.uint8), np.empty(count, np.uint64)
     read = kernel.decode_records(np.frombuffer(data, np.uint8), rows, kinds, hashes)
     if read != len(data):
@@ -150,13 +152,13 @@ def decode_batch(batch: Any, from_offset: int) -> Columns | None:
     first = int(np.searchsorted(offsets, from_offset))  # a fetch brings the whole batch that holds its offset
     if first == count:
         return None
-    return Columns(data, offsets[first:], times[first:], rows[first:], kinds[first:], hashes[first:])
+    return BatchColumns(data, offsets[first:], times[first:], rows[first:], kinds[first:], hashes[first:])
 
 
-class BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
-    """What one fetch brought of one partition, batch by batch: `take` gives all of it as a list of `Columns`."""
+class BatchPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
+    """What one fetch brought of one partition, batch by batch: `take` gives all of it as a list of `BatchColumns`."""
 
-    def _maybe_skip_record(self, _: Columns) -> bool:
+    def _maybe_skip_record(self, _: BatchColumns) -> bool:
         return False  # decode_batch leaves out what lies before the fetch position
 
     def take(self, _: int | None = None) -> list[Any]:
@@ -172,7 +174,7 @@ class BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-pyth
             if batch.magic < 2:
                 raise errors.CorruptRecordError(f"{tp}: offset {batch.base_offset} has a message format of before 0.11")
             self.leader_epoch = batch.leader_epoch
-            if not self._left_out(batch):
+            if not self._is_invisible(batch):
                 self.records_read += batch.records_count
                 self.bytes_read += batch.size_in_bytes
                 columns = decode_batch(batch, self.fetch_offset)
@@ -181,7 +183,7 @@ class BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-pyth
             self.next_fetch_offset = batch.next_offset
         self.drain()
 
-    def _left_out(self, batch: Any) -> bool:
+    def _is_invisible(self, batch: Any) -> bool:
         """Whether consumers never see the batch: a transaction marker, or of an aborted transaction."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
@@ -192,16 +194,16 @@ class BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-pyth
         return bool(batch.is_control_batch)
 
 
-def read_batches(consumer: KafkaConsumer) -> int:
+def enable_batch_decoding(consumer: KafkaConsumer) -> int:
     """Let *consumer* read whole batches, if its version is the known one.
 
     Returns:
         `max_records` for its `poll`: with whole batches one fetch of one partition counts as one record.
     """
-    if kafka.__version__ != KNOWN_VERSION:
-        _log.warning("kafka-python decodes record by record", version=kafka.__version__, known=KNOWN_VERSION)
-        return STOCK_RECORDS
-    consumer._fetcher.PartitionRecords = BatchRecords
+    if kafka.__version__ != PATCHED_VERSION:
+        _log.warning("kafka-python decodes record by record", version=kafka.__version__, known=PATCHED_VERSION)
+        return STOCK_POLL_RECORDS
+    consumer._fetcher.PartitionRecords = BatchPartitionRecords
     return 1
 
 
@@ -216,10 +218,10 @@ def warm_up() -> None:
         base_sequence=-1,
         batch_size=1024,
     )
-    builder.append(0, 0, b"key", b"value", [(wire.HEADER, bytes(9))])
+    builder.append(0, 0, b"key", b"value", [(wire.RECORD_HEADER, bytes(9))])
     decode_batch(DefaultRecordBatch(builder.build()), 0)
 
 
-def parts_of(fetched: list[Any]) -> Iterable[Columns | Singles]:
+def fetched_parts(fetched: list[Any]) -> Iterable[BatchColumns | SingleRecords]:
     """What `poll` gave of one partition, with either decoder."""
-    return fetched if fetched and isinstance(fetched[0], Columns) else [Singles(fetched)]
+    return fetched if fetched and isinstance(fetched[0], BatchColumns) else [SingleRecords(fetched)]

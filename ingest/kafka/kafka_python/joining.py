@@ -20,31 +20,31 @@ import structlog
 from kafka import KafkaConsumer
 from kafka.coordinator.base import MemberState
 
-from .batches import KNOWN_VERSION
+from .batches import PATCHED_VERSION
 
 _log = structlog.get_logger(__name__)
 
 
-class KeptJoin:
+class RetainedJoin:
     """Stands for `_do_join_and_sync_async` of a coordinator. Runs on kafka-python's I/O thread alone."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator = coordinator
         self._join: Callable[[], Awaitable[bytes]] = coordinator._do_join_and_sync_async
-        self._useful_s: float = coordinator.config["session_timeout_ms"] / 1000
+        self._lifetime_s: float = coordinator.config["session_timeout_ms"] / 1000
         self._assignment = b""
         self._generation: object = None
         self._joined = 0.0
 
     async def __call__(self) -> bytes:
         """The assignment of the join that ended last and was not taken, else of a new one."""
-        if not self._waits():
+        if not self._is_untaken():
             self._generation = None
             self._assignment = await self._join()
             self._generation, self._joined = self._coordinator._generation, time.monotonic()
         return self._assignment
 
-    def _waits(self) -> bool:
+    def _is_untaken(self) -> bool:
         """Whether a join ended, its result was not taken (then we would be stable), and the group still knows us.
 
         Nothing tells the group that we live while a finished join waits: after the session time limit it goes on
@@ -52,15 +52,15 @@ class KeptJoin:
         """
         group = self._coordinator
         taken = group.state is not MemberState.REBALANCING or group._generation is not self._generation
-        return not taken and time.monotonic() - self._joined < self._useful_s
+        return not taken and time.monotonic() - self._joined < self._lifetime_s
 
 
-def keep_joins(consumer: KafkaConsumer) -> None:
+def retain_joins(consumer: KafkaConsumer) -> None:
     """Let *consumer*, which has a group, lose no join, if its version is the known one."""
-    if kafka.__version__ != KNOWN_VERSION:
-        _log.warning("kafka-python may join late", version=kafka.__version__, known=KNOWN_VERSION)
+    if kafka.__version__ != PATCHED_VERSION:
+        _log.warning("kafka-python may join late", version=kafka.__version__, known=PATCHED_VERSION)
         return
-    kept = KeptJoin(consumer._coordinator)
+    kept = RetainedJoin(consumer._coordinator)
 
     async def join() -> bytes:  # kafka-python asks whether it is a coroutine function: an object with __call__ is not
         return await kept()

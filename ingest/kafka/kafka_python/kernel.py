@@ -11,21 +11,21 @@ from ...compiled import allocation_free
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
-Table: TypeAlias = npt.NDArray[np.int64]
-Row: TypeAlias = npt.NDArray[np.int64]
+RecordTable: TypeAlias = npt.NDArray[np.int64]
+RecordRow: TypeAlias = npt.NDArray[np.int64]
 
 OFFSET, TIME, KEY, KEY_END, VALUE, VALUE_END, HEADERS, HEADER_COUNT, TAG = range(9)
 """Columns: offset and time as differences to the batch's first; begin and end of key and value (end -1: null); where
 the headers begin and how many there are; where the value of our header `tw` begins (-1: there is none)."""
 
-COLUMNS = 9
+RECORD_COLUMNS = 9
 LEAST_RECORD_BYTES = 7
 TAG_BYTES = 9
 _T, _W = ord("t"), ord("w")
 
 
 @allocation_free
-def varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
+def decode_varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """A zigzag varint of at most 10 bytes at data[at:end], and the place behind it.
 
     The place is -1 where it is broken, and where *at* is: so a walk over a record is checked once, at its end.
@@ -42,9 +42,9 @@ def varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @allocation_free
-def field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
+def length_prefixed_field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
     """Begin and end of a field with its length in front, and the place behind it (-1 = broken); end -1 = null."""
-    length, at = varint(data, at, end)
+    length, at = decode_varint(data, at, end)
     if at < 0 or length > end - at:
         return 0, -1, -1
     if length < 0:
@@ -53,7 +53,7 @@ def field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
 
 
 @allocation_free
-def decode_records(data: Bytes, rows: Table, kinds: Bytes, hashes: Hashes) -> int:
+def decode_records(data: Bytes, rows: RecordTable, kinds: Bytes, hashes: Hashes) -> int:
     """Fill one row per record.
 
     Args:
@@ -67,7 +67,7 @@ def decode_records(data: Bytes, rows: Table, kinds: Bytes, hashes: Hashes) -> in
     """
     at = 0
     for row in range(len(rows)):
-        begin, end, _ = field(data, at, len(data))
+        begin, end, _ = length_prefixed_field(data, at, len(data))
         if end < 0:
             return -1 - row
         kinds[row], hashes[row] = 0, 0
@@ -76,25 +76,25 @@ def decode_records(data: Bytes, rows: Table, kinds: Bytes, hashes: Hashes) -> in
             return -1 - row
         tag = rows[row, TAG]
         if tag >= 0:
-            kinds[row], hashes[row] = data[tag], word(data, tag + 1)
+            kinds[row], hashes[row] = data[tag], little_endian_word(data, tag + 1)
     return at
 
 
 @allocation_free
-def decode_record(data: Bytes, at: int, end: int, row: Row) -> int:
+def decode_record(data: Bytes, at: int, end: int, row: RecordRow) -> int:
     """Fill the row of the record data[at:end]; returns where it ends, -1 where it is broken."""
-    _, at = varint(data, at, end)  # attributes, unused
-    row[TIME], at = varint(data, at, end)
-    row[OFFSET], at = varint(data, at, end)
-    row[KEY], row[KEY_END], at = field(data, at, end)
-    row[VALUE], row[VALUE_END], at = field(data, at, end)
-    count, at = varint(data, at, end)
+    _, at = decode_varint(data, at, end)  # attributes, unused
+    row[TIME], at = decode_varint(data, at, end)
+    row[OFFSET], at = decode_varint(data, at, end)
+    row[KEY], row[KEY_END], at = length_prefixed_field(data, at, end)
+    row[VALUE], row[VALUE_END], at = length_prefixed_field(data, at, end)
+    count, at = decode_varint(data, at, end)
     row[HEADERS], row[HEADER_COUNT], row[TAG] = at, count, -1
     if count < 0:
         return -1
     for _header in range(count):
-        name, stop, at = field(data, at, end)
-        value, value_stop, at = field(data, at, end)
+        name, stop, at = length_prefixed_field(data, at, end)
+        value, value_stop, at = length_prefixed_field(data, at, end)
         if at < 0 or stop < 0:
             return -1
         ours = stop - name == 2 and data[name] == _T and data[name + 1] == _W and value_stop - value == TAG_BYTES
@@ -104,7 +104,7 @@ def decode_record(data: Bytes, at: int, end: int, row: Row) -> int:
 
 
 @allocation_free
-def word(data: Bytes, at: int) -> np.uint64:
+def little_endian_word(data: Bytes, at: int) -> np.uint64:
     """Eight bytes, little-endian."""
     value = np.uint64(0)
     for k in range(8):

@@ -14,13 +14,13 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
-from ..settings import KafkaSettings, Sasl
+from ..settings import KafkaClientSettings, SaslSettings
 
-T = TypeVar("T")
+ClientT = TypeVar("ClientT")
 
 _RECONNECT_MS = 2_000
 _TOKEN_TIMEOUT_S = 10.0
-_REFUSED = (
+_REFUSED_ERRORS = (
     errors.SaslAuthenticationFailedError,
     errors.UnsupportedSaslMechanismError,
     errors.AuthorizationError,
@@ -28,7 +28,7 @@ _REFUSED = (
 )
 
 
-def connection(settings: KafkaSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
     """What every client of kafka-python takes: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
@@ -37,16 +37,16 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_timeout_ms": settings.request_timeout_ms,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "security_protocol": settings.security_protocol,
-        **_tls(settings),
-        **_sasl(settings),
+        **_tls_options(settings),
+        **_sasl_options(settings),
     }
 
 
-def opened(make: Callable[..., T], **options: Any) -> T:
+def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
     """A consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
 
     Raises:
-        ConfigError, Unavailable: as `translated`.
+        ConfigError, Unavailable: as `translated_errors`.
     """
     clients: list[KafkaNetClient] = []
     wanted = options.pop("kafka_client", KafkaNetClient)
@@ -55,7 +55,7 @@ def opened(make: Callable[..., T], **options: Any) -> T:
         clients.append(wanted(**config))
         return clients[-1]
 
-    with translated(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
+    with translated_errors(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
         try:
             return make(kafka_client=client, **options)
         except BaseException as error:
@@ -66,7 +66,7 @@ def opened(make: Callable[..., T], **options: Any) -> T:
             raise
 
 
-def _tls(settings: KafkaSettings) -> dict[str, Any]:
+def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
     if "SSL" not in settings.security_protocol:
         return {}
     tls = settings.tls
@@ -79,12 +79,12 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def _sasl(settings: KafkaSettings) -> dict[str, Any]:
+def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
     sasl = settings.sasl
     if sasl is None or not settings.security_protocol.startswith("SASL"):
         return {}
     if sasl.mechanism == "OAUTHBEARER":
-        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, settings)}
+        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": KafkaTokenProvider(sasl, settings)}
     return {
         "sasl_mechanism": sasl.mechanism,
         "sasl_plain_username": sasl.username,
@@ -92,17 +92,17 @@ def _sasl(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-class _Token(msgspec.Struct):
+class _KafkaAccessToken(msgspec.Struct):
     access_token: str
 
 
-class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
+class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
     """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
     """
 
-    def __init__(self, sasl: Sasl, settings: KafkaSettings) -> None:
+    def __init__(self, sasl: SaslSettings, settings: KafkaClientSettings) -> None:
         self._sasl = sasl
         self._verify: str | bool = settings.tls.ca_file or True
         self._lock = threading.Lock()
@@ -125,13 +125,13 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc] # kafka-py
                     verify=self._verify,
                 )
             answer.raise_for_status()
-            return msgspec.json.decode(answer.content, type=_Token).access_token
+            return msgspec.json.decode(answer.content, type=_KafkaAccessToken).access_token
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             raise Unavailable(f"{sasl.token_endpoint}: no token for Kafka: {error}") from None
 
 
 @contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """Errors of kafka-python inside become ours; *what* was tried.
 
     Raises:
@@ -140,11 +140,11 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _REFUSED as error:
-        raise ConfigError(f"{what}: {_told(error)}") from error
+    except _REFUSED_ERRORS as error:
+        raise ConfigError(f"{what}: {_error_text(error)}") from error
     except errors.KafkaError as error:
-        raise Unavailable(f"{what}: {_told(error)}") from error
+        raise Unavailable(f"{what}: {_error_text(error)}") from error
 
 
-def _told(error: errors.KafkaError) -> str:
+def _error_text(error: errors.KafkaError) -> str:
     return f"{type(error).__name__}: {error}"

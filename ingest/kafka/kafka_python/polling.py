@@ -17,10 +17,10 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 
-T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 
-class Question(NamedTuple):
+class RebalanceCall(NamedTuple):
     """A rebalance callback to be run: `assigned`, `revoked` or `lost`, with kafka-python's TopicPartitions."""
 
     name: str
@@ -28,12 +28,12 @@ class Question(NamedTuple):
     answered: Future
 
 
-class _Result(NamedTuple):
+class _CallResult(NamedTuple):
     value: Any
     error: BaseException | None
 
 
-class Helper(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
+class PollThread(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
     """Runs calls on a thread of its own; `call` serves the questions that come up meanwhile.
 
     Args:
@@ -43,7 +43,7 @@ class Helper(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-pyth
     def __init__(self, serve: Callable[[str, Collection[Any]], None]) -> None:
         self._serve = serve
         self._work: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Question | _Result] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[RebalanceCall | _CallResult] = queue.SimpleQueue()
         self._client: KafkaNetClient | None = None
         self._thread = threading.Thread(target=self._run, name="kafka-poll", daemon=True)
         self._thread.start()
@@ -53,11 +53,11 @@ class Helper(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-pyth
         self._client = KafkaNetClient(**config)
         return self._client
 
-    def call(self, work: Callable[[], T]) -> T:
+    def call(self, work: Callable[[], ResultT]) -> ResultT:
         """Run *work* on the helper thread, and on this one whatever the listener asks for until it is done."""
         self._work.put(work)
         failed: BaseException | None = None
-        while isinstance(answer := self._answers.get(), Question):
+        while isinstance(answer := self._results.get(), RebalanceCall):
             try:
                 self._serve(answer.name, answer.partitions)
             except Exception as error:  # the rebalance must end either way; the caller hears of it below
@@ -68,7 +68,7 @@ class Helper(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-pyth
                 self._client.wakeup()
         if failed or answer.error:
             raise failed or answer.error  # type: ignore[misc] # one of them is set
-        result: T = answer.value
+        result: ResultT = answer.value
         return result
 
     def close(self) -> None:
@@ -79,25 +79,25 @@ class Helper(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-pyth
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             try:
-                answer = _Result(work(), None)
+                answer = _CallResult(work(), None)
             except BaseException as error:  # told to the caller
-                answer = _Result(None, error)
-            self._answers.put(answer)
+                answer = _CallResult(None, error)
+            self._results.put(answer)
 
-    async def _ask(self, name: str, partitions: Collection[Any]) -> None:
+    async def _request_callback(self, name: str, partitions: Collection[Any]) -> None:
         if partitions:
-            question = Question(name, partitions, Future())
-            self._answers.put(question)
+            question = RebalanceCall(name, partitions, Future())
+            self._results.put(question)
             await question.answered
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """Called by kafka-python."""
-        await self._ask("assigned", assigned)
+        await self._request_callback("assigned", assigned)
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         """Called by kafka-python."""
-        await self._ask("revoked", revoked)
+        await self._request_callback("revoked", revoked)
 
     async def on_partitions_lost(self, lost: Collection[Any]) -> None:
         """Called by kafka-python."""
-        await self._ask("lost", lost)
+        await self._request_callback("lost", lost)

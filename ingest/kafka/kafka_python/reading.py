@@ -9,14 +9,14 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from ...errors import ConfigError
 from .. import wire
-from ..settings import KafkaSettings
-from .options import connection, translated
+from ..settings import KafkaClientSettings
+from .options import connection_options, translated_errors
 
 
-def reading(settings: KafkaSettings) -> dict[str, Any]:
+def consumer_options(settings: KafkaClientSettings) -> dict[str, Any]:
     """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
     return {
-        **connection(settings),
+        **connection_options(settings),
         "auto_offset_reset": "none",
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
@@ -27,9 +27,9 @@ def reading(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def raw_of(record: ConsumerRecord) -> wire.Raw:
+def to_kafka_record(record: ConsumerRecord) -> wire.KafkaRecord:
     """A record in our words."""
-    return wire.Raw(record.offset, record.timestamp, record.key, record.value, record.headers)
+    return wire.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:
@@ -39,14 +39,14 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
         ConfigError: there is no such topic, or we may not see it.
         Unavailable: no broker answers.
     """
-    with translated(f"asking for topic {topic}"):
+    with translated_errors(f"asking for topic {topic}"):
         count = len(consumer.partitions_for_topic(topic))
     if not count:
         raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
     return count
 
 
-def bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+def offset_bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
     """First offset that is kept, and the one after the last.
 
     Raises:
@@ -54,7 +54,7 @@ def bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> t
         ValueError: there is no such partition.
     """
     end = end_offset(consumer, place, timeout_ms)
-    with translated(f"asking for the offsets of {place.topic}[{place.partition}]"):
+    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
         return consumer.beginning_offsets([place], timeout_ms)[place], end
 
 
@@ -63,6 +63,6 @@ def end_offset(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) 
     count = partition_count(consumer, place.topic)
     if not 0 <= place.partition < count:
         raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
-    with translated(f"asking for the offsets of {place.topic}[{place.partition}]"):
+    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
         offset: int = consumer.end_offsets([place], timeout_ms)[place]
         return offset

@@ -16,21 +16,21 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...source import PartitionOwner, RecordBatch
 from .. import wire
-from ..handout import Handout
-from ..ranges import out_of_range
-from ..settings import KafkaSettings
-from .batches import parts_of, read_batches
-from .joining import keep_joins
-from .options import opened, translated
-from .polling import Helper
-from .reading import bounds, end_offset, partition_count, reading
+from ..handout import FairBuffer
+from ..ranges import offset_out_of_range
+from ..settings import KafkaClientSettings
+from .batches import enable_batch_decoding, fetched_parts
+from .joining import retain_joins
+from .options import open_client, translated_errors
+from .polling import PollThread
+from .reading import consumer_options, end_offset, offset_bounds, partition_count
 
 _log = structlog.get_logger(__name__)
 _CLOSE_MS = 5_000
 _READ_BACK_MS = 100
 
 
-class GroupSource:
+class KafkaPythonGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
     Raises:
@@ -38,37 +38,37 @@ class GroupSource:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings) -> None:
         self.settings = settings
         self.topic = settings.topics.events
         self.failed_polls = 0
-        self._handout = Handout()
+        self._buffer = FairBuffer()
         self._owned: set[int] = set()
         self._owner: PartitionOwner | None = None
-        self._count = 0
-        self._member = ""  # what the group called us when it gave us what we have
-        self._polled = time.monotonic()
+        self._partition_count = 0
+        self._member_id = ""  # what the group called us when it gave us what we have
+        self._last_poll = time.monotonic()
         self._closed = False
-        self._asking: KafkaConsumer | None = None
+        self._query_consumer: KafkaConsumer | None = None
         self._assignor = CooperativeStickyAssignor()
-        self._helper = Helper(self._serve)
+        self._poll_thread = PollThread(self._run_rebalance_callback)
         try:
-            self._consumer = opened(
+            self._consumer = open_client(
                 KafkaConsumer,
                 group_id=settings.group_id,
                 group_instance_id=settings.group_instance_id or None,
                 partition_assignment_strategy=[self._assignor],
-                kafka_client=self._helper.client,
+                kafka_client=self._poll_thread.client,
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
                 max_poll_interval_ms=settings.max_poll_interval_ms,
-                **reading(settings),
+                **consumer_options(settings),
             )
         except TrustwatchError:
-            self._helper.close()
+            self._poll_thread.close()
             raise
-        self._most = read_batches(self._consumer)
-        keep_joins(self._consumer)
+        self._poll_size = enable_batch_decoding(self._consumer)
+        retain_joins(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
         """Become a member of the group; *owner* is called from within `poll` and `close`.
@@ -78,8 +78,8 @@ class GroupSource:
             Unavailable: no broker answers.
         """
         self._owner = owner
-        self._count = partition_count(self._consumer, self.topic)
-        self._consumer.subscribe([self.topic], listener=self._helper)
+        self._partition_count = partition_count(self._consumer, self.topic)
+        self._consumer.subscribe([self.topic], listener=self._poll_thread)
 
     def owned(self) -> frozenset[int]:
         """Partitions that are ours now."""
@@ -96,23 +96,23 @@ class GroupSource:
             ConfigError: the broker refuses our login or our rights.
             Whatever the owner raises in a callback.
         """
-        slept = time.monotonic() - self._polled > self.settings.session_timeout_ms / 1000
-        batch = None if slept else self._handout.take(max_records)  # who slept asks first whether all is still ours
+        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
         if batch is not None:
             return batch
         try:
-            with translated(f"reading {self.topic}"):
+            with translated_errors(f"reading {self.topic}"):
                 self._fetch(0 if slept else max(0, int(timeout_s * 1000)))
         except Unavailable as error:
             self.failed_polls += 1
             _log.warning("Kafka does not answer", topic=self.topic, error=str(error))
             return None
-        return self._handout.take(max_records)
+        return self._buffer.take(max_records)
 
     def _fetch(self, timeout_ms: int) -> None:
-        self._polled = time.monotonic()
+        self._last_poll = time.monotonic()
         try:
-            fetched = self._helper.call(lambda: self._consumer.poll(timeout_ms, max_records=self._most))
+            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=self._poll_size))
         except errors.OffsetOutOfRangeError as error:
             raise self._gone(error) from error
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
@@ -120,12 +120,12 @@ class GroupSource:
         except errors.FencedInstanceIdError as error:
             name = self.settings.group_instance_id
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
-        anew = self._mind_expulsion()
+        anew = self._retake_after_expulsion()
         for place, records in fetched.items():
             if place.partition in self._owned and place.partition not in anew:  # what is sought anew comes next time
-                where = wire.Place(self.topic, place.partition, self._count)
-                for part in parts_of(records):
-                    self._handout.put(place.partition, part.runs(where))
+                where = wire.SourcePartition(self.topic, place.partition, self._partition_count)
+                for part in fetched_parts(records):
+                    self._buffer.add(place.partition, part.record_runs(where))
 
     def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
         """Says why an offset cannot be read: never skip to another."""
@@ -134,9 +134,9 @@ class GroupSource:
             start, end = self._bounds(place.partition)
         except Unavailable:
             return CorruptLog(f"{self.topic}[{place.partition}]: offset {offset} is out of range")
-        return out_of_range(self.topic, place.partition, offset, start, end)
+        return offset_out_of_range(self.topic, place.partition, offset, start, end)
 
-    def _serve(self, name: str, places: Collection[TopicPartition]) -> None:
+    def _run_rebalance_callback(self, name: str, places: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
         partitions = {place.partition for place in places}
         owner = self._owner
@@ -144,21 +144,21 @@ class GroupSource:
         if name == "assigned":
             self._assigned(owner, partitions | self._expelled_from(owner))
             return
-        self._handout.drop(partitions)
+        self._buffer.drop(partitions)
         ours = partitions & self._owned
         self._owned -= partitions
         if name == "lost":
             self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
-        if name == "lost" or self._renamed():
+        if name == "lost" or self._member_id_changed():
             owner.lost(ours)
         elif ours:
             owner.revoked(ours)
 
-    def _renamed(self) -> bool:
+    def _member_id_changed(self) -> bool:
         """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
-        return bool(self._consumer.group_metadata().member_id != self._member)
+        return bool(self._consumer.group_metadata().member_id != self._member_id)
 
-    def _mind_expulsion(self) -> set[int]:
+    def _retake_after_expulsion(self) -> set[int]:
         """Take over anew what is ours still or again after the group had expelled us; returns what that was.
 
         A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
@@ -175,17 +175,17 @@ class GroupSource:
 
     def _expelled_from(self, owner: PartitionOwner) -> set[int]:
         """Partitions that we have had since before the group expelled us; they are the owner's no more."""
-        if not self._owned or not self._renamed():
+        if not self._owned or not self._member_id_changed():
             return set()
         kept = set(self._owned)
         self._owned.clear()
-        self._handout.drop(kept)
+        self._buffer.drop(kept)
         owner.lost(kept)
         return kept
 
     def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
-        self._member = self._consumer.group_metadata().member_id
-        self._count = partition_count(self._consumer, self.topic)
+        self._member_id = self._consumer.group_metadata().member_id
+        self._partition_count = partition_count(self._consumer, self.topic)
         for partition in partitions:  # nothing is fetched, whatever becomes of the owner
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
             self._consumer.pause(TopicPartition(self.topic, partition))
@@ -207,14 +207,14 @@ class GroupSource:
             raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
         start, end = self._bounds(partition)
         if not start <= offset <= end:
-            raise out_of_range(self.topic, partition, offset, start, end)
-        self._handout.drop([partition])
+            raise offset_out_of_range(self.topic, partition, offset, start, end)
+        self._buffer.drop([partition])
         self._consumer.seek(TopicPartition(self.topic, partition), offset)
         self._consumer.resume(TopicPartition(self.topic, partition))
 
     def pause(self, partition: int) -> None:
         """Hand out nothing more of *partition* until it is assigned anew, or sought."""
-        self._handout.drop([partition])
+        self._buffer.drop([partition])
         if partition in self._owned:
             self._consumer.pause(TopicPartition(self.topic, partition))
 
@@ -225,17 +225,21 @@ class GroupSource:
             Unavailable: no broker answered in `metadata_timeout_ms`.
             ValueError: there is no such partition.
         """
-        return end_offset(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+        return end_offset(
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+        )
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        return bounds(self._asked(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms)
+        return offset_bounds(
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+        )
 
-    def _asked(self) -> KafkaConsumer:
+    def _open_query_consumer(self) -> KafkaConsumer:
         """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
         a second on a quiet topic."""
-        if self._asking is None:
-            self._asking = opened(KafkaConsumer, **reading(self.settings))
-        return self._asking
+        if self._query_consumer is None:
+            self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+        return self._query_consumer
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
@@ -251,14 +255,14 @@ class GroupSource:
         if not len(hashes):
             return hashes
         place = TopicPartition(self.topic, partition)
-        consumer = opened(KafkaConsumer, **reading(self.settings))
-        with translated(f"reading {self.topic}[{partition}] back"):
+        consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+        with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
-                most = read_batches(consumer)
+                most = enable_batch_decoding(consumer)
                 consumer.assign([place])
-                start, end = bounds(consumer, place, self.settings.metadata_timeout_ms)
+                start, end = offset_bounds(consumer, place, self.settings.metadata_timeout_ms)
                 if end_offset > end:
-                    raise out_of_range(self.topic, partition, end_offset, start, end)
+                    raise offset_out_of_range(self.topic, partition, end_offset, start, end)
                 consumer.seek(place, max(start, start_offset))
                 self._read_back(consumer, most, place, start_offset, hashes)
             finally:
@@ -276,7 +280,7 @@ class GroupSource:
                 raise Unavailable(f"{place.topic}[{place.partition}]: no records from {position} on")
             heard = heard if now_at == position else time.monotonic()
             position = now_at
-            for part in parts_of(consumer.poll(_READ_BACK_MS, max_records=most).get(place, [])):
+            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(place, [])):
                 part.copy_hashes(start, hashes)
 
     def note_position(self, offsets: dict[int, int]) -> None:
@@ -290,12 +294,12 @@ class GroupSource:
             return
         self._closed = True
         try:
-            with translated("leaving the group"):
-                self._helper.call(lambda: self._consumer.close(timeout_ms=_CLOSE_MS))
+            with translated_errors("leaving the group"):
+                self._poll_thread.call(lambda: self._consumer.close(timeout_ms=_CLOSE_MS))
         except Unavailable as error:
             _log.warning("left the group without its leave", error=str(error))
         finally:
             self._owned.clear()
-            self._helper.close()
-            if self._asking is not None:
-                self._asking.close(timeout_ms=_CLOSE_MS)
+            self._poll_thread.close()
+            if self._query_consumer is not None:
+                self._query_consumer.close(timeout_ms=_CLOSE_MS)

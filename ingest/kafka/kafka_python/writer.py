@@ -10,16 +10,16 @@ from kafka import KafkaProducer, errors
 
 from ...errors import ConfigError, Unavailable
 from ...routing import partition_of
-from ..settings import KafkaSettings
-from .admin import Admin
-from .options import connection, opened, translated
+from ..settings import KafkaClientSettings
+from .admin import KafkaPythonAdmin
+from .options import connection_options, open_client, translated_errors
 
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 5
 _CLOSE_S = 5.0
 
 
-class Writer:
+class KafkaPythonTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
     Raises:
@@ -27,13 +27,13 @@ class Writer:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings) -> None:
         self.settings = settings
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         longest = settings.delivery_timeout_ms - _LINGER_MS
-        self._producer = opened(
+        self._producer = open_client(
             KafkaProducer,
             enable_idempotence=True,
             acks="all",
@@ -44,7 +44,7 @@ class Writer:
             max_block_ms=settings.metadata_timeout_ms,
             allow_auto_create_topics=False,
             metrics_enabled=False,
-            **connection(settings) | {"request_timeout_ms": min(settings.request_timeout_ms, longest)},
+            **connection_options(settings) | {"request_timeout_ms": min(settings.request_timeout_ms, longest)},
         )
 
     def send(
@@ -60,23 +60,23 @@ class Writer:
         """See `TopicWriter.send`."""
         if partition is None and key is not None:
             partition = partition_of(key, self.partitions(topic))
-        with translated(f"writing to {topic}"):
+        with translated_errors(f"writing to {topic}"):
             try:
                 sent = self._producer.send(
                     topic, value=value, key=key, headers=list(headers), partition=partition, timestamp_ms=timestamp_ms
                 )
             except errors.MessageSizeTooLargeError as error:
                 raise ValueError(f"{topic}: record is too large: {error}") from error
-        sent.add_errback(self._fail)
+        sent.add_errback(self._on_send_failed)
 
-    def _fail(self, error: BaseException) -> None:
+    def _on_send_failed(self, error: BaseException) -> None:
         """On the producer's thread."""
         with self._lock:
             self._failed = self._failed or error
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`."""
-        with translated("writing to Kafka"):
+        with translated_errors("writing to Kafka"):
             self._producer.flush(timeout_s)
         with self._lock:
             failed, self._failed = self._failed, None
@@ -86,12 +86,12 @@ class Writer:
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
         if topic not in self._partitions:
-            self._partitions[topic] = self._ask(topic)
+            self._partitions[topic] = self._count_partitions(topic)
         return self._partitions[topic]
 
-    def _ask(self, topic: str) -> int:
+    def _count_partitions(self, topic: str) -> int:
         """Asked of the admin client: the producer does not say whether nobody answers or there is no such topic."""
-        admin = Admin(self.settings)
+        admin = KafkaPythonAdmin(self.settings)
         try:
             found = admin.describe(topic)
         finally:

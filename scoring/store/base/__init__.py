@@ -8,33 +8,33 @@ One module for each area, with the SQL of it in the module of the same name one 
 """
 
 from .containment import ContainmentStore
-from .deliveries import OutboxStore, Outgoing, Route, Settlement
+from .deliveries import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
 from .feedback import FeedbackStore
 from .models import ModelStore
 from .paging import MAX_PAGE, Page, Tenants
-from .reads import AgentQuery, LetterCounts, ReadStore, StoredLetter
-from .state import CommitResult, Due, StateStore, VersionedAgent
-from .store import Purged, Store
+from .reads import AgentQuery, DeadLetterCounts, ReadStore, StoredDeadLetter
+from .state import CommitResult, DueAgent, StateStore, VersionedAgent
+from .store import PurgeCounts, Store
 
 __all__ = [
     "MAX_PAGE",
     "AgentQuery",
     "CommitResult",
     "ContainmentStore",
-    "Due",
+    "DeadLetterCounts",
+    "DeliveryRoute",
+    "DeliverySettlement",
+    "DueAgent",
     "FeedbackStore",
-    "LetterCounts",
+    "LeasedDelivery",
     "ModelStore",
     "OutboxStore",
-    "Outgoing",
     "Page",
-    "Purged",
+    "PurgeCounts",
     "ReadStore",
-    "Route",
-    "Settlement",
     "StateStore",
     "Store",
-    "StoredLetter",
+    "StoredDeadLetter",
     "Tenants",
     "VersionedAgent",
 ]

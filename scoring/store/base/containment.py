@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ...containment import Actuation, Intervention
-from ...records import Edge, OutboxRow
+from ...records import AgentEdge, OutboxRow
 from .paging import Page, Tenants
 
 
@@ -69,7 +69,7 @@ class ContainmentStore(Protocol):
 
     def edges(
         self, keys: Collection[int], *, outgoing: bool, kinds: Collection[str], since_ms: int = 0, limit: int = 1_000
-    ) -> list[Edge]:
+    ) -> list[AgentEdge]:
         """Edges that leave (or reach) the nodes of those keys, last seen first within a chunk of keys."""
 
     def purge_containment(

@@ -10,7 +10,7 @@ import msgspec
 from ...records import OutboxRow
 
 
-class Route(msgspec.Struct, frozen=True):
+class DeliveryRoute(msgspec.Struct, frozen=True):
     """Which outbox rows a configured target takes."""
 
     target: str
@@ -19,7 +19,7 @@ class Route(msgspec.Struct, frozen=True):
     cooldown_ms: int
 
 
-class Outgoing(NamedTuple):
+class LeasedDelivery(NamedTuple):
     """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease."""
 
     seq: int
@@ -30,7 +30,7 @@ class Outgoing(NamedTuple):
     suppressed_before: int
 
 
-class Settlement(NamedTuple):
+class DeliverySettlement(NamedTuple):
     """How a leased delivery ended. It has no effect if the lease was lost meanwhile."""
 
     seq: int
@@ -45,17 +45,17 @@ class Settlement(NamedTuple):
 class OutboxStore(Protocol):
     """What the dispatcher needs. All state of deliveries is here, so a dispatcher may stop at any moment."""
 
-    def route(self, routes: Sequence[Route], now_ms: int, limit: int = 200) -> int:
+    def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
         """Turn outbox rows into deliveries, in order; returns how many rows were routed.
 
         A row within the cool-down of (target, agent, group) becomes `suppressed`, unless its level is higher than that
         of the alert before it or that alert did not arrive. A row for a target that is not configured becomes `dead`.
         """
 
-    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[Outgoing]:
+    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[LeasedDelivery]:
         """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> None:
+    def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
         """Write how leased deliveries ended."""
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-from ...feedback.values import Feedback, Holding, PreviewRow, Step
+from ...feedback.values import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from .paging import Page, Tenants
 
 
 class FeedbackStore(Protocol):
     """What people said of decisions, and the rules that follow from it."""
 
-    def add_feedback(self, made: Feedback, step: Step) -> bool:
+    def add_feedback(self, made: Feedback, step: FeedbackStep) -> bool:
         """Write new feedback with its first step; False = its id is known, and nothing is written."""
 
-    def change_feedback(self, made: Feedback, was: str, step: Step | None = None) -> bool:
+    def change_feedback(self, made: Feedback, was: str, step: FeedbackStep | None = None) -> bool:
         """Write status and revocation of feedback whose status still is *was*, with a step; whether it was.
 
         What was said is never overwritten; a step that is written stays as it is.
@@ -39,22 +39,22 @@ class FeedbackStore(Protocol):
     def open_feedback(self) -> list[Feedback]:
         """All whose rule is in force, or is on its way in or out; oldest first."""
 
-    def feedback_steps(self, feedback_id: str) -> list[Step]:
+    def feedback_steps(self, feedback_id: str) -> list[FeedbackStep]:
         """Its steps, oldest first."""
 
-    def holdings(self, partition: int) -> list[Holding]:
+    def holdings(self, partition: int) -> list[PartitionRule]:
         """Rules of one partition as of its stored position, those that ended included."""
 
-    def holdings_of(self, feedback_ids: Collection[str]) -> list[Holding]:
+    def holdings_of(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
         """Those rules in every partition that took them over."""
 
-    def orphaned_holdings(self) -> list[Holding]:
+    def orphaned_holdings(self) -> list[PartitionRule]:
         """Rules that hold in a partition although what was said is gone (an erasure removes it)."""
 
-    def put_preview(self, row: PreviewRow) -> None:
+    def put_preview(self, row: FeedbackPreview) -> None:
         """Write a preview, over an earlier one of the same id."""
 
-    def preview(self, preview_id: str, tenants: Tenants = None) -> PreviewRow | None:
+    def preview(self, preview_id: str, tenants: Tenants = None) -> FeedbackPreview | None:
         """One preview."""
 
     def purge_feedback(self, before_ms: int) -> int:

@@ -22,14 +22,14 @@ class AgentQuery(msgspec.Struct, frozen=True):
     cursor: str | None = None
 
 
-class StoredLetter(msgspec.Struct, frozen=True):
+class StoredDeadLetter(msgspec.Struct, frozen=True):
     """A dead letter and what became of it."""
 
     letter: DeadLetter
     replayed_ms: int  # 0 = waits
 
 
-class LetterCounts(NamedTuple):
+class DeadLetterCounts(NamedTuple):
     """Dead letters that are kept, and those that found no room since the store exists."""
 
     stored: int
@@ -68,19 +68,19 @@ class ReadStore(Protocol):
         replayed: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[StoredLetter]:
+    ) -> Page[StoredDeadLetter]:
         """Dead letters, newest first. Raises BadCursor.
 
         What could not be decoded has no tenant; *sources* limits what a caller sees (None = all).
         """
 
-    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredLetter | None:
+    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredDeadLetter | None:
         """One dead letter."""
 
     def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
         """Note that those letters were sent in again; how many had not been."""
 
-    def letter_counts(self) -> LetterCounts:
+    def letter_counts(self) -> DeadLetterCounts:
         """How many dead letters are kept and how many were dropped."""
 
     def list_deliveries(

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ....ingest.errors import Fenced
-from ....ingest.unread import Bygone
+from ....ingest.unread import ErasedSubject
 from ...records import AgentRow, AgentSummary, Commit, Decision, Position
 
 
-class Due(NamedTuple):
+class DueAgent(NamedTuple):
     """An agent whose level changes by time alone at *due_ms*."""
 
     due_ms: int
@@ -57,7 +57,7 @@ class StateStore(Protocol):
     def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those *keys* (unsigned) that exist."""
 
-    def due(self, before_ms: int, limit: int, after: Due | None = None, partition: int = 0) -> list[Due]:
+    def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
         """Agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
 
         The pipeline skips those it holds in memory and loads the rest with `agents`.
@@ -66,10 +66,10 @@ class StateStore(Protocol):
     def published(self, partition: int) -> int:
         """Highest `Commit.published` of *partition*; 0 = nothing yet."""
 
-    def forgets(self, partition: int, after: int) -> list[Bygone]:
+    def forgets(self, partition: int, after: int) -> list[ErasedSubject]:
         """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
 
-    def bygone(self) -> list[Bygone]:
+    def bygone(self) -> list[ErasedSubject]:
         """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
 
     def unpublished_agents(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:

@@ -15,7 +15,7 @@ from .reads import ReadStore
 from .state import StateStore
 
 
-class Purged(NamedTuple):
+class PurgeCounts(NamedTuple):
     """Rows removed by `purge`."""
 
     decisions: int
@@ -53,7 +53,7 @@ class Store(StateStore, ReadStore, OutboxStore, ContainmentStore, ModelStore, Fe
         outbox_before_ms: int | None = None,
         letters_before_ms: int | None = None,
         waiting_letters_before_ms: int = 0,
-    ) -> Purged:
+    ) -> PurgeCounts:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
         Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox

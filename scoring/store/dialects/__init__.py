@@ -1,7 +1,7 @@
 """All that depends on which database it is. A third database adds its module here, and its branch nowhere else.
 
-Statements that a database words in its own way are made for each of them once (`Insertion`); the connection they run on
-chooses. What one database does in its own steps is a function of its module: `of(connection)`.
+Statements that a database words in its own way are made for each of them once (`DialectInsert`); the connection they
+run on chooses. What one database does in its own steps is a function of its module: `of(connection)`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from . import postgresql, sqlite
-from .chairs import Chair
-from .statements import Insertion, contains, insert_or_skip, starts_with, upsert
+from .chairs import JobLock
+from .statements import DialectInsert, contains, insert_or_skip, starts_with, upsert
 
 __all__ = [
     "Dialect",
-    "Insertion",
+    "DialectInsert",
     "contains",
+    "dialect_of",
     "insert_or_skip",
     "is_transient",
-    "of",
     "open_engine",
     "open_reading_engine",
     "starts_with",
     "upsert",
 ]
 
-EXPECTED = "expected sqlite:////path/to/file.db or postgresql://user:password@host:5432/database"
+EXPECTED_URL = "expected sqlite:////path/to/file.db or postgresql://user:password@host:5432/database"
 
 
 class Dialect(Protocol):
@@ -53,10 +53,10 @@ class Dialect(Protocol):
     def lock_for_migration(self, connection: Connection) -> None:
         """Keep every other migrating process out until the transaction ends."""
 
-    def is_only_one(self, connection: Connection, job: str) -> bool:
+    def try_transaction_lock(self, connection: Connection, job: str) -> bool:
         """Whether nobody else does *job* until this transaction ends; False = somebody does it now."""
 
-    def sit(self, engine: Engine, job: str) -> Chair | None:
+    def acquire_job_lock(self, engine: Engine, job: str) -> JobLock | None:
         """Take a job that one process of a deployment does at a time; None = another one has it."""
 
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
@@ -66,7 +66,7 @@ class Dialect(Protocol):
         """Rows of those keys that exist."""
 
     @property
-    def LOOSE_DECISIONS(self) -> Table:
+    def ROW_PURGED_DECISIONS(self) -> Table:
         """The part of `decisions` that is purged row by row."""
 
     def purge_weeks(self, engine: Engine, before_ms: int) -> int:
@@ -82,29 +82,29 @@ class Dialect(Protocol):
 _DIALECTS: dict[str, Dialect] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
-def of(bound: Connection | Engine) -> Dialect:
+def dialect_of(bound: Connection | Engine) -> Dialect:
     """The dialect that a connection or an engine speaks."""
     return _DIALECTS[bound.dialect.name]
 
 
 def open_engine(url: str, password: str | None = None) -> Engine:
     """An engine whose every connection is set up. No connection is made yet. Raises ConfigError on another database."""
-    dialect, parsed = _parsed(url, password)
+    dialect, parsed = _parse_url(url, password)
     return dialect.make_engine(parsed)
 
 
 def open_reading_engine(url: str, password: str | None = None) -> Engine:
     """The same, whose connections can not write; a file must be there."""
-    dialect, parsed = _parsed(url, password)
+    dialect, parsed = _parse_url(url, password)
     return dialect.make_reading_engine(parsed)
 
 
-def _parsed(url: str, password: str | None) -> tuple[Dialect, URL]:
+def _parse_url(url: str, password: str | None) -> tuple[Dialect, URL]:
     try:
         parsed = make_url(url)
         dialect = _DIALECTS[parsed.get_backend_name()]
     except (ArgumentError, KeyError, ValueError):  # ValueError: a port that is no number
-        raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED}") from None
+        raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED_URL}") from None
     return dialect, parsed if password is None else parsed.set(password=password)
 
 

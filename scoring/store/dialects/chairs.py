@@ -10,30 +10,30 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine, text
 
-CHAIRS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005}
+JOB_LOCK_KEYS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005}
 """Keys beside those of transactions (postgresql.py, weeks.py)."""
-_TAKE = text("SELECT pg_try_advisory_lock(:key)")
-_ALIVE = text("SELECT pg_backend_pid()")
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
+_BACKEND_PID = text("SELECT pg_backend_pid()")
 
 
-class Chair(Protocol):
+class JobLock(Protocol):
     """A job that was taken."""
 
-    def check(self) -> bool:
+    def is_held(self) -> bool:
         """Whether it is still ours; False once the connection broke, even where another one could be made."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let another one have it."""
 
 
-class OwnFile:
+class NoLock:
     """On a file there is one service: nobody else asks."""
 
-    def check(self) -> bool:
+    def is_held(self) -> bool:
         """Always ours."""
         return True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Nobody waits."""
 
 
@@ -46,24 +46,24 @@ class SessionLock:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._pid = connection.execute(_ALIVE).scalar_one()
+        self._pid = connection.execute(_BACKEND_PID).scalar_one()
 
-    def check(self) -> bool:
+    def is_held(self) -> bool:
         """Asks the server; what the driver raises where it does not answer is the caller's to translate."""
-        return not self._connection.closed and self._connection.execute(_ALIVE).scalar_one() == self._pid
+        return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The connection does not go back to the pool: the lock would go with it."""
         if not self._connection.closed:
             self._connection.invalidate()
             self._connection.close()
 
 
-def sit_down(engine: Engine, job: str) -> SessionLock | None:
+def acquire_job_lock(engine: Engine, job: str) -> SessionLock | None:
     """Take *job*, or find it taken: None."""
     connection = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
     try:
-        if connection.execute(_TAKE, {"key": CHAIRS[job]}).scalar_one():
+        if connection.execute(_TRY_LOCK, {"key": JOB_LOCK_KEYS[job]}).scalar_one():
             return SessionLock(connection)
     except BaseException:
         connection.invalidate()

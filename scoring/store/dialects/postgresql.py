@@ -19,16 +19,16 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
-from .chairs import sit_down as sit
+from .chairs import acquire_job_lock
 from .copying import copy_agents
 from .copying import fetch_agents as read_agents
 from .statements import UPSERT_AGENT
-from .weeks import LOOSE_DECISIONS, prepare_weeks, purge_weeks
+from .weeks import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 
 __all__ = [
-    "LOOSE_DECISIONS",
+    "ROW_PURGED_DECISIONS",
+    "acquire_job_lock",
     "compact",
-    "is_only_one",
     "is_transient",
     "lock_for_migration",
     "make_engine",
@@ -37,7 +37,7 @@ __all__ = [
     "purge_weeks",
     "read_agents",
     "reader",
-    "sit",
+    "try_transaction_lock",
     "write_agents",
     "writer",
 ]
@@ -46,7 +46,7 @@ DRIVER = "postgresql+psycopg"
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
 POOL_TIMEOUT_S = 5.0
-FEW_ROWS = 50
+COPY_THRESHOLD = 50
 """Up to here a statement per row is faster than the three that COPY needs."""
 
 _CONNECT = {
@@ -71,20 +71,20 @@ _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _READ_ONLY = "25006"
 _TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
 
-_OLDEST = 140_000
-_SERVER = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
+_MIN_SERVER_VERSION = 140_000
+_SERVER_SETTINGS = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
 _MIGRATION_LOCK = 0x7457_0001
-_JOBS = {"route": 0x7457_0002}
+_TRANSACTION_LOCK_KEYS = {"route": 0x7457_0002}
 
 
 def make_reading_engine(url: URL) -> Engine:
     """An engine whose transactions are read-only, on any of the hosts: a stand-by will do. Raises ConfigError."""
     engine = make_engine(url.set(query={"target_session_attrs": "any", **url.query}))
-    event.listen(engine, "begin", _read_only)
+    event.listen(engine, "begin", _set_read_only)
     return engine
 
 
-def _read_only(connection: Connection) -> None:
+def _set_read_only(connection: Connection) -> None:
     """Not by a default of the session: what SQLAlchemy says of a connection that it takes back would win over that."""
     connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
@@ -105,11 +105,11 @@ def make_engine(url: URL) -> Engine:
         pool_timeout=POOL_TIMEOUT_S,
         hide_parameters=True,
     )
-    event.listen(engine, "handle_error", _leave_stand_by)
+    event.listen(engine, "handle_error", _invalidate_standby_connection)
     return engine
 
 
-def _leave_stand_by(context: ExceptionContext) -> None:
+def _invalidate_standby_connection(context: ExceptionContext) -> None:
     """A server that became a stand-by still answers: only a new connection finds the one that takes writes."""
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
         context.is_disconnect = True
@@ -130,30 +130,32 @@ def lock_for_migration(connection: Connection) -> None:
 
     Raises ConfigError where the server is too old or the database can not hold every text.
     """
-    version, encoding = connection.execute(text(_SERVER)).one()
-    if int(version) < _OLDEST or encoding != "UTF8":
+    version, encoding = connection.execute(text(_SERVER_SETTINGS)).one()
+    if int(version) < _MIN_SERVER_VERSION or encoding != "UTF8":
         raise ConfigError(
-            f"store.url: PostgreSQL {_OLDEST // 10_000} or newer and a database with encoding UTF8 are needed, "
-            f"this is {int(version) // 10_000} with {encoding}"
+            f"store.url: PostgreSQL {_MIN_SERVER_VERSION // 10_000} or newer and a database with encoding UTF8 are "
+            f"needed, this is {int(version) // 10_000} with {encoding}"
         )
     connection.execute(text("SET LOCAL lock_timeout = '10min'"))
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
 
-def is_only_one(connection: Connection, job: str) -> bool:
+def try_transaction_lock(connection: Connection, job: str) -> bool:
     """Takes an advisory lock, or finds it taken."""
-    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _JOBS[job]})
+    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _TRANSACTION_LOCK_KEYS[job]})
     return bool(taken.scalar_one())
 
 
 def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
     """In the order of their keys, so that two who write the same agents wait for each other, not in a circle."""
-    ordered = sorted(rows, key=lambda row: codec.signed(row.name.key))
-    if len(ordered) > FEW_ROWS:
+    ordered = sorted(rows, key=lambda row: codec.to_signed(row.name.key))
+    if len(ordered) > COPY_THRESHOLD:
         copy_agents(connection, ordered, version)
     else:
-        connection.execute(UPSERT_AGENT.on(connection), [codec.agent_params(row, version) for row in ordered])
+        connection.execute(
+            UPSERT_AGENT.for_connection(connection), [codec.agent_params(row, version) for row in ordered]
+        )
 
 
 def compact(engine: Engine) -> bool:

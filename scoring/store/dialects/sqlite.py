@@ -22,12 +22,12 @@ from sqlalchemy.exc import DBAPIError
 from ....ingest.errors import ConfigError
 from ...records import AgentRow, Position
 from .. import codec
-from ..chunks import IN_LIST, chunks
+from ..chunks import MAX_IN_LIST, chunked
 from ..schema import AGENTS, DECISIONS
-from .chairs import OwnFile
+from .chairs import NoLock
 from .statements import UPSERT_AGENT
 
-LOOSE_DECISIONS = DECISIONS
+ROW_PURGED_DECISIONS = DECISIONS
 _UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=Dialect(paramstyle="qmark")))
 """Its parameters stand in the order of the table's columns, which is that of `codec.agent_values`."""
 _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
@@ -35,7 +35,7 @@ _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys
 BUSY_TIMEOUT_MS = 5_000
 """How long a connection waits for another writer before it gives up as Unavailable."""
 
-WRITE = "trustwatch_write"
+WRITE_OPTION = "trustwatch_write"
 """Execution option of engines whose transactions write."""
 
 _PRAGMAS = (
@@ -57,8 +57,8 @@ def make_engine(url: URL) -> Engine:
     if not url.database or ":memory:" in url.database:
         raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
     engine = create_engine(url, pool_timeout=BUSY_TIMEOUT_MS / 1000, hide_parameters=True)
-    event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _configure_connection)
+    event.listen(engine, "begin", _begin_transaction)
     return engine
 
 
@@ -79,18 +79,18 @@ def make_reading_engine(url: URL) -> Engine:
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", _begin_transaction)
     return engine
 
 
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+def _configure_connection(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # BEGIN is ours: the driver's own leaves SELECT and DDL outside the transaction
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get(WRITE, False)
+def _begin_transaction(connection: Connection) -> None:
+    write = connection.get_execution_options().get(WRITE_OPTION, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
@@ -101,19 +101,19 @@ def reader(engine: Engine) -> Engine:
 
 def writer(engine: Engine) -> Engine:
     """A transaction that writes is the only one, from its beginning."""
-    return engine.execution_options(**{WRITE: True})
+    return engine.execution_options(**{WRITE_OPTION: True})
 
 
 def lock_for_migration(_connection: Connection) -> None:
     """BEGIN IMMEDIATE has locked the database."""
 
 
-def sit(_engine: Engine, _job: str) -> OwnFile:
+def acquire_job_lock(_engine: Engine, _job: str) -> NoLock:
     """A file is one service's."""
-    return OwnFile()
+    return NoLock()
 
 
-def is_only_one(_connection: Connection, _job: str) -> bool:
+def try_transaction_lock(_connection: Connection, _job: str) -> bool:
     """Whoever writes is the only one."""
     return True
 
@@ -125,8 +125,10 @@ def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 
 def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
     """In lists that one statement may hold."""
-    for chunk in chunks(keys, IN_LIST):
-        yield from map(codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.signed(key) for key in chunk]}))
+    for chunk in chunked(keys, MAX_IN_LIST):
+        yield from map(
+            codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.to_signed(key) for key in chunk]})
+        )
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:

@@ -13,20 +13,20 @@ from sqlalchemy.sql.functions import FunctionElement
 from ..schema import AGENTS
 
 
-class Insertion(NamedTuple):
+class DialectInsert(NamedTuple):
     """An INSERT that minds rows which are there already, in the words of each database."""
 
     by_database: dict[str, Insert]
 
-    def on(self, connection: Connection) -> Insert:
+    def for_connection(self, connection: Connection) -> Insert:
         """The one for *connection*."""
         return self.by_database[connection.dialect.name]
 
 
-def insert_or_skip(table: Table, *columns: str) -> Insertion:
+def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
     """INSERT that leaves an existing row with the same *columns* as it is; without them: the same primary key."""
     on = list(columns) or None
-    return Insertion(
+    return DialectInsert(
         {
             "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=on),
             "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=on),
@@ -34,11 +34,11 @@ def insert_or_skip(table: Table, *columns: str) -> Insertion:
     )
 
 
-def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> Insertion:
+def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> DialectInsert:
     """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*."""
     changed = [c.name for c in table.columns if c.name not in keys + keep]
     one, other = sqlite.insert(table), postgresql.insert(table)
-    return Insertion(
+    return DialectInsert(
         {
             "sqlite": one.on_conflict_do_update(
                 index_elements=list(keys), set_={name: one.excluded[name] for name in changed}
@@ -69,16 +69,16 @@ class _Contains(FunctionElement[bool]):
 
 
 @compiles(_Contains, "sqlite")
-def _in_sqlite(element: _Contains, compiler: Any, **named: Any) -> str:
+def _compile_contains_sqlite(element: _Contains, compiler: Any, **named: Any) -> str:
     return f"(instr({compiler.process(element.clauses, **named)}) > 0)"
 
 
 @compiles(_Contains, "postgresql")
-def _in_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
+def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
     """By its full name, since POSITION is a word of SQL: that takes (text, text) and (bytea, bytea)."""
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
-NAME = ("tenant", "issuer", "agent_id")
+AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
 """An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone."""
-UPSERT_AGENT = upsert(AGENTS, ("key",), keep=NAME)
+UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)

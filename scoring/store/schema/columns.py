@@ -12,16 +12,16 @@ ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 """Only a column whose type is spelt INTEGER is SQLite's own row id and counts up by itself."""
 
 
-def words(name: str, default: str | None = None) -> Column[str]:
+def text_column(name: str, default: str | None = None) -> Column[str]:
     """A text."""
     return Column(name, TEXT, nullable=False, server_default=default)
 
 
-def long(name: str, default: str | None = None) -> Column[int]:
+def integer_column(name: str, default: str | None = None) -> Column[int]:
     """A whole number of 64 bits: a time, a count, a key."""
     return Column(name, BigInteger, nullable=False, server_default=default)
 
 
-def real(name: str) -> Column[float]:
+def float_column(name: str) -> Column[float]:
     """A float of 64 bits."""
     return Column(name, Float(53), nullable=False)

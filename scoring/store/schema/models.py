@@ -5,20 +5,20 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table
 
 from ..text import TEXT
-from .columns import METADATA, long, words
+from .columns import METADATA, integer_column, text_column
 
 MODEL_VERSIONS = Table(
     "model_versions",
     METADATA,
     Column("version", TEXT, primary_key=True),
-    words("status"),
-    words("digest"),
-    long("from_ms"),
-    long("to_ms"),
-    long("created_ms"),
-    long("promoted_ms"),
-    long("changed_ms"),
-    long("counted_from"),
+    text_column("status"),
+    text_column("digest"),
+    integer_column("from_ms"),
+    integer_column("to_ms"),
+    integer_column("created_ms"),
+    integer_column("promoted_ms"),
+    integer_column("changed_ms"),
+    integer_column("counted_from"),
     Column("trained", LargeBinary, nullable=False),
     Column("figures", LargeBinary, nullable=False),
     Index("ix_model_versions_status", "status"),
@@ -29,11 +29,11 @@ MODEL_HISTORY = Table(
     "model_history",
     METADATA,
     Column("entry_id", TEXT, primary_key=True),
-    long("at_ms"),
-    words("version"),
-    words("act"),
-    words("by"),
-    words("why"),
+    integer_column("at_ms"),
+    text_column("version"),
+    text_column("act"),
+    text_column("by"),
+    text_column("why"),
     Column("detail", LargeBinary, nullable=False),
     Index("ix_model_history_time", "at_ms", "entry_id"),
 )
@@ -44,10 +44,10 @@ MODEL_SWITCHES = Table(
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    words("version"),
-    words("digest"),
-    words("installed"),
-    long("at_ms"),
+    text_column("version"),
+    text_column("digest"),
+    text_column("installed"),
+    integer_column("at_ms"),
 )
 
 MODEL_DAYS = Table(
@@ -57,8 +57,8 @@ MODEL_DAYS = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("tenant", TEXT, primary_key=True),
     Column("agent_type", TEXT, primary_key=True),
-    long("events"),
-    long("agent_days"),
+    integer_column("events"),
+    integer_column("agent_days"),
     Column("alerts", LargeBinary, nullable=False),
     Column("p_values", LargeBinary, nullable=False),
     Column("drift", LargeBinary, nullable=False),

@@ -5,31 +5,31 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, LargeBinary, Table
 
 from ..text import TEXT
-from .columns import METADATA, long, words
+from .columns import METADATA, integer_column, text_column
 
 ERASURES = Table(
     "erasures",
     METADATA,
     Column("erasure_id", TEXT, primary_key=True),
-    words("kind"),
-    words("status"),
-    words("tenant"),
-    words("issuer"),
+    text_column("kind"),
+    text_column("status"),
+    text_column("tenant"),
+    text_column("issuer"),
     # What is erased: here while the work goes on, empty once it is done.
-    words("subject"),
+    text_column("subject"),
     # Salted digest of it, in the words of the proof.
-    words("subject_salt"),
-    words("subject_digest"),
-    words("reason"),
-    words("asked_by"),
-    long("asked_ms"),
+    text_column("subject_salt"),
+    text_column("subject_digest"),
+    text_column("reason"),
+    text_column("asked_by"),
+    integer_column("asked_ms"),
     # The record of the log that ended what was known: offset and arrival; -1 = not written yet.
-    long("at_offset"),
-    long("at_ms"),
+    integer_column("at_offset"),
+    integer_column("at_ms"),
     Column("rounds", Integer, nullable=False),
-    words("error"),
-    long("updated_ms"),
-    long("done_ms"),
+    text_column("error"),
+    integer_column("updated_ms"),
+    integer_column("done_ms"),
     Column("counts", LargeBinary, nullable=False),
     Column("proof", LargeBinary, nullable=False),
     Index("ix_erasures_time", "asked_ms", "erasure_id"),
@@ -40,5 +40,5 @@ FORGOTTEN = Table(
     METADATA,
     # Keyed hash of an agent that must not go on from a model's history.
     Column("mark", TEXT, primary_key=True),
-    long("at_ms"),
+    integer_column("at_ms"),
 )

@@ -26,9 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from trustwatch.api.callers import CallerDirectory
-from trustwatch.api.console import ConsoleApp
-from trustwatch.api.http import PipelineStatus, Services, create_app
-from trustwatch.api.serve.guarding import forget_answers, make_guard
+from trustwatch.api.console import ConsoleApplication
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
+from trustwatch.api.serve.guarding import drop_cached_answers, make_decision_point
 from trustwatch.api.settings import (
     ConsoleGrantSettings,
     ConsoleOidcSettings,
@@ -38,12 +38,12 @@ from trustwatch.api.settings import (
     Settings,
     TenantSettings,
 )
-from trustwatch.api.tokens import Jwks, TokenVerifier
+from trustwatch.api.tokens import JwksCache, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit
-from trustwatch.scoring.channel import Change, Update
+from trustwatch.scoring.channel import LevelChange, PipelineUpdate
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, Reason
+from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, RiskReason
 from trustwatch.scoring.store import open_store, sqlite_url
 from trustwatch.scoring.view import RiskView
 
@@ -193,35 +193,35 @@ class Site:
         self.view, self.status = RiskView(), PipelineStatus()
         self.ids = iter(range(10**9))
         self.position = self.store.claim(0)
-        self.served = Served(listener, create_app(self._services(), console=ConsoleApp))
+        self.served = Served(listener, create_app(self._services(), console=ConsoleApplication))
         self.browser = self.new_browser()
         self.browser.get("/healthz").raise_for_status()
 
-    def _services(self) -> Services:
-        jwks = Jwks((), self.settings.verification, self.clock)
+    def _services(self) -> Runtime:
+        jwks = JwksCache((), self.settings.verification, self.clock)
         callers = CallerDirectory((), [])
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
-        self.guard = make_guard(
+        self.guard = make_decision_point(
             self.settings,
             self.log,
             self.store,
             self.view,
             policy,
             self.status,
-            lambda agents: forget_answers(self.view, agents),
+            lambda agents: drop_cached_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
         )
-        return Services(
-            guard=self.guard,
+        return Runtime(
+            decision_point=self.guard,
             settings=self.settings,
-            log=self.log,
+            event_log=self.log,
             store=self.store,
-            view=self.view,
-            policy=policy,
-            verifier=TokenVerifier((), jwks, callers.caller, self.settings.verification, self.clock),
+            risk_view=self.view,
+            live_policy=policy,
+            verifier=TokenVerifier((), jwks, callers.resolve, self.settings.verification, self.clock),
             model_version="m1",
-            status=self.status,
+            pipeline_status=self.status,
             clock=self.clock,
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
@@ -231,12 +231,12 @@ class Site:
 
     async def _running(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.writing = asyncio.create_task(self.guard.audit.run())
-        await self.guard.approvals.load()
+        self.writing = asyncio.create_task(self.guard.audit_sink.run())
+        await self.guard.approval_workflow.load_open()
 
     async def _ended(self) -> None:
-        await self.guard.approvals.close()
-        await self.guard.audit.flush(5.0)
+        await self.guard.approval_workflow.close()
+        await self.guard.audit_sink.flush(5.0)
         self.writing.cancel()
 
     def new_browser(self) -> httpx.Client:
@@ -303,7 +303,7 @@ class Site:
             for r in rows
         ]
         changes = [
-            Change(
+            LevelChange(
                 d.decision_id,
                 d.agent.tenant,
                 d.agent.agent_id,
@@ -316,16 +316,16 @@ class Site:
             )
             for d in decisions
         ]
-        update = Update(summaries, changes, after.offset, 0, {"events": after.offset * 10}, {})
+        update = PipelineUpdate(summaries, changes, after.offset, 0, {"events": after.offset * 10}, {})
 
         def work() -> None:
             self.view.apply(update.agents)
-            self.status.note(update, int(self.clock.now * 1000))
+            self.status.apply_report(update, int(self.clock.now * 1000))
 
         self.inside(work)
 
 
-REASON = Reason(
+REASON = RiskReason(
     "first_seen_resource", "resource_rarity", "acct-9001", "42 known accounts", 0.41, "first use of acct-9001"
 )
 

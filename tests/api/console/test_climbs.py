@@ -7,23 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.api.console.views.climbs import WITHIN_MS, Step, climbs
-from trustwatch.scoring.notify import alert_payload
+from trustwatch.api.console.views.climbs import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
+from trustwatch.scoring.notify import build_alert_payload
 from trustwatch.scoring.records import OutboxRow
-from trustwatch.scoring.store import Route
+from trustwatch.scoring.store import DeliveryRoute
 
 NOW_MS = 1_764_000_000_000
 LEVELS = ("unknown", "low", "medium", "high", "critical")
 
 
-def shown(*steps: Step | None) -> list[list[Step | None]]:
-    return [list(one.steps) for one in climbs(steps, lambda step: step)]
+def shown(*steps: LevelStep | None) -> list[list[LevelStep | None]]:
+    return [list(one.steps) for one in group_escalations(steps, lambda step: step)]
 
 
 def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
     """What another agent did meanwhile stands by itself."""
-    high, medium = Step("a", 2, 3, 30), Step("a", 1, 2, 10)
-    other = Step("b", 1, 4, 20)
+    high, medium = LevelStep("a", 2, 3, 30), LevelStep("a", 1, 2, 10)
+    other = LevelStep("b", 1, 4, 20)
 
     assert shown(high, other, medium) == [[high, medium], [other]]
 
@@ -31,15 +31,15 @@ def test_rises_in_a_row_are_one_entry_at_the_place_of_the_newest() -> None:
 @pytest.mark.parametrize(
     ("later", "earlier"),
     [
-        (Step("a", 2, 3, 30), Step("b", 1, 2, 10)),
-        (Step("a", 2, 1, 30), Step("a", 1, 2, 10)),
-        (Step("a", 1, 2, 30), Step("a", 2, 1, 10)),
-        (Step("a", 3, 4, 30), Step("a", 1, 2, 10)),
-        (Step("a", 2, 3, WITHIN_MS + 11), Step("a", 1, 2, 10)),
+        (LevelStep("a", 2, 3, 30), LevelStep("b", 1, 2, 10)),
+        (LevelStep("a", 2, 1, 30), LevelStep("a", 1, 2, 10)),
+        (LevelStep("a", 1, 2, 30), LevelStep("a", 2, 1, 10)),
+        (LevelStep("a", 3, 4, 30), LevelStep("a", 1, 2, 10)),
+        (LevelStep("a", 2, 3, MAX_STEP_INTERVAL_MS + 11), LevelStep("a", 1, 2, 10)),
     ],
     ids=["another agent", "a fall", "after a fall", "a step is missing", "long after"],
 )
-def test_what_is_no_climb_stays_apart(later: Step, earlier: Step) -> None:
+def test_what_is_no_climb_stays_apart(later: LevelStep, earlier: LevelStep) -> None:
     """Each is an entry of its own."""
     assert shown(later, earlier) == [[later], [earlier]]
 
@@ -47,12 +47,12 @@ def test_what_is_no_climb_stays_apart(later: Step, earlier: Step) -> None:
 def test_a_fall_between_ends_a_climb() -> None:
     """The same levels twice are two climbs, and what says nothing of levels is left alone."""
     steps = [
-        Step("a", 2, 3, 60),
-        Step("a", 1, 2, 50),
+        LevelStep("a", 2, 3, 60),
+        LevelStep("a", 1, 2, 50),
         None,
-        Step("a", 3, 1, 40),
-        Step("a", 2, 3, 30),
-        Step("a", 1, 2, 20),
+        LevelStep("a", 3, 1, 40),
+        LevelStep("a", 2, 3, 30),
+        LevelStep("a", 1, 2, 20),
     ]
 
     assert shown(*steps) == [steps[:2], [None], [steps[3]], steps[4:]]
@@ -77,7 +77,7 @@ def rise(site: Any, make_row: Any, make_decision: Any, agent: str, first: int) -
             f"alert-{one.decision_id}",
             "alert",
             "",
-            alert_payload(one, {"allow": True}, "https://trust.example"),
+            build_alert_payload(one, {"allow": True}, "https://trust.example"),
             one.decided_ms,
             row.name.key,
             "first_seen_resource",
@@ -87,7 +87,7 @@ def rise(site: Any, make_row: Any, make_decision: Any, agent: str, first: int) -
         for one in made
     ]
     site.store.enqueue(rows)
-    site.store.route([Route("soc", "alert", frozenset(range(5)), 0)], NOW_MS)
+    site.store.route([DeliveryRoute("soc", "alert", frozenset(range(5)), 0)], NOW_MS)
     return made
 
 

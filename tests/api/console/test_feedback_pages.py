@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.requests import Request
-from trustwatch.api.console.assets import Assets
-from trustwatch.api.console.render import Renderer
-from trustwatch.api.console.views.feedback import preview_shown
-from trustwatch.scoring.feedback import PreviewRow
+from trustwatch.api.console.assets import StaticAssets
+from trustwatch.api.console.render import PageRenderer
+from trustwatch.api.console.views.feedback import display_preview
+from trustwatch.scoring.feedback import FeedbackPreview
 
 from .conftest import NOW_MS, REASON, decision_of, row_of
 
@@ -48,10 +48,10 @@ def page(removed: list[dict[str, Any]], odd: list[dict[str, Any]] | None = None)
         "still_odd": odd or [],
         "unseen": "",
     }
-    row = PreviewRow("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(found))
+    row = FeedbackPreview("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(found))
     asked = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
-    renderer = Renderer(Assets(), (), lambda: NOW_MS)
-    made = renderer.page(asked, "feedback_preview.html", None, preview=preview_shown(row), decision_id="d1")
+    renderer = PageRenderer(StaticAssets(), (), lambda: NOW_MS)
+    made = renderer.page(asked, "feedback_preview.html", None, preview=display_preview(row), decision_id="d1")
     return " ".join(bytes(made.body).decode().split())
 
 

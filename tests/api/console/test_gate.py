@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.api.console.pages import routers
+from trustwatch.api.console.pages import page_routers
 
-ROUTES = [route for router in routers() for route in router.routes]
+ROUTES = [route for router in page_routers() for route in router.routes]
 PAGES = sorted({route.path for route in ROUTES if "GET" in route.methods and "{" not in route.path})
 FORMS = sorted({route.path.translate({123: "", 125: ""}) for route in ROUTES if "POST" in route.methods})
 

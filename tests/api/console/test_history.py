@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.console.history import History, Moment, Places, history
+from trustwatch.api.console.history import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
 from trustwatch.api.settings.archive import ArchiveSettings
 from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.ingest.archive.files import rewriting
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.files import rewrite_lock
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.privacy import Erasure
 from trustwatch.scoring.records import AgentName
 
@@ -45,22 +45,22 @@ def raw_of(number: int, at: datetime, agent: str = "bot", **more: Any) -> bytes:
 
 def archive_of(directory: Path, records: list[bytes], topic: str = "") -> None:
     """All records in files, one range an archive."""
-    archive = Archive(directory, topic)
+    archive = EventArchive(directory, topic)
     archive.start()
-    events = [Archived(at, 0, decode_event(raw), raw) for at, raw in enumerate(records)]
+    events = [EventToArchive(at, 0, decode_event(raw), raw) for at, raw in enumerate(records)]
     archive.write(0, len(records), events)
     archive.close()
 
 
 def log_of(directory: Path, records: list[bytes]) -> Path:
     log = EventLog(directory)
-    log.append([Record(Kind.EVENT, at + 1, 0, raw, b"") for at, raw in enumerate(records)])
+    log.append([Record(RecordKind.EVENT, at + 1, 0, raw, b"") for at, raw in enumerate(records)])
     log.sync()
     log.close()
     return directory
 
 
-def actions(found: History) -> list[str]:
+def actions(found: AgentEventHistory) -> list[str]:
     return [event.action for event in found.events]
 
 
@@ -72,7 +72,7 @@ def wish(kind: str, name: str, at_offset: int) -> Erasure:
 def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
     """Newest first, with how many rows were looked at."""
     archive_of(tmp_path, [raw_of(at, NOW + timedelta(minutes=at)) for at in range(60)], TOPIC)
-    found = history(Places(None, tmp_path, TOPIC), BOT, Moment(), ())
+    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
 
     assert actions(found) == [f"step_{at}" for at in reversed(range(10, 60))]
     assert (found.found, found.logged, found.archived, found.whole, found.trouble) == (60, None, 60, True, "")
@@ -83,11 +83,11 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     records = [raw_of(at, NOW + timedelta(minutes=at)) for at in range(30)]
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records[:25])
-    looked = history.__globals__["recent_events"]
+    looked = load_event_history.__globals__["recent_events"]
     monkeypatch.setitem(
-        history.__globals__, "recent_events", lambda *given, **more: looked(*given, look_back=10, **more)
+        load_event_history.__globals__, "recent_events", lambda *given, **more: looked(*given, look_back=10, **more)
     )
-    found = history(Places(log, tmp_path / "archive"), BOT, Moment(), ())
+    found = load_event_history(EventLocations(log, tmp_path / "archive"), BOT, DecisionMoment(), ())
 
     assert actions(found) == [f"step_{at}" for at in reversed(range(30))]
     assert (found.found, found.logged, found.archived, found.whole) == (30, 10, 25, True)
@@ -100,8 +100,8 @@ def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path:
     records = [raw_of(at, then + timedelta(minutes=at)) for at in range(3)]
     records += [raw_of(at, NOW + timedelta(seconds=at)) for at in range(100, 200)]
     archive_of(tmp_path, records, TOPIC)
-    moment = Moment(int((then + timedelta(minutes=2)).timestamp() * 1000))
-    found = history(Places(None, tmp_path, TOPIC), BOT, moment, ())
+    moment = DecisionMoment(int((then + timedelta(minutes=2)).timestamp() * 1000))
+    found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, moment, ())
 
     assert [event.action for event in found.around] == ["step_0", "step_1", "step_2"]
     assert "step_199" in actions(found) and "step_0" not in actions(found)
@@ -115,30 +115,32 @@ def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records)
     behind = ["step_3", "step_2"] if offset == 2 else []
-    for places in (Places(log, None), Places(tmp_path / "none", tmp_path / "archive")):
-        gone = history(places, BOT, Moment(), [wish("agent", "bot", offset)])
-        renamed = history(places, BOT, Moment(), [wish("principal", "ann@acme.example", offset)])
+    for places in (EventLocations(log, None), EventLocations(tmp_path / "none", tmp_path / "archive")):
+        gone = load_event_history(places, BOT, DecisionMoment(), [wish("agent", "bot", offset)])
+        renamed = load_event_history(places, BOT, DecisionMoment(), [wish("principal", "ann@acme.example", offset)])
 
         assert actions(gone) == behind
         assert len(renamed.events) == 4
         people = [event.principal.id for event in renamed.events if event.principal]
         assert [name == "ann@acme.example" for name in people] == [offset == 2, offset == 2, False, False]
     archive_of(tmp_path / "topic", records, TOPIC)
-    assert not history(Places(None, tmp_path / "topic", TOPIC), BOT, Moment(), [wish("agent", "bot", offset)]).events
+    assert not load_event_history(
+        EventLocations(None, tmp_path / "topic", TOPIC), BOT, DecisionMoment(), [wish("agent", "bot", offset)]
+    ).events
 
 
 def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No archive with Kafka, an empty one, one of another log, one that is rewritten, one nobody can read here."""
 
     def trouble(archive: Path | None) -> str:
-        return history(Places(None, archive, TOPIC), BOT, Moment(), ()).trouble
+        return load_event_history(EventLocations(None, archive, TOPIC), BOT, DecisionMoment(), ()).trouble
 
     assert "no archive is kept" in trouble(None)
     assert "Nothing is archived" in trouble(tmp_path)
     archive_of(tmp_path, [raw_of(1, NOW)])
     assert "of an embedded log, not of the topic" in trouble(tmp_path)
-    with rewriting(tmp_path):
-        found = history(Places(tmp_path / "log", tmp_path), BOT, Moment(), ())
+    with rewrite_lock(tmp_path):
+        found = load_event_history(EventLocations(tmp_path / "log", tmp_path), BOT, DecisionMoment(), ())
     assert found.busy and "being rewritten" in found.trouble and not found.whole
     monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.latest", None)
     assert "not installed" in trouble(tmp_path)
@@ -173,7 +175,7 @@ def test_the_page_says_why_there_is_nothing(new_site: Callable[..., Any], make_r
     site = new_site(archive=ArchiveSettings(directory=tmp_path / "archive"), kafka=kafka)
     site.know(make_row("bot"))
     site.sign_in("soc")
-    with rewriting(tmp_path / "archive"):
+    with rewrite_lock(tmp_path / "archive"):
         text = site.browser.get("/console/agent/events", params=asked).text
 
     assert "Looking again in a moment" in text and 'hx-trigger="load delay:3s"' in text

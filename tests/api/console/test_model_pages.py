@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 from trustwatch.api.console.pages import models
-from trustwatch.api.lifecycle.desk import ModelView
-from trustwatch.scoring.lifecycle.curve import CurvePoint, GroupCurve
-from trustwatch.scoring.lifecycle.promotion import Judgement
-from trustwatch.scoring.lifecycle.records import ModelEntry, ModelVersion
+from trustwatch.api.lifecycle.desk import ModelVersionView
+from trustwatch.scoring.lifecycle.curve import CalibrationCurve, CalibrationPoint
+from trustwatch.scoring.lifecycle.promotion import PromotionAssessment
+from trustwatch.scoring.lifecycle.records import ModelHistoryEntry, ModelVersion
 from trustwatch.scoring.store import Page
 
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
 
-FLEET = GroupCurve("*", "*", 4_321, True, (CurvePoint(0.1, 1.0), CurvePoint(0.9, 0.001)))
+FLEET = CalibrationCurve("*", "*", 4_321, True, (CalibrationPoint(0.1, 1.0), CalibrationPoint(0.9, 0.001)))
 
 
 class Versions:
     """A desk with a champion and a challenger."""
 
     version = "m1"
-    known: tuple[GroupCurve, ...] = ()
+    known: tuple[CalibrationCurve, ...] = ()
 
     def __init__(self) -> None:
         told = {"source": "archive", "events": 87_654}
@@ -31,7 +31,7 @@ class Versions:
             ModelVersion(name, kind, "d", 1, 2, 3, trained=told)
             for name, kind in (("m2", "challenger"), ("m1", "champion"))
         ]  # type: ignore[arg-type]
-        self.lines = [ModelEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
+        self.lines = [ModelHistoryEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
 
     def versions(self, limit: int) -> Page[ModelVersion]:
         return Page(self.all[:limit], None)
@@ -41,15 +41,15 @@ class Versions:
 
     drift = budget
 
-    def history(self, limit: int) -> Page[ModelEntry]:
+    def history(self, limit: int) -> Page[ModelHistoryEntry]:
         return Page(self.lines[:limit], None)
 
-    def view(self, version: str, _: Any) -> ModelView:
+    def view(self, version: str, _: Any) -> ModelVersionView:
         found = next(one for one in self.all if one.version == version)
-        return ModelView(found, version == self.version, True, [FLEET], [], self.lines, [], self.known)
+        return ModelVersionView(found, version == self.version, True, [FLEET], [], self.lines, [], self.known)
 
-    def judgement(self, _: str) -> Judgement:
-        return Judgement(["fewer on 12 agent-days of others"], [])
+    def judgement(self, _: str) -> PromotionAssessment:
+        return PromotionAssessment(["fewer on 12 agent-days of others"], [])
 
 
 @pytest.mark.parametrize(("group", "everybody"), [("trust-admins", True), ("soc", False)])

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.console.recent import recent_events
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.api.console.recent import read_log_excerpt
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records import AgentName
 
 from .conftest import AS, decision_of, row_of
@@ -36,7 +36,7 @@ def page_of(site: Any, agent_id: str, tenant: str = "acme", path: str = "/consol
 def log(site: Any, *events: dict[str, Any]) -> None:
     """Events, durable as the door makes them."""
     records = [
-        Record(Kind.EVENT, number + 1, int(site.clock.now * 1000), msgspec.json.encode(event), b"")
+        Record(RecordKind.EVENT, number + 1, int(site.clock.now * 1000), msgspec.json.encode(event), b"")
         for number, event in enumerate(events)
     ]
     site.wait(site.log.commit(records))
@@ -255,7 +255,7 @@ def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
 
 def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:
     """What can not be read is said, by None, and nothing else fails."""
-    assert recent_events(tmp_path / "none", AgentName(1, "t", "i", "a")) is None
+    assert read_log_excerpt(tmp_path / "none", AgentName(1, "t", "i", "a")) is None
 
 
 def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: Callable[..., Any]) -> None:

@@ -16,18 +16,18 @@ import pytest
 from msgspec.structs import replace
 from trustwatch.api import console
 from trustwatch.api.console import render, signin
-from trustwatch.api.console.assets import Assets
-from trustwatch.api.console.figures import Figures
-from trustwatch.api.console.graph import MOST_DRAWN, graph
-from trustwatch.api.console.pages.overview import containment, newest_first
-from trustwatch.api.console.profile import profile_of
-from trustwatch.api.console.trail import MOST_POINTS, Trail
+from trustwatch.api.console.assets import StaticAssets
+from trustwatch.api.console.figures import ActivitySampler
+from trustwatch.api.console.graph import MAX_DRAWN_AGENTS, draw_blast_radius
+from trustwatch.api.console.pages.overview import containment_times, order_by_last_rise
+from trustwatch.api.console.profile import read_baseline_profile
+from trustwatch.api.console.trail import MAX_POINTS, RiskSeries
 from trustwatch.api.http import PipelineStatus
 from trustwatch.api.settings import load_settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.features import layout as l
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.blast_radius import Reached
+from trustwatch.scoring.blast_radius import ReachedAgent
 from trustwatch.scoring.containment import Actuation
 from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.view import RiskView
@@ -99,25 +99,25 @@ def test_examples_hold(module: Any) -> None:
 
 def test_a_trail_keeps_what_moved() -> None:
     """Steps of one hundredth or ten minutes; calm agents leave none; a full one is thinned, not cut."""
-    trail = Trail(agents=2)
+    trail = RiskSeries(agents=2)
     for risk, at_ms in ((0.01, 1), (0.5, 10), (0.501, 20), (0.6, 30), (0.6, 30 + 600_000)):
-        trail.note(summary(risk=risk, at_ms=at_ms))
+        trail.record(summary(risk=risk, at_ms=at_ms))
     key = summary().name.key
 
     assert [(one.at_ms, round(one.risk, 3)) for one in trail.points(key)] == [(10, 0.5), (30, 0.6), (600_030, 0.6)]
-    for number in range(10 * MOST_POINTS):
-        trail.note(summary("b", risk=0.3 + 0.1 * (number % 2), at_ms=number))
+    for number in range(10 * MAX_POINTS):
+        trail.record(summary("b", risk=0.3 + 0.1 * (number % 2), at_ms=number))
     points = trail.points(summary("b").name.key)
-    assert len(points) <= MOST_POINTS
-    assert points[0].at_ms == 0 and points[-1].at_ms == 10 * MOST_POINTS - 1
-    trail.note(summary("c", at_ms=1))
+    assert len(points) <= MAX_POINTS
+    assert points[0].at_ms == 0 and points[-1].at_ms == 10 * MAX_POINTS - 1
+    trail.record(summary("c", at_ms=1))
     assert trail.points(key) == []
 
 
-def figures_of(view: RiskView, status: PipelineStatus) -> tuple[Figures, Any]:
+def figures_of(view: RiskView, status: PipelineStatus) -> tuple[ActivitySampler, Any]:
     now = SimpleNamespace(ms=1000, s=0.0)
     services: Any = SimpleNamespace(view=view, status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s)
-    return Figures(services), now
+    return ActivitySampler(services), now
 
 
 def test_rates_are_events_over_time() -> None:
@@ -125,16 +125,16 @@ def test_rates_are_events_over_time() -> None:
     status = PipelineStatus()
     figures, now = figures_of(RiskView(), status)
     for events in (0, 100, 100, 30):
-        status.counts = {"events": events}
+        status.work_counts = {"events": events}
         figures.sample()
         now.ms += 2000
 
-    assert [rate for _, rate in figures.rates()] == [50.0, 0.0, 15.0]
-    assert figures.rate(3.0) == pytest.approx(7.5)
+    assert [rate for _, rate in figures.throughput_series()] == [50.0, 0.0, 15.0]
+    assert figures.throughput(3.0) == pytest.approx(7.5)
 
 
-async def _levels(figures: Figures, tenants: Any) -> dict[str, int]:
-    return await figures.levels(tenants)
+async def _levels(figures: ActivitySampler, tenants: Any) -> dict[str, int]:
+    return await figures.level_counts(tenants)
 
 
 def test_levels_are_counted_by_tenant() -> None:
@@ -145,41 +145,43 @@ def test_levels_are_counted_by_tenant() -> None:
 
     assert asyncio.run(_levels(figures, ("t",))) == {"unknown": 0, "low": 1, "medium": 0, "high": 0, "critical": 1}
     assert asyncio.run(_levels(figures, None))["critical"] == 2
-    assert figures.trail.points(summary().name.key)
+    assert figures.risk_series.points(summary().name.key)
 
 
 def test_a_profile_says_how_much_is_known() -> None:
     """From the state that the feature builder stores; another layout is no profile."""
-    rows = np.zeros(1, l.ROW)
+    rows = np.zeros(1, l.STATE_ROW)
     numbers = rows["numbers"][0]
     numbers[l.N_EVENTS] = 40
     numbers[l.N_DISTINCT + l.K_ACTION] = 3
     numbers[l.N_COUNT + l.Q_GAP], numbers[l.N_MEAN + l.Q_GAP], numbers[l.N_VAR + l.Q_GAP] = 5, np.log1p(20.0), 0.25
     row: Any = SimpleNamespace(features=rows.tobytes())
-    found = profile_of(row)
+    found = read_baseline_profile(row)
 
     assert found is not None
     assert (found.learned, found.known) == (40, [("actions", 3)])
     (gap,) = found.usual
     assert gap.mean == pytest.approx(20.0, rel=1e-4) and gap.low < 20 < gap.high
-    assert profile_of(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]
-    assert profile_of(None) is None
+    assert read_baseline_profile(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]
+    assert read_baseline_profile(None) is None
 
 
-def reached(agent_id: str, via: str, depth: int = 1) -> Reached:
+def reached(agent_id: str, via: str, depth: int = 1) -> ReachedAgent:
     name = AgentName(1, "t", "i", agent_id)
-    return Reached(name, depth, "delegated", via, 1, 2, RiskLevel.HIGH, 0.0, 0)
+    return ReachedAgent(name, depth, "delegated", via, 1, 2, RiskLevel.HIGH, 0.0, 0)
 
 
 def test_the_drawing_links_and_escapes() -> None:
     """Each agent once, an edge for each step, names as text; what is too much for a drawing is left to the table."""
-    drawn = str(graph("<start>", RiskLevel.CRITICAL, [reached("b&c", "<start>"), reached("d", "b&c", 2)]))
-    many = str(graph("s", RiskLevel.LOW, [reached(f"a{number}", "s") for number in range(MOST_DRAWN + 5)]))
+    drawn = str(draw_blast_radius("<start>", RiskLevel.CRITICAL, [reached("b&c", "<start>"), reached("d", "b&c", 2)]))
+    many = str(
+        draw_blast_radius("s", RiskLevel.LOW, [reached(f"a{number}", "s") for number in range(MAX_DRAWN_AGENTS + 5)])
+    )
 
     assert drawn.count("<path") == 2 and drawn.count("<rect") == 3
     assert "<start>" not in drawn and "&lt;start&gt;" in drawn and "b&amp;c" in drawn
     assert 'href="/console/agent?tenant=t&amp;issuer=i&amp;id=d"' in drawn
-    assert many.count("<rect") == MOST_DRAWN + 1
+    assert many.count("<rect") == MAX_DRAWN_AGENTS + 1
 
 
 def test_containment_is_told_of_what_events_led_to() -> None:
@@ -189,10 +191,10 @@ def test_containment_is_told_of_what_events_led_to() -> None:
     def done(caused: int, confirmed: int, status: Any = "confirmed") -> Actuation:
         return Actuation("as", name, 1, b"", b"", status, caused, caused, confirmed, confirmed, "")
 
-    found = containment([*(done(1000, 1000 + 10 * n) for n in range(1, 101)), done(0, 5), done(7, 0, "failed")])
+    found = containment_times([*(done(1000, 1000 + 10 * n) for n in range(1, 101)), done(0, 5), done(7, 0, "failed")])
 
     assert (found.confirmed, found.p50_s, found.p99_s, found.failed) == (100, 0.5, 0.99, 1)
-    assert containment([]).confirmed == 0
+    assert containment_times([]).confirmed == 0
 
 
 def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
@@ -207,7 +209,7 @@ def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
     }
     unknown = summary("unknown", level=4, at_ms=1500)
 
-    assert [one.name.agent_id for one in newest_first([high, old, unknown, new], reasons)] == [
+    assert [one.name.agent_id for one in order_by_last_rise([high, old, unknown, new], reasons)] == [
         "new",
         "unknown",
         "old",
@@ -217,7 +219,7 @@ def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
 
 def test_the_text_of_the_pages_needs_every_value() -> None:
     """A name that is misspelt in a template fails instead of showing nothing."""
-    renderer = render.Renderer(Assets(), (), lambda: 0)
+    renderer = render.PageRenderer(StaticAssets(), (), lambda: 0)
     request: Any = SimpleNamespace(url=SimpleNamespace(path="/"), headers={})
     with pytest.raises(jinja2.UndefinedError):
         renderer.page(request, "sign_in.html", None)

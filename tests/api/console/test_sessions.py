@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.console.headers import content_policy
-from trustwatch.api.console.links import new_code, use_code
-from trustwatch.api.console.people import caller_of, session_of
-from trustwatch.api.console.sessions import Sessions, session_key
+from trustwatch.api.console.headers import content_security_policy
+from trustwatch.api.console.links import issue_login_code, redeem_login_code
+from trustwatch.api.console.people import new_session, session_caller
+from trustwatch.api.console.sessions import ConsoleSessions, session_key
 from trustwatch.api.settings import ConsoleSettings, Secret
 from trustwatch.ingest.errors import ConfigError
 
@@ -104,12 +104,12 @@ def test_a_cookie_that_is_none_of_ours_is_nobody(site: Any, cookie: str) -> None
 
 def test_a_sealed_sign_in_is_no_session() -> None:
     """Each kind of cookie has a key of its own."""
-    box = Sessions(KEY.encode(), ConsoleSettings(), lambda: 1000.0)
-    session = session_of({"sub": "u"}, "soc", "sub", 1000.0)
+    box = ConsoleSessions(KEY.encode(), ConsoleSettings(), lambda: 1000.0)
+    session = new_session({"sub": "u"}, "soc", "sub", 1000.0)
 
     assert box.open(box.seal(session)) == session
     assert box.open_sign_in(box.seal(session)) is None
-    assert Sessions(b"z" * 32, ConsoleSettings(), lambda: 1000.0).open(box.seal(session)) is None
+    assert ConsoleSessions(b"z" * 32, ConsoleSettings(), lambda: 1000.0).open(box.seal(session)) is None
 
 
 def test_replicas_with_one_key_know_each_others_sessions(new_site: Callable[..., Any]) -> None:
@@ -141,19 +141,19 @@ def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
 def test_a_grant_that_is_taken_away_ends_its_sessions(site: Any) -> None:
     """What a session may do is looked up in the settings as they are."""
     console = site.settings.console
-    session = session_of({"sub": "u"}, "soc", "sub", 1.0)
+    session = new_session({"sub": "u"}, "soc", "sub", 1.0)
     without = msgspec.structs.replace(
         console, oidc=msgspec.structs.replace(console.oidc, grants=console.oidc.grants[:1])
     )
 
-    assert caller_of(session, console).tenants == {"acme"}
-    assert caller_of(session, without) is None
-    assert caller_of(session, ConsoleSettings()) is None
+    assert session_caller(session, console).tenants == {"acme"}
+    assert session_caller(session, without) is None
+    assert session_caller(session, ConsoleSettings()) is None
 
 
 def test_a_person_is_no_client(site: Any) -> None:
     """Nobody signs in under the name of a caller, to see its dead letters or speak for it in records."""
-    caller = caller_of(session_of({"sub": "gateway"}, "soc", "sub", 1.0), site.settings.console)
+    caller = session_caller(new_session({"sub": "gateway"}, "soc", "sub", 1.0), site.settings.console)
 
     assert caller.name == "console:gateway"
 
@@ -161,7 +161,7 @@ def test_a_person_is_no_client(site: Any) -> None:
 def test_a_link_signs_in_once(new_site: Callable[..., Any]) -> None:
     """The one-time link of the development login; used again, it says how to get another."""
     site = new_site(oidc=None, development_login=True)
-    code = new_code(site.settings.data_dir, site.clock.now)
+    code = issue_login_code(site.settings.data_dir, site.clock.now)
     first = site.browser.get("/console/dev-login", params={"code": code})
     other = site.new_browser()
     second = other.get("/console/dev-login", params={"code": code})
@@ -176,26 +176,26 @@ def test_a_link_signs_in_once(new_site: Callable[..., Any]) -> None:
 
 def test_links_are_not_on_disk_and_expire(tmp_path: Path) -> None:
     """Only hashes are stored; a day later nothing is."""
-    code = new_code(tmp_path, 1000.0)
+    code = issue_login_code(tmp_path, 1000.0)
     (file,) = (tmp_path / "console-links").iterdir()
 
     assert code not in file.name and code not in file.read_text()
-    assert not use_code(tmp_path, code, 1000.0 + 86_400)
-    assert not use_code(tmp_path, "../../etc/passwd", 1000.0)
-    assert new_code(tmp_path, 1000.0 + 86_401)
+    assert not redeem_login_code(tmp_path, code, 1000.0 + 86_400)
+    assert not redeem_login_code(tmp_path, "../../etc/passwd", 1000.0)
+    assert issue_login_code(tmp_path, 1000.0 + 86_401)
     assert len(list((tmp_path / "console-links").iterdir())) == 1
 
 
 def test_without_the_development_login_no_link_works(site: Any) -> None:
     """The files alone open nothing."""
-    code = new_code(site.settings.data_dir, site.clock.now)
+    code = issue_login_code(site.settings.data_dir, site.clock.now)
 
     assert site.browser.get("/console/dev-login", params={"code": code}).status_code == 403
 
 
 def test_the_content_policy_allows_nothing_inline_or_foreign() -> None:
     """No `unsafe-inline`, no host but those a form may lead to."""
-    policy = content_policy(["https://as.example/x?y", "https://as.example/z"])
+    policy = content_security_policy(["https://as.example/x?y", "https://as.example/z"])
 
     assert "unsafe" not in policy
     assert policy.count("https:") == 1

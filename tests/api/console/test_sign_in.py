@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.api.console.people import granted
+from trustwatch.api.console.people import matching_grant
 from trustwatch.api.settings import Secret
 
 NOW = 1_764_000_000.0
@@ -141,11 +141,11 @@ def test_the_first_grant_that_fits_decides(site: Any) -> None:
     """Tenants and scopes of two grants are never mixed; dotted claims go into objects."""
     grants = site.settings.console.oidc.grants
 
-    assert granted({"groups": ["readers", "soc"]}, grants).name == "soc"
-    assert granted({"groups": "x readers"}, grants).name == "readers"
-    assert granted({"realm": {"roles": ["watch"]}}, grants).name == "deep"
-    assert granted({"realm.roles": "watch"}, grants).name == "deep"
-    assert granted({"groups": {"soc": True}, "realm": "roles"}, grants) is None
+    assert matching_grant({"groups": ["readers", "soc"]}, grants).name == "soc"
+    assert matching_grant({"groups": "x readers"}, grants).name == "readers"
+    assert matching_grant({"realm": {"roles": ["watch"]}}, grants).name == "deep"
+    assert matching_grant({"realm.roles": "watch"}, grants).name == "deep"
+    assert matching_grant({"groups": {"soc": True}, "realm": "roles"}, grants) is None
 
 
 def test_claims_may_come_from_userinfo(site: Any) -> None:

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.containment import Intervention
-from trustwatch.scoring.notify import alert_payload
+from trustwatch.scoring.notify import build_alert_payload
 from trustwatch.scoring.records import AgentName, Commit, DeadLetter, OutboxRow, Position, RiskLevel
-from trustwatch.scoring.store import Route, Settlement
+from trustwatch.scoring.store import DeliveryRoute, DeliverySettlement
 
 AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -64,11 +64,11 @@ def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str 
 
 def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
     """An alert about a decision, routed to the targets."""
-    payload = alert_payload(decision, {"allow": True}, "https://trust.example")
+    payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
     site.store.enqueue(
         [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
     )
-    routes = [Route(target, "alert", frozenset(range(5)), 0) for target in targets]
+    routes = [DeliveryRoute(target, "alert", frozenset(range(5)), 0) for target in targets]
     site.store.route(routes, NOW_MS)
 
 
@@ -152,7 +152,7 @@ def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make
     told(site, row, decision, "chat", "pager")
     for target, status, error in (("chat", "delivered", ""), ("pager", "failed", "HTTP 410: gone")):
         for out in site.store.lease(target, NOW_MS + 1, 10, 1_000):
-            site.store.settle([Settlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
+            site.store.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
     site.sign_in("trust-admins")
 
     for path in ("/console/alerts?key=alert-d-730", "/console/decisions/d-730"):
@@ -246,9 +246,9 @@ def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
 
 
 async def _pin(site: Any, agent_id: str) -> None:
-    from trustwatch.api.guard.approvals import Person
+    from trustwatch.api.guard.approvals import Attribution
 
-    await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Person("console:x", "leak"), 3_600.0)
+    await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
 
 
 def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.api.callers import SourceBinding
 from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.admission import FUTURE_S
-from trustwatch.api.edge.batch import BatchAdmission, Outcome
-from trustwatch.api.edge.bodies import Parcel
+from trustwatch.api.edge.admission import MAX_CLOCK_AHEAD_S
+from trustwatch.api.edge.batch import AdmissionOutcome, BatchAdmission
+from trustwatch.api.edge.bodies import RawRecord
 from trustwatch.api.settings import RegisteredAgent
 from trustwatch.api.simulator import SimulationSettings, simulate
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
-from trustwatch.ingest.formats.cloudevents import structured_parcel
+from trustwatch.ingest.formats.cloudevents import structured_record
 from trustwatch.ingest.source import Record
 
 from ...ingest.scan_pair import WHOLE, changed, compact
@@ -56,31 +56,31 @@ class Both:
         self.reference, self.batch = make(), BatchAdmission(make(), b"salt", places)
         self.plain = 0
 
-    def check(self, parcels: Sequence[Parcel], binding: SourceBinding, now_ms: int = NOW_MS) -> int:
+    def check(self, parcels: Sequence[RawRecord], binding: SourceBinding, now_ms: int = NOW_MS) -> int:
         """Judge twice, as the second time claims are remembered; returns how many records were plain then."""
         wanted = [outcome(lambda p=parcel: self.reference.admit(p, binding, now_ms)) for parcel in parcels]  # type: ignore[misc]
         for _ in range(2):
             judged = self.batch.admit(parcels, binding, now_ms)
             assert [told(one) for one in judged.outcomes] == [told(one) for one in wanted]
-            assert judged.clean == all(isinstance(one, Record) for one in wanted)
-        plain = len(parcels) - judged.left
+            assert judged.all_admitted == all(isinstance(one, Record) for one in wanted)
+        plain = len(parcels) - judged.slow_path_records
         self.plain += plain
         return plain
 
 
-def outcome(judge: Callable[[], Record]) -> Outcome:
+def outcome(judge: Callable[[], Record]) -> AdmissionOutcome:
     try:
         return judge()
     except (MalformedEvent, SourceNotAllowed) as error:
         return error
 
 
-def told(one: Outcome) -> object:
+def told(one: AdmissionOutcome) -> object:
     return tuple(one) if isinstance(one, Record) else (type(one), one.path, one.reason)
 
 
-def native(*raws: bytes) -> list[Parcel]:
-    return [Parcel(raw) for raw in raws]
+def native(*raws: bytes) -> list[RawRecord]:
+    return [RawRecord(raw) for raw in raws]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_lists_and_texts_that_join_to_the_same_are_kept_apart() -> None:
 
 def test_the_limit_of_time_is_exact() -> None:
     """To the microsecond; around it the reference decides."""
-    limit = datetime.fromtimestamp(NOW_MS / 1000 + FUTURE_S, UTC)
+    limit = datetime.fromtimestamp(NOW_MS / 1000 + MAX_CLOCK_AHEAD_S, UTC)
     moments = [limit + timedelta(microseconds=step) for step in (-1_000_000, -1000, -1, 0, 1, 999, 1000, 1_000_000)]
     both = Both()
 
@@ -184,8 +184,8 @@ def test_a_trusted_agents_claim_is_remembered_and_plain() -> None:
 def test_what_is_not_native_is_judged_where_it_stands() -> None:
     """Paths of CloudEvents lead into their data, and one that can not be unpacked harms no other."""
 
-    def cloud(data: Any, kind: str = "io.trustwatch.audit.v1") -> Parcel:
-        return structured_parcel(
+    def cloud(data: Any, kind: str = "io.trustwatch.audit.v1") -> RawRecord:
+        return structured_record(
             compact({"specversion": "1.0", "id": "1", "source": "urn:as", "type": kind, "data": data})
         )
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import Admission, AgentRegistry, Door, Limits
-from trustwatch.api.edge.bodies import Parcel
-from trustwatch.api.edge.door import FIRST_SLICE, MAX_SHOWN, SLICE, Receipt, Rejection
-from trustwatch.api.edge.letters import refused_record
+from trustwatch.api.edge import Admission, AgentRegistry, EventIntake, IntakeLimits
+from trustwatch.api.edge.bodies import RawRecord
+from trustwatch.api.edge.door import FIRST_SLICE_RECORDS, MAX_LISTED_REJECTIONS, SLICE_RECORDS, Receipt, Rejection
+from trustwatch.api.edge.letters import dead_letter_record
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records import record_id
 
 from ...ingest.scan_pair import WHOLE, changed, compact
@@ -35,10 +35,10 @@ class Site:
         self.log = EventLog(directory)
         numbers = count()
         self.commit = GroupCommit(self.log)
-        self.door = Door(
+        self.door = EventIntake(
             self.commit,
             Admission(AgentRegistry(())),
-            Limits(lambda: 0, 1_000_000, lambda: 0.0),
+            IntakeLimits(lambda: 0, 1_000_000, lambda: 0.0),
             lambda: NOW_MS / 1000,
             lambda: f"id-{next(numbers)}",
         )
@@ -56,7 +56,7 @@ class Site:
         self.log.close()
 
 
-def one_by_one(bodies: list[list[Parcel]], binding: SourceBinding) -> tuple[list[Record], list[Receipt]]:
+def one_by_one(bodies: list[list[RawRecord]], binding: SourceBinding) -> tuple[list[Record], list[Receipt]]:
     """What the door has to do, said in the plainest way."""
     admission, seen, records, receipts = Admission(AgentRegistry(())), set[int](), [], []
     for number, body in enumerate(bodies, 1):  # the door itself took the first id
@@ -67,7 +67,7 @@ def one_by_one(bodies: list[list[Parcel]], binding: SourceBinding) -> tuple[list
             except (MalformedEvent, SourceNotAllowed) as error:
                 letter = record_id(NOW_MS, "edge", f"id-{number}:{index}")
                 receipt.reject(Rejection(index, error.path, error.reason, letter))
-                record = refused_record(letter, NOW_MS, binding.name, error.reason, error.path, parcel.raw)
+                record = dead_letter_record(letter, NOW_MS, binding.name, error.reason, error.path, parcel.raw)
                 records.append(record._replace(key=b""))  # the log on disk does not keep it
                 continue
             if record.id_hash in seen:
@@ -80,10 +80,21 @@ def one_by_one(bodies: list[list[Parcel]], binding: SourceBinding) -> tuple[list
     return records, receipts
 
 
-def bodies(seed: int, odd: float) -> Iterator[list[Parcel]]:
+def bodies(seed: int, odd: float) -> Iterator[list[RawRecord]]:
     """Ten bodies with duplicates, wrong records, foreign tenants, and records that are not plain: *odd* of each."""
     draw, number = random.Random(seed), 0
-    for size in (1, 2, FIRST_SLICE, FIRST_SLICE + 1, SLICE, 3 * SLICE + 5, 7, 500, 300, 20):
+    for size in (
+        1,
+        2,
+        FIRST_SLICE_RECORDS,
+        FIRST_SLICE_RECORDS + 1,
+        SLICE_RECORDS,
+        3 * SLICE_RECORDS + 5,
+        7,
+        500,
+        300,
+        20,
+    ):
         body = []
         for _ in range(size):
             number += 1
@@ -100,7 +111,7 @@ def bodies(seed: int, odd: float) -> Iterator[list[Parcel]]:
                         {"time": "2126-01-01T00:00:00Z"},
                     )
                 )
-            body.append(Parcel(compact(event)))
+            body.append(RawRecord(compact(event)))
         yield body
 
 
@@ -125,29 +136,29 @@ def test_bodies_are_taken_as_one_by_one(tmp_path: Path, binding: SourceBinding, 
 
 def test_a_receipt_lists_a_hundred_rejections(tmp_path: Path) -> None:
     """By their places in the body; what was accepted between them is counted."""
-    body = [Parcel(compact(changed("id", f"e-{n}")) if n % 2 else b"{}") for n in range(600)]
+    body = [RawRecord(compact(changed("id", f"e-{n}")) if n % 2 else b"{}") for n in range(600)]
 
     async def run() -> Receipt:
         site = Site(tmp_path)
         receipt = await site.door.receive(body, ALL)
         await site.close()
-        assert sum(record.kind == Kind.DEAD for record in site.logged()) == 300
+        assert sum(record.kind == RecordKind.DEAD for record in site.logged()) == 300
         return receipt
 
     receipt = asyncio.run(run())
 
-    assert (receipt.accepted, receipt.rejected, receipt.rejections_omitted) == (300, 300, 300 - MAX_SHOWN)
+    assert (receipt.accepted, receipt.rejected, receipt.rejections_omitted) == (300, 300, 300 - MAX_LISTED_REJECTIONS)
     assert [rejection.index for rejection in receipt.rejections] == list(range(0, 200, 2))
 
 
 def test_bodies_take_turns(tmp_path: Path) -> None:
     """However many come at once, the event loop goes round between any two slices."""
     many, slices = 6, 5
-    size = FIRST_SLICE + (slices - 1) * SLICE
+    size = FIRST_SLICE_RECORDS + (slices - 1) * SLICE_RECORDS
 
     async def run() -> int:
         site = Site(tmp_path)
-        await site.door.receive([Parcel(compact(WHOLE))], ALL)
+        await site.door.receive([RawRecord(compact(WHOLE))], ALL)
         turns, done = 0, asyncio.Event()
 
         async def answer() -> None:
@@ -157,7 +168,7 @@ def test_bodies_take_turns(tmp_path: Path) -> None:
                 await asyncio.sleep(0)
 
         answering = asyncio.create_task(answer())
-        sent = [[Parcel(compact(changed("id", f"{body}-{n}"))) for n in range(size)] for body in range(many)]
+        sent = [[RawRecord(compact(changed("id", f"{body}-{n}"))) for n in range(size)] for body in range(many)]
         receipts = await asyncio.gather(*(site.door.receive(body, ALL) for body in sent))
         done.set()
         await answering

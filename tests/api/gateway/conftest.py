@@ -14,14 +14,14 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from trustwatch.api.callers import SCOPES, CallerDirectory
-from trustwatch.api.http import PipelineStatus, Services, create_app
-from trustwatch.api.serve.guarding import make_guard
+from trustwatch.api.callers import ALL_SCOPES, CallerDirectory
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
+from trustwatch.api.serve.guarding import make_decision_point
 from trustwatch.api.settings import CallerSettings, GatewayIssuerSettings, GatewaySettings, IssuerSettings, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
-from trustwatch.scoring.channel import Update
+from trustwatch.scoring.channel import PipelineUpdate
 from trustwatch.scoring.containment import Intervention
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
@@ -80,7 +80,7 @@ class Desk:
         self.now = NOW
         self.issuer = issuer
         self.runner = asyncio.Runner()
-        self.key = LocalKey.open(folder)
+        self.key = LocalSigningKey.open(folder)
         own = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
         self.settings = Settings(data_dir=folder, issuers=(own,), callers=CALLERS, gateway=gateway)
         self.event_log = EventLog(folder / "log")
@@ -91,10 +91,10 @@ class Desk:
 
     async def _open(self) -> None:
         rules = self.settings.verification
-        self.jwks = Jwks(self.settings.issuers, rules, lambda: self.now)
+        self.jwks = JwksCache(self.settings.issuers, rules, lambda: self.now)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         log = GroupCommit(self.event_log)
-        self.guard = make_guard(
+        self.guard = make_decision_point(
             self.settings,
             log,
             self.store,
@@ -104,8 +104,8 @@ class Desk:
             lambda _: None,
             lambda: int(self.now * 1000),
         )
-        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.caller, rules, lambda: self.now)
-        services = Services(
+        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.resolve, rules, lambda: self.now)
+        services = Runtime(
             self.settings,
             verifier,
             log,
@@ -118,14 +118,14 @@ class Desk:
             clock=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
             on_startup=(self.jwks.start,),
-            on_shutdown=(self.jwks.close, self.guard.approvals.close, log.close),
+            on_shutdown=(self.jwks.close, self.guard.approval_workflow.close, log.close),
         )
         self.fresh()
         self.app = create_app(services)
         self.lifespan = Lifespan(self.app)
         await self.lifespan.start()
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
-        self.writing = asyncio.create_task(self.guard.audit.run())
+        self.writing = asyncio.create_task(self.guard.audit_sink.run())
 
     def close(self) -> None:
         async def work() -> None:
@@ -143,7 +143,7 @@ class Desk:
 
     def fresh(self) -> None:
         """What the pipeline reports while it lives."""
-        self.status.note(Update([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
+        self.status.apply_report(PipelineUpdate([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
 
     def agent(self, agent: str = "bot", level: RiskLevel = RiskLevel.LOW, **named: Any) -> None:
         """An agent at a level, as the pipeline reports it."""
@@ -175,12 +175,12 @@ class Desk:
         return self.send("POST", "/introspect", self.auth(client) | headers, data={"token": token})
 
     def auth(self, client: str = "gateway", *scopes: str) -> dict[str, str]:
-        made = self.key.issue_token(client, client, scopes or SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids)))
+        made = self.key.issue_token(client, client, scopes or ALL_SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids)))
         return {"authorization": f"Bearer {made}"}
 
     def events(self) -> list[dict[str, Any]]:
         """Audit events that were written."""
-        assert self.run(self.guard.audit.flush(5.0))
+        assert self.run(self.guard.audit_sink.flush(5.0))
         reader = LogReader(self.settings.data_dir / "log")
         reader.seek(0, 0)
         found: list[dict[str, Any]] = []
@@ -191,7 +191,7 @@ class Desk:
 
     def waiting(self) -> list[Intervention]:
         """Approvals that wait for a person."""
-        self.run(self.guard.approvals.close())
+        self.run(self.guard.approval_workflow.close())
         return self.store.open_interventions()
 
     def metrics(self) -> str:

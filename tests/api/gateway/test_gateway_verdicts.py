@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.scoring.policy import TokenPolicy
+from trustwatch.scoring.policy import LevelTokenPolicy
 from trustwatch.scoring.records import RiskLevel
 
 LOW, UNKNOWN, MEDIUM = RiskLevel.LOW, RiskLevel.UNKNOWN, RiskLevel.MEDIUM
@@ -102,7 +102,7 @@ def test_safe_methods_are_the_operators(new_desk: Callable[..., Any]) -> None:
 
 def test_scopes_that_a_level_does_not_get_spoil_the_token(new_desk: Callable[..., Any]) -> None:
     """A gateway can not take them away, so the agent needs another token, whatever the method."""
-    desk = new_desk(table={MEDIUM: TokenPolicy(True, 300, ("*:read",), True, False, False)})
+    desk = new_desk(table={MEDIUM: LevelTokenPolicy(True, 300, ("*:read",), True, False, False)})
     desk.agent("bot", MEDIUM)
 
     assert told(desk.envoy(desk.issuer.token(scope=READ), "POST")) == ALLOW
@@ -121,9 +121,9 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
     (asked,) = desk.waiting()
     assert (asked.scopes, asked.asked_by, asked.agent.agent_id) == (("tools:write",), "ext_authz", "bot")
 
-    from trustwatch.api.guard.approvals import Person
+    from trustwatch.api.guard.approvals import Attribution
 
-    desk.run(desk.guard.approvals.decide(asked, Person("ada", "known job"), approve=True, valid_s=60.0))
+    desk.run(desk.guard.approvals.decide(asked, Attribution("ada", "known job"), approve=True, valid_s=60.0))
     assert told(desk.envoy(token, "POST")) == ALLOW
     desk.now += 61
     assert told(desk.envoy(token, "POST")) == STEP_UP

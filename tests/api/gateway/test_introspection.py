@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 import pytest
-from trustwatch.api.settings import AskedServerSettings, GatewayClientSettings, Secret
+from trustwatch.api.settings import GatewayClientSettings, IntrospectionServerSettings, Secret
 from trustwatch.scoring.records import RiskLevel
 
 INACTIVE = {"active": False}
@@ -79,7 +79,7 @@ def server() -> Iterator[OpaqueServer]:
 
 def asked(server: OpaqueServer, **given: Any) -> dict[str, Any]:
     """Settings of an issuer that can be asked."""
-    introspection = AskedServerSettings(url=f"{server.url}/introspect", **given)
+    introspection = IntrospectionServerSettings(url=f"{server.url}/introspect", **given)
     return {"introspection": introspection, "client_id": "trust watch", "client_secret": Secret(SECRET)}
 
 

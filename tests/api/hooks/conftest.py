@@ -13,14 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-from trustwatch.api.callers import SCOPES, CallerDirectory
-from trustwatch.api.http import PipelineStatus, Services, create_app
-from trustwatch.api.serve.guarding import make_guard
+from trustwatch.api.callers import ALL_SCOPES, CallerDirectory
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
+from trustwatch.api.serve.guarding import make_decision_point
 from trustwatch.api.settings import CallerSettings, HookSettings, IssuerSettings, Secret, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
-from trustwatch.scoring.channel import Update
+from trustwatch.scoring.channel import PipelineUpdate
 from trustwatch.scoring.containment import Intervention
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
@@ -51,7 +51,7 @@ class Desk:
     def __init__(self, folder: Path, database: Path, hooks: tuple[HookSettings, ...], book: PolicyBook) -> None:
         self.now = NOW
         self.runner = asyncio.Runner()
-        self.key = LocalKey.open(folder)
+        self.key = LocalSigningKey.open(folder)
         issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
         self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=CALLERS, hooks=hooks)
         self.event_log = EventLog(folder / "log")
@@ -62,10 +62,10 @@ class Desk:
 
     async def _open(self) -> None:
         rules = self.settings.verification
-        self.jwks = Jwks(self.settings.issuers, rules, lambda: self.now)
+        self.jwks = JwksCache(self.settings.issuers, rules, lambda: self.now)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         log = GroupCommit(self.event_log)
-        self.guard = make_guard(
+        self.guard = make_decision_point(
             self.settings,
             log,
             self.store,
@@ -75,8 +75,8 @@ class Desk:
             lambda _: None,
             lambda: int(self.now * 1000),
         )
-        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.caller, rules, lambda: self.now)
-        services = Services(
+        verifier = TokenVerifier(self.settings.issuers, self.jwks, callers.resolve, rules, lambda: self.now)
+        services = Runtime(
             self.settings,
             verifier,
             log,
@@ -93,12 +93,12 @@ class Desk:
         await self.jwks.start()
         self.app = create_app(services)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
-        self.writing = asyncio.create_task(self.guard.audit.run())
+        self.writing = asyncio.create_task(self.guard.audit_sink.run())
         self.log = log
 
     def fresh(self) -> None:
         """The pipeline reports that it is up to date."""
-        self.status.note(Update([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
+        self.status.apply_report(PipelineUpdate([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
 
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
         """The pipeline reports an agent at a level."""
@@ -125,7 +125,9 @@ class Desk:
         return f"t={at},v1=" + hmac.new(secret.encode(), f"{at}.".encode() + content, hashlib.sha256).hexdigest()
 
     def auth(self, client: str = "as", *scopes: str) -> dict[str, str]:
-        token = self.key.issue_token(client, client, scopes or SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids)))
+        token = self.key.issue_token(
+            client, client, scopes or ALL_SCOPES, AUDIENCE, 3600, self.now, str(next(self.ids))
+        )
         return {"authorization": f"Bearer {token}"}
 
     def evaluate(self, body: Any, *, several: bool = True, client: str = "as", **headers: str) -> httpx.Response:
@@ -136,7 +138,7 @@ class Desk:
 
     def events(self) -> list[dict[str, Any]]:
         """Audit events that were made durable, without their ids."""
-        assert self.runner.run(self.guard.audit.flush(5.0))
+        assert self.runner.run(self.guard.audit_sink.flush(5.0))
         reader = LogReader(self.settings.data_dir / "log")
         reader.seek(0, 0)
         found = []
@@ -149,7 +151,7 @@ class Desk:
 
     def asked(self) -> list[Intervention]:
         """Approvals that persons were asked for."""
-        self.runner.run(self.guard.approvals.close())
+        self.runner.run(self.guard.approval_workflow.close())
         return self.store.open_interventions()
 
     def metric(self, line: str) -> float:
@@ -161,7 +163,7 @@ class Desk:
         async def end() -> None:
             await self.http.aclose()
             self.writing.cancel()
-            await self.guard.approvals.close()
+            await self.guard.approval_workflow.close()
             await self.jwks.close()
             await self.log.close()
 

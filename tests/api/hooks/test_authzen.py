@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from trustwatch.api.hooks.base import MAX_BODY
+from trustwatch.api.hooks.base import MAX_HOOK_BODY_BYTES
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -274,7 +274,7 @@ def test_a_fault_of_ours_is_answered_as_the_settings_say(
 
 def test_a_body_is_bounded(make_desk: Any) -> None:
     """413 with a sentence."""
-    assert make_desk("authzen").evaluate({**SINGLE, "pad": "x" * MAX_BODY}).status_code == 413
+    assert make_desk("authzen").evaluate({**SINGLE, "pad": "x" * MAX_HOOK_BODY_BYTES}).status_code == 413
 
 
 def test_where_the_decision_point_is(make_desk: Any) -> None:

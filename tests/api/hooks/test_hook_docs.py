@@ -6,9 +6,9 @@ import ast
 import re
 from pathlib import Path
 
-from trustwatch.api.hooks.server import PRODUCTS
+from trustwatch.api.hooks.server import HOOK_ADAPTERS
 from trustwatch.api.settings import load_settings
-from trustwatch.scoring.policy.verdict import ALLOWED, REASONS
+from trustwatch.scoring.policy.verdict import ALLOWED, VERDICT_REASONS
 
 ROOT = Path(__file__).parents[3]
 FAIL_MODES = (ROOT / "docs" / "fail-modes.md").read_text()
@@ -38,7 +38,7 @@ def test_every_hook_has_its_rows_in_fail_modes() -> None:
         "zitadel": "ZITADEL Actions v2",
         "authzen": "AuthZEN decision point",
     }
-    assert {*PRODUCTS, "authzen"} == {*names}
+    assert {*HOOK_ADAPTERS, "authzen"} == {*names}
     rows = [line.split("|")[1].strip() for line in FAIL_MODES.splitlines() if line.startswith("|")]
 
     assert {name: rows.count(name) for name in names.values()} == dict.fromkeys(names.values(), 2)
@@ -48,7 +48,7 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
     """They reach clients, whose developers will ask."""
     told = HOOKS.partition("Reason codes that may reach clients:")[2].partition("\n\n")[0]
 
-    assert set(re.findall(r"`(\w+)`", told.partition("Nothing else")[0])) == {*REASONS} - {ALLOWED}
+    assert set(re.findall(r"`(\w+)`", told.partition("Nothing else")[0])) == {*VERDICT_REASONS} - {ALLOWED}
 
 
 def test_the_settings_of_the_page_are_settings(tmp_path: Path) -> None:

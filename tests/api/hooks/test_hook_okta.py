@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.scoring.policy import TokenPolicy
+from trustwatch.scoring.policy import LevelTokenPolicy
 from trustwatch.scoring.records import RiskLevel
 
 LIFETIME = "/token/lifetime/expiration"
@@ -63,7 +63,7 @@ def test_what_may_not_live_for_300_s(
     make_desk: Any, body: Any, make_hook: Any, too_short: str, expected: dict[str, Any]
 ) -> None:
     """Okta refuses less: the setting says whether there is no token, or one of 300 s."""
-    policies = {RiskLevel.HIGH: TokenPolicy(True, 60, None, True, False, False)}
+    policies = {RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, True, False, False)}
     desk = make_desk(make_hook("okta", too_short=too_short), policies=policies)
     desk.level("high")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.api.guard.approvals import Person
-from trustwatch.scoring.policy import TokenPolicy
+from trustwatch.api.guard.approvals import Attribution
+from trustwatch.scoring.policy import LevelTokenPolicy
 from trustwatch.scoring.records import RiskLevel
 
 ACCESS, REFRESH = "/accessToken/claims/expires_in", "/refreshToken/claims/expires_in"
@@ -57,7 +57,7 @@ def test_an_approval_lets_the_scope_through(make_desk: Any, body: Any) -> None:
     desk.level("medium")
     desk.ask("wso2", body("wso2"))
     (asked,) = desk.asked()
-    desk.runner.run(desk.guard.approvals.decide(asked, Person("ann", "month end"), approve=True, valid_s=600))
+    desk.runner.run(desk.guard.approvals.decide(asked, Attribution("ann", "month end"), approve=True, valid_s=600))
 
     assert desk.ask("wso2", body("wso2")).json() == success(shorter(300), *claims("medium"))
 
@@ -116,7 +116,7 @@ def test_a_claim_of_the_token_before_is_replaced(make_desk: Any, body: Any) -> N
 
 def test_refresh_tokens_shrink_where_no_refresh_is_allowed(make_desk: Any, body: Any) -> None:
     """With high approved by a person, the access token lives for 60 s, and a refresh token for no longer."""
-    desk = make_desk("wso2", policies={RiskLevel.HIGH: TokenPolicy(True, 60, None, False, False, False)})
+    desk = make_desk("wso2", policies={RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, False, False, False)})
     desk.level("high")
     expected = success(shorter(60), ("replace", REFRESH, 60), *claims("high"))
 

@@ -7,7 +7,7 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from trustwatch.api.hooks.base import MAX_BODY
+from trustwatch.api.hooks.base import MAX_HOOK_BODY_BYTES
 from trustwatch.api.settings import Secret
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.policy import PolicyBook, PolicyRule, PolicyTable
@@ -178,7 +178,7 @@ def test_too_large_bodies_do_not_open_the_door(make_desk: Any, make_hook: Any, b
     """A client can make a request large, so `open` does not hold for it. What is signed can not be believed unread."""
     words = PRODUCTS[product]
     desk = make_desk(make_hook(product, on_failure="open"))
-    request = body(words.body) | {"pad": "x" * MAX_BODY}
+    request = body(words.body) | {"pad": "x" * MAX_HOOK_BODY_BYTES}
     answer = desk.ask(product, request)
 
     assert said(answer) == words.undecided if product != "zitadel" else answer.status_code == 401

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trustwatch.scoring.policy import PolicyBook, PolicyTable, TokenPolicy
+from trustwatch.scoring.policy import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import RiskLevel
 
 SCOPES = ["read", "list", "notes:write", "notes:delete", "admin", "openid"]
@@ -32,7 +32,7 @@ class Token(NamedTuple):
 seconds = st.sampled_from([60, 299, 300, 301, 900, 3600, 86_400])
 mostly = st.sampled_from([True, True, True, False])
 policies = st.builds(
-    TokenPolicy,
+    LevelTokenPolicy,
     allow=mostly,
     max_token_lifetime_s=seconds | st.integers(1, 90_000),
     allowed_scopes=st.none() | st.lists(st.sampled_from(PATTERNS), max_size=3).map(tuple),
@@ -139,7 +139,7 @@ def every(make_desk: Any) -> Any:
 )
 def test_no_answer_grants_more(
     every: Any,
-    policy: TokenPolicy,
+    policy: LevelTokenPolicy,
     level: RiskLevel,
     scopes: list[str],
     refresh: bool,

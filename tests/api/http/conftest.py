@@ -14,16 +14,16 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
-from trustwatch.api.callers import SCOPES, CallerDirectory
+from trustwatch.api.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.edge.reports import IngestStatus
-from trustwatch.api.feedback import FeedbackDesk, Previews
-from trustwatch.api.http import PipelineStatus, Services, create_app
-from trustwatch.api.http.services import live_lag
+from trustwatch.api.feedback import FeedbackService, PreviewRunner
+from trustwatch.api.http import PipelineStatus, Runtime, create_app
+from trustwatch.api.http.services import make_lag_counter
 from trustwatch.api.http.services import new_id as services_id
-from trustwatch.api.lifecycle import ModelDesk
-from trustwatch.api.lifecycle.announce import Announcer
-from trustwatch.api.serve.erasing import make_erasures
-from trustwatch.api.serve.guarding import forget_answers, make_guard
+from trustwatch.api.lifecycle import ModelService
+from trustwatch.api.lifecycle.announce import ControlRecordWriter
+from trustwatch.api.serve.erasing import make_erasure_service
+from trustwatch.api.serve.guarding import drop_cached_answers, make_decision_point
 from trustwatch.api.serve.wiring import principal_alias
 from trustwatch.api.settings import (
     CallerSettings,
@@ -34,13 +34,13 @@ from trustwatch.api.settings import (
     TenantSettings,
 )
 from trustwatch.api.settings.topics import MappingSettings
-from trustwatch.api.tokens import LOCAL_ISSUER, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.actuators import ActuationFigures, Wishes
-from trustwatch.scoring.channel import Update
-from trustwatch.scoring.lifecycle.shelf import ModelShelf
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.actuators import ActuationMetrics, DesiredStateResolver
+from trustwatch.scoring.channel import PipelineUpdate
+from trustwatch.scoring.lifecycle.shelf import ModelRegistry
 from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import AgentName, AgentSummary
 from trustwatch.scoring.store import open_store, sqlite_url
@@ -92,7 +92,7 @@ class Site:
 
     def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
         self.clock = Clock()
-        self.key = LocalKey.open(folder)
+        self.key = LocalSigningKey.open(folder)
         issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
         registry = (
             RegisteredAgent(
@@ -106,80 +106,82 @@ class Site:
         self.view = RiskView()
         self.status = PipelineStatus()
         self.ingest = IngestStatus()
-        self.actuations = ActuationFigures()
-        self.desk: ModelDesk | None = None
+        self.actuations = ActuationMetrics()
+        self.desk: ModelService | None = None
         self.pause = 0.0
         self.preview: Any = None
         """Plays the process of a preview (see `trustwatch.api.feedback.previews.Run`)."""
         self.ids = iter(range(10**9))
         self._start()
 
-    def _services(self) -> Services:
+    def _services(self) -> Runtime:
         rules = self.settings.verification
-        jwks = Jwks(self.settings.issuers, rules, self.clock)
+        jwks = JwksCache(self.settings.issuers, rules, self.clock)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
-        self.guard = make_guard(
+        self.guard = make_decision_point(
             self.settings,
             self.log,
             self.store,
             self.view,
             policy,
             self.status,
-            lambda agents: forget_answers(self.view, agents),
+            lambda agents: drop_cached_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
         )
         if self.settings.model_dir.exists():
-            shelf = ModelShelf(self.settings.data_dir / "models", self.settings.model_dir)
+            shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
-            announce = Announcer(self.log, now_ms)
-            self.desk = ModelDesk(self.settings, self.store, shelf, announce, now_ms, services_id)
-        previews = Previews(
+            announce = ControlRecordWriter(self.log, now_ms)
+            self.desk = ModelService(self.settings, self.store, shelf, announce, now_ms, services_id)
+        previews = PreviewRunner(
             self.settings.feedback,
             self.store,
             lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
             lambda: int(self.clock() * 1000),
             services_id,
         )
-        self.feedback = FeedbackDesk(
-            self.settings, self.store, self.log, self.guard.audit, previews, lambda: int(self.clock() * 1000)
+        self.feedback = FeedbackService(
+            self.settings, self.store, self.log, self.guard.audit_sink, previews, lambda: int(self.clock() * 1000)
         )
         alias = principal_alias(self.settings)
-        self.erasures = make_erasures(self.settings, self.log, self.store, self.view, self.guard, self.status)
-        return Services(
-            erasures=self.erasures,
-            alias=alias,
-            feedback=self.feedback,
-            models=self.desk,
-            guard=self.guard,
+        self.erasures = make_erasure_service(self.settings, self.log, self.store, self.view, self.guard, self.status)
+        return Runtime(
+            erasure_service=self.erasures,
+            principal_alias=alias,
+            feedback_service=self.feedback,
+            model_service=self.desk,
+            decision_point=self.guard,
             settings=self.settings,
-            verifier=TokenVerifier(self.settings.issuers, jwks, callers.caller, rules, self.clock),
-            log=self.log,
+            verifier=TokenVerifier(self.settings.issuers, jwks, callers.resolve, rules, self.clock),
+            event_log=self.log,
             store=self.store,
-            wishes=Wishes(self.store, self.guard.verdicts, lambda: int(self.clock() * 1000), services_id),
-            actuations=self.actuations,
-            view=self.view,
-            policy=policy,
+            desired_state=DesiredStateResolver(
+                self.store, self.guard.policy_evaluator, lambda: int(self.clock() * 1000), services_id
+            ),
+            actuation_statistics=self.actuations,
+            risk_view=self.view,
+            live_policy=policy,
             model_version="2026-11-24.1",
-            status=self.status,
+            pipeline_status=self.status,
             clock=self.clock,
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
-            behind=live_lag(self.event_log, self.status),
-            ingest=self.ingest,
+            log_lag=make_lag_counter(self.event_log, self.status),
+            ingest_status=self.ingest,
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, previews.close, self._guarded, self.log.close),
         )
 
     async def _running(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.writing = asyncio.create_task(self.guard.audit.run())
-        await self.guard.approvals.load()
+        self.writing = asyncio.create_task(self.guard.audit_sink.run())
+        await self.guard.approval_workflow.load_open()
 
     async def _guarded(self) -> None:
-        await self.guard.approvals.close()
-        await self.guard.audit.flush(5.0)
+        await self.guard.approval_workflow.close()
+        await self.guard.audit_sink.flush(5.0)
         self.writing.cancel()
 
     def _start(self) -> None:
@@ -216,7 +218,7 @@ class Site:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     def token(self, client: str = "gateway", *scopes: str, audience: str = AUDIENCE, lifetime_s: int = 3600) -> str:
-        scopes = scopes or SCOPES
+        scopes = scopes or ALL_SCOPES
         number = str(next(self.ids))
         return self.key.issue_token(client, client, scopes, audience, lifetime_s, self.clock.now, number)
 
@@ -241,15 +243,17 @@ class Site:
     ) -> None:
         """What the pipeline would report now; without *offset* it has applied one more record."""
         offset = self.status.offset + 1 if offset is None else offset
-        update = Update(agents or [], more.pop("changes", []), offset, behind, {"events": 5}, {"apply": 0.5}, **more)
+        update = PipelineUpdate(
+            agents or [], more.pop("changes", []), offset, behind, {"events": 5}, {"apply": 0.5}, **more
+        )
 
         def work() -> None:
             self.view.apply(update.agents)
-            self.status.note(update, int(self.clock.now * 1000))
+            self.status.apply_report(update, int(self.clock.now * 1000))
 
         self.inside(work)
 
-    def logged(self, kind: Kind = Kind.EVENT) -> list[Record]:
+    def logged(self, kind: RecordKind = RecordKind.EVENT) -> list[Record]:
         """Records on disk."""
         reader = LogReader(self.settings.data_dir / "log")
         reader.seek(0, 0)

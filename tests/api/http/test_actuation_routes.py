@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from trustwatch.api.settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.actuators import Desired, decode_desired, encode_desired
+from trustwatch.scoring.actuators import DesiredState, decode_desired_state, encode_desired_state
 from trustwatch.scoring.containment import Actuation
 from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import Route
+from trustwatch.scoring.store import DeliveryRoute
 
 AS = "https://as.example"
 NOW = 1_764_000_000_000
@@ -32,14 +32,14 @@ def name(agent_id: str, tenant: str = "acme") -> AgentName:
 
 def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Actuation:
     """An actuation in the store."""
-    wish = Desired(
+    wish = DesiredState(
         who.tenant, who.issuer, who.agent_id, who.key, "high", True, 60, False, False, "D1", NOW - 400, NOW, "Payer"
     )
     made = Actuation(
         target,
         who,
         7,
-        encode_desired(wish),
+        encode_desired_state(wish),
         b'{"grant_types":["client_credentials"]}',
         "wanted",
         NOW - 400,
@@ -135,10 +135,10 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
     asked = lowering.client.post(path("hydra"), headers=lowering.auth())
 
     assert (asked.status_code, asked.json()) == (202, {"agents": 2})
-    while lowering.store.route([Route("hydra", "action", frozenset(range(5)), 0)], NOW):
+    while lowering.store.route([DeliveryRoute("hydra", "action", frozenset(range(5)), 0)], NOW):
         pass
     waiting = lowering.store.lease("hydra", NOW, 100, 1_000)
-    assert {decode_desired(row.row.payload).agent_id for row in waiting} == {"high", "was"}
+    assert {decode_desired_state(row.row.payload).agent_id for row in waiting} == {"high", "was"}
     unknown = lowering.client.post(path("nobody"), headers=lowering.auth())
     assert unknown.status_code == 404
     assert "hydra" in unknown.json()["detail"]

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from trustwatch.api.cli.main import app
-from trustwatch.scoring.policy import Question
-from trustwatch.scoring.records import Commit, Edge, Position
+from trustwatch.scoring.policy import AccessRequest
+from trustwatch.scoring.records import AgentEdge, Commit, Position
 from typer.testing import CliRunner, Result
 
 AS = "https://as.example"
@@ -23,7 +23,7 @@ def run(site: Any, *arguments: str, client: str = "gateway") -> Result:
 def waiting(site: Any, summary: Any) -> str:
     """An approval that waits for a person."""
     site.report([summary(level=HIGH)])
-    decided = site.inside(lambda: site.guard.decide(Question("acme", AS, "bot", ("pay:write",)), "test"))
+    decided = site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, "bot", ("pay:write",)), "test"))
     site.wait(site.guard.approvals.close())
     return str(decided.approval_id)
 
@@ -70,8 +70,8 @@ def test_the_blast_radius_is_shown(site: Any, summary: Any) -> None:
     at_ms = int(site.clock.now * 1000)
     place = site.store.claim(0)
     made = [
-        Edge("acme", AS, "delegated", "bot", "child", at_ms, at_ms),
-        Edge("acme", AS, "acts_for", "bot", "ann", 1, at_ms),
+        AgentEdge("acme", AS, "delegated", "bot", "child", at_ms, at_ms),
+        AgentEdge("acme", AS, "acts_for", "bot", "ann", 1, at_ms),
     ]
     site.store.commit(Commit(place, Position(0, place.epoch, 1), [], [], [], [], edges=made))
 

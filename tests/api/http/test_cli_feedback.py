@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.api.cli.main import app
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position, Reason
+from trustwatch.scoring.records import AgentName, Commit, Decision, Position, RiskReason
 from typer.testing import CliRunner, Result
 
 from .test_feedback_routes import NOW_MS, Person, decision
@@ -57,9 +57,9 @@ def add(person: Person, *more: str, of: str = "D0001") -> Result:
 
 def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person) -> None:
     """In words and as JSON; features are those of the decision's reasons unless others are named."""
-    reasons = (Reason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
+    reasons = (RiskReason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
     earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
-    hour = Reason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
+    hour = RiskReason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
     write(
         person,
         decision(11, level=2, **earlier),
@@ -144,7 +144,7 @@ def test_a_true_positive_is_noted(person: Person) -> None:
 
 def test_a_decision_without_features_needs_some_named(person: Person) -> None:
     """A decision whose reasons are signals alone."""
-    only = (Reason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
+    only = (RiskReason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
     who = AgentName(agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other")
     write(person, decision(8, reasons=only, agent=who))
     refused = add(person, "--yes", of="D0008")

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from trustwatch.api.serve.guarding import keep_descendants
+from trustwatch.api.serve.guarding import track_descendants
 from trustwatch.api.settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.policy import PolicyBook, PolicyTable, Question
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Edge, Position, RiskLevel
+from trustwatch.scoring.policy import AccessRequest, PolicyBook, PolicyTable
+from trustwatch.scoring.records import AgentEdge, AgentName, AgentRow, Commit, Position, RiskLevel
 
 AS = "https://as.example"
 LOW, HIGH, CRITICAL = 1, 3, 4
@@ -21,7 +21,7 @@ LOW, HIGH, CRITICAL = 1, 3, 4
 
 def ask(site: Any, *scopes: str, agent_id: str = "bot") -> Any:
     """A request of an agent at issuance."""
-    return site.inside(lambda: site.guard.decide(Question("acme", AS, agent_id, scopes), "test"))
+    return site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, agent_id, scopes), "test"))
 
 
 def settled(site: Any) -> None:
@@ -185,7 +185,7 @@ def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: fl
     """Store edges as a commit does."""
     at_ms = int((site.clock.now - age_s) * 1000)
     place = site.store.claim(0)
-    made = [Edge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
+    made = [AgentEdge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [], [], [], [], edges=made))
 
 
@@ -259,7 +259,7 @@ def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: An
 
     async def one_round() -> None:
         task = asyncio.ensure_future(
-            keep_descendants(site.guard, site.guard.verdicts.policy, site.store, told.extend, stop, now_ms(site))
+            track_descendants(site.guard, site.guard.verdicts.policy, site.store, told.extend, stop, now_ms(site))
         )
         await asyncio.sleep(0.3)
         stop.set()
@@ -278,7 +278,7 @@ def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: An
 def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any) -> None:
     """Where the policy minds; by default nested actors inform and no more."""
     site.report([summary(level=CRITICAL)])
-    question = Question("acme", AS, "child", ("x",), ancestors=("planner", "bot"))
+    question = AccessRequest("acme", AS, "child", ("x",), ancestors=("planner", "bot"))
 
     by_default = site.inside(lambda: site.guard.decide(question, "test")).verdict
     site.guard.verdicts.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)

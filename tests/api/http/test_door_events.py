@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from trustwatch.api.settings import PipelineSettings
 from trustwatch.ingest.events import MAX_EVENT_BYTES
-from trustwatch.ingest.source import Kind
-from trustwatch.scoring.dead_letters import Refused
+from trustwatch.ingest.source import RecordKind
+from trustwatch.scoring.dead_letters import RefusedInput
 
 NDJSON = "application/x-ndjson"
 STRUCTURED = "application/cloudevents+json"
@@ -43,8 +43,8 @@ def cloud(event: dict[str, Any], number: int = 0, **members: Any) -> dict[str, A
     }
 
 
-def letters(site: Any) -> list[Refused]:
-    return [msgspec.json.decode(record.payload, type=Refused) for record in site.logged(Kind.DEAD)]
+def letters(site: Any) -> list[RefusedInput]:
+    return [msgspec.json.decode(record.payload, type=RefusedInput) for record in site.logged(RecordKind.DEAD)]
 
 
 def test_202_comes_after_the_event_is_on_disk(site: Any, event: Any) -> None:

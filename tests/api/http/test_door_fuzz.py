@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.source import RecordKind
 
 KINDS = [
     "application/json",
@@ -63,7 +63,7 @@ def test_what_was_taken_can_be_read_by_the_pipeline(shared: Any, event: Any) -> 
     """Every event record of the tests before decodes again."""
     shared.send(event(), "all")
 
-    records = shared.logged(Kind.EVENT)
+    records = shared.logged(RecordKind.EVENT)
     assert records
     for record in records:
         decode_event(record.payload)

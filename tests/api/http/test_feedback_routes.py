@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.feedback.previews import GONE_MS, PreviewFailed
+from trustwatch.api.feedback.previews import LOST_AFTER_MS, PreviewFailed
 from trustwatch.api.settings import ActuatorSettings
 from trustwatch.api.settings.feedback import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.feedback.preview import PreviewJob
-from trustwatch.scoring.feedback.values import Adopt, Holding, Revoke, Rule
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, Position, Reason
+from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
+from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, Position, RiskReason
 
 NOW_MS = 1_764_000_000_000
 DAY_S = 86_400
@@ -54,7 +54,7 @@ def decision(number: int, **values: Any) -> Decision:
         0.9,
         0.9,
         1e-6,
-        (Reason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),),
+        (RiskReason("first_seen_target", "target_surprise", "x", "5 known", 0.9, "first use of x"),),
         "",
         {},
         {"statistic": 12.5, "signals": ["unregistered_key"]},
@@ -139,8 +139,8 @@ class Person:
 
     def commands(self) -> list[Any]:
         """Control records in the log."""
-        decoder = msgspec.json.Decoder(Adopt | Revoke)
-        return [decoder.decode(record.payload) for record in self.site.logged(Kind.CONTROL)]
+        decoder = msgspec.json.Decoder(AdoptFeedbackRule | RevokeFeedbackRule)
+        return [decoder.decode(record.payload) for record in self.site.logged(RecordKind.CONTROL)]
 
     def audited(self) -> list[dict[str, Any]]:
         """Audit events of feedback in the log."""
@@ -179,7 +179,7 @@ def test_a_false_positive_is_previewed_adopted_listed_and_revoked(person: Person
     assert told["scope"]["features"] == ["target_surprise", "hour_surprise"]
     assert told["expires_at"] == "2025-11-25T16:00:00.000Z"
     (command,) = person.commands()
-    assert isinstance(command, Adopt)
+    assert isinstance(command, AdoptFeedbackRule)
     assert (command.by, command.why, command.decision_id) == ("gateway", "a new supplier", "D0001")
     assert command.withdraw == 8.5  # without the 4.0 of the hard signal
     assert command.rule.features == ("target_surprise", "hour_surprise")
@@ -189,7 +189,7 @@ def test_a_false_positive_is_previewed_adopted_listed_and_revoked(person: Person
     ended = person.revoke(told["feedback_id"])
     assert (ended.status_code, ended.json()["status"], ended.json()["revoked_why"]) == (200, "revoked", "wrong")
     assert [step["action"] for step in ended.json()["steps"]] == ["adopted", "revoked"]
-    assert isinstance(person.commands()[1], Revoke)
+    assert isinstance(person.commands()[1], RevokeFeedbackRule)
     assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.revoked"]
     assert person.audited()[0]["error"] == "recorded_by_trustwatch"
     problem(person.revoke(told["feedback_id"]), 409, "revoked already")
@@ -409,7 +409,7 @@ def test_a_preview_whose_process_is_gone_has_failed(person: Person) -> None:
     row = person.site.store.preview(body["preview_id"])
     person.site.store.put_preview(msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old"))
     assert person.site.get("/v1/feedback/previews/P-old").json()["status"] == "running"
-    person.site.clock.now += GONE_MS / 1000
+    person.site.clock.now += LOST_AFTER_MS / 1000
     found = person.site.get("/v1/feedback/previews/P-old").json()
     assert (found["status"], "start another" in found["error"]) == ("failed", True)
 
@@ -451,13 +451,13 @@ def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
 
 def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
     """It would hold unseen, and nobody could revoke it."""
-    gone = Rule("F-gone", "peer_group", "7", "acme", "Payer", ("target_surprise",), None, NOW_MS * 2)
+    gone = FeedbackRule("F-gone", "peer_group", "7", "acme", "Payer", ("target_surprise",), None, NOW_MS * 2)
     at = person.site.store.position(0)
-    held = Holding(gone, 0, at.epoch, at.offset, -1, 0, 0)
-    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], holdings=[held]))
+    held = PartitionRule(gone, 0, at.epoch, at.offset, -1, 0, 0)
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], feedback_rules=[held]))
     person.site.wait(person.site.feedback.rules.follow())
     person.site.wait(person.site.feedback.rules.follow())
 
     (command,) = person.commands()
-    assert isinstance(command, Revoke)
+    assert isinstance(command, RevokeFeedbackRule)
     assert (command.rule, command.by) == (gone, "trustwatch")

@@ -16,8 +16,8 @@ from trustwatch.api.cli.main import app
 from trustwatch.api.serve.wiring import webhook_targets
 from trustwatch.api.settings import Secret, WebhookSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.notify import ALERT_KIND, TEST_TYPE, WebhookNotifier, webhook_client
-from trustwatch.scoring.outbox import Channel, Dispatcher, DispatchPolicy
+from trustwatch.scoring.notify import ALERT_ROW_KIND, TEST_TYPE, WebhookNotifier, make_webhook_client
+from trustwatch.scoring.outbox import DeliveryChannel, Dispatcher, DispatchPolicy
 from trustwatch.scoring.records import OutboxRow, RiskLevel
 from typer.testing import CliRunner
 
@@ -55,9 +55,9 @@ def drain(site: Any) -> None:
     """What the dispatcher of the service does: it routes and delivers what is due."""
 
     async def work() -> None:
-        async with webhook_client() as client:
+        async with make_webhook_client() as client:
             notifier = WebhookNotifier(client, lambda: int(site.clock.now * 1000))
-            channels = [Channel(ALERT_KIND, target, notifier) for target in webhook_targets(site.settings)]
+            channels = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(site.settings)]
             clock = lambda: int(site.clock.now * 1000)  # noqa: E731
             await Dispatcher(site.store, channels, DispatchPolicy(), clock, random.Random(1)).drain()
 

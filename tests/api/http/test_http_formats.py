@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from trustwatch.api.settings import CallerSettings, load_settings
 from trustwatch.ingest.formats import otlp_proto
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records import Commit, DeadLetter, Position
 
 TEXT = "text/plain; charset=utf-8"
@@ -132,7 +132,7 @@ def test_an_unknown_format_is_told(site: Any, wanted: str) -> None:
     answer = site.client.post(f"/v1/events?format={wanted}", content=b"{}", headers=site.auth())
 
     assert answer.status_code == 400 and answer.json()["code"] == "unknown_format"
-    assert site.logged(Kind.DEAD) == []
+    assert site.logged(RecordKind.DEAD) == []
 
 
 def test_a_broken_record_refuses_only_itself(site: Any) -> None:
@@ -143,7 +143,7 @@ def test_a_broken_record_refuses_only_itself(site: Any) -> None:
 
     assert (answer.status_code, counts(answer)) == (202, (1, 0, 2, 0))
     assert "names no time" in answer.json()["rejections"][0]["reason"]
-    assert len(site.logged(Kind.DEAD)) == 2
+    assert len(site.logged(RecordKind.DEAD)) == 2
 
 
 def test_refused_records_are_tried_again_in_their_format(site: Any, event: Callable[..., Any]) -> None:
@@ -166,7 +166,7 @@ def test_refused_records_are_tried_again_in_their_format(site: Any, event: Calla
     assert [replay("line"), replay("broken"), replay("native", format="native")] == [202, 400, 202]
     assert [replay("envoy"), replay("envoy", format="envoy"), replay("envoy", format="x")] == [400, 202, 400]
     assert [event["tenant"] for event in natives(site)] == ["acme"] * 3
-    assert natives(site)[0]["attributes"]["server"] == "kc-1" and site.logged(Kind.DEAD) == []
+    assert natives(site)[0]["attributes"]["server"] == "kc-1" and site.logged(RecordKind.DEAD) == []
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_refused_spans_are_told(site: Any) -> None:
     assert answer.status_code == 200
     partial = answer.json()["partialSuccess"]
     assert partial["rejectedSpans"] == "1" and "nanoseconds" in partial["errorMessage"]
-    assert len(site.logged()) == len(site.logged(Kind.DEAD)) == 1
+    assert len(site.logged()) == len(site.logged(RecordKind.DEAD)) == 1
 
 
 def test_a_body_that_is_no_otlp(site: Any) -> None:
@@ -241,7 +241,7 @@ def test_a_body_that_is_no_otlp(site: Any) -> None:
     answer = export(site, "/v1/traces", b'{"spans": []}')
 
     assert answer.status_code == 400 and "resourceSpans" in answer.json()["detail"]
-    assert len(site.logged(Kind.DEAD)) == 1
+    assert len(site.logged(RecordKind.DEAD)) == 1
 
 
 def test_protobuf(site: Any) -> None:
@@ -278,7 +278,7 @@ def test_protobuf_with_refused_records(site: Any) -> None:
     assert answer.status_code == 200
     partial = ExportLogsServiceResponse.FromString(answer.content).partial_success
     assert partial.rejected_log_records == 1 and partial.error_message
-    assert len(natives(site)) == len(site.logged(Kind.DEAD)) == 1
+    assert len(natives(site)) == len(site.logged(RecordKind.DEAD)) == 1
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
@@ -287,7 +287,7 @@ def test_what_is_no_protobuf_is_refused(site: Any, path: str) -> None:
     answer = export(site, path, b"\x0a\xff", content_type="application/x-protobuf")
 
     assert answer.status_code == 400 and "no OTLP protobuf" in answer.json()["detail"]
-    assert [record.kind for record in site.logged(Kind.DEAD)] == [Kind.DEAD]
+    assert [record.kind for record in site.logged(RecordKind.DEAD)] == [RecordKind.DEAD]
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
@@ -296,7 +296,7 @@ def test_without_the_extra_protobuf_is_refused_with_what_to_do(
     site: Any, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
 ) -> None:
     """415 says what to install, or which setting of the exporter to change."""
-    monkeypatch.setattr(otlp_proto, "available", lambda: False)
+    monkeypatch.setattr(otlp_proto, "protobuf_available", lambda: False)
 
     answer = export(site, path, b"\x0a\x00", content_type=kind)
 

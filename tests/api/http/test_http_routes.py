@@ -13,10 +13,10 @@ import jsonschema
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind
-from trustwatch.scoring.channel import Change
-from trustwatch.scoring.dead_letters import Refused
-from trustwatch.scoring.orders import Release
+from trustwatch.ingest.source import RecordKind
+from trustwatch.scoring.channel import LevelChange
+from trustwatch.scoring.dead_letters import RefusedInput
+from trustwatch.scoring.orders import ReleaseAgent
 from trustwatch.scoring.records import (
     AgentName,
     AgentRow,
@@ -25,10 +25,10 @@ from trustwatch.scoring.records import (
     Decision,
     OutboxRow,
     Position,
-    Reason,
+    RiskReason,
     record_id,
 )
-from trustwatch.scoring.store import Route
+from trustwatch.scoring.store import DeliveryRoute
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -60,7 +60,7 @@ def decided(agent_id: str, number: int, tenant: str = "acme") -> Decision:
         confidence=0.9,
         anomaly_score=0.7,
         p_value=0.001,
-        reasons=(Reason("c", "f", "o", "u", 0.5, "t"),),
+        reasons=(RiskReason("c", "f", "o", "u", 0.5, "t"),),
         counterfactual="",
         feature_vector={"pace": 1.5},
         evidence={"statistic": 4.0},
@@ -191,9 +191,9 @@ def test_a_release_is_logged_as_a_command(site: Any, summary: Any) -> None:
 
     answer = site.client.post(path, json={"note": "announced"}, headers=site.auth())
 
-    (record,) = site.logged(Kind.CONTROL)
+    (record,) = site.logged(RecordKind.CONTROL)
     assert answer.status_code == 202
-    assert msgspec.json.decode(record.payload, type=Release) == Release(
+    assert msgspec.json.decode(record.payload, type=ReleaseAgent) == ReleaseAgent(
         str(agent_key("acme", AS, URL_ID)), "gateway", "announced"
     )
 
@@ -248,7 +248,7 @@ def test_a_dead_letter_is_replayed_through_the_same_door(site: Any, event: Any) 
     assert ([letter["letter_id"] for letter in waits], marked[0]["replayed_at"]) == (["L1"], "2025-11-24T16:00:00.000Z")
     (logged,) = site.events()
     assert (logged["tenant"], "type" in logged["agent"]) == ("globex", False)
-    assert site.logged(Kind.DEAD) == []
+    assert site.logged(RecordKind.DEAD) == []
 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
@@ -267,8 +267,8 @@ def test_a_refused_cloudevent_can_be_replayed(site: Any, event: Any, mode: str) 
     else:
         headers = {"specversion": "1.0", "id": "c", "source": "urn:gw:1", "type": "io.trustwatch.audit.v1"}
         site.send(data, **{f"ce_{name}": value for name, value in headers.items()})
-    (record,) = site.logged(Kind.DEAD)
-    letter = msgspec.json.decode(record.payload, type=Refused)
+    (record,) = site.logged(RecordKind.DEAD)
+    letter = msgspec.json.decode(record.payload, type=RefusedInput)
     store(site, dead_letters=[dead(base64.b64decode(letter.raw))])
 
     answer = site.client.post("/v1/dead-letters/L1/replay", headers=site.auth("all"))
@@ -281,7 +281,7 @@ def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
     """How each alert fares at each target."""
     outbox = [OutboxRow(f"k-{tenant}", "alert", "", b"{}", NOW_MS, 1, "r", 3, tenant) for tenant in ("acme", "globex")]
     store(site, outbox=outbox)
-    site.store.route([Route("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
+    site.store.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
 
     (delivery,) = site.get("/v1/deliveries").json()["items"]
 
@@ -291,8 +291,8 @@ def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
     assert site.get("/v1/deliveries", "all", status="delivered").json()["items"] == []
 
 
-def changed(number: int, tenant: str = "acme") -> Change:
-    return Change(f"D{number}", tenant, "bot", 1, 3, 0.8123456, "because", NOW_MS, NOW_MS + 5)
+def changed(number: int, tenant: str = "acme") -> LevelChange:
+    return LevelChange(f"D{number}", tenant, "bot", 1, 3, 0.8123456, "because", NOW_MS, NOW_MS + 5)
 
 
 def following(site: Any, client: str, report: Callable[[], None], expected: int) -> list[tuple[str, str]]:

@@ -6,10 +6,16 @@ import json
 import time
 from typing import Any
 
-from trustwatch.api.edge.reports import IngestReport, SilenceReport, SourceReport, decode_report, encode_report
+from trustwatch.api.edge.reports import (
+    ForeignTopicReport,
+    IngestReport,
+    SilenceReport,
+    decode_ingest_report,
+    encode_ingest_report,
+)
 from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.api.settings.topics import KafkaTopicSettings
-from trustwatch.ingest.source import Kind
+from trustwatch.api.settings.topics import ForeignTopicSettings
+from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records import Commit, DeadLetter, Position
 
 LINE = {
@@ -52,10 +58,10 @@ def test_a_caller_that_sends_nothing_is_noticed(site: Any, event: Any) -> None:
 
 def test_reports_of_the_ingest_process_become_metrics(site: Any) -> None:
     """As they come over its socket; without such a process there are none."""
-    report = IngestReport([SourceReport("gw", 5, 2, 1, 0.5, 7, True)], [SilenceReport("gw", True, 0)])
+    report = IngestReport([ForeignTopicReport("gw", 5, 2, 1, 0.5, 7, True)], [SilenceReport("gw", True, 0)])
 
     before = metrics(site)
-    site.inside(lambda: site.ingest.note(decode_report(encode_report(report))))
+    site.inside(lambda: site.ingest.note(decode_ingest_report(encode_ingest_report(report))))
     after = metrics(site)
     site.inside(site.ingest.ended)
 
@@ -69,7 +75,7 @@ def test_reports_of_the_ingest_process_become_metrics(site: Any) -> None:
 
 def test_a_refused_record_of_a_topic_is_tried_again_as_its_mapping_says(new_site: Any) -> None:
     """With the tenant and issuer that the topic stands for, whoever asks; its form is the gateway's own."""
-    topic = KafkaTopicSettings(topic="t", name="edge", format="envoy", tenants=("acme",), issuers=("https://as",))
+    topic = ForeignTopicSettings(topic="t", name="edge", format="envoy", tenants=("acme",), issuers=("https://as",))
     site = new_site(kafka=KafkaSettings(bootstrap_servers=("127.0.0.1:1",), topics=(topic,)))
     position = site.store.claim(0)
     letters = [
@@ -88,5 +94,5 @@ def test_a_refused_record_of_a_topic_is_tried_again_as_its_mapping_says(new_site
     (record,) = site.logged()
     native = json.loads(record.payload)
     assert (native["tenant"], native["agent"]["issuer"], native["action"]) == ("acme", "https://as", "GET pay")
-    assert site.logged(Kind.DEAD) == []
+    assert site.logged(RecordKind.DEAD) == []
     assert site.get("/v1/dead-letters/good", "gateway").status_code == 404

@@ -11,23 +11,29 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.lifecycle.announce import Announcer
-from trustwatch.api.serve.models import promote_proved
+from trustwatch.api.lifecycle.announce import ControlRecordWriter
+from trustwatch.api.serve.models import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.kafka import KafkaLog
+from trustwatch.ingest.kafka import KafkaCommitLog
 from trustwatch.ingest.log import GroupCommit
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.source import RecordKind
 from trustwatch.models import persist
-from trustwatch.models.artifact import peek
+from trustwatch.models.artifact import read_manifest
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
-from trustwatch.models.persist import save
-from trustwatch.scoring.feedback import Feedback, Step
-from trustwatch.scoring.lifecycle.figures import Agreement, Figures, LabelFigures, ModelFigures, as_dict
-from trustwatch.scoring.lifecycle.force import SwitchModel, as_switch
-from trustwatch.scoring.lifecycle.records import DAY_MS, P_EDGES, GroupDay, ModelSwitch
+from trustwatch.models.learning import train_model
+from trustwatch.models.persist import save_trained_model
+from trustwatch.scoring.feedback import Feedback, FeedbackStep
+from trustwatch.scoring.lifecycle.figures import (
+    AlertAgreement,
+    LabelledAttackStats,
+    ShadowComparison,
+    ShadowModelStats,
+    comparison_to_dict,
+)
+from trustwatch.scoring.lifecycle.force import SwitchModel, decode_model_switch
+from trustwatch.scoring.lifecycle.records import DAY_MS, P_VALUE_EDGES, ModelSwitch, PeerGroupDay
 from trustwatch.scoring.records import AgentName, Commit, Decision, Position
 
 NOW_MS = 1_764_000_000_000
@@ -58,7 +64,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = ColumnEncoder(SALT).encode([decode_event(msgspec.json.encode(one)) for one in events])
     settings = DetectorSettings(trees=20, folds=3)
     folder = tmp_path_factory.mktemp("models") / "model"
-    save(folder, learn_history(columns, SALT, "m1", settings), settings, 100, NOW_MS)
+    save_trained_model(folder, train_model(columns, SALT, "m1", settings), settings, 100, NOW_MS)
     return folder
 
 
@@ -113,10 +119,10 @@ def test_a_version_has_a_falling_calibration_curve(site: Any) -> None:
 
 def test_promised_and_observed_are_told_beside_each_other(site: Any) -> None:
     """Shares add up over groups and days; a tenant's reader sees its own alone."""
-    even = tuple(10 for _ in P_EDGES)
-    odd = (90, *(10 for _ in P_EDGES[1:]))
-    site.store.note_days([GroupDay("m1", TODAY, "acme", "Payer", 140, 4, (0, 0, 0), even)])
-    site.store.note_days([GroupDay("m1", TODAY, "globex", "Payer", 220, 4, (0, 0, 0), odd)])
+    even = tuple(10 for _ in P_VALUE_EDGES)
+    odd = (90, *(10 for _ in P_VALUE_EDGES[1:]))
+    site.store.note_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 4, (0, 0, 0), even)])
+    site.store.note_days([PeerGroupDay("m1", TODAY, "globex", "Payer", 220, 4, (0, 0, 0), odd)])
 
     mine = site.get("/v1/models/m1", "gateway").json()["observed"]
     everybody = site.get("/v1/models/m1", "all").json()["observed"]
@@ -135,7 +141,7 @@ def test_a_version_that_is_nowhere_is_not_found(site: Any) -> None:
 def test_drift_shows_what_was_measured(site: Any) -> None:
     """Of the version in force, with the thresholds that hold; days without a measure are left out."""
     said = {"judged": True, "scores": 0.4, "features": {"pace": 0.3}, "drifted": ["scores", "pace"]}
-    day = GroupDay("m1", TODAY - 1, "acme", "Payer", 900, 4, (0, 0, 0), (), said)
+    day = PeerGroupDay("m1", TODAY - 1, "acme", "Payer", 900, 4, (0, 0, 0), (), said)
     others = [msgspec.structs.replace(day, version="m0"), msgspec.structs.replace(day, tenant="globex")]
     site.store.note_days([day, *others, msgspec.structs.replace(day, day=TODAY, drift={})])
 
@@ -148,7 +154,7 @@ def test_drift_shows_what_was_measured(site: Any) -> None:
 
 def test_the_budget_of_a_quiet_fleet_is_kept(site: Any) -> None:
     """Counted agent-days are told as such."""
-    site.store.note_days([GroupDay("m1", TODAY, "acme", "Payer", 140, 50, (0, 0, 0), ())])
+    site.store.note_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 50, (0, 0, 0), ())])
     page = site.get("/v1/models/budget", "gateway", days=2, level="high").json()
     assert (page["level"], page["budget"]) == ("high", 5.0)
     assert [row["day"] for row in page["items"]] == ["2025-11-23", "2025-11-24"]
@@ -173,9 +179,11 @@ def second(site: Any, model: Path) -> str:
 
 def put(site: Any, model: Path, version: str, salt: bytes) -> str:
     """A model by another name on the shelf."""
-    trained = persist.load(model)
+    trained = persist.load_trained_model(model)
     folder = site.settings.data_dir / "models" / version
-    save(folder, replace(trained, version=version, salt=salt), DetectorSettings(trees=20, folds=3), 100, NOW_MS + 5)
+    save_trained_model(
+        folder, replace(trained, version=version, salt=salt), DetectorSettings(trees=20, folds=3), 100, NOW_MS + 5
+    )
     return version
 
 
@@ -189,7 +197,7 @@ def switch(site: Any, version: str, number: int) -> None:
     """What the pipeline does with a command: it writes where the version came into force."""
     at = site.store.position(0)
     at = site.store.claim(0) if at.epoch == 0 else at
-    digest, installed = (peek(site.desk._shelf.find(name))[1] for name in (version, "m1"))
+    digest, installed = (read_manifest(site.desk._shelf.find(name))[1] for name in (version, "m1"))
     row = ModelSwitch(0, at.epoch, number, version, digest, installed, NOW_MS + number)
     site.store.commit(Commit(at, Position(0, at.epoch, number), [], [], [], [], switches=[row]))
     site.clock.now += 1
@@ -198,16 +206,16 @@ def switch(site: Any, version: str, number: int) -> None:
 
 def commands(site: Any) -> list[SwitchModel]:
     """Commands in the log."""
-    return [found for one in site.logged(Kind.CONTROL) if (found := as_switch(one.payload)) is not None]
+    return [found for one in site.logged(RecordKind.CONTROL) if (found := decode_model_switch(one.payload)) is not None]
 
 
 def figures(**values: Any) -> dict[str, Any]:
     """A shadow run in which the challenger raises fewer false alerts."""
     none = {"medium": 0, "high": 0, "critical": 0}
-    old = ModelFigures("m1", none, none, {level: 0.0 for level in none}, 0, None)
-    made = Figures(old, msgspec.structs.replace(old, version="m2"), 5_000, 9_000, 5, 900)
-    made = msgspec.structs.replace(made, agreement=Agreement(3, 900, 12, 2))
-    return as_dict(msgspec.structs.replace(made, **values))
+    old = ShadowModelStats("m1", none, none, {level: 0.0 for level in none}, 0, None)
+    made = ShadowComparison(old, msgspec.structs.replace(old, version="m2"), 5_000, 9_000, 5, 900)
+    made = msgspec.structs.replace(made, agreement=AlertAgreement(3, 900, 12, 2))
+    return comparison_to_dict(msgspec.structs.replace(made, **values))
 
 
 def test_a_version_without_figures_is_promoted_by_force_alone(site: Any, second: str) -> None:
@@ -279,8 +287,8 @@ def test_a_measured_gain_promotes(site: Any, second: str) -> None:
     ("values", "reason"),
     [
         ({"agent_days": 99}, "99 agent-days"),
-        ({"agreement": Agreement(0, 900, 6, 4)}, "no measured gain"),
-        ({"labels": LabelFigures(3, 1, 1, 1)}, "misses 1 labelled"),
+        ({"agreement": AlertAgreement(0, 900, 6, 4)}, "no measured gain"),
+        ({"labels": LabelledAttackStats(3, 1, 1, 1)}, "misses 1 labelled"),
     ],
 )
 def test_no_gain_is_no_promotion(site: Any, second: str, values: dict[str, Any], reason: str) -> None:
@@ -376,7 +384,7 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
             "",
             NOW_MS,
         )
-        site.store.add_feedback(said, Step(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
+        site.store.add_feedback(said, FeedbackStep(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
 
     (row,) = site.get("/v1/models/budget", days=1).json()["items"]
     assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)
@@ -387,11 +395,11 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
 def test_a_proved_challenger_is_promoted_by_the_keeper(site: Any, second: str) -> None:
     """The desk judges once more: what the stored figures do not show is not promoted."""
     order(site, f"{second}/promote")
-    site.wait(promote_proved(site.desk, second))
+    site.wait(promote_ready_challenger(site.desk, second))
     assert commands(site) == []
 
     site.store.note_figures("m2", figures(), NOW_MS)
-    site.wait(promote_proved(site.desk, second))
+    site.wait(promote_ready_challenger(site.desk, second))
     (command,) = commands(site)
     assert (command.version, command.by) == ("m2", "keeper")
 
@@ -417,8 +425,8 @@ def test_every_partition_gets_the_command_once() -> None:
     topic = Topic()
 
     async def tell() -> None:
-        log = GroupCommit(KafkaLog(topic, "trustwatch.events"))  # type: ignore[arg-type]
-        await Announcer(log, lambda: 5)(b"switch")
+        log = GroupCommit(KafkaCommitLog(topic, "trustwatch.events"))  # type: ignore[arg-type]
+        await ControlRecordWriter(log, lambda: 5)(b"switch")
         await log.close()
 
     asyncio.run(tell())

@@ -12,13 +12,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy.steps import MOST_ROUNDS
+from trustwatch.api.privacy.steps import MAX_ROUNDS
 from trustwatch.api.settings import PrivacySettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind
+from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.privacy import Forget
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, DeadLetter, Decision, Edge, Position, Reason
+from trustwatch.scoring.privacy import EraseCommand
+from trustwatch.scoring.records import (
+    AgentEdge,
+    AgentName,
+    AgentRow,
+    Commit,
+    DeadLetter,
+    Decision,
+    Position,
+    RiskReason,
+)
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -31,7 +40,7 @@ def row(name: AgentName) -> AgentRow:
 
 
 def decision(number: int, name: AgentName, told: str) -> Decision:
-    reason = Reason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}")
+    reason = RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}")
     return Decision(
         f"D{number}",
         name,
@@ -64,7 +73,7 @@ def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more
     at = site.store.position(0)
     at = at if at.epoch else site.store.claim(0)
     given = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []} | more
-    site.store.commit(Commit(at, Position(0, at.epoch, offset), forgotten=forgotten or [], **given))
+    site.store.commit(Commit(at, Position(0, at.epoch, offset), removed_agents=forgotten or [], **given))
     site.report([summary for summary in site.store.summaries()], offset=offset)
 
 
@@ -79,7 +88,7 @@ def known(site: Any, event: Callable[..., Any]) -> Any:
         4,
         agents=[row(BOT), row(other)],
         decisions=[decision(1, BOT, "x"), decision(2, other, "bot")],
-        edges=[Edge("acme", AS, "acts_for", "bot", "ann@acme.example", NOW_MS, NOW_MS)],
+        edges=[AgentEdge("acme", AS, "acts_for", "bot", "ann@acme.example", NOW_MS, NOW_MS)],
         dead_letters=[DeadLetter("L1", NOW_MS, "gateway", "bad", "$", b'{"agent": "bot"', 0, 0)],
     )
     return site
@@ -99,7 +108,7 @@ def carried_out(site: Any, erasure_id: str) -> Any:
             await asyncio.sleep(0.02)
             made = await site.erasures.get(erasure_id, None)
             if made.status == "waiting" and site.store.position(0).offset <= made.at_offset:
-                order = msgspec.json.decode(site.logged(Kind.FORGET)[-1].payload, type=Forget)
+                order = msgspec.json.decode(site.logged(RecordKind.FORGET)[-1].payload, type=EraseCommand)
                 asyncio.get_running_loop().run_in_executor(
                     None, committed, site, site.event_log.next_offset, [order.subject.key]
                 )
@@ -130,7 +139,7 @@ def test_an_agent_is_erased_with_a_proof(known: Any) -> None:
     assert [head["sequence"] for head in told["document"]["chain"]["after"]] == [2]
     assert {one["what"].split(" ")[0] for one in told["document"]["remains"]} >= {"tombstones", "64-bit", "back-ups,"}
     assert known.get("/v1/agents/bot/risk", issuer=AS).json()["risk_level"] == "unknown"
-    assert known.logged(Kind.ERASED)[0].id_hash != 0
+    assert known.logged(RecordKind.ERASED)[0].id_hash != 0
     assert not any("bot" in json.dumps(event) for event in known.events())
     assert post(known, path, proof).json() == {
         "signed": True,
@@ -168,7 +177,7 @@ def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, mon
     assert told["detail"] == "still found: database.edges 1"
     assert told["proof"] is None
     assert known.erasures.failed == 1
-    assert known.store.erasure(told["erasure_id"]).rounds == MOST_ROUNDS
+    assert known.store.erasure(told["erasure_id"]).rounds == MAX_ROUNDS
 
 
 def test_who_is_lowered_at_a_server_is_not_erased(known: Any) -> None:
@@ -260,7 +269,7 @@ def test_principals_under_pseudonyms(new_site: Any, event: Callable[..., Any]) -
     site.send([sent, event(2)])
     first, second = site.events()
     known = first["principal"]["id"]
-    committed(site, 2, edges=[Edge("acme", AS, "acts_for", "bot", known, NOW_MS, NOW_MS)])
+    committed(site, 2, edges=[AgentEdge("acme", AS, "acts_for", "bot", known, NOW_MS, NOW_MS)])
     asked = site.get("/v1/principals/ann@acme.example/risk", tenant="acme", issuer=AS, days=3650)
 
     assert known.startswith("p~")

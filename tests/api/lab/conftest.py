@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.lab import Lab, open_lab
+from trustwatch.api.lab import LabSession, open_session
 
 
 @pytest.fixture(scope="session")
-def lab(example: Path) -> Iterator[Lab]:
+def lab(example: Path) -> Iterator[LabSession]:
     """The example, open."""
-    with open_lab(example) as opened:
+    with open_session(example) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def day(lab: Lab) -> dict[str, Any]:
+def day(lab: LabSession) -> dict[str, Any]:
     """Its last day, as arguments."""
-    return lab.last(24)
+    return lab.last_hours(24)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from trustwatch.api.lab import Lab
-from trustwatch.api.lab.columns import FRAMES, KINDS, LEVELS
-from trustwatch.api.lab.frames import dtypes, frame
+from trustwatch.api.lab import LabSession
+from trustwatch.api.lab.columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES
+from trustwatch.api.lab.frames import build_frame, dtypes
 
-Ask = Callable[[Lab, dict[str, Any]], Any]
+Ask = Callable[[LabSession, dict[str, Any]], Any]
 
 ASKED: dict[str, Ask] = {
     "agents": lambda lab, day: lab.agents(),
@@ -19,13 +19,15 @@ ASKED: dict[str, Ask] = {
     "alerts": lambda lab, day: lab.alerts(**day),
     "events": lambda lab, day: lab.events(**day),
     "scores": lambda lab, day: lab.scores(**day),
-    "vectors": lambda lab, day: lab.vectors(agent=lab.worst()),
-    "risk_history": lambda lab, day: lab.risk_history(lab.worst()),
-    "reasons": lambda lab, day: lab.reasons(lab.worst()),
-    "contributions": lambda lab, day: lab.contributions(lab.worst()),
-    "profile": lambda lab, day: lab.profile(lab.worst()),
-    "habits": lambda lab, day: lab.habits(lab.events(lab.worst())),
-    "comparison": lambda lab, day: lab.compare(lab.events(lab.worst()), lab.events(lab.peer(lab.worst()))),
+    "vectors": lambda lab, day: lab.vectors(agent=lab.worst_decision()),
+    "risk_history": lambda lab, day: lab.risk_history(lab.worst_decision()),
+    "reasons": lambda lab, day: lab.reasons(lab.worst_decision()),
+    "contributions": lambda lab, day: lab.contributions(lab.worst_decision()),
+    "profile": lambda lab, day: lab.profile(lab.worst_decision()),
+    "habits": lambda lab, day: lab.habits(lab.events(lab.worst_decision())),
+    "comparison": lambda lab, day: lab.comparison(
+        lab.events(lab.worst_decision()), lab.events(lab.find_peer(lab.worst_decision()))
+    ),
     "distances": lambda lab, day: lab.distances(ASKED["comparison"](lab, day)),
     "versions": lambda lab, day: lab.versions(),
     "edges": lambda lab, day: lab.edges(),
@@ -40,41 +42,41 @@ ASKED: dict[str, Ask] = {
 
 def assert_declared(name: str, found: Any) -> None:
     """Columns in their order, and the dtype of each."""
-    assert list(found.columns) == [column.name for column in FRAMES[name]]
+    assert list(found.columns) == [column.name for column in FRAME_COLUMNS[name]]
     assert {column: str(found[column].dtype) for column in found.columns} == dtypes(name)
-    for column in FRAMES[name]:
+    for column in FRAME_COLUMNS[name]:
         if column.kind == "level":
             assert found[column.name].cat.ordered
-            assert tuple(found[column.name].cat.categories) == LEVELS
+            assert tuple(found[column.name].cat.categories) == LEVEL_NAMES
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ASKED)
-def test_frames_are_as_declared(name: str, lab: Lab, day: dict[str, Any]) -> None:
+def test_frames_are_as_declared(name: str, lab: LabSession, day: dict[str, Any]) -> None:
     """With the example's rows."""
     found = ASKED[name](lab, day)
     assert len(found) > 0
     assert_declared(name, found)
 
 
-@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("name", FRAME_COLUMNS)
 def test_frames_without_rows_are_as_declared(name: str) -> None:
     """Nothing found is a frame, too: filters and pictures work on it."""
-    assert_declared(name, frame(name, ()))
+    assert_declared(name, build_frame(name, ()))
 
 
 def test_every_column_says_what_it_means() -> None:
     """The declaration is the documentation."""
-    for columns in FRAMES.values():
+    for columns in FRAME_COLUMNS.values():
         assert len({column.name for column in columns}) == len(columns)
-        assert all(column.kind in KINDS and column.meaning for column in columns)
+        assert all(column.kind in COLUMN_DTYPES and column.meaning for column in columns)
 
 
 def test_times_are_utc_and_missing_ones_are_missing() -> None:
     """0 is no time of ours."""
-    (row,) = frame("labels", [("e", "t", "a", "s", True, False, "x")]).itertuples()
+    (row,) = build_frame("labels", [("e", "t", "a", "s", True, False, "x")]).itertuples()
     assert row.bad_event
-    edges = frame("edges", [("called", "t", "a", "b", 1_767_657_600_123, 0, 0.5, None)])
+    edges = build_frame("edges", [("called", "t", "a", "b", 1_767_657_600_123, 0, 0.5, None)])
     assert edges["first"][0] == pd.Timestamp("2026-01-06T00:00:00.123Z")
     assert edges["last"].isna().all()
     assert edges["risk_time"].isna().all()

@@ -8,58 +8,58 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.lab import Lab, LabError, charts, open_lab
-from trustwatch.api.lab.columns import FRAMES
+from trustwatch.api.lab import LabError, LabSession, charts, open_session
+from trustwatch.api.lab.columns import FRAME_COLUMNS
 from trustwatch.api.lab.example import prepare_example
-from trustwatch.api.lab.frames import frame
+from trustwatch.api.lab.frames import build_frame
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.log import EventLog
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.store import open_store, sqlite_url
 
 
 @pytest.mark.integration
 def test_where_it_may_be_opened(example: Path) -> None:
     """A settings file, its folder, the data directory with the model beside it, settings; not a place that is not."""
-    opened = [open_lab(where) for where in (example / "settings.yaml", str(example), example / "data")]
-    opened.append(open_lab(opened[0].settings))
+    opened = [open_session(where) for where in (example / "settings.yaml", str(example), example / "data")]
+    opened.append(open_session(opened[0].settings))
     for lab in opened:
         assert len(lab.agents()) == 40
         assert lab.model().version == "example-1"
         lab.close()
     with pytest.raises(LabError, match="no such settings file"):
-        open_lab(example / "elsewhere")
+        open_session(example / "elsewhere")
 
 
 @pytest.mark.integration
 def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for every command."""
     monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
-    with open_lab() as lab:
+    with open_session() as lab:
         assert lab.settings.data_dir == example / "data"
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Lab:
+def empty(tmp_path: Path) -> LabSession:
     """A service that has seen nothing."""
     open_store(sqlite_url(tmp_path / "trustwatch.db")).close()
-    return open_lab(tmp_path)
+    return open_session(tmp_path)
 
 
-def test_an_empty_store_gives_empty_frames(empty: Lab) -> None:
+def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
     """And a word where there is nothing to choose from."""
     with empty:
         for found in (empty.agents(), empty.decisions(), empty.alerts(), empty.edges()):
             assert len(found) == 0
         with pytest.raises(LabError, match="widen since"):
-            empty.worst()
+            empty.worst_decision()
         with pytest.raises(LabError, match="the store is empty"):
-            empty.last(24)
+            empty.last_hours(24)
         with pytest.raises(LabError, match="the store is empty"):
             empty.profile("agent-1")
 
 
-def test_what_is_missing_is_said_with_what_to_do(empty: Lab, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Path) -> None:
     """No log, archive, brokers, model, labels, store, decision, agent."""
     asked: list[tuple[Any, str]] = [
         (empty.events, "no event log"),
@@ -68,13 +68,13 @@ def test_what_is_missing_is_said_with_what_to_do(empty: Lab, tmp_path: Path) -> 
         (empty.model, "trustwatch train"),
         (empty.scores, "trustwatch train"),
         (empty.labels, "trustwatch simulate --labels"),
-        (lambda: empty.train(empty.habits(frame("events", ()))), "column `raw`"),
-        (lambda: empty.train(frame("events", ())), "no events to learn from"),
+        (lambda: empty.train_model(empty.habits(build_frame("events", ()))), "column `raw`"),
+        (lambda: empty.train_model(build_frame("events", ())), "no events to learn from"),
         (lambda: empty.reasons("01NONE"), "lab.decisions"),
         (lambda: empty.reasons(None), "lab.worst"),
         (lambda: empty.events(agent=7), "agent_id"),
-        (lambda: empty.habits(frame("events", ()), ["mood"]), "there are action"),
-        (lambda: open_lab(_folder(tmp_path / "new")).agents(), "make notebooks"),
+        (lambda: empty.habits(build_frame("events", ()), ["mood"]), "there are action"),
+        (lambda: open_session(_folder(tmp_path / "new")).agents(), "make notebooks"),
     ]
     for ask, words in asked:
         with pytest.raises(ConfigError, match=words):
@@ -87,29 +87,29 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def test_pictures_of_nothing_say_so(empty: Lab) -> None:
+def test_pictures_of_nothing_say_so(empty: LabSession) -> None:
     """Every picture can be made of frames without rows."""
     pictures = [
         charts.levels(empty.agents()),
         charts.timeline(empty.decisions()),
         charts.edges(empty.edges()),
-        charts.activity(frame("events", ())),
-        charts.scores(frame("scores", ())),
-        charts.risk(frame("risk_history", ())),
-        charts.habits(frame("habits", ())),
-        charts.compare(frame("comparison", ())),
-        charts.contributions(frame("contributions", ())),
-        charts.profile(frame("profile", ())),
-        charts.budgets(frame("budgets", ())),
-        charts.curves(frame("backtest_curves", ())),
-        charts.detection(frame("backtest_detection", ())),
-        charts.requests(frame("backtest_requests", ())),
-        charts.revocations(frame("backtest_revoked", ())),
-        charts.what_if(frame("what_if", ())),
+        charts.activity(build_frame("events", ())),
+        charts.scores(build_frame("scores", ())),
+        charts.risk(build_frame("risk_history", ())),
+        charts.habits(build_frame("habits", ())),
+        charts.compare(build_frame("comparison", ())),
+        charts.contributions(build_frame("contributions", ())),
+        charts.profile(build_frame("profile", ())),
+        charts.budgets(build_frame("budgets", ())),
+        charts.curves(build_frame("backtest_curves", ())),
+        charts.detection(build_frame("backtest_detection", ())),
+        charts.requests(build_frame("backtest_requests", ())),
+        charts.revocations(build_frame("backtest_revoked", ())),
+        charts.what_if(build_frame("what_if", ())),
     ]
     for picture in pictures:
         assert picture.png().startswith(b"\x89PNG")
-        assert ": " in picture.text
+        assert ": " in picture.description
     empty.close()
 
 
@@ -121,7 +121,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         "store: {url: 'postgresql://analyst@127.0.0.1:9/none', password: {file: password}}\n"
         "webhooks: [{name: pager, url: 'https://hooks.example/hunter2-url', secret: {file: password}}]\n"
     )
-    lab = open_lab(settings)
+    lab = open_session(settings)
     with pytest.raises(Unavailable) as error:
         lab.agents()
     for told in (repr(lab), str(lab), repr(lab.settings), str(error.value), repr(error.value)):
@@ -137,11 +137,11 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
         closing(EventLog(settings / "data" / "log")) as log,
         closing(open_store(sqlite_url(settings / "data" / "trustwatch.db"))) as store,
     ):
-        with open_lab(settings) as lab:
+        with open_session(settings) as lab:
             evening = "2026-01-13T20:00"
             before = len(lab.events(since=evening))
             raw = lab.events(since=evening)["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
-            log.append([Record(Kind.EVENT, 12345, 1, raw)])
+            log.append([Record(RecordKind.EVENT, 12345, 1, raw)])
             assert len(lab.events(since=evening)) == before, "not durable yet"
             log.sync()
             assert len(lab.events(since=evening)) == before + 1
@@ -149,8 +149,8 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
             assert len(lab.agents()) == 40
         store.set_meta("written", "after")
     touched = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
-    with open_lab(settings) as lab:
-        lab.agents(), lab.events(source="log"), lab.profile(lab.worst()), lab.backtest(**lab.last(1))
+    with open_session(settings) as lab:
+        lab.agents(), lab.events(source="log"), lab.profile(lab.worst_decision()), lab.run_backtest(**lab.last_hours(1))
         after = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
         with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
             pass
@@ -178,8 +178,8 @@ def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp
 @pytest.mark.integration
 def test_work_of_the_lab_goes_with_it(example: Path) -> None:
     """Models and files are kept in a folder of its own until it is closed."""
-    with open_lab(example) as own:
-        model = own.train(own.events(since="2026-01-12", until="2026-01-13"), trees=5)
+    with open_session(example) as own:
+        model = own.train_model(own.events(since="2026-01-12", until="2026-01-13"), trees=5)
         assert model.directory.is_dir()
         assert "learned from 2026-01-12" in repr(model)
     assert not model.directory.exists()
@@ -192,4 +192,4 @@ def test_every_frame_has_a_question() -> None:
     text = "".join(
         Path(str(module.__file__)).read_text() for module in (backtesting, behaviour, learned, replaying, stored, told)
     )
-    assert [name for name in FRAMES if f'"{name}"' not in text] == []
+    assert [name for name in FRAME_COLUMNS if f'"{name}"' not in text] == []

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from trustwatch.api.callers import Caller, CallerDirectory
+from trustwatch.api.callers import AuthenticatedCaller, CallerDirectory
 from trustwatch.api.settings import CallerSettings, IssuerSettings, VerificationSettings
-from trustwatch.api.tokens import Jwks, KeySet, TokenVerifier, parse_keys
+from trustwatch.api.tokens import JwksCache, KeySet, TokenVerifier, parse_keys
 
 NOW = 1_790_000_000.0
 ISSUER = "https://as.example"
@@ -119,12 +119,12 @@ class World:
         self.clock = FakeClock()
         self.rules = VerificationSettings(**{"unknown_key_wait_s": 2.0, "refresh_s": 1000.0, **rules})
         self.issuer = IssuerSettings(issuer=ISSUER, audiences=(AUDIENCE,), jwks_uri=server.url)
-        self.jwks = Jwks([self.issuer], self.rules, self.clock)
+        self.jwks = JwksCache([self.issuer], self.rules, self.clock)
         callers = CallerDirectory(
             [CallerSettings(name="gateway", client_id="gateway-1", tenants=("acme-corp",))], [ISSUER]
         )
-        self.verifier: TokenVerifier[Caller] = TokenVerifier(
-            [self.issuer], self.jwks, callers.caller, self.rules, self.clock
+        self.verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
+            [self.issuer], self.jwks, callers.resolve, self.rules, self.clock
         )
 
 

@@ -14,7 +14,7 @@ from trustwatch.api.settings import IssuerSettings, VerificationSettings
 from trustwatch.api.tokens import (
     BadAuthorization,
     InvalidToken,
-    Jwks,
+    JwksCache,
     MissingToken,
     TokenCache,
     TokenVerifier,
@@ -299,14 +299,14 @@ def test_keys_from_a_file(tmp_path: Path, world: Any, es: Any, new_key: Any) -> 
     file.write_bytes(msgspec.json.encode({"keys": [es.jwk()]}))
     issuer = IssuerSettings(issuer="https://as.example", audiences=("https://trust.example",), jwks_file=file)
     rules = VerificationSettings()
-    world.jwks = Jwks([issuer], rules, world.clock)
+    world.jwks = JwksCache([issuer], rules, world.clock)
     verifier: TokenVerifier[str] = TokenVerifier(
         [issuer], world.jwks, lambda claims: claims.subject, rules, world.clock
     )
     fresh = new_key("ES256", "es-2")
 
     async def scene() -> None:
-        assert verifier.verified(es.token()) == "service-account-1"
+        assert verifier.verify_now(es.token()) == "service-account-1"
         file.write_bytes(msgspec.json.encode({"keys": [fresh.jwk()]}))
         world.clock.now += 60
         assert await verifier.verify(fresh.token()) == "service-account-1"
@@ -383,7 +383,7 @@ def test_the_least_recently_used_token_goes_first() -> None:
     cache.accept(b"c", "c", until=10.0, issuer="j")
 
     assert [cache.get(name, 0.0) for name in (b"a", b"b", b"c")] == ["a", None, "c"]
-    cache.forget("i")
+    cache.forget_issuer("i")
     assert [cache.get(name, 0.0) for name in (b"a", b"c")] == [None, "c"]
 
 

@@ -11,26 +11,28 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.api.settings import IssuerSettings, VerificationSettings
-from trustwatch.api.tokens import LOCAL_ISSUER, Claims, InvalidToken, Jwks, LocalKey, TokenVerifier
+from trustwatch.api.tokens import LOCAL_ISSUER, InvalidToken, JwksCache, LocalSigningKey, TokenClaims, TokenVerifier
 from trustwatch.ingest.errors import ConfigError
 
 NOW = 1_790_000_000.0
 
 
-def token_of(key: LocalKey) -> bytes:
+def token_of(key: LocalSigningKey) -> bytes:
     return key.issue_token("demo", "demo-cli", ["trust.score:read"], "trustwatch", 3600, NOW, "jti-1").encode()
 
 
-def verify(token: bytes, *issuers: IssuerSettings) -> Claims:
+def verify(token: bytes, *issuers: IssuerSettings) -> TokenClaims:
     """What a service with these settings makes of *token*."""
     rules = VerificationSettings()
 
-    async def play() -> Claims:
-        jwks = Jwks(issuers, rules, lambda: NOW)
+    async def play() -> TokenClaims:
+        jwks = JwksCache(issuers, rules, lambda: NOW)
         await jwks.start()
         try:
-            verifier: TokenVerifier[Claims] = TokenVerifier(issuers, jwks, lambda claims: claims, rules, lambda: NOW)
-            return verifier.verified(token)
+            verifier: TokenVerifier[TokenClaims] = TokenVerifier(
+                issuers, jwks, lambda claims: claims, rules, lambda: NOW
+            )
+            return verifier.verify_now(token)
         finally:
             await jwks.close()
 
@@ -39,7 +41,7 @@ def verify(token: bytes, *issuers: IssuerSettings) -> Claims:
 
 def test_the_key_is_created_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
     """First use creates it with mode 0600; later uses find the same key and nothing is left beside it."""
-    first, second = LocalKey.open(tmp_path / "var"), LocalKey.open(tmp_path / "var")
+    first, second = LocalSigningKey.open(tmp_path / "var"), LocalSigningKey.open(tmp_path / "var")
 
     assert first.kid == second.kid
     assert stat.S_IMODE((tmp_path / "var" / "local-key.pem").stat().st_mode) == 0o600
@@ -49,7 +51,7 @@ def test_the_key_is_created_once_and_readable_by_its_owner_alone(tmp_path: Path)
 
 def test_a_local_token_is_trusted_only_where_the_settings_say_so(tmp_path: Path) -> None:
     """It is verified like that of any other issuer; without the entry it is refused."""
-    token = token_of(LocalKey.open(tmp_path))
+    token = token_of(LocalSigningKey.open(tmp_path))
     local = IssuerSettings(issuer=LOCAL_ISSUER, audiences=("trustwatch",), jwks_file=tmp_path / "local-jwks.json")
 
     claims = verify(token, local)
@@ -61,7 +63,7 @@ def test_a_local_token_is_trusted_only_where_the_settings_say_so(tmp_path: Path)
 
 def test_a_local_token_has_the_form_of_rfc_9068(tmp_path: Path) -> None:
     """Header typ at+jwt, and every claim that the standard requires."""
-    token = token_of(LocalKey.open(tmp_path))
+    token = token_of(LocalSigningKey.open(tmp_path))
     claims = jwt.decode(token, options={"verify_signature": False})
 
     assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
@@ -70,8 +72,8 @@ def test_a_local_token_has_the_form_of_rfc_9068(tmp_path: Path) -> None:
 
 def test_two_machines_have_two_keys(tmp_path: Path) -> None:
     """A token of one is refused by the other, though the issuer has the same name."""
-    token = token_of(LocalKey.open(tmp_path / "a"))
-    LocalKey.open(tmp_path / "b")
+    token = token_of(LocalSigningKey.open(tmp_path / "a"))
+    LocalSigningKey.open(tmp_path / "b")
     other = IssuerSettings(issuer=LOCAL_ISSUER, audiences=("trustwatch",), jwks_file=tmp_path / "b" / "local-jwks.json")
 
     with pytest.raises(InvalidToken):
@@ -80,11 +82,11 @@ def test_two_machines_have_two_keys(tmp_path: Path) -> None:
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """A leaked key is not used any further."""
-    LocalKey.open(tmp_path)
+    LocalSigningKey.open(tmp_path)
     (tmp_path / "local-key.pem").chmod(0o644)
 
     with pytest.raises(ConfigError, match="0600"):
-        LocalKey.open(tmp_path)
+        LocalSigningKey.open(tmp_path)
 
 
 def test_a_file_that_is_no_fitting_key_is_refused(tmp_path: Path) -> None:
@@ -95,12 +97,12 @@ def test_a_file_that_is_no_fitting_key_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         path.chmod(0o600)
         with pytest.raises(ConfigError, match=r"PEM|P-256"):
-            LocalKey.open(tmp_path)
+            LocalSigningKey.open(tmp_path)
         assert path.read_bytes() == content
 
 
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
     """repr names the public key id alone."""
-    key = LocalKey.open(tmp_path)
+    key = LocalSigningKey.open(tmp_path)
 
-    assert repr(key) == f"LocalKey(kid='{key.kid}')"
+    assert repr(key) == f"LocalSigningKey(kid='{key.kid}')"

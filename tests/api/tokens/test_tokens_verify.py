@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 from trustwatch.api.settings import IssuerSettings
 from trustwatch.api.tokens import InvalidToken, KeySet, UnknownKey, parse_keys
-from trustwatch.api.tokens.verify import Claims, named_issuer, verify_token
+from trustwatch.api.tokens.verify import TokenClaims, unverified_issuer, verify_token
 
 NOW = 1_790_000_000.0
 ISSUER = "https://as.example"
 
 
-def check(token: bytes, issuer: IssuerSettings, keys: KeySet, now: float = NOW, leeway_s: float = 30.0) -> Claims:
+def check(token: bytes, issuer: IssuerSettings, keys: KeySet, now: float = NOW, leeway_s: float = 30.0) -> TokenClaims:
     return verify_token(token.decode(), issuer, keys, now, leeway_s)
 
 
@@ -43,7 +43,7 @@ def test_accepts_a_right_token(name: str, issuer: IssuerSettings, keys: KeySet, 
     claims = check(request.getfixturevalue(name).token(), issuer, keys)
 
     assert claims.members["scope"] == "trust.score:read trust.ingest"
-    assert claims == Claims(
+    assert claims == TokenClaims(
         issuer=ISSUER,
         subject="service-account-1",
         client_id="gateway-1",
@@ -204,7 +204,7 @@ def test_refuses_a_changed_token(es: Any, issuer: IssuerSettings, keys: KeySet) 
 def test_garbage_is_an_invalid_token(garbage: str, issuer: IssuerSettings, keys: KeySet) -> None:
     """Nothing that may stand in a header makes another error than InvalidToken."""
     with pytest.raises(InvalidToken):
-        named_issuer(garbage)
+        unverified_issuer(garbage)
     with pytest.raises(InvalidToken):
         verify_token(garbage, issuer, keys, NOW, 30.0)
 
@@ -214,7 +214,7 @@ def test_a_deeply_nested_token_is_an_invalid_token() -> None:
     bomb = segment({"alg": "ES256"}) + b"." + segment(b"[" * 10_000 + b"]" * 10_000) + b"." + segment(b"x")
 
     with pytest.raises(InvalidToken):
-        named_issuer(bomb.decode())
+        unverified_issuer(bomb.decode())
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.archive.files import data_files, rewriting
-from trustwatch.ingest.archive.latest import Asked, Bounds, latest_events
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.files import data_files, rewrite_lock
+from trustwatch.ingest.archive.latest import AgentEventQuery, LookupLimits, latest_events
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.events import decode_event
 
 NOON = datetime(2025, 12, 1, 12, tzinfo=UTC)
-ASKED = Asked("acme", "https://as", "bot")
+ASKED = AgentEventQuery("acme", "https://as", "bot")
 
 
 def archived(
     offset: int, at: datetime, agent: str = "bot", tenant: str = "acme", issuer: str = "https://as"
-) -> Archived:
+) -> EventToArchive:
     raw = json.dumps(
         {
             "id": f"e-{offset}",
@@ -32,12 +32,12 @@ def archived(
             "resource": {"id": f"file-{offset}"},
         }
     ).encode()
-    return Archived(offset, 0, decode_event(raw), raw)
+    return EventToArchive(offset, 0, decode_event(raw), raw)
 
 
-def fill(directory: Path, ranges: list[list[Archived]], topic: str = "", partition: int = 0) -> None:
+def fill(directory: Path, ranges: list[list[EventToArchive]], topic: str = "", partition: int = 0) -> None:
     """One file per range and date, in the order of the log."""
-    archive = Archive(directory, topic)
+    archive = EventArchive(directory, topic)
     archive.start()
     at = 0
     for events in ranges:
@@ -46,7 +46,7 @@ def fill(directory: Path, ranges: list[list[Archived]], topic: str = "", partiti
     archive.close()
 
 
-def hours(count: int) -> list[list[Archived]]:
+def hours(count: int) -> list[list[EventToArchive]]:
     """A file an hour, each with an event of the agent and one of everybody who is taken for it easily."""
     return [
         [
@@ -64,23 +64,33 @@ def test_newest_come_first_and_nobody_elses(tmp_path: Path) -> None:
     fill(tmp_path, hours(20))
     found = latest_events(tmp_path, "", ASKED)
 
-    assert found is not None and found.whole and not found.damaged
+    assert found is not None and found.complete and not found.damaged_files
     assert [row.offset for row in found.rows] == [at * 4 for at in reversed(range(20))]
     assert {json.loads(row.raw)["id"] for row in found.rows} == {f"e-{at * 4}" for at in range(20)}
-    assert (found.found, found.actions, found.resources["file-8"]) == (20, {"act-0": 20}, 1)
+    assert (found.match_count, found.actions, found.resources["file-8"]) == (20, {"act-0": 20}, 1)
     assert found.hours[12:24] == [1] * 12 and found.hours[:8] == [1] * 8
 
 
 def test_a_look_ends_at_its_bounds(tmp_path: Path) -> None:
     """By files, by rows, by what is found; and it says that there is more."""
     fill(tmp_path, hours(20))
-    few = latest_events(tmp_path, "", ASKED, Bounds(files=3))
-    rows = latest_events(tmp_path, "", ASKED, Bounds(rows=13))
-    enough = latest_events(tmp_path, "", ASKED._replace(enough=2, most=1))
+    few = latest_events(tmp_path, "", ASKED, LookupLimits(files=3))
+    rows = latest_events(tmp_path, "", ASKED, LookupLimits(rows=13))
+    enough = latest_events(tmp_path, "", ASKED._replace(max_matches=2, limit=1))
 
-    assert few is not None and [row.offset for row in few.rows] == [76, 72, 68] and not few.whole and few.looked == 9
-    assert rows is not None and rows.looked == 15 and not rows.whole
-    assert enough is not None and enough.found == 2 and [row.offset for row in enough.rows] == [76] and not enough.whole
+    assert (
+        few is not None
+        and [row.offset for row in few.rows] == [76, 72, 68]
+        and not few.complete
+        and few.rows_examined == 9
+    )
+    assert rows is not None and rows.rows_examined == 15 and not rows.complete
+    assert (
+        enough is not None
+        and enough.match_count == 2
+        and [row.offset for row in enough.rows] == [76]
+        and not enough.complete
+    )
 
 
 def test_times_and_places_bound_it(tmp_path: Path) -> None:
@@ -107,11 +117,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     """No archive yet; one that is being rewritten; a file that is damaged; a range that is not committed."""
     assert latest_events(tmp_path, "", ASKED) is None
     fill(tmp_path, hours(3))
-    with rewriting(tmp_path), pytest.raises(BlockingIOError):
+    with rewrite_lock(tmp_path), pytest.raises(BlockingIOError):
         latest_events(tmp_path, "", ASKED)
     file = data_files(tmp_path, tenant="acme")[1].path
     file.with_name(file.name.replace("-0000", "-9999", 1)).write_bytes(file.read_bytes())
     file.write_bytes(b"no parquet")
     found = latest_events(tmp_path, "", ASKED)
 
-    assert found is not None and found.damaged == 1 and [row.offset for row in found.rows] == [8, 0]
+    assert found is not None and found.damaged_files == 1 and [row.offset for row in found.rows] == [8, 0]

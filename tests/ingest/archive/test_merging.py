@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from trustwatch.ingest.archive.files import data_files, drop_days_before, merged_away, replace, rewriting
-from trustwatch.ingest.archive.merging import merge
+from trustwatch.ingest.archive.files import data_files, drop_days_before, replace_file, rewrite_lock, superseded_files
+from trustwatch.ingest.archive.merging import merge_small_files
 from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.rows import Wanted, event_batches, read_events
-from trustwatch.ingest.archive.writer import Archive, Archived
+from trustwatch.ingest.archive.rows import RowSelection, event_batches, read_events
+from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 
@@ -38,13 +38,13 @@ def event(number: int) -> bytes:
     return json.dumps(made).encode()
 
 
-EACH = [Archived(n, START_MS + n, decode_event(event(n)), event(n)) for n in range(EVENTS)]
+EACH = [EventToArchive(n, START_MS + n, decode_event(event(n)), event(n)) for n in range(EVENTS)]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """An archive in 24 ranges."""
-    archive = Archive(tmp_path / "archive")
+    archive = EventArchive(tmp_path / "archive")
     archive.start()
     for base in range(0, EVENTS, 10):
         archive.write(base, base + 10, EACH[base : base + 10])
@@ -59,14 +59,14 @@ def offsets(directory: Path) -> list[int]:
 def test_past_dates_are_merged_and_today_is_left(directory: Path) -> None:
     """One file per date and tenant, every row as it was, and a second run finds nothing to do."""
     assert len(data_files(directory)) == 48
-    merged = list(merge(directory, "events", TODAY))
+    merged = list(merge_small_files(directory, "events", TODAY))
     assert merged == [10, 10, 10, 10]
     assert len(data_files(directory)) == 4 + 8
     assert [path.name for path in (directory / "date=2025-12-01" / "tenant=acme").iterdir()] == [
         "events-00000000000000000000-00000000000000000100.parquet"
     ]
     assert offsets(directory) == list(range(EVENTS))
-    assert list(merge(directory, "events", TODAY)) == []
+    assert list(merge_small_files(directory, "events", TODAY)) == []
 
 
 def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
@@ -76,8 +76,8 @@ def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
     monkeypatch.setattr("trustwatch.ingest.archive.merging.GROUP_ROWS", 8)
     monkeypatch.setattr("trustwatch.ingest.archive.merging._BATCH_ROWS", 4)
     sizes = [file.path.stat().st_size for file in data_files(directory)]
-    assert list(merge(directory, "events", TODAY, target_bytes=2 * min(sizes))) == []
-    assert set(merge(directory, "events", TODAY, target_bytes=int(5.5 * max(sizes)))) == {5}
+    assert list(merge_small_files(directory, "events", TODAY, target_bytes=2 * min(sizes))) == []
+    assert set(merge_small_files(directory, "events", TODAY, target_bytes=int(5.5 * max(sizes)))) == {5}
     (one, *_) = data_files(directory)
     assert (one.first, one.end) == (0, 50)
     told = pq.read_metadata(one.path)
@@ -88,13 +88,13 @@ def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
 
 def test_a_late_event_does_not_rewrite_a_day_each_time(directory: Path) -> None:
     """Little is merged with much only once there are many of them."""
-    list(merge(directory, "events", TODAY))
-    archive = Archive(directory)
+    list(merge_small_files(directory, "events", TODAY))
+    archive = EventArchive(directory)
     archive.start()
     for late in range(15):
         base = EVENTS + late
         archive.write(base, base + 1, [EACH[0]._replace(offset=base)])
-        counts = list(merge(directory, "events", TODAY, target_bytes=10 << 20))
+        counts = list(merge_small_files(directory, "events", TODAY, target_bytes=10 << 20))
         big = [file for file in data_files(directory) if file.first == 0 and file.tenant_folder == "tenant=acme"]
         assert (big[0].end == 100) == (late < 14), (late, counts)
     archive.close()
@@ -103,9 +103,9 @@ def test_a_late_event_does_not_rewrite_a_day_each_time(directory: Path) -> None:
 
 def test_ranges_that_are_not_committed_are_not_touched(directory: Path) -> None:
     """Nor does anybody merge while another process rewrites."""
-    assert list(merge(directory, "events", TODAY, lambda file: file.end <= 20)) == [2, 2]
-    with rewriting(directory):
-        assert list(merge(directory, "events", TODAY)) == []
+    assert list(merge_small_files(directory, "events", TODAY, lambda file: file.end <= 20)) == [2, 2]
+    with rewrite_lock(directory):
+        assert list(merge_small_files(directory, "events", TODAY)) == []
 
 
 @pytest.mark.parametrize("step", range(20))
@@ -128,47 +128,47 @@ def test_killed_at_any_step_readers_see_every_row_once(
 
             patched.setattr(Path, name, failing)
         with pytest.raises(Crash):
-            list(merge(directory, "events", TODAY))
+            list(merge_small_files(directory, "events", TODAY))
     assert offsets(directory) == list(range(EVENTS))
-    archive = Archive(directory)
+    archive = EventArchive(directory)
     archive.start()
     archive.close()
-    assert merged_away(directory, "events") == []
+    assert superseded_files(directory, "events") == []
     assert not list(directory.rglob("*.tmp"))
-    list(merge(directory, "events", TODAY))
+    list(merge_small_files(directory, "events", TODAY))
     assert offsets(directory) == list(range(EVENTS))
     assert len(data_files(directory)) == 12
 
 
 def test_reading_goes_on_while_others_want_to_rewrite(directory: Path) -> None:
     """A reader that has begun sees the files that it began with; merging waits for it."""
-    list(merge(directory, "events", date(2025, 12, 2)))
+    list(merge_small_files(directory, "events", date(2025, 12, 2)))
     lines = raw_lines(directory)
     first = next(lines)
-    assert list(merge(directory, "events", TODAY)) == []
+    assert list(merge_small_files(directory, "events", TODAY)) == []
     assert len([first, *lines]) == EVENTS
-    assert list(merge(directory, "events", TODAY)) == [10, 10]
+    assert list(merge_small_files(directory, "events", TODAY)) == [10, 10]
 
 
 def test_replaced_and_removed_files(directory: Path) -> None:
     """What erasing needs: another content for a file, or none."""
-    with rewriting(directory) as ours:
+    with rewrite_lock(directory) as ours:
         assert ours
         first, second, *_ = data_files(directory, tenant="acme")
         kept = pq.read_table(first.path).slice(1)
-        replace(first.path, lambda file: pq.write_table(kept, file))
-        replace(second.path, None)
+        replace_file(first.path, lambda file: pq.write_table(kept, file))
+        replace_file(second.path, None)
     gone = {0, *range(10, 20, 2)}
     assert offsets(directory) == [n for n in range(EVENTS) if n not in gone]
 
 
 def test_events_are_found_by_time_tenant_and_agent(directory: Path) -> None:
     """Only files of the dates and tenants are opened."""
-    list(merge(directory, "events", TODAY))
+    list(merge_small_files(directory, "events", TODAY))
     since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 864, UTC) for n in (50, 150))
     for file in data_files(directory, tenant="globex"):
         file.path.write_bytes(b"PAR1")
-    wanted = Wanted(since, until, ["acme"], [f"agent-{n}" for n in range(3)], ["offset", "raw"])
+    wanted = RowSelection(since, until, ["acme"], [f"agent-{n}" for n in range(3)], ["offset", "raw"])
     table = read_events(directory, wanted)
     expected = [n for n in range(50, 150) if n % 2 == 0 and n % 7 < 3]
     assert table["offset"].to_pylist() == expected
@@ -191,7 +191,7 @@ def test_a_damaged_file_holds_up_no_other(directory: Path, damage: str) -> None:
     if damage == "pages":
         assert pq.read_metadata(bad).num_rows == 5
     left, damaged = bad.read_bytes(), set[Path]()
-    while list(merge(directory, "events", TODAY, damaged=damaged)):
+    while list(merge_small_files(directory, "events", TODAY, damaged=damaged)):
         pass
     assert damaged == {bad} and bad.read_bytes() == left
     found = data_files(directory, last_day=date(2025, 12, 1), tenant="acme")
@@ -211,14 +211,14 @@ def test_a_full_disk_is_nobodys_damage(directory: Path, monkeypatch: pytest.Monk
 
         patched.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            list(merge(directory, "events", TODAY, damaged=damaged))
+            list(merge_small_files(directory, "events", TODAY, damaged=damaged))
     assert not damaged and not list(directory.rglob("*.tmp"))
-    assert list(merge(directory, "events", TODAY, damaged=damaged)) == [10, 10, 10, 10]
+    assert list(merge_small_files(directory, "events", TODAY, damaged=damaged)) == [10, 10, 10, 10]
 
 
 def test_an_end_that_was_read_before_holds(directory: Path) -> None:
     """Who goes on from there with the log gets nothing twice, even where a file now reaches over it."""
-    list(merge(directory, "events", TODAY))
+    list(merge_small_files(directory, "events", TODAY))
     for end in (0, 15, 20, EVENTS):
         found = [json.loads(line)["id"] for line in raw_lines(directory, up_to={0: end})]
         assert found == [f"e-{n}" for n in range(end)]
@@ -231,7 +231,7 @@ def test_a_start_does_not_wait_for_readers(directory: Path) -> None:
     uncommitted = data_files(directory)[-1].path
     uncommitted = uncommitted.with_name(f"events-{EVENTS:020d}-{EVENTS + 9:020d}.parquet")
     uncommitted.write_bytes(b"")
-    archive = Archive(directory)
+    archive = EventArchive(directory)
     assert archive.start() == {0: EVENTS}
     archive.close()
     assert not uncommitted.exists()

@@ -13,9 +13,17 @@ import numpy as np
 import pandas
 import polars
 import pytest
-from trustwatch.ingest.archive.files import data_files, rewriting
-from trustwatch.ingest.archive.rows import TooMany, Wanted, read_vectors, vector_batches
-from trustwatch.ingest.archive.spool import CLOSED, Frame, SpoolWriter, closed_files, frames, packed, waiting_bytes
+from trustwatch.ingest.archive.files import data_files, rewrite_lock
+from trustwatch.ingest.archive.rows import RowSelection, TooManyRows, read_vectors, vector_batches
+from trustwatch.ingest.archive.spool import (
+    CLOSED_SUFFIX,
+    VectorFrame,
+    VectorSpoolWriter,
+    closed_spool_files,
+    encode_frame,
+    read_frames,
+    waiting_spool_bytes,
+)
 from trustwatch.ingest.archive.vectors import VectorArchive
 from trustwatch.ingest.errors import ConfigError
 
@@ -39,11 +47,13 @@ def payload(number: int) -> bytes:
     return msgspec.json.encode(made)
 
 
-def frame(first: int, end: int, partition: int = 0, features: Sequence[str] = FEATURES, model: str = "m1") -> Frame:
+def frame(
+    first: int, end: int, partition: int = 0, features: Sequence[str] = FEATURES, model: str = "m1"
+) -> VectorFrame:
     """Events of the offsets [first, end); every number tells its own."""
     numbers = np.arange(first, end)
     vectors = numbers[:, None] + np.arange(len(features)) / 16
-    return Frame(
+    return VectorFrame(
         partition,
         model,
         features,
@@ -68,9 +78,9 @@ class Clock:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Callable[..., SpoolWriter]:
+def spool(tmp_path: Path) -> Callable[..., VectorSpoolWriter]:
     """Opens the spool of the test."""
-    return lambda most=1 << 20, **options: SpoolWriter(
+    return lambda most=1 << 20, **options: VectorSpoolWriter(
         tmp_path / "spool", most, options.pop("clock", Clock()), **options
     )
 
@@ -82,64 +92,64 @@ def archive_of(tmp_path: Path, **options: Any) -> VectorArchive:
 
 
 def drained(archive: VectorArchive) -> VectorArchive:
-    while archive.step():
+    while archive.archive_next_file():
         pass
     return archive
 
 
-def test_a_frame_comes_back(spool: Callable[..., SpoolWriter]) -> None:
+def test_a_frame_comes_back(spool: Callable[..., VectorSpoolWriter]) -> None:
     """Every column, to the bit; an empty one too."""
     writer = spool()
     wanted = [frame(0, 10), frame(10, 10), frame(10, 11, partition=3)]
-    writer.append([packed(one) for one in wanted], 11)
-    assert closed_files(writer.directory) == []  # a file that is being written is nobody's
+    writer.append([encode_frame(one) for one in wanted], 11)
+    assert closed_spool_files(writer.directory) == []  # a file that is being written is nobody's
     writer.close()
-    found = list(frames(*closed_files(writer.directory)))
+    found = list(read_frames(*closed_spool_files(writer.directory)))
     for one, other in zip(wanted, found, strict=True):
-        for name in Frame._fields:
+        for name in VectorFrame._fields:
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_files_roll_by_age_and_size(spool: Callable[..., SpoolWriter]) -> None:
+def test_files_roll_by_age_and_size(spool: Callable[..., VectorSpoolWriter]) -> None:
     """And an empty one leaves nothing."""
     clock = Clock()
     writer = spool(clock=clock, roll_s=60.0, roll_bytes=3_000)
-    writer.append([packed(frame(0, 1))], 1)
+    writer.append([encode_frame(frame(0, 1))], 1)
     writer.roll_if_due()
-    assert not closed_files(writer.directory)
+    assert not closed_spool_files(writer.directory)
     clock.now = 60.0
     writer.roll_if_due()
-    assert len(closed_files(writer.directory)) == 1
-    writer.append([packed(frame(1, 20))], 19)
+    assert len(closed_spool_files(writer.directory)) == 1
+    writer.append([encode_frame(frame(1, 20))], 19)
     writer.roll_if_due()
-    assert len(closed_files(writer.directory)) == 2
+    assert len(closed_spool_files(writer.directory)) == 2
     writer.append([], 0)
     writer.close()
     assert len(list(writer.directory.iterdir())) == 2
 
 
-def test_what_finds_no_room_is_dropped_and_counted(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+def test_what_finds_no_room_is_dropped_and_counted(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
     """Room that is made is used again after the next file begins."""
-    one = packed(frame(0, 20))
+    one = encode_frame(frame(0, 20))
     writer = spool(most=3 * len(one))
     for _ in range(5):
         writer.append([one], 20)
         writer.roll_if_due()
-    assert writer.dropped == 40
-    assert waiting_bytes(writer.directory) <= 3 * len(one)
+    assert writer.dropped_events == 40
+    assert waiting_spool_bytes(writer.directory) <= 3 * len(one)
     writer.roll()
     drained(archive_of(tmp_path))
     writer.append([one], 20)
-    assert writer.dropped == 40
+    assert writer.dropped_events == 40
     writer.close()
 
 
 def test_a_full_disk_costs_its_frames_and_no_others(
-    spool: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
+    spool: Callable[..., VectorSpoolWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a frame would hide those behind it."""
     writer = spool()
-    writer.append([packed(frame(0, 5))], 5)
+    writer.append([encode_frame(frame(0, 5))], 5)
     with monkeypatch.context() as patched:
         import os
 
@@ -151,36 +161,39 @@ def test_a_full_disk_costs_its_frames_and_no_others(
             return original(file, data[: len(data) // 2])
 
         patched.setattr(os, "write", full)
-        writer.append([packed(frame(5, 9))], 4)
-    writer.append([packed(frame(9, 12))], 3)
+        writer.append([encode_frame(frame(5, 9))], 4)
+    writer.append([encode_frame(frame(9, 12))], 3)
     writer.close()
-    assert writer.dropped == 4
-    assert [one.offsets.tolist() for one in frames(*closed_files(writer.directory))] == [[0, 1, 2, 3, 4], [9, 10, 11]]
+    assert writer.dropped_events == 4
+    assert [one.offsets.tolist() for one in read_frames(*closed_spool_files(writer.directory))] == [
+        [0, 1, 2, 3, 4],
+        [9, 10, 11],
+    ]
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros"])
-def test_what_a_crash_leaves_is_read_up_to_the_damage(spool: Callable[..., SpoolWriter], damage: str) -> None:
+def test_what_a_crash_leaves_is_read_up_to_the_damage(spool: Callable[..., VectorSpoolWriter], damage: str) -> None:
     """A kill cuts the last frame off; a power loss may leave zeros in it."""
     writer = spool()
-    writer.append([packed(frame(0, 5)), packed(frame(5, 9))], 9)
+    writer.append([encode_frame(frame(0, 5)), encode_frame(frame(5, 9))], 9)
     left = next(iter(writer.directory.iterdir()))
     content = left.read_bytes()
     left.write_bytes(content[:-1] if damage == "cut" else content[:-300] + bytes(300))
     again = spool()  # the next writer hands on what it finds
-    (path,) = closed_files(again.directory)
-    assert path.suffix == CLOSED
-    assert [one.offsets.tolist() for one in frames(path)] == [[0, 1, 2, 3, 4]]
+    (path,) = closed_spool_files(again.directory)
+    assert path.suffix == CLOSED_SUFFIX
+    assert [one.offsets.tolist() for one in read_frames(path)] == [[0, 1, 2, 3, 4]]
     writer.close()
     again.close()
 
 
-def test_three_tools_read_the_files(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+def test_three_tools_read_the_files(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
     """pandas, DuckDB and Polars see every row with its numbers, and date and tenant as partitions."""
     writer = spool()
-    writer.append([packed(frame(0, 150)), packed(frame(150, 500))], 500)
+    writer.append([encode_frame(frame(0, 150)), encode_frame(frame(150, 500))], 500)
     writer.close()
-    assert drained(archive_of(tmp_path)).rows == 500
-    assert not closed_files(writer.directory)
+    assert drained(archive_of(tmp_path)).rows_written == 500
+    assert not closed_spool_files(writer.directory)
     folder = tmp_path / "vectors"
     frame_ = pandas.read_parquet(folder).sort_values("offset").reset_index(drop=True)
     numbers = np.arange(500)
@@ -203,11 +216,11 @@ def test_three_tools_read_the_files(spool: Callable[..., SpoolWriter], tmp_path:
 
 
 def test_a_crash_between_file_and_spool_doubles_nothing(
-    spool: Callable[..., SpoolWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spool: Callable[..., VectorSpoolWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed behind any of the renames: the same names are written again."""
     writer = spool()
-    writer.append([packed(frame(0, 300))], 300)
+    writer.append([encode_frame(frame(0, 300))], 300)
     writer.close()
     for step in range(20):
         calls = iter(range(100))
@@ -224,39 +237,39 @@ def test_a_crash_between_file_and_spool_doubles_nothing(
                 drained(archive_of(tmp_path))
                 break
             except KeyboardInterrupt:
-                assert closed_files(writer.directory)
+                assert closed_spool_files(writer.directory)
     assert step == 4  # two dates, two tenants
     assert sorted(read_vectors(tmp_path / "vectors")["offset"].to_pylist()) == list(range(300))
 
 
-def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+def test_rows_are_found_by_time_tenant_and_agent(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
     """A table with what was asked for, and no more than was allowed; features that a file lacks are null."""
     writer = spool()
-    writer.append([packed(frame(0, 300))], 300)
+    writer.append([encode_frame(frame(0, 300))], 300)
     writer.roll()
-    writer.append([packed(frame(300, 400, features=(*FEATURES, "new"), model="m2"))], 100)
+    writer.append([encode_frame(frame(300, 400, features=(*FEATURES, "new"), model="m2"))], 100)
     writer.close()
     drained(archive_of(tmp_path))
     folder = tmp_path / "vectors"
     since, until = (datetime.fromtimestamp(START_MS / 1000 + n * 432, UTC) for n in (100, 250))
-    found = read_vectors(folder, Wanted(since, until, ["globex/eu"], ["agent-1", "agent-2"], ["offset", "pace"]))
+    found = read_vectors(folder, RowSelection(since, until, ["globex/eu"], ["agent-1", "agent-2"], ["offset", "pace"]))
     expected = [n for n in range(100, 250) if n % 2 == 1 and n % 7 in (1, 2)]
     assert found.column_names == ["offset", "pace"] and sorted(found["offset"].to_pylist()) == expected
     whole = read_vectors(folder)
     assert whole.num_rows == 400 and whole["new"].null_count == 300
-    assert read_vectors(folder, Wanted(tenants=["nobody"])).num_rows == 0
-    with pytest.raises(TooMany, match="more than 399 rows"):
+    assert read_vectors(folder, RowSelection(tenants=["nobody"])).num_rows == 0
+    with pytest.raises(TooManyRows, match="more than 399 rows"):
         read_vectors(folder, most_rows=399)
     with pytest.raises(ConfigError, match="no column nonsense"):
-        list(vector_batches(folder, Wanted(columns=["nonsense"])))
+        list(vector_batches(folder, RowSelection(columns=["nonsense"])))
     with pytest.raises(ConfigError, match="no such folder"):
         read_vectors(tmp_path / "nowhere")
 
 
-def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., VectorSpoolWriter], tmp_path: Path) -> None:
     """Their offsets overlap; none hides the other."""
     writer = spool()
-    writer.append([packed(frame(0, 50, partition=1)), packed(frame(10, 20, partition=2))], 60)
+    writer.append([encode_frame(frame(0, 50, partition=1)), encode_frame(frame(10, 20, partition=2))], 60)
     writer.close()
     drained(archive_of(tmp_path, named=True))
     files = data_files(tmp_path / "vectors", "vectors")
@@ -268,14 +281,16 @@ def test_partitions_of_a_topic_have_files_of_their_own(spool: Callable[..., Spoo
     ]
 
 
-def test_a_record_that_nobody_can_read_holds_up_no_other(spool: Callable[..., SpoolWriter], tmp_path: Path) -> None:
+def test_a_record_that_nobody_can_read_holds_up_no_other(
+    spool: Callable[..., VectorSpoolWriter], tmp_path: Path
+) -> None:
     """It is left out, with the others of its frame kept."""
     writer = spool()
     odd = frame(0, 3)
     payloads = [odd.payloads[0], b'{"time": "soon"}', odd.payloads[2]]
-    writer.append([packed(odd._replace(payloads=payloads))], 3)
+    writer.append([encode_frame(odd._replace(payloads=payloads))], 3)
     writer.close()
-    assert drained(archive_of(tmp_path)).rows == 2
+    assert drained(archive_of(tmp_path)).rows_written == 2
     assert sorted(read_vectors(tmp_path / "vectors")["pace"].to_pylist()) == [0.0, 2.0]
 
 
@@ -285,7 +300,7 @@ def test_what_a_crash_left_half_written_goes_at_the_start(tmp_path: Path) -> Non
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     archive_of(tmp_path, named=True)
-    with rewriting(tmp_path / "vectors"):
+    with rewrite_lock(tmp_path / "vectors"):
         archive_of(tmp_path)
     assert left.exists()
     archive_of(tmp_path)

@@ -19,12 +19,12 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 from kafka.structs import TopicPartition
 from trustwatch.ingest.kafka import wire
-from trustwatch.ingest.kafka.handout import Run
+from trustwatch.ingest.kafka.handout import RecordRun
 from trustwatch.ingest.kafka.kafka_python import batches
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 
 PLACE = TopicPartition("events", 0)
-WHERE = wire.Place("events", 0, 1)
+WHERE = wire.SourcePartition("events", 0, 1)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 Item = tuple[int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
@@ -64,7 +64,9 @@ def control(base: int, producer_id: int, commit: bool) -> bytes:
     return bytes(data)
 
 
-def read(kind: type, data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> tuple[list[wire.Raw], Any]:
+def read(
+    kind: type, data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()
+) -> tuple[list[wire.KafkaRecord], Any]:
     part = kind(
         offset,
         PLACE,
@@ -75,13 +77,13 @@ def read(kind: type, data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] 
     found: list[Any] = []
     while part and (more := part.take(None)):
         found += more
-    return [raw for one in batches.parts_of(found) for raw in one.raws()], part
+    return [raw for one in batches.fetched_parts(found) for raw in one.kafka_records()], part
 
 
-def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> list[wire.Raw]:
+def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> list[wire.KafkaRecord]:
     """Records by either way; they, and what the fetcher reads off afterwards, must be the same."""
     stock, stock_part = read(Fetcher.PartitionRecords, data, offset, aborted)
-    ours, our_part = read(batches.BatchRecords, data, offset, aborted)
+    ours, our_part = read(batches.BatchPartitionRecords, data, offset, aborted)
     assert ours == stock
     assert bool(our_part) == bool(stock_part) is False
     for name in ("next_fetch_offset", "leader_epoch", "aborted_producer_ids"):
@@ -90,13 +92,13 @@ def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> lis
 
 
 def tagged(number: int, base: int = 0) -> Item:
-    record = Record(Kind.EVENT, number * 0x9E3779B97F4A7C15 % 2**64, 0, b"")
-    return number - base, 1_780_000_000_000 + number, b"key", b'{"id":"%d"}' % number, list(wire.headers_of(record))
+    record = Record(RecordKind.EVENT, number * 0x9E3779B97F4A7C15 % 2**64, 0, b"")
+    return number - base, 1_780_000_000_000 + number, b"key", b'{"id":"%d"}' % number, list(wire.headers_for(record))
 
 
 def test_the_known_version_is_the_one_that_is_installed() -> None:
     """With another one the stock decoder is used, four times as slow: then this module is to be looked through."""
-    assert kafka.__version__ == batches.KNOWN_VERSION
+    assert kafka.__version__ == batches.PATCHED_VERSION
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -136,22 +138,22 @@ def test_any_records(drawn: list[Item], base: int, codec: int, skip: int) -> Non
         at += 1
     data = batch(items, base, codec)
     raws = both(data, base + skip)
-    found: list[Any] = batches.BatchRecords(base + skip, PLACE, MemoryRecords(data)).take()
+    found: list[Any] = batches.BatchPartitionRecords(base + skip, PLACE, MemoryRecords(data)).take()
     runs = [run for columns in found for run in columns.runs(WHERE)]
-    assert runs == wire.runs_from(raws, WHERE)
+    assert runs == wire.to_record_runs(raws, WHERE)
     hashes = np.zeros(50, np.uint64)
     for columns in found:
         columns.copy_hashes(base, hashes)
-    expected = {raw.offset - base: wire.id_hash_of(raw.headers) for raw in raws}
+    expected = {raw.offset - base: wire.id_hash_in(raw.headers) for raw in raws}
     assert hashes.tolist() == [expected.get(i, 0) for i in range(50)]
 
 
 def test_records_of_ours_take_the_short_way() -> None:
     """Kind and id hash come out of the header, gaps cut runs."""
     items = [tagged(i) for i in (0, 1, 4)]
-    (columns,) = batches.BatchRecords(0, PLACE, MemoryRecords(batch(items))).take()
+    (columns,) = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(batch(items))).take()
     records = [Record(0, i * 0x9E3779B97F4A7C15 % 2**64, 1_780_000_000_000 + i, b'{"id":"%d"}' % i) for i in (0, 1, 4)]
-    assert columns.runs(WHERE) == [Run(0, records[:2]), Run(4, records[2:])]
+    assert columns.runs(WHERE) == [RecordRun(0, records[:2]), RecordRun(4, records[2:])]
 
 
 def test_aborted_transactions_and_markers_are_left_out() -> None:
@@ -177,7 +179,7 @@ def test_damage_is_found_after_what_is_good() -> None:
     """The good batch is handed out; the next call raises."""
     good, bad = batch([tagged(0)]), bytearray(batch([tagged(0)], 1))
     bad[-3] ^= 1
-    part = batches.BatchRecords(0, PLACE, MemoryRecords(good + bytes(bad)))
+    part = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(good + bytes(bad)))
     assert len(part.take()) == 1
     assert part.next_fetch_offset == 1
     with pytest.raises(errors.CorruptRecordError, match="CRC"):
@@ -191,7 +193,7 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
     data = bytearray(batch([tagged(i) for i in range(3)]))
     data[min(at, len(data) - 1)] = value
     try:
-        part = batches.BatchRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
+        part = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
         ours = [raw for columns in part.take() for raw in columns.raws()]
     except errors.CorruptRecordError:
         ours = None
@@ -202,7 +204,7 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
             stock += part.take(None)
     except (errors.CorruptRecordError, UnicodeDecodeError):
         return
-    raws = [wire.Raw(one.offset, one.timestamp, one.key, one.value, one.headers) for one in stock]
+    raws = [wire.KafkaRecord(one.offset, one.timestamp, one.key, one.value, one.headers) for one in stock]
     assert ours in (None, raws)
 
 

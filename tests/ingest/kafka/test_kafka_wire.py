@@ -15,15 +15,22 @@ from trustwatch.ingest import kafka
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Sasl, Tls, open_group_source, wire
-from trustwatch.ingest.kafka.handout import Handout, Run
-from trustwatch.ingest.kafka.wire import Place, Raw
+from trustwatch.ingest.kafka import (
+    KafkaClientSettings,
+    KafkaCommitLog,
+    SaslSettings,
+    TlsSettings,
+    open_group_source,
+    wire,
+)
+from trustwatch.ingest.kafka.handout import FairBuffer, RecordRun
+from trustwatch.ingest.kafka.wire import KafkaRecord, SourcePartition
 from trustwatch.ingest.log import LogFailed
-from trustwatch.ingest.routing import agent_route, partition_of
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.dead_letters import Refused
+from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.dead_letters import RefusedInput
 
-HERE = Place("trustwatch.events", 0, 1)
+HERE = SourcePartition("trustwatch.events", 0, 1)
 
 
 def native(**more: Any) -> bytes:
@@ -40,33 +47,33 @@ def native(**more: Any) -> bytes:
     return msgspec.json.encode(event | more)
 
 
-def letter_of(record: Record) -> Refused:
-    assert record.kind == Kind.DEAD
-    return msgspec.json.decode(record.payload, type=Refused)
+def letter_of(record: Record) -> RefusedInput:
+    assert record.kind == RecordKind.DEAD
+    return msgspec.json.decode(record.payload, type=RefusedInput)
 
 
 @given(st.integers(0, 255), st.integers(0, 2**64 - 1), st.integers(0, 2**62), st.binary())
 def test_a_record_of_ours_comes_back_as_it_went(kind: int, id_hash: int, ms: int, payload: bytes) -> None:
     """Kinds that this version does not know too: what they mean is the pipeline's to say."""
     record = Record(kind, id_hash, ms, payload, b"route")
-    raw = Raw(5, ms, record.key, record.payload, wire.headers_of(record))
-    assert wire.record_from(raw, HERE) == record._replace(key=b"")
-    assert wire.id_hash_of(raw.headers) == id_hash
+    raw = KafkaRecord(5, ms, record.key, record.payload, wire.headers_for(record))
+    assert wire.to_record(raw, HERE) == record._replace(key=b"")
+    assert wire.id_hash_in(raw.headers) == id_hash
 
 
 def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
     """Ids are unique within a source; who names none cannot use up the ids of another."""
     payload = native(source=None)
-    record = wire.record_from(Raw(0, 7, None, payload, []), HERE)
-    assert record == Record(Kind.EVENT, event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload)
+    record = wire.to_record(KafkaRecord(0, 7, None, payload, []), HERE)
+    assert record == Record(RecordKind.EVENT, event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload)
 
 
 @pytest.mark.parametrize("partition", range(8))
 def test_only_in_its_agents_partition(partition: int) -> None:
     """Two workers would keep the agent otherwise; records of ours are trusted (the topic's ACL says who may write)."""
-    home = partition_of(agent_route("t", "i", "a"), 8)
-    record = wire.record_from(Raw(0, 7, None, native(), []), Place("e", partition, 8))
-    assert record.kind == (Kind.EVENT if partition == home else Kind.DEAD)
+    home = partition_of(agent_partition_key("t", "i", "a"), 8)
+    record = wire.to_record(KafkaRecord(0, 7, None, native(), []), SourcePartition("e", partition, 8))
+    assert record.kind == (RecordKind.EVENT if partition == home else RecordKind.DEAD)
 
 
 @pytest.mark.parametrize(
@@ -86,26 +93,29 @@ def test_only_in_its_agents_partition(partition: int) -> None:
 )
 def test_what_cannot_be_read_is_a_dead_letter(value: bytes | None, ms: int, headers: Any, told: str) -> None:
     """With the reason, what arrived, and an id that another reading gives again."""
-    raw = Raw(3, ms, b"k", value, headers)
-    letter = letter_of(wire.record_from(raw, HERE))
+    raw = KafkaRecord(3, ms, b"k", value, headers)
+    letter = letter_of(wire.to_record(raw, HERE))
     assert told in letter.reason + letter.path
-    assert letter == letter_of(wire.record_from(raw, HERE))
-    assert letter.letter_id != letter_of(wire.record_from(raw._replace(offset=4), HERE)).letter_id
-    assert letter.letter_id != letter_of(wire.record_from(raw, HERE._replace(partition=1))).letter_id
+    assert letter == letter_of(wire.to_record(raw, HERE))
+    assert letter.letter_id != letter_of(wire.to_record(raw._replace(offset=4), HERE)).letter_id
+    assert letter.letter_id != letter_of(wire.to_record(raw, HERE._replace(partition=1))).letter_id
     assert (letter.source, letter.received_ms) == ("topic:trustwatch.events", max(ms, 0))
     assert base64.b64decode(letter.raw) == (value or b"")[:MAX_EVENT_BYTES]
 
 
 def test_headers_of_other_people_are_left_alone() -> None:
     """Tracing headers hold bytes."""
-    record = wire.record_from(Raw(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE)
-    assert record.kind == Kind.EVENT
+    record = wire.to_record(KafkaRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE)
+    assert record.kind == RecordKind.EVENT
 
 
 def test_runs_are_cut_at_gaps() -> None:
     """Offsets within a run are consecutive."""
-    raws = [Raw(offset, 1, None, b"%d" % offset, wire.headers_of(Record(0, 1, 1, b""))) for offset in (3, 4, 7, 8, 9)]
-    runs = wire.runs_from(raws, HERE)
+    raws = [
+        KafkaRecord(offset, 1, None, b"%d" % offset, wire.headers_for(Record(0, 1, 1, b"")))
+        for offset in (3, 4, 7, 8, 9)
+    ]
+    runs = wire.to_record_runs(raws, HERE)
     assert [(run.base_offset, [one.payload for one in run.records]) for run in runs] == [
         (3, [b"3", b"4"]),
         (7, [b"7", b"8", b"9"]),
@@ -114,12 +124,12 @@ def test_runs_are_cut_at_gaps() -> None:
 
 def test_partitions_take_turns() -> None:
     """Whatever waits of each; runs without a gap between them are one; what is dropped does not come."""
-    handout = Handout()
+    handout = FairBuffer()
     one = Record(0, 1, 1, b"")
-    handout.put(0, [Run(0, [one] * 3), Run(3, [one] * 3), Run(9, [one])])
-    handout.put(1, [Run(0, [one] * 2)])
-    handout.put(2, [Run(0, [one] * 2)])
-    handout.put(3, [])
+    handout.add(0, [RecordRun(0, [one] * 3), RecordRun(3, [one] * 3), RecordRun(9, [one])])
+    handout.add(1, [RecordRun(0, [one] * 2)])
+    handout.add(2, [RecordRun(0, [one] * 2)])
+    handout.add(3, [])
     handout.drop([2])
     taken = []
     while (batch := handout.take(2)) is not None:
@@ -163,12 +173,12 @@ class Writer:
 def test_the_log_fails_as_a_whole_until_it_is_reopened(failing: str) -> None:
     """As the one on disk: nothing is acknowledged, everything is refused, then it goes on."""
     writer = Writer()
-    log = KafkaLog(writer, "events")
-    records = [Record(0, i, 100 + i, b"%d" % i, agent_route("t", "i", str(i))) for i in range(3)]
+    log = KafkaCommitLog(writer, "events")
+    records = [Record(0, i, 100 + i, b"%d" % i, agent_partition_key("t", "i", str(i))) for i in range(3)]
     assert (log.append(records), log.next_offset) == (0, 3)
     log.sync()
     assert writer.sent == [
-        ("events", one.key, one.payload, partition_of(one.key, 4), wire.headers_of(one), one.received_ms)
+        ("events", one.key, one.payload, partition_of(one.key, 4), wire.headers_for(one), one.received_ms)
         for one in records
     ]
     writer.failing = failing
@@ -192,17 +202,17 @@ def test_the_log_takes_no_record_without_a_key() -> None:
     """It could go anywhere; nothing of the call is queued."""
     writer = Writer()
     with pytest.raises(ValueError, match="needs a key"):
-        KafkaLog(writer, "events").append([Record(0, 1, 1, b"", b"k"), Record(0, 1, 1, b"")])
+        KafkaCommitLog(writer, "events").append([Record(0, 1, 1, b"", b"k"), Record(0, 1, 1, b"")])
     assert writer.sent == []
 
 
 def test_settings_show_no_secret() -> None:
     """In logs and tracebacks."""
-    sasl = Sasl(username="user", password="hunter2", client_secret="hunter3")
-    shown = repr(KafkaSettings(bootstrap_servers=("a:1",), sasl=sasl, tls=Tls(key_password="hunter4")))
+    sasl = SaslSettings(username="user", password="hunter2", client_secret="hunter3")
+    shown = repr(KafkaClientSettings(bootstrap_servers=("a:1",), sasl=sasl, tls=TlsSettings(key_password="hunter4")))
     assert "hunter" not in shown
     assert shown.count("***") == 3
-    assert "password=''" in repr(Sasl())
+    assert "password=''" in repr(SaslSettings())
 
 
 @pytest.mark.parametrize(
@@ -213,5 +223,5 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, client: Any, 
     """kafka-python runs without crc32c, at eight times the cost: that is refused too."""
     monkeypatch.setattr(kafka, "find_spec", lambda module: None if module == hidden else sys)
     with pytest.raises(ConfigError, match=r"pip install") as error:
-        open_group_source(KafkaSettings(bootstrap_servers=("127.0.0.1:1",), client=client))
+        open_group_source(KafkaClientSettings(bootstrap_servers=("127.0.0.1:1",), client=client))
     assert install in str(error.value)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def browser() -> Iterator[Browser]:
     """The machine's own Chromium, without a window."""
     from playwright.sync_api import sync_playwright
-    from service_stack import Unavailable
+    from service_stack import ServiceUnavailable
     from service_stack.chromium import chromium_program
 
     try:
         program = chromium_program()
-    except Unavailable as reason:
+    except ServiceUnavailable as reason:
         pytest.skip(f"BROWSER NOT TO BE HAD: {reason}")
     with sync_playwright() as playwright:
         # Root has no sandbox of its own; /dev/shm is too small in containers.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from trustwatch.api.console import new_code
+from trustwatch.api.console import issue_login_code
 
 from ...contract.alert_support import SECRET, Receiver
 from ..conftest import Service, World
@@ -141,7 +141,7 @@ class Site:
         """Cookies of a session of the development login; signed in once for all tests."""
         if self._cookies is None:
             context = browser.new_context()
-            code = new_code(self.service.folder / "data", time.time())
+            code = issue_login_code(self.service.folder / "data", time.time())
             context.new_page().goto(f"{self.url}/console/dev-login?code={code}")
             self._cookies = context.cookies()
             context.close()

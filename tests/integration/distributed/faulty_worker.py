@@ -40,7 +40,7 @@ def struck(real: Callable[..., Any], strike: Callable[[], None], *, after: bool 
     return call
 
 
-class FaultyWorker(group_worker.GroupWorker):
+class FaultyWorker(group_worker.GroupPipelineWorker):
     """The product's worker with the fault in it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -50,7 +50,7 @@ class FaultyWorker(group_worker.GroupWorker):
         if when in ("before-commit", "after-commit"):
             self.store.commit_all = struck(self.store.commit_all, lambda: strike(number), after=when == "after-commit")  # type: ignore[method-assign]
         elif when == "while-publishing":
-            self.publisher.committed = struck(self.publisher.committed, lambda: strike(number), after=True)  # type: ignore[method-assign]
+            self.publisher.publish_commit = struck(self.publisher.publish_commit, lambda: strike(number), after=True)  # type: ignore[method-assign]
         else:
             raise SystemExit(f"no such fault: {WHAT}")
 
@@ -60,7 +60,7 @@ def strike(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-group_worker.GroupWorker = FaultyWorker  # type: ignore[misc]
+group_worker.GroupPipelineWorker = FaultyWorker  # type: ignore[misc]
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(group_worker.work))
+    raise SystemExit(run_child(group_worker.run_group_worker))

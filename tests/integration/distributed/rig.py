@@ -25,20 +25,27 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
-from trustwatch.api.cli.topics import drain
-from trustwatch.api.serve.wiring import kafka_settings, opened_store
-from trustwatch.api.settings import process_settings
-from trustwatch.api.tokens import LocalKey
+from trustwatch.api.cli.topics import drain_events
+from trustwatch.api.serve.wiring import kafka_settings, open_service_store
+from trustwatch.api.settings import load_process_settings
+from trustwatch.api.tokens import LocalSigningKey
 from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaLog, KafkaSettings, Raw, open_admin, open_reader, open_writer
+from trustwatch.ingest.kafka import (
+    KafkaClientSettings,
+    KafkaCommitLog,
+    KafkaRecord,
+    open_admin,
+    open_reader,
+    open_writer,
+)
 from trustwatch.ingest.log import LogFailed
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.actuators.desired import ACTION_KIND
-from trustwatch.scoring.channel import LENGTH, Update, decode_update
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.actuators.desired import ACTION_ROW_KIND
+from trustwatch.scoring.channel import LENGTH_PREFIX, PipelineUpdate, decode_update
 from trustwatch.scoring.publish import RiskRecord
 from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
-from trustwatch.scoring.store import SqlStore, StoredLetter
+from trustwatch.scoring.store import SqlStore, StoredDeadLetter
 
 from ..conftest import Service
 
@@ -105,15 +112,15 @@ class WorkerProcess:
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=stream, stderr=stream)
         theirs.close()
         self._connection = ours
-        self.heard: Update | None = None
+        self.heard: PipelineUpdate | None = None
         self.most_behind = 0
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def _listen(self) -> None:
         with self._connection.makefile("rb") as stream, suppress(OSError):
-            while head := stream.read(LENGTH.size):
-                (length,) = LENGTH.unpack(head)
+            while head := stream.read(LENGTH_PREFIX.size):
+                (length,) = LENGTH_PREFIX.unpack(head)
                 self.heard = decode_update(stream.read(length))
                 self.most_behind = max(self.most_behind, self.heard.behind)
 
@@ -177,7 +184,7 @@ class State(NamedTuple):
     decisions: dict[str, Decision]
     alerts: dict[str, str]  # outbox key -> payload
     actions: dict[str, str]  # the same, of what actuators are to bring about
-    letters: dict[str, StoredLetter]
+    letters: dict[str, StoredDeadLetter]
 
 
 class Rig:
@@ -218,10 +225,10 @@ class Rig:
         }
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]
         self.settings_file = self.write_settings("main", self.database, self.name, self.name)
-        self.settings = process_settings(self.settings_file)
+        self.settings = load_process_settings(self.settings_file)
         self.kafka_settings = kafka_settings(self.settings)
         self._make_topics()
-        self.store = opened_store(self.settings)
+        self.store = open_service_store(self.settings)
         self.workers: list[WorkerProcess] = []
         self._undisturbed = ""
 
@@ -295,7 +302,7 @@ class Rig:
         for worker in self.workers:
             if worker.process.poll() is None:
                 worker.stop()
-        drain(self.settings)
+        drain_events(self.settings)
 
     def undisturbed(self, prepare: Callable[[SqlStore], None] = lambda _: None) -> SqlStore:
         """The store of one worker that read the same records from the first one, alone and in peace.
@@ -307,12 +314,12 @@ class Rig:
         path = self.write_settings(
             "undisturbed", self._undisturbed, f"{self.name}.{UNDISTURBED}", UNDISTURBED, residents=200_000
         )
-        settings = process_settings(path)
+        settings = load_process_settings(path)
         with self.admin() as admin:
             admin.create_topics(kafka_settings(settings).topics, 8, self._defaults["replication"])
-        store = opened_store(settings)
+        store = open_service_store(settings)
         prepare(store)
-        drain(settings)
+        drain_events(settings)
         return store
 
     def check_end(self, sent: Counter[tuple[str, str]]) -> State:
@@ -335,11 +342,11 @@ class Rig:
         """What the store holds."""
         return state_of(self.store, self.postgres, self.database)
 
-    def records(self, *topics: str) -> dict[str, list[Raw]]:
+    def records(self, *topics: str) -> dict[str, list[KafkaRecord]]:
         """All records of *topics* (roles, as in the settings)."""
         names = {getattr(self.kafka_settings.topics, role): role for role in topics}
         reader = open_reader(self.kafka_settings, tuple(names))
-        found: dict[str, list[Raw]] = defaultdict(list)
+        found: dict[str, list[KafkaRecord]] = defaultdict(list)
         try:
             while not reader.at_end():
                 for part in reader.poll(0.2):
@@ -377,7 +384,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     keys = [summary.name.key for summary in store.all_summaries()]
     decisions = [one for partition in range(8) for one in store.unpublished_decisions(partition, -1)]
     rows = postgres.sql("select kind, key, encode(payload, 'hex') from outbox", database)
-    leaving: dict[str, dict[str, str]] = {"alert": {}, ACTION_KIND: {}}
+    leaving: dict[str, dict[str, str]] = {"alert": {}, ACTION_ROW_KIND: {}}
     for line in rows.splitlines():
         kind, key, payload = line.split("|")
         leaving[kind][key] = bytes.fromhex(payload).decode()
@@ -392,7 +399,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         store.agents(keys),
         {one.decision_id: one for one in decisions},
         leaving["alert"],
-        leaving[ACTION_KIND],
+        leaving[ACTION_ROW_KIND],
         {one.letter.letter_id: one for one in letters},
     )
 
@@ -421,7 +428,7 @@ def _difference(ours: dict[Any, Any], theirs: dict[Any, Any], keys: list[Any]) -
     }
 
 
-def latest_risk(records: list[Raw]) -> dict[int, RiskRecord]:
+def latest_risk(records: list[KafkaRecord]) -> dict[int, RiskRecord]:
     """What a reader of the risk topic holds at the end."""
     latest: dict[int, RiskRecord] = {}
     for raw in records:
@@ -497,7 +504,7 @@ class Load(threading.Thread):
 
     def __init__(
         self,
-        kafka: KafkaSettings,
+        kafka: KafkaClientSettings,
         day: list[bytes],
         rate: int = 2000,
         *,
@@ -527,7 +534,7 @@ class Load(threading.Thread):
 
     def _run(self) -> None:
         writer = open_writer(self._kafka)
-        log = KafkaLog(writer, self._kafka.topics.events, 10.0)
+        log = KafkaCommitLog(writer, self._kafka.topics.events, 10.0)
         started = time.monotonic()
         try:
             while not self._ended.is_set() and not (self._most and self.total >= self._most):
@@ -543,7 +550,7 @@ class Load(threading.Thread):
             log.close()
             writer.close()
 
-    def _send(self, log: KafkaLog, batch: list[Record]) -> None:
+    def _send(self, log: KafkaCommitLog, batch: list[Record]) -> None:
         while True:
             try:
                 log.append(batch)
@@ -569,7 +576,7 @@ class Load(threading.Thread):
         raw = msgspec.json.encode(event)
         self.sent[tenant, agent_id] += 1
         id_hash = event_id_hash(tenant, "load", event["id"], raw)
-        record = Record(Kind.EVENT, id_hash, now_ms, raw, agent_route(tenant, issuer, agent_id))
+        record = Record(RecordKind.EVENT, id_hash, now_ms, raw, agent_partition_key(tenant, issuer, agent_id))
         if self._keep:
             self.records.append(record)
         return record
@@ -618,7 +625,7 @@ class Serving(Service):
         self.folder = rig.folder / name
         self.folder.mkdir()
         self.settings = rig.write_settings(name, rig.database, rig.name, rig.name, port=self.port, **members)
-        self.key = LocalKey.open(rig.folder / "data")
+        self.key = LocalSigningKey.open(rig.folder / "data")
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=30.0)
         self.process = None

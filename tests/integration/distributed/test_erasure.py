@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.kafka import KafkaLog, open_writer
-from trustwatch.ingest.routing import agent_route
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.chain import verify
+from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
+from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.chain import verify_chains
 from trustwatch.scoring.store import SqlStore
 
 from ..test_service_archive import child_pid
@@ -49,12 +49,14 @@ def send(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
     writer = open_writer(rig.kafka_settings)
     try:
-        log = KafkaLog(writer, rig.kafka_settings.topics.events)
+        log = KafkaCommitLog(writer, rig.kafka_settings.topics.events)
         records = []
         for number, event in enumerate(events):
-            route = agent_route(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
+            route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
             raw = json.dumps(event).encode()
-            records.append(Record(Kind.EVENT, hash((event["id"], number)) & (2**63 - 1), now_ms(event), raw, route))
+            records.append(
+                Record(RecordKind.EVENT, hash((event["id"], number)) & (2**63 - 1), now_ms(event), raw, route)
+            )
         log.append(records)
         log.sync()
     finally:
@@ -120,7 +122,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     wait(lambda: not victim.is_alive(), 60.0, "the victim's events")
     victim.end()
     name = f"{agent}~0"
-    key, route = agent_key(tenant, issuer, name), agent_route(tenant, issuer, name)
+    key, route = agent_key(tenant, issuer, name), agent_partition_key(tenant, issuer, name)
     friend = {**event, "agent": {**event["agent"], "id": "friend"}, "peer": name, "id": "friend-1"}
     send(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
     wait(lambda: rig.store.agents([key]).get(key) and rig.store.agents([key])[key].events == 1000, 60.0, "applied")
@@ -146,8 +148,8 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     assert told["counts"]["database.decisions"] >= len(decisions)
     assert told["counts"]["archive.events"] > 0
     assert rig.store.agents([key]) == {}
-    assert verify(rig.store).intact
-    assert verify(rig.store).erased == told["counts"]["database.decisions"]
+    assert verify_chains(rig.store).intact
+    assert verify_chains(rig.store).erased == told["counts"]["database.decisions"]
     assert holding(rig.folder / "archive", name) == holding(rig.folder / "vectors", name) == []
     said = [raw.value for raw in rig.records("risk")["risk"] if raw.key == route]
     assert said[-1] is None and any(said)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.scoring.lifecycle.alerting import DRIFT_TYPE
+from trustwatch.scoring.lifecycle.alerting import DRIFT_ALERT_TYPE
 
 from ...contract.alert_support import SECRET, Receiver
 from ..test_service_models import Models
@@ -78,13 +78,13 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     assert trained["events"] + sum(trained["left_out"].values()) == len(past)
     assert sum(begin for begin, _ in trained["offsets"].values()) >= len(past)  # nothing of it was read from the topic
 
-    (told,) = keeping.wait(lambda: [one for one in alerts(receiver) if one["type"] == DRIFT_TYPE], 90.0)
+    (told,) = keeping.wait(lambda: [one for one in alerts(receiver) if one["type"] == DRIFT_ALERT_TYPE], 90.0)
     assert told["subject"] == "*/*" and told["data"]["model_version"] == "integration"
     (judged,) = [day for day in models.get("/drift")["items"] if day["judged"] and day["agent_type"] == "*"]
     assert judged["drifted"] == told["data"]["drifted"] and "request_size_surprise" in judged["drifted"]
 
     delivery = keeping.wait(lambda: replica.pages("/v1/deliveries", key=told["id"], status="delivered"), 30.0)
-    assert [(one["target"], one["type"], one["attempts"]) for one in delivery] == [("soc", DRIFT_TYPE, 1)]
+    assert [(one["target"], one["type"], one["attempts"]) for one in delivery] == [("soc", DRIFT_ALERT_TYPE, 1)]
 
     post(replica, news[EARLY:])
     keeping.wait(lambda: {one.partition for one in switches(rig, version)} == set(range(PARTITIONS)), 90.0)

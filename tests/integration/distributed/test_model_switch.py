@@ -7,17 +7,17 @@ import time
 from typing import Any
 
 import pytest
-from trustwatch.api.lifecycle.announce import Announcer
+from trustwatch.api.lifecycle.announce import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.kafka import KafkaLog, open_writer
+from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
 from trustwatch.ingest.log import GroupCommit
-from trustwatch.models.artifact import peek
+from trustwatch.models.artifact import read_manifest
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
-from trustwatch.models.persist import load as load_model
-from trustwatch.models.persist import save
-from trustwatch.scoring.lifecycle.force import SwitchModel, switch_command
+from trustwatch.models.learning import train_model
+from trustwatch.models.persist import load_trained_model as load_model
+from trustwatch.models.persist import save_trained_model
+from trustwatch.scoring.lifecycle.force import SwitchModel, encode_model_switch
 
 from .rig import PARTITIONS
 
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 def announce(rig: Any, version: str) -> None:
     """What the desk of models does with an order."""
     place = rig.settings.data_dir / "models" / version
-    command = switch_command(SwitchModel(version, peek(place)[1], "test", "to see"))
+    command = encode_model_switch(SwitchModel(version, read_manifest(place)[1], "test", "to see"))
     writer = open_writer(rig.kafka_settings)
 
     async def tell() -> None:
-        log = GroupCommit(KafkaLog(writer, rig.kafka_settings.topics.events))
-        await Announcer(log, lambda: time.time_ns() // 1_000_000)(command)
+        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.topics.events))
+        await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
         await log.close()
 
     try:
@@ -46,7 +46,9 @@ def test_workers_that_are_killed_agree_with_an_undisturbed_one(rig: Any, load: A
     salt = load_model(world.model).salt
     columns = ColumnEncoder(salt, rig.settings.domains()).encode([decode_event(raw) for raw in world.day])
     settings = DetectorSettings(seed=9, trees=20, folds=3)
-    save(rig.settings.data_dir / "models" / "two", learn_history(columns, salt, "two", settings), settings, 9, 0)
+    save_trained_model(
+        rig.settings.data_dir / "models" / "two", train_model(columns, salt, "two", settings), settings, 9, 0
+    )
     producer = load(rig)
     worker = rig.worker()
     worker.working(PARTITIONS)

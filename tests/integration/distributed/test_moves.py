@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.cli.topics import drain
-from trustwatch.ingest.kafka import KafkaLog, open_writer
-from trustwatch.ingest.routing import agent_route, partition_of
+from trustwatch.api.cli.topics import drain_events
+from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
+from trustwatch.ingest.routing import agent_partition_key, partition_of
 from trustwatch.scoring.records import AgentRow
 
 from .rig import PARTITIONS, tell, wait
@@ -54,16 +54,16 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
     for partition in range(8):
         for one in rig.store.unpublished_agents(partition, -1):
             name = one.agent.name
-            assert partition_of(agent_route(name.tenant, name.issuer, name.agent_id), 8) == partition
+            assert partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), 8) == partition
     rig.check_topics(state)
 
     calm = make_rig(kafka, tick_s=3600, partitions=8)
     writer = open_writer(calm.kafka_settings)
-    log = KafkaLog(writer, calm.kafka_settings.topics.events)
+    log = KafkaCommitLog(writer, calm.kafka_settings.topics.events)
     log.append(before.records + after.records)
     log.sync()
     writer.close()
-    drain(calm.settings)
+    drain_events(calm.settings)
     assert plain(state.agents) == plain(calm.state().agents)
 
 

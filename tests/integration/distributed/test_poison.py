@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from kafka import KafkaProducer
 from trustwatch.ingest.events import MAX_EVENT_BYTES
-from trustwatch.ingest.formats.cloudevents import EVENT_TYPE
-from trustwatch.ingest.routing import agent_route, partition_of
+from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
+from trustwatch.ingest.routing import agent_partition_key, partition_of
 
 from .rig import PARTITIONS
 
@@ -45,13 +45,18 @@ def event(agent: str, number: int) -> dict[str, Any]:
 def cloud_event(agent: str, number: int) -> tuple[bytes, list[tuple[str, bytes]]]:
     """The same in binary mode."""
     value = event(agent, number)
-    attributes = {"specversion": "1.0", "type": EVENT_TYPE, "id": value.pop("id"), "source": value.pop("source")}
+    attributes = {
+        "specversion": "1.0",
+        "type": NATIVE_CLOUDEVENT_TYPE,
+        "id": value.pop("id"),
+        "source": value.pop("source"),
+    }
     headers = [(f"ce_{name}", text.encode()) for name, text in attributes.items()]
     return json.dumps(value).encode(), [*headers, ("content-type", b"application/json")]
 
 
 def route(agent: str) -> tuple[bytes, int]:
-    key = agent_route("acme-corp", "https://as.example", agent)
+    key = agent_partition_key("acme-corp", "https://as.example", agent)
     return key, partition_of(key, PARTITIONS)
 
 

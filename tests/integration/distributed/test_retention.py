@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from trustwatch.api.privacy.reading import unread_of
+from trustwatch.api.privacy.reading import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
-from trustwatch.ingest.kafka.history import topic_lines
+from trustwatch.ingest.kafka.history import topic_event_lines
 
 from .rig import wait
 from .test_erasure import ask, send, template
@@ -58,7 +58,7 @@ def read(rig: Any) -> list[dict[str, Any]]:
     topic = rig.kafka_settings.topics.events
     reader = open_reader(rig.kafka_settings, (topic,))
     try:
-        lines = topic_lines(reader, topic, lambda *_: True, lambda: None, unread_of(rig.settings, topic))
+        lines = topic_event_lines(reader, topic, lambda *_: True, lambda: None, load_erased_filter(rig.settings, topic))
         return [json.loads(line) for line in lines]
     finally:
         reader.close()

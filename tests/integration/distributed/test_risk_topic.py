@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.kafka import open_writer
-from trustwatch.ingest.routing import agent_route, partition_of
+from trustwatch.ingest.routing import agent_partition_key, partition_of
 from trustwatch.scoring.publish import RiskRecord, risk_record
 from trustwatch.scoring.records import AgentName, AgentRow, RiskLevel
 
@@ -80,7 +80,7 @@ def _differing(said: dict[AgentName, dict[str, Any]], stored: Iterable[AgentRow]
 
 def _write_late(rig: Any, victim: Any) -> None:
     """What a worker that was asleep tells of an agent, from an earlier epoch and an earlier offset; then a mark."""
-    key = agent_route(victim.name.tenant, victim.name.issuer, victim.name.agent_id)
+    key = agent_partition_key(victim.name.tenant, victim.name.issuer, victim.name.agent_id)
     partition = partition_of(key, PARTITIONS)
     epoch, offset = rig.epochs()[partition], rig.offsets()[partition]
     lie = msgspec.structs.replace(victim, level=RiskLevel.CRITICAL, risk_score=1.0)
@@ -109,7 +109,7 @@ def test_answers_say_that_they_are_stale(make_rig: Any, kafka: Any, serve: Any, 
     wait(lambda: len(first.partitions) == len(second.partitions) == PARTITIONS // 2, 60.0, "two each")
     agents: dict[int, str] = {}
     for number in range(100):
-        route = agent_route("acme-corp", "https://as.example", f"agent-{number}")
+        route = agent_partition_key("acme-corp", "https://as.example", f"agent-{number}")
         agents.setdefault(partition_of(route, PARTITIONS), f"agent-{number}")
     assert replica.send([make_event(agent) for agent in agents.values()]).json()["accepted"] == PARTITIONS
 

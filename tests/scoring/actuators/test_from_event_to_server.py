@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.acting import POLICY as ACTION_POLICY
+from trustwatch.api.serve.acting import ACTUATION_DISPATCH_POLICY as ACTION_POLICY
 from trustwatch.ingest.log import EventLog, LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.actuators import ACTION_KIND, ActuationFigures, ActuatorNotifier, ActuatorTarget, Wishes
-from trustwatch.scoring.interventions import Interventions
-from trustwatch.scoring.outbox import Channel, Dispatcher, DispatchPolicy
-from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.actuators import (
+    ACTION_ROW_KIND,
+    ActuationMetrics,
+    ActuatorNotifier,
+    ActuatorTarget,
+    DesiredStateResolver,
+)
+from trustwatch.scoring.interventions import ActiveInterventions
+from trustwatch.scoring.outbox import DeliveryChannel, Dispatcher, DispatchPolicy
+from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
 from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.verdicts import Verdicts
+from trustwatch.scoring.verdicts import PolicyEvaluator
 from trustwatch.scoring.view import RiskView
 
 from ...contract.actuator_support import DEFAULT_S, MemoryActuator, MemoryWorld
@@ -37,12 +43,12 @@ class Site:
         self.store = open_store(sqlite_url(folder / "tw.db"))
         self.reader = LogReader(folder / "log")
         policy = LivePolicy(book)
-        self.pipeline = Pipeline(
+        self.pipeline = SinglePartitionPipeline(
             self.reader,
             kit.processor(self.store),
             self.store,
             policy,
-            PipelineSettings(poll_s=0.0, commit_interval_s=0.0),
+            PipelineParameters(poll_s=0.0, commit_interval_s=0.0),
             time.monotonic,
             time.sleep,
             lambda _: None,
@@ -50,11 +56,11 @@ class Site:
         self.pipeline.start()
         self.server = MemoryWorld()
         self.server.client(NAME)
-        self.figures = ActuationFigures()
-        verdicts = Verdicts(RiskView(), policy, Interventions(), lambda _: False, lambda: self.now)
-        wishes = Wishes(self.store, verdicts, lambda: self.now, lambda: "id")
+        self.figures = ActuationMetrics()
+        verdicts = PolicyEvaluator(RiskView(), policy, ActiveInterventions(), lambda _: False, lambda: self.now)
+        wishes = DesiredStateResolver(self.store, verdicts, lambda: self.now, lambda: "id")
         self.notifier = ActuatorNotifier(
-            MemoryActuator(self.server, True), self.store, wishes.now, lambda: self.now, self.figures.note
+            MemoryActuator(self.server, True), self.store, wishes.resolve, lambda: self.now, self.figures.record
         )
 
     def happen(self, records: list[Record]) -> None:
@@ -70,7 +76,7 @@ class Site:
         """All that is due leaves. Alerts have a slow way of their own."""
 
         async def drain() -> None:
-            channel = Channel(ACTION_KIND, ActuatorTarget("as"), self.notifier, ACTION_POLICY)
+            channel = DeliveryChannel(ACTION_ROW_KIND, ActuatorTarget("as"), self.notifier, ACTION_POLICY)
             slow = DispatchPolicy(backoff_base_s=300.0)
             await Dispatcher(self.store, [channel], slow, lambda: self.now, random.Random(7)).drain()
 
@@ -110,7 +116,7 @@ def test_an_attack_contains_and_time_alone_restores(site: Site, kit: Any, make: 
     assert not site.server.active(token)
     assert site.server.issue(NAME) is None
     assert site.figures.outcomes["as", "confirmed"] >= 1
-    (bucket,) = [count for bound, count in site.figures.buckets("as") if bound == "0.5"]
+    (bucket,) = [count for bound, count in site.figures.histogram_buckets("as") if bound == "0.5"]
     assert bucket >= 1  # 250 ms after the event
     seen = set()
     for hours in range(1, 24 * 9):

@@ -12,19 +12,19 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.actuators import (
-    ActuationFigures,
+    ActuationMetrics,
+    ActuationResult,
     Actuator,
+    ActuatorAccessDenied,
     ActuatorNotifier,
     ActuatorTarget,
-    Brought,
-    Desired,
-    Refused,
-    action_row,
+    DesiredState,
+    build_action_row,
 )
 from trustwatch.scoring.containment import Actuation
 from trustwatch.scoring.outbox import DeliveryResult
 from trustwatch.scoring.records import OutboxRow
-from trustwatch.scoring.store import Outgoing, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
 
 from ...contract.actuator_support import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
 
@@ -44,17 +44,17 @@ class Desk:
         self.store = store
         self.target = ActuatorTarget("as", **target)
         self.seen: list[tuple[str, str, float | None]] = []
-        self.holds: Desired | None = None
+        self.holds: DesiredState | None = None
         self.notifier = ActuatorNotifier(actuator, store, self._now, now_ms, lambda *seen: self.seen.append(seen))
 
-    async def _now(self, asked: Desired) -> Desired:
+    async def _now(self, asked: DesiredState) -> DesiredState:
         return self.holds or asked
 
-    async def deliver(self, seq: int, asked: Desired | OutboxRow) -> DeliveryResult:
-        row = asked if isinstance(asked, OutboxRow) else action_row(f"row-{seq}", asked)
-        return await self.notifier.deliver(Outgoing(seq, row, "as", 1, 0, 0), self.target)
+    async def deliver(self, seq: int, asked: DesiredState | OutboxRow) -> DeliveryResult:
+        row = asked if isinstance(asked, OutboxRow) else build_action_row(f"row-{seq}", asked)
+        return await self.notifier.deliver(LeasedDelivery(seq, row, "as", 1, 0, 0), self.target)
 
-    def send(self, seq: int, asked: Desired | OutboxRow) -> DeliveryResult:
+    def send(self, seq: int, asked: DesiredState | OutboxRow) -> DeliveryResult:
         return asyncio.run(self.deliver(seq, asked))
 
     def row(self) -> Actuation:
@@ -182,13 +182,13 @@ class Unasked:
     async def capture(self, client_id: str) -> bytes:
         return b"{}"
 
-    async def lower(self, client_id: str, original: bytes, wish: Desired) -> Brought:
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
         self.told.append(wish.level)
-        return Brought(original, confirmed=False)
+        return ActuationResult(original, confirmed=False)
 
-    async def restore(self, client_id: str, original: bytes) -> Brought:
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         self.told.append("restore")
-        return Brought(original, confirmed=False)
+        return ActuationResult(original, confirmed=False)
 
 
 def test_accepted_is_not_confirmed(store: SqlStore) -> None:
@@ -341,25 +341,25 @@ def test_targets_have_sensible_names_and_times() -> None:
     """As every target."""
     with pytest.raises(ConfigError, match="timeout_s"):
         ActuatorTarget("as", timeout_s=0)
-    assert not ActuatorTarget("as").cools_down
+    assert not ActuatorTarget("as").has_cooldown
 
 
 def test_figures_are_a_histogram() -> None:
     """Cumulated, with `+Inf` at the end; attempts without a time are counted alone."""
-    figures = ActuationFigures()
+    figures = ActuationMetrics()
     for seconds in (0.05, 0.1, 0.3, 1.99, 2.5, 61.0):
-        figures.note("as", "confirmed", seconds)
-    figures.note("as", "retry")
-    figures.note("other", "retry")
+        figures.record("as", "confirmed", seconds)
+    figures.record("as", "retry")
+    figures.record("other", "retry")
 
-    buckets = dict(figures.buckets("as"))
+    buckets = dict(figures.histogram_buckets("as"))
 
     assert [buckets[bound] for bound in ("0.1", "0.25", "0.5", "2", "3", "60", "+Inf")] == [2, 2, 3, 4, 5, 5, 6]
-    assert figures.seconds["as"] == pytest.approx(65.94)
+    assert figures.containment_seconds["as"] == pytest.approx(65.94)
     assert figures.outcomes == {("as", "confirmed"): 6, ("as", "retry"): 1, ("other", "retry"): 1}
     assert figures.targets == ["as"]
 
 
 def test_refusals_are_errors_of_actuators() -> None:
     """They carry how long to wait."""
-    assert Refused("no", 3.0).retry_after_s == 3.0
+    assert ActuatorAccessDenied("no", 3.0).retry_after_s == 3.0

@@ -15,22 +15,22 @@ from standardwebhooks import Webhook
 from trustwatch.api.tokens.sign import assertion_signer
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.actuators import (
+    ActuationNotConfirmed,
+    ActuatorAccessDenied,
+    ActuatorUnavailable,
     AdminApi,
-    AssertionProof,
-    ClientCredentials,
-    FixedBearer,
-    NoAuth,
-    NotConfirmed,
-    NotReached,
-    Refused,
+    ClientCredentialsAuthenticator,
+    ClientSecretAuthenticator,
+    NoAuthenticator,
+    PrivateKeyJwtAuthenticator,
     RevocationEndpoint,
-    SecretProof,
+    StaticTokenAuthenticator,
     TokenRevoker,
     UnknownClient,
     WebhookActuator,
 )
-from trustwatch.scoring.actuators.durations import duration_s
-from trustwatch.scoring.notify import WebhookTarget, webhook_client
+from trustwatch.scoring.actuators.durations import parse_go_duration
+from trustwatch.scoring.notify import WebhookTarget, make_webhook_client
 
 from ...contract.actuator_support import now_ms, wish
 from ...integration.peers import Endpoint, new_key
@@ -68,7 +68,7 @@ def run(work: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
     """Some *work* with a client."""
 
     async def call() -> T:
-        async with webhook_client() as http:
+        async with make_webhook_client() as http:
             return await work(http)
 
     return asyncio.run(call())
@@ -95,7 +95,9 @@ def test_a_token_is_fetched_once_and_again_before_it_ends(server: Endpoint, answ
     clock = Ticking()
 
     async def work(http: httpx.AsyncClient) -> list[str]:
-        auth = ClientCredentials(http, server.url, SecretProof("me:1", "p&ss"), clock, "admin")
+        auth = ClientCredentialsAuthenticator(
+            http, server.url, ClientSecretAuthenticator("me:1", "p&ss"), clock, "admin"
+        )
         first = await asyncio.gather(*(auth.headers() for _ in range(5)))
         clock.now += 44
         again = await auth.headers()
@@ -115,16 +117,19 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     sign = assertion_signer(_pem(), "key-1", "RS256", lambda: 1_000.9, lambda: next(ids))
 
     async def work(http: httpx.AsyncClient) -> None:
-        auth = ClientCredentials(http, server.url, AssertionProof("me", sign), clock)
+        auth = ClientCredentialsAuthenticator(http, server.url, PrivateKeyJwtAuthenticator("me", sign), clock)
         await auth.headers()
-        auth.reject()
+        auth.invalidate()
         await auth.headers()
 
     run(work)
     claims = [_claims(form(request)["client_assertion"]) for request in server.seen]
     assert claims[0] == {"iss": "me", "sub": "me", "aud": server.url, "iat": 1000, "exp": 1060, "jti": "a"}
     assert claims[1]["jti"] == "b"
-    assert _claims(_proved(AssertionProof("me", sign, "https://as"))["client_assertion"])["aud"] == "https://as"
+    assert (
+        _claims(_proved(PrivateKeyJwtAuthenticator("me", sign, "https://as"))["client_assertion"])["aud"]
+        == "https://as"
+    )
 
 
 def test_a_key_that_does_not_fit_stops_the_start() -> None:
@@ -138,15 +143,15 @@ def test_a_key_that_does_not_fit_stops_the_start() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [
-        ((401, {"error": "invalid_client"}), Refused, "token endpoint: HTTP 401: invalid_client"),
+        ((401, {"error": "invalid_client"}), ActuatorAccessDenied, "token endpoint: HTTP 401: invalid_client"),
         (
             (400, {"error": "invalid_scope", "error_description": "no\nsuch"}),
-            Refused,
+            ActuatorAccessDenied,
             "HTTP 400: invalid_scope: no such",
         ),
-        ((503, None), NotReached, "token endpoint: HTTP 503"),
-        ((200, {"token": "x"}), NotReached, "holds no access token"),
-        ((200, {"access_token": "", "expires_in": 5}), NotReached, "holds no access token"),
+        ((503, None), ActuatorUnavailable, "token endpoint: HTTP 503"),
+        ((200, {"token": "x"}), ActuatorUnavailable, "holds no access token"),
+        ((200, {"access_token": "", "expires_in": 5}), ActuatorUnavailable, "holds no access token"),
     ],
 )
 def test_a_token_that_is_not_given_is_said(
@@ -156,7 +161,11 @@ def test_a_token_that_is_not_given_is_said(
     answers.queue = [answer]
 
     with pytest.raises(kind, match=text) as error:
-        run(lambda http: ClientCredentials(http, server.url, SecretProof("me", "hunter22"), Ticking()).headers())
+        run(
+            lambda http: ClientCredentialsAuthenticator(
+                http, server.url, ClientSecretAuthenticator("me", "hunter22"), Ticking()
+            ).headers()
+        )
     assert "hunter22" not in str(error.value)
 
 
@@ -166,23 +175,27 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
     answers.queue = [token, (401, None), token, (200, {"a": 1})]
 
     async def work(http: httpx.AsyncClient) -> httpx.Response:
-        auth = ClientCredentials(http, f"{server.url}/token", SecretProof("me", "s"), Ticking())
+        auth = ClientCredentialsAuthenticator(
+            http, f"{server.url}/token", ClientSecretAuthenticator("me", "s"), Ticking()
+        )
         return await AdminApi(http, f"{server.url}/admin/", auth).call("GET", "/clients/x")
 
     assert run(work).json() == {"a": 1}
     assert [path for _, path, _, _ in server.seen] == ["/token", "/admin/clients/x", "/token", "/admin/clients/x"]
     answers.queue = [(403, {"error": "forbidden"})]
-    with pytest.raises(Refused, match="GET /clients/x: HTTP 403: forbidden - the server does not take our credentials"):
-        run(lambda http: AdminApi(http, server.url, FixedBearer("x")).call("GET", "/clients/x?secret=1"))
+    with pytest.raises(
+        ActuatorAccessDenied, match="GET /clients/x: HTTP 403: forbidden - the server does not take our credentials"
+    ):
+        run(lambda http: AdminApi(http, server.url, StaticTokenAuthenticator("x")).call("GET", "/clients/x?secret=1"))
 
 
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [
         ((404, None), UnknownClient, "no such client"),
-        ((500, {"client_secret": "hunter22", "error": "e" * 500}), NotReached, "GET /x: HTTP 500: e{160}$"),
-        ((301, None), NotReached, "HTTP 301"),
-        ((200, None), NotReached, "HTTP 200"),
+        ((500, {"client_secret": "hunter22", "error": "e" * 500}), ActuatorUnavailable, "GET /x: HTTP 500: e{160}$"),
+        ((301, None), ActuatorUnavailable, "HTTP 301"),
+        ((200, None), ActuatorUnavailable, "HTTP 200"),
     ],
 )
 def test_answers_of_an_admin_api_are_told_apart(
@@ -193,7 +206,9 @@ def test_answers_of_an_admin_api_are_told_apart(
 
     with pytest.raises(kind, match=text) as error:
         run(
-            lambda http: AdminApi(http, server.url, NoAuth()).call("GET", "/x", expect=(204,), missing="no such client")
+            lambda http: AdminApi(http, server.url, NoAuthenticator()).call(
+                "GET", "/x", expect=(204,), missing="no such client"
+            )
         )
     assert "hunter22" not in str(error.value)
     assert len(server.seen) == 1
@@ -203,8 +218,8 @@ def test_how_long_to_wait_is_heard(server: Endpoint) -> None:
     """Retry-After in seconds."""
     server.answer = lambda _: (429, {"retry-after": "7"}, b"")
 
-    with pytest.raises(NotReached) as error:
-        run(lambda http: AdminApi(http, server.url, NoAuth()).call("GET", "/x"))
+    with pytest.raises(ActuatorUnavailable) as error:
+        run(lambda http: AdminApi(http, server.url, NoAuthenticator()).call("GET", "/x"))
     assert error.value.retry_after_s == 7.0
 
 
@@ -246,12 +261,13 @@ def test_a_webhook_may_be_asked_whether_it_is_so(server: Endpoint, answers: Answ
     assert [path for _, path, _, _ in server.seen] == ["/contain", "/state"]
     for body in ({"confirmed": "yes"}, {}, None):
         answers.queue = [(202, None), (200, body)]
-        with pytest.raises(NotConfirmed):
+        with pytest.raises(ActuationNotConfirmed):
             run(lowered)
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(404, UnknownClient), (403, Refused), (500, NotReached), (302, NotReached)]
+    ("status", "kind"),
+    [(404, UnknownClient), (403, ActuatorAccessDenied), (500, ActuatorUnavailable), (302, ActuatorUnavailable)],
 )
 def test_refusals_of_a_webhook(server: Endpoint, answers: Answers, status: int, kind: type[Exception]) -> None:
     """As of every server."""
@@ -269,7 +285,7 @@ def revoker(http: httpx.AsyncClient, server: Endpoint, seen: Seen, *, ask: bool 
         "as",
         frozenset({"https://as"}),
         f"{server.url}/revoke",
-        SecretProof("me", "s"),
+        ClientSecretAuthenticator("me", "s"),
         f"{server.url}/introspect" if ask else "",
         timeout_s=1.0,
     )
@@ -306,11 +322,11 @@ def test_a_burned_token_is_sent_once_and_a_failure_again(server: Endpoint, answe
     async def work(http: httpx.AsyncClient) -> list[str]:
         burning = revoker(http, server, seen, ask=False)
         other = (await burning.revoke(TOKEN, "https://other")).outcome
-        taken = [burning.soon(TOKEN, "https://other")]
+        taken = [burning.revoke_in_background(TOKEN, "https://other")]
         outcomes = [(await burning.revoke(TOKEN, "https://as")).outcome]
-        taken += [burning.soon(TOKEN, "https://as")]
+        taken += [burning.revoke_in_background(TOKEN, "https://as")]
         await asyncio.sleep(0)
-        taken += [burning.soon(TOKEN, "https://as")]
+        taken += [burning.revoke_in_background(TOKEN, "https://as")]
         await burning.close()
         outcomes += [(await burning.revoke(TOKEN, "https://as")).outcome]
         assert taken == [False, True, False]
@@ -335,14 +351,14 @@ def test_a_server_that_is_not_there_costs_its_time_alone() -> None:
 )
 def test_durations_of_go(text: str, seconds: float) -> None:
     """As Hydra writes them, and as people do."""
-    assert duration_s(text) == seconds
+    assert parse_go_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "1h 5m", "1x", "-1h"])
 def test_what_is_no_duration(text: str) -> None:
     """Says so."""
     with pytest.raises(ValueError, match="is no duration"):
-        duration_s(text)
+        parse_go_duration(text)
 
 
 def _pem() -> str:
@@ -357,7 +373,7 @@ def _claims(token: str) -> dict[str, Any]:
     return claims
 
 
-def _proved(proof: AssertionProof) -> dict[str, str]:
+def _proved(proof: PrivateKeyJwtAuthenticator) -> dict[str, str]:
     members: dict[str, str] = {}
-    proof.prove("https://as/token", members)
+    proof.authenticate("https://as/token", members)
     return members

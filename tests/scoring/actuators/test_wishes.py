@@ -10,14 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.actuators import Desired, Wishes, decided_action, decode_desired
-from trustwatch.scoring.actuators.desired import BadAction
+from trustwatch.scoring.actuators import (
+    DesiredState,
+    DesiredStateResolver,
+    build_decision_action_row,
+    decode_desired_state,
+)
+from trustwatch.scoring.actuators.desired import UnreadableAction
 from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.interventions import Interventions
-from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable, TokenPolicy
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, Edge, Position, RiskLevel
-from trustwatch.scoring.store import Route, SqlStore, open_store, sqlite_url
-from trustwatch.scoring.verdicts import Verdicts
+from trustwatch.scoring.interventions import ActiveInterventions
+from trustwatch.scoring.policy import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.records import AgentEdge, AgentName, AgentRow, Commit, Decision, Position, RiskLevel
+from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.verdicts import PolicyEvaluator
 from trustwatch.scoring.view import RiskView
 
 NOW = 1_764_000_000_000
@@ -35,14 +40,14 @@ class Desk:
 
     def __init__(self, store: SqlStore, book: PolicyBook = ENFORCED) -> None:
         self.store = store
-        self.pins = Interventions()
+        self.pins = ActiveInterventions()
         self.policy = LivePolicy(book)
-        self.verdicts = Verdicts(RiskView(), self.policy, self.pins, lambda _: False, lambda: NOW)
+        self.verdicts = PolicyEvaluator(RiskView(), self.policy, self.pins, lambda _: False, lambda: NOW)
         self.ids = iter(range(10**6))
-        self.wishes = Wishes(store, self.verdicts, lambda: NOW, lambda: f"id-{next(self.ids)}")
+        self.wishes = DesiredStateResolver(store, self.verdicts, lambda: NOW, lambda: f"id-{next(self.ids)}")
         self.at = store.claim(0)
 
-    def commit(self, *agents: tuple[AgentName, RiskLevel], edges: tuple[Edge, ...] = ()) -> None:
+    def commit(self, *agents: tuple[AgentName, RiskLevel], edges: tuple[AgentEdge, ...] = ()) -> None:
         rows = [
             AgentRow(
                 who,
@@ -86,10 +91,10 @@ class Desk:
             expires_ms,
             NOW,
         )
-        self.pins.note([made])
+        self.pins.apply_changes([made])
 
-    def now(self, who: AgentName, **asked: Any) -> Desired:
-        wish = Desired(
+    def now(self, who: AgentName, **asked: Any) -> DesiredState:
+        wish = DesiredState(
             who.tenant,
             who.issuer,
             who.agent_id,
@@ -104,14 +109,14 @@ class Desk:
             NOW,
             "Payer",
         )
-        return asyncio.run(self.wishes.now(msgspec.structs.replace(wish, **asked)))
+        return asyncio.run(self.wishes.resolve(msgspec.structs.replace(wish, **asked)))
 
-    def rows(self) -> dict[str, Desired]:
+    def rows(self) -> dict[str, DesiredState]:
         """Rows for the actuator `as` that wait, by agent."""
-        while self.store.route([Route("as", "action", frozenset(range(5)), 0)], NOW):
+        while self.store.route([DeliveryRoute("as", "action", frozenset(range(5)), 0)], NOW):
             pass
         rows = self.store.lease("as", NOW, 10_000, 1_000)
-        return {wish.agent_id: wish for wish in (decode_desired(row.row.payload) for row in rows)}
+        return {wish.agent_id: wish for wish in (decode_desired_state(row.row.payload) for row in rows)}
 
 
 @pytest.fixture
@@ -175,20 +180,20 @@ def test_descendants_are_lowered_where_the_policy_says_so(store: SqlStore) -> No
     """An agent to whom a critical one delegated, while it is low itself."""
     desk = Desk(store, PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH))
     desk.commit((name("child"), RiskLevel.LOW))
-    desk.verdicts.descendants = {("acme", AS, "child"): "bot"}
+    desk.verdicts.critical_ancestors = {("acme", AS, "child"): "bot"}
 
     assert desk.now(name("child")).level == "high"
-    assert asyncio.run(desk.wishes.look_at_all()) == 1
+    assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 1
 
 
 def test_principals_of_an_agent_are_known_where_tokens_die(store: SqlStore) -> None:
     """Their consents have to end; not those of other agents, and not at other levels."""
     desk = Desk(store)
     seen = [
-        Edge("acme", AS, "acts_for", "bot", "alice", NOW - 5, NOW - 5),
-        Edge("acme", AS, "acts_for", "bot", "bob", NOW - 5, NOW - 5),
-        Edge("acme", AS, "acts_for", "other", "carol", NOW - 5, NOW - 5),
-        Edge("acme", AS, "delegated", "bot", "dave", NOW - 5, NOW - 5),
+        AgentEdge("acme", AS, "acts_for", "bot", "alice", NOW - 5, NOW - 5),
+        AgentEdge("acme", AS, "acts_for", "bot", "bob", NOW - 5, NOW - 5),
+        AgentEdge("acme", AS, "acts_for", "other", "carol", NOW - 5, NOW - 5),
+        AgentEdge("acme", AS, "delegated", "bot", "dave", NOW - 5, NOW - 5),
     ]
     desk.commit((name(), RiskLevel.CRITICAL), edges=tuple(seen))
 
@@ -218,12 +223,12 @@ def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -
         store.want(made)
         store.settle_actuation(msgspec.structs.replace(made, status=status, original=original))
 
-    assert asyncio.run(desk.wishes.look_at_all()) == 6
+    assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 6
 
     rows = desk.rows()
     assert set(rows) == {"medium", "high", "lowered", "failed", "there", "pinned"}
     assert rows["pinned"].revoke
-    assert asyncio.run(desk.wishes.look_at_all("as", {"globex"})) == 1
+    assert asyncio.run(desk.wishes.enqueue_full_reconciliation("as", {"globex"})) == 1
     assert set(desk.rows()) == {"there"}
 
 
@@ -232,7 +237,7 @@ def test_many_agents_are_looked_at(store: SqlStore) -> None:
     desk = Desk(store)
     desk.commit(*((name(f"bot-{number}"), RiskLevel.HIGH) for number in range(1_203)))
 
-    assert asyncio.run(desk.wishes.look_at_all()) == 1_203
+    assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 1_203
     assert len(desk.rows()) == 1_203
 
 
@@ -268,35 +273,35 @@ def decision(level: RiskLevel, before: RiskLevel, **more: Any) -> Decision:
 
 def test_a_decision_is_acted_on_where_policy_is_enforced() -> None:
     """Up and down; not in shadow, not between unknown and low."""
-    row = decided_action(decision(RiskLevel.HIGH, RiskLevel.LOW), ENFORCED)
+    row = build_decision_action_row(decision(RiskLevel.HIGH, RiskLevel.LOW), ENFORCED)
     assert row is not None
-    wish = decode_desired(row.payload)
+    wish = decode_desired_state(row.payload)
     assert (row.kind, row.target, row.level, row.tenant, row.group) == ("action", "", 3, "acme", "")
     assert (wish.max_token_lifetime_s, wish.caused_ms, wish.decision_id) == (60, NOW - 900, "D1")
-    down = decided_action(
+    down = build_decision_action_row(
         decision(RiskLevel.LOW, RiskLevel.MEDIUM, event_id="", cause="tick", decision_id="D2"), ENFORCED
     )
     assert down is not None
-    assert decode_desired(down.payload).restores
-    assert decode_desired(down.payload).caused_ms == 0
-    assert decided_action(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), ENFORCED) is None
-    assert decided_action(decision(RiskLevel.HIGH, RiskLevel.LOW), PolicyBook()) is None
+    assert decode_desired_state(down.payload).restores
+    assert decode_desired_state(down.payload).caused_ms == 0
+    assert build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), ENFORCED) is None
+    assert build_decision_action_row(decision(RiskLevel.HIGH, RiskLevel.LOW), PolicyBook()) is None
 
 
 def test_the_operators_policy_is_what_counts() -> None:
     """A level that denies and does not revoke, or revokes and does not deny."""
     table = PolicyTable(
         {
-            RiskLevel.HIGH: TokenPolicy(False, 0, None, False, False, False),
-            RiskLevel.MEDIUM: TokenPolicy(True, 30, None, True, False, True),
+            RiskLevel.HIGH: LevelTokenPolicy(False, 0, None, False, False, False),
+            RiskLevel.MEDIUM: LevelTokenPolicy(True, 30, None, True, False, True),
         }
     )
     book = PolicyBook(table, default_mode="enforce")
-    high = decided_action(decision(RiskLevel.HIGH, RiskLevel.LOW), book)
-    medium = decided_action(decision(RiskLevel.MEDIUM, RiskLevel.LOW), book)
+    high = build_decision_action_row(decision(RiskLevel.HIGH, RiskLevel.LOW), book)
+    medium = build_decision_action_row(decision(RiskLevel.MEDIUM, RiskLevel.LOW), book)
     assert high is not None
     assert medium is not None
-    wishes = [decode_desired(row.payload) for row in (high, medium)]
+    wishes = [decode_desired_state(row.payload) for row in (high, medium)]
 
     assert [(wish.allow, wish.revoke, wish.max_token_lifetime_s) for wish in wishes] == [
         (False, False, 0),
@@ -306,5 +311,5 @@ def test_the_operators_policy_is_what_counts() -> None:
 
 def test_what_is_no_wish_is_said() -> None:
     """With where it is wrong."""
-    with pytest.raises(BadAction, match="missing required field"):
-        decode_desired(b"{}")
+    with pytest.raises(UnreadableAction, match="missing required field"):
+        decode_desired_state(b"{}")

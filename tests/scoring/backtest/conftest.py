@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.models.persist import save
+from trustwatch.models.persist import save_trained_model
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory, model: Any, make: Any) -> Path:
     """The model of the tests, on disk."""
     path = tmp_path_factory.mktemp("models") / "model"
-    save(path, model, make.SETTINGS, 100, make.START_MS)
+    save_trained_model(path, model, make.SETTINGS, 100, make.START_MS)
     return path
 
 

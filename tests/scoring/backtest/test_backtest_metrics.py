@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.backtest.evaluation import evaluate
-from trustwatch.scoring.backtest.labels import Label, Labels, read_labels
-from trustwatch.scoring.backtest.metrics import bands, curve
-from trustwatch.scoring.backtest.tally import ROW
+from trustwatch.scoring.backtest.evaluation import evaluate_labels
+from trustwatch.scoring.backtest.labels import EventLabel, EventLabels, read_labels
+from trustwatch.scoring.backtest.metrics import bootstrap_bands, detection_curve
+from trustwatch.scoring.backtest.tally import EVENT_ROW
 from trustwatch.scoring.records import RiskLevel
 
 
@@ -24,7 +24,7 @@ def test_figures_equal_those_of_scikit_learn(seed: int) -> None:
     n = int(dice.integers(5, 400))
     bad = np.r_[True, False, dice.random(n) < dice.random()]
     scores = np.round(dice.random(n + 2) + 0.3 * bad, int(dice.integers(1, 6)))
-    found = curve(bad, scores)
+    found = detection_curve(bad, scores)
     assert found is not None
     assert found.area == pytest.approx(roc_auc_score(bad, scores), abs=1e-12)
     assert found.average_precision == pytest.approx(average_precision_score(bad, scores), abs=1e-12)
@@ -32,19 +32,21 @@ def test_figures_equal_those_of_scikit_learn(seed: int) -> None:
     for share in (0.01, 0.05, 0.5):
         assert found.recall_at(share) == pytest.approx(true[false <= share].max(), abs=1e-12)
     thinned = found.thinned(40)
-    assert len(thinned.found) <= 42 and thinned.found[-1] == thinned.false[-1] == 1.0
-    assert set(zip(thinned.false, thinned.found, strict=True)) <= set(zip(found.false, found.found, strict=True))
+    assert len(thinned.recall) <= 42 and thinned.recall[-1] == thinned.false_positive_rate[-1] == 1.0
+    assert set(zip(thinned.false_positive_rate, thinned.recall, strict=True)) <= set(
+        zip(found.false_positive_rate, found.recall, strict=True)
+    )
 
 
 def test_nothing_is_told_of_one_class() -> None:
     """Without bad or without good units there is no curve."""
-    assert curve([True, True], [0.1, 0.2]) is None
-    assert curve([False], [0.1]) is None
+    assert detection_curve([True, True], [0.1, 0.2]) is None
+    assert detection_curve([False], [0.1]) is None
 
 
 def rows(*made: tuple[int, float, int, int]) -> Any:
     """Rows of (label, anomaly, level before, level after), ten seconds apart."""
-    out = np.zeros(len(made), ROW)
+    out = np.zeros(len(made), EVENT_ROW)
     for at, (label, anomaly, rested, level) in enumerate(made):
         out[at] = (at, 10_000 * at, label, anomaly, 0.5, 0.0, rested, level)
     return out
@@ -54,16 +56,16 @@ def test_delays_begin_at_the_first_bad_event() -> None:
     """A session's delay is counted from its first bad event, in its own events; one that was up before is apart."""
     low, medium, high = RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH
     names = [
-        Label("a0", "bad"),
-        Label("a1", "bad", 1, 1),
-        Label("a2", "bad", 1, 1),
-        Label("a3", "bad", 1, 1),
-        Label("b0", "good"),
-        Label("c0", "up", 1, 1),
-        Label("d0", "missed", 1, 1),
+        EventLabel("a0", "bad"),
+        EventLabel("a1", "bad", 1, 1),
+        EventLabel("a2", "bad", 1, 1),
+        EventLabel("a3", "bad", 1, 1),
+        EventLabel("b0", "good"),
+        EventLabel("c0", "up", 1, 1),
+        EventLabel("d0", "missed", 1, 1),
     ]
-    labels = Labels(names, {label.id: at for at, label in enumerate(names)})
-    told = evaluate(
+    labels = EventLabels(names, {label.id: at for at, label in enumerate(names)})
+    told = evaluate_labels(
         rows(
             (0, 0.1, low, low),
             (1, 0.8, low, low),
@@ -94,7 +96,7 @@ def test_label_files(tmp_path: Path) -> None:
     resisted = {"id": "e-2", "class": "resisted"}
     path.write_text(f"{json.dumps(line)}\n{json.dumps(line)}\n{json.dumps(resisted)}\n")
     assert read_labels(path).rows == {"e-1": 0, "e-2": 1}
-    assert read_labels(path, ["resisted"]).labels == [Label("e-1", "s", 1, 1, "hijacked")]
+    assert read_labels(path, ["resisted"]).labels == [EventLabel("e-1", "s", 1, 1, "hijacked")]
     path.write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'event_label': 0})}\n")
     with pytest.raises(ConfigError, match=r"record 2: event `e-1` has another label before"):
         read_labels(path)
@@ -114,12 +116,12 @@ def test_bands_hold_the_truth_and_narrow_with_more_units() -> None:
             dice = np.random.default_rng(seed)
             bad = dice.random(size) < 0.2
             scores = dice.normal(size=size) + bad
-            found = bands(bad, scores, np.random.default_rng(seed + 1))
-            plain = curve(bad, scores)
+            found = bootstrap_bands(bad, scores, np.random.default_rng(seed + 1))
+            plain = detection_curve(bad, scores)
             assert found is not None and plain is not None
             assert found.area[0] <= plain.area <= found.area[1]
             assert found.average_precision[0] <= plain.average_precision * 1.02
-            assert np.all(found.found[0] <= found.found[1]) and np.all(np.diff(found.found[0]) >= -1e-12)
+            assert np.all(found.recall[0] <= found.recall[1]) and np.all(np.diff(found.recall[0]) >= -1e-12)
             inside += found.area[0] <= truth <= found.area[1]
         widths.append(found.area[1] - found.area[0])
     assert inside >= 52  # of 60
@@ -130,8 +132,8 @@ def test_bands_are_the_same_each_time_and_none_where_they_say_nothing() -> None:
     """Four bad units are too few."""
     bad = np.arange(40) < 4
     scores = np.cos(np.arange(40.0))
-    assert bands(bad, scores) is None
+    assert bootstrap_bands(bad, scores) is None
     bad[4] = True
-    one, other = bands(bad, scores), bands(bad, scores)
+    one, other = bootstrap_bands(bad, scores), bootstrap_bands(bad, scores)
     assert one is not None and other is not None
     assert one.area == other.area and np.array_equal(one.precision[1], other.precision[1])

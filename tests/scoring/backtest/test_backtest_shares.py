@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.files import FileSource, UnreadableFile
-from trustwatch.scoring.backtest import Plan, backtest, conclude, plain_budgets
+from trustwatch.scoring.backtest import BacktestPlan, build_result, default_budgets, run_backtest
 from trustwatch.scoring.backtest.run import total_bytes
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import PolicyBook, PolicyTable, TokenPolicy
+from trustwatch.scoring.policy import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records import RiskLevel
-from trustwatch.scoring.replay import Replay
-from trustwatch.scoring.risk import Budget
+from trustwatch.scoring.replay import HistoryReplay
+from trustwatch.scoring.risk import AlertRateBudget
 
-BUDGET = Budget(400.0, 300.0, 200.0)
+BUDGET = AlertRateBudget(400.0, 300.0, 200.0)
 """Generous, so that a small history has changes of every level."""
 
 
-def plan(model_dir: Path, path: Path, **more: Any) -> Plan:
+def plan(model_dir: Path, path: Path, **more: Any) -> BacktestPlan:
     settings = EngineSettings(capacity=100, budget=BUDGET)
-    made = Plan([path], [model_dir], settings, [PolicyBook()], plain_budgets(BUDGET), keep_rows=True)
+    made = BacktestPlan([path], [model_dir], settings, [PolicyBook()], default_budgets(BUDGET), keep_rows=True)
     return made._replace(**more)
 
 
@@ -37,8 +37,8 @@ def plain(counts: Any) -> list[Any]:
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_shares_agree_line_by_line(model_dir: Path, messy: Path, jobs: int) -> None:
     """One process and several give the same score, level and count for every single event, to the last bit."""
-    (alone,), told = backtest(plan(model_dir, messy))
-    (shared,), told_shared = backtest(plan(model_dir, messy, jobs=jobs))
+    (alone,), told = run_backtest(plan(model_dir, messy))
+    (shared,), told_shared = run_backtest(plan(model_dir, messy, jobs=jobs))
     assert len(alone.rows) == 2_999 and alone.rows.tobytes() == shared.rows.tobytes()
     for name, one, other in zip(alone.__struct_fields__, plain(alone), plain(shared), strict=False):
         assert one == other, name
@@ -49,9 +49,9 @@ def test_shares_agree_line_by_line(model_dir: Path, messy: Path, jobs: int) -> N
 
 def test_it_is_what_replay_tells(model_dir: Path, messy: Path, kit: Any) -> None:
     """The same events in the same order with the same numbers, and as many changes of level."""
-    (counts,), _ = backtest(plan(model_dir, messy))
-    run = Replay(kit.model, EngineSettings(capacity=100, budget=BUDGET))
-    lines = list(run.run(FileSource([messy]), lambda *_: None))
+    (counts,), _ = run_backtest(plan(model_dir, messy))
+    run = HistoryReplay(kit.model, EngineSettings(capacity=100, budget=BUDGET))
+    lines = list(run.replayed_events(FileSource([messy]), lambda *_: None))
     assert counts.rows["anomaly"].tolist() == [line.anomaly_score for line in lines]
     assert counts.rows["p_value"].tolist() == [line.p_value for line in lines]
     assert counts.rows["risk"].tolist() == [line.risk_score for line in lines]
@@ -64,8 +64,8 @@ def test_it_is_what_replay_tells(model_dir: Path, messy: Path, kit: Any) -> None
 
 def test_the_sweep_meets_the_run_at_its_own_budget(model_dir: Path, messy: Path) -> None:
     """The kernel run again under the run's own thresholds raises the alerts that the run raised."""
-    (counts,), _ = backtest(plan(model_dir, messy))
-    budgets = plain_budgets(BUDGET)
+    (counts,), _ = run_backtest(plan(model_dir, messy))
+    budgets = default_budgets(BUDGET)
     assert counts.sweep[budgets.index(BUDGET)].tolist() == counts.rises.tolist()
     assert counts.sweep[0, 2] < counts.sweep[-1, 2]  # the others need not rise: agents then stay up for longer
 
@@ -73,8 +73,8 @@ def test_the_sweep_meets_the_run_at_its_own_budget(model_dir: Path, messy: Path)
 def test_a_window_counts_less_and_changes_nothing(model_dir: Path, messy: Path, make: Any) -> None:
     """What lies before the window warms up: scores inside it are those of the whole history."""
     middle, late = (datetime.fromtimestamp(make.START_MS / 1000 + days * 86_400, UTC) for days in (4.5, 6))
-    (whole,), _ = backtest(plan(model_dir, messy))
-    (part,), _ = backtest(plan(model_dir, messy, since=middle, before=late, jobs=2))
+    (whole,), _ = run_backtest(plan(model_dir, messy))
+    (part,), _ = run_backtest(plan(model_dir, messy, since=middle, before=late, jobs=2))
     first, last = (at.timestamp() * 1000 for at in (middle, late))
     times = whole.rows["time_ms"]
     inside = whole.rows[(times >= first) & (times < last)]
@@ -91,7 +91,7 @@ def test_progress_reaches_the_end(model_dir: Path, messy: Path) -> None:
     for jobs in (1, 2):
         told: list[int] = []
         made = plan(model_dir, messy, jobs=jobs)
-        backtest(made, told.append)
+        run_backtest(made, told.append)
         assert told[-1] == total_bytes(made) == jobs * messy.stat().st_size
 
 
@@ -99,20 +99,22 @@ def test_progress_reaches_the_end(model_dir: Path, messy: Path) -> None:
 def test_what_can_not_be_read_is_said(model_dir: Path, messy: Path, tmp_path: Path, jobs: int) -> None:
     """Errors of a share come through as they are: a missing file, a model that is none."""
     with pytest.raises(UnreadableFile, match=r"gone\.jsonl"):
-        backtest(plan(model_dir, tmp_path / "gone.jsonl", jobs=jobs))
+        run_backtest(plan(model_dir, tmp_path / "gone.jsonl", jobs=jobs))
     with pytest.raises(ModelError):
-        backtest(plan(tmp_path, messy, jobs=jobs))
+        run_backtest(plan(tmp_path, messy, jobs=jobs))
 
 
 def test_two_models_and_two_policies_make_two_sides(model_dir: Path, messy: Path) -> None:
     """The same model twice differs in nothing; its levels under a lenient policy revoke nobody."""
-    lenient = PolicyBook(PolicyTable({RiskLevel.CRITICAL: TokenPolicy(True, 60, None, True, False, False)}, "lenient"))
+    lenient = PolicyBook(
+        PolicyTable({RiskLevel.CRITICAL: LevelTokenPolicy(True, 60, None, True, False, False)}, "lenient")
+    )
     same = plan(model_dir, messy, models=[model_dir, model_dir])
-    outcome = conclude(same, *backtest(same), None)
+    outcome = build_result(same, *run_backtest(same), None)
     assert outcome.comparison is not None and len(outcome.sides) == 2
     assert outcome.comparison.peaks == [] and all(row.a == row.b for row in outcome.comparison.figures)
     other = plan(model_dir, messy, books=[lenient, PolicyBook()])
-    outcome = conclude(other, *backtest(other), None)
+    outcome = build_result(other, *run_backtest(other), None)
     assert outcome.comparison is not None
     assert outcome.comparison.revoked_only_by_b and not outcome.comparison.revoked_only_by_a
     a, b = (side.policy for side in outcome.sides)

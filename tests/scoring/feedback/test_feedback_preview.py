@@ -10,11 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind, Record
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.feedback import Label
-from trustwatch.scoring.feedback.preview import Comparison, Marked, PreviewJob, Rise, Sieve, Surroundings, told
-from trustwatch.scoring.feedback.values import Adopt, Revoke, Rule
+from trustwatch.scoring.feedback import FeedbackLabel
+from trustwatch.scoring.feedback.preview import (
+    MarkedDecision,
+    MarkedRise,
+    PreviewContext,
+    PreviewJob,
+    RecordFilter,
+    RuleComparison,
+    preview_result,
+)
+from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 from trustwatch.scoring.records import AgentName, Decision, RiskLevel
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -85,26 +93,30 @@ class Past:
                 events.append(made)
         self.records: list[Record] = kit.records(events)
 
-    def job(self, rule: Rule, event_id: str = "odd-1-3") -> PreviewJob:
+    def job(self, rule: FeedbackRule, event_id: str = "odd-1-3") -> PreviewJob:
         """Over the last days."""
-        marked = Marked("D1", str(key_of("agent-1")), event_id, 0, 3)
+        marked = MarkedDecision("D1", str(key_of("agent-1")), event_id, 0, 3)
         return PreviewJob(rule, marked, self.end_ms - 2 * DAY, self.at_ms)
 
     def run(
-        self, job: PreviewJob, labels: Sequence[Label] = (), keys: Sequence[int] = (), more: Sequence[Record] = ()
+        self,
+        job: PreviewJob,
+        labels: Sequence[FeedbackLabel] = (),
+        keys: Sequence[int] = (),
+        more: Sequence[Record] = (),
     ) -> dict[str, Any]:
         """Preview it as the process does, in parts of uneven size."""
-        around = Surroundings(self.kit.model, EngineSettings(capacity=20), {})
-        sieve, comparison = Sieve(keys or [key_of("agent-1")]), Comparison(job, around, labels)
+        around = PreviewContext(self.kit.model, EngineSettings(capacity=20), {})
+        sieve, comparison = RecordFilter(keys or [key_of("agent-1")]), RuleComparison(job, around, labels)
         records = sorted([*self.records, *more], key=lambda one: one.received_ms)
-        wanted = [one for one in records if sieve.wanted(one)]
+        wanted = [one for one in records if sieve.keeps(one)]
         at, sizes = 0, (1, 700, 13, 64)
         while at < len(wanted):
             size = sizes[at % 4]
-            comparison.feed(wanted[at : at + size])
+            comparison.apply_records(wanted[at : at + size])
             at += size
         comparison.finish()
-        return told(job, [comparison], "log")
+        return preview_result(job, [comparison], "log")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +125,7 @@ def past(kit: Any, make: Any) -> Past:
     return Past(kit, make)
 
 
-def rule(**more: Any) -> Rule:
+def rule(**more: Any) -> FeedbackRule:
     """A rule for agent-1."""
     given = {
         "rule_id": "F1",
@@ -126,7 +138,7 @@ def rule(**more: Any) -> Rule:
         "expires_ms": 10**15,
         **more,
     }
-    return Rule(**given)
+    return FeedbackRule(**given)
 
 
 def test_alerts_that_a_rule_removes_are_listed_with_their_reasons(past: Past) -> None:
@@ -171,7 +183,7 @@ def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     group = rule(kind="peer_group", rule_id="G", features=None)
     keys = [key_of("agent-1"), key_of("agent-3")]
     name = AgentName(keys[1], "acme", AS, "agent-3")
-    confirmed = Label("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
+    confirmed = FeedbackLabel("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
     other = msgspec.structs.replace(confirmed, verdict="false_positive", feedback_id="F8")
 
     found = past.run(past.job(group), [confirmed, other], keys)
@@ -212,18 +224,19 @@ def test_steps_of_the_rise_that_is_marked_are_no_lost_detections(past: Past) -> 
 
 def test_a_rise_ends_with_a_fall() -> None:
     """What rose before the agent fell led to nothing that is marked, whatever comes above the marked one is none."""
-    made, ended = Rise(), []
+    made, ended = MarkedRise(), []
     alerts: list[dict[str, Any]] = []
     for number, (before, after) in enumerate([(1, 2), (2, 3), (2, 3), (3, 4), (3, 4)]):
         ended += [
-            one["number"] for one in made.goes_on(msgspec.structs.replace(TOLD, previous_level=before, level=after))
+            one["number"]
+            for one in made.continue_with(msgspec.structs.replace(TOLD, previous_level=before, level=after))
         ]
         alerts.append({"number": number, "same_rise": False})
         if number == 3:
-            made.is_marked()
+            made.reach_marked()
         else:
-            made.steps.append(alerts[-1])
-    ended += [one["number"] for one in made.over()]
+            made.removed_alerts.append(alerts[-1])
+    ended += [one["number"] for one in made.end()]
 
     assert ended == [0, 1, 4]
     assert [one["number"] for one in alerts if one["same_rise"]] == [2]
@@ -233,7 +246,7 @@ def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
     """What agent-3 did with its actions counts whatever is said of its targets."""
     keys = [key_of("agent-3")]
     name = AgentName(keys[0], "acme", AS, "agent-3")
-    confirmed = Label("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
+    confirmed = FeedbackLabel("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
     made = rule(key=str(keys[0]), features=("target_surprise",), resource="supplier-2.example")
 
     found = past.run(past.job(made), [confirmed], keys)
@@ -247,8 +260,8 @@ def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
     middle = past.at_ms - 65 * MINUTE
     release = {"command": "release", "key": str(key_of("agent-1")), "by": "ann"}
     more = [
-        Record(Kind.CONTROL, 0, middle, json.dumps(release).encode()),
-        Record(Kind.CONTROL, 0, middle, json.dumps(release | {"key": str(key_of("agent-3"))}).encode()),
+        Record(RecordKind.CONTROL, 0, middle, json.dumps(release).encode()),
+        Record(RecordKind.CONTROL, 0, middle, json.dumps(release | {"key": str(key_of("agent-3"))}).encode()),
         kit.tick(past.at_ms + 3 * DAY),
     ]
     plain, lived = past.run(past.job(rule())), past.run(past.job(rule()), more=more)
@@ -256,10 +269,12 @@ def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
     assert rises[1][0] > rises[0][-1]  # released in the middle, it rises when it otherwise had risen
 
     earlier = rule(rule_id="F0")
-    held = Record(Kind.CONTROL, 0, past.start_ms, msgspec.json.encode(Adopt(earlier, "ann", "why")))
+    held = Record(RecordKind.CONTROL, 0, past.start_ms, msgspec.json.encode(AdoptFeedbackRule(earlier, "ann", "why")))
     found = past.run(past.job(rule()), more=[held])
     assert (found["alerts_before"], found["alerts_removed"]) == (0, [])
-    ended = Record(Kind.CONTROL, 0, past.start_ms + 1, msgspec.json.encode(Revoke(earlier, "ann", "why")))
+    ended = Record(
+        RecordKind.CONTROL, 0, past.start_ms + 1, msgspec.json.encode(RevokeFeedbackRule(earlier, "ann", "why"))
+    )
     assert past.run(past.job(rule()), more=[held, ended])["alerts_before"] == plain["alerts_before"]
 
     late = past.job(rule())
@@ -268,16 +283,16 @@ def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
 
 def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, make: Any) -> None:
     """Splitting by agent changes nothing, so the others need not be replayed."""
-    sieve = Sieve([key_of("agent-1")])
+    sieve = RecordFilter([key_of("agent-1")])
     mine = kit.record(make.event(1, 1, past.at_ms))
-    assert [sieve.wanted(one) for one in (mine, kit.record(make.event(1, 2, past.at_ms)), kit.tick(1))] == [
+    assert [sieve.keeps(one) for one in (mine, kit.record(make.event(1, 2, past.at_ms)), kit.tick(1))] == [
         True,
         False,
         True,
     ]
-    assert not sieve.wanted(Record(Kind.EVENT, 0, 1, b"nonsense"))
-    assert not sieve.wanted(Record(Kind.DEAD, 0, 1, b"{}"))
-    assert not sieve.wanted(Record(Kind.CONTROL, 0, 1, b"nonsense"))
+    assert not sieve.keeps(Record(RecordKind.EVENT, 0, 1, b"nonsense"))
+    assert not sieve.keeps(Record(RecordKind.DEAD, 0, 1, b"{}"))
+    assert not sieve.keeps(Record(RecordKind.CONTROL, 0, 1, b"nonsense"))
     everything = past.run(past.job(rule()), keys=[key_of(f"agent-{n}") for n in range(12)])
     alone = past.run(past.job(rule()))
     assert alone["alerts_removed"] == everything["alerts_removed"]

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.features.table import INDEX
+from trustwatch.ingest.features.table import FEATURE_INDEX
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.scoring.feedback.rules import PROTECTED, FeedbackRules, feature_mask
-from trustwatch.scoring.feedback.values import Adopt, Holding, Revoke, Rule
-from trustwatch.scoring.processor import Applied, Processor
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.feedback.rules import PROTECTED_FEATURES, FeedbackRules, feature_mask
+from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
+from trustwatch.scoring.processor import AppliedBatch, Processor
 from trustwatch.scoring.records import Decision, RiskLevel
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -26,7 +26,7 @@ AS = "https://as.example"
 TARGET = ("target_surprise", "resource_surprise", "action_target_surprise", "external_target", "novelty_1h")
 
 
-def rule(agent: str | None = "agent-1", features: Any = TARGET, **more: Any) -> Rule:
+def rule(agent: str | None = "agent-1", features: Any = TARGET, **more: Any) -> FeedbackRule:
     """A rule for one agent, or for the peer group `Payer`."""
     key = agent_key("acme", AS, agent or "agent-1")
     given = {
@@ -40,17 +40,22 @@ def rule(agent: str | None = "agent-1", features: Any = TARGET, **more: Any) -> 
         "expires_ms": 10**15,
         **more,
     }
-    return Rule(**given)
+    return FeedbackRule(**given)
 
 
-def adopt(made: Rule, at_ms: int, withdraw: float = 0.0) -> Record:
+def adopt(made: FeedbackRule, at_ms: int, withdraw: float = 0.0) -> Record:
     """A control record that brings a rule."""
-    return Record(Kind.CONTROL, 0, at_ms, msgspec.json.encode(Adopt(made, "ann", "new supplier", withdraw, "D1")))
+    return Record(
+        RecordKind.CONTROL,
+        0,
+        at_ms,
+        msgspec.json.encode(AdoptFeedbackRule(made, "ann", "new supplier", withdraw, "D1")),
+    )
 
 
-def revoke(made: Rule, at_ms: int) -> Record:
+def revoke(made: FeedbackRule, at_ms: int) -> Record:
     """A control record that ends a rule."""
-    return Record(Kind.CONTROL, 0, at_ms, msgspec.json.encode(Revoke(made, "ann", "wrong")))
+    return Record(RecordKind.CONTROL, 0, at_ms, msgspec.json.encode(RevokeFeedbackRule(made, "ann", "wrong")))
 
 
 class World:
@@ -65,7 +70,7 @@ class World:
         self.dice = random.Random(7)
         self.apply(kit.records(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
 
-    def apply(self, records: Sequence[Record]) -> Applied:
+    def apply(self, records: Sequence[Record]) -> AppliedBatch:
         """Apply records as one batch."""
         (batch,) = self.kit.batches(records, itertools.repeat(len(records)))
         applied = self.processor.apply(batch._replace(base_offset=self.offset))
@@ -112,7 +117,7 @@ def make_action(dice: random.Random) -> str:
     return ("read", "list", "write", "export", "login")[min(int(dice.expovariate(0.9)), 4)]
 
 
-def p_of(applied: Applied) -> float:
+def p_of(applied: AppliedBatch) -> float:
     """p-value of the only event of a batch."""
     ((scored, _),) = applied.scored
     return float(scored.p_values[0])
@@ -137,7 +142,7 @@ def test_a_rule_makes_nothing_more_usual_than_usual(world: World) -> None:
 
     assert (scored.vectors[0][free] <= usual[free]).all()
     assert (usual >= 0.0).all()
-    assert usual[INDEX["hour_surprise"]] > 0.1  # no hour is without any surprise
+    assert usual[FEATURE_INDEX["hour_surprise"]] > 0.1  # no hour is without any surprise
     groups = scored.columns.names[:, 1]
     level = float(world.processor.engine.model.detector.score(usual[None, :], groups).p_value[0])
     assert USUAL < level < 1.0
@@ -181,9 +186,11 @@ def test_hard_signals_fire_as_ever(world: World) -> None:
     ((scored, _),) = world.apply([world.event(**stolen)]).scored
 
     assert float(scored.signals[0]) == 7.0  # a key that was never registered, by a weaker method
-    (named,) = [world.processor.engine.rules.fired(scored.columns, 0, scored.vectors, scored.found)]
+    (named,) = [
+        world.processor.engine.signal_rules.fired_signals(scored.columns, 0, scored.vectors, scored.observations)
+    ]
     assert {signal.code for signal in named} == {"unregistered_key", "method_downgrade"}
-    assert not feature_mask(sorted(PROTECTED)).any()
+    assert not feature_mask(sorted(PROTECTED_FEATURES)).any()
 
 
 def test_a_rule_ends_with_its_time_whichever_clock_is_put_back(world: World) -> None:
@@ -197,9 +204,9 @@ def test_a_rule_ends_with_its_time_whichever_clock_is_put_back(world: World) -> 
     assert p_of(world.apply([old])) < 0.05
     body = json.loads(world.new_target().payload) | {"time": world.make.stamp(made.expires_ms - MINUTE)}
     assert p_of(world.apply([world.kit.record(body, received_ms=made.expires_ms + 1)])) < 0.05
-    assert len(world.processor.engine.feedback) == 1
+    assert len(world.processor.engine.feedback_rules) == 1
     world.apply([world.kit.tick(made.expires_ms)])
-    assert len(world.processor.engine.feedback) == 0
+    assert len(world.processor.engine.feedback_rules) == 0
 
 
 def test_what_led_to_the_decision_is_withdrawn_and_other_evidence_stays(world: World) -> None:
@@ -210,7 +217,7 @@ def test_what_led_to_the_decision_is_withdrawn_and_other_evidence_stays(world: W
     later = world.apply([world.event(action="wipe-disk", effect="delete")])
     added = float(world.state()["statistic"]) - statistic
     assert added > 0.5
-    assert not later.dead
+    assert not later.dead_letters
 
     (said,) = world.apply([adopt(rule(), world.at_ms, withdraw=statistic)]).decisions
 
@@ -253,7 +260,7 @@ def test_the_session_and_the_hour_do_not_remember_what_counted_as_usual(kit: Any
         for _ in range(4):
             world.apply([world.new_target(session="one")])
         ((scored, _),) = world.apply([world.event(session="one")]).scored
-        return scored.vectors[0][[INDEX["session_strangeness"], INDEX["novelty_1h"]]]
+        return scored.vectors[0][[FEATURE_INDEX["session_strangeness"], FEATURE_INDEX["novelty_1h"]]]
 
     odd, usual = after(plain), after(covered)
     assert (usual < 0.6 * odd).all()
@@ -280,11 +287,11 @@ def test_matches_are_counted_and_our_own_denials_are_none(world: World) -> None:
     denied = {"outcome": "denied", "error": "ext_authz_denied"}
     world.apply([world.new_target(), world.new_target(3), world.new_target(**denied), world.event()])
 
-    (held,) = world.processor.engine.feedback.changed(0, 4)
+    (held,) = world.processor.engine.feedback_rules.uncommitted(0, 4)
     assert (held.matched, held.epoch, held.until_offset) == (2, 4, -1)
     assert held.last_ms == world.at_ms
-    world.processor.engine.feedback.settled(4)
-    assert world.processor.engine.feedback.changed(0, 4) == []
+    world.processor.engine.feedback_rules.mark_committed(4)
+    assert world.processor.engine.feedback_rules.uncommitted(0, 4) == []
 
 
 def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
@@ -293,16 +300,16 @@ def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
     ended = rule(rule_id="F0")
     world.apply([adopt(ended, world.at_ms), revoke(ended, world.at_ms), adopt(rule(), world.at_ms)])
     world.apply([world.new_target()])
-    stored: list[Holding] = world.processor.engine.feedback.changed(0, 1)
+    stored: list[PartitionRule] = world.processor.engine.feedback_rules.uncommitted(0, 1)
 
     rules = FeedbackRules(make.SALT, world.processor.engine.model.detector.usual_values())
     rules.restore(stored)
-    world.processor.engine.feedback = rules
+    world.processor.engine.feedback_rules = rules
     assert len(rules) == 1
     assert p_of(world.apply([world.new_target()])) > USUAL
     world.apply([adopt(ended, world.at_ms)])
     assert len(rules) == 1
-    (held,) = rules.changed(0, 2)
+    (held,) = rules.uncommitted(0, 2)
     assert held.matched == 2
 
 

@@ -15,26 +15,31 @@ from trustwatch.api.simulator import SimulationSettings, simulate
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.source import Kind, Record, RecordBatch
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring import risk
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.alerting import drift_row, since_of
-from trustwatch.scoring.lifecycle.drift import BINS, Sketch, sketch_from, stability
-from trustwatch.scoring.lifecycle.producing import Produced, produce
-from trustwatch.scoring.lifecycle.records import DAY_MS, GroupDay
+from trustwatch.scoring.lifecycle.alerting import drift_alert_row, with_drift_start
+from trustwatch.scoring.lifecycle.drift import (
+    EVIDENCE_BINS,
+    DistributionSketch,
+    population_stability_index,
+    sketch_from_json,
+)
+from trustwatch.scoring.lifecycle.producing import TrainedVersion, train_version
+from trustwatch.scoring.lifecycle.records import DAY_MS, PeerGroupDay
 from trustwatch.scoring.lifecycle.shadow import ShadowRun
-from trustwatch.scoring.lifecycle.watch import GroupWatch, Thresholds
+from trustwatch.scoring.lifecycle.watch import DriftThresholds, PeerGroupMonitor
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
-BOUNDS = Thresholds(0.5, 0.2, 300, 2)
+BOUNDS = DriftThresholds(0.5, 0.2, 300, 2)
 SALT = b"salt of drift"
 
 
 class World(NamedTuple):
     """A model of a week, and the raw events of the days behind it."""
 
-    made: Produced
+    made: TrainedVersion
     later: list[bytes]
 
 
@@ -50,35 +55,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (past if event.at_ms < end else later).append(event.event)
     columns = ColumnEncoder(SALT).encode([decode_event(raw) for raw in past])
     place = tmp_path_factory.mktemp("drift") / "model"
-    made = produce(
+    made = train_version(
         place,
         columns,
         SALT,
         "week",
         DetectorSettings(trees=30, folds=3, seed=1),
-        risk.Budget(),
-        risk.RiskSettings(),
+        risk.AlertRateBudget(),
+        risk.RiskParameters(),
         0,
         lambda *_: None,
     )
     return World(made, later)
 
 
-def watched(world: World, events: list[bytes], known: Iterable[GroupDay] = ()) -> list[GroupDay]:
+def watched(world: World, events: list[bytes], known: Iterable[PeerGroupDay] = ()) -> list[PeerGroupDay]:
     """Every day as a keeper would note it in the end."""
     run = ShadowRun(world.made.model, EngineSettings(capacity=500))
-    watch = GroupWatch(run.model, BOUNDS, known)
-    records = [Record(Kind.EVENT, raw_id_hash(raw), 0, raw) for raw in events]
-    last: dict[tuple[int, str, str], GroupDay] = {}
+    watch = PeerGroupMonitor(run.model, BOUNDS, known)
+    records = [Record(RecordKind.EVENT, raw_id_hash(raw), 0, raw) for raw in events]
+    last: dict[tuple[int, str, str], PeerGroupDay] = {}
     for at in range(0, len(records), 500):
         for scored, _ in run.apply(RecordBatch(0, at, records[at : at + 500])):
-            watch.see(scored, run.processor.engine.agents)
-        for day in watch.changed():
+            watch.observe(scored, run.processor.engine.agents)
+        for day in watch.drain_changed_days():
             last[day.day, day.tenant, day.agent_type] = day
     return list(last.values())
 
 
-def judged(days: list[GroupDay]) -> list[GroupDay]:
+def judged(days: list[PeerGroupDay]) -> list[PeerGroupDay]:
     """Days that were judged."""
     return [day for day in days if day.drift.get("judged")]
 
@@ -135,9 +140,11 @@ def test_the_index_does_not_grow_with_the_sample() -> None:
     dice = np.random.default_rng(3)
     even = np.full((40, 10), 1_000)
     for n in (300, 3_000, 1_000_000):
-        assert stability(dice.multinomial(n, [0.1] * 10, size=40), even, n, 10_000).max() < 0.1
+        assert population_stability_index(dice.multinomial(n, [0.1] * 10, size=40), even, n, 10_000).max() < 0.1
     tilted = np.linspace(0.5, 1.5, 10) / 10
-    small, large = (stability(dice.multinomial(n, tilted, size=40), even, n, 10_000) for n in (3_000, 300_000))
+    small, large = (
+        population_stability_index(dice.multinomial(n, tilted, size=40), even, n, 10_000) for n in (3_000, 300_000)
+    )
     assert 0.05 < small.mean() < 0.2
     assert large.mean() == pytest.approx(small.mean(), abs=0.03)
 
@@ -147,25 +154,28 @@ def test_few_independent_pieces_prove_nothing() -> None:
     even = np.full((1, 10), 1_000)
     odd = np.zeros((1, 10), np.int64)
     odd[0, :4] = 250
-    assert stability(odd, even, 1_000, 1_000)[0] > 0.5
-    assert stability(odd, even, 10, 1_000)[0] < stability(odd, even, 1_000, 1_000)[0] - 1.0
+    assert population_stability_index(odd, even, 1_000, 1_000)[0] > 0.5
+    assert (
+        population_stability_index(odd, even, 10, 1_000)[0]
+        < population_stability_index(odd, even, 1_000, 1_000)[0] - 1.0
+    )
 
 
 def test_a_sketch_comes_back_from_the_store() -> None:
     """And one of another number of features is none."""
-    sketch = Sketch(np.arange(10).reshape(2, BINS), np.arange(10), 7)
-    found = sketch_from(msgspec.json.decode(msgspec.json.encode(sketch.plain())), 2)
+    sketch = DistributionSketch(np.arange(10).reshape(2, EVIDENCE_BINS), np.arange(10), 7)
+    found = sketch_from_json(msgspec.json.decode(msgspec.json.encode(sketch.as_json())), 2)
     assert found is not None
     assert found.features.tolist() == sketch.features.tolist()
     assert (found.p_values.tolist(), found.blocks) == (list(range(10)), 7)
-    assert sketch_from(sketch.plain(), 3) is None
-    assert sketch_from({}, 2) is None
+    assert sketch_from_json(sketch.as_json(), 3) is None
+    assert sketch_from_json({}, 2) is None
 
 
-def drifted(day: int, version: str = "v", what: list[str] | None = None) -> GroupDay:
+def drifted(day: int, version: str = "v", what: list[str] | None = None) -> PeerGroupDay:
     """A judged day."""
     said = {"judged": True, "scores": 0.5, "features": {"pace": 0.4}, "drifted": ["scores"] if what is None else what}
-    return GroupDay(version, day, "acme", "Payer", 900, 10, (0, 0, 0), (), said)
+    return PeerGroupDay(version, day, "acme", "Payer", 900, 10, (0, 0, 0), (), said)
 
 
 def test_a_drift_is_told_once_and_again_after_a_week() -> None:
@@ -173,10 +183,10 @@ def test_a_drift_is_told_once_and_again_after_a_week() -> None:
     keys, before = [], None
     calm = {105, 106}
     for number in range(100, 116):
-        day = since_of(drifted(number, what=[] if number in calm else None), before)
+        day = with_drift_start(drifted(number, what=[] if number in calm else None), before)
         before = day
         if day.drift["drifted"]:
-            keys.append((number, drift_row(day, 7, 0, "https://tw.example").key))
+            keys.append((number, drift_alert_row(day, 7, 0, "https://tw.example").key))
 
     told = [number for number, group in itertools.groupby(keys, key=lambda one: one[1]) for number in [next(group)[0]]]
     assert told == [100, 107, 114]
@@ -184,7 +194,7 @@ def test_a_drift_is_told_once_and_again_after_a_week() -> None:
 
 def test_an_alert_says_what_has_drifted() -> None:
     """As a CloudEvent like all others, for the tenant alone."""
-    row = drift_row(since_of(drifted(20_000), None), 7, 1_764_000_000_000, "https://tw.example")
+    row = drift_alert_row(with_drift_start(drifted(20_000), None), 7, 1_764_000_000_000, "https://tw.example")
     event = msgspec.json.decode(row.payload)
     assert (row.kind, row.tenant, row.level) == ("alert", "acme", 2)
     assert event["type"] == "io.trustwatch.alert.model-drift.v1"

@@ -10,10 +10,17 @@ import pytest
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.engine import EngineSettings
 from trustwatch.scoring.feedback import Feedback
-from trustwatch.scoring.lifecycle.figures import Agreement, Figures, LabelFigures, ModelFigures, as_dict, from_dict
-from trustwatch.scoring.lifecycle.promotion import judge
-from trustwatch.scoring.lifecycle.shadow import Duel, ShadowRun, event_time
-from trustwatch.scoring.risk import Budget
+from trustwatch.scoring.lifecycle.figures import (
+    AlertAgreement,
+    LabelledAttackStats,
+    ShadowComparison,
+    ShadowModelStats,
+    comparison_from_dict,
+    comparison_to_dict,
+)
+from trustwatch.scoring.lifecycle.promotion import assess_promotion
+from trustwatch.scoring.lifecycle.shadow import ChampionChallengerRun, ShadowRun, read_event_time
+from trustwatch.scoring.risk import AlertRateBudget
 
 HOUR, DAY = 3_600_000, 86_400_000
 BUDGET = {"medium": 20.0, "high": 5.0, "critical": 1.0}
@@ -30,12 +37,14 @@ def run(kit: Any, **settings: Any) -> ShadowRun:
     return ShadowRun(kit.model, EngineSettings(capacity=1_000, **settings))
 
 
-def duel(kit: Any, records: list[Record], size: int, start: int = 0, budget: Budget | None = None) -> Duel:
+def duel(
+    kit: Any, records: list[Record], size: int, start: int = 0, budget: AlertRateBudget | None = None
+) -> ChampionChallengerRun:
     """The same model twice; with *budget* the challenger has another one."""
-    found = Duel({0: start}, ("old", "new"))
+    found = ChampionChallengerRun({0: start}, ("old", "new"))
     champion, challenger = run(kit), run(kit) if budget is None else run(kit, budget=budget)
     for batch in kit.batches(records, itertools.repeat(size)):
-        found.see(list(champion.apply(batch)), challenger.apply(batch))
+        found.compare_batch(list(champion.apply(batch)), challenger.apply(batch))
     return found
 
 
@@ -95,15 +104,15 @@ def test_what_was_learned_is_not_run_again(make: Any, kit: Any) -> None:
 
 def test_the_same_model_agrees_with_itself(kit: Any, day: list[Record]) -> None:
     """No gain, whatever it does; agent-days are counted once."""
-    figures = duel(kit, day, 100).figures([])
-    agents = {(event_key(kit, record), event_time(record.payload) // DAY) for record in day}
+    figures = duel(kit, day, 100).comparison([])
+    agents = {(event_key(kit, record), read_event_time(record.payload) // DAY) for record in day}
 
     assert figures.agent_days == len(agents)
     assert figures.events == len(day)
     assert (figures.agreement.only_champion, figures.agreement.only_challenger) == (0, 0)
     assert figures.champion.alerts == figures.challenger.alerts
     assert figures.champion.alerts["medium"] > 0
-    assert any("no measured gain" in reason for reason in judge(figures, BUDGET, 0).reasons)
+    assert any("no measured gain" in reason for reason in assess_promotion(figures, BUDGET, 0).reasons)
 
 
 def event_key(kit: Any, record: Record) -> int:
@@ -115,20 +124,22 @@ def event_key(kit: Any, record: Record) -> int:
 
 def test_cuts_change_no_figure(kit: Any, day: list[Record]) -> None:
     """Whatever the batches."""
-    assert as_dict(duel(kit, day, 37).figures([])) == as_dict(duel(kit, day, 1_000).figures([]))
+    assert comparison_to_dict(duel(kit, day, 37).comparison([])) == comparison_to_dict(
+        duel(kit, day, 1_000).comparison([])
+    )
 
 
 def test_counting_begins_at_an_offset(kit: Any, day: list[Record]) -> None:
     """What comes before is run all the same: agents have their past when it begins."""
     whole, late = duel(kit, day, 100), duel(kit, day, 100, start=700)
-    assert late.figures([]).events == 500
-    assert late.figures([]).from_offset == 700
+    assert late.comparison([]).events == 500
+    assert late.comparison([]).from_offset == 700
     assert late.agent_days < whole.agent_days
 
 
 def test_a_stricter_challenger_alerts_less(kit: Any, day: list[Record]) -> None:
     """And on fewer agent-days, which is told."""
-    figures = duel(kit, day, 100, budget=Budget(0.02, 0.005, 0.001)).figures([])
+    figures = duel(kit, day, 100, budget=AlertRateBudget(0.02, 0.005, 0.001)).comparison([])
     assert figures.challenger.alerts["medium"] < figures.champion.alerts["medium"]
     assert figures.agreement.only_champion > figures.agreement.only_challenger
     assert figures.challenger.per_1000["medium"] == pytest.approx(
@@ -138,52 +149,52 @@ def test_a_stricter_challenger_alerts_less(kit: Any, day: list[Record]) -> None:
 
 def test_labels_say_what_was_kept_and_lost(kit: Any, day: list[Record]) -> None:
     """A detection of the champion alone is lost; its alerts do not count as false."""
-    found = duel(kit, day, 100, budget=Budget(0.02, 0.005, 0.001))
+    found = duel(kit, day, 100, budget=AlertRateBudget(0.02, 0.005, 0.001))
     champion, challenger = ({rise.key for rise in side.rises} for side in found._sides)
     lost = next(iter(champion - challenger), None)
     assert lost is not None
     first = min(rise.at_ms for rise in found._sides[0].rises if rise.key == lost)
-    plain = found.figures([])
-    figures = found.figures([attack(kit, lost, first - HOUR, first + HOUR), attack(kit, 77, first, first)])
+    plain = found.comparison([])
+    figures = found.comparison([attack(kit, lost, first - HOUR, first + HOUR), attack(kit, 77, first, first)])
 
-    assert figures.labels == LabelFigures(attacks=1, kept=0, lost=1, won=0)
+    assert figures.labels == LabelledAttackStats(attacks=1, kept=0, lost=1, won=0)
     assert (figures.champion.detected, figures.challenger.detected) == (1, 0)
     assert figures.champion.delay_s == 3_600.0
     assert figures.champion.false_alerts["medium"] < plain.champion.false_alerts["medium"]
     assert figures.agreement.only_champion < plain.agreement.only_champion
-    assert any("misses 1 labelled" in reason for reason in judge(figures, BUDGET, 0).reasons)
+    assert any("misses 1 labelled" in reason for reason in assess_promotion(figures, BUDGET, 0).reasons)
 
 
-def made(**values: Any) -> Figures:
+def made(**values: Any) -> ShadowComparison:
     """Figures of two models that alert as often as they may."""
     none = {"medium": 2, "high": 1, "critical": 0}
-    one = ModelFigures("old", none, values.pop("old", none), {name: 0.0 for name in none}, 0, None)
-    other = ModelFigures("new", none, values.pop("new", none), {name: 0.0 for name in none}, 0, None)
+    one = ShadowModelStats("old", none, values.pop("old", none), {name: 0.0 for name in none}, 0, None)
+    other = ShadowModelStats("new", none, values.pop("new", none), {name: 0.0 for name in none}, 0, None)
     given = {"agent_days": 200, "events": 1, "from_offset": 0, "to_offset": 1, **values}
-    return Figures(one, other, **given)
+    return ShadowComparison(one, other, **given)
 
 
 def test_figures_come_back_from_the_store() -> None:
     """And what another program wrote is no figures."""
-    figures = made(agreement=Agreement(1, 2, 3, 4))
-    assert from_dict(as_dict(figures)) == figures
-    assert from_dict({}) is None
-    assert from_dict({"agent_days": "many"}) is None
+    figures = made(agreement=AlertAgreement(1, 2, 3, 4))
+    assert comparison_from_dict(comparison_to_dict(figures)) == figures
+    assert comparison_from_dict({}) is None
+    assert comparison_from_dict({"agent_days": "many"}) is None
 
 
 @pytest.mark.parametrize(
     ("values", "allowed"),
     [
-        ({"agreement": Agreement(1, 180, 6, 0)}, True),
-        ({"agreement": Agreement(1, 180, 4, 0)}, False),
-        ({"agreement": Agreement(1, 180, 0, 6)}, False),
-        ({"labels": LabelFigures(3, 2, 0, 1)}, True),
-        ({"labels": LabelFigures(3, 1, 1, 1)}, False),
+        ({"agreement": AlertAgreement(1, 180, 6, 0)}, True),
+        ({"agreement": AlertAgreement(1, 180, 4, 0)}, False),
+        ({"agreement": AlertAgreement(1, 180, 0, 6)}, False),
+        ({"labels": LabelledAttackStats(3, 2, 0, 1)}, True),
+        ({"labels": LabelledAttackStats(3, 1, 1, 1)}, False),
         ({"old": {"medium": 40, "high": 1, "critical": 0}}, True),
         ({"old": {"medium": 40, "high": 1, "critical": 0}, "new": {"medium": 30, "high": 1, "critical": 0}}, False),
-        ({"agreement": Agreement(1, 180, 60, 0), "agent_days": 40}, False),
+        ({"agreement": AlertAgreement(1, 180, 60, 0), "agent_days": 40}, False),
     ],
 )
 def test_only_a_measured_gain_within_the_budget_promotes(values: dict[str, Any], allowed: bool) -> None:
     """Six discordant agent-days to none are no chance, four may be."""
-    assert (judge(made(**values), BUDGET, 50).reasons == []) is allowed
+    assert (assess_promotion(made(**values), BUDGET, 50).reasons == []) is allowed

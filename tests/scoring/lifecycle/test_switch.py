@@ -16,21 +16,21 @@ from trustwatch.ingest.dedup import DuplicateWindow
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.source import Kind, Record
-from trustwatch.models.artifact import peek
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.artifact import read_manifest
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import learn_history
-from trustwatch.models.persist import save
+from trustwatch.models.learning import train_model
+from trustwatch.models.persist import save_trained_model
 from trustwatch.scoring.delegation import EdgeCollector
 from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.force import ModelsInForce, SwitchModel, switch_command
+from trustwatch.scoring.lifecycle.force import ActiveModels, SwitchModel, encode_model_switch
 from trustwatch.scoring.lifecycle.records import ModelSwitch
-from trustwatch.scoring.lifecycle.shelf import ModelShelf
-from trustwatch.scoring.pipeline import Pipeline, PipelineSettings
+from trustwatch.scoring.lifecycle.shelf import ModelRegistry
+from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
 from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Context, Processor
+from trustwatch.scoring.processor import Processor, ProcessorContext
 from trustwatch.scoring.records import Commit
-from trustwatch.scoring.residence import Residence
+from trustwatch.scoring.residence import AgentStateCache
 from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_900_000_000
@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, make: Any) -> World:
     def train(where: Path, name: str, events: list[dict[str, Any]], salt: bytes = make.SALT) -> None:
         columns = ColumnEncoder(salt).encode([decode_event(json.dumps(one).encode()) for one in events])
         settings = DetectorSettings(trees=20, folds=3, seed=len(name))
-        save(where, learn_history(columns, salt, name, settings), settings, 100, NOW)
+        save_trained_model(where, train_model(columns, salt, name, settings), settings, 100, NOW)
 
     train(folder / "installed", "one", past)
     train(folder / "shelf" / "two", "two", past[1_000:] + later)
@@ -72,37 +72,37 @@ class Site:
         self.folder = folder
         shutil.copytree(world.installed, folder / "model")
         shutil.copytree(world.shelf, folder / "models")
-        self.shelf = ModelShelf(folder / "models", folder / "model")
+        self.shelf = ModelRegistry(folder / "models", folder / "model")
         self.log = EventLog(folder / "log")
         self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
         self.readers: list[LogReader] = []
 
     def wish(self, version: str) -> Record:
         """The command to switch to a version."""
-        digest = peek(self.shelf.find(version))[1]
-        return Record(Kind.CONTROL, 0, NOW, switch_command(SwitchModel(version, digest, "ann", "better")))
+        digest = read_manifest(self.shelf.find_directory(version))[1]
+        return Record(RecordKind.CONTROL, 0, NOW, encode_model_switch(SwitchModel(version, digest, "ann", "better")))
 
     def write(self, records: list[Record]) -> None:
         self.log.append(records)
         self.log.sync()
 
-    def pipeline(self, capacity: int = 1_000, batch: int = 200) -> Pipeline:
+    def pipeline(self, capacity: int = 1_000, batch: int = 200) -> SinglePartitionPipeline:
         """A worker as `serve` makes one."""
-        models = ModelsInForce(self.shelf, lambda: NOW)
+        models = ActiveModels(self.shelf, lambda: NOW)
         chosen = models.choose(self.store.model_switch(0))
         model = models.load(chosen.version, chosen.digest)
-        residence = Residence(model, EngineSettings(capacity=capacity), self.store)
+        residence = AgentStateCache(model, EngineSettings(capacity=capacity), self.store)
         processor = Processor(
             residence,
             ColumnEncoder(model.salt),
             DuplicateWindow(4096),
-            Context(POLICY),
+            ProcessorContext(POLICY),
             edges=EdgeCollector(),
             models=models,
         )
         self.readers.append(LogReader(self.folder / "log"))
-        settings = PipelineSettings(batch=batch, poll_s=0.0, commit_interval_s=0.0, retry_s=0.01)
-        pipeline = Pipeline(
+        settings = PipelineParameters(batch=batch, poll_s=0.0, commit_interval_s=0.0, retry_s=0.01)
+        pipeline = SinglePartitionPipeline(
             self.readers[-1], processor, self.store, POLICY, settings, time.monotonic, time.sleep, lambda _: None
         )
         pipeline.start()
@@ -154,7 +154,7 @@ def day(site: Site, world: World, kit: Any) -> list[Record]:
     return list(itertools.chain(*parts, [site.wish("one")], records[1_100:], [kit.tick(last + 7_200_000)]))
 
 
-def drain(pipeline: Pipeline) -> None:
+def drain(pipeline: SinglePartitionPipeline) -> None:
     while pipeline.step():
         pass
     pipeline.finish()
@@ -163,7 +163,7 @@ def drain(pipeline: Pipeline) -> None:
 def test_the_day_shows_a_difference(undisturbed: Any, tmp_path: Path, world: World, kit: Any) -> None:
     """Else the tests below could not fail: without the switches the state is another one."""
     site = Site(tmp_path / "plain", world)
-    wishes = [record for record in day(site, world, kit) if record.kind != Kind.CONTROL]
+    wishes = [record for record in day(site, world, kit) if record.kind != RecordKind.CONTROL]
     site.write(wishes)
     drain(site.pipeline())
     agents, decisions, switches = site.state()
@@ -229,10 +229,10 @@ def test_a_model_of_another_salt_ends_the_worker(site: Site, world: World, kit: 
 def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, kit: Any) -> None:
     """The worker ends and says which directory is missing; once it is back, the day goes on as if nothing had been."""
     site.write([*kit.records(world.events[:50]), site.wish("two"), *kit.records(world.events[50:100])])
-    site.shelf.place("two").rename(site.folder / "away")
+    site.shelf.directory_of("two").rename(site.folder / "away")
     with pytest.raises(ModelError, match="is not at"):
         drain(site.pipeline())
-    (site.folder / "away").rename(site.shelf.place("two"))
+    (site.folder / "away").rename(site.shelf.directory_of("two"))
     drain(site.pipeline())
 
     switch = site.store.model_switch(0)
@@ -244,8 +244,8 @@ def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, k
 def test_a_version_that_was_changed_is_refused(site: Site, world: World, kit: Any) -> None:
     """The command names what was meant by its digest."""
     site.write([*kit.records(world.events[:50]), site.wish("two")])
-    shutil.rmtree(site.shelf.place("two"))
-    shutil.copytree(world.shelf / "salted", site.shelf.place("two"))
+    shutil.rmtree(site.shelf.directory_of("two"))
+    shutil.copytree(world.shelf / "salted", site.shelf.directory_of("two"))
     with pytest.raises(ModelError, match="with digest"):
         drain(site.pipeline())
 
@@ -278,9 +278,9 @@ def test_a_new_partition_settles_its_model_as_it_is_taken_over(site: Site, world
     site.write(kit.records(world.events[:400]))
     site.pipeline()  # taken over, and lost before it commits any record
     assert site.store.model_switch(0).version == "one"  # type: ignore[union-attr]
-    digest = peek(site.shelf.find("two"))[1]
+    digest = read_manifest(site.shelf.find_directory("two"))[1]
     other = site.store.claim(1)
-    later = ModelSwitch(1, other.epoch, 40, "two", digest, peek(world.installed)[1], NOW + 1)
+    later = ModelSwitch(1, other.epoch, 40, "two", digest, read_manifest(world.installed)[1], NOW + 1)
     site.store.commit(Commit(other, other, [], [], [], [], switches=[later]))
 
     again = site.pipeline()

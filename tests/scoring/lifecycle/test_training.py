@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from trustwatch.ingest import columns as c
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.scoring.lifecycle.training import CHUNK, History, suspicious_windows, without
+from trustwatch.scoring.lifecycle.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
 from trustwatch.scoring.records import AgentName, Decision
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -46,8 +46,8 @@ def decision(number: int, key: int, at_ms: int, level: int) -> Decision:
 
 def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
     """Whatever the chunks; events that are none are counted."""
-    events = make.stream(4, CHUNK + 300)
-    history = History(ColumnEncoder(make.SALT), 10**6, 0)
+    events = make.stream(4, ENCODE_CHUNK + 300)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6, 0)
     for event in events:
         history.add(json.dumps(event).encode())
     history.add(b"rubbish")
@@ -61,18 +61,18 @@ def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
 
 def test_the_newest_are_kept(make: Any, kit: Any) -> None:
     """At most so many, and none older than asked for."""
-    events = make.stream(4, 3 * CHUNK)
-    history = History(ColumnEncoder(make.SALT), CHUNK + 7, 0)
-    recent = History(ColumnEncoder(make.SALT), 10**6, int(kit.columns(events).time_ms[-20]))
+    events = make.stream(4, 3 * ENCODE_CHUNK)
+    history = TrainingHistory(ColumnEncoder(make.SALT), ENCODE_CHUNK + 7, 0)
+    recent = TrainingHistory(ColumnEncoder(make.SALT), 10**6, int(kit.columns(events).time_ms[-20]))
     for event in events:
         history.add(json.dumps(event).encode())
         recent.add(json.dumps(event).encode())
     found, late = history.columns(), recent.columns()
 
     assert found is not None and late is not None
-    assert np.array_equal(found.time_ms, kit.columns(events).time_ms[-CHUNK - 7 :])
+    assert np.array_equal(found.time_ms, kit.columns(events).time_ms[-ENCODE_CHUNK - 7 :])
     assert len(late) == 20
-    assert History(ColumnEncoder(make.SALT), 10, 0).columns() is None
+    assert TrainingHistory(ColumnEncoder(make.SALT), 10, 0).columns() is None
 
 
 def test_an_agent_is_left_out_until_it_came_down(make: Any) -> None:
@@ -94,11 +94,11 @@ def test_windows_take_events_of_their_agent_alone(make: Any, kit: Any) -> None:
     columns = kit.columns(make.stream(4, 400))
     key, other = (int(one) for one in np.unique(columns.names[:, c.AGENT])[:2])
     half = int(columns.time_ms[200])
-    kept, counts = without(columns, {key: [(0, half)]}, {key: [(0, half)], other: [(half, 10**15)]}, 3)
+    kept, counts = exclude_windows(columns, {key: [(0, half)]}, {key: [(0, half)], other: [(half, 10**15)]}, 3)
 
     mine, theirs = columns.names[:, c.AGENT] == np.uint64(key), columns.names[:, c.AGENT] == np.uint64(other)
     assert counts.labelled == int((mine & (columns.time_ms <= half)).sum()) > 0
     assert counts.suspicious == int((theirs & (columns.time_ms >= half)).sum()) > 0
     assert counts.malformed == 3
     assert len(kept) == len(columns) - counts.labelled - counts.suspicious
-    assert without(columns, {}, {}, 0)[0] is columns
+    assert exclude_windows(columns, {}, {}, 0)[0] is columns
